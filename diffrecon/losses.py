@@ -1,0 +1,122 @@
+"""How a prediction meets counts. Plain functions of arrays; each is a mean over the measured pixels, so that its size
+does not depend on the batch, and each works on integer counts without a copy of them in another type.
+
+Common arguments: `prediction` (expected counts, same shape as `counts`), `counts`, `mask` (`True` = measured, broadcast against
+`counts`; `None` = all measured).
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Num
+
+__all__ = ["amplitude", "gaussian", "huber", "masked_mean", "poisson", "poisson_deviance"]
+
+# Amplitudes below this number of counts are rounding noise of sqrt: with a floor of zero, dark pixels carry 8 % of the gradient.
+AMPLITUDE_FLOOR = 1e-2
+
+
+def masked_mean(values: Float[Array, "..."], mask: Bool[Array, "..."] | None) -> Float[Array, ""]:
+    """Mean of `values` where `mask` holds.
+
+    ```python
+    assert masked_mean(jnp.array([1.0, 3.0]), jnp.array([True, False])) == 1.0
+    ```
+    """
+    if mask is None:
+        return jnp.mean(values)
+    mask = jnp.broadcast_to(mask, values.shape)
+    # `where` on the value alone: an inf or NaN in a dead pixel must not reach the sum.
+    total = jnp.sum(jnp.where(mask, values, 0.0))
+    return total / jnp.maximum(jnp.sum(mask, dtype=values.dtype), 1.0)
+
+
+def _safe(prediction: Array, mask: Array | None) -> Array:
+    """The prediction with a harmless number in dead pixels, so that gradients there are exact zeros."""
+    return prediction if mask is None else jnp.where(mask, prediction, jnp.ones((), prediction.dtype))
+
+
+def _counts(counts: Num[Array, "..."], prediction: Array, mask: Array | None) -> Array:
+    counts = counts.astype(prediction.dtype)
+    return counts if mask is None else jnp.where(mask, counts, 0.0)
+
+
+def poisson(
+    prediction: Float[Array, "..."],
+    counts: Num[Array, "..."],
+    mask: Bool[Array, "..."] | None = None,
+    *,
+    floor: float = 1e-3,
+) -> Float[Array, ""]:
+    """Mean Poisson deviance halved, `mean(p - n + n ln(n / p))`: the negative log-likelihood less its minimum.
+
+    About 0.5 for a perfect model of counts well above 1. `floor` [counts] is added to the prediction inside the logarithm only
+    where it would be smaller: a predicted zero with a counted photon costs `ln(1/floor)` and not infinity.
+
+    ```python
+    assert abs(poisson(jnp.array([4.0]), jnp.array([4]))) < 1e-6
+    ```
+    """
+    p = jnp.maximum(_safe(prediction, mask), floor)
+    n = _counts(counts, p, mask)
+    return masked_mean(p - n + n * (jnp.log(jnp.where(n > 0, n, 1.0)) - jnp.log(p)), mask)
+
+
+def poisson_deviance(
+    prediction: Float[Array, "..."], counts: Num[Array, "..."], mask: Bool[Array, "..."] | None = None
+) -> Float[Array, ""]:
+    """Poisson deviance a pixel, twice `poisson`: about 1 at the photon-noise floor."""
+    return 2.0 * poisson(prediction, counts, mask)
+
+
+def amplitude(
+    prediction: Float[Array, "..."],
+    counts: Num[Array, "..."],
+    mask: Bool[Array, "..."] | None = None,
+    *,
+    floor: float = AMPLITUDE_FLOOR,
+) -> Float[Array, ""]:
+    """`mean (sqrt(n + floor) - sqrt(p + floor))^2`: the square root makes the variance of counts 1/4 whatever the brightness.
+
+    `floor` [counts] keeps the derivative of the root finite in dark pixels; about 0.25 for a perfect model.
+
+    ```python
+    assert amplitude(jnp.array([4.0]), jnp.array([4])) < 1e-12
+    ```
+    """
+    p = _safe(prediction, mask)
+    n = _counts(counts, p, mask)
+    return masked_mean((jnp.sqrt(n + floor) - jnp.sqrt(jnp.maximum(p, 0.0) + floor)) ** 2, mask)
+
+
+def gaussian(
+    prediction: Num[Array, "..."],
+    values: Num[Array, "..."],
+    mask: Bool[Array, "..."] | None = None,
+    *,
+    weights: Float[Array, "..."] | float = 1.0,
+) -> Float[Array, ""]:
+    """`0.5 mean w |p - y|^2`, with the one half; `weights` are inverse variances.
+
+    ```python
+    assert gaussian(jnp.array([2.0]), jnp.array([0.0])) == 2.0
+    ```
+    """
+    residual = _safe(prediction, mask) - _counts(values, prediction, mask)
+    return 0.5 * masked_mean(weights * jnp.real(residual * jnp.conj(residual)), mask)
+
+
+def huber(
+    prediction: Float[Array, "..."],
+    values: Num[Array, "..."],
+    mask: Bool[Array, "..."] | None = None,
+    *,
+    threshold: float = 1.0,
+) -> Float[Array, ""]:
+    """Quadratic `r^2 / 2` up to `threshold` and linear `threshold (|r| - threshold / 2)` beyond: outliers pull, but not harder.
+
+    ```python
+    assert huber(jnp.array([3.0]), jnp.array([0.0])) == 2.5
+    ```
+    """
+    residual = jnp.abs(_safe(prediction, mask) - _counts(values, prediction, mask))
+    inside = jnp.minimum(residual, threshold)
+    return masked_mean(inside * (residual - 0.5 * inside), mask)
