@@ -1,0 +1,692 @@
+"""Parallel-beam projection by the Fourier slice theorem, its exact transpose, and the Toeplitz form of their product.
+
+The 1-D transform of the projection at angle theta is the 2-D transform of the slice on the line through the origin at
+theta. An image is divided by the transform of a Kaiser-Bessel window, padded, transformed once, and interpolated with that window
+at the polar points (J. A. Fessler and B. P. Sutton, IEEE Trans. Signal Process. 51, 560 (2003); P. J. Beatty et al., IEEE
+Trans. Med. Imaging 24, 799 (2005), eq. 5 for the shape of the window). The rotation axis and the shifts of the views
+are phases in the 1-D transform.
+
+Convention: image (y, x), row first; volume (z, y, x); sinogram (view, z, u). Pixel i is at i - (N-1)/2, y grows with the row.
+u = x cos(theta) + y sin(theta), so that at angle 0 the beam runs along +y. Lengths in pixels, angles in rad.
+"""
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, ArrayLike, Complex, Float, Int
+
+from ..errors import InputError
+
+__all__ = ["ParallelProjector", "ToeplitzNormal", "project_parallel"]
+
+# Cells of the Fourier grid are sorted by the number of samples that reach them; each class is padded to its width.
+_CLASS_WIDTHS = (2, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 512)
+_TABLE_LIMIT = 2 << 30  # bytes of adjoint tables above which the adjoint is a scatter
+
+
+class ParallelProjector(eqx.Module):
+    """Line integrals of pixels through slices, [value x pixel]: `A(volume)` -> sinogram, `A.adjoint(sinogram)` -> volume.
+
+    A value of the image is the mean over its pixel; a value of the sinogram is the mean over its detector bin. `A` is a pytree:
+    pass it to `jax.jit` as an argument. It can be differentiated, forwards and backwards, with respect to the volume, `A.centre` and
+    `A.shifts` (for the angles see `project_parallel`); `jax.vmap` over volumes is not available, stacks are the z axis.
+
+    **Arguments:**
+
+    - `angles`: one a view [rad], any order, any range.
+    - `shape`: (ny, nx) of a slice.
+    - `detector`: number of detector columns.
+    - `centre`: detector column on which the rotation axis falls [pixel]; default the middle, (detector - 1) / 2.
+    - `shifts`: one a view [pixel], added to the centre.
+    - `kernel_width`: taps of the window along each axis. 4 gives errors of about 3e-4 of the sinogram, 6 3e-5; time grows with
+      its square.
+    - `oversampling`: of the Fourier grid; below 2 the window needs to be wider.
+    - `dtype`: of the tables; default that of `jnp.zeros(())`. The type of a call is that of its argument.
+
+    **Cost:** for n x n pixels and v views one real transform of (2n)^2 and about `0.6 v n kernel_width^2` multiplications
+    a slice, forward and back alike. Tables take about 200 bytes for each of `0.45 v n` Fourier samples: 45 MB for 512^2 and 720 views.
+    Where those of the adjoint would exceed 2 GiB it becomes a scatter, about 7 times slower.
+
+    **Raises:** `InputError` for empty or non-finite angles, wrong shapes.
+
+    ```python
+    angles = np.linspace(0, np.pi, 90, endpoint=False)
+    A = ParallelProjector(angles, (64, 64), 64)
+    sinogram = A(jnp.ones((1, 64, 64)))          # (90, 1, 64)
+    gradient = A.adjoint(sinogram)               # (1, 64, 64)
+    ```
+    """
+
+    angles: Float[np.ndarray, " view"] | Float[Array, " view"]
+    centre: Float[Array, ""]
+    shifts: Float[Array, " view"] | None
+    taps: "_Taps"
+    transfer: Complex[Array, "view radius"]
+    rolloff: tuple[Float[Array, " y"], Float[Array, " x"]]
+    tables: "_GatherTables | None"
+    shape: tuple[int, int] = eqx.field(static=True)
+    detector: int = eqx.field(static=True)
+    plan: "_Plan" = eqx.field(static=True)
+
+    def __init__(
+        self,
+        angles: ArrayLike,
+        shape: tuple[int, int],
+        detector: int,
+        *,
+        centre: ArrayLike | None = None,
+        shifts: ArrayLike | None = None,
+        kernel_width: int = 4,
+        oversampling: float = 2.0,
+        dtype: jax.typing.DTypeLike | None = None,
+    ):
+        dtype = jnp.zeros(()).dtype if dtype is None else jnp.dtype(dtype)
+        self.angles = _checked_angles(angles)
+        self.shape = _checked_shape(shape, detector, kernel_width, oversampling)
+        self.detector = int(detector)
+        middle = (self.detector - 1) / 2
+        offset = _largest_offset(middle if centre is None else centre, shifts, middle, self.angles.size)
+        self.centre = jnp.asarray(middle if centre is None else centre, dtype)
+        self.shifts = None if shifts is None else jnp.asarray(shifts, dtype)
+        self.plan = _plan(self.shape, self.detector, offset, kernel_width, oversampling)
+
+        frequency = np.arange(self.plan.period // 2 + 1) / self.plan.period
+        self.taps = _Taps(*(jnp.asarray(a) for a in _polar_taps(np, self.angles, frequency, self.plan, dtype)))
+        self.transfer = jnp.asarray(_transfer(np, self.angles, frequency, self.shape), _complex_of(dtype))
+        self.rolloff = tuple(
+            jnp.asarray(1 / self.plan.window_transform(n, m), dtype)
+            for n, m in zip(self.shape, (self.plan.grid_y, self.plan.grid_x), strict=True)
+        )
+        entries = self.angles.size * frequency.size * kernel_width**2
+        small = entries * (4 + dtype.itemsize) * 1.25 < _TABLE_LIMIT
+        self.tables = _gather_tables(self.taps, self.plan, dtype) if small else None
+
+    def __call__(
+        self, volume: Float[Array, "*z y x"], views: Int[Array, " batch"] | None = None
+    ) -> Float[Array, "view *z u"]:
+        """Projections (view, z, u) of a volume (z, y, x), or (view, u) of an image (y, x). `views` picks some, in its order."""
+        if volume.shape[-2:] != self.shape or volume.ndim not in (2, 3):
+            raise InputError(f"projector of slices {self.shape} got {volume.shape}: give (y, x) or (z, y, x)")
+        stack = volume[None] if volume.ndim == 2 else volume
+        sinogram = _project(self, stack, _as_indices(views))
+        return sinogram[:, 0] if volume.ndim == 2 else sinogram
+
+    def adjoint(
+        self, sinogram: Float[Array, "view *z u"], views: Int[Array, " batch"] | None = None
+    ) -> Float[Array, "*z y x"]:
+        """The exact transpose: (view, z, u) -> (z, y, x), (view, u) -> (y, x), [value x pixel].
+
+        With `views`, the sinogram holds those views only. The gather over the whole grid is used down to one view in eight, a scatter below.
+        """
+        indices = _as_indices(views)
+        expected = self.angles.shape[0] if indices is None else indices.shape[0]
+        if sinogram.ndim not in (2, 3) or sinogram.shape[0] != expected or sinogram.shape[-1] != self.detector:
+            raise InputError(
+                f"adjoint of {expected} views of {self.detector} columns got {sinogram.shape}: "
+                "give (view, u) or (view, z, u)"
+            )
+        stack = sinogram[:, None] if sinogram.ndim == 2 else sinogram
+        volume = _back_project(self, stack, indices)
+        return volume[0] if sinogram.ndim == 2 else volume
+
+    def normal(
+        self, weights: ArrayLike | None = None, *, support: float | str = "disc", kernel_width: int = 10
+    ) -> "ToeplitzNormal":
+        """`N` with `N(volume) == A.adjoint(w A(volume))`, w one number a view: one padded transform pair whatever the views.
+
+        The product is a convolution only as far as the detector sees the whole object. `support` says where the object is:
+        `"disc"` (inscribed in the slice), `"square"` (all of it) or a radius [pixel]. Compare with `toeplitz_error`; where it is too
+        large use `lambda x: A.adjoint(A(x))`, which is always exact.
+
+        **Cost:** set-up in float64 NumPy, about a second for 512^2 and 720 views. Call it outside `jax.jit`.
+
+        **Raises:** `InputError` where the detector does not see the support. **Warns** where it does and the slice is larger.
+        """
+        if isinstance(self.centre, jax.core.Tracer) or not isinstance(self.angles, np.ndarray):
+            raise InputError("normal() computes its kernel in NumPy: call it outside jax.jit and pass the result in")
+        radius = {"disc": min(self.shape) / 2, "square": math.hypot(*self.shape) / 2}.get(support, support)
+        seen = self._seen_radius()
+        if not isinstance(radius, int | float):
+            raise InputError(f'support="{support}" is not known: give "disc", "square" or a radius [pixel]')
+        if radius > seen + 1:
+            raise InputError(
+                f"the detector sees a disc of radius {seen:.1f} px only, the support has {radius:.1f} px: the product is no "
+                "convolution. Use A.adjoint(A(x)), or give the radius of the object as support"
+            )
+        if support == "disc" and math.hypot(*self.shape) / 2 > seen + 1:
+            warnings.warn("Toeplitz product: exact for objects in the inscribed disc only", stacklevel=2)
+        views = self.angles.shape[0]
+        weight = np.ones(views) if weights is None else np.broadcast_to(np.asarray(weights, np.float64), (views,))
+        return ToeplitzNormal(_toeplitz_spectrum(self.angles, weight, self, kernel_width), self.shape)
+
+    def toeplitz_error(self, volume: Float[Array, "*z y x"] | None = None) -> float:
+        """`|N(x) - A'A x| / |A'A x|` for the given volume, or for an ellipse of random values in the inscribed disc."""
+        if volume is None:
+            volume = _random_disc(self.shape, self.centre.dtype)
+        exact = self.adjoint(self(volume))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            product = self.normal(support=0.0)(volume)
+        return float(jnp.linalg.norm((product - exact).ravel()) / jnp.linalg.norm(exact.ravel()))
+
+    def _seen_radius(self) -> float:
+        """Radius of the disc about the axis that every view sees whole [pixel]."""
+        centres = np.asarray(self.centre, np.float64) + (0.0 if self.shifts is None else np.asarray(self.shifts))
+        return float(np.min(np.minimum(centres + 0.5, self.detector - 0.5 - centres)))
+
+
+class ToeplitzNormal(eqx.Module):
+    """`A'WA` of a parallel projector as a convolution: `N(volume)`, (z, y, x) or (y, x) in and out.
+
+    **Cost:** one real transform of (2n)^2 and back a slice, half of the rows being known zeros. Made by `ParallelProjector.normal`.
+    """
+
+    spectrum: Float[Array, "kx ky"]
+    shape: tuple[int, int] = eqx.field(static=True)
+
+    def __call__(self, volume: Float[Array, "*z y x"]) -> Float[Array, "*z y x"]:
+        if volume.shape[-2:] != self.shape:
+            raise InputError(f"Toeplitz product of slices {self.shape} got {volume.shape}")
+        stack = volume.reshape(-1, *self.shape)
+        return _convolve(self.spectrum, stack, self.shape).reshape(volume.shape)
+
+    def adjoint(self, volume: Float[Array, "*z y x"]) -> Float[Array, "*z y x"]:
+        """The same: the product is symmetric."""
+        return self(volume)
+
+
+def project_parallel(
+    volume: Float[Array, "*z y x"],
+    angles: Float[Array, " view"],
+    centre: Float[ArrayLike, ""] | None = None,
+    shifts: Float[Array, " view"] | None = None,
+    *,
+    detector: int | None = None,
+    kernel_width: int = 6,
+    oversampling: float = 2.0,
+    largest_offset: float = 32.0,
+) -> Float[Array, "view *z u"]:
+    """`ParallelProjector` as a function of everything: differentiable in the angles [rad], `centre` and `shifts` [pixel] too.
+
+    The window is evaluated in each call and transposed by JAX, so that one gradient costs some 10 times that of `ParallelProjector`. Use
+    it where angles are unknowns. `largest_offset` bounds |centre - middle| + |shifts| [pixel], which must be known beforehand
+    to choose the length of the transforms.
+
+    ```python
+    angles = jnp.linspace(0.0, jnp.pi, 30, endpoint=False)
+    gradient = jax.grad(lambda a: jnp.sum(project_parallel(jnp.ones((32, 32)), a) ** 2))(angles)
+    ```
+    """
+    ny, nx = volume.shape[-2:]
+    detector = nx if detector is None else detector
+    _checked_shape((ny, nx), detector, kernel_width, oversampling)
+    plan = _plan((ny, nx), detector, largest_offset, kernel_width, oversampling)
+    dtype = volume.dtype
+    frequency = np.arange(plan.period // 2 + 1) / plan.period
+    angles = jnp.asarray(angles, dtype)
+    taps = _Taps(*_polar_taps(jnp, angles, jnp.asarray(frequency, dtype), plan, dtype))
+    transfer = _transfer(jnp, angles, jnp.asarray(frequency, dtype), (ny, nx))
+    rolloff = tuple(
+        jnp.asarray(1 / plan.window_transform(n, m), dtype) for n, m in ((ny, plan.grid_y), (nx, plan.grid_x))
+    )
+    middle = jnp.asarray((detector - 1) / 2 if centre is None else centre, dtype)
+
+    def one(image: Float[Array, "y x"]) -> Float[Array, "view u"]:
+        spectrum = _interpolate(_fourier_grid(image, rolloff, plan), taps, plan.grid_y)
+        return _lines_of(spectrum, taps.sign, transfer, middle, shifts, plan.period, detector)
+
+    return one(volume) if volume.ndim == 2 else jnp.moveaxis(lax.map(one, volume), 0, 1)
+
+
+# The plan: sizes that do not depend on data
+
+
+class _Plan(NamedTuple):
+    """Sizes of the transforms and the shape of the window; hashable, so that it can be static."""
+
+    grid_y: int
+    grid_x: int
+    period: int
+    width: int
+    beta: float
+
+    @property
+    def guard(self) -> int:
+        return self.width // 2
+
+    @property
+    def rows(self) -> int:
+        """Rows of the half plane kx >= 0, with guards on both sides that hold mirrored values."""
+        return self.grid_x // 2 + 1 + 2 * self.guard
+
+    def window_transform(self, n: int, m: int) -> Float[np.ndarray, " n"]:
+        """Transform of the window at the pixels of an axis of n pixels, grid m."""
+        frequency = (np.arange(n) - n // 2) / m
+        root = np.sqrt((self.beta**2 - (np.pi * self.width * frequency) ** 2).astype(complex))
+        return (self.width * np.sinh(root) / root).real / np.i0(self.beta)
+
+    def window_polynomial(self) -> list[float]:
+        """Coefficients, highest first, of I0(beta sqrt(1 - q)) / I0(beta) in q = (2 t / width)^2: smooth to the very edge."""
+        q = (1 - np.cos(np.pi * (np.arange(200) + 0.5) / 200)) / 2
+        values = np.i0(self.beta * np.sqrt(1 - q)) / np.i0(self.beta)
+        fit = np.polynomial.Chebyshev.fit(q, values, deg=16, domain=[0, 1])
+        return [float(c) for c in fit.convert(kind=np.polynomial.Polynomial).coef[::-1]]
+
+
+def _plan(shape: tuple[int, int], detector: int, offset: float, width: int, oversampling: float) -> _Plan:
+    ny, nx = shape
+    # A projection fills +-half a diagonal, the detector +-detector/2 about its middle: a replica of the object one period away
+    # must not reach the detector. Interpolation errors decay over a few pixels beyond the object.
+    period = _good_size(math.hypot(ny, nx) / 2 + detector / 2 + offset + 8)
+    beta = 1.03 * math.pi * math.sqrt((width / oversampling * (oversampling - 0.5)) ** 2 - 0.8)
+    return _Plan(_good_size(ny * oversampling), _good_size(nx * oversampling), period, width, beta)
+
+
+def _good_size(least: float) -> int:
+    """The next even number with no prime factor above 5."""
+    n = 2 * math.ceil(least / 2)
+    while True:
+        rest = n
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return n
+        n += 2
+
+
+def _complex_of(dtype: jax.typing.DTypeLike) -> jnp.dtype:
+    return jnp.dtype(jnp.complex128 if jnp.dtype(dtype) == jnp.float64 else jnp.complex64)
+
+
+# Polar samples: where they are, what they weigh
+
+
+class _Taps(NamedTuple):
+    """Cells and weights of the window about each polar sample; the sample is in the half plane kx >= 0 after `sign`."""
+
+    row: Int[Array, "view radius"]
+    column: Int[Array, "view radius"]
+    weight_x: Float[Array, "tap view radius"]
+    weight_y: Float[Array, "tap view radius"]
+    sign: Float[Array, " view"]
+
+
+def _polar_taps(xp, angles: Array, frequency: Array, plan: _Plan, dtype: jax.typing.DTypeLike) -> tuple:
+    """`_Taps` with `xp` = numpy (float64, then cast) or jax.numpy (traced angles)."""
+    cosine, sine = xp.cos(angles), xp.sin(angles)
+    sign = xp.where(cosine < 0, -1.0, 1.0).astype(cosine.dtype)
+    half_width = plan.width / 2
+    positions = (
+        (sign * cosine)[:, None] * frequency * plan.grid_x,
+        (sign * sine)[:, None] * frequency * plan.grid_y,
+    )
+    first = [xp.ceil(position - half_width) for position in positions]
+    weights = []
+    for position, start in zip(positions, first, strict=True):
+        distance = xp.stack([position - (start + tap) for tap in range(plan.width)])
+        weights.append(_window(xp, distance, plan).astype(dtype))
+    row = first[0].astype(xp.int32) + plan.guard
+    column = first[1].astype(xp.int32) % plan.grid_y
+    return row, column, weights[0], weights[1], sign.astype(dtype)
+
+
+def _window(xp, distance: Array, plan: _Plan) -> Array:
+    q = xp.minimum((distance * (2 / plan.width)) ** 2, 1.0)
+    if xp is np:
+        return np.i0(plan.beta * np.sqrt(1 - q)) / np.i0(plan.beta)
+    coefficients = plan.window_polynomial()
+    value = jnp.full_like(q, coefficients[0])
+    for coefficient in coefficients[1:]:
+        value = value * q + coefficient
+    return value
+
+
+def _transfer(xp, angles: Array, frequency: Array, shape: tuple[int, int]) -> Array:
+    """Bin over pixel, and the half pixel between the FFT's origin and the middle of an even axis.
+
+    A pixel's value is the object's mean over the pixel, whose transform is already multiplied by sinc(kx) sinc(ky); what the detector
+    reads is multiplied by sinc(k). At angle 0 this makes a projection the plain sum of the columns.
+    """
+    kx, ky = xp.cos(angles)[:, None] * frequency, xp.sin(angles)[:, None] * frequency
+    half_y, half_x = ((n // 2) - (n - 1) / 2 for n in shape)
+    cycles = kx * half_x + ky * half_y
+    size = xp.sinc(frequency) / (xp.sinc(kx) * xp.sinc(ky))
+    return size * xp.exp(-2j * np.pi * cycles)
+
+
+# Image -> half plane -> polar samples, and the transposes written out
+
+
+def _fourier_grid(image: Float[Array, "y x"], rolloff: tuple, plan: _Plan) -> Complex[Array, "row column"]:
+    """Half plane kx >= 0 of the padded transform, guards mirrored, kx along the first axis."""
+    ny, nx = image.shape
+    flat = image * rolloff[0].astype(image.dtype)[:, None] * rolloff[1].astype(image.dtype)[None, :]
+    lines = jnp.fft.rfft(flat, plan.grid_x, axis=1) * _origin_phase(plan, nx, image.dtype)[None, :]
+    guard = plan.guard
+    low = jnp.conj(lines[:, 1 : guard + 1][:, ::-1])
+    high = jnp.conj(lines[:, -guard - 1 : -1][:, ::-1])
+    half = jnp.concatenate([low, lines, high], axis=1).T
+    # The middle row goes to index 0, so that only the x axis needs a phase.
+    middle = ny // 2
+    zeros = jnp.zeros((plan.rows, plan.grid_y - ny), half.dtype)
+    return jnp.fft.fft(jnp.concatenate([half[:, middle:], zeros, half[:, :middle]], axis=1), axis=1)
+
+
+def _fourier_grid_transpose(
+    grid: Complex[Array, "row column"], rolloff: tuple, plan: _Plan, shape: tuple[int, int]
+) -> Float[Array, "y x"]:
+    ny, nx = shape
+    guard, middle = plan.guard, ny // 2
+    columns = jnp.fft.fft(grid, axis=1)
+    half = jnp.concatenate([columns[:, plan.grid_y - middle :], columns[:, : ny - middle]], axis=1).T
+    lines = half[:, guard : plan.rows - guard]
+    low = jnp.conj(half[:, :guard][:, ::-1])
+    high = jnp.conj(half[:, plan.rows - guard :][:, ::-1])
+    last = plan.grid_x // 2
+    lines = lines.at[:, 1 : guard + 1].add(low).at[:, last - guard : last].add(high)
+    real = _origin_phase(plan, nx, rolloff[0].dtype)
+    # irfft counts the inner frequencies twice and divides by the length
+    count = np.full(last + 1, plan.grid_x / 2)
+    count[[0, -1]] = plan.grid_x
+    scaled = jnp.conj(lines * real[None, :]) * jnp.asarray(count, lines.real.dtype)[None, :]
+    flat = jnp.fft.irfft(scaled, plan.grid_x, axis=1)[:, :nx]
+    return flat * rolloff[0].astype(flat.dtype)[:, None] * rolloff[1].astype(flat.dtype)[None, :]
+
+
+def _origin_phase(plan: _Plan, nx: int, dtype: jax.typing.DTypeLike) -> Complex[Array, " half"]:
+    """Moves the origin of x from the first pixel to pixel nx // 2."""
+    cycles = (np.arange(plan.grid_x // 2 + 1) * (nx // 2)) % plan.grid_x / plan.grid_x
+    return jnp.asarray(np.exp(2j * np.pi * cycles), _complex_of(dtype))
+
+
+def _interpolate(grid: Complex[Array, "row column"], taps: _Taps, grid_y: int) -> Complex[Array, "view radius"]:
+    """Sum of the taps. One fused loop: the grid stays in cache, the tables are read once."""
+    flat = grid.reshape(-1)
+    width = taps.weight_x.shape[0]
+    columns = [_wrapped(taps.column + tap, grid_y) for tap in range(width)]
+    total = jnp.zeros(taps.row.shape, grid.dtype)
+    for i in range(width):
+        start = (taps.row + i) * grid_y
+        line = jnp.zeros(taps.row.shape, grid.dtype)
+        for j in range(width):
+            line = line + taps.weight_y[j] * flat.at[start + columns[j]].get(mode="promise_in_bounds")
+        total = total + taps.weight_x[i] * line
+    return total
+
+
+def _wrapped(column: Int[Array, "..."], size: int) -> Int[Array, "..."]:
+    return jnp.where(column >= size, column - size, column)
+
+
+class _GatherTables(NamedTuple):
+    """The transposed interpolation as gathers: for cells of each degree class the samples that reach them, padded with weight 0."""
+
+    sample: tuple[Int[Array, "cell width"], ...]
+    weight: tuple[Float[Array, "cell width"], ...]
+    place: Int[Array, " cells"]  # of each cell of the grid in the joined classes; the last place holds 0
+
+
+def _gather_tables(taps: _Taps, plan: _Plan, dtype: jax.typing.DTypeLike) -> _GatherTables:
+    cell, weight = _entries(taps, plan)
+    order = np.argsort(cell, kind="stable").astype(np.int32)
+    degree = np.bincount(cell, minlength=plan.rows * plan.grid_y)
+    first = np.cumsum(degree) - degree
+    samples, weights, members = [], [], []
+    widths = [w for w in _CLASS_WIDTHS if w < degree.max()] + [int(degree.max())]
+    for least, width in zip([0, *widths[:-1]], widths, strict=True):
+        cells = np.nonzero((degree > least) & (degree <= width))[0]
+        if cells.size == 0:
+            continue
+        slot = np.arange(width)
+        used = slot < degree[cells, None]
+        entry = order[first[cells, None] + np.minimum(slot, degree[cells, None] - 1)]
+        samples.append(jnp.asarray(entry // plan.width**2, jnp.int32))
+        weights.append(jnp.asarray(np.where(used, weight[entry], 0), dtype))
+        members.append(cells)
+    joined = np.concatenate(members)
+    place = np.full(degree.size, joined.size, np.int32)
+    place[joined] = np.arange(joined.size)
+    return _GatherTables(tuple(samples), tuple(weights), jnp.asarray(place))
+
+
+def _entries(taps: _Taps, plan: _Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Cell and weight of every tap of every sample, sample by sample."""
+    tap = np.arange(plan.width, dtype=np.int32)
+    row = np.asarray(taps.row).reshape(-1, 1, 1) + tap[:, None]
+    column = (np.asarray(taps.column).reshape(-1, 1, 1) + tap) % plan.grid_y
+    weight_x, weight_y = (np.asarray(w).reshape(plan.width, -1).T for w in (taps.weight_x, taps.weight_y))
+    weight = weight_x[:, :, None] * weight_y[:, None, :]
+    return (row * plan.grid_y + column).reshape(-1), weight.reshape(-1)
+
+
+def _gather_transpose(
+    samples: Complex[Array, "view radius"], tables: _GatherTables, plan: _Plan
+) -> Complex[Array, "row column"]:
+    flat = samples.reshape(-1)
+    sums = [
+        jnp.sum(weight.astype(flat.real.dtype) * flat.at[sample].get(mode="promise_in_bounds"), axis=1)
+        for sample, weight in zip(tables.sample, tables.weight, strict=True)
+    ]
+    joined = jnp.concatenate([*sums, jnp.zeros(1, flat.dtype)])
+    return joined.at[tables.place].get(mode="promise_in_bounds").reshape(plan.rows, plan.grid_y)
+
+
+def _scatter_transpose(
+    samples: Complex[Array, "view radius"], taps: _Taps, plan: _Plan
+) -> Complex[Array, "row column"]:
+    grid = jax.ShapeDtypeStruct((plan.rows, plan.grid_y), samples.dtype)
+    return jax.linear_transpose(lambda g: _interpolate(g, taps, plan.grid_y), grid)(samples)[0]
+
+
+# The operator
+
+
+def _spectrum(A: ParallelProjector, stack: Float[Array, "z y x"], views: Array | None) -> Complex[Array, "z view radius"]:
+    """Polar samples of each slice, with the hand-written transpose attached for reverse mode."""
+    dtype = stack.dtype
+    geometry = lax.stop_gradient((A.taps, A.tables, A.rolloff))
+    total = A.angles.shape[0]
+
+    def pick(taps: _Taps) -> _Taps:
+        taps = _cast(taps, dtype)
+        if views is None:
+            return taps
+        return _Taps(
+            taps.row[views], taps.column[views], taps.weight_x[:, views], taps.weight_y[:, views], taps.sign[views]
+        )
+
+    def forward(residual, stack):
+        (taps, _, rolloff), _ = residual
+        picked = pick(taps)
+
+        def one(image):
+            grid = _fourier_grid(image, rolloff, A.plan)
+            return _unfused(lambda g: _interpolate(g, picked, A.plan.grid_y), taps.row[0, 0], grid)
+
+        return _over_slices(one, stack)
+
+    def transpose(residual, samples):
+        (taps, tables, rolloff), views = residual
+        gather = tables is not None and (views is None or 8 * views.shape[0] >= total)
+        picked = None if gather else pick(taps)
+
+        def one(spectrum):
+            if gather and views is not None:
+                spectrum = jnp.zeros((total, spectrum.shape[1]), spectrum.dtype).at[views].add(spectrum)
+            if gather:
+                grid = _unfused(lambda s: _gather_transpose(s, tables, A.plan), taps.row[0, 0], spectrum)
+            else:
+                grid = _scatter_transpose(spectrum, picked, A.plan)
+            return _fourier_grid_transpose(grid, rolloff, A.plan, A.shape)
+
+        return _over_slices(one, samples)
+
+    return jax.custom_derivatives.linear_call(forward, transpose, (geometry, views), stack)
+
+
+def _unfused(function: Callable[[Array], Array], flag: Int[Array, ""], x: Array) -> Array:
+    """`function(x)` with x in memory and its result too.
+
+    XLA's fusion would evaluate whatever made x anew in each of the gathers from it (4 times the time, measured; an optimisation barrier is
+    gone before that stage). A branch on a number that only we know (flag >= 0) cannot be fused across.
+    """
+    result = jax.eval_shape(function, x)
+    return lax.cond(flag >= 0, function, lambda _: jnp.zeros(result.shape, result.dtype), x)
+
+
+def _over_slices(function: Callable[[Array], Array], stack: Array) -> Array:
+    """One slice after another on a CPU, whose cache holds one grid; sixteen at a time elsewhere."""
+    if stack.shape[0] == 1:
+        return function(stack[0])[None]
+    return lax.map(function, stack, batch_size=None if jax.default_backend() == "cpu" else 16)
+
+
+def _lines_of(
+    spectrum: Complex[Array, "*z view radius"],
+    sign: Float[Array, " view"],
+    transfer: Complex[Array, "view radius"],
+    centre: Float[Array, ""],
+    shifts: Float[Array, " view"] | None,
+    period: int,
+    detector: int,
+) -> Float[Array, "*z view u"]:
+    """Polar samples -> detector lines: conjugate the mirrored views, apply transfer and centre, transform back, crop."""
+    upright = lax.complex(spectrum.real, spectrum.imag * sign[:, None])
+    axis = centre[None] if shifts is None else centre + shifts
+    phase = _shift_phase(axis, period, spectrum.real.dtype)
+    lines = jnp.fft.irfft(upright * (transfer.astype(spectrum.dtype) * phase), period, axis=-1)
+    return lines[..., :detector]
+
+
+def _shift_phase(shift: Float[Array, " view"], period: int, dtype: jax.typing.DTypeLike) -> Complex[Array, "view radius"]:
+    """exp(-2 pi i m shift / period), the whole pixels reduced in integers so that float32 keeps its digits."""
+    index = np.arange(period // 2 + 1)
+    whole = jnp.round(lax.stop_gradient(shift))
+    turns = (jnp.asarray(index, jnp.int32) * (whole.astype(jnp.int32)[:, None] % period)) % period
+    rest = (shift - whole).astype(dtype)[:, None] * jnp.asarray(index, dtype)
+    angle = (turns.astype(dtype) + rest) * jnp.asarray(-2 * np.pi / period, dtype)
+    return lax.complex(jnp.cos(angle), jnp.sin(angle))
+
+
+def _project_slices(A: ParallelProjector, stack: Float[Array, "z y x"], views: Array | None) -> Float[Array, "view z u"]:
+    sign, transfer, shifts = A.taps.sign.astype(stack.dtype), A.transfer, A.shifts
+    if views is not None:
+        sign, transfer, shifts = sign[views], transfer[views], None if shifts is None else shifts[views]
+    spectrum = _spectrum(A, stack, views)
+    lines = _lines_of(spectrum, sign, transfer, A.centre, shifts, A.plan.period, A.detector)
+    return jnp.moveaxis(lines, 0, 1)
+
+
+@jax.jit
+def _project(A: ParallelProjector, stack: Array, views: Array | None) -> Array:
+    return _project_slices(A, stack, views)
+
+
+@jax.jit
+def _back_project(A: ParallelProjector, sinogram: Array, views: Array | None) -> Array:
+    like = jax.ShapeDtypeStruct((sinogram.shape[1], *A.shape), sinogram.dtype)
+    return jax.linear_transpose(lambda stack: _project_slices(A, stack, views), like)(sinogram)[0]
+
+
+def _cast(taps: _Taps, dtype: jax.typing.DTypeLike) -> _Taps:
+    return _Taps(taps.row, taps.column, *(w.astype(dtype) for w in taps[2:]))
+
+
+# The Toeplitz product
+
+
+def _toeplitz_spectrum(
+    angles: np.ndarray, weight: np.ndarray, A: ParallelProjector, width: int
+) -> Float[Array, "kx ky"]:
+    """Transform of the kernel sum_v w_v int |transfer|^2 exp(2 pi i k d.n_v) dk at whole distances |d| < shape.
+
+    The polar samples are spread on the grid of an image of twice the size (its kernel reaches as far), in float64.
+    """
+    ny, nx = A.shape
+    plan = _plan((2 * ny, 2 * nx), A.plan.period, 0.0, width, 2.0)
+    plan = plan._replace(period=max(A.plan.period, _good_size(2 * math.hypot(ny, nx))))
+    frequency = np.arange(plan.period // 2 + 1) / plan.period
+    count = np.where((np.arange(frequency.size) % (plan.period // 2)) == 0, 1.0, 2.0) / plan.period
+    strength = np.abs(_transfer(np, angles, frequency, A.shape)) ** 2 * count * weight[:, None]
+    row, column, weight_x, weight_y, _ = _polar_taps(np, angles, frequency, plan, np.float64)
+    grid = np.zeros(plan.rows * plan.grid_y)
+    for i in range(width):
+        for j in range(width):
+            cell = (row + i) * plan.grid_y + (column + j) % plan.grid_y
+            grid += np.bincount(cell.ravel(), (weight_x[i] * weight_y[j] * strength).ravel(), minlength=grid.size)
+    kernel = _real_plane_transform(grid.reshape(plan.rows, plan.grid_y), plan)
+    y, x = np.arange(-ny, ny), np.arange(-nx, nx)
+    kernel = kernel[np.ix_(x % plan.grid_x, y % plan.grid_y)]
+    kernel /= plan.window_transform(2 * nx, plan.grid_x)[:, None] * plan.window_transform(2 * ny, plan.grid_y)
+    my, mx = _good_size(2 * ny - 1), _good_size(2 * nx - 1)
+    circulant = np.zeros((mx, my))
+    circulant[np.ix_(x[1:] % mx, y[1:] % my)] = kernel[1:, 1:]
+    return jnp.asarray(np.fft.fft2(circulant).real[: mx // 2 + 1], A.centre.dtype)
+
+
+def _real_plane_transform(grid: np.ndarray, plan: _Plan) -> np.ndarray:
+    """Re sum over the guarded half plane of grid exp(2 pi i cell.d), (grid_x, grid_y)."""
+    full = np.zeros((plan.grid_x, plan.grid_y))
+    np.add.at(full, np.arange(-plan.guard, plan.rows - plan.guard) % plan.grid_x, grid)
+    return np.fft.fft2(full).real
+
+
+def _convolve_one(spectrum: Array, image: Float[Array, "y x"], shape: tuple[int, int]) -> Float[Array, "y x"]:
+    ny, nx = shape
+    my, mx = spectrum.shape[1], 2 * (spectrum.shape[0] - 1)
+    columns = jnp.fft.fft(jnp.fft.rfft(image, mx, axis=1).T, my, axis=1)
+    back = jnp.fft.ifft(columns * spectrum.astype(image.dtype), axis=1)[:, :ny].T
+    return jnp.fft.irfft(back, mx, axis=1)[:, :nx]
+
+
+@eqx.filter_jit
+def _convolve(spectrum: Array, stack: Float[Array, "z y x"], shape: tuple[int, int]) -> Float[Array, "z y x"]:
+    return _over_slices(lambda image: _convolve_one(spectrum, image, shape), stack)
+
+
+def _random_disc(shape: tuple[int, int], dtype: jax.typing.DTypeLike) -> Float[Array, "y x"]:
+    y, x = (2 * (np.arange(n) + 0.5) / n - 1 for n in shape)
+    scale = [min(shape) / n for n in shape]
+    inside = (y / scale[0])[:, None] ** 2 + (x / scale[1])[None, :] ** 2 < 0.95
+    return jnp.asarray(inside * np.random.default_rng(0).random(shape), dtype)
+
+
+# Checks of what a user gives
+
+
+def _checked_angles(angles: ArrayLike) -> np.ndarray:
+    array = np.asarray(angles, np.float64)
+    if array.ndim != 1 or array.size == 0 or not np.all(np.isfinite(array)):
+        raise InputError(f"angles must be a list of finite numbers [rad], got shape {array.shape}")
+    if np.ptp(array) > 8 * np.pi + 1e-3:
+        warnings.warn(f"angles span {np.ptp(array):.1f} rad, more than four turns: are they in degrees?", stacklevel=3)
+    return array
+
+
+def _checked_shape(shape: tuple[int, int], detector: int, width: int, oversampling: float) -> tuple[int, int]:
+    if len(shape) != 2 or min(*shape, detector) < 2:
+        raise InputError(f"shape must be (ny, nx) and detector a number of columns, at least 2, got {shape}, {detector}")
+    if not 2 <= width <= 16 or not 1.2 <= oversampling <= 4:
+        raise InputError(f"kernel_width {width} must be in 2..16 and oversampling {oversampling} in 1.2..4")
+    return int(shape[0]), int(shape[1])
+
+
+def _largest_offset(centre: ArrayLike, shifts: ArrayLike | None, middle: float, views: int) -> float:
+    moved = np.asarray(centre, np.float64) - middle + (0.0 if shifts is None else np.asarray(shifts, np.float64))
+    if np.ndim(centre) != 0 or (shifts is not None and np.shape(shifts) != (views,)):
+        raise InputError(f"centre must be one number [pixel] and shifts one a view ({views}), got {np.shape(shifts)}")
+    if not np.all(np.isfinite(moved)):
+        raise InputError("centre and shifts must be finite")
+    return float(np.max(np.abs(moved)))
+
+
+def _as_indices(views: ArrayLike | slice | None) -> Array | None:
+    return None if views is None else jnp.asarray(views, jnp.int32)
