@@ -1,5 +1,8 @@
 """Errors that a user can cause, each carried by one clear line."""
 
+import difflib
+from typing import Any
+
 
 class InputError(ValueError):
     """What the user gave cannot be used: a file, a value, a name.
@@ -24,3 +27,9 @@ class MissingMetadata(InputError):
 
 class MissingPackage(ImportError):
     """An optional package is needed and not installed; the message names the command that installs it."""
+
+
+def nearest(name: str, known: Any) -> str:
+    """A hint: the nearest known name, or all of them."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f" (known: {', '.join(sorted(known)) or 'none'})"

@@ -83,13 +83,15 @@ class FarField(eqx.Module):
     """Far-field diffraction: a sample pixel of `wavelength distance / (N detector_pixel)` for frames of N pixels.
 
     **Arguments:** `energy` [eV], `sample_to_detector` and `detector_pixel` [m], `frame` = number of pixels (square
-    frames; the smaller side otherwise). Unknown ones stay `None`; the pixel size is then unknown too.
+    frames; the smaller side otherwise). Unknown ones stay `None`; the pixel size is then unknown too, unless it is given
+    as `sample_pixel` [m].
     """
 
     frame: int = eqx.field(static=True)
     energy: Any = None
     sample_to_detector: Any = None
     detector_pixel: Any = None
+    sample_pixel: Any = None
 
     @property
     def wavelength(self) -> Any:
@@ -99,6 +101,8 @@ class FarField(eqx.Module):
     @property
     def pixel_size(self) -> Any:
         """Pixel in the sample [m], `None` where energy, distance or detector pixel is not known."""
+        if self.sample_pixel is not None:
+            return self.sample_pixel
         if self.energy is None or self.sample_to_detector is None or self.detector_pixel is None:
             return None
         return self.wavelength * self.sample_to_detector / (self.frame * self.detector_pixel)

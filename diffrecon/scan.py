@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ._optional import require
 from .errors import InputError, MissingMetadata
 from .geometry import Geometry
 
@@ -23,20 +24,22 @@ class Frames:
     processes and kept while another program goes on.
 
     **Arguments:** `path` of an HDF5 file, name of the `dataset`, `select` = indices of the frames that count (all by
-    default), in the order of the views.
+    default), in the order of the views; `rows` = detector rows `(first, last + 1)` to keep (all by default).
     """
 
-    def __init__(self, path: str | Path, dataset: str, select: ArrayLike | None = None):
+    def __init__(self, path: str | Path, dataset: str, select: ArrayLike | None = None,
+                 rows: tuple[int, int] | None = None):
         import h5py
 
-        self.path, self.dataset = Path(path), dataset
+        self.path, self.dataset, self._rows = Path(path), dataset, rows
         with h5py.File(self.path, "r") as file:
             stored = file[dataset]
             assert isinstance(stored, h5py.Dataset)
             self.dtype = stored.dtype
             count = stored.shape[0]
             self._select = np.arange(count) if select is None else np.asarray(select)
-            self.shape: tuple[int, ...] = (len(self._select), *stored.shape[1:])
+            height = stored.shape[1:2] if rows is None else (rows[1] - rows[0],)
+            self.shape: tuple[int, ...] = (len(self._select), *height, *stored.shape[2:])
 
     @property
     def ndim(self) -> int:
@@ -51,7 +54,10 @@ class Frames:
     def __getitem__(self, index: Any) -> np.ndarray:
         views, rest = (index[0], index[1:]) if isinstance(index, tuple) else (index, ())
         wanted = self._select[views]
-        return self._read(np.atleast_1d(wanted), rest)[() if np.ndim(wanted) else 0]
+        if self._rows is None:
+            return self._read(np.atleast_1d(wanted), rest)[() if np.ndim(wanted) else 0]
+        part = self._read(np.atleast_1d(wanted), (slice(*self._rows),))
+        return part[(slice(None), *rest)][() if np.ndim(wanted) else 0]
 
     def _read(self, wanted: np.ndarray, rest: tuple) -> np.ndarray:
         import h5py
@@ -61,10 +67,13 @@ class Frames:
         with h5py.File(self.path, "r") as file:
             stored = file[self.dataset]
             assert isinstance(stored, h5py.Dataset)
-            if order.size and order[-1] - order[0] + 1 == order.size:
-                values = stored[(slice(order[0], order[-1] + 1), *rest)]
-            else:
-                values = stored[(order, *rest)]
+            need_filters(stored)
+            run = order.size and order[-1] - order[0] + 1 == order.size
+            try:
+                values = stored[(slice(order[0], order[-1] + 1) if run else order, *rest)]
+            except OSError as error:
+                raise InputError(f"{self.path.name}: {self.dataset} cannot be read, the file is damaged or incomplete "
+                                 f"({str(error).splitlines()[0]})") from error
         return np.asarray(values)[back]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -75,6 +84,19 @@ class Frames:
         """The frames in blocks of at most `size` views, one read each."""
         for start in range(0, len(self), size):
             yield self[start:start + size]
+
+
+def need_filters(dataset: Any) -> None:
+    """Bring in hdf5plugin when a dataset of h5py is packed by a filter that plain HDF5 does not know.
+
+    **Raises:** `MissingPackage` when it is needed and not installed.
+    """
+    import h5py
+
+    created = dataset.id.get_create_plist()
+    codes = [created.get_filter(i)[0] for i in range(created.get_nfilters())]
+    if not all(h5py.h5z.filter_avail(code) for code in codes):
+        require("hdf5plugin", "filters")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,5 +307,3 @@ def check_counts(counts: Any, mask: np.ndarray | None, name: str, block: int = 6
         if empty.size:
             raise InputError(f"{name}: view {start + int(empty[0])} has no counts at all; leave such views out "
                              "(data.views) or check the shutter")
-
-

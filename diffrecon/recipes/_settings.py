@@ -1,10 +1,10 @@
 """Settings of a recipe: sections of named values with defaults; unknown names are refused with the nearest one."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InputError
+from ..errors import nearest as nearest
 
 __all__ = ["merge"]
 
@@ -32,12 +32,6 @@ def merge(defaults: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any], m
                 raise InputError(f"{method} has no setting {section}.{key}{nearest(key, settings[section])}")
             settings[section][key] = _checked(value, settings[section][key], f"{section}.{key}")
     return settings
-
-
-def nearest(name: str, known: Any) -> str:
-    """A hint: the nearest known name, or all of them."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else f" (known: {', '.join(sorted(known)) or 'none'})"
 
 
 def _checked(value: Any, default: Any, name: str) -> Any:

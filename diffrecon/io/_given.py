@@ -1,0 +1,205 @@
+"""What the user may say about a file: every key, its kind, and how its value becomes a number or an array."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import physics
+from ..errors import InputError, nearest
+from ..scan import Frames
+from ._source import Source
+from ._tiff import load_table
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """A name of `open_scan` and of `--set section.name`.
+
+    `kind`: `"frames"`, `"array"`, `"number"` (in `unit`; may be an array), `"text"`, `"range"` or `"any"`.
+    """
+
+    section: str
+    kind: str
+    unit: str = ""
+
+
+KEYS: dict[str, Key] = {
+    "counts": Key("data", "frames"),
+    "flats": Key("data", "array"),
+    "darks": Key("data", "array"),
+    "mask": Key("data", "array"),
+    "bad_pixels": Key("data", "array"),
+    "angles": Key("data", "array", "rad"),
+    "angle_unit": Key("data", "text"),
+    "positions": Key("data", "array", "m"),
+    "positions_unit": Key("data", "text"),
+    "probe": Key("data", "array"),
+    "weights": Key("data", "array"),
+    "transmission": Key("data", "array"),
+    "flux": Key("data", "number"),
+    "views": Key("data", "range"),
+    "rows": Key("data", "range"),
+    "entry": Key("data", "text"),
+    "image_key": Key("data", "text"),
+    "dc": Key("data", "text"),
+    "materials": Key("data", "any"),
+    "shifts": Key("data", "array"),
+    "energy": Key("geometry", "energy", "eV"),
+    "wavelength": Key("geometry", "number", "m"),
+    "focus_to_sample": Key("geometry", "number", "m"),
+    "focus_to_detector": Key("geometry", "number", "m"),
+    "sample_to_detector": Key("geometry", "number", "m"),
+    "detector_pixel": Key("geometry", "number", "m"),
+    "pixel_size": Key("geometry", "number", "m"),
+    "rotation_centre": Key("geometry", "number"),
+    "two_theta": Key("geometry", "number", "rad"),
+    "beam": Key("geometry", "text"),
+}
+
+_CHOICES = {"dc": ("centre", "corner"), "beam": ("parallel", "cone")}
+
+
+def collect(data: Mapping[str, Any], geometry: Mapping[str, Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """One dictionary by plain names; `None` means not given.
+
+    **Raises:** `InputError` for a name that is not known, with the nearest one.
+    """
+    given: dict[str, Any] = {}
+    for section, values in (("data", data), ("geometry", geometry), (None, keywords)):
+        for name, value in values.items():
+            if name not in KEYS or section not in (None, KEYS[name].section):
+                known = [k for k in KEYS if section in (None, KEYS[k].section)]
+                label = f"{section}.{name}" if section else name
+                raise InputError(f"{label} is not something that can be said about a file{nearest(name, known)}")
+            if value is not None:
+                given[name] = value
+    return given
+
+
+def full_name(name: str) -> str:
+    """`geometry.energy` for `energy`."""
+    return f"{KEYS[name].section}.{name}"
+
+
+def resolve(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every value as a number in SI units, an array, or lazy frames.
+
+    A text that begins with `/` where a number or an array is expected is a dataset of the file, or else a table on disk.
+
+    **Raises:** `InputError` naming the key.
+    """
+    resolved: dict[str, Any] = {}
+    for name, value in given.items():
+        kind, unit = KEYS[name].kind, KEYS[name].unit
+        if kind in ("text", "range", "any"):
+            resolved[name] = _text_or_choice(name, value) if kind == "text" else value
+        elif kind == "frames":
+            resolved[name] = _frames(source, name, value)
+        elif kind == "array":
+            resolved[name] = _array(source, name, value)
+            if unit and _is_dataset(source, value) and source.units(value):
+                # The unit written beside the numbers; one that the user states comes from `given` and wins.
+                resolved.setdefault("angle_unit" if name == "angles" else "positions_unit", source.units(value))
+        else:
+            resolved[name] = _number(source, name, value, unit)
+    return resolved | {k: resolved[k] for k in ("angle_unit", "positions_unit") if k in given}
+
+
+def _text_or_choice(name: str, value: Any) -> str:
+    value = str(value)
+    if name in _CHOICES and value not in _CHOICES[name]:
+        raise InputError(f"{full_name(name)}: {value!r} is none of {', '.join(_CHOICES[name])}")
+    return value
+
+
+def _is_dataset(source: Source, value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("/") and source.has(value)
+
+
+def _frames(source: Source, name: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value if isinstance(value, Frames) else np.asarray(value)
+    if source.file is None:
+        return _array(source, name, value)
+    stored = source.dataset(value, name)
+    if stored.ndim not in (2, 3, 4):
+        raise InputError(f"{source.name}: {value} ({full_name(name)}) has shape {stored.shape}; expected (view, y, x)")
+    return source.array(value, name)[None] if stored.ndim == 2 else Frames(source.path, value)
+
+
+def _array(source: Source, name: str, value: Any) -> np.ndarray:
+    if not isinstance(value, str):
+        try:
+            return np.asarray(value)
+        except ValueError:
+            raise InputError(f"{full_name(name)}: rows of different lengths do not make an array") from None
+    if source.file is not None and value.startswith("/") and (source.has(value) or not Path(value).is_file()):
+        return source.array(value, name)
+    for path in (Path(value), (source.path if source.path.is_dir() else source.path.parent) / value):
+        if path.is_file():
+            source.say(f"{full_name(name)} from {path.name}")
+            return load_table(path)
+    raise InputError(f"{full_name(name)}: {value!r} is neither a dataset of {source.name} (those begin with /) nor a file")
+
+
+def _number(source: Source, name: str, value: Any, unit: str) -> Any:
+    """A number, or an array of them, in the base unit."""
+    label, written = full_name(name), None
+    if isinstance(value, str) and value.startswith("/"):
+        if source.file is None:
+            raise InputError(f"{label}: {value} would be a dataset, but {source.name} is not an HDF5 file")
+        written, value = source.units(value) if source.has(value) else None, source.array(value, name)
+    if unit == "eV":
+        return _energy(source, value, written, label)
+    scale = physics.unit_scale(written, unit) if written and unit else 1.0
+    if isinstance(value, list | tuple):
+        value = [physics.quantity(v, unit, label) for v in value]
+    numbers = np.asarray(physics.quantity(value, unit, label) if np.ndim(value) == 0 else value)
+    if numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
+        raise InputError(f"{label}: {value!r} is not a finite number")
+    numbers = numbers.astype(float) * scale
+    if unit == "m":
+        _plausible_length(numbers, label, name)
+    return float(numbers) if numbers.ndim == 0 else numbers
+
+
+def _energy(source: Source, value: Any, written: str | None, label: str) -> float:
+    if isinstance(value, str):
+        energy = physics.quantity(value, "eV", label)
+        if any(c.isalpha() for c in value.lower().replace("e", "")):
+            return physics.plausible_energy(energy, "eV")[0]
+        value = energy
+    values = np.unique(np.asarray(value, float))
+    if values.size != 1:
+        raise InputError(f"{label}: {values.size} different energies; one is expected")
+    energy, message = physics.plausible_energy(float(values[0]), written)
+    source.say(message)
+    return energy
+
+
+def _plausible_length(numbers: np.ndarray, label: str, name: str) -> None:
+    low, high = {"detector_pixel": (1e-10, 0.02), "pixel_size": (1e-12, 0.02), "wavelength": (1e-13, 1e-7)}.get(name, (1e-7, 1e3))
+    bad = numbers[(numbers < low) | (numbers > high)]
+    if bad.size:
+        raise InputError(f'{label} = {bad[0]:g} m is not plausible; give it with its unit, e.g. --set {label}="'
+                         f'{"3 um" if "pixel" in name else "1 angstrom" if name == "wavelength" else "1.28 m"}"')
+
+
+def selection(value: Any, count: int, name: str) -> np.ndarray:
+    """Indices from `"0:100:2"`, `"7"`, a number, a list of numbers or a slice.
+
+    **Raises:** `InputError` when it selects nothing or lies outside.
+    """
+    try:
+        if isinstance(value, str):
+            parts = [int(p) if p.strip() else None for p in value.split(":")]
+            value = parts[0] if len(parts) == 1 else slice(*parts)
+        chosen = np.atleast_1d(np.arange(count)[value if isinstance(value, slice) else np.asarray(value)])
+    except (ValueError, IndexError, TypeError):
+        raise InputError(f'{full_name(name)}: {value!r} does not select among {count}; write "first:last" or a list') from None
+    if not chosen.size:
+        raise InputError(f"{full_name(name)}: {value!r} selects none of {count}")
+    return chosen

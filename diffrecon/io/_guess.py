@@ -1,0 +1,108 @@
+"""What a file does not say and its numbers tell: units by magnitude, near or far field, where the zero frequency is."""
+
+from typing import Any
+
+import numpy as np
+
+from .. import physics
+from ..errors import InputError
+
+_TURN = 2 * np.pi
+
+
+def radians(angles: np.ndarray, written: str | None, insist: bool, name: str) -> tuple[np.ndarray, str]:
+    """Angles in radians, and a message that says how their unit was found.
+
+    A unit that stands in the file but contradicts the numbers is refused unless the user insists on it.
+
+    **Raises:** `InputError`.
+    """
+    span = float(np.ptp(angles)) if angles.size else 0.0
+    if written:
+        scale = physics.unit_scale(written, "rad")
+        if not insist and scale < 0.1 and angles.size > 8 and _whole_turns(angles):
+            raise InputError(f"{name}: the file says that its angles are in {written}, but they span {span:.4g}, which is "
+                             f"{span / np.pi:.2f} pi: say --set data.angle_unit=rad, or =deg if it really is so small")
+        if span * scale > 13 * np.pi:
+            raise InputError(f"{name}: angles span {span:.4g} {written}, more than six turns; "
+                             'they look like degrees: --set data.angle_unit=deg')
+        return angles * scale, f"angles in {written}, spanning {np.degrees(span * scale):.4g} degrees"
+    # Nobody measures a tomogram over less than 6.6 degrees, nor over more than a turn written in radians.
+    degrees = float(np.abs(angles).max(initial=0)) > 1.05 * _TURN
+    scale, said = (np.pi / 180, "degrees") if degrees else (1.0, "radians")
+    return angles * scale, f"no unit of the angles: taken as {said} by their magnitude ({angles.min():.4g} to {angles.max():.4g})"
+
+
+def _whole_turns(angles: np.ndarray) -> bool:
+    """Whether the numbers, read as radians, cover half a turn or a whole one (with or without the end point)."""
+    covered = np.ptp(angles) * np.array([1.0, len(angles) / max(len(angles) - 1, 1)])
+    return bool((np.abs(covered[:, None] - np.array([np.pi, _TURN])) < 0.01 * np.pi).any())
+
+
+def positions_unit(positions: np.ndarray, written: str | None) -> tuple[np.ndarray, str, str]:
+    """Positions in [m] or in [pixel], which of the two, and a message."""
+    if written and written.strip().lower() in ("pixel", "pixels", "px"):
+        return positions, "pixel", "positions in pixels"
+    if written:
+        return positions * physics.unit_scale(written, "m"), "m", f"positions in {written}"
+    span = float(np.ptp(positions, axis=0).max()) if len(positions) else 0.0
+    if span > 0.5:
+        return positions, "pixel", f"no unit of the positions: taken as pixels by their magnitude (span {span:.4g})"
+    return positions, "m", f"no unit of the positions: taken as metres by their magnitude (span {span:.4g})"
+
+
+def mean_frame(counts: Any, most: int = 64) -> np.ndarray:
+    """Mean of at most `most` frames, evenly chosen."""
+    chosen = np.unique(np.linspace(0, counts.shape[0] - 1, min(most, counts.shape[0])).astype(int))
+    return np.asarray(counts[chosen], np.float64).mean(0)
+
+
+def zero_frequency(mean: np.ndarray) -> str:
+    """`"centre"` or `"corner"`: where a far-field pattern is bright."""
+    y, x = np.indices(mean.shape)
+    height, width = mean.shape
+    inner = (np.abs(y - height // 2) < height / 4) & (np.abs(x - width // 2) < width / 4)
+    return "centre" if mean[inner].sum() >= np.roll(mean, (height // 2, width // 2), (0, 1))[inner].sum() else "corner"
+
+
+def feature_motion(counts: Any, positions: np.ndarray, mask: np.ndarray | None, pairs: int = 32) -> tuple[float, np.ndarray]:
+    """How the features of the frames move when the patch does: a sign of near field, where they move with the sample.
+
+    Neighbouring frames, divided by the mean frame, are registered by correlation. **Returns** the fraction of pairs that
+    agree with one common motion, and the 2 x 2 matrix from a step of the positions to a shift in detector pixels:
+    `-magnification / detector_pixel` times the identity in the near field.
+    """
+    chosen = np.unique(np.linspace(0, counts.shape[0] - 1, min(pairs, counts.shape[0])).astype(int))
+    steps = positions[chosen][:, None] - positions[None]
+    square = (steps ** 2).sum(-1)
+    square[square < 1e-3 * np.median(square)] = np.inf
+    partner = square.argmin(1)
+    first, second = (np.asarray(counts[i], np.float64) for i in (chosen, partner))
+    mean = mean_frame(counts) if mask is None else np.where(mask, mean_frame(counts), 0)
+    lit = mean > 0.05 * mean.max()
+    relative = lambda frames: np.where(lit, frames / np.where(lit, mean, 1) - 1, 0)
+    spectrum = np.conj(np.fft.fft2(relative(first))) * np.fft.fft2(relative(second))
+    peak = np.fft.ifft2(spectrum).real.reshape(len(chosen), -1).argmax(1)
+    shape = np.array(mean.shape)
+    shift = (np.stack(np.unravel_index(peak, mean.shape), -1) + shape // 2) % shape - shape // 2
+    moved = positions[partner] - positions[chosen]
+    if np.linalg.matrix_rank(moved) < 2:
+        return 0.0, np.zeros((2, 2))
+    # A few pairs may be registered wrongly: fit, keep the better half, fit again.
+    matrix = np.linalg.lstsq(moved, shift, rcond=None)[0].T
+    error = np.linalg.norm(shift - moved @ matrix.T, axis=1)
+    keep = error <= np.median(error)
+    if np.linalg.matrix_rank(moved[keep]) == 2:
+        matrix = np.linalg.lstsq(moved[keep], shift[keep], rcond=None)[0].T
+    error = np.linalg.norm(shift - moved @ matrix.T, axis=1)
+    size = np.linalg.norm(moved @ matrix.T, axis=1)
+    return float(np.mean((error < 0.3 * size + 0.7) & (size > 1))), matrix
+
+
+def neighbour_step(positions: np.ndarray) -> float:
+    """Median distance of a position to its nearest neighbour that is not itself (at most 400 positions are looked at)."""
+    chosen = positions[np.unique(np.linspace(0, len(positions) - 1, min(400, len(positions))).astype(int))]
+    distance = np.sqrt(((chosen[:, None] - positions[None]) ** 2).sum(-1))
+    distance[distance == 0] = np.inf
+    nearest = distance.min(1)
+    return float(np.median(nearest[np.isfinite(nearest)])) if np.isfinite(nearest).any() else 0.0

@@ -1,0 +1,153 @@
+"""mumott HDF5 files of SAXS tensor tomography (https://mumott.org): projections/N/{data (J,K,segment), diode, weights, ...}.
+
+Rows of diffrecon's frames are mumott's K (along the rotation axis), columns its J: counts are `(view, K, J, segment)`.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..scan import need_filters
+from ._lazy import PerView
+from ._source import Source
+
+_NAMES = {"inner_angle": "rotations", "outer_angle": "tilts", "j_offset": "offset_j", "k_offset": "offset_k",
+          "rotation_matrix": "rot_mat"}  # present name -> name of older files
+_DIRECTIONS = {"p_direction_0": (0, 1, 0), "j_direction_0": (1, 0, 0), "k_direction_0": (0, 0, 1),
+               "detector_direction_origin": (1, 0, 0), "detector_direction_positive_90": (0, 0, 1)}
+
+
+def probe(source: Source) -> bool:
+    """Whether this is a mumott file."""
+    return source.has("projections") and source.has("projections/0")
+
+
+def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
+    """Frames (lazy), transmission, weights, and the geometry of every view."""
+    views = _views(source)
+    shapes = [source.dataset(f"projections/{n}/data", "frames").shape for n in views]
+    if any(len(shape) != 3 or shape[2] != shapes[0][2] for shape in shapes):
+        raise InputError(f"{source.name}: projections/N/data must be (J, K, segment) with one number of segments; "
+                         f"shapes found: {sorted(set(shapes))}")
+    whole = (max(s[1] for s in shapes), max(s[0] for s in shapes))
+    if len(set(shapes)) > 1:
+        source.say(f"projections of different sizes are padded to {whole[0]} x {whole[1]} pixels with weight 0")
+    first = source.file[f"projections/{views[0]}/data"]
+    load = functools.partial(_frame, source.path, views, whole)
+    source.say("data taken as mumott keeps it: divided by flux and transmission already")
+    found = {
+        "counts": PerView(load, len(views), (*whole, shapes[0][2]), first.dtype),
+        "weights": np.stack([_weights(source, n, whole, shape) for n, shape in zip(views, shapes, strict=True)]),
+        "method": "saxs-tensor-tomography",
+        "tensor_geometry": _geometry(source, views, whole, shapes, given),
+    }
+    if all(source.has(f"projections/{n}/diode") for n in views):
+        found["transmission"] = np.stack([
+            _padded(source.array(f"projections/{n}/diode", "transmission").T, whole, 1.0) for n in views])
+    else:
+        source.say("no transmission (diode) for every projection")
+    return found
+
+
+def _views(source: Source) -> list[str]:
+    views = sorted(source.file["projections"], key=lambda n: (not n.isdigit(), int(n) if n.isdigit() else 0, n))
+    if not all(n.isdigit() for n in views):
+        raise InputError(f"{source.name}: projections are to be numbered 0, 1, ...; found {views[-1]!r}")
+    return views
+
+
+def _frame(path: Path, views: list[str], whole: tuple[int, int], view: int) -> np.ndarray:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        stored = file[f"projections/{views[view]}/data"]
+        assert isinstance(stored, h5py.Dataset)
+        need_filters(stored)
+        try:
+            return _padded(stored[()].transpose(1, 0, 2), whole, 0)
+        except OSError as error:
+            raise InputError(f"{path.name}: {stored.name} cannot be read, the file is damaged or incomplete "
+                             f"({str(error).splitlines()[0]})") from error
+
+
+def _padded(values: np.ndarray, whole: tuple[int, int], fill: float) -> np.ndarray:
+    missing = [(0, whole[0] - values.shape[0]), (0, whole[1] - values.shape[1])] + [(0, 0)] * (values.ndim - 2)
+    return np.pad(values, missing, constant_values=fill) if any(m[1] for m in missing) else values
+
+
+def _weights(source: Source, name: str, whole: tuple[int, int], shape: tuple[int, ...]) -> np.ndarray:
+    if not source.has(f"projections/{name}/weights"):
+        return _padded(np.ones((shape[1], shape[0], shape[2]), np.float32), whole, 0)
+    weights = source.array(f"projections/{name}/weights", "weights").astype(np.float32)
+    weights = weights.reshape(*weights.shape[:2], -1)
+    return _padded(np.broadcast_to(weights, shape).transpose(1, 0, 2), whole, 0)
+
+
+def _geometry(source: Source, views: list[str], whole: tuple[int, int], shapes: list[tuple[int, ...]],
+              given: dict[str, Any]) -> Any:
+    from ..operators.scattering import TensorGeometry
+
+    # Padding at the end moves the middle of the frame by half of it.
+    pad = np.array([[(whole[0] - s[1]) / 2, (whole[1] - s[0]) / 2] for s in shapes])
+    offsets = np.array([[_value(source, n, "k_offset", 0.0), _value(source, n, "j_offset", 0.0)] for n in views])
+    vectors = [np.asarray(source.array(name, name), float).ravel() if source.has(name) else np.array(usual, float)
+               for name, usual in _DIRECTIONS.items()]
+    two_theta = source.number("two_theta", "scattering angle", "rad") if source.has("two_theta") else 0.0
+    return TensorGeometry(_rotations(source, views), offsets + pad, *vectors_in_order(vectors, source),
+                          two_theta=given.get("two_theta", two_theta))
+
+
+def vectors_in_order(vectors: list[np.ndarray], source: Source) -> tuple[np.ndarray, ...]:
+    """p0, j0, k0, detector angles, o0, u0, as `TensorGeometry` takes them."""
+    beam, column, row, origin, positive_90 = vectors
+    angles = source.array("detector_angles", "azimuths of the detector's segments").astype(float).ravel()
+    if np.abs(angles).max(initial=0) > 2.1 * np.pi:
+        source.say("detector_angles taken as degrees by their magnitude")
+        angles = np.radians(angles)
+    return beam, column, row, angles, origin, positive_90
+
+
+def _value(source: Source, view: str, name: str, usual: float | None) -> Any:
+    """A number of a projection under its present or its older name."""
+    for key in (name, _NAMES[name]):
+        if source.has(f"projections/{view}/{key}"):
+            return float(np.ravel(source.array(f"projections/{view}/{key}", name))[0])
+    return usual
+
+
+def _axis(source: Source, view: str, name: str, usual: tuple[float, float, float]) -> np.ndarray:
+    for key in (f"projections/{view}/{name}", name, f"projections/0/{name}"):
+        if source.has(key):
+            return np.asarray(source.array(key, name), float).ravel()
+    return np.array(usual, float)
+
+
+def _rotations(source: Source, views: list[str]) -> np.ndarray:
+    """`R_n = R_outer R_inner`, from the matrices of the file or from its angles and axes."""
+    rotations = []
+    for view in views:
+        stored = next((f"projections/{view}/{k}" for k in ("rotation_matrix", "rot_mat")
+                       if source.has(f"projections/{view}/{k}")), None)
+        inner, outer = (_value(source, view, f"{which}_angle", None) for which in ("inner", "outer"))
+        if stored is not None:
+            rotations.append(np.asarray(source.array(stored, "rotation matrix"), float))
+        elif inner is None and outer is None:
+            raise InputError(f"{source.name}: projections/{view} has neither rotation_matrix nor inner_angle and outer_angle")
+        else:
+            rotations.append(rotation(_axis(source, view, "outer_axis", (1, 0, 0)), outer or 0.0)
+                             @ rotation(_axis(source, view, "inner_axis", (0, 0, -1)), inner or 0.0))
+    stack = np.stack(rotations)
+    error = np.abs(stack @ stack.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
+    if stack.shape[1:] != (3, 3) or not error.max() < 1e-3:
+        raise InputError(f"{source.name}: the rotation matrix of projection {int(error.argmax())} is no rotation")
+    return stack
+
+
+def rotation(axis: np.ndarray, angle: float) -> np.ndarray:
+    """Rotation by `angle` [rad] about `axis`, right-handed (Rodrigues)."""
+    x, y, z = axis / np.linalg.norm(axis)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross

@@ -1,0 +1,135 @@
+"""NXtomo: NeXus files of tomography, with projections, flats and darks in one stack told apart by `image_key`.
+
+https://manual.nexusformat.org/classes/applications/NXtomo.html; frames may lie in other files behind external links.
+"""
+
+import re
+from typing import Any
+
+import numpy as np
+
+from .. import physics
+from ..errors import InputError
+from ..scan import Frames
+from ._source import Source
+
+_PROJECTION, _FLAT, _DARK = 0, 1, 2
+
+
+def probe(source: Source) -> bool:
+    """Whether some group holds an image_key."""
+    return source.file is not None and bool(_keys(source))
+
+
+def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
+    """Projections (lazy), flats, darks, angles, and what the instrument group says."""
+    detector = _detector(source, given.get("entry"))
+    data = f"{detector}/data"
+    key = source.array(given.get("image_key") or f"{detector}/image_key", "image key").ravel()
+    count = source.dataset(data, "frames").shape[0]
+    if key.size != count:
+        raise InputError(f"{source.name}: image_key has {key.size} entries, {data} {count} frames")
+    views = np.flatnonzero(key == _PROJECTION)
+    if not views.size:
+        raise InputError(f"{source.name}: image_key of {detector} marks no projection (0); values: {np.unique(key).tolist()}")
+    flats, darks = (np.flatnonzero(key == kind) for kind in (_FLAT, _DARK))
+    left = count - views.size - flats.size - darks.size
+    source.say(f"{detector}: image_key says {views.size} projections, {flats.size} flats, {darks.size} darks"
+               + (f", {left} frames to leave out" if left else ""))
+    found: dict[str, Any] = {"counts": Frames(source.path, data, views), "method": "tomography"}
+    for name, which in (("flats", flats), ("darks", darks)):
+        if which.size:
+            found[name] = Frames(source.path, data, which)[:]
+    angles = _angles(source, detector.split("/")[0], count)
+    if angles is not None:
+        values = source.array(angles, "angles").astype(float).ravel()
+        found["angles"] = values[views] if values.size == count else values
+        found["angle_unit"] = source.units(angles)
+        source.say(f"angles from {angles}")
+    return found | _instrument(source, detector)
+
+
+def _keys(source: Source) -> list[str]:
+    """Groups that hold an image_key."""
+    found: list[str] = []
+
+    def visit(name: str, _: Any) -> None:
+        if name.rpartition("/")[2] == "image_key":
+            found.append(name.rpartition("/")[0])
+
+    source.file.visit(lambda name: visit(name, None))
+    return found
+
+
+def _detector(source: Source, wanted: str | None) -> str:
+    """The one group whose frames can be read; links that lead nowhere are passed over when another group is whole."""
+    groups = [g for g in _keys(source) if wanted is None or g == wanted.strip("/") or g.split("/")[0] == wanted.strip("/")]
+    if not groups:
+        raise InputError(f"{source.name}: no entry {wanted!r} with an image_key; there are {', '.join(_keys(source))}")
+    whole = [g for g in groups if source.has(f"{g}/data") and source.file[f"{g}/data"].ndim == 3]
+    if not whole:
+        source.dataset(f"{groups[0]}/data", "frames")  # raises, naming the link
+        raise InputError(f"{source.name}: {groups[0]}/data is not a stack of frames")
+    for group in set(groups) - set(whole):
+        source.say(f"{group}/data leads nowhere and is passed over")
+    # The same stack linked from two places of one entry is one scan.
+    if len({g.split("/")[0] for g in whole}) > 1 or len({_stack(source, g) for g in whole}) > 1:
+        raise InputError(f"{source.name} holds several scans ({', '.join(whole)}); choose with --set data.entry={whole[0]}")
+    return whole[0]
+
+
+def _stack(source: Source, group: str) -> tuple[str, str]:
+    stored = source.file[f"{group}/data"]
+    return stored.file.filename, stored.name
+
+
+def _angles(source: Source, entry: str, count: int) -> str | None:
+    """The dataset of rotation angles: NXtomo's own name, or the one motor of fitting length that is called so."""
+    standard = (f"{entry}/sample/rotation_angle", f"{entry}/data/rotation_angle", f"{entry}/tomo_entry/sample/rotation_angle")
+    for name in standard:
+        if source.has(name):
+            return name
+    likely = re.compile(r"rotation_angle|theta|rot(ation)?(_|$)|angle|phi", re.IGNORECASE)
+    fitting = [name for name in _paths(source.file[entry], entry) if likely.search(name.rpartition("/")[2])
+               and _is_motor(source, name, count)]
+    # Read-back positions before demanded ones.
+    fitting.sort(key=lambda name: ("_set" in name, len(name)))
+    return fitting[0] if fitting else None
+
+
+def _paths(group: Any, prefix: str, depth: int = 4) -> list[str]:
+    """Names of everything below a group, links that lead nowhere too."""
+    import h5py
+
+    names = []
+    for key in group:
+        name = f"{prefix}/{key}"
+        names.append(name)
+        if depth and group.get(key, getclass=True, getlink=True) is h5py.HardLink:
+            inner = group.get(key)
+            if isinstance(inner, h5py.Group):
+                names += _paths(inner, name, depth - 1)
+    return names
+
+
+def _is_motor(source: Source, name: str, count: int) -> bool:
+    import h5py
+
+    stored = source.file.get(name)
+    return isinstance(stored, h5py.Dataset) and stored.shape == (count,) and stored.dtype.kind == "f"
+
+
+def _instrument(source: Source, detector: str) -> dict[str, Any]:
+    """Energy, distance and pixel, where the file has them."""
+    entry = detector.split("/")[0]
+    found: dict[str, Any] = {}
+    for name in (f"{entry}/instrument/beam/incident_energy", f"{entry}/beam/incident_energy",
+                 f"{entry}/instrument/monochromator/energy", f"{entry}/sample/beam/incident_energy"):
+        if source.has(name) and source.file[name].size == 1:
+            found["energy"], message = physics.plausible_energy(source.number(name, "energy"), source.units(name))
+            source.say(message)
+            break
+    for key, name in (("sample_to_detector", "distance"), ("detector_pixel", "x_pixel_size")):
+        if source.has(f"{detector}/{name}") and source.file[f"{detector}/{name}"].size == 1:
+            found[key] = abs(source.number(f"{detector}/{name}", name, "m"))
+    return found
