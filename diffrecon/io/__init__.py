@@ -1,3 +1,8 @@
 """Files in and out: `open_scan(path) -> Scan`, `write(path, result)`, `read_result(path) -> Result`."""
 
+from ._nexus import check_output as check_output
+from ._nexus import process as process
+from ._nexus import read_result as read_result
+from ._nexus import write as write
 from ._open import open_scan as open_scan
+from ._toml import dumps as dumps

@@ -1,0 +1,335 @@
+"""Results as NeXus: what `diffrecon.write` leaves behind and `read_result` takes up again.
+
+```
+/entry/<quantity>/data     one NXdata a quantity; units, pixel_size, long_name
+/entry/quality/...         figures as scalars, curves as NXdata
+/entry/process/            NXprocess: program, version, date, configuration, input file and checksum, versions
+```
+The chain of `@default` leads viewers (silx, h5web, napari) to the first quantity.
+"""
+
+import contextlib
+import datetime
+import errno
+import importlib.metadata
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._result import Quantity, Result
+from ..errors import InputError
+from ..scan import Scan
+from ._source import Source, text
+from ._toml import dumps
+
+__all__ = ["read_result", "write"]
+
+_KEEP_PLAIN = 64 * 1024  # bytes below which packing costs more than it saves
+
+
+def write(path: str | Path, result: Any, scan: Scan | None = None) -> Path:
+    """Write a result as NeXus HDF5, atomically: the file appears whole or not at all.
+
+    **Arguments:**
+
+    - `result`: a `Result`, or what `diffrecon.minimise` returns (any object with `value` and `history`). Of a model with a
+      method `quantities(scan)` these are written, else every array of the value under its field's name.
+    - `scan`: names the input file and its SHA-256 (one pass over the file, about 1 s a GB) in the process group.
+
+    Complex arrays are stored as HDF5 compounds `(r, i)`, which h5py, silx and h5web show as complex. Lengths whose pixel
+    size is not known are in pixels: `units="pixel"`, `pixel_size=1`.
+
+    **Raises:** `InputError` when the path cannot be written, is a folder, or the disk is full; nothing is left behind then.
+
+    ```python
+    dr.write("reconstruction.h5", result, scan)
+    ```
+    """
+    path = Path(path)
+    result = result if isinstance(result, Result) else _of_solution(result, scan)
+    if not result.quantities:
+        raise InputError(f"{path}: the result holds no quantity to write")
+    with _atomically(path) as temporary:
+        _write_file(temporary, result, scan)
+    return path
+
+
+def read_result(path: str | Path) -> Result:
+    """Read a file of `write`: the inverse, with all quantities in memory.
+
+    **Raises:** `InputError` when the file is no result of diffrecon or is damaged.
+    """
+    with Source(path) as source:
+        if not source.has("entry/process/program"):
+            raise InputError(f"{path}: not a result of diffrecon (no /entry/process)")
+        return _read_file(source)
+
+
+def check_output(path: str | Path) -> Path:
+    """Find out before a long solve whether `path` can be written.
+
+    **Raises:** `InputError` when it is a folder, its folder is missing, or nothing can be written there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the name of a file")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}; make it first")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is not an ordinary file")
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise InputError(f"{path}: no permission to write there")
+    return path
+
+
+# ---------------------------------------------------------------------- writing
+@contextlib.contextmanager
+def _atomically(path: Path) -> Iterator[Path]:
+    """A temporary name in the same folder, renamed at the end; removed when anything goes wrong."""
+    check_output(path)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise InputError(_disk_words(path, error)) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+        temporary.chmod(mode)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(_disk_words(path, error)) from error
+    except RuntimeError as error:
+        # h5py reports a failed flush on close as a RuntimeError without errno.
+        raise InputError(f"{path}: could not be written ({str(error).splitlines()[0]}); is the disk full?") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _disk_words(path: Path, error: OSError) -> str:
+    said = str(error).lower()
+    if error.errno == errno.ENOSPC or "no space left" in said or f"errno = {errno.ENOSPC}" in said:
+        return f"{path}: no space left on the disk; nothing was written"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{path}: no permission to write there"
+    if error.errno == errno.EDQUOT or "quota" in said:
+        return f"{path}: the disk quota is used up; nothing was written"
+    return f"{path}: could not be written ({(error.strerror or str(error)).splitlines()[0]})"
+
+
+def _write_file(path: Path, result: Result, scan: Scan | None) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        first = next(iter(result.quantities))
+        file.attrs.update(NX_class="NXroot", default="entry", creator="diffrecon", creator_version=_version("diffrecon"))
+        entry = _group(file, "entry", "NXentry", default=first, quantities=np.array(list(result.quantities), dtype=object))
+        entry["method"] = result.method
+        entry["title"] = f"{result.method} by diffrecon" + (f" of {scan.name}" if scan is not None else "")
+        for name, quantity in result.quantities.items():
+            _write_quantity(entry, name, quantity)
+        _write_quality(entry, result)
+        _write_process(entry, result, scan)
+
+
+def _group(parent: Any, name: str, nexus_class: str, **attributes: Any) -> Any:
+    group = parent.create_group(name)
+    group.attrs["NX_class"] = nexus_class
+    group.attrs.update(attributes)
+    return group
+
+
+def _write_quantity(entry: Any, name: str, quantity: Quantity) -> None:
+    data = np.asarray(quantity.data)
+    pixel = 1.0 if quantity.pixel_size is None else float(np.mean(quantity.pixel_size))
+    in_pixels = quantity.pixel_size is None
+    unit = "pixel" if in_pixels else "m"
+    group = _group(entry, name, "NXdata", signal="data", kind=quantity.kind)
+    stored = _dataset(group, "data", data)
+    units = "pixel" if in_pixels and quantity.kind == "positions" else quantity.units
+    stored.attrs.update(units=units, long_name=quantity.long_name or name.replace("_", " "), pixel_size=pixel,
+                        pixel_size_units=unit, axes_names=np.array(quantity.axes, dtype=object))
+    group.attrs["pixel_size"] = pixel
+    if quantity.kind == "positions":
+        return
+    axes = ["."] * data.ndim
+    for i, axis in enumerate(quantity.axes[:data.ndim]):
+        # Viewers draw scale bars from centred axes; volumes and images have them, modes and coefficients do not.
+        if axis in ("x", "y", "z"):
+            axes[i] = axis
+            length = data.shape[i]
+            group[axis] = (np.arange(length) - (length - 1) / 2) * pixel
+            group[axis].attrs.update(units=unit, long_name=f"{axis} [{unit}]")
+            group.attrs[f"{axis}_indices"] = i
+    group.attrs["axes"] = np.array(axes, dtype=object)
+
+
+def _dataset(group: Any, name: str, data: np.ndarray) -> Any:
+    if data.dtype.kind in "US":
+        return group.create_dataset(name, data=np.asarray(data, dtype=object))
+    packed = {} if data.nbytes < _KEEP_PLAIN else {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+    return group.create_dataset(name, data=data, **packed)
+
+
+def _write_quality(entry: Any, result: Result) -> None:
+    group = _group(entry, "quality", "NXcollection")
+    for name, value in result.quality.items():
+        _write_figure(group, name, value)
+    if result.verdict:
+        group["verdict"] = np.array(result.verdict, dtype=object)
+
+
+def _write_figure(parent: Any, name: str, value: Any) -> None:
+    """A number, a text, a curve, or a group of them."""
+    if value is None:
+        return
+    if hasattr(value, "as_quality"):
+        value = value.as_quality()
+    if isinstance(value, Mapping):
+        group = _group(parent, name, "NXcollection")
+        for key, inner in value.items():
+            _write_figure(group, str(key), inner)
+    elif isinstance(value, str):
+        parent[name] = value
+    else:
+        array = np.asarray(value)
+        if array.ndim == 1 and array.size > 1 and array.dtype.kind in "iuf":
+            group = _group(parent, name, "NXdata", signal="values")
+            group["values"] = array
+            group["values"].attrs["long_name"] = name.replace("_", " ")
+        elif array.dtype.kind in "iufcb":
+            parent[name] = array
+        elif array.dtype.kind in "US":
+            parent[name] = np.asarray(array, dtype=object)
+        else:
+            parent[name] = str(value)
+
+
+def _write_process(entry: Any, result: Result, scan: Scan | None) -> None:
+    group = _group(entry, "process", "NXprocess")
+    group["program"] = "diffrecon"
+    group["version"] = _version("diffrecon")
+    group["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    group["config"] = dumps({"method": result.method, **result.settings})
+    versions = _group(group, "versions", "NXcollection")
+    for package in ("jax", "jaxlib", "numpy", "optax", "h5py"):
+        versions[package] = _version(package)
+    if scan is not None:
+        source = _group(group, "input", "NXcollection")
+        source["file"] = scan.name
+        source["sha256"] = scan.provenance.checksum()
+        source["reader"] = scan.provenance.reader
+        source["messages"] = "\n".join(scan.provenance.messages)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _of_solution(solution: Any, scan: Scan | None) -> Result:
+    """What `minimise` returned, as a result: the model's own quantities, or every array of it."""
+    value = getattr(solution, "value", solution)
+    if hasattr(value, "quantities"):
+        quantities = dict(value.quantities(scan))
+    else:
+        pixel = None if scan is None or scan.pixel_size is None else float(np.mean(scan.pixel_size))
+        quantities = {name: _plain_quantity(name, array, pixel) for name, array in _leaves(value).items()}
+    history = getattr(solution, "history", None)
+    quality = {} if history is None else {"history": history}
+    if hasattr(solution, "result"):
+        quality["outcome"] = str(solution.result)
+    return Result((scan.method if scan is not None else None) or type(value).__name__.lower(), quantities, quality)
+
+
+def _leaves(value: Any) -> dict[str, np.ndarray]:
+    """Arrays of a pytree by the names of their fields."""
+    import jax
+
+    named = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(value):
+        if hasattr(leaf, "dtype") and hasattr(leaf, "ndim"):
+            name = "_".join(str(getattr(p, "name", getattr(p, "key", getattr(p, "idx", p)))) for p in path) or "value"
+            named[name] = np.asarray(leaf)
+    return named
+
+
+def _plain_quantity(name: str, array: np.ndarray, pixel: float | None) -> Quantity:
+    axes = (("view", "2") if name == "positions" else ("z", "y", "x")[-array.ndim:] if array.ndim <= 3
+            else tuple(f"axis{i}" for i in range(array.ndim)))
+    kind = ("positions" if name == "positions" else "complex" if array.dtype.kind == "c" and array.ndim == 2
+            else "image" if array.ndim == 2 else "volume" if array.ndim == 3 else "data")
+    return Quantity(array, "", tuple(axes) if array.ndim else (), pixel, name.replace("_", " "), kind)
+
+
+# ---------------------------------------------------------------------- reading
+def _read_file(source: Source) -> Result:
+    entry = source.file["entry"]
+    names = [text(n) for n in entry.attrs.get("quantities", ()) if source.has(f"entry/{text(n)}/data")]
+    quality = {k: _figure(v) for k, v in entry.get("quality", {}).items()}
+    verdict = quality.pop("verdict", ())
+    settings = _settings(source)
+    method = str(settings.pop("method", text(entry["method"][()])))
+    return Result(method, {n: _read_quantity(source, n) for n in names}, quality,
+                  (verdict,) if isinstance(verdict, str) else tuple(verdict), settings)
+
+
+def _read_quantity(source: Source, name: str) -> Quantity:
+    group = source.file[f"entry/{name}"]
+    attributes = group["data"].attrs
+    in_pixels = text(attributes.get("pixel_size_units", "m")) == "pixel"
+    return Quantity(
+        source.array(f"entry/{name}/data", name), text(attributes.get("units", "")),
+        tuple(text(a) for a in attributes.get("axes_names", ())),
+        None if in_pixels else float(attributes["pixel_size"]),
+        text(attributes.get("long_name", name)), text(group.attrs.get("kind", "image")))
+
+
+def _figure(item: Any) -> Any:
+    import h5py
+
+    if isinstance(item, h5py.Group):
+        if text(item.attrs.get("NX_class", "")) == "NXdata" and "values" in item:
+            return item["values"][()]
+        return {k: _figure(v) for k, v in item.items()}
+    value = item[()]
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, np.ndarray):
+        return [text(v) for v in value] if value.dtype == object else value
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _settings(source: Source) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(text(source.file["entry/process/config"][()]))
+    except (KeyError, tomllib.TOMLDecodeError):
+        return {}
+
+
+def process(path: str | Path) -> dict[str, Any]:
+    """The process group of a result: program, version, date, config, input, versions.
+
+    **Raises:** `InputError` when the file is no result of diffrecon.
+    """
+    with Source(path) as source:
+        if not source.has("entry/process/program"):
+            raise InputError(f"{path}: not a result of diffrecon (no /entry/process)")
+        return _figure(source.file["entry/process"])
