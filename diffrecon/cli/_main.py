@@ -1,0 +1,157 @@
+"""Arguments in, exit code out: 0 done, 2 the user's input cannot be used, 1 a fault of the program, 130 interrupted.
+
+Nothing heavy is imported before the arguments are understood.
+"""
+
+import argparse
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from ..errors import InputError, MissingPackage
+
+_EPILOG = """\
+examples:
+  diffrecon inspect scan.cxi
+  diffrecon reconstruct scan.cxi --set geometry.focus_to_sample="3.65 mm"
+  diffrecon reconstruct tooth.h5 -o tooth_volume.h5 --set solver.name=cgls
+  diffrecon reconstruct any.h5 -m holography --set data.counts=/raw --set geometry.energy="17 keV" ...
+  diffrecon demo tomography
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong arguments are input errors like any other: one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; `sys.argv` by default.
+
+    **Returns:** the exit code. Errors that the user can mend are one line on standard error; `--debug` shows tracebacks.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    try:
+        options = _parser().parse_args(arguments)
+        if options.command is None:
+            _parser().print_help()
+            return 0
+        module = importlib.import_module(f".{options.module}", __package__)
+        return int(getattr(module, options.function)(options) or 0)
+    except SystemExit as stop:  # --help and --version
+        return int(stop.code or 0) if not isinstance(stop.code, str) else 2
+    except KeyboardInterrupt:
+        print("diffrecon: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # ... | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    """One line for an exception, and the exit code it deserves."""
+    said = " ".join(str(error).split())
+    if isinstance(error, InputError | MissingPackage):
+        print(f"diffrecon: error: {said}", file=sys.stderr)
+        return 2
+    if isinstance(error, OSError):
+        if error.errno == errno.ENOSPC:
+            said = f"no space left on the disk{f' for {error.filename}' if error.filename else ''}"
+        elif error.strerror:
+            said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        print(f"diffrecon: error: {said}", file=sys.stderr)
+        return 2
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said:
+        print("diffrecon: error: not enough memory; take fewer views at once (solver.batch_size) or part of the data "
+              "(data.views, data.rows)", file=sys.stderr)
+        return 2
+    print(f"diffrecon: internal error: {type(error).__name__}: {said[:400]} (run again with --debug for the traceback)",
+          file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="diffrecon", description="Reconstruct X-ray imaging experiments.", epilog=_EPILOG,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    _inspect(commands)
+    _reconstruct(commands)
+    _simulate(commands)
+    _after(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, module: str, function: str, says: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=says, description=says)
+    parser.set_defaults(module=module, function=function)
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def _described(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-m", "--method", help="what was measured; guessed from the file where it is clear")
+    parser.add_argument("-c", "--config", metavar="CONFIG.toml", help="settings by section")
+    parser.add_argument("--set", action="append", default=[], metavar="section.key=value", dest="sets",
+                        help='one setting, e.g. geometry.energy="17 keV"; a value /like/this is a dataset of FILE')
+
+
+def _inspect(commands: Any) -> None:
+    parser = _command(commands, "inspect", "_inspect", "inspect",
+                      "Say what a file is, what it holds and what is missing; or show a result.")
+    parser.add_argument("file", metavar="FILE")
+    _described(parser)
+
+
+def _reconstruct(commands: Any) -> None:
+    parser = _command(commands, "reconstruct", "_reconstruct", "reconstruct", "From a measurement to a NeXus file.")
+    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("-o", "--output", metavar="OUT.h5", help="FILE's name + _reconstruction.h5 here by default")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint of an interrupted run")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    parser.add_argument("--settings", action="store_true", help="print every setting of the method as TOML, and stop")
+    _described(parser)
+
+
+def _simulate(commands: Any) -> None:
+    parser = _command(commands, "simulate", "_simulate", "simulate", "Write a simulated measurement with known truth.")
+    parser.add_argument("method", metavar="METHOD")
+    parser.add_argument("-o", "--output", metavar="FILE", required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser = _command(commands, "demo", "_simulate", "demo", "Simulate, reconstruct, judge against the truth.")
+    parser.add_argument("method", metavar="METHOD", nargs="?")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--output", metavar="FOLDER", default=".", help="where the files go (here by default)")
+
+
+def _after(commands: Any) -> None:
+    parser = _command(commands, "resolution", "_resolution", "resolution",
+                      "Resolution of two independent results by Fourier ring or shell correlation.")
+    parser.add_argument("first", metavar="A")
+    parser.add_argument("second", metavar="B")
+    parser.add_argument("--quantity", help="which quantity of the files (their default one otherwise)")
+    parser = _command(commands, "report", "_report", "report", "A result as one HTML page.")
+    parser.add_argument("file", metavar="OUT.h5")
+    parser.add_argument("-o", "--output", metavar="report.html")
+    parser = _command(commands, "script", "_script", "script", "The Python script that does what a configuration does.")
+    parser.add_argument("config", metavar="CONFIG.toml", help="a configuration, or a result that holds one")
+    parser.add_argument("file", metavar="FILE", nargs="?", help="the measurement")
+
+
+def _version() -> str:
+    import importlib.metadata
+
+    try:
+        return f"diffrecon {importlib.metadata.version('diffrecon')}"
+    except importlib.metadata.PackageNotFoundError:
+        return "diffrecon (not installed)"

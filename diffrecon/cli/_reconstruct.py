@@ -1,0 +1,117 @@
+"""`diffrecon reconstruct`: open, solve, write, draw."""
+
+import argparse
+import contextlib
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, MissingPackage
+from ._settings import Settings, gather, refuse_unknown
+
+
+def reconstruct(options: argparse.Namespace) -> int:
+    """The command; returns the exit code."""
+    settings = gather(options.config, options.sets)
+    method = options.method or settings.method
+    if options.settings:
+        return _print_settings(options, settings, method)
+    output = _output(options, settings)
+    return run(options.file, output, method, settings, quiet=options.quiet, resume=options.resume)
+
+
+def run(file: str, output: Path, method: str | None, settings: Settings, *, quiet: bool = False,
+        resume: bool = False) -> int:
+    """Reconstruct `file` into `output`; everything that can be refused is refused before the solve."""
+    from .. import io, recipes
+    from .._console import Console
+
+    io.check_output(output)
+    if method is not None:
+        refuse_unknown(settings, method)
+    scan = io.open_scan(file, method=method, **settings.file)
+    if scan.method is None:
+        raise InputError(f"{file}: it is not clear what was measured; say it with -m ({', '.join(recipes.METHODS)})")
+    refuse_unknown(settings, scan.method)
+    say = (lambda *_: None) if quiet else print
+    say(describe(scan))
+    for message in scan.provenance.messages:
+        say(f"  {message}")
+    checkpoint = output.with_name(f"{output.stem}.checkpoint")
+    if resume and not checkpoint.exists():
+        say(f"  no checkpoint {checkpoint}: from the start")
+    console = Console(quiet=quiet, checkpoint=str(checkpoint), resume=resume and checkpoint.exists())
+    start = time.monotonic()
+    with _interrupts() as interrupts:
+        result = recipes.reconstruct(scan, scan.method, settings.recipe, console)
+        result = dataclasses.replace(result, settings=settings.record(result.settings))
+        io.write(output, result, scan)
+    if not interrupts:
+        checkpoint.unlink(missing_ok=True)
+    for line in result.verdict:
+        say(line)
+    picture = draw(result, output.with_suffix(".png")) if settings.output["picture"] else ""
+    say(f"{'interrupted; best state so far' if interrupts else 'done'} in {time.monotonic() - start:.1f} s: {output}{picture}")
+    return 130 if interrupts else 0
+
+
+def describe(scan: Any) -> str:
+    """One line: what was opened."""
+    shape = " x ".join(str(n) for n in scan.counts.shape[1:])
+    return f"{scan.name}: {scan.method or 'unknown method'}, {scan.views} views of {shape}, {scan.provenance.reader}"
+
+
+def draw(result: Any, path: Path) -> str:
+    """A picture beside the file where matplotlib is there; returns what to say about it."""
+    import importlib.util
+
+    if importlib.util.find_spec("matplotlib") is None:
+        return '\npictures need matplotlib: pip install "diffrecon[plot]", then diffrecon report'
+    try:
+        from .. import plot
+
+        plot.figure(result, path)
+    except (MissingPackage, OSError) as error:
+        # The file is written: a picture that fails must not turn success into failure.
+        return f"\nno picture: {error}"
+    return f", {path.name}"
+
+
+def _output(options: argparse.Namespace, settings: Settings) -> Path:
+    said = options.output or settings.output["file"]
+    stem = Path(options.file.rstrip("/")).stem
+    return Path(said) if said else Path(f"{stem}_reconstruction.h5")
+
+
+def _print_settings(options: argparse.Namespace, settings: Settings, method: str | None) -> int:
+    from .. import io, recipes
+
+    if method is None:
+        method = io.open_scan(options.file, check=False, **settings.file).method
+    if method is None:
+        raise InputError(f"{options.file}: it is not clear what was measured; say it with -m")
+    print(io.dumps({"method": method, **recipes.defaults(method)}), end="")
+    return 0
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Count Ctrl-C: the solver stops at the first and gives its best state; a second one, while that is saved, aborts."""
+    seen: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)

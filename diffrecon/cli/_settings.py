@@ -1,0 +1,174 @@
+"""Configuration files and `--set` to settings: what is said about the file, and what the recipe is to do."""
+
+import dataclasses
+import importlib.util
+import sys
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, nearest
+
+OUTPUT = {"file": None, "picture": True}
+"""The [output] section: name of the file, whether a picture is drawn beside it."""
+
+
+@dataclasses.dataclass
+class Settings:
+    """Settings sorted by who takes them.
+
+    **Fields:** `file` for `open_scan` (plain names), `recipe` by section, `output`, `method` and `input` where a
+    configuration names them, `sources` = texts that stand for loaded functions (kept for the record).
+    """
+
+    file: dict[str, Any]
+    recipe: dict[str, dict[str, Any]]
+    output: dict[str, Any]
+    method: str | None
+    input: str | None
+    sources: dict[tuple[str, str], str]
+
+    def record(self, used: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Every setting of a run, as it is written into the result: what was used, and what was said about the file."""
+        from ..io._given import KEYS
+
+        record = {section: dict(values) for section, values in used.items()}
+        for name, value in self.file.items():
+            record.setdefault(KEYS[name].section, {})[name] = value
+        for (section, key), said in self.sources.items():
+            record.setdefault(section, {})[key] = said
+        return record
+
+
+def gather(config: str | None, sets: Sequence[str], load: bool = True) -> Settings:
+    """Read a configuration and lay the `--set` values over it.
+
+    **Raises:** `InputError` naming the file, the key, and the nearest known name.
+    """
+    tree = _read_toml(config) if config else {}
+    for item in sets:
+        section, key, value = _parse(item)
+        inner = tree.setdefault(section, {}) if key else tree
+        if not isinstance(inner, dict):
+            inner = tree[section] = {"function": inner}
+        inner[key or section] = value
+    return _sorted(tree, config or "--set", Path(config).parent if config else Path(), load)
+
+
+def _read_toml(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not TOML: {error}") from error
+
+
+def _parse(item: str) -> tuple[str, str, Any]:
+    name, equals, value = item.partition("=")
+    section, _, key = name.strip().partition(".")
+    if not equals or not section or (not key and section != "loss"):
+        raise InputError(f"--set {item!r}: write section.key=value, e.g. --set solver.steps=100")
+    return section, key, parse_value(value)
+
+
+def parse_value(text: str) -> Any:
+    """A value of the command line: TOML where it is TOML (numbers, true, lists, quoted texts), else a text.
+
+    ```python
+    assert parse_value("[1, 2]") == [1, 2] and parse_value("17 keV") == "17 keV" and parse_value("/z1") == "/z1"
+    ```
+    """
+    text = text.strip()
+    try:
+        value = tomllib.loads(f"x = {text}")
+        # Two lines in, or a date: not what one types after --set.
+        return value["x"] if len(value) == 1 and isinstance(value["x"], bool | int | float | str | list) else text
+    except tomllib.TOMLDecodeError:
+        return {"True": True, "False": False}.get(text, text)
+
+
+def _sorted(tree: dict[str, Any], origin: str, folder: Path, load: bool) -> Settings:
+    from ..io._given import KEYS
+
+    settings = Settings({}, {}, dict(OUTPUT), None, None, {})
+    for section, values in tree.items():
+        if section in ("method", "input") and isinstance(values, str):
+            setattr(settings, section, values)
+        elif section == "loss" and isinstance(values, str):
+            settings.recipe.setdefault("loss", {})["function"] = values
+        elif not isinstance(values, dict):
+            raise InputError(f"{origin}: {section} is no section{nearest(section, ('method', 'input', 'loss'))}")
+        elif section == "output":
+            _checked_output(values, origin)
+            settings.output |= values
+        else:
+            for key, value in values.items():
+                if section in ("data", "geometry") and key in KEYS and KEYS[key].section == section:
+                    settings.file[key] = value
+                else:
+                    settings.recipe.setdefault(section, {})[key] = value
+    _functions(settings, folder, load)
+    return settings
+
+
+def _checked_output(values: dict[str, Any], origin: str) -> None:
+    for key in values:
+        if key not in OUTPUT:
+            raise InputError(f"{origin}: there is no setting output.{key}{nearest(key, OUTPUT)}")
+
+
+def _functions(settings: Settings, folder: Path, load: bool) -> None:
+    """Texts of the form `file.py:function` become the functions."""
+    for section, values in settings.recipe.items():
+        for key, value in values.items():
+            if isinstance(value, str) and ".py:" in value:
+                settings.sources[section, key] = value
+                if load:
+                    values[key] = load_function(value, folder)
+    said = settings.recipe.get("loss", {}).get("function")
+    if isinstance(said, str) and load:
+        raise InputError(f"loss {said!r}: name a function of your own as file.py:function")
+
+
+def refuse_unknown(settings: Settings, method: str) -> None:
+    """Check the names that are left for the recipe before any work is done.
+
+    **Raises:** `InputError` with the nearest name, among those of the file too for [data] and [geometry].
+    """
+    from .. import recipes
+    from ..io._given import KEYS
+
+    defaults = recipes.defaults(method)
+    for section in ("data", "geometry"):
+        known = [*defaults.get(section, {}), *(k for k in KEYS if KEYS[k].section == section)]
+        for key in settings.recipe.get(section, {}):
+            if key not in known:
+                raise InputError(f"there is no setting {section}.{key}{nearest(key, known)}")
+    recipes.merge(defaults, settings.recipe, method)
+
+
+def load_function(text: str, folder: str | Path = ".") -> Callable[..., Any]:
+    """A function of a Python file, from `"file.py:function"`; the path is relative to `folder` or to the current directory.
+
+    **Raises:** `InputError` when the file or the function is not there, or when the file does not run.
+    """
+    file, _, name = text.rpartition(":")
+    path = next((p for p in (Path(folder) / file, Path(file)) if p.is_file()), None)
+    if path is None:
+        raise InputError(f"{text}: there is no file {file}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)  # dataclasses and pickles look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"{file} does not run: {type(error).__name__}: {error}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise InputError(f"{file} has no function {name!r}{nearest(name, known)}")
+    return function

@@ -1,0 +1,49 @@
+"""`diffrecon simulate` and `diffrecon demo`."""
+
+import argparse
+from pathlib import Path
+
+from ..errors import InputError, nearest
+from ._settings import OUTPUT, Settings
+
+
+def simulate(options: argparse.Namespace) -> int:
+    """Write a simulated measurement."""
+    from .. import io, simulate
+
+    _known(options.method)
+    path = io.check_output(options.output)
+    truth = simulate.demo_file(options.method, path, options.seed)
+    print(f"{path}: simulated {options.method}, seed {options.seed}")
+    for name, figure in (truth or {}).items():
+        if isinstance(figure, str | int | float):
+            print(f"  {name.replace('_', ' ')}: {figure}")
+    print(f"next: diffrecon reconstruct {path}")
+    return 0
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Simulate, reconstruct, and judge against the truth."""
+    from .. import io, recipes, simulate
+    from ._reconstruct import run
+
+    method = options.method or next(iter(recipes.METHODS))
+    _known(method)
+    folder = Path(options.output)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder")
+    data = io.check_output(folder / f"demo_{method}.h5")
+    output = io.check_output(folder / f"demo_{method}_reconstruction.h5")
+    simulate.demo_file(method, data, options.seed)
+    print(f"{data}: simulated {method}, seed {options.seed}")
+    code = run(str(data), output, method, Settings({}, {}, dict(OUTPUT), method, None, {}))
+    for line in simulate.judge(method, data, io.read_result(output)):
+        print(line)
+    return code
+
+
+def _known(method: str) -> None:
+    from .. import recipes
+
+    if method not in recipes.METHODS:
+        raise InputError(f"there is no method {method!r}{nearest(method, recipes.METHODS)}")
