@@ -1,5 +1,7 @@
 """Files in and out: `open_scan(path) -> Scan`, `write(path, result)`, `read_result(path) -> Result`."""
 
+from ._native import write_scan as write_scan
+from ._nexus import atomically as atomically
 from ._nexus import check_output as check_output
 from ._nexus import process as process
 from ._nexus import read_result as read_result

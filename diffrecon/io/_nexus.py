@@ -53,7 +53,7 @@ def write(path: str | Path, result: Any, scan: Scan | None = None) -> Path:
     result = result if isinstance(result, Result) else _of_solution(result, scan)
     if not result.quantities:
         raise InputError(f"{path}: the result holds no quantity to write")
-    with _atomically(path) as temporary:
+    with atomically(path) as temporary:
         _write_file(temporary, result, scan)
     return path
 
@@ -88,7 +88,7 @@ def check_output(path: str | Path) -> Path:
 
 # ---------------------------------------------------------------------- writing
 @contextlib.contextmanager
-def _atomically(path: Path) -> Iterator[Path]:
+def atomically(path: Path) -> Iterator[Path]:
     """A temporary name in the same folder, renamed at the end; removed when anything goes wrong."""
     check_output(path)
     try:

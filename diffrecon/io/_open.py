@@ -11,8 +11,8 @@ from .. import physics
 from ..errors import InputError, MissingMetadata
 from ..geometry import ConeBeam, FarField, Geometry, ParallelBeam
 from ..scan import Frames, Provenance, Scan
-from . import _cxi, _dxchange, _guess, _mumott, _npz, _nxtomo, _ptyd, _tiff
-from ._given import collect, full_name, resolve, selection
+from . import _cxi, _dxchange, _guess, _mumott, _native, _npz, _nxtomo, _ptyd, _tiff
+from ._given import KEYS, collect, full_name, resolve, selection
 from ._lazy import PerView
 from ._source import Source
 
@@ -34,6 +34,7 @@ READERS = (
     Reader("mumott", _mumott.probe, _mumott.read),
     Reader("NXtomo", _nxtomo.probe, _nxtomo.read),
     Reader("DXchange", _dxchange.probe, _dxchange.read),
+    Reader("diffrecon", _native.probe, _native.read),
     Reader("NumPy", _npz.probe, _npz.read),
     Reader("TIFF", _tiff.probe, _tiff.read),
 )
@@ -106,7 +107,7 @@ def _find(source: Source, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     if "counts" in given:
         return "HDF5 by paths" if source.file is not None else "arrays", {}
     if source.file is not None:
-        raise InputError(f"{source.path}: an HDF5 file of no known layout ({', '.join(r.name for r in READERS[:5])}); say where "
+        raise InputError(f"{source.path}: an HDF5 file of no known layout ({', '.join(r.name for r in READERS[:6])}); say where "
                          f"the frames are, e.g. --set data.counts=/path; datasets: {source.listing()}")
     if source.path.is_dir():
         raise InputError(f"{source.path}: a folder without TIFF files")
@@ -313,6 +314,10 @@ def _geometry(source: Source, values: dict[str, Any], counts: Any, mask: np.ndar
     except MissingMetadata as error:
         if strict:
             raise
+        known = [f"{k.replace('_', ' ')} {np.mean(values[k]):.5g} {KEYS[k].unit}" for k in KEYS
+                 if KEYS[k].section == "geometry" and isinstance(values.get(k), float | np.ndarray)]
+        if known:
+            source.say(f"known of the geometry: {', '.join(known)}")
         source.say(f"missing: {str(error).removeprefix(source.name + ': ')}")
         return None
 

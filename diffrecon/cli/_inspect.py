@@ -1,0 +1,199 @@
+"""`diffrecon inspect`: what a file is, what it holds, what is missing."""
+
+import argparse
+from typing import Any
+
+import numpy as np
+
+from .. import physics
+from ._settings import gather
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """Print what is in a measurement, or in a result of diffrecon."""
+    from ..io._source import Source
+
+    with Source(options.file) as source:
+        is_result = source.has("entry/process/program")
+    lines = result_lines(options.file) if is_result else None
+    if lines is not None:
+        print("\n".join(lines))
+        return 0
+    return _measurement(options)
+
+
+def _measurement(options: argparse.Namespace) -> int:
+    from ..io._given import collect
+    from ..io._open import read
+    from ..scan import check_counts
+
+    settings = gather(options.config, options.sets)
+    # Names in [data] and [geometry] that only a recipe could know are none of a file's.
+    given = collect(settings.recipe.get("data", {}), settings.recipe.get("geometry", {}), settings.file)
+    scan = read(options.file, options.method or settings.method, given, check=False, strict=False)
+    print("\n".join(scan_lines(scan)), flush=True)
+    # The figures stand printed; what makes the file unusable is the error.
+    check_counts(scan.counts, scan.mask, scan.name)
+    return 0
+
+
+# ---------------------------------------------------------------------- measurements
+def scan_lines(scan: Any) -> list[str]:
+    """The description of a scan, line by line."""
+    shape = " x ".join(str(n) for n in scan.counts.shape[1:])
+    lines = [f"{scan.provenance.path}: {scan.provenance.reader}, {scan.method or 'method not clear'}",
+             f"  counts       {scan.views} views of {shape}, {scan.counts.dtype}",
+             *_counts_lines(scan), *_geometry_lines(scan)]
+    if scan.positions is not None:
+        lines.append(_positions_line(scan))
+    if scan.angles is not None:
+        degrees = np.degrees(scan.angles)
+        step = np.median(np.abs(np.diff(degrees))) if scan.views > 1 else 0
+        lines.append(f"  angles       {degrees.min():.4g} to {degrees.max():.4g} degrees, step {step:.4g}")
+    for name in ("flats", "darks", "probe", "weights", "transmission"):
+        value = getattr(scan, name)
+        if value is not None:
+            lines.append(f"  {name:<12} {' x '.join(map(str, value.shape))}, mean {np.abs(value).mean():.4g}")
+    if scan.mask is not None:
+        lines.append(f"  mask         {scan.mask.mean():.2%} of the pixels measured")
+    for name in ("flux", "rotation_centre"):
+        if getattr(scan, name) is not None:
+            lines.append(f"  {name.replace('_', ' '):<12} {getattr(scan, name):.5g}")
+    lines += [f"  missing      {m.removeprefix('missing: ')}" if m.startswith("missing: ") else f"  note         {m}"
+              for m in scan.provenance.messages]
+    return lines + [f"  missing      {name}" for name in missing(scan)]
+
+
+def _counts_lines(scan: Any) -> list[str]:
+    """Statistics in one pass over the frames."""
+    low, high, total, number, zeros, bad, full = np.inf, -np.inf, 0.0, 0, 0, 0, 0
+    dtype = np.dtype(scan.counts.dtype)
+    ceiling = np.iinfo(dtype).max if dtype.kind in "iu" else None
+    for start in range(0, scan.views, 64):
+        part = np.asarray(scan.counts[start:start + 64])
+        if scan.mask is not None:
+            part = part[:, scan.mask]
+        finite = part[np.isfinite(part)] if dtype.kind == "f" else part
+        bad += part.size - finite.size
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+            total += float(finite.sum(dtype=np.float64))
+            zeros += int((finite == 0).sum())
+            full += 0 if ceiling is None else int((finite == ceiling).sum())
+        number += part.size
+    if number == bad:
+        return ["  statistics   no finite value at all"]
+    lines = [f"  statistics   min {low:.5g}, max {high:.5g}, mean {total / (number - bad):.5g}, "
+             f"{zeros / number:.1%} zeros, {total / scan.views:.4g} counts a view"]
+    if bad:
+        lines.append(f"  problem      {bad} values are not finite")
+    if full:
+        lines.append(f"  problem      {full} values ({full / number:.2%}) are at the largest number of {dtype} ({ceiling}): "
+                     "saturated, or marked by the detector; mask them (data.bad_pixels)")
+    return lines
+
+
+def _geometry_lines(scan: Any) -> list[str]:
+    from ..geometry import ConeBeam
+
+    place = scan.geometry
+    if place is None:
+        return []
+    lines = []
+    if place.energy is not None:
+        lines.append(f"  energy       {_si(place.energy, 'eV')}, wavelength {_si(place.wavelength, 'm')}")
+    if isinstance(place, ConeBeam):
+        lines.append(f"  cone beam    focus-sample {_si(place.focus_to_sample, 'm')}, focus-detector "
+                     f"{_si(place.focus_to_detector, 'm')}, detector pixel {_si(place.detector_pixel, 'm')}")
+        lines.append(f"  magnified    {_plain(place.magnification)} x: pixel {_si(place.pixel_size, 'm')}, "
+                     f"effective distance {_si(place.distance, 'm')}")
+    else:
+        known = [f"{label} {_si(value, 'm')}" for label, value in
+                 (("sample-detector", place.distance), ("detector pixel", place.detector_pixel),
+                  ("pixel in the sample", place.pixel_size)) if value is not None]
+        if known:
+            lines.append(f"  {type(place).__name__.lower():<12} {', '.join(known)}")
+    near = scan.method in ("near-field-ptychography", "holography")
+    if near and all(v is not None for v in (place.pixel_size, place.wavelength, place.distance)):
+        number = physics.fresnel_number(place.pixel_size, place.wavelength, place.distance)
+        lines.append(f"  Fresnel      number of one pixel {_plain(number)}")
+    return lines
+
+
+def _positions_line(scan: Any) -> str:
+    from ..io._guess import neighbour_step
+
+    span, step = np.ptp(scan.positions, axis=0), neighbour_step(scan.positions)
+    if scan.positions_unit == "pixel":
+        return f"  positions    span {span[0]:.4g} x {span[1]:.4g} pixels, step {step:.3g} pixels"
+    line = f"  positions    span {_si(span[0], 'm')} x {_si(span[1], 'm')}, step {_si(step, 'm')}"
+    if scan.pixel_size is None:
+        return line
+    pixel = float(np.mean(scan.pixel_size))
+    return line + f" ({span[0] / pixel:.4g} x {span[1] / pixel:.4g}, {step / pixel:.3g} pixels)"
+
+
+def missing(scan: Any) -> list[str]:
+    """What the method would like to have and the file does not hold."""
+    wanted = {"tomography": ("angles", "flats", "darks"), "near-field-ptychography": ("positions",),
+              "far-field-ptychography": ("positions",), "holography": ("flux",),
+              "saxs-tensor-tomography": ("transmission",)}.get(scan.method or "", ())
+    absent = [f"data.{name}" for name in wanted if getattr(scan, name) is None]
+    if "data.flux" in absent and scan.flats is not None:
+        absent.remove("data.flux")
+    if scan.method is None:
+        absent.append("method: say it with -m")
+    if scan.geometry is not None and scan.pixel_size is None:
+        absent.append("pixel size (geometry.detector_pixel, ...): lengths will be in pixels")
+    return absent
+
+
+def _si(value: Any, unit: str) -> str:
+    """`17 keV`, `3.65 mm`; a range for arrays."""
+    values = np.atleast_1d(np.asarray(value, float))
+    biggest = np.abs(values).max()
+    prefixes = [(1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"), (1e-12, "p")]
+    scale, prefix = next(((s, p) for s, p in prefixes if biggest >= s), prefixes[-1])
+    if unit == "m" and scale > 1:
+        scale, prefix = 1.0, ""
+    ends = [values.min(), values.max()] if np.ptp(values) > 1e-9 * biggest else [values[0]]
+    return " to ".join(f"{v / scale:.4g}" for v in ends) + f" {prefix}{unit}"
+
+
+def _plain(value: Any) -> str:
+    values = np.atleast_1d(np.asarray(value, float))
+    ends = [values.min(), values.max()] if np.ptp(values) > 1e-9 * np.abs(values).max() else [values[0]]
+    return " to ".join(f"{v:.4g}" for v in ends)
+
+
+# ---------------------------------------------------------------------- results
+def result_lines(path: str) -> list[str]:
+    """The description of a result, line by line."""
+    from .. import io
+
+    result, process = io.read_result(path), io.process(path)
+    source = process.get("input", {})
+    lines = [f"{path}: {result.method}, {process['program']} {process['version']}, {process['date']}"]
+    if source:
+        lines.append(f"  input        {source.get('file', '')}, SHA-256 {source.get('sha256', '')[:16]}...")
+    for name, quantity in result.quantities.items():
+        pixel = "" if quantity.pixel_size is None else f", pixel {_si(quantity.pixel_size, 'm')}"
+        data = np.asarray(quantity.data)
+        shown = np.abs(data) if np.iscomplexobj(data) else data
+        values = f"{np.nanmin(shown):.4g} to {np.nanmax(shown):.4g}" if shown.size and shown.dtype.kind in "iuf" else ""
+        lines.append(f"  {name:<12} {' x '.join(map(str, data.shape))} ({', '.join(quantity.axes)}) {data.dtype}, "
+                     f"{values}{' ' + quantity.units if quantity.units else ''}{pixel}")
+    lines += [f"  quality      {k} = {v:.4g}" for k, v in figures(result.quality).items()]
+    return lines + [f"  verdict      {line}" for line in result.verdict]
+
+
+def figures(quality: Any, prefix: str = "") -> dict[str, float]:
+    """The single numbers among the quality figures, those of groups by `group.name`."""
+    found: dict[str, float] = {}
+    for name, value in quality.items():
+        if isinstance(value, dict):
+            found |= figures(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[f"{prefix}{name}"] = value
+    return found
+
