@@ -2,9 +2,9 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from ..errors import InputError
@@ -35,9 +35,10 @@ def fbp(
 
     - `sinogram`: line integrals (-log of the transmission), (view, u) or (view, z, u).
     - `filter`: `"ramp"`, `"shepp-logan"`, `"cosine"`, `"hamming"`, `"hann"`, from sharp to smooth.
-    - `pad`: what is assumed beyond the detector: `"zero"` where it sees the whole object, `"edge"` where it does not (the
-      last value goes on; less cupping in a region of interest).
-    - `weights`: angle that each view stands for [rad]; default `angle_weights`, for scans over 180 and 360 degrees, even or uneven.
+    - `pad`: what is assumed beyond the detector: `"zero"` where it sees the whole object, `"edge"` where it does not
+      (the last value goes on; less cupping in a region of interest).
+    - `weights`: angle that each view stands for [rad]; default `angle_weights`, for scans over 180 and 360 degrees,
+      even or uneven.
 
     **Cost:** one adjoint and a pair of 1-D transforms a view. About `pi/2 n` views are needed for n columns.
 
@@ -52,7 +53,7 @@ def fbp(
         raise InputError(f'fbp: filter "{filter}" is not known: give one of {", ".join(_WINDOWS)}')
     if pad not in ("zero", "edge"):
         raise InputError(f'fbp: pad "{pad}" is not known: give "zero" or "edge"')
-    if isinstance(A.angles, jax.core.Tracer):
+    if isinstance(A.angles, Tracer):
         turn = jnp.full(A.angles.shape, math.pi / A.angles.shape[0]) if weights is None else jnp.asarray(weights)
     else:
         turn = angle_weights(np.asarray(A.angles)) if weights is None else np.asarray(weights)
@@ -65,8 +66,8 @@ def fbp(
 def ramp_filter(length: int, window: str = "ramp") -> Float[np.ndarray, " frequency"]:
     """Gain |f| of a 1-D real transform of this length [1/pixel], times the window.
 
-    The transform of the band-limited ramp's own samples, 1/4 at 0 and -1/(pi n)^2 at odd n (Kak & Slaney 1988, eq. 3.61): sampling |f|
-    itself would set the mean to zero.
+    The transform of the band-limited ramp's own samples, 1/4 at 0 and -1/(pi n)^2 at odd n (Kak & Slaney 1988, eq.
+    3.61): sampling |f| itself would set the mean to zero.
     """
     index = np.minimum(np.arange(length), length - np.arange(length))
     kernel = np.where(index % 2 == 1, -1.0 / (np.pi * np.maximum(index, 1)) ** 2, 0.0)
@@ -77,7 +78,8 @@ def ramp_filter(length: int, window: str = "ramp") -> Float[np.ndarray, " freque
 def angle_weights(angles: Float[np.ndarray, " view"]) -> Float[np.ndarray, " view"]:
     """The angle that each view stands for [rad]: half the gaps to its neighbours modulo pi; pi in all for a full scan.
 
-    Gaps above four times the usual one are a missing wedge: no view stands for it. Repeated directions share their angle.
+    Gaps above four times the usual one are a missing wedge: no view stands for it. Repeated directions share their
+    angle.
     """
     folded = np.mod(np.asarray(angles, np.float64), np.pi)
     folded[np.pi - folded < 1e-7] = 0.0

@@ -1,7 +1,7 @@
 """Iterative solvers of linear problems `A x = b`: conjugate gradients, SIRT, MLEM.
 
-`A` is any linear callable. Its adjoint is `A.adjoint` where there is one (an exact and fast one, as `ParallelProjector` has), else the
-conjugate transpose that JAX derives. Arrays may be complex.
+`A` is any linear callable. Its adjoint is `A.adjoint` where there is one (an exact and fast one, as
+`ParallelProjector` has), else the conjugate transpose that JAX derives. Arrays may be complex.
 """
 
 import warnings
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Inexact
 
 from ..errors import InputError
@@ -27,8 +28,9 @@ _SHORT_RAY = 0.02  # of the longest: below it a ray's weight grows no further
 class LinearSolution(NamedTuple):
     """What a linear solver gives back.
 
-    **Fields:** `x`; `history`, the relative residual `|A x - b| / |b|` after each step (NaN after a stop); `diverged`, true where it
-    stopped because the residual was not finite or 100 times that of the start: x is then the last good one.
+    **Fields:** `x`; `history`, the relative residual `|A x - b| / |b|` after each step (NaN after a stop); `diverged`,
+    true where it stopped because the residual was not finite or 100 times that of the start: x is then the last good
+    one.
     """
 
     x: Inexact[Array, "..."]
@@ -79,9 +81,11 @@ def sirt(
     bounds: tuple[float | None, float | None] | None = None,
     callback: Callback | None = None,
 ) -> LinearSolution:
-    """Simultaneous iterative reconstruction: `x <- clip(x + relaxation C A'R (b - A x))`, R = 1/(A 1), C = 1/(A'1) (Gilbert 1972).
+    """Simultaneous iterative reconstruction: `x <- clip(x + relaxation C A'R (b - A x))`, R = 1/(A 1), C = 1/(A'1)
+    (Gilbert 1972).
 
-    Rays that miss the volume get weight 0, rays shorter than 2 % of the longest that of 2 %: a band-limited projector rings about 0 there.
+    Rays that miss the volume get weight 0, rays shorter than 2 % of the longest that of 2 %: a band-limited projector
+    rings about 0 there.
 
     **Arguments:** as `cgls`; `relaxation` in (0, 2); `bounds` = (least, largest) value, `None` for no bound.
 
@@ -111,8 +115,8 @@ def mlem(
     **Raises:** `InputError` for negative data.
     """
     b = jnp.asarray(b)
-    if not isinstance(b, jax.core.Tracer) and bool(jnp.any(b < 0)):
-        raise InputError("mlem: data must be counts, some are negative. Subtract no background; use cgls or sirt for -log data")
+    if not isinstance(b, Tracer) and bool(jnp.any(b < 0)):
+        raise InputError("mlem: data must be counts and some are negative; use cgls or sirt for -log data")
     operator = _Operator(A, b, _first_guess(A, b, x0))
     sensitivity, start = _mlem_start(operator)
     x = operator.start if x0 is not None else start
@@ -172,7 +176,7 @@ def _iterate(step, problem, state, x: Array, steps: int, callback: Callback | No
     x, _, alive = carry
     joined = jnp.concatenate(history)
     joined = jnp.pad(joined, (0, steps - joined.shape[0]), constant_values=jnp.nan)
-    if not isinstance(alive, jax.core.Tracer) and not bool(alive):
+    if not isinstance(alive, Tracer) and not bool(alive):
         last = int(np.sum(np.isfinite(np.asarray(joined))))
         warnings.warn(f"stopped after step {last}: the residual diverged; x is the one before", stacklevel=3)
     return LinearSolution(x, joined, jnp.logical_not(alive))
