@@ -1,8 +1,8 @@
 """Files in and out: `open_scan(path) -> Scan`, `write(path, result)`, `read_result(path) -> Result`."""
 
+from ._disk import atomically as atomically
+from ._disk import check_output as check_output
 from ._native import write_scan as write_scan
-from ._nexus import atomically as atomically
-from ._nexus import check_output as check_output
 from ._nexus import process as process
 from ._nexus import read_result as read_result
 from ._nexus import write as write

@@ -11,8 +11,9 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import ConeBeam, FarField, ParallelBeam
 from ..scan import Frames, Scan
+from ._disk import new_hdf5
 from ._given import KEYS
-from ._nexus import atomically, _dataset, _group
+from ._nexus import _dataset, _group
 from ._source import Source, text
 
 
@@ -58,11 +59,9 @@ def write_scan(path: str | Path, scan: Scan) -> Path:
     write_scan("simulated.h5", Scan.from_arrays(counts, angles=angles, method="tomography"))
     ```
     """
-    import h5py
-
     if scan.tensor_geometry is not None:
         raise InputError(f"{path}: write_scan has no place for the geometry of tensor SAXS; use mumott's layout")
-    with atomically(Path(path)) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(path) as file:
         file.attrs.update(creator="diffrecon", NX_class="NXroot")
         if scan.method:
             file.attrs["method"] = scan.method

@@ -8,13 +8,9 @@
 The chain of `@default` leads viewers (silx, h5web, napari) to the first quantity.
 """
 
-import contextlib
 import datetime
-import errno
 import importlib.metadata
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,7 @@ import numpy as np
 from .._result import Quantity, Result
 from ..errors import InputError
 from ..scan import Scan
+from ._disk import new_hdf5
 from ._source import Source, text
 from ._toml import dumps
 
@@ -53,8 +50,8 @@ def write(path: str | Path, result: Any, scan: Scan | None = None) -> Path:
     result = result if isinstance(result, Result) else _of_solution(result, scan)
     if not result.quantities:
         raise InputError(f"{path}: the result holds no quantity to write")
-    with atomically(path) as temporary:
-        _write_file(temporary, result, scan)
+    with new_hdf5(path) as file:
+        _write_file(file, result, scan)
     return path
 
 
@@ -69,80 +66,17 @@ def read_result(path: str | Path) -> Result:
         return _read_file(source)
 
 
-def check_output(path: str | Path) -> Path:
-    """Find out before a long solve whether `path` can be written.
-
-    **Raises:** `InputError` when it is a folder, its folder is missing, or nothing can be written there.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give the name of a file")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}; make it first")
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path}: is not an ordinary file")
-    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise InputError(f"{path}: no permission to write there")
-    return path
-
-
 # ---------------------------------------------------------------------- writing
-@contextlib.contextmanager
-def atomically(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder, renamed at the end; removed when anything goes wrong."""
-    check_output(path)
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    except OSError as error:
-        raise InputError(_disk_words(path, error)) from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-        temporary.chmod(mode)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(_disk_words(path, error)) from error
-    except RuntimeError as error:
-        # h5py reports a failed flush on close as a RuntimeError without errno.
-        raise InputError(f"{path}: could not be written ({str(error).splitlines()[0]}); is the disk full?") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _disk_words(path: Path, error: OSError) -> str:
-    said = str(error).lower()
-    if error.errno == errno.ENOSPC or "no space left" in said or f"errno = {errno.ENOSPC}" in said:
-        return f"{path}: no space left on the disk; nothing was written"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{path}: no permission to write there"
-    if error.errno == errno.EDQUOT or "quota" in said:
-        return f"{path}: the disk quota is used up; nothing was written"
-    return f"{path}: could not be written ({(error.strerror or str(error)).splitlines()[0]})"
-
-
-def _write_file(path: Path, result: Result, scan: Scan | None) -> None:
-    import h5py
-
-    with h5py.File(path, "w") as file:
-        first = next(iter(result.quantities))
-        file.attrs.update(NX_class="NXroot", default="entry", creator="diffrecon", creator_version=_version("diffrecon"))
-        entry = _group(file, "entry", "NXentry", default=first, quantities=np.array(list(result.quantities), dtype=object))
-        entry["method"] = result.method
-        entry["title"] = f"{result.method} by diffrecon" + (f" of {scan.name}" if scan is not None else "")
-        for name, quantity in result.quantities.items():
-            _write_quantity(entry, name, quantity)
-        _write_quality(entry, result)
-        _write_process(entry, result, scan)
+def _write_file(file: Any, result: Result, scan: Scan | None) -> None:
+    names = list(result.quantities)
+    file.attrs.update(NX_class="NXroot", default="entry", creator="diffrecon", creator_version=_version("diffrecon"))
+    entry = _group(file, "entry", "NXentry", default=names[0], quantities=np.array(names, dtype=object))
+    entry["method"] = result.method
+    entry["title"] = f"{result.method} by diffrecon" + (f" of {scan.name}" if scan is not None else "")
+    for name, quantity in result.quantities.items():
+        _write_quantity(entry, name, quantity)
+    _write_quality(entry, result)
+    _write_process(entry, result, scan)
 
 
 def _group(parent: Any, name: str, nexus_class: str, **attributes: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import os
 import tomllib
 
@@ -12,7 +13,7 @@ import pytest
 
 from diffrecon._result import Quantity, Result
 from diffrecon.errors import InputError
-from diffrecon.io import dumps, open_scan, process, read_result, write
+from diffrecon.io import _disk, dumps, open_scan, process, read_result, write
 
 
 def example():
@@ -101,10 +102,13 @@ def test_failure_leaves_nothing_behind(tmp_path, monkeypatch, code, match):
     write(tmp_path / "a.h5", example())
     before = (tmp_path / "a.h5").read_bytes()
 
-    def full(*_, **__):
-        raise OSError(code, os.strerror(code))
+    class Full(io.FileIO):
+        def write(self, data):
+            if self.tell() + len(data) > 2000:
+                raise OSError(code, os.strerror(code))
+            return super().write(data)
 
-    monkeypatch.setattr(h5py.Group, "create_dataset", full)
+    monkeypatch.setattr(_disk, "open", lambda path, mode, buffering=-1: Full(path, mode), raising=False)
     with pytest.raises(InputError, match=match):
         write(tmp_path / "a.h5", example())
     assert [p.name for p in tmp_path.iterdir()] == ["a.h5"] and (tmp_path / "a.h5").read_bytes() == before

@@ -1,0 +1,148 @@
+"""Writing HDF5 so that the file appears whole or not at all, also when the disk fills up."""
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+
+def check_output(path: str | Path) -> Path:
+    """Find out before a long solve whether `path` can be written.
+
+    **Raises:** `InputError` when it is a folder, its folder is missing, or nothing can be written there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the name of a file")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}; make it first")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is not an ordinary file")
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise InputError(f"{path}: no permission to write there")
+    return path
+
+
+@contextlib.contextmanager
+def atomically(path: Path) -> Iterator[Path]:
+    """A temporary name in the same folder, renamed at the end; removed when anything goes wrong.
+
+    **Raises:** `InputError` in plain words for every failure of the disk.
+    """
+    check_output(path)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise InputError(_words(path, error)) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(_words(path, error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_hdf5(path: str | Path) -> Iterator[Any]:
+    """An `h5py.File` to fill, which becomes `path` when all went well.
+
+    **Raises:** `InputError` in plain words for every failure of the disk; nothing is left behind then.
+    """
+    import h5py
+
+    with atomically(Path(path)) as temporary:
+        disk = _Disk(temporary)
+        try:
+            with h5py.File(disk, "w") as file:
+                yield file
+        except Exception:
+            # What HDF5 makes of a failed write is less telling than the failure.
+            if disk.error is None:
+                raise
+        finally:
+            disk.close()
+        if disk.error is not None:
+            raise disk.error
+
+
+class _Disk:
+    """A file for HDF5 that keeps the first error to itself.
+
+    HDF5 cannot recover from a full disk: objects fail to close, and the process may crash at its end. So a write that fails
+    is remembered and reported as done, and the whole file is thrown away afterwards.
+    """
+
+    def __init__(self, path: Path):
+        self._file = open(path, "w+b", buffering=0)
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        try:
+            while done < len(view) and self.error is None:
+                done += self._file.write(view[done:]) or 0
+        except OSError as error:
+            self.error = error
+        if self.error is not None:
+            self._file.seek(len(view) - done, os.SEEK_CUR)
+        return len(view)
+
+    def read(self, size: int = -1) -> bytes:
+        """h5py asks for it; HDF5 reads by `readinto`."""
+        return self._file.read(size)
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        read = self._file.readinto(view) or 0
+        view[read:] = bytes(len(view) - read)
+        return len(view)
+
+    def truncate(self, size: int) -> int:
+        try:
+            return self._file.truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def flush(self) -> None:
+        """Unbuffered: nothing to do."""
+
+    def close(self) -> None:
+        try:
+            self._file.close()
+        except OSError as error:
+            self.error = self.error or error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _words(path: Path, error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return f"{path}: no space left on the disk; nothing was written"
+    if error.errno == errno.EDQUOT:
+        return f"{path}: the disk quota is used up; nothing was written"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{path}: no permission to write there"
+    return f"{path}: could not be written ({(error.strerror or str(error)).splitlines()[0]})"
