@@ -135,9 +135,11 @@ def _positions_line(scan: Any) -> str:
 
 def missing(scan: Any) -> list[str]:
     """What the method would like to have and the file does not hold."""
-    wanted = {"tomography": ("angles", "flats", "darks"), "near-field-ptychography": ("positions",),
-              "far-field-ptychography": ("positions",), "holography": ("flux",),
-              "saxs-tensor-tomography": ("transmission",)}.get(scan.method or "", ())
+    from ..io._open import NEEDED
+
+    method = scan.method or ""
+    wanted = [*NEEDED.get(method, {}), *{"tomography": ("flats", "darks"), "holography": ("flux",),
+                                         "saxs-tensor-tomography": ("transmission",)}.get(method, ())]
     absent = [f"data.{name}" for name in wanted if getattr(scan, name) is None]
     if "data.flux" in absent and scan.flats is not None:
         absent.remove("data.flux")

@@ -18,13 +18,15 @@ pre{background:#f5f5f5;padding:1rem;overflow-x:auto}svg{background:#fafafa;borde
 
 def report(options: argparse.Namespace) -> int:
     """Write the page."""
-    from .. import io, plot
+    from .. import io
     from .._optional import require
 
     path = Path(options.file)
     output = io.check_output(options.output or path.with_suffix(".html").name)
     result, process = io.read_result(path), io.process(path)
     require("matplotlib", "plot")
+    from .. import plot
+
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "figure.png"
         plot.figure(result, picture)

@@ -48,11 +48,9 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
 
 def _load(source: Source) -> dict[str, np.ndarray]:
     try:
-        loaded = np.load(source.path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"counts": loaded}
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
+        with open(source.path, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            return {"counts": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except Exception as error:  # zipfile, zlib and NumPy each raise their own
         raise InputError(f"{source.path}: the NumPy file is damaged or incomplete ({str(error).splitlines()[0]})") from error
 

@@ -10,7 +10,7 @@ import numpy as np
 from .. import physics
 from ..errors import InputError, MissingMetadata
 from ..geometry import ConeBeam, FarField, Geometry, ParallelBeam
-from ..scan import Frames, Provenance, Scan
+from ..scan import Frames, Provenance, Scan, check_counts
 from . import _cxi, _dxchange, _guess, _mumott, _native, _npz, _nxtomo, _ptyd, _tiff
 from ._given import KEYS, collect, full_name, resolve, selection
 from ._lazy import PerView
@@ -40,6 +40,13 @@ READERS = (
 )
 
 PTYCHOGRAPHY = ("near-field-ptychography", "far-field-ptychography")
+
+# What a method cannot do without, with an example of what to say when the file lacks it.
+NEEDED = {
+    "tomography": {"angles": "angles.txt"},
+    "near-field-ptychography": {"positions": "positions.txt"},
+    "far-field-ptychography": {"positions": "positions.txt"},
+}
 
 
 def open_scan(
@@ -91,9 +98,7 @@ def read(path: str | Path, method: str | None, given: dict[str, Any], *, check: 
             found.pop("energy", None)
         scan = _assemble(source, {**found, **given}, set(given), reader, method, strict)
     if check:
-        scan.check()
-    else:
-        scan.check_shapes()
+        check_counts(scan.counts, scan.mask, scan.name)
     return scan
 
 
@@ -148,8 +153,11 @@ def _assemble(source: Source, values: dict[str, Any], given: set[str], reader: s
         extra=_extra(source, values, counts, kind),
         provenance=Provenance(str(source.path), reader, ()),
     )
-    if kind in PTYCHOGRAPHY and scan.positions is not None and strict:
-        _check_positions(scan)
+    if strict:
+        _first_missing(source, {k: getattr(scan, k) for k in NEEDED.get(kind or "", {})}, NEEDED.get(kind or "", {}))
+        scan.check_shapes()
+        if kind in PTYCHOGRAPHY:
+            _check_positions(scan)
     return scan.replace(provenance=Provenance(str(source.path), reader, tuple(dict.fromkeys(source.messages))))
 
 
