@@ -1,4 +1,4 @@
-"""Figures that judge a reconstruction without its truth: resolution, edge width, residual on held-out views, noise floor.
+"""Figures that judge a reconstruction without its truth: resolution, edge width, held-out residual, noise floor.
 
 Pure functions of arrays (NumPy inside, float64).
 """
@@ -12,8 +12,18 @@ from numpy.typing import ArrayLike
 
 from .errors import InputError
 
-__all__ = ["EdgeFit", "RingCorrelation", "align", "deviance", "edge_width", "held_out_residual", "noise_floor",
-           "register", "ring_correlation", "shift_image"]
+__all__ = [
+    "EdgeFit",
+    "RingCorrelation",
+    "align",
+    "deviance",
+    "edge_width",
+    "held_out_residual",
+    "noise_floor",
+    "register",
+    "ring_correlation",
+    "shift_image",
+]
 
 
 # ---------------------------------------------------------------------- Fourier ring and shell correlation
@@ -21,9 +31,10 @@ __all__ = ["EdgeFit", "RingCorrelation", "align", "deviance", "edge_width", "hel
 class RingCorrelation:
     """Fourier ring (2-D) or shell (3-D) correlation of two images.
 
-    **Fields:** `frequency` [cycles/pixel] of each ring, `correlation`, thresholds `half_bit` and `one_bit`, `samples` = effective
-    number of Fourier samples of each ring; `crossing` [cycles/pixel] where the correlation falls below half-bit (0.5 where it
-    never does: then the pixel limits); `shift` [pixel] that was taken out; `pixel_size` [m] or `None`.
+    **Fields:** `frequency` [cycles/pixel] of each ring, `correlation`, thresholds `half_bit` and `one_bit`, `samples` =
+    effective number of Fourier samples of each ring; `crossing` [cycles/pixel] where the correlation falls below
+    half-bit (0.5 where it never does: then the pixel limits); `shift` [pixel] that was taken out; `pixel_size` [m] or
+    `None`.
     """
 
     frequency: np.ndarray
@@ -47,8 +58,14 @@ class RingCorrelation:
 
     def as_quality(self) -> dict[str, Any]:
         """As written to `/entry/quality`."""
-        named = {"frequency": self.frequency, "correlation": self.correlation, "half_bit": self.half_bit,
-                 "one_bit": self.one_bit, "crossing": self.crossing, "half_period_pixels": self.half_period}
+        named = {
+            "frequency": self.frequency,
+            "correlation": self.correlation,
+            "half_bit": self.half_bit,
+            "one_bit": self.one_bit,
+            "crossing": self.crossing,
+            "half_period_pixels": self.half_period,
+        }
         return named if self.resolution is None else named | {"resolution_m": self.resolution}
 
 
@@ -63,13 +80,13 @@ def ring_correlation(
     """Fourier ring or shell correlation of two independent reconstructions of one object, real or complex.
 
     `C(r) = Re sum F1 F2* / sqrt(sum |F1|^2 sum |F2|^2)` over rings one frequency sample wide. Thresholds of van Heel &
-    Schatz, J. Struct. Biol. 151, 250 (2005): half-bit `(0.2071 + 1.9102 / sqrt n) / (1.2071 + 0.9102 / sqrt n)`, one-bit
-    `(0.5 + 2.4142 / sqrt n) / (1.5 + 1.4142 / sqrt n)`, n = the ring's own samples (2-D as in 3-D) times the window's
-    effective share `(sum w^2)^2 / (N sum w^4)`.
+    Schatz, J. Struct. Biol. 151, 250 (2005): half-bit `(0.2071 + 1.9102 / sqrt n) / (1.2071 + 0.9102 / sqrt n)`,
+    one-bit `(0.5 + 2.4142 / sqrt n) / (1.5 + 1.4142 / sqrt n)`, n = the ring's own samples (2-D as in 3-D) times
+    the window's effective share `(sum w^2)^2 / (N sum w^4)`.
 
-    **Arguments:** images of one shape `(y, x)` or `(z, y, x)`; `pixel_size` [m]; `realign=True` removes shift (sub-pixel),
-    constant phase and phase ramp first (done for complex images by default); `taper` = share of each side that the window
-    lowers to zero by a cosine (0 = no window, only right for periodic images).
+    **Arguments:** images of one shape `(y, x)` or `(z, y, x)`; `pixel_size` [m]; `realign=True` removes shift
+    (sub-pixel), constant phase and phase ramp first (done for complex images by default); `taper` = share of each
+    side that the window lowers to zero by a cosine (0 = no window, only right for periodic images).
 
     **Raises:** `InputError` for different shapes or other dimensions.
 
@@ -89,24 +106,39 @@ def ring_correlation(
     window = _window(a.shape, taper)
     spectra = [np.fft.fftn(window * (x - np.sum(window * x) / np.sum(window))) for x in (a, b)]
     ring, count = _rings(a.shape)
-    sums = [np.bincount(ring.ravel(), v.ravel(), count + 1)[:count] for v in
-            ((spectra[0] * spectra[1].conj()).real, np.abs(spectra[0]) ** 2, np.abs(spectra[1]) ** 2, np.ones(a.shape))]
+    sums = [
+        np.bincount(ring.ravel(), v.ravel(), count + 1)[:count]
+        for v in (
+            (spectra[0] * spectra[1].conj()).real,
+            np.abs(spectra[0]) ** 2,
+            np.abs(spectra[1]) ** 2,
+            np.ones(a.shape),
+        )
+    ]
     correlation = sums[0] / np.maximum(np.sqrt(sums[1] * sums[2]), np.finfo(float).tiny)
-    share = (window ** 2).sum() ** 2 / (window.size * (window ** 4).sum())
+    share = (window**2).sum() ** 2 / (window.size * (window**4).sum())
     samples = np.maximum(sums[3] * share, 1.0)
     frequency = np.arange(count) / min(a.shape)
     half_bit = threshold(samples, 0.5)
-    return RingCorrelation(frequency[1:], correlation[1:], half_bit[1:], threshold(samples, 1.0)[1:], samples[1:],
-                           _crossing(frequency[1:], correlation[1:] - half_bit[1:]), shift, pixel_size)
+    return RingCorrelation(
+        frequency[1:],
+        correlation[1:],
+        half_bit[1:],
+        threshold(samples, 1.0)[1:],
+        samples[1:],
+        _crossing(frequency[1:], correlation[1:] - half_bit[1:]),
+        shift,
+        pixel_size,
+    )
 
 
 def threshold(samples: ArrayLike, bits: float) -> Any:
     """Correlation at which a ring of so many samples carries `bits` of information (van Heel & Schatz 2005, eq. 17).
 
-    `bits = 0.5` and `1` are the half-bit and the one-bit curve. With the signal-to-noise ratio `s = 2^bits - 1` of the mean
-    of both images, halved for each: `(s/2 + (2 sqrt(s/2) + 1)/sqrt n) / (1 + s/2 + 2 sqrt(s/2)/sqrt n)`.
+    `bits = 0.5` and `1` are the half-bit and the one-bit curve. With the signal-to-noise ratio `s = 2^bits - 1` of the
+    mean of both images, halved for each: `(s/2 + (2 sqrt(s/2) + 1)/sqrt n) / (1 + s/2 + 2 sqrt(s/2)/sqrt n)`.
     """
-    ratio = (2.0 ** bits - 1) / 2
+    ratio = (2.0**bits - 1) / 2
     root = np.sqrt(np.asarray(samples, float))
     return (ratio + (2 * math.sqrt(ratio) + 1) / root) / (1 + ratio + 2 * math.sqrt(ratio) / root)
 
@@ -120,7 +152,7 @@ def _window(shape: tuple[int, ...], taper: float) -> np.ndarray:
 
 
 def _rings(shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
-    """Index of the ring of each Fourier sample, in steps of one sample of the shortest axis; `count` rings reach Nyquist."""
+    """Index of the ring of each Fourier sample, one sample of the shortest axis wide; `count` rings reach Nyquist."""
     square = np.zeros(())
     for length in shape:
         square = square[..., None] + np.fft.fftfreq(length) ** 2
@@ -129,7 +161,7 @@ def _rings(shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
 
 
 def _crossing(frequency: np.ndarray, above: np.ndarray) -> float:
-    """First frequency at which the curve falls below zero and stays there for two rings, between rings by interpolation."""
+    """First frequency at which the curve falls below zero and stays there for two rings, interpolated."""
     below = above < 0
     stays = below & np.append(below[1:], True)
     # The first rings hold too few samples for their threshold to mean much.
@@ -158,8 +190,9 @@ def align(reference: ArrayLike, image: ArrayLike, rounds: int = 3) -> tuple[np.n
     moved = b
     for _ in range(rounds):
         moved = _without_ramp(a, shift_image(b, total), window)
-        total = total + register(window * (a - np.sum(window * a) / window.sum()),
-                                 window * (moved - np.sum(window * moved) / window.sum()))
+        total = total + register(
+            window * (a - np.sum(window * a) / window.sum()), window * (moved - np.sum(window * moved) / window.sum())
+        )
     moved = _without_ramp(a, shift_image(b, total), window)
     return moved, tuple(float(s) for s in total)
 
@@ -270,7 +303,7 @@ def edge_width(profile: ArrayLike, pixel_size: float | None = None) -> EdgeFit:
     low, high, centre, sigma = parameters
     error = values - _edge(parameters, np.arange(values.size))[0]
     width = 2 * 1.2815515655446004 * abs(sigma) * (1.0 if pixel_size is None else pixel_size)
-    return EdgeFit(width, float(centre), float(low), float(high), float(np.sqrt(np.mean(error ** 2)) / abs(high - low)))
+    return EdgeFit(width, float(centre), float(low), float(high), float(np.sqrt(np.mean(error**2)) / abs(high - low)))
 
 
 def _edge(parameters: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -278,7 +311,7 @@ def _edge(parameters: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray
     low, high, centre, sigma = parameters
     scaled = (x - centre) / sigma
     step = 0.5 * (1 + np.array([math.erf(s / math.sqrt(2)) for s in scaled]))
-    slope = (high - low) * np.exp(-0.5 * scaled ** 2) / math.sqrt(2 * math.pi) / sigma
+    slope = (high - low) * np.exp(-0.5 * scaled**2) / math.sqrt(2 * math.pi) / sigma
     return low + (high - low) * step, np.stack([1 - step, step, -slope, -slope * scaled], -1)
 
 
@@ -307,24 +340,27 @@ def _fit_edge(values: np.ndarray, parameters: np.ndarray, rounds: int = 100) -> 
 def held_out_residual(counts: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None) -> float:
     """Amplitude residual `R = sum |sqrt I - sqrt p| / sum sqrt I` of predicted against measured counts.
 
-    Meant for views that the solver never saw. **Arguments:** `counts`, `prediction` `(view, y, x)`; `mask` `(y, x)`, True =
-    measured.
+    Meant for views that the solver never saw. **Arguments:** `counts`, `prediction` `(view, y, x)`; `mask` `(y, x)`,
+    True = measured.
     """
     measured, expected = _kept(counts, prediction, mask)
     amplitude = np.sqrt(np.maximum(measured, 0))
-    return float(np.abs(amplitude - np.sqrt(np.maximum(expected, 0))).sum() / max(amplitude.sum(), np.finfo(float).tiny))
+    return float(
+        np.abs(amplitude - np.sqrt(np.maximum(expected, 0))).sum() / max(amplitude.sum(), np.finfo(float).tiny)
+    )
 
 
 def deviance(counts: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None) -> float:
-    """Poisson deviance a pixel, `mean 2 (p - I + I ln(I / p))`: about 1 where counts are many and only noise is left."""
+    """Poisson deviance a pixel, `mean 2 (p - I + I ln(I / p))`: about 1 where only the noise of many counts is left."""
     measured, expected = _kept(counts, prediction, mask)
     expected = np.maximum(expected, 1e-12)
     logarithm = np.where(measured > 0, measured * np.log(np.maximum(measured, 1e-300) / expected), 0.0)
     return float(2 * np.mean(expected - measured + logarithm))
 
 
-def noise_floor(prediction: ArrayLike, mask: ArrayLike | None = None, metric: Any = held_out_residual,
-                seed: int = 0) -> float:
+def noise_floor(
+    prediction: ArrayLike, mask: ArrayLike | None = None, metric: Any = held_out_residual, seed: int = 0
+) -> float:
     """The same figure when only photon noise is left: `metric` of Poisson draws from the prediction against it."""
     expected = np.maximum(np.asarray(prediction, float), 0)
     return float(metric(np.random.default_rng(seed).poisson(expected), expected, mask))

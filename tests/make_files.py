@@ -142,7 +142,8 @@ def rotation_matrix(inner, outer):
 
 def npz(path, *, frames=None, **arrays):
     counts, corners = far_field_frames() if frames is None else frames
-    values = {"counts": counts, "positions": corners.astype(np.float32), "probe": np.ones((32, 32), np.complex64)} | arrays
+    probe = np.ones((32, 32), np.complex64)
+    values = {"counts": counts, "positions": corners.astype(np.float32), "probe": probe} | arrays
     np.savez(path, **{k: v for k, v in values.items() if v is not None})
     return path
 

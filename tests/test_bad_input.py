@@ -4,6 +4,7 @@ import io
 import os
 import sys
 import types
+from typing import Any
 
 import h5py
 import make_files
@@ -21,7 +22,7 @@ NEAR = ["--set", "geometry.focus_to_sample=3.65 mm"]
 @pytest.fixture(autouse=True)
 def recipe(monkeypatch):
     """A recipe that always succeeds: whatever is refused is refused before it."""
-    module = types.ModuleType("diffrecon.recipes._fake")
+    module: Any = types.ModuleType("diffrecon.recipes._fake")
     module.defaults = lambda method: {"solver": {"steps": 10}, "loss": {"function": None}}
     module.reconstruct = lambda scan, settings, console, method: Result(
         method, {"image": Quantity(np.ones((64, 64), np.float32), "", ("y", "x"))}, {}, (), settings)
@@ -114,8 +115,8 @@ CASES = {
     "missing file": (lambda f: [f / "nothing.h5"], "no such file"),
     "a folder": (lambda f: [f], "folder without TIFF"),
     "unknown layout": (lambda f: [make_files.holograms(f / "in.h5")], "no known layout.*data.counts"),
-    "frames of one dimension": (lambda f: [make_files.cxi(f / "in.cxi", change={"instrument_1/detector_1/data": np.ones(5)}),
-                                           *NEAR], "shape"),
+    "frames of one dimension": (lambda f: [make_files.cxi(f / "in.cxi", change={
+        "instrument_1/detector_1/data": np.ones(5)}), *NEAR], "shape"),
     "no frames": (lambda f: frames(f, lambda c: c[:0]), "none of them 0"),
     "too few positions": (lambda f: [make_files.cxi(f / "in.cxi", change={
         "sample_1/geometry_1/translation": np.zeros((3, 3))}), *NEAR], "positions.*16 views"),
@@ -131,7 +132,8 @@ CASES = {
     "missing energy": (lambda f: [make_files.cxi(f / "in.cxi", drop=("source_1",)), *NEAR], "geometry.energy"),
     "impossible energy": (lambda f: [make_files.cxi(f / "in.cxi", change={"instrument_1/source_1/energy": 1e7}), *NEAR],
                           "no X-ray energy"),
-    "missing distance": (lambda f: [make_files.cxi(f / "in.cxi", drop=("distance",)), *NEAR], "geometry.sample_to_detector"),
+    "missing distance": (lambda f: [make_files.cxi(f / "in.cxi", drop=("distance",)), *NEAR],
+                         "geometry.sample_to_detector"),
     "missing focus": (lambda f: [make_files.cxi(f / "in.cxi")], "geometry.focus_to_sample"),
     "missing angles": (lambda f: tomography(f, drop=("theta",)), "data.angles"),
     "method not clear": (lambda f: [make_files.holograms(f / "in.h5"), "--set", "data.counts=/raw"], "say it with -m"),
@@ -222,7 +224,8 @@ def test_no_permission(tmp_path, capfd):
     locked.mkdir(mode=0o500)
     check_one_line(main(["reconstruct", str(path), "-o", str(locked / "out.h5")]), capfd.readouterr().err, "permission")
     path.chmod(0)
-    check_one_line(main(["reconstruct", str(path), "-o", str(tmp_path / "out.h5")]), capfd.readouterr().err, "cannot be read")
+    code = main(["reconstruct", str(path), "-o", str(tmp_path / "out.h5")])
+    check_one_line(code, capfd.readouterr().err, "cannot be read")
 
 
 def test_unreadable_path(tmp_path, monkeypatch, capfd):
@@ -234,4 +237,5 @@ def test_unreadable_path(tmp_path, monkeypatch, capfd):
 
     path = make_files.dxchange(tmp_path / "in.h5")
     monkeypatch.setattr(_source, "open", refuse, raising=False)
-    check_one_line(main(["reconstruct", str(path), "-o", str(tmp_path / "out.h5")]), capfd.readouterr().err, "cannot be read")
+    code = main(["reconstruct", str(path), "-o", str(tmp_path / "out.h5")])
+    check_one_line(code, capfd.readouterr().err, "cannot be read")

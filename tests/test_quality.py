@@ -71,8 +71,8 @@ def test_noise_alone_stays_below_half_bit():
 
 def smooth_object(shape, seed):
     frequency = sum(f ** 2 for f in np.meshgrid(*(np.fft.fftfreq(n) for n in shape), indexing="ij"))
-    smooth = lambda s: np.fft.ifftn(np.fft.fftn(spectrum_noise(shape, s, False)) * np.exp(-frequency / 0.02)).real
-    phase, absorption = smooth(seed), smooth(seed + 1)
+    phase, absorption = (np.fft.ifftn(np.fft.fftn(spectrum_noise(shape, s, False)) * np.exp(-frequency / 0.02)).real
+                         for s in (seed, seed + 1))
     return np.exp(1.2j * phase / phase.std() * 0.5 - 0.1 * np.abs(absorption / absorption.std()))
 
 
@@ -84,9 +84,9 @@ def test_shift_ramp_and_constant_do_not_count(shift, ramp):
     y, x = np.indices(image.shape)
     plane = np.exp(2j * np.pi * (ramp[0] * y / 192 + ramp[1] * x / 192) + 0.7j)
     other = quality.shift_image(image, shift) * plane
-    noise = lambda seed: 0.02 * spectrum_noise(image.shape, seed)
-    plain = quality.ring_correlation(image + noise(10), image + noise(11), realign=False)
-    found = quality.ring_correlation(image + noise(10), other + noise(11))
+    first, second = (0.02 * spectrum_noise(image.shape, seed) for seed in (10, 11))
+    plain = quality.ring_correlation(image + first, image + second, realign=False)
+    found = quality.ring_correlation(image + first, other + second)
     assert np.array(found.shift) == pytest.approx(-np.array(shift), abs=0.02)
     assert found.crossing == pytest.approx(plain.crossing, rel=0.05)
     assert np.abs(found.correlation - plain.correlation)[:30].max() < 0.02

@@ -41,9 +41,12 @@ def _measurement(options: argparse.Namespace) -> int:
 def scan_lines(scan: Any) -> list[str]:
     """The description of a scan, line by line."""
     shape = " x ".join(str(n) for n in scan.counts.shape[1:])
-    lines = [f"{scan.provenance.path}: {scan.provenance.reader}, {scan.method or 'method not clear'}",
-             f"  counts       {scan.views} views of {shape}, {scan.counts.dtype}",
-             *_counts_lines(scan), *_geometry_lines(scan)]
+    lines = [
+        f"{scan.provenance.path}: {scan.provenance.reader}, {scan.method or 'method not clear'}",
+        f"  counts       {scan.views} views of {shape}, {scan.counts.dtype}",
+        *_counts_lines(scan),
+        *_geometry_lines(scan),
+    ]
     if scan.positions is not None:
         lines.append(_positions_line(scan))
     if scan.angles is not None:
@@ -59,8 +62,10 @@ def scan_lines(scan: Any) -> list[str]:
     for name in ("flux", "rotation_centre"):
         if getattr(scan, name) is not None:
             lines.append(f"  {name.replace('_', ' '):<12} {getattr(scan, name):.5g}")
-    lines += [f"  missing      {m.removeprefix('missing: ')}" if m.startswith("missing: ") else f"  note         {m}"
-              for m in scan.provenance.messages]
+    lines += [
+        f"  missing      {m.removeprefix('missing: ')}" if m.startswith("missing: ") else f"  note         {m}"
+        for m in scan.provenance.messages
+    ]
     return lines + [f"  missing      {name}" for name in missing(scan)]
 
 
@@ -70,7 +75,7 @@ def _counts_lines(scan: Any) -> list[str]:
     dtype = np.dtype(scan.counts.dtype)
     ceiling = np.iinfo(dtype).max if dtype.kind in "iu" else None
     for start in range(0, scan.views, 64):
-        part = np.asarray(scan.counts[start:start + 64])
+        part = np.asarray(scan.counts[start : start + 64])
         if scan.mask is not None:
             part = part[:, scan.mask]
         finite = part[np.isfinite(part)] if dtype.kind == "f" else part
@@ -83,13 +88,17 @@ def _counts_lines(scan: Any) -> list[str]:
         number += part.size
     if number == bad:
         return ["  statistics   no finite value at all"]
-    lines = [f"  statistics   min {low:.5g}, max {high:.5g}, mean {total / (number - bad):.5g}, "
-             f"{zeros / number:.1%} zeros, {total / scan.views:.4g} counts a view"]
+    lines = [
+        f"  statistics   min {low:.5g}, max {high:.5g}, mean {total / (number - bad):.5g}, "
+        f"{zeros / number:.1%} zeros, {total / scan.views:.4g} counts a view"
+    ]
     if bad:
         lines.append(f"  problem      {bad} values are not finite")
     if full:
-        lines.append(f"  problem      {full} values ({full / number:.2%}) are at the largest number of {dtype} ({ceiling}): "
-                     "saturated, or marked by the detector; mask them (data.bad_pixels)")
+        lines.append(
+            f"  problem      {full} values ({full / number:.2%}) are at the largest number of {dtype} ({ceiling}): "
+            "saturated, or marked by the detector; mask them (data.bad_pixels)"
+        )
     return lines
 
 
@@ -103,14 +112,24 @@ def _geometry_lines(scan: Any) -> list[str]:
     if place.energy is not None:
         lines.append(f"  energy       {_si(place.energy, 'eV')}, wavelength {_si(place.wavelength, 'm')}")
     if isinstance(place, ConeBeam):
-        lines.append(f"  cone beam    focus-sample {_si(place.focus_to_sample, 'm')}, focus-detector "
-                     f"{_si(place.focus_to_detector, 'm')}, detector pixel {_si(place.detector_pixel, 'm')}")
-        lines.append(f"  magnified    {_plain(place.magnification)} x: pixel {_si(place.pixel_size, 'm')}, "
-                     f"effective distance {_si(place.distance, 'm')}")
+        lines.append(
+            f"  cone beam    focus-sample {_si(place.focus_to_sample, 'm')}, focus-detector "
+            f"{_si(place.focus_to_detector, 'm')}, detector pixel {_si(place.detector_pixel, 'm')}"
+        )
+        lines.append(
+            f"  magnified    {_plain(place.magnification)} x: pixel {_si(place.pixel_size, 'm')}, "
+            f"effective distance {_si(place.distance, 'm')}"
+        )
     else:
-        known = [f"{label} {_si(value, 'm')}" for label, value in
-                 (("sample-detector", place.distance), ("detector pixel", place.detector_pixel),
-                  ("pixel in the sample", place.pixel_size)) if value is not None]
+        known = [
+            f"{label} {_si(value, 'm')}"
+            for label, value in (
+                ("sample-detector", place.distance),
+                ("detector pixel", place.detector_pixel),
+                ("pixel in the sample", place.pixel_size),
+            )
+            if value is not None
+        ]
         if known:
             lines.append(f"  {type(place).__name__.lower():<12} {', '.join(known)}")
     near = scan.method in ("near-field-ptychography", "holography")
@@ -138,8 +157,12 @@ def missing(scan: Any) -> list[str]:
     from ..io._open import NEEDED
 
     method = scan.method or ""
-    wanted = [*NEEDED.get(method, {}), *{"tomography": ("flats", "darks"), "holography": ("flux",),
-                                         "saxs-tensor-tomography": ("transmission",)}.get(method, ())]
+    wanted = [
+        *NEEDED.get(method, {}),
+        *{"tomography": ("flats", "darks"), "holography": ("flux",), "saxs-tensor-tomography": ("transmission",)}.get(
+            method, ()
+        ),
+    ]
     absent = [f"data.{name}" for name in wanted if getattr(scan, name) is None]
     if "data.flux" in absent and scan.flats is not None:
         absent.remove("data.flux")
@@ -183,8 +206,10 @@ def result_lines(path: str) -> list[str]:
         data = np.asarray(quantity.data)
         shown = np.abs(data) if np.iscomplexobj(data) else data
         values = f"{np.nanmin(shown):.4g} to {np.nanmax(shown):.4g}" if shown.size and shown.dtype.kind in "iuf" else ""
-        lines.append(f"  {name:<12} {' x '.join(map(str, data.shape))} ({', '.join(quantity.axes)}) {data.dtype}, "
-                     f"{values}{' ' + quantity.units if quantity.units else ''}{pixel}")
+        lines.append(
+            f"  {name:<12} {' x '.join(map(str, data.shape))} ({', '.join(quantity.axes)}) {data.dtype}, "
+            f"{values}{' ' + quantity.units if quantity.units else ''}{pixel}"
+        )
     lines += [f"  quality      {k} = {v:.4g}" for k, v in figures(result.quality).items()]
     return lines + [f"  verdict      {line}" for line in result.verdict]
 
@@ -198,4 +223,3 @@ def figures(quality: Any, prefix: str = "") -> dict[str, float]:
         elif isinstance(value, int | float) and not isinstance(value, bool):
             found[f"{prefix}{name}"] = value
     return found
-

@@ -33,7 +33,8 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; `sys.argv` by default.
 
-    **Returns:** the exit code. Errors that the user can mend are one line on standard error; `--debug` shows tracebacks.
+    **Returns:** the exit code. Errors that the user can mend are one line on standard error; `--debug` shows
+    tracebacks.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
@@ -72,17 +73,26 @@ def _explain(error: Exception) -> int:
         print(f"diffrecon: error: {said}", file=sys.stderr)
         return 2
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said:
-        print("diffrecon: error: not enough memory; take fewer views at once (solver.batch_size) or part of the data "
-              "(data.views, data.rows)", file=sys.stderr)
+        print(
+            "diffrecon: error: not enough memory; take fewer views at once (solver.batch_size) or part of the data "
+            "(data.views, data.rows)",
+            file=sys.stderr,
+        )
         return 2
-    print(f"diffrecon: internal error: {type(error).__name__}: {said[:400]} (run again with --debug for the traceback)",
-          file=sys.stderr)
+    print(
+        f"diffrecon: internal error: {type(error).__name__}: {said[:400]} (run again with --debug for the traceback)",
+        file=sys.stderr,
+    )
     return 1
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="diffrecon", description="Reconstruct X-ray imaging experiments.", epilog=_EPILOG,
-                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(
+        prog="diffrecon",
+        description="Reconstruct X-ray imaging experiments.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     _inspect(commands)
@@ -102,13 +112,24 @@ def _command(commands: Any, name: str, module: str, function: str, says: str) ->
 def _described(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--method", help="what was measured; guessed from the file where it is clear")
     parser.add_argument("-c", "--config", metavar="CONFIG.toml", help="settings by section")
-    parser.add_argument("--set", action="append", default=[], metavar="section.key=value", dest="sets",
-                        help='one setting, e.g. geometry.energy="17 keV"; a value /like/this is a dataset of FILE')
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="section.key=value",
+        dest="sets",
+        help='one setting, e.g. geometry.energy="17 keV"; a value /like/this is a dataset of FILE',
+    )
 
 
 def _inspect(commands: Any) -> None:
-    parser = _command(commands, "inspect", "_inspect", "inspect",
-                      "Say what a file is, what it holds and what is missing; or show a result.")
+    parser = _command(
+        commands,
+        "inspect",
+        "_inspect",
+        "inspect",
+        "Say what a file is, what it holds and what is missing; or show a result.",
+    )
     parser.add_argument("file", metavar="FILE")
     _described(parser)
 
@@ -135,8 +156,13 @@ def _simulate(commands: Any) -> None:
 
 
 def _after(commands: Any) -> None:
-    parser = _command(commands, "resolution", "_resolution", "resolution",
-                      "Resolution of two independent results by Fourier ring or shell correlation.")
+    parser = _command(
+        commands,
+        "resolution",
+        "_resolution",
+        "resolution",
+        "Resolution of two independent results by Fourier ring or shell correlation.",
+    )
     parser.add_argument("first", metavar="A")
     parser.add_argument("second", metavar="B")
     parser.add_argument("--quantity", help="which quantity of the files (their default one otherwise)")

@@ -24,8 +24,9 @@ def reconstruct(options: argparse.Namespace) -> int:
     return run(options.file, output, method, settings, quiet=options.quiet, resume=options.resume)
 
 
-def run(file: str, output: Path, method: str | None, settings: Settings, *, quiet: bool = False,
-        resume: bool = False) -> int:
+def run(
+    file: str, output: Path, method: str | None, settings: Settings, *, quiet: bool = False, resume: bool = False
+) -> int:
     """Reconstruct `file` into `output`; everything that can be refused is refused before the solve."""
     from .. import io, recipes
     from .._console import Console
@@ -55,7 +56,8 @@ def run(file: str, output: Path, method: str | None, settings: Settings, *, quie
     for line in result.verdict:
         say(line)
     picture = draw(result, output.with_suffix(".png")) if settings.output["picture"] else ""
-    say(f"{'interrupted; best state so far' if interrupts else 'done'} in {time.monotonic() - start:.1f} s: {output}{picture}")
+    outcome = "interrupted; best state so far" if interrupts else "done"
+    say(f"{outcome} in {time.monotonic() - start:.1f} s: {output}{picture}")
     return 130 if interrupts else 0
 
 
@@ -100,7 +102,7 @@ def _print_settings(options: argparse.Namespace, settings: Settings, method: str
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """Count Ctrl-C: the solver stops at the first and gives its best state; a second one, while that is saved, aborts."""
+    """Count Ctrl-C: at the first the solver stops and gives its best state; a second one, while saving, aborts."""
     seen: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield seen

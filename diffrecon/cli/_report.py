@@ -12,8 +12,10 @@ import numpy as np
 from ._inspect import figures, result_lines
 
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
-img{max-width:100%}table{border-collapse:collapse}td,th{padding:.2rem .8rem;border-bottom:1px solid #ddd;text-align:left}
-pre{background:#f5f5f5;padding:1rem;overflow-x:auto}svg{background:#fafafa;border:1px solid #ddd}figure{margin:1rem 0}"""
+img{max-width:100%}table{border-collapse:collapse}
+td,th{padding:.2rem .8rem;border-bottom:1px solid #ddd;text-align:left}
+pre{background:#f5f5f5;padding:1rem;overflow-x:auto}
+svg{background:#fafafa;border:1px solid #ddd}figure{margin:1rem 0}"""
 
 
 def report(options: argparse.Namespace) -> int:
@@ -39,9 +41,11 @@ def report(options: argparse.Namespace) -> int:
 
 def page(path: Path, result: Any, process: dict[str, Any], image: str) -> str:
     """The text of the page; `image` is a PNG in base 64."""
-    parts = [f"<h1>{html.escape(path.name)}</h1>",
-             f"<p>{html.escape(result.method)}; diffrecon {html.escape(process['version'])}, {html.escape(process['date'])}</p>",
-             f'<figure><img alt="reconstruction" src="data:image/png;base64,{image}"></figure>']
+    parts = [
+        f"<h1>{html.escape(path.name)}</h1>",
+        f"<p>{html.escape(result.method)}; diffrecon {html.escape(process['version'])}, {process['date']}</p>",
+        f'<figure><img alt="reconstruction" src="data:image/png;base64,{image}"></figure>',
+    ]
     if result.verdict:
         parts.append("<h2>Verdict</h2><ul>" + "".join(f"<li>{html.escape(v)}</li>" for v in result.verdict) + "</ul>")
     parts.append("<h2>Quality</h2>" + _table(figures(result.quality)))
@@ -60,8 +64,11 @@ def page(path: Path, result: Any, process: dict[str, Any], image: str) -> str:
 def _table(rows: dict[str, Any]) -> str:
     if not rows:
         return "<p>none</p>"
-    said = lambda v: f"{v:.5g}" if isinstance(v, float) else str(v)
-    cells = (f"<tr><th>{html.escape(k.replace('_', ' '))}</th><td>{html.escape(said(v))}</td></tr>" for k, v in rows.items())
+    said = {k: f"{v:.5g}" if isinstance(v, float) else str(v) for k, v in rows.items()}
+    cells = (
+        f"<tr><th>{html.escape(k.replace('_', ' '))}</th><td>{html.escape(v)}</td></tr>"
+        for k, v in said.items()
+    )
     return f"<table>{''.join(cells)}</table>"
 
 
@@ -88,5 +95,7 @@ def _curve(name: str, values: np.ndarray, width: int = 560, height: int = 160) -
     y = height - 10 - (height - 20) * (shown - low) / span
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True) if np.isfinite(b))
     label = f"{name.replace('_', ' ')}: {values[0]:.4g} to {values[-1]:.4g}" + (" (logarithmic)" if logarithmic else "")
-    return (f'<figure><svg width="{width}" height="{height}"><polyline fill="none" stroke="#0b6" stroke-width="1.5" '
-            f'points="{points}"/></svg><figcaption>{html.escape(label)}</figcaption></figure>')
+    return (
+        f'<figure><svg width="{width}" height="{height}"><polyline fill="none" stroke="#0b6" stroke-width="1.5" '
+        f'points="{points}"/></svg><figcaption>{html.escape(label)}</figcaption></figure>'
+    )

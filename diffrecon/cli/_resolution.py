@@ -12,7 +12,9 @@ def resolution(options: argparse.Namespace) -> int:
     """Print the resolution of what two files have in common."""
     from .. import quality
 
-    (name, first, pixel), (_, second, other) = (_image(path, options.quantity) for path in (options.first, options.second))
+    (name, first, pixel), (_, second, other) = (
+        _image(path, options.quantity) for path in (options.first, options.second)
+    )
     if pixel is not None and other is not None and abs(pixel / other - 1) > 1e-3:
         raise InputError(f"the pixels differ: {pixel:.4g} m in {options.first}, {other:.4g} m in {options.second}")
     first, second = _common(first, second)
@@ -20,8 +22,10 @@ def resolution(options: argparse.Namespace) -> int:
     kind = "ring" if first.ndim == 2 else "shell"
     size = "" if found.resolution is None else f" = {found.resolution * 1e9:.4g} nm"
     limited = " (up to Nyquist: the pixel limits)" if found.crossing >= 0.5 else ""
-    print(f"{name} {' x '.join(map(str, first.shape))}: half period {found.half_period:.4g} pixels{size} "
-          f"where the Fourier {kind} correlation meets the half-bit curve{limited}")
+    print(
+        f"{name} {' x '.join(map(str, first.shape))}: half period {found.half_period:.4g} pixels{size} "
+        f"where the Fourier {kind} correlation meets the half-bit curve{limited}"
+    )
     for frequency, value, half, one in _rows(found):
         print(f"  {frequency:.3f} cycles/pixel   correlation {value:6.3f}   half-bit {half:.3f}   one-bit {one:.3f}")
     if any(abs(s) > 0.01 for s in found.shift):
@@ -31,7 +35,9 @@ def resolution(options: argparse.Namespace) -> int:
 
 def _rows(found: Any) -> zip:
     every = slice(None, None, max(len(found.frequency) // 16, 1))
-    return zip(found.frequency[every], found.correlation[every], found.half_bit[every], found.one_bit[every], strict=True)
+    return zip(
+        found.frequency[every], found.correlation[every], found.half_bit[every], found.one_bit[every], strict=True
+    )
 
 
 def _image(path: str, wanted: str | None) -> tuple[str, np.ndarray, float | None]:
@@ -68,5 +74,8 @@ def _common(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarr
     if first.ndim != second.ndim:
         raise InputError(f"the files hold an array of {first.ndim} and one of {second.ndim} dimensions")
     shape = tuple(min(a, b) for a, b in zip(first.shape, second.shape, strict=True))
-    cut = lambda image: image[tuple(slice((n - s) // 2, (n - s) // 2 + s) for n, s in zip(image.shape, shape, strict=True))]
-    return cut(first), cut(second)
+    return _middle(first, shape), _middle(second, shape)
+
+
+def _middle(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return image[tuple(slice((n - s) // 2, (n - s) // 2 + s) for n, s in zip(image.shape, shape, strict=True))]

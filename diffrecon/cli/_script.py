@@ -18,8 +18,10 @@ def python(settings: Settings, file: str | None = None) -> str:
     """The text of the script."""
     file = file or settings.input or "FILE"
     out = settings.output["file"] or "reconstruction.h5"
-    keywords = "".join(f",\n    {name}={value!r}" for name, value in
-                       [*([("method", settings.method)] if settings.method else []), *settings.file.items()])
+    keywords = "".join(
+        f",\n    {name}={value!r}"
+        for name, value in [*([("method", settings.method)] if settings.method else []), *settings.file.items()]
+    )
     lines = ["import diffrecon as dr", ""]
     recipe = {section: dict(values) for section, values in settings.recipe.items()}
     for (section, key), said in settings.sources.items():

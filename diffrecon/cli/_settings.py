@@ -151,7 +151,7 @@ def refuse_unknown(settings: Settings, method: str) -> None:
 
 
 def load_function(text: str, folder: str | Path = ".") -> Callable[..., Any]:
-    """A function of a Python file, from `"file.py:function"`; the path is relative to `folder` or to the current directory.
+    """A function of a Python file, from `"file.py:function"`, relative to `folder` or to the current directory.
 
     **Raises:** `InputError` when the file or the function is not there, or when the file does not run.
     """

@@ -30,7 +30,9 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     detector = f"{entry}/instrument_1/detector_1"
     data = _first(source, f"{detector}/data", f"{entry}/data_1/data")
     if data is None:
-        source.dataset(f"{detector}/data", "detector frames")  # says what is wrong: missing, or a link that leads nowhere
+        source.dataset(
+            f"{detector}/data", "detector frames"
+        )  # says what is wrong: missing, or a link that leads nowhere
     found: dict[str, Any] = {"counts": Frames(source.path, str(data)), "dc": "centre"}
     energy = _energy(source, entry)
     if energy is not None:
@@ -40,8 +42,9 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     basis, pixel = _basis(source, detector)
     if pixel is not None:
         found["detector_pixel"] = pixel
-    translation = _first(source, f"{entry}/sample_1/geometry_1/translation", f"{entry}/data_1/translation",
-                         f"{detector}/translation")
+    translation = _first(
+        source, f"{entry}/sample_1/geometry_1/translation", f"{entry}/data_1/translation", f"{detector}/translation"
+    )
     if translation is not None:
         found["positions"] = _positions(source, translation, basis)
         found["positions_unit"] = source.units(translation) or "m"
@@ -71,7 +74,9 @@ def _entry(source: Source, wanted: str | None) -> str:
     if not entries:
         raise InputError(f"{source.name}: a CXI file without entry_1/instrument_1; datasets: {source.listing()}")
     if len(entries) > 1:
-        raise InputError(f"{source.name} holds several entries ({', '.join(entries)}); choose with --set data.entry={entries[0]}")
+        raise InputError(
+            f"{source.name} holds several entries ({', '.join(entries)}); choose with --set data.entry={entries[0]}"
+        )
     return entries[0]
 
 
@@ -80,13 +85,19 @@ def _first(source: Source, *names: str) -> str | None:
 
 
 def _energy(source: Source, entry: str) -> float | None:
-    name = _first(source, f"{entry}/instrument_1/source_1/energy", f"{entry}/instrument_1/beam_1/energy",
-                  f"{entry}/instrument_1/beam_1/incident_energy")
+    name = _first(
+        source,
+        f"{entry}/instrument_1/source_1/energy",
+        f"{entry}/instrument_1/beam_1/energy",
+        f"{entry}/instrument_1/beam_1/incident_energy",
+    )
     if name is not None:
         energy, message = physics.plausible_energy(source.number(name, "photon energy"), source.units(name))
         source.say(message)
         return energy
-    name = _first(source, f"{entry}/instrument_1/source_1/wavelength", f"{entry}/instrument_1/beam_1/incident_wavelength")
+    name = _first(
+        source, f"{entry}/instrument_1/source_1/wavelength", f"{entry}/instrument_1/beam_1/incident_wavelength"
+    )
     return None if name is None else float(physics.wavelength_to_energy(source.number(name, "wavelength", "m")))
 
 
@@ -100,8 +111,11 @@ def _basis(source: Source, detector: str) -> tuple[np.ndarray, float | None]:
             _same_sizes(source, sizes[0], sizes[1])
             return vectors / sizes, float(np.sqrt(sizes.prod()))
         source.say(f"{detector}/basis_vectors are not two vectors in space and were not used")
-    sizes = [source.number(f"{detector}/{axis}_pixel_size", "pixel size", "m") for axis in "yx"
-             if source.has(f"{detector}/{axis}_pixel_size")]
+    sizes = [
+        source.number(f"{detector}/{axis}_pixel_size", "pixel size", "m")
+        for axis in "yx"
+        if source.has(f"{detector}/{axis}_pixel_size")
+    ]
     source.say("no basis vectors: detector rows taken along -y, columns along -x")
     if not sizes:
         return _USUAL_BASIS, None
@@ -115,7 +129,7 @@ def _same_sizes(source: Source, y: float, x: float) -> None:
 
 
 def _positions(source: Source, name: str, basis: np.ndarray) -> np.ndarray:
-    """Displacement of the patch over the object (row, column): the sample moves by +t, so the beam moves by -t over it."""
+    """Displacement of the patch over the object (row, column): the sample moves by +t, so the patch by -t over it."""
     motion = np.asarray(source.array(name, "positions"), float)
     if motion.ndim != 2 or motion.shape[1] not in (2, 3):
         raise InputError(f"{source.name}: {name} has shape {motion.shape}; expected (view, 3), x, y, z in metres")

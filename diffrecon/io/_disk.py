@@ -79,8 +79,8 @@ def new_hdf5(path: str | Path) -> Iterator[Any]:
 class _Disk:
     """A file for HDF5 that keeps the first error to itself.
 
-    HDF5 cannot recover from a full disk: objects fail to close, and the process may crash at its end. So a write that fails
-    is remembered and reported as done, and the whole file is thrown away afterwards.
+    HDF5 cannot recover from a full disk: objects fail to close, and the process may crash at its end. So a write that
+    fails is remembered and reported as done, and the whole file is thrown away afterwards.
     """
 
     def __init__(self, path: Path):

@@ -7,9 +7,16 @@ from ..scan import Frames
 from ._source import Source
 
 _ENERGY = ("measurement/instrument/monochromator/energy", "measurement/instrument/source/energy")
-_DISTANCE = ("measurement/instrument/detector_motor_stack/setup/z", "measurement/instrument/camera_motor_stack/setup/camera_distance")
-_PIXEL = ("measurement/instrument/detection_system/objective/resolution", "measurement/instrument/detector/pixel_size",
-          "measurement/instrument/detector/pixel_size_x", "measurement/instrument/detector/x_actual_pixel_size")
+_DISTANCE = (
+    "measurement/instrument/detector_motor_stack/setup/z",
+    "measurement/instrument/camera_motor_stack/setup/camera_distance",
+)
+_PIXEL = (
+    "measurement/instrument/detection_system/objective/resolution",
+    "measurement/instrument/detector/pixel_size",
+    "measurement/instrument/detector/pixel_size_x",
+    "measurement/instrument/detector/x_actual_pixel_size",
+)
 
 
 def probe(source: Source) -> bool:

@@ -87,7 +87,8 @@ def full_name(name: str) -> str:
 def resolve(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
     """Every value as a number in SI units, an array, or lazy frames.
 
-    A text that begins with `/` where a number or an array is expected is a dataset of the file, or else a table on disk.
+    A text that begins with `/` where a number or an array is expected is a dataset of the file, or else a table on
+    disk.
 
     **Raises:** `InputError` naming the key.
     """
@@ -142,7 +143,9 @@ def _array(source: Source, name: str, value: Any) -> np.ndarray:
         if path.is_file():
             source.say(f"{full_name(name)} from {path.name}")
             return load_table(path)
-    raise InputError(f"{full_name(name)}: {value!r} is neither a dataset of {source.name} (those begin with /) nor a file")
+    raise InputError(
+        f"{full_name(name)}: {value!r} is neither a dataset of {source.name} (those begin with /) nor a file"
+    )
 
 
 def _number(source: Source, name: str, value: Any, unit: str) -> Any:
@@ -181,11 +184,15 @@ def _energy(source: Source, value: Any, written: str | None, label: str) -> floa
 
 
 def _plausible_length(numbers: np.ndarray, label: str, name: str) -> None:
-    low, high = {"detector_pixel": (1e-10, 0.02), "pixel_size": (1e-12, 0.02), "wavelength": (1e-13, 1e-7)}.get(name, (1e-7, 1e3))
+    low, high = {"detector_pixel": (1e-10, 0.02), "pixel_size": (1e-12, 0.02), "wavelength": (1e-13, 1e-7)}.get(
+        name, (1e-7, 1e3)
+    )
     bad = numbers[(numbers < low) | (numbers > high)]
     if bad.size:
-        raise InputError(f'{label} = {bad[0]:g} m is not plausible; give it with its unit, e.g. --set {label}="'
-                         f'{"3 um" if "pixel" in name else "1 angstrom" if name == "wavelength" else "1.28 m"}"')
+        raise InputError(
+            f'{label} = {bad[0]:g} m is not plausible; give it with its unit, e.g. --set {label}="'
+            f'{"3 um" if "pixel" in name else "1 angstrom" if name == "wavelength" else "1.28 m"}"'
+        )
 
 
 def selection(value: Any, count: int, name: str) -> np.ndarray:
@@ -199,7 +206,9 @@ def selection(value: Any, count: int, name: str) -> np.ndarray:
             value = parts[0] if len(parts) == 1 else slice(*parts)
         chosen = np.atleast_1d(np.arange(count)[value if isinstance(value, slice) else np.asarray(value)])
     except (ValueError, IndexError, TypeError):
-        raise InputError(f'{full_name(name)}: {value!r} does not select among {count}; write "first:last" or a list') from None
+        raise InputError(
+            f'{full_name(name)}: {value!r} does not select among {count}; write "first:last" or a list'
+        ) from None
     if not chosen.size:
         raise InputError(f"{full_name(name)}: {value!r} selects none of {count}")
     return chosen

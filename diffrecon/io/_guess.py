@@ -21,16 +21,23 @@ def radians(angles: np.ndarray, written: str | None, insist: bool, name: str) ->
     if written:
         scale = physics.unit_scale(written, "rad")
         if not insist and scale < 0.1 and angles.size > 8 and _whole_turns(angles):
-            raise InputError(f"{name}: the file says that its angles are in {written}, but they span {span:.4g}, which is "
-                             f"{span / np.pi:.2f} pi: say --set data.angle_unit=rad, or =deg if it really is so small")
+            raise InputError(
+                f"{name}: the file says that its angles are in {written}, but they span {span:.4g}, which is "
+                f"{span / np.pi:.2f} pi: say --set data.angle_unit=rad, or =deg if it really is so small"
+            )
         if span * scale > 13 * np.pi:
-            raise InputError(f"{name}: angles span {span:.4g} {written}, more than six turns; "
-                             'they look like degrees: --set data.angle_unit=deg')
+            raise InputError(
+                f"{name}: angles span {span:.4g} {written}, more than six turns; "
+                "they look like degrees: --set data.angle_unit=deg"
+            )
         return angles * scale, f"angles in {written}, spanning {np.degrees(span * scale):.4g} degrees"
     # Nobody measures a tomogram over less than 6.6 degrees, nor over more than a turn written in radians.
     degrees = float(np.abs(angles).max(initial=0)) > 1.05 * _TURN
     scale, said = (np.pi / 180, "degrees") if degrees else (1.0, "radians")
-    return angles * scale, f"no unit of the angles: taken as {said} by their magnitude ({angles.min():.4g} to {angles.max():.4g})"
+    return (
+        angles * scale,
+        f"no unit of the angles: taken as {said} by their magnitude ({angles.min():.4g} to {angles.max():.4g})",
+    )
 
 
 def _whole_turns(angles: np.ndarray) -> bool:
@@ -65,23 +72,25 @@ def zero_frequency(mean: np.ndarray) -> str:
     return "centre" if mean[inner].sum() >= np.roll(mean, (height // 2, width // 2), (0, 1))[inner].sum() else "corner"
 
 
-def feature_motion(counts: Any, positions: np.ndarray, mask: np.ndarray | None, pairs: int = 32) -> tuple[float, np.ndarray]:
+def feature_motion(
+    counts: Any, positions: np.ndarray, mask: np.ndarray | None, pairs: int = 32
+) -> tuple[float, np.ndarray]:
     """How the features of the frames move when the patch does: a sign of near field, where they move with the sample.
 
-    Neighbouring frames, divided by the mean frame, are registered by correlation. **Returns** the fraction of pairs that
-    agree with one common motion, and the 2 x 2 matrix from a step of the positions to a shift in detector pixels:
+    Neighbouring frames, divided by the mean frame, are registered by correlation. **Returns** the fraction of pairs
+    that agree with one common motion, and the 2 x 2 matrix from a step of the positions to a shift in detector pixels:
     `-magnification / detector_pixel` times the identity in the near field.
     """
     chosen = np.unique(np.linspace(0, counts.shape[0] - 1, min(pairs, counts.shape[0])).astype(int))
     steps = positions[chosen][:, None] - positions[None]
-    square = (steps ** 2).sum(-1)
+    square = (steps**2).sum(-1)
     square[square < 1e-3 * np.median(square)] = np.inf
     partner = square.argmin(1)
     first, second = (np.asarray(counts[i], np.float64) for i in (chosen, partner))
     mean = mean_frame(counts) if mask is None else np.where(mask, mean_frame(counts), 0)
     lit = mean > 0.05 * mean.max()
-    relative = lambda frames: np.where(lit, frames / np.where(lit, mean, 1) - 1, 0)
-    spectrum = np.conj(np.fft.fft2(relative(first))) * np.fft.fft2(relative(second))
+    first, second = (np.where(lit, frames / np.where(lit, mean, 1) - 1, 0) for frames in (first, second))
+    spectrum = np.conj(np.fft.fft2(first)) * np.fft.fft2(second)
     peak = np.fft.ifft2(spectrum).real.reshape(len(chosen), -1).argmax(1)
     shape = np.array(mean.shape)
     shift = (np.stack(np.unravel_index(peak, mean.shape), -1) + shape // 2) % shape - shape // 2
@@ -100,7 +109,7 @@ def feature_motion(counts: Any, positions: np.ndarray, mask: np.ndarray | None, 
 
 
 def neighbour_step(positions: np.ndarray) -> float:
-    """Median distance of a position to its nearest neighbour that is not itself (at most 400 positions are looked at)."""
+    """Median distance of a position to its nearest neighbour elsewhere (at most 400 positions are looked at)."""
     chosen = positions[np.unique(np.linspace(0, len(positions) - 1, min(400, len(positions))).astype(int))]
     distance = np.sqrt(((chosen[:, None] - positions[None]) ** 2).sum(-1))
     distance[distance == 0] = np.inf

@@ -45,4 +45,4 @@ class PerView:
     def blocks(self, size: int) -> Iterator[np.ndarray]:
         """The frames in blocks of at most `size` views."""
         for start in range(0, len(self), size):
-            yield self[start:start + size]
+            yield self[start : start + size]

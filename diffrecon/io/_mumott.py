@@ -1,4 +1,4 @@
-"""mumott HDF5 files of SAXS tensor tomography (https://mumott.org): projections/N/{data (J,K,segment), diode, weights, ...}.
+"""mumott HDF5 files of SAXS tensor tomography (https://mumott.org): projections/N/{data (J,K,segment), diode, ...}.
 
 Rows of diffrecon's frames are mumott's K (along the rotation axis), columns its J: counts are `(view, K, J, segment)`.
 """
@@ -14,10 +14,20 @@ from ..scan import need_filters
 from ._lazy import PerView
 from ._source import Source
 
-_NAMES = {"inner_angle": "rotations", "outer_angle": "tilts", "j_offset": "offset_j", "k_offset": "offset_k",
-          "rotation_matrix": "rot_mat"}  # present name -> name of older files
-_DIRECTIONS = {"p_direction_0": (0, 1, 0), "j_direction_0": (1, 0, 0), "k_direction_0": (0, 0, 1),
-               "detector_direction_origin": (1, 0, 0), "detector_direction_positive_90": (0, 0, 1)}
+_NAMES = {
+    "inner_angle": "rotations",
+    "outer_angle": "tilts",
+    "j_offset": "offset_j",
+    "k_offset": "offset_k",
+    "rotation_matrix": "rot_mat",
+}  # present name -> name of older files
+_DIRECTIONS = {
+    "p_direction_0": (0, 1, 0),
+    "j_direction_0": (1, 0, 0),
+    "k_direction_0": (0, 0, 1),
+    "detector_direction_origin": (1, 0, 0),
+    "detector_direction_positive_90": (0, 0, 1),
+}
 
 
 def probe(source: Source) -> bool:
@@ -30,8 +40,10 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     views = _views(source)
     shapes = [source.dataset(f"projections/{n}/data", "frames").shape for n in views]
     if any(len(shape) != 3 or shape[2] != shapes[0][2] for shape in shapes):
-        raise InputError(f"{source.name}: projections/N/data must be (J, K, segment) with one number of segments; "
-                         f"shapes found: {sorted(set(shapes))}")
+        raise InputError(
+            f"{source.name}: projections/N/data must be (J, K, segment) with one number of segments; "
+            f"shapes found: {sorted(set(shapes))}"
+        )
     whole = (max(s[1] for s in shapes), max(s[0] for s in shapes))
     if len(set(shapes)) > 1:
         source.say(f"projections of different sizes are padded to {whole[0]} x {whole[1]} pixels with weight 0")
@@ -45,8 +57,9 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
         "tensor_geometry": _geometry(source, views, whole, shapes, given),
     }
     if all(source.has(f"projections/{n}/diode") for n in views):
-        found["transmission"] = np.stack([
-            _padded(source.array(f"projections/{n}/diode", "transmission").T, whole, 1.0) for n in views])
+        found["transmission"] = np.stack(
+            [_padded(source.array(f"projections/{n}/diode", "transmission").T, whole, 1.0) for n in views]
+        )
     else:
         source.say("no transmission (diode) for every projection")
     return found
@@ -69,8 +82,10 @@ def _frame(path: Path, views: list[str], whole: tuple[int, int], view: int) -> n
         try:
             return _padded(stored[()].transpose(1, 0, 2), whole, 0)
         except OSError as error:
-            raise InputError(f"{path.name}: {stored.name} cannot be read, the file is damaged or incomplete "
-                             f"({str(error).splitlines()[0]})") from error
+            raise InputError(
+                f"{path.name}: {stored.name} cannot be read, the file is damaged or incomplete "
+                f"({str(error).splitlines()[0]})"
+            ) from error
 
 
 def _padded(values: np.ndarray, whole: tuple[int, int], fill: float) -> np.ndarray:
@@ -86,18 +101,25 @@ def _weights(source: Source, name: str, whole: tuple[int, int], shape: tuple[int
     return _padded(np.broadcast_to(weights, shape).transpose(1, 0, 2), whole, 0)
 
 
-def _geometry(source: Source, views: list[str], whole: tuple[int, int], shapes: list[tuple[int, ...]],
-              given: dict[str, Any]) -> Any:
+def _geometry(
+    source: Source, views: list[str], whole: tuple[int, int], shapes: list[tuple[int, ...]], given: dict[str, Any]
+) -> Any:
     from ..operators.scattering import TensorGeometry
 
     # Padding at the end moves the middle of the frame by half of it.
     pad = np.array([[(whole[0] - s[1]) / 2, (whole[1] - s[0]) / 2] for s in shapes])
     offsets = np.array([[_value(source, n, "k_offset", 0.0), _value(source, n, "j_offset", 0.0)] for n in views])
-    vectors = [np.asarray(source.array(name, name), float).ravel() if source.has(name) else np.array(usual, float)
-               for name, usual in _DIRECTIONS.items()]
+    vectors = [
+        np.asarray(source.array(name, name), float).ravel() if source.has(name) else np.array(usual, float)
+        for name, usual in _DIRECTIONS.items()
+    ]
     two_theta = source.number("two_theta", "scattering angle", "rad") if source.has("two_theta") else 0.0
-    return TensorGeometry(_rotations(source, views), offsets + pad, *vectors_in_order(vectors, source),
-                          two_theta=given.get("two_theta", two_theta))
+    return TensorGeometry(
+        _rotations(source, views),
+        offsets + pad,
+        *vectors_in_order(vectors, source),
+        two_theta=given.get("two_theta", two_theta),
+    )
 
 
 def vectors_in_order(vectors: list[np.ndarray], source: Source) -> tuple[np.ndarray, ...]:
@@ -129,16 +151,26 @@ def _rotations(source: Source, views: list[str]) -> np.ndarray:
     """`R_n = R_outer R_inner`, from the matrices of the file or from its angles and axes."""
     rotations = []
     for view in views:
-        stored = next((f"projections/{view}/{k}" for k in ("rotation_matrix", "rot_mat")
-                       if source.has(f"projections/{view}/{k}")), None)
+        stored = next(
+            (
+                f"projections/{view}/{k}"
+                for k in ("rotation_matrix", "rot_mat")
+                if source.has(f"projections/{view}/{k}")
+            ),
+            None,
+        )
         inner, outer = (_value(source, view, f"{which}_angle", None) for which in ("inner", "outer"))
         if stored is not None:
             rotations.append(np.asarray(source.array(stored, "rotation matrix"), float))
         elif inner is None and outer is None:
-            raise InputError(f"{source.name}: projections/{view} has neither rotation_matrix nor inner_angle and outer_angle")
+            raise InputError(
+                f"{source.name}: projections/{view} has neither rotation_matrix nor inner_angle and outer_angle"
+            )
         else:
-            rotations.append(rotation(_axis(source, view, "outer_axis", (1, 0, 0)), outer or 0.0)
-                             @ rotation(_axis(source, view, "inner_axis", (0, 0, -1)), inner or 0.0))
+            rotations.append(
+                rotation(_axis(source, view, "outer_axis", (1, 0, 0)), outer or 0.0)
+                @ rotation(_axis(source, view, "inner_axis", (0, 0, -1)), inner or 0.0)
+            )
     stack = np.stack(rotations)
     error = np.abs(stack @ stack.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
     if stack.shape[1:] != (3, 3) or not error.max() < 1e-3:

@@ -51,7 +51,7 @@ def _value(source: Source, path: str, name: str) -> Any:
 
 
 def write_scan(path: str | Path, scan: Scan) -> Path:
-    """Write a scan so that `open_scan` reads it back: counts, what each view was, geometry. The file appears whole or not.
+    """Write a scan so that `open_scan` reads it back: counts, what each view was, geometry; the file appears whole.
 
     **Raises:** `InputError` when the path cannot be written, or for tensor SAXS (mumott's layout holds that).
 
@@ -80,8 +80,21 @@ def write_scan(path: str | Path, scan: Scan) -> Path:
 
 
 def _data(scan: Scan) -> dict[str, Any]:
-    named = {name: getattr(scan, name) for name in
-             ("counts", "flats", "darks", "mask", "angles", "positions", "probe", "weights", "transmission", "flux")}
+    named = {
+        name: getattr(scan, name)
+        for name in (
+            "counts",
+            "flats",
+            "darks",
+            "mask",
+            "angles",
+            "positions",
+            "probe",
+            "weights",
+            "transmission",
+            "flux",
+        )
+    }
     named |= {k: v for k, v in scan.extra.items() if k in ("shifts", "dc")}
     return {k: (np.asarray(v, np.uint8) if k == "mask" else v) for k, v in named.items() if v is not None}
 

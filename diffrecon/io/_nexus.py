@@ -33,14 +33,15 @@ def write(path: str | Path, result: Any, scan: Scan | None = None) -> Path:
 
     **Arguments:**
 
-    - `result`: a `Result`, or what `diffrecon.minimise` returns (any object with `value` and `history`). Of a model with a
-      method `quantities(scan)` these are written, else every array of the value under its field's name.
+    - `result`: a `Result`, or what `diffrecon.minimise` returns (any object with `value` and `history`). Of a model
+      with a method `quantities(scan)` these are written, else every array of the value under its field's name.
     - `scan`: names the input file and its SHA-256 (one pass over the file, about 1 s a GB) in the process group.
 
-    Complex arrays are stored as HDF5 compounds `(r, i)`, which h5py, silx and h5web show as complex. Lengths whose pixel
-    size is not known are in pixels: `units="pixel"`, `pixel_size=1`.
+    Complex arrays are stored as HDF5 compounds `(r, i)`, which h5py, silx and h5web show as complex. Lengths whose
+    pixel size is not known are in pixels: `units="pixel"`, `pixel_size=1`.
 
-    **Raises:** `InputError` when the path cannot be written, is a folder, or the disk is full; nothing is left behind then.
+    **Raises:** `InputError` when the path cannot be written, is a folder, or the disk is full; nothing is left behind
+    then.
 
     ```python
     dr.write("reconstruction.h5", result, scan)
@@ -94,13 +95,18 @@ def _write_quantity(entry: Any, name: str, quantity: Quantity) -> None:
     group = _group(entry, name, "NXdata", signal="data", kind=quantity.kind)
     stored = _dataset(group, "data", data)
     units = "pixel" if in_pixels and quantity.kind == "positions" else quantity.units
-    stored.attrs.update(units=units, long_name=quantity.long_name or name.replace("_", " "), pixel_size=pixel,
-                        pixel_size_units=unit, axes_names=np.array(quantity.axes, dtype=object))
+    stored.attrs.update(
+        units=units,
+        long_name=quantity.long_name or name.replace("_", " "),
+        pixel_size=pixel,
+        pixel_size_units=unit,
+        axes_names=np.array(quantity.axes, dtype=object),
+    )
     group.attrs["pixel_size"] = pixel
     if quantity.kind == "positions":
         return
     axes = ["."] * data.ndim
-    for i, axis in enumerate(quantity.axes[:data.ndim]):
+    for i, axis in enumerate(quantity.axes[: data.ndim]):
         # Viewers draw scale bars from centred axes; volumes and images have them, modes and coefficients do not.
         if axis in ("x", "y", "z"):
             axes[i] = axis
@@ -204,10 +210,24 @@ def _leaves(value: Any) -> dict[str, np.ndarray]:
 
 
 def _plain_quantity(name: str, array: np.ndarray, pixel: float | None) -> Quantity:
-    axes = (("view", "2") if name == "positions" else ("z", "y", "x")[-array.ndim:] if array.ndim <= 3
-            else tuple(f"axis{i}" for i in range(array.ndim)))
-    kind = ("positions" if name == "positions" else "complex" if array.dtype.kind == "c" and array.ndim == 2
-            else "image" if array.ndim == 2 else "volume" if array.ndim == 3 else "data")
+    axes = (
+        ("view", "2")
+        if name == "positions"
+        else ("z", "y", "x")[-array.ndim :]
+        if array.ndim <= 3
+        else tuple(f"axis{i}" for i in range(array.ndim))
+    )
+    kind = (
+        "positions"
+        if name == "positions"
+        else "complex"
+        if array.dtype.kind == "c" and array.ndim == 2
+        else "image"
+        if array.ndim == 2
+        else "volume"
+        if array.ndim == 3
+        else "data"
+    )
     return Quantity(array, "", tuple(axes) if array.ndim else (), pixel, name.replace("_", " "), kind)
 
 
@@ -219,8 +239,13 @@ def _read_file(source: Source) -> Result:
     verdict = quality.pop("verdict", ())
     settings = _settings(source)
     method = str(settings.pop("method", text(entry["method"][()])))
-    return Result(method, {n: _read_quantity(source, n) for n in names}, quality,
-                  (verdict,) if isinstance(verdict, str) else tuple(verdict), settings)
+    return Result(
+        method,
+        {n: _read_quantity(source, n) for n in names},
+        quality,
+        (verdict,) if isinstance(verdict, str) else tuple(verdict),
+        settings,
+    )
 
 
 def _read_quantity(source: Source, name: str) -> Quantity:
@@ -228,20 +253,21 @@ def _read_quantity(source: Source, name: str) -> Quantity:
     attributes = group["data"].attrs
     in_pixels = text(attributes.get("pixel_size_units", "m")) == "pixel"
     return Quantity(
-        source.array(f"entry/{name}/data", name), text(attributes.get("units", "")),
+        source.array(f"entry/{name}/data", name),
+        text(attributes.get("units", "")),
         tuple(text(a) for a in attributes.get("axes_names", ())),
         None if in_pixels else float(attributes["pixel_size"]),
-        text(attributes.get("long_name", name)), text(group.attrs.get("kind", "image")))
+        text(attributes.get("long_name", name)),
+        text(group.attrs.get("kind", "image")),
+    )
 
 
 def _figure(item: Any) -> Any:
-    import h5py
-
-    if isinstance(item, h5py.Group):
+    if hasattr(item, "items"):  # a group
         if text(item.attrs.get("NX_class", "")) == "NXdata" and "values" in item:
             return item["values"][()]
         return {k: _figure(v) for k, v in item.items()}
-    value = item[()]
+    value: Any = item[()]
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, np.ndarray):

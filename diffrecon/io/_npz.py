@@ -36,8 +36,10 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
             found[key] = _plain(arrays[name], KEYS[key].kind)
             used.add(name)
     if "counts" not in found and "counts" not in given:
-        raise InputError(f"{source.name}: no array called {' or '.join(_ALIASES['counts'][:2])}; "
-                         f"there are {', '.join(f'{k} {v.shape}' for k, v in arrays.items()) or 'none'}")
+        raise InputError(
+            f"{source.name}: no array called {' or '.join(_ALIASES['counts'][:2])}; "
+            f"there are {', '.join(f'{k} {v.shape}' for k, v in arrays.items()) or 'none'}"
+        )
     unused = sorted(set(arrays) - used)
     if unused:
         source.say(f"not used: {', '.join(unused)}")
@@ -50,9 +52,13 @@ def _load(source: Source) -> dict[str, np.ndarray]:
     try:
         with open(source.path, "rb") as file:
             loaded = np.load(file, allow_pickle=False)
-            return {"counts": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+            return (
+                {"counts": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+            )
     except Exception as error:  # zipfile, zlib and NumPy each raise their own
-        raise InputError(f"{source.path}: the NumPy file is damaged or incomplete ({str(error).splitlines()[0]})") from error
+        raise InputError(
+            f"{source.path}: the NumPy file is damaged or incomplete ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _plain(value: np.ndarray, kind: str) -> Any:

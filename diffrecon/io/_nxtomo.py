@@ -31,11 +31,15 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"{source.name}: image_key has {key.size} entries, {data} {count} frames")
     views = np.flatnonzero(key == _PROJECTION)
     if not views.size:
-        raise InputError(f"{source.name}: image_key of {detector} marks no projection (0); values: {np.unique(key).tolist()}")
+        raise InputError(
+            f"{source.name}: image_key of {detector} marks no projection (0); values: {np.unique(key).tolist()}"
+        )
     flats, darks = (np.flatnonzero(key == kind) for kind in (_FLAT, _DARK))
     left = count - views.size - flats.size - darks.size
-    source.say(f"{detector}: image_key says {views.size} projections, {flats.size} flats, {darks.size} darks"
-               + (f", {left} frames to leave out" if left else ""))
+    source.say(
+        f"{detector}: image_key says {views.size} projections, {flats.size} flats, {darks.size} darks"
+        + (f", {left} frames to leave out" if left else "")
+    )
     found: dict[str, Any] = {"counts": Frames(source.path, data, views), "method": "tomography"}
     for name, which in (("flats", flats), ("darks", darks)):
         if which.size:
@@ -63,7 +67,9 @@ def _keys(source: Source) -> list[str]:
 
 def _detector(source: Source, wanted: str | None) -> str:
     """The one group whose frames can be read; links that lead nowhere are passed over when another group is whole."""
-    groups = [g for g in _keys(source) if wanted is None or g == wanted.strip("/") or g.split("/")[0] == wanted.strip("/")]
+    groups = [
+        g for g in _keys(source) if wanted is None or g == wanted.strip("/") or g.split("/")[0] == wanted.strip("/")
+    ]
     if not groups:
         raise InputError(f"{source.name}: no entry {wanted!r} with an image_key; there are {', '.join(_keys(source))}")
     whole = [g for g in groups if source.has(f"{g}/data") and source.file[f"{g}/data"].ndim == 3]
@@ -74,7 +80,9 @@ def _detector(source: Source, wanted: str | None) -> str:
         source.say(f"{group}/data leads nowhere and is passed over")
     # The same stack linked from two places of one entry is one scan.
     if len({g.split("/")[0] for g in whole}) > 1 or len({_stack(source, g) for g in whole}) > 1:
-        raise InputError(f"{source.name} holds several scans ({', '.join(whole)}); choose with --set data.entry={whole[0]}")
+        raise InputError(
+            f"{source.name} holds several scans ({', '.join(whole)}); choose with --set data.entry={whole[0]}"
+        )
     return whole[0]
 
 
@@ -85,13 +93,20 @@ def _stack(source: Source, group: str) -> tuple[str, str]:
 
 def _angles(source: Source, entry: str, count: int) -> str | None:
     """The dataset of rotation angles: NXtomo's own name, or the one motor of fitting length that is called so."""
-    standard = (f"{entry}/sample/rotation_angle", f"{entry}/data/rotation_angle", f"{entry}/tomo_entry/sample/rotation_angle")
+    standard = (
+        f"{entry}/sample/rotation_angle",
+        f"{entry}/data/rotation_angle",
+        f"{entry}/tomo_entry/sample/rotation_angle",
+    )
     for name in standard:
         if source.has(name):
             return name
     likely = re.compile(r"rotation_angle|theta|rot(ation)?(_|$)|angle|phi", re.IGNORECASE)
-    fitting = [name for name in _paths(source.file[entry], entry) if likely.search(name.rpartition("/")[2])
-               and _is_motor(source, name, count)]
+    fitting = [
+        name
+        for name in _paths(source.file[entry], entry)
+        if likely.search(name.rpartition("/")[2]) and _is_motor(source, name, count)
+    ]
     # Read-back positions before demanded ones.
     fitting.sort(key=lambda name: ("_set" in name, len(name)))
     return fitting[0] if fitting else None
@@ -123,8 +138,12 @@ def _instrument(source: Source, detector: str) -> dict[str, Any]:
     """Energy, distance and pixel, where the file has them."""
     entry = detector.split("/")[0]
     found: dict[str, Any] = {}
-    for name in (f"{entry}/instrument/beam/incident_energy", f"{entry}/beam/incident_energy",
-                 f"{entry}/instrument/monochromator/energy", f"{entry}/sample/beam/incident_energy"):
+    for name in (
+        f"{entry}/instrument/beam/incident_energy",
+        f"{entry}/beam/incident_energy",
+        f"{entry}/instrument/monochromator/energy",
+        f"{entry}/sample/beam/incident_energy",
+    ):
         if source.has(name) and source.file[name].size == 1:
             found["energy"], message = physics.plausible_energy(source.number(name, "energy"), source.units(name))
             source.say(message)

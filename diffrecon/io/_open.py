@@ -61,8 +61,8 @@ def open_scan(
     """Open a measurement; frames stay in the file until they are asked for.
 
     Reads CXI (ptychography), DXchange and NXtomo (tomography), mumott (SAXS tensor tomography), ptypy's `.ptyd`, NumPy
-    `.npz`/`.npy`, TIFF files and folders, and any other HDF5 file that the keywords describe. Units that the file does not
-    state are told by magnitude; every such decision stands in `scan.provenance.messages`.
+    `.npz`/`.npy`, TIFF files and folders, and any other HDF5 file that the keywords describe. Units that the file does
+    not state are told by magnitude; every such decision stands in `scan.provenance.messages`.
 
     **Arguments:**
 
@@ -86,7 +86,9 @@ def open_scan(
     return read(path, method, collect(data or {}, geometry or {}, metadata), check=check)
 
 
-def read(path: str | Path, method: str | None, given: dict[str, Any], *, check: bool = True, strict: bool = True) -> Scan:
+def read(
+    path: str | Path, method: str | None, given: dict[str, Any], *, check: bool = True, strict: bool = True
+) -> Scan:
     """As `open_scan`; with `strict=False` missing metadata become messages and the geometry stays `None`."""
     with Source(path) as source:
         given = resolve(source, given)
@@ -104,25 +106,32 @@ def read(path: str | Path, method: str | None, given: dict[str, Any], *, check: 
 
 def _find(source: Source, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     if source.has("entry") and source.has("entry/process/program"):
-        raise InputError(f"{source.path}: this is a result of diffrecon, not a measurement; look at it with "
-                         f"diffrecon inspect {source.name} or diffrecon report {source.name}")
+        raise InputError(
+            f"{source.path}: this is a result of diffrecon, not a measurement; look at it with "
+            f"diffrecon inspect {source.name} or diffrecon report {source.name}"
+        )
     for reader in READERS:
         if reader.probe(source):
             return reader.name, reader.read(source, given)
     if "counts" in given:
         return "HDF5 by paths" if source.file is not None else "arrays", {}
     if source.file is not None:
-        raise InputError(f"{source.path}: an HDF5 file of no known layout ({', '.join(r.name for r in READERS[:6])}); say where "
-                         f"the frames are, e.g. --set data.counts=/path; datasets: {source.listing()}")
+        raise InputError(
+            f"{source.path}: an HDF5 file of no known layout ({', '.join(r.name for r in READERS[:6])}); say where "
+            f"the frames are, e.g. --set data.counts=/path; datasets: {source.listing()}"
+        )
     if source.path.is_dir():
         raise InputError(f"{source.path}: a folder without TIFF files")
-    raise InputError(f"{source.path}: neither HDF5, NumPy nor TIFF; diffrecon reads CXI, NXtomo, DXchange, mumott, ptyd, "
-                     ".npz, .npy, TIFF and any HDF5 whose datasets are named with --set")
+    raise InputError(
+        f"{source.path}: neither HDF5, NumPy nor TIFF; diffrecon reads CXI, NXtomo, DXchange, mumott, ptyd, "
+        ".npz, .npy, TIFF and any HDF5 whose datasets are named with --set"
+    )
 
 
 # ---------------------------------------------------------------------- from values to a Scan
-def _assemble(source: Source, values: dict[str, Any], given: set[str], reader: str, method: str | None,
-              strict: bool) -> Scan:
+def _assemble(
+    source: Source, values: dict[str, Any], given: set[str], reader: str, method: str | None, strict: bool
+) -> Scan:
     counts = _stack_of(values, source)
     total = counts.shape[0]
     _angles(source, values, given)
@@ -131,25 +140,26 @@ def _assemble(source: Source, values: dict[str, Any], given: set[str], reader: s
         values["energy"] = float(physics.wavelength_to_energy(values["wavelength"]))
     views, rows = _selected(values, counts)
     counts = _crop(counts, views, rows)
-    values |= {k: values[k][views] for k in ("positions", "angles", "weights", "transmission", "shifts")
-               if k in values and views is not None and len(values[k]) == total}
-    for key in ("focus_to_sample", "focus_to_detector", "sample_to_detector"):
-        value = values.get(key)
-        if np.ndim(value) and len(value) not in (1, total):
-            raise InputError(f"{source.name}: {full_name(key)} has {len(value)} values for {total} views")
-        if np.ndim(value) and views is not None and len(value) == total:
-            values[key] = value[views]
+    _select_views(source, values, views, total)
     mask = _mask(source, values, rows)
     kind = method or values.get("method") or _guess_method(source, values, counts, mask)
     place = _geometry(source, values, counts, mask, kind, strict)
-    tensor = values.get("tensor_geometry")
     scan = Scan(
-        counts=counts, method=kind, geometry=place, positions=values.get("positions"),
-        positions_unit=values.get("positions_unit", "m"), angles=values.get("angles"),
-        flats=_frames(values.get("flats"), rows), darks=_frames(values.get("darks"), rows), mask=mask,
-        probe=_probe(values.get("probe")), weights=values.get("weights"), transmission=values.get("transmission"),
-        tensor_geometry=tensor if tensor is None or views is None else tensor.subset(views),
-        flux=_scalar(values.get("flux"), "flux"), rotation_centre=_scalar(values.get("rotation_centre"), "rotation_centre"),
+        counts=counts,
+        method=kind,
+        geometry=place,
+        positions=values.get("positions"),
+        positions_unit=values.get("positions_unit", "m"),
+        angles=values.get("angles"),
+        flats=_frames(values.get("flats"), rows),
+        darks=_frames(values.get("darks"), rows),
+        mask=mask,
+        probe=_probe(values.get("probe")),
+        weights=values.get("weights"),
+        transmission=values.get("transmission"),
+        tensor_geometry=values.get("tensor_geometry"),
+        flux=_scalar(values.get("flux"), "flux"),
+        rotation_centre=_scalar(values.get("rotation_centre"), "rotation_centre"),
         extra=_extra(source, values, counts, kind),
         provenance=Provenance(str(source.path), reader, ()),
     )
@@ -168,7 +178,9 @@ def _stack_of(values: dict[str, Any], source: Source) -> Any:
     if counts.ndim == 2:
         counts = np.asarray(counts)[None]
     if counts.ndim not in (3, 4) or 0 in counts.shape:
-        raise InputError(f"{source.name}: counts have shape {tuple(counts.shape)}; expected (view, y, x), none of them 0")
+        raise InputError(
+            f"{source.name}: counts have shape {tuple(counts.shape)}; expected (view, y, x), none of them 0"
+        )
     if counts.dtype.kind not in "iuf":
         raise InputError(f"{source.name}: counts are of type {counts.dtype}; expected integers or floats")
     return counts
@@ -180,8 +192,9 @@ def _angles(source: Source, values: dict[str, Any], given: set[str]) -> None:
     angles = np.asarray(values["angles"])
     if angles.dtype.kind not in "iuf" or not np.isfinite(angles).all() or angles.size == 0:
         raise InputError(f"{source.name}: the angles are not finite numbers")
-    values["angles"], message = _guess.radians(angles.astype(float).ravel(), values.get("angle_unit"),
-                                               "angle_unit" in given, source.name)
+    values["angles"], message = _guess.radians(
+        angles.astype(float).ravel(), values.get("angle_unit"), "angle_unit" in given, source.name
+    )
     source.say(message)
 
 
@@ -193,16 +206,37 @@ def _positions(source: Source, values: dict[str, Any]) -> None:
         source.say("positions stored as (2, view): transposed")
         positions = positions.T
     if positions.dtype.kind not in "iuf" or positions.ndim != 2 or positions.shape[1] not in (2, 3):
-        raise InputError(f"{source.name}: positions have shape {positions.shape} and type {positions.dtype}; expected (view, 2), "
-                         "row and column")
+        raise InputError(
+            f"{source.name}: positions have shape {positions.shape} and type {positions.dtype}; expected (view, 2), "
+            "row and column"
+        )
     if positions.shape[1] == 3:
         raise InputError(f"{source.name}: positions have three columns; give (view, 2), row and column")
     if not np.isfinite(positions).all():
         bad = int(np.flatnonzero(~np.isfinite(positions).all(1))[0])
         raise InputError(f"{source.name}: positions of view {bad} are not finite; leave the view out (data.views)")
-    values["positions"], values["positions_unit"], message = _guess.positions_unit(positions.astype(float),
-                                                                                   values.get("positions_unit"))
+    values["positions"], values["positions_unit"], message = _guess.positions_unit(
+        positions.astype(float), values.get("positions_unit")
+    )
     source.say(message)
+
+
+def _select_views(source: Source, values: dict[str, Any], views: np.ndarray | None, total: int) -> None:
+    """Keep the chosen views of everything that has one entry a view."""
+    lengths = {
+        k: values[k]
+        for k in ("focus_to_sample", "focus_to_detector", "sample_to_detector")
+        if isinstance(values.get(k), np.ndarray)
+    }
+    for key, value in lengths.items():
+        if len(value) not in (1, total):
+            raise InputError(f"{source.name}: {full_name(key)} has {len(value)} values for {total} views")
+    per_view = ("positions", "angles", "weights", "transmission", "shifts", "tensor_geometry", *lengths)
+    for key in per_view if views is not None else ():
+        if key == "tensor_geometry" and key in values:
+            values[key] = values[key].subset(views)
+        elif key in values and len(values[key]) == total:
+            values[key] = values[key][views]
 
 
 def _selected(values: dict[str, Any], counts: Any) -> tuple[np.ndarray | None, tuple[int, int] | None]:
@@ -225,7 +259,7 @@ def _crop(counts: Any, views: np.ndarray | None, rows: tuple[int, int] | None) -
         inner, cut = counts, slice(None) if rows is None else slice(*rows)
         height = counts.shape[1] if rows is None else rows[1] - rows[0]
         return PerView(lambda view: inner[int(views[view])][cut], len(views), (height, *counts.shape[2:]), counts.dtype)
-    return counts[views] if rows is None else counts[views, rows[0]:rows[1]]
+    return counts[views] if rows is None else counts[views, rows[0] : rows[1]]
 
 
 def _frames(frames: Any, rows: tuple[int, int] | None) -> np.ndarray | None:
@@ -233,18 +267,18 @@ def _frames(frames: Any, rows: tuple[int, int] | None) -> np.ndarray | None:
         return None
     frames = np.asarray(frames)
     frames = frames[None] if frames.ndim == 2 else frames
-    return frames if rows is None else frames[:, rows[0]:rows[1]]
+    return frames if rows is None else frames[:, rows[0] : rows[1]]
 
 
 def _mask(source: Source, values: dict[str, Any], rows: tuple[int, int] | None) -> np.ndarray | None:
     if values.get("mask") is None and values.get("bad_pixels") is None:
         return None
-    mask = np.asarray(values["mask"]) != 0 if values.get("mask") is not None else True
-    if values.get("bad_pixels") is not None:
-        mask = mask & (np.asarray(values["bad_pixels"]) == 0)
+    named = [np.asarray(values[k]) != 0 for k in ("mask", "bad_pixels") if values.get(k) is not None]
+    mask = named[0] if values.get("mask") is not None else ~named[0]
+    mask = mask & ~named[1] if len(named) == 2 else mask
     if mask.ndim == 3:
         mask = mask.all(0)
-    return mask if rows is None or mask.ndim != 2 else mask[rows[0]:rows[1]]
+    return mask if rows is None or mask.ndim != 2 else mask[rows[0] : rows[1]]
 
 
 def _probe(probe: Any) -> np.ndarray | None:
@@ -270,8 +304,10 @@ def _extra(source: Source, values: dict[str, Any], counts: Any, kind: str | None
     if kind in ("far-field-ptychography", "cdi"):
         seen = _guess.zero_frequency(_guess.mean_frame(counts))
         extra["dc"] = values["dc"] if values.get("dc") else seen
-        source.say(f"zero frequency at the {extra['dc']} of the frames"
-                   + ("" if extra["dc"] == seen else f", although they are brighter at the {seen} (data.dc={seen})"))
+        source.say(
+            f"zero frequency at the {extra['dc']} of the frames"
+            + ("" if extra["dc"] == seen else f", although they are brighter at the {seen} (data.dc={seen})")
+        )
     return extra
 
 
@@ -315,22 +351,28 @@ def _step_over_field(values: dict[str, Any], counts: Any) -> float | None:
     return _guess.neighbour_step(values["positions"]) * pixel / (physics.HC / energy * distance)
 
 
-def _geometry(source: Source, values: dict[str, Any], counts: Any, mask: np.ndarray | None, kind: str | None,
-              strict: bool) -> Geometry | None:
+def _geometry(
+    source: Source, values: dict[str, Any], counts: Any, mask: np.ndarray | None, kind: str | None, strict: bool
+) -> Geometry | None:
     try:
         return _place(source, values, counts, mask, kind)
     except MissingMetadata as error:
         if strict:
             raise
-        known = [f"{k.replace('_', ' ')} {np.mean(values[k]):.5g} {KEYS[k].unit}" for k in KEYS
-                 if KEYS[k].section == "geometry" and isinstance(values.get(k), float | np.ndarray)]
+        known = [
+            f"{k.replace('_', ' ')} {np.mean(values[k]):.5g} {KEYS[k].unit}"
+            for k in KEYS
+            if KEYS[k].section == "geometry" and isinstance(values.get(k), float | np.ndarray)
+        ]
         if known:
             source.say(f"known of the geometry: {', '.join(known)}")
         source.say(f"missing: {str(error).removeprefix(source.name + ': ')}")
         return None
 
 
-def _place(source: Source, values: dict[str, Any], counts: Any, mask: np.ndarray | None, kind: str | None) -> Geometry | None:
+def _place(
+    source: Source, values: dict[str, Any], counts: Any, mask: np.ndarray | None, kind: str | None
+) -> Geometry | None:
     energy, pixel, distance = (values.get(k) for k in ("energy", "detector_pixel", "sample_to_detector"))
     sample_pixel = values.get("pixel_size")
     if kind in ("far-field-ptychography", "cdi"):
@@ -341,17 +383,29 @@ def _place(source: Source, values: dict[str, Any], counts: Any, mask: np.ndarray
     if "focus_to_sample" in values:
         return _cone(source, values)
     if kind == PTYCHOGRAPHY[0] and values.get("beam") != "parallel" and sample_pixel is None:
-        raise MissingMetadata("geometry.focus_to_sample", "the distance from the focus to the sample of this near-field scan "
-                              "(geometry.beam=parallel for a parallel beam, -m far-field-ptychography for a far-field one)",
-                              source.name, _likely_focus(values, counts, mask))
+        raise MissingMetadata(
+            "geometry.focus_to_sample",
+            "the distance from the focus to the sample of this near-field scan "
+            "(geometry.beam=parallel for a parallel beam, -m far-field-ptychography for a far-field one)",
+            source.name,
+            _likely_focus(values, counts, mask),
+        )
     if kind == PTYCHOGRAPHY[0]:
-        _first_missing(source, values, {"energy": "12 keV", "sample_to_detector": "5 cm"}
-                       | ({} if sample_pixel else {"detector_pixel": "0.65 um"}))
+        _first_missing(
+            source,
+            values,
+            {"energy": "12 keV", "sample_to_detector": "5 cm"}
+            | ({} if sample_pixel else {"detector_pixel": "0.65 um"}),
+        )
     if kind == "holography":
         _first_missing(source, values, {"energy": "17 keV"})
         if distance is None:
-            raise MissingMetadata("geometry.focus_to_sample", "the distance from the focus to the sample (or, for a parallel "
-                                  "beam, geometry.sample_to_detector)", source.name, "21 mm")
+            raise MissingMetadata(
+                "geometry.focus_to_sample",
+                "the distance from the focus to the sample (or, for a parallel beam, geometry.sample_to_detector)",
+                source.name,
+                "21 mm",
+            )
         _first_missing(source, values, {} if sample_pixel else {"detector_pixel": "3 um"})
     if kind is None and energy is None and pixel is None and sample_pixel is None:
         return None
@@ -373,8 +427,10 @@ def _cone(source: Source, values: dict[str, Any]) -> ConeBeam:
         detector = focus + values["sample_to_detector"]
     _first_missing(source, values, {"energy": "17 keV", "detector_pixel": "3 um"})
     if np.min(np.asarray(detector) - np.asarray(focus)) <= 0:
-        raise InputError(f"{source.name}: the detector ({np.min(detector):g} m from the focus) is not behind the sample "
-                         f"({np.max(focus):g} m): check geometry.focus_to_sample and geometry.focus_to_detector")
+        raise InputError(
+            f"{source.name}: the detector ({np.min(detector):g} m from the focus) is not behind the sample "
+            f"({np.max(focus):g} m): check geometry.focus_to_sample and geometry.focus_to_detector"
+        )
     return ConeBeam(values["energy"], focus, detector, values["detector_pixel"])
 
 
@@ -402,5 +458,7 @@ def _check_positions(scan: Scan) -> None:
         raise InputError(f"{scan.name}: positions span only {span:.2g} object pixels: the sample does not move{hint}")
     step = _guess.neighbour_step(places)
     if step > max(scan.frame_shape):
-        raise InputError(f"{scan.name}: neighbouring positions are {step:.4g} object pixels apart, frames only "
-                         f"{max(scan.frame_shape)} wide: they do not overlap{hint}")
+        raise InputError(
+            f"{scan.name}: neighbouring positions are {step:.4g} object pixels apart, frames only "
+            f"{max(scan.frame_shape)} wide: they do not overlap{hint}"
+        )

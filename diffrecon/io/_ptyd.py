@@ -25,9 +25,13 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     chunks = [c for c in _chunks(source) if source.has(f"{c}/data")]
     datasets = [source.dataset(f"{c}/data", "frames") for c in chunks]
     if len({d.shape[1:] for d in datasets}) > 1:
-        raise InputError(f"{source.name}: chunks hold frames of different shapes: {sorted({d.shape[1:] for d in datasets})}")
+        raise InputError(
+            f"{source.name}: chunks hold frames of different shapes: {sorted({d.shape[1:] for d in datasets})}"
+        )
     where = [(f"{c}/data", i) for c, d in zip(chunks, datasets, strict=True) for i in range(d.shape[0])]
-    counts = PerView(functools.partial(_frame, source.path, where), len(where), datasets[0].shape[1:], datasets[0].dtype)
+    counts = PerView(
+        functools.partial(_frame, source.path, where), len(where), datasets[0].shape[1:], datasets[0].dtype
+    )
     found: dict[str, Any] = {"counts": counts, "dc": "centre"}
     if all(source.has(f"{c}/positions") for c in chunks):
         found["positions"] = np.concatenate([source.array(f"{c}/positions", "positions") for c in chunks])
@@ -77,8 +81,10 @@ def _meta(source: Source) -> dict[str, Any]:
         value = _number(source, name)
         if value:
             found[key] = value
-    propagation = next((source.file[f"{g}/propagation"][()] for g in ("meta", "info", "common")
-                        if source.has(f"{g}/propagation")), None)
+    propagation = next(
+        (source.file[f"{g}/propagation"][()] for g in ("meta", "info", "common") if source.has(f"{g}/propagation")),
+        None,
+    )
     if propagation is not None:
         near = text(propagation).lower().startswith("near")
         found["method"] = "near-field-ptychography" if near else "far-field-ptychography"

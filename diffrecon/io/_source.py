@@ -44,8 +44,9 @@ class Source(contextlib.AbstractContextManager["Source"]):
         try:
             self.file = h5py.File(self.path, "r")
         except OSError as error:
-            raise InputError(f"{self.path}: the HDF5 file is damaged or incomplete "
-                             f"({str(error).splitlines()[0]}); copy it again") from error
+            raise InputError(
+                f"{self.path}: the HDF5 file is damaged or incomplete ({str(error).splitlines()[0]}); copy it again"
+            ) from error
 
     def __exit__(self, *_: object) -> None:
         if self.file is not None:
@@ -72,8 +73,10 @@ class Source(contextlib.AbstractContextManager["Source"]):
             return found
         link = self.file.get(name, getlink=True) if found is None and _parent_exists(self.file, name) else None
         if isinstance(link, h5py.ExternalLink):
-            raise InputError(f"{self.name}: {name} ({what}) is a link to {link.filename}:{link.path}, which is not there; "
-                             "put that file beside this one")
+            raise InputError(
+                f"{self.name}: {name} ({what}) is a link to {link.filename}:{link.path}, which is not there; "
+                "put that file beside this one"
+            )
         if found is not None:
             raise InputError(f"{self.name}: {name} ({what}) is a group, not a dataset")
         raise InputError(f"{self.name}: there is no dataset {name} ({what}); datasets: {self.listing()}")
@@ -88,8 +91,9 @@ class Source(contextlib.AbstractContextManager["Source"]):
         try:
             return np.asarray(stored[()])
         except OSError as error:
-            raise InputError(f"{self.name}: {name} cannot be read, the file is damaged or incomplete "
-                             f"({str(error).splitlines()[0]})") from error
+            raise InputError(
+                f"{self.name}: {name} cannot be read, the file is damaged or incomplete ({str(error).splitlines()[0]})"
+            ) from error
 
     def number(self, name: str, what: str, unit: str = "") -> float:
         """A scalar dataset in the base unit `unit`, by its `units` attribute where it has one.

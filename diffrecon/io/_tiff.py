@@ -37,8 +37,11 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
         if files:
             found[key] = np.concatenate([np.asarray(_pages(p)) for p in files])
             source.say(f"{key} from {files[0].relative_to(source.path)}" + (" ..." if len(files) > 1 else ""))
-    angles = [p for p in sorted(source.path.iterdir()) if p.suffix.lower() in (".txt", ".csv", ".dat", ".npy")
-              and re.search(r"angle|theta|rot", p.name, re.IGNORECASE)]
+    angles = [
+        p
+        for p in sorted(source.path.iterdir())
+        if p.suffix.lower() in (".txt", ".csv", ".dat", ".npy") and re.search(r"angle|theta|rot", p.name, re.IGNORECASE)
+    ]
     if angles:
         found["angles"] = load_table(angles[0])
         source.say(f"angles from {angles[0].name}")
@@ -47,8 +50,11 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
 
 def tiff_files(folder: Path) -> list[Path]:
     """TIFF files of a folder, `frame_9` before `frame_10`."""
-    natural = lambda p: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", p.name)]
-    return sorted((p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES), key=natural)
+    return sorted((p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES), key=_by_number)
+
+
+def _by_number(path: Path) -> list[tuple[bool, int, str]]:
+    return [(t.isdigit(), int(t) if t.isdigit() else 0, t) for t in re.split(r"(\d+)", path.name)]
 
 
 def load_table(path: Path) -> np.ndarray:

@@ -38,7 +38,9 @@ def value(item: Any) -> str:
     if isinstance(item, int):
         return str(item)
     if isinstance(item, float):
-        return repr(item) if math.isfinite(item) else {True: "nan", False: "inf" if item > 0 else "-inf"}[math.isnan(item)]
+        return (
+            repr(item) if math.isfinite(item) else {True: "nan", False: "inf" if item > 0 else "-inf"}[math.isnan(item)]
+        )
     if isinstance(item, list | tuple):
         return "[" + ", ".join(value(v) for v in item if v is not None) + "]"
     if isinstance(item, Mapping):

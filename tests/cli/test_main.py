@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 import types
+from typing import Any
 
 import make_files
 import numpy as np
@@ -18,13 +19,14 @@ from diffrecon.cli._settings import gather, load_function, parse_value
 from diffrecon.errors import InputError
 from diffrecon.io import process, read_result, write
 
-DEFAULTS = {"data": {"held_out": 0.1}, "model": {"modes": 1}, "loss": {"function": None}, "solver": {"steps": 10, "name": "adam"}}
+DEFAULTS = {"data": {"held_out": 0.1}, "model": {"modes": 1}, "loss": {"function": None},
+            "solver": {"steps": 10, "name": "adam"}}
 
 
 @pytest.fixture
 def recipe(monkeypatch):
     """A recipe that returns the mean frame, and records what it was asked."""
-    module = types.ModuleType("diffrecon.recipes._fake")
+    module: Any = types.ModuleType("diffrecon.recipes._fake")
     module.asked = []
 
     def reconstruct(scan, settings, console, method):
@@ -62,8 +64,8 @@ def test_reconstruct_writes_beside_the_user(tmp_path, monkeypatch, recipe, capsy
 def test_settings_from_file_and_command_line(tmp_path, recipe):
     """--set wins over the configuration; what is said about the file goes to the reader; all of it is recorded."""
     path = make_files.cxi(tmp_path / "a.cxi")
-    (tmp_path / "c.toml").write_text('loss = "costs.py:mine"\n[geometry]\nfocus_to_sample = "3.65 mm"\n[data]\nheld_out = 0.2\n'
-                                     "[solver]\nsteps = 7\n[output]\npicture = false\n")
+    (tmp_path / "c.toml").write_text('loss = "costs.py:mine"\n[geometry]\nfocus_to_sample = "3.65 mm"\n'
+                                     "[data]\nheld_out = 0.2\n[solver]\nsteps = 7\n[output]\npicture = false\n")
     (tmp_path / "costs.py").write_text("def mine(model, batch):\n    return 42\n")
     arguments = ["reconstruct", str(path), "-c", str(tmp_path / "c.toml"), "-o", str(tmp_path / "o.h5"), "-q",
                  "--set", "solver.steps=8", "--set", "data.views=0:10"]
@@ -82,8 +84,8 @@ def test_a_result_holds_a_configuration_that_runs(tmp_path, recipe):
     said = {k: v for k, v in make_files.HOLOGRAMS.items() if k != "method"}
     sections = {"counts": "data", "flux": "data"}
     sets = [f"--set={sections.get(k, 'geometry')}.{k}={v}" for k, v in said.items()]
-    assert main(["reconstruct", str(path), "-m", "holography", "-o", str(tmp_path / "o.h5"), "--set=output.picture=false",
-                 *sets]) == 0
+    output = str(tmp_path / "o.h5")
+    assert main(["reconstruct", str(path), "-m", "holography", "-o", output, "--set=output.picture=false", *sets]) == 0
     (tmp_path / "c.toml").write_text(process(tmp_path / "o.h5")["config"])
     assert main(["reconstruct", str(path), "-c", str(tmp_path / "c.toml"), "-o", str(tmp_path / "p.h5"),
                  "--set=output.picture=false"]) == 0
@@ -121,7 +123,8 @@ def test_inspect_saturation_and_gaps(tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "a.npz")]) == 0
     said = capsys.readouterr().out
     assert "largest number of uint16" in said and "data.flats" in said
-    assert main(["inspect", str(make_files.holograms(tmp_path / "a.h5")), "-m", "holography", "--set=data.counts=/raw"]) == 0
+    path = make_files.holograms(tmp_path / "a.h5")
+    assert main(["inspect", str(path), "-m", "holography", "--set=data.counts=/raw"]) == 0
     assert "geometry.energy" in capsys.readouterr().out
 
 
@@ -150,7 +153,7 @@ def test_resolution(tmp_path, capsys):
 def test_report(tmp_path, monkeypatch, capsys):
     """One page that holds everything, the picture too."""
     pytest.importorskip("matplotlib")
-    plot = types.ModuleType("diffrecon.plot")
+    plot: Any = types.ModuleType("diffrecon.plot")
     plot.figure = lambda result, path: path.write_bytes(b"\x89PNG")
     monkeypatch.setitem(sys.modules, "diffrecon.plot", plot)
     monkeypatch.setattr("diffrecon.plot", plot, raising=False)
@@ -175,7 +178,7 @@ def test_script_is_python(tmp_path, capsys):
 
 
 def test_demo_and_simulate_call_the_simulator(tmp_path, monkeypatch, recipe, capsys):
-    simulate = types.ModuleType("diffrecon.simulate")
+    simulate: Any = types.ModuleType("diffrecon.simulate")
     simulate.demo_file = lambda method, path, seed: make_files.dxchange(path) and {"photons": 500 + seed}
     simulate.judge = lambda method, path, result: [f"error of {result.method}: 3 %"]
     monkeypatch.setitem(sys.modules, "diffrecon.simulate", simulate)
@@ -189,7 +192,8 @@ def test_demo_and_simulate_call_the_simulator(tmp_path, monkeypatch, recipe, cap
 
 
 @pytest.mark.parametrize("text, value", [
-    ("3", 3), ("3e-4", 3e-4), ("true", True), ("False", False), ("[1, 2]", [1, 2]), ("17 keV", "17 keV"), ("/z1", "/z1"),
+    ("3", 3), ("3e-4", 3e-4), ("true", True), ("False", False), ("[1, 2]", [1, 2]), ("17 keV", "17 keV"),
+    ("/z1", "/z1"),
     ('"a b"', "a b"), ("0:10", "0:10"), ("1.28 m", "1.28 m"), ("a=b", "a=b"), ("", ""), ("2020-01-01", "2020-01-01"),
 ])
 def test_values_of_the_command_line(text, value):

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import tomllib
+from typing import Any
 
 import h5py
 import make_files
@@ -21,12 +22,15 @@ def example():
     return Result(
         "near-field-ptychography",
         {
-            "object": Quantity((random.normal(size=(9, 8)) + 1j).astype(np.complex64), "", ("y", "x"), 1e-7, "object", "complex"),
+            "object": Quantity((random.normal(size=(9, 8)) + 1j).astype(np.complex64), "", ("y", "x"), 1e-7, "object",
+                               "complex"),
             "probe": Quantity(np.ones((2, 64, 64), np.complex64), "", ("mode", "y", "x"), 1e-7, "probe", "modes"),
             "positions": Quantity(random.normal(size=(5, 2)), "m", ("view", "2"), 1e-7, "positions", "positions"),
-            "volume": Quantity(random.normal(size=(3, 200, 200)).astype(np.float32), "1/pixel", ("z", "y", "x"), None, "mu"),
+            "volume": Quantity(random.normal(size=(3, 200, 200)).astype(np.float32), "1/pixel", ("z", "y", "x"), None,
+                               "mu"),
         },
-        {"held_out_residual": 0.125, "history": np.arange(5.0), "frc": {"frequency": np.linspace(0, 0.5, 4), "crossing": 0.2}},
+        {"held_out_residual": 0.125, "history": np.arange(5.0),
+         "frc": {"frequency": np.linspace(0, 0.5, 4), "crossing": 0.2}},
         ("R 0.125", "half period 12 nm"),
         {"solver": {"steps": 5, "rates": [1.0, 2.0], "name": "adam", "on": True, "nothing": None}},
     )
@@ -50,7 +54,8 @@ def test_round_trip(tmp_path):
 def test_layout(tmp_path):
     """The default chain, classes, units and pixel sizes that viewers and other programs rely on."""
     write(tmp_path / "a.h5", example())
-    with h5py.File(tmp_path / "a.h5") as file:
+    opened: Any = h5py.File(tmp_path / "a.h5")
+    with opened as file:
         item = file
         for _ in range(2):
             item = item[item.attrs["default"]]
