@@ -1,0 +1,3 @@
+"""One forward model a modality: an equinox Module whose fields are the unknowns and the fixed geometry."""
+
+from ._ptychography import Ptychography as Ptychography

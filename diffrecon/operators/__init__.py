@@ -1,0 +1,40 @@
+"""The physics: pure, jittable functions on arrays, one phenomenon a file.
+
+They know no data file, no loss and no solver. Linear ones come with an exact adjoint.
+"""
+
+from .adjoint import adjoint_of as adjoint_of
+from .adjoint import dot_test as dot_test
+from .adjoint import inner as inner
+from .adjoint import random_like as random_like
+from .pose import PoseProjector as PoseProjector
+from .probe import coverage as coverage
+from .probe import deposit as deposit
+from .probe import exit_waves as exit_waves
+from .probe import extract as extract
+from .probe import far_field as far_field
+from .probe import fourier_shift as fourier_shift
+from .probe import intensity as intensity
+from .probe import near_field as near_field
+from .probe import orthogonal_modes as orthogonal_modes
+from .probe import shift_ramps as shift_ramps
+from .probe import split_positions as split_positions
+from .projection import ParallelProjector as ParallelProjector
+from .projection import ToeplitzNormal as ToeplitzNormal
+from .projection import project_parallel as project_parallel
+from .propagation import Sampling as Sampling
+from .propagation import angular_spectrum_transfer as angular_spectrum_transfer
+from .propagation import fraunhofer as fraunhofer
+from .propagation import fraunhofer_inverse as fraunhofer_inverse
+from .propagation import fresnel_transfer as fresnel_transfer
+from .propagation import propagate as propagate
+from .propagation import propagate_in_vacuum as propagate_in_vacuum
+from .propagation import sampling as sampling
+from .scattering import TensorGeometry as TensorGeometry
+from .scattering import TensorProjector as TensorProjector
+from .scattering import mean_intensity as mean_intensity
+from .scattering import orientation as orientation
+from .scattering import real_harmonics as real_harmonics
+from .scattering import relative_anisotropy as relative_anisotropy
+from .scattering import second_moment as second_moment
+from .scattering import segment_weights as segment_weights

@@ -368,8 +368,16 @@ def _transfer(xp, angles: Any, frequency: Any, shape: tuple[int, int]) -> Any:
     kx, ky = xp.cos(angles)[:, None] * frequency, xp.sin(angles)[:, None] * frequency
     half_y, half_x = ((n // 2) - (n - 1) / 2 for n in shape)
     cycles = kx * half_x + ky * half_y
-    size = xp.where(frequency < 0.5, xp.sinc(frequency) / (xp.sinc(kx) * xp.sinc(ky)), 0.0)
+    size = xp.where(frequency < 0.5, _sinc(frequency) / (_sinc(kx) * _sinc(ky)), 0.0)
     return size * xp.exp(-2j * np.pi * cycles)
+
+
+def _sinc(x: Any) -> Any:
+    """sin(pi x)/(pi x) for |x| <= 1/2 by its series: the derivative of the quotient loses all digits near 0."""
+    square, value = (np.pi * x) ** 2, 1.0
+    for n in range(9, 0, -1):
+        value = 1.0 - square / (2 * n * (2 * n + 1)) * value
+    return value
 
 
 def _rolloff(

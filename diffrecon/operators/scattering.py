@@ -1,8 +1,8 @@
 """Tensor SAXS: every voxel scatters differently in every direction, described by real even spherical harmonics.
 
 Spherical harmonics are 4 pi-normalised (their mean square over the sphere is one, `Y_00 = 1`), without Condon-Shortley
-phase, even orders only because Friedel pairs are equal, ordered l = 0, 2, 4, ... and m = -l .. l within each. Directions
-and vectors have components (x, y, z). (Nielsen et al., Acta Cryst. A 79, 515 (2023); conventions of mumott.)
+phase, even orders only because Friedel pairs are equal, ordered l = 0, 2, 4, ... and m = -l .. l within each. Vectors
+have components (x, y, z). (Nielsen et al., Acta Cryst. A 79, 515 (2023); conventions of mumott.)
 """
 
 from typing import Any, Literal

@@ -1,0 +1,11 @@
+"""Iterative solvers, which know only callables and pytrees, and direct ones, which are closed-form inverses of operators."""
+
+from ._fbp import fbp as fbp
+from ._gauss_newton import levenberg_marquardt as levenberg_marquardt
+from ._linear import LinearSolution as LinearSolution
+from ._linear import cgls as cgls
+from ._linear import mlem as mlem
+from ._linear import sirt as sirt
+from ._minimise import Progress as Progress
+from ._minimise import Solution as Solution
+from ._minimise import minimise as minimise

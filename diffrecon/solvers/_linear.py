@@ -77,7 +77,7 @@ def sirt(
     steps: int = 100,
     *,
     x0: Float[Array, "..."] | None = None,
-    relaxation: float = 1.0,
+    relaxation: float = 1.5,
     bounds: tuple[float | None, float | None] | None = None,
     callback: Callback | None = None,
 ) -> LinearSolution:

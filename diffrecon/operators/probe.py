@@ -1,0 +1,158 @@
+"""The ptychographic probe-object model: patches of an object at sub-pixel positions, incoherent probe modes, the far or the
+near field by choice of the propagator.
+
+A view at `position = corner + f` [pixel], corner integer and f within half a pixel, sees the product of the probe shifted by f and
+the integer patch at `corner`: the shift is band-limited (a phase ramp in Fourier space), so that it is exact, differentiable, and
+that any program can predict the frames from object, probe and positions. In the near field the wave is shifted back by -f, because
+the beam, and not the sample, stands still on the detector.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float, Int, Num
+
+__all__ = [
+    "coverage",
+    "deposit",
+    "exit_waves",
+    "extract",
+    "far_field",
+    "fourier_shift",
+    "intensity",
+    "near_field",
+    "orthogonal_modes",
+    "shift_ramps",
+    "split_positions",
+]
+
+
+def split_positions(positions: Float[Array, "view 2"]) -> tuple[Int[Array, "view 2"], Float[Array, "view 2"]]:
+    """Integer corner (row, column) and remainder within half a pixel, `floor(position + 1/2)`; the corner carries no gradient.
+
+    ```python
+    corner, rest = split_positions(jnp.array([[3.7, 2.2]]))
+    ```
+    """
+    corner = jnp.floor(jax.lax.stop_gradient(positions) + 0.5)
+    return corner.astype(jnp.int32), positions - corner
+
+
+def extract(obj: Num[Array, "Y X"], corners: Int[Array, "view 2"], shape: tuple[int, int]) -> Num[Array, "view y x"]:
+    """Patches `obj[r:r+y, c:c+x]` at integer corners (row, column); its adjoint adds patches up.
+
+    Corners that would leave the object are moved inside, as jax does with slices: make the object large enough
+    (`Ptychography.from_scan` does).
+
+    ```python
+    patches = extract(jnp.ones((20, 20)), jnp.array([[0, 0], [5, 7]]), (8, 8))
+    ```
+    """
+    take = lambda corner: jax.lax.dynamic_slice(obj, (corner[0], corner[1]), shape)
+    return jax.vmap(take)(corners)
+
+
+def deposit(
+    canvas: Num[Array, "Y X"], corners: Int[Array, "view 2"], patches: Num[Array, "view y x"]
+) -> Num[Array, "Y X"]:
+    """Add patches to a canvas at integer corners: the adjoint of `extract`."""
+    shape = patches.shape[-2:]
+
+    def add(i, canvas):
+        start = (corners[i, 0], corners[i, 1])
+        here = jax.lax.dynamic_slice(canvas, start, shape)
+        return jax.lax.dynamic_update_slice(canvas, here + patches[i], start)
+
+    return jax.lax.fori_loop(0, patches.shape[0], add, canvas)
+
+
+def shift_ramps(shift: Float[Array, "view 2"], shape: tuple[int, int]) -> Complex[Array, "view y x"]:
+    """Fourier phase ramps `exp(-2 pi i f . shift)` that shift by `shift` [pixel] towards larger indices."""
+    dtype = jnp.result_type(shift)
+    fy, fx = (jnp.asarray(-2 * np.pi * np.fft.fftfreq(n), dtype) for n in shape)
+    rows = jnp.exp(1j * shift[:, 0, None] * fy)
+    columns = jnp.exp(1j * shift[:, 1, None] * fx)
+    return rows[:, :, None] * columns[:, None, :]
+
+
+def fourier_shift(image: Num[Array, "*batch y x"], shift: Float[Array, "2"]) -> Complex[Array, "*batch y x"]:
+    """Band-limited shift of periodic images by (row, column) [pixel]; differentiable in both.
+
+    ```python
+    image = jnp.zeros((8, 8), jnp.complex64).at[2, 2].set(1)
+    assert jnp.allclose(fourier_shift(image, jnp.array([1.0, 0.0]))[3, 2], 1, atol=1e-6)
+    ```
+    """
+    ramp = shift_ramps(jnp.asarray(shift)[None], image.shape[-2:])[0]
+    return jnp.fft.ifft2(jnp.fft.fft2(image) * ramp)
+
+
+def intensity(waves: Complex[Array, "view mode y x"]) -> Float[Array, "view y x"]:
+    """Incoherent sum of the modes' intensities."""
+    return jnp.sum(waves.real**2 + waves.imag**2, axis=-3)
+
+
+def exit_waves(
+    obj: Complex[Array, "Y X"], probe: Complex[Array, "mode y x"], corners: Int[Array, "view 2"], ramps: Array
+) -> Complex[Array, "view mode y x"]:
+    """Probe shifted by the remainder, times the object's patch."""
+    patches = extract(obj, corners, (probe.shape[-2], probe.shape[-1]))
+    shifted = jnp.fft.ifft2(jnp.fft.fft2(probe)[None] * ramps[:, None])
+    return patches[:, None] * shifted
+
+
+def far_field(
+    obj: Complex[Array, "Y X"], probe: Complex[Array, "mode y x"], positions: Float[Array, "view 2"]
+) -> Complex[Array, "view mode y x"]:
+    """Far-field waves of some views (zero frequency at the corner), `fraunhofer(shift(probe, f) * patch)`.
+
+    **Arguments:** `positions` (row, column) [pixel] of the patches' corners in the object.
+
+    Cost: two FFTs a view and mode.
+    """
+    corners, rest = split_positions(positions)
+    ramps = shift_ramps(rest, (probe.shape[-2], probe.shape[-1]))
+    return jnp.fft.fft2(exit_waves(obj, probe, corners, ramps), norm="ortho")
+
+
+def near_field(
+    obj: Complex[Array, "Y X"],
+    probe: Complex[Array, "mode y x"],
+    positions: Float[Array, "view 2"],
+    transfer: Complex[Array, "y x"],
+) -> Complex[Array, "view mode y x"]:
+    """Near-field waves of some views, `shift(propagate(shift(probe, f) * patch), -f)`.
+
+    **Arguments:** `transfer` is a Fresnel transfer function of the frame's shape; `positions` as for `far_field`.
+
+    Cost: three FFTs a view and mode (the shift back shares the propagation's).
+    """
+    corners, rest = split_positions(positions)
+    ramps = shift_ramps(rest, (probe.shape[-2], probe.shape[-1]))
+    spectrum = jnp.fft.fft2(exit_waves(obj, probe, corners, ramps))
+    return jnp.fft.ifft2(spectrum * (transfer * jnp.conj(ramps))[:, None])
+
+
+def coverage(
+    probe: Complex[Array, "mode y x"], positions: Float[Array, "view 2"], shape: tuple[int, int], times: Any = 1.0
+) -> Float[Array, "Y X"]:
+    """Sum over views of the probe's intensity on the object: how well each object pixel was seen.
+
+    **Arguments:** `shape` of the object; `times` multiplies each view (gain).
+    """
+    corners, _ = split_positions(positions)
+    seen = jnp.sum(jnp.abs(probe) ** 2, axis=0)
+    patches = jnp.broadcast_to(jnp.reshape(jnp.asarray(times, seen.dtype), (-1, 1, 1)) * seen, (positions.shape[0], *seen.shape))
+    return deposit(jnp.zeros(shape, seen.dtype), corners, patches)
+
+
+def orthogonal_modes(probe: Complex[Array, "mode y x"]) -> Complex[Array, "mode y x"]:
+    """The same partially coherent beam in orthogonal modes, strongest first (Thibault & Menzel 2013).
+
+    The intensities predicted with any object stay as they are.
+    """
+    flat = probe.reshape(probe.shape[0], -1)
+    _, vectors = jnp.linalg.eigh(flat @ jnp.conj(flat).T)
+    return (jnp.conj(vectors[:, ::-1]).T @ flat).reshape(probe.shape)

@@ -1,0 +1,54 @@
+"""Simulated measurements with known truth, by forward models that share nothing with `diffrecon.operators`.
+
+Each method has an independent, finer model in plain float64 NumPy (analytic objects, oversampled grids, Poisson noise), written as
+the file format of that method: what the demo reconstructs has not been made by the operators that invert it.
+"""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._result import Result
+from ..errors import InputError, nearest
+
+_MODULES = {
+    "near-field-ptychography": "_ptychography",
+    "tomography": "_tomography",
+    "holography": "_holography",
+    "saxs-tensor-tomography": "_scattering",
+}
+
+
+def methods() -> tuple[str, ...]:
+    """Methods that can be simulated."""
+    return tuple(_MODULES)
+
+
+def demo_file(method: str, path: str | Path, seed: int = 0) -> dict[str, Any]:
+    """Write a simulated measurement of a method as its usual file format; the truth is kept in it under `/truth`.
+
+    **Returns:** the truth by name.
+
+    **Raises:** `InputError` for a method that cannot be simulated.
+    """
+    return _module(method).write(Path(path), seed)
+
+
+def judge(method: str, path: str | Path, result: Result) -> list[str]:
+    """Compare a result with the truth in a file that `demo_file` wrote: one line a figure."""
+    return _module(method).judge(Path(path), result)
+
+
+def _module(method: str) -> Any:
+    if method not in _MODULES:
+        raise InputError(f"no simulation of {method!r}{nearest(method, _MODULES)}")
+    return importlib.import_module(f".{_MODULES[method]}", __name__)
+
+
+def relative_error(found: np.ndarray, truth: np.ndarray, constant: bool = False) -> float:
+    """`|found - truth| / |truth|`; with `constant` both are compared with their means removed."""
+    if constant:
+        found, truth = found - found.mean(), truth - truth.mean()
+    return float(np.linalg.norm(found - truth) / np.linalg.norm(truth))

@@ -1,0 +1,279 @@
+"""Levenberg-Marquardt: a second-order step for any model, without matrices and without learning rates."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from .._console import Console
+from .._model import Batch
+from ..errors import InputError
+from ._minimise import Progress, Solution, _Sampler, _Unknowns
+
+__all__ = ["levenberg_marquardt"]
+
+Residual = Callable[[Any, Batch], PyTree]
+
+
+def levenberg_marquardt(
+    residual: Residual,
+    model: Any,
+    data: Any = None,
+    *,
+    steps: int = 10,
+    cg_steps: int = 10,
+    prior: Callable[[Any], PyTree] | None = None,
+    unknowns: Any = None,
+    project: Callable[[Any], Any] | None = None,
+    held_out: Any = None,
+    damping: float = 1e-2,
+    tolerance: float = 1e-4,
+    block_size: int = 16,
+    probes: int = 4,
+    callbacks: Iterable[Callable[[Progress], Any]] = (),
+    seed: int = 0,
+    console: Console | None = None,
+    label: str = "Levenberg-Marquardt step",
+) -> Solution:
+    """Minimise `1/2 sum |r|^2` of a residual by damped Gauss-Newton steps.
+
+    Each step solves `(J'J + damping D) dx = -J'r` by at most `cg_steps` preconditioned conjugate gradients and is taken if it
+    lowers the cost; the damping follows the ratio of actual and predicted decrease (Marquardt 1963; Nielsen 1999). The scaling D,
+    which is also the preconditioner, is the diagonal of J'J, estimated from J'w of `probes` random signs w (Bekas, Kokiopoulou &
+    Saad 2007): object, probe, positions and background find their scales by themselves.
+
+    **Arguments:** `residual` is a function `(model, batch) -> real array or pytree of arrays`, one row a view, such as
+    `sqrt(model(views)) - sqrt(counts)`; `prior` is a function `model -> residuals` added once (not a batch). `data`, `unknowns`,
+    `held_out`, `project`, `callbacks`, `console` as in `minimise`. `block_size` views are worked on at a time, so that memory
+    does not grow with the scan; small blocks stay in the processor's cache. The loop ends when the cost falls by less than
+    `tolerance` of itself.
+
+    **Returns:** a `Solution` whose history is the cost divided by the number of views.
+
+    **Cost:** a step is `cg_steps + probes / steps + 2` products with J and its transpose, each about twice a gradient.
+
+    ```python
+    solution = levenberg_marquardt(lambda x, batch: batch.y - x**2, jnp.ones(3), {"y": jnp.full((4, 3), 4.0)}, steps=8)
+    assert jnp.allclose(solution.value, 2.0, atol=1e-3)
+    ```
+    """
+    console = console or Console(quiet=True)
+    chosen = _Unknowns.choose(model, unknowns)
+    sampler = _Sampler.make(data, None, held_out, seed)
+    fields = sampler.place(None)
+    blocks = _Blocks.make(fields, np.asarray(sampler.plan.views), block_size)
+    free, fixed = eqx.partition(model, chosen.mask)
+    held = sampler.held_batches(fields[1])
+    problem = (residual, prior)
+    progress = console.progress(steps, label)
+    history: list[float] = []
+    held_out_history: list[tuple[int, float]] = []
+    ending = f"done: {steps} steps"
+    views = max(len(sampler.plan.views), 1)
+
+    cost = float(_cost(problem, free, fixed, blocks))
+    if not np.isfinite(cost):
+        raise InputError("the cost of the first guess is not finite")
+    scale = _scaling(problem, free, fixed, blocks, jax.random.key(seed), probes)
+    grow = 2.0
+    try:
+        for step in range(1, steps + 1):
+            if step in (3, 8, 20):
+                scale = _scaling(problem, free, fixed, blocks, jax.random.key(seed + step), probes)
+            trial, predicted = _step(problem, free, fixed, blocks, scale, jnp.asarray(damping), jnp.asarray(cg_steps))
+            if project is not None:
+                trial = _projected(project, trial, fixed)
+            new = float(_cost(problem, trial, fixed, blocks))
+            ratio = (cost - new) / max(float(predicted), 1e-30)
+            accepted = np.isfinite(new) and new < cost
+            if accepted:
+                decrease = (cost - new) / cost
+                free, cost = trial, new
+                damping = damping * max(1 / 3, 1 - (2 * ratio - 1) ** 3)
+                grow = 2.0
+            else:
+                damping, grow = damping * grow, grow * 2
+                decrease = np.inf
+            history.append(cost / views)
+            shown = {"loss": cost / views}
+            figure = None
+            if held:
+                total = sum(float(_half_square(residual(eqx.combine(free, fixed), b))) for _, b in held)
+                figure = shown["held_out"] = total / sampler.held.size
+                held_out_history.append((step, figure))
+            progress.update(step, **shown)
+            report = Progress(step, steps, eqx.combine(free, fixed), cost / views, figure, 0.0)
+            if any([callback(report) for callback in callbacks]):
+                ending = f"stopped by a callback after {step} steps"
+                break
+            if decrease < tolerance:
+                ending = f"converged: the cost fell by {decrease:.1e} of itself in step {step}"
+                break
+            if damping > 1e8:
+                ending = f"stopped after {step} steps: no step lowers the cost"
+                break
+    except KeyboardInterrupt:
+        ending = f"interrupted after {len(history)} steps; the best state so far is returned"
+        console.say(ending)
+    return Solution(eqx.combine(free, fixed), np.asarray(history), np.asarray(held_out_history).reshape(-1, 2), ending, None)
+
+
+# ---------------------------------------------------------------------------------------------------- blocks of views
+class _Blocks(eqx.Module):
+    """Training views cut into equal blocks `(block, view, ...)`; the last one is filled with views of weight zero."""
+
+    views: Array
+    per_view: dict[str, Array]
+    shared: dict[str, Array]
+    weight: Array
+
+    @classmethod
+    def make(cls, fields: tuple[dict[str, Array], dict[str, Array]], views: np.ndarray, size: int) -> "_Blocks":
+        per_view, shared = fields
+        if not per_view:
+            return cls(jnp.zeros((1, 0), jnp.int32), {}, shared, jnp.ones((1, 0)))
+        count = views.size
+        size = min(size, count)
+        blocks = -(-count // size)
+        size = -(-count // blocks)
+        pad = np.minimum(np.arange(blocks * size), count - 1)
+        cut = lambda v: jnp.reshape(v[pad], (blocks, size, *v.shape[1:]))
+        weight = (np.arange(blocks * size) < count).astype(np.float32).reshape(blocks, size)
+        return cls(jnp.asarray(views[pad].reshape(blocks, size)), {k: cut(v) for k, v in per_view.items()}, shared,
+                   jnp.asarray(weight))
+
+    def sum(self, function: Callable[[Batch, Array], PyTree]) -> PyTree:
+        """Sum over blocks of a function of batch and weights."""
+        def body(total, block):
+            views, per_view, weight = block
+            part = function(Batch(views, per_view | self.shared), weight)
+            return jax.tree.map(jnp.add, total, part), None
+
+        scanned = (self.views, self.per_view, self.weight)
+        first = jax.tree.map(lambda a: a[0], scanned)
+        like = jax.eval_shape(lambda b: function(Batch(b[0], b[1] | self.shared), b[2]), first)
+        zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
+        return jax.lax.scan(body, zero, scanned)[0]
+
+
+def _weighted(residual: Residual, free, fixed, batch: Batch, weight: Array) -> PyTree:
+    rows = residual(eqx.combine(free, fixed), batch)
+    if weight.shape[0] == 0:
+        return rows
+    return jax.tree.map(lambda r: r * weight.astype(r.dtype).reshape((-1,) + (1,) * (r.ndim - 1)), rows)
+
+
+def _half_square(rows: PyTree) -> Array:
+    return 0.5 * sum(jnp.sum(jnp.square(r)) for r in jax.tree.leaves(rows))
+
+
+def _prior_rows(prior, free, fixed) -> PyTree:
+    return () if prior is None else prior(eqx.combine(free, fixed))
+
+
+@eqx.filter_jit
+def _cost(problem, free, fixed, blocks: _Blocks) -> Array:
+    residual, prior = problem
+    data = blocks.sum(lambda batch, weight: _half_square(_weighted(residual, free, fixed, batch, weight)))
+    return data + _half_square(_prior_rows(prior, free, fixed))
+
+
+def _conj(tree: PyTree) -> PyTree:
+    return jax.tree.map(jnp.conj, tree)
+
+
+def _dot(a: PyTree, b: PyTree) -> Array:
+    return sum(jnp.sum(jnp.real(jnp.conj(p) * q)) for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def _axpy(alpha, x: PyTree, y: PyTree) -> PyTree:
+    return jax.tree.map(lambda p, q: alpha.astype(q.real.dtype) * p + q, x, y)
+
+
+@eqx.filter_jit
+def _step(problem, free, fixed, blocks: _Blocks, scale: PyTree, damping: Array, cg_steps: Array):
+    """One damped Gauss-Newton trial: the new unknowns and the decrease of the cost that the linear model predicts."""
+    residual, prior = problem
+
+    def gradient_of(batch, weight):
+        rows, pull = jax.vjp(lambda f: _weighted(residual, f, fixed, batch, weight), free)
+        return pull(rows)[0]
+
+    gradient = blocks.sum(gradient_of)
+    rows, pull = jax.vjp(lambda f: _prior_rows(prior, f, fixed), free)
+    gradient = _conj(jax.tree.map(jnp.add, gradient, pull(rows)[0]))
+
+    def normal(x):
+        def block(batch, weight):
+            function = lambda f: _weighted(residual, f, fixed, batch, weight)
+            _, push = jax.jvp(function, (free,), (x,))
+            return jax.vjp(function, free)[1](push)[0]
+
+        function = lambda f: _prior_rows(prior, f, fixed)
+        push = jax.jvp(function, (free,), (x,))[1]
+        total = jax.tree.map(jnp.add, blocks.sum(block), jax.vjp(function, free)[1](push)[0])
+        return jax.tree.map(lambda t, s, v: jnp.conj(t) + (damping * s).astype(v.real.dtype) * v, total, scale, x)
+
+    step = _conjugate_gradients(normal, jax.tree.map(jnp.negative, gradient), scale, cg_steps)
+    predicted = -_dot(gradient, step) - 0.5 * _dot(step, normal(step))
+    return jax.tree.map(jnp.add, free, step), predicted
+
+
+def _conjugate_gradients(operator, right: PyTree, scale: PyTree, steps: Array) -> PyTree:
+    """Preconditioned conjugate gradients for a real symmetric operator on pytrees, at most `steps`, to 3 % of the start."""
+    divide = lambda r: jax.tree.map(lambda p, s: p / s, r, scale)
+    z = divide(right)
+    start = _dot(right, z)
+
+    def going(carry):
+        i, _, _, _, rz = carry
+        return (i < steps) & (rz > 1e-3 * start)
+
+    def body(carry):
+        i, x, r, p, rz = carry
+        image = operator(p)
+        alpha = rz / jnp.maximum(_dot(p, image), 1e-30)
+        x, r = _axpy(alpha, p, x), _axpy(-alpha, image, r)
+        z = divide(r)
+        new = _dot(r, z)
+        return i + 1, x, r, _axpy(new / jnp.maximum(rz, 1e-30), p, z), new
+
+    zero = jax.tree.map(jnp.zeros_like, right)
+    return jax.lax.while_loop(going, body, (0, zero, right, z, start))[1]
+
+
+@eqx.filter_jit
+def _scaling(problem, free, fixed, blocks: _Blocks, key, probes: int) -> PyTree:
+    """Diagonal of J'J from `probes` random sign vectors: mean of |J'w|^2, floored at a thousandth of each unknown's mean."""
+    residual, prior = problem
+
+    def squares(index):
+        def block(batch, weight):
+            rows, pull = jax.vjp(lambda f: _weighted(residual, f, fixed, batch, weight), free)
+            return pull(_signs(rows, jax.random.fold_in(jax.random.fold_in(key, index), batch.views.ravel()[0]
+                                                        if batch.views.size else 0)))[0]
+
+        rows, pull = jax.vjp(lambda f: _prior_rows(prior, f, fixed), free)
+        total = jax.tree.map(jnp.add, blocks.sum(block), pull(_signs(rows, jax.random.fold_in(key, index + probes)))[0])
+        return jax.tree.map(lambda t: jnp.real(t * jnp.conj(t)) / (2 if jnp.iscomplexobj(t) else 1), total)
+
+    total = squares(0)
+    for index in range(1, probes):
+        total = jax.tree.map(jnp.add, total, squares(index))
+    return jax.tree.map(lambda t: t / probes + 1e-3 * jnp.mean(t / probes) + 1e-20, total)
+
+
+def _signs(rows: PyTree, key) -> PyTree:
+    leaves, structure = jax.tree.flatten(rows)
+    return jax.tree.unflatten(structure, [
+        jax.random.rademacher(jax.random.fold_in(key, i), leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)
+    ])
+
+
+@eqx.filter_jit
+def _projected(project, free, fixed):
+    return eqx.filter(project(eqx.combine(free, fixed)), jax.tree.map(lambda x: x is not None, free, is_leaf=lambda x: x is None))

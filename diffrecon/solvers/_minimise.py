@@ -1,0 +1,494 @@
+"""`minimise`: the one optax loop."""
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, PyTree
+
+from .. import sharding
+from .._console import Console
+from .._model import Batch
+from ..errors import InputError
+
+__all__ = ["Progress", "Solution", "minimise"]
+
+Cost = Callable[[Any, Batch], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """What a minimisation gives back, also when it was interrupted or broke down.
+
+    **Fields:** `value` (the model with its unknowns solved), `history` (the cost of every step), `held_out` (pairs of step and
+    cost on the held-out views), `result` (a sentence: how it ended), `state` (what `resume` needs: optimiser state and step).
+    """
+
+    value: Any
+    history: np.ndarray
+    held_out: np.ndarray
+    result: str
+    state: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What a callback receives between compiled chunks; a callback that returns `True` stops the loop.
+
+    **Fields:** `step` (steps done), `steps` (of how many), `value` (the model as it stands), `loss` (mean of the chunk),
+    `held_out` (cost on the held-out views, or `None`), `seconds`.
+    """
+
+    step: int
+    steps: int
+    value: Any
+    loss: float
+    held_out: float | None
+    seconds: float
+
+
+def minimise(
+    cost: Cost,
+    model: Any,
+    data: Any = None,
+    optimiser: optax.GradientTransformation | None = None,
+    *,
+    steps: int | None = None,
+    epochs: float | None = None,
+    batch_size: int | None = None,
+    unknowns: Sequence[str] | Mapping[str, Any] | Callable[[Any], Any] | None = None,
+    project: Callable[[Any], Any] | None = None,
+    held_out: Sequence[int] | np.ndarray | None = None,
+    mesh: Mesh | None = None,
+    callbacks: Iterable[Callable[[Progress], Any]] = (),
+    checkpoint: str | Path | None = None,
+    resume: bool | Any = False,
+    seed: int = 0,
+    chunk: int = 50,
+    console: Console | None = None,
+    label: str = "step",
+) -> Solution:
+    """Minimise a cost functional over the unknowns of a model.
+
+    **Arguments:**
+
+    - `cost`: any function `(model, batch) -> real scalar`; it should be a mean over the batch, so that its size does not depend
+      on `batch_size`.
+    - `model`: any pytree: a `diffrecon.Model`, a bare array.
+    - `data`: a `Scan`, or a mapping of arrays whose first axis is the view (`{"counts": ..., "mask": ...}`; a `mask` with fewer
+      axes than the rest is shared by all views). `None` for a cost that needs no data (its batch is then empty).
+    - `optimiser`: any optax optimiser or chain, also one with a line search; `optax.adam(1e-2)` by default.
+    - `steps` or `epochs`: how long. An epoch sees every view once.
+    - `batch_size`: views a step, sampled on the device without replacement; all views by default.
+    - `unknowns`: names of the fields to solve for (`("object", "probe")`, dotted for nested ones), or a mapping from names to a
+      step-size factor or to an optimiser of their own, or a function `model -> leaf or tuple of leaves`. By default
+      the model's own `unknowns`, or all floating-point arrays.
+    - `project`: a function `model -> model` applied after each step (constraints).
+    - `held_out`: views never used in a step; the cost on them is shown and recorded.
+    - `mesh`: devices to split the views over (`diffrecon.sharding.data_mesh()`, the default where there are several).
+    - `callbacks`: called with a `Progress` between compiled chunks of `chunk` steps; returning `True` stops.
+    - `checkpoint`: file that keeps the state, written between chunks at most once a minute, and at the end or Ctrl-C;
+      `resume=True` goes on from it to the same numbers as an uninterrupted run. `resume` may also be `Solution.state`.
+    - `seed`: of the sampling.
+    - `console`: shows progress (`diffrecon.Console()`); silent by default.
+
+    **Returns:** a `Solution`. Ctrl-C returns the best state so far. A cost or gradient that is not finite stops the loop with the
+    last finite state, and `result` says in which unknown and step.
+
+    **Raises:** `InputError` for names that the model does not have, or a checkpoint of another problem.
+
+    Complex gradients are conjugated here, and nowhere else: jax differentiates `f(z)` as `df/dx - i df/dy`, and steepest
+    descent needs `df/dx + i df/dy`.
+
+    ```python
+    target = jnp.arange(3.0)
+    cost = lambda x, batch: jnp.sum((x - target) ** 2)
+    solution = minimise(cost, jnp.zeros(3), optimiser=optax.sgd(0.3), steps=50)
+    assert jnp.allclose(solution.value, target)
+    ```
+    """
+    console = console or Console(quiet=True)
+    mesh = mesh if mesh is not None else sharding.data_mesh()
+    chosen = _Unknowns.choose(model, unknowns)
+    sampler = _Sampler.make(data, batch_size, held_out, seed)
+    total = sampler.total_steps(steps, epochs)
+    rule = chosen.rule(optimiser or optax.adam(1e-2))
+    problem = _Problem(cost, rule, project, sampler.plan, chosen.scales, mesh)
+
+    fields = sampler.place(mesh)
+    free, fixed = sharding.replicate(eqx.partition(model, chosen.mask), mesh)
+    run = _Run(free, sharding.replicate(rule.init(free), mesh), 0, [], [])
+    if resume:
+        run = _restore(run, resume if not isinstance(resume, bool) else checkpoint, mesh)
+
+    return _loop(problem, run, fixed, fields, sampler, chosen, total, chunk, list(callbacks), checkpoint, console, label)
+
+
+# ---------------------------------------------------------------------------------------------------- the compiled part
+@dataclasses.dataclass(frozen=True)
+class _Problem:
+    """Everything that is compiled in: functions and small numbers, never data."""
+
+    cost: Cost
+    rule: optax.GradientTransformationExtraArgs
+    project: Callable[[Any], Any] | None
+    plan: "_Plan"
+    scales: tuple[float, ...]
+    mesh: Mesh | None
+
+
+@eqx.filter_jit
+def _run_chunk(problem: _Problem, free, state, fixed, fields, first, count, size: int):
+    """`count` (at most `size`) steps from step number `first`; returns the state, the losses and what was finite."""
+    plan = problem.plan
+
+    def body(i, carry):
+        free, state, order, losses, finite = carry
+        step = first + i
+        order = plan.refresh(order, step)
+        batch = plan.batch(fields, order, step)
+
+        def value_fn(free):
+            return jnp.real(problem.cost(eqx.combine(free, fixed), batch))
+
+        loss, gradient = jax.value_and_grad(value_fn)(free)
+        gradient = jax.tree.map(jnp.conj, gradient)
+        good = jnp.stack([jnp.isfinite(loss)] + [jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(gradient)])
+
+        def advance():
+            updates, new_state = problem.rule.update(
+                gradient, state, free, value=loss, grad=gradient, value_fn=value_fn
+            )
+            leaves, structure = jax.tree.flatten(updates)
+            scaled = [u * jnp.asarray(s, u.real.dtype) for u, s in zip(leaves, problem.scales, strict=True)]
+            new = optax.apply_updates(free, jax.tree.unflatten(structure, scaled))
+            if problem.project is not None:
+                projected = problem.project(eqx.combine(new, fixed))
+                new = eqx.filter(projected, jax.tree.map(lambda x: x is not None, new, is_leaf=lambda x: x is None))
+            return new, new_state
+
+        free, state = jax.lax.cond(jnp.all(good) & jnp.all(finite), advance, lambda: (free, state))
+        if problem.mesh is not None:
+            free = jax.lax.with_sharding_constraint(free, NamedSharding(problem.mesh, PartitionSpec()))
+        # After the first failure the flags stay as they were, to name the unknown that caused it.
+        finite = jnp.where(jnp.all(finite), good, finite)
+        return free, state, order, losses.at[i].set(loss), finite
+
+    order = plan.order(first)
+    losses = jnp.zeros(size, jax.tree.leaves(free)[0].real.dtype)
+    finite = jnp.ones(1 + len(jax.tree.leaves(free)), bool)
+    free, state, _, losses, finite = jax.lax.fori_loop(0, count, body, (free, state, order, losses, finite))
+    return free, state, losses, finite
+
+
+@eqx.filter_jit
+def _cost_of(cost: Cost, free, fixed, batch: Batch):
+    return jnp.real(cost(eqx.combine(free, fixed), batch))
+
+
+# ---------------------------------------------------------------------------------------------------- sampling of views
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """Which views a step sees; hashable, so that it is part of the compiled program."""
+
+    views: tuple[int, ...]
+    batch_size: int | None
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return 1 if self.batch_size is None else -(-len(self.views) // self.batch_size)
+
+    def order(self, step) -> Array:
+        """The order of the views in the epoch of a step: a function of seed and epoch alone, so that a resumed run is exact."""
+        if self.batch_size is None:
+            return jnp.zeros(0, jnp.int32)
+        key = jax.random.fold_in(jax.random.key(self.seed), step // self.steps_per_epoch)
+        return jax.random.permutation(key, len(self.views)).astype(jnp.int32)
+
+    def refresh(self, order: Array, step) -> Array:
+        if self.batch_size is None:
+            return order
+        return jax.lax.cond(step % self.steps_per_epoch == 0, lambda: self.order(step), lambda: order)
+
+    def batch(self, fields: tuple[dict[str, Array], dict[str, Array]], order: Array, step) -> Batch:
+        per_view, shared = fields
+        if self.batch_size is None:
+            # The whole scan: concrete indices, so that operators can see that it is the whole.
+            count = len(self.views)
+            return Batch(np.asarray(self.views), {k: v[:count] for k, v in per_view.items()} | shared)
+        place = (step % self.steps_per_epoch) * self.batch_size + jnp.arange(self.batch_size)
+        index = order[place % len(self.views)]
+        views = jnp.asarray(np.asarray(self.views, np.int32))[index]
+        return Batch(views, {k: v[index] for k, v in per_view.items()} | shared)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sampler:
+    """The data on the host and how they are split into training and held-out views."""
+
+    per_view: Mapping[str, Any]
+    shared: Mapping[str, Any]
+    plan: _Plan
+    held: np.ndarray
+
+    @classmethod
+    def make(cls, data: Any, batch_size: int | None, held_out: Any, seed: int) -> "_Sampler":
+        per_view, shared = _split_fields(data)
+        count = next(iter(per_view.values())).shape[0] if per_view else 0
+        held = np.unique(np.asarray([] if held_out is None else held_out, int))
+        if held.size and (held[0] < 0 or held[-1] >= count):
+            raise InputError(f"held_out names view {held[-1]}, but the data have {count} views")
+        train = np.setdiff1d(np.arange(count), held)
+        if batch_size is not None and not per_view:
+            raise InputError("batch_size needs data to draw from")
+        if batch_size is not None and batch_size >= train.size:
+            batch_size = None
+        return cls(per_view, shared, _Plan(tuple(map(int, train)), batch_size, seed), held)
+
+    def total_steps(self, steps: int | None, epochs: float | None) -> int:
+        if (steps is None) == (epochs is None):
+            raise InputError("say how long: either steps=... or epochs=...")
+        return int(steps if steps is not None else round(float(epochs or 0) * self.plan.steps_per_epoch))
+
+    def place(self, mesh: Mesh | None) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Training views on the devices."""
+        views = np.asarray(self.plan.views)
+        whole = not self.held.size
+        split = {k: sharding.shard_views(v if whole else _Picked(v, views), mesh) for k, v in self.per_view.items()}
+        shared = {k: sharding.replicate(jnp.asarray(v), mesh) for k, v in self.shared.items()}
+        return split, shared
+
+    def held_batches(self, shared: dict[str, Array], size: int = 32) -> list[tuple[int, Batch]]:
+        """The held-out views in batches with their number of views."""
+        parts = [self.held[i:i + size] for i in range(0, self.held.size, size)]
+        return [(p.size, Batch(jnp.asarray(p), {k: jnp.asarray(np.asarray(v[p])) for k, v in self.per_view.items()} | shared))
+                for p in parts]
+
+
+class _Picked:
+    """Some views of an array-like, still lazy."""
+
+    def __init__(self, values: Any, views: np.ndarray):
+        self.values, self.views = values, views
+        self.shape, self.dtype = (views.size, *values.shape[1:]), values.dtype
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return np.asarray(self.values[self.views[index]])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
+
+def _split_fields(data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fields with one entry a view, and fields shared by all views."""
+    if data is None:
+        return {}, {}
+    if hasattr(data, "batch_fields"):
+        return data.batch_fields()
+    fields = {k: v if hasattr(v, "shape") else np.asarray(v) for k, v in data.items() if v is not None}
+    most = max(len(v.shape) for v in fields.values())
+    shared = {k: v for k, v in fields.items() if k == "mask" and len(v.shape) < most}
+    per_view = {k: v for k, v in fields.items() if k not in shared}
+    counts = {k: v.shape[0] for k, v in per_view.items()}
+    if len(set(counts.values())) > 1:
+        raise InputError(f"data have different numbers of views: {counts}")
+    return per_view, shared
+
+
+# ---------------------------------------------------------------------------------------------------- choice of unknowns
+@dataclasses.dataclass(frozen=True)
+class _Unknowns:
+    """Which leaves of the model move, their names, their step-size factors and their own optimisers."""
+
+    mask: PyTree
+    names: tuple[str, ...]
+    scales: tuple[float, ...]
+    own: Mapping[str, optax.GradientTransformation]
+    labels: tuple[str, ...]
+
+    @classmethod
+    def choose(cls, model: Any, unknowns: Any) -> "_Unknowns":
+        if unknowns is None:
+            unknowns = getattr(model, "unknowns", None)
+        if callable(unknowns):
+            unknowns = _names_of(model, unknowns)
+        leaves, structure = jax.tree_util.tree_flatten_with_path(model)
+        paths = [_dotted(path) for path, _ in leaves]
+        free = [eqx.is_inexact_array(leaf) for _, leaf in leaves]
+        if unknowns is None:
+            wanted: dict[str, Any] = {}
+            labels = ["" if f else None for f in free]
+        else:
+            wanted = dict(unknowns) if isinstance(unknowns, Mapping) else dict.fromkeys(unknowns, 1.0)
+            labels = [_label(path, wanted) if f else None for path, f in zip(paths, free, strict=True)]
+            for name in wanted:
+                if name not in labels:
+                    known = ", ".join(p for p, f in zip(paths, free, strict=True) if f)
+                    raise InputError(f"the model has no floating-point field {name!r} to solve for (it has {known})")
+        chosen = [label for label in labels if label is not None]
+        if not chosen:
+            raise InputError("the model has no floating-point array to solve for")
+        factors = {k: v for k, v in wanted.items() if isinstance(v, int | float)}
+        own = {k: v for k, v in wanted.items() if not isinstance(v, int | float)}
+        return cls(
+            jax.tree.unflatten(structure, [label is not None for label in labels]),
+            tuple(p or "model" for p, label in zip(paths, labels, strict=True) if label is not None),
+            tuple(float(factors.get(label, 1.0)) for label in chosen),
+            own,
+            tuple(chosen),
+        )
+
+    def rule(self, optimiser: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+        """The optimiser for all, or one for each of those that have their own."""
+        if not self.own:
+            return optax.with_extra_args_support(optimiser)
+        rules = {"": optimiser} | dict(self.own)
+        tags = [label if label in self.own else "" for label in self.labels]
+        return optax.multi_transform(rules, lambda tree: jax.tree.unflatten(jax.tree.structure(tree), tags))
+
+
+def _dotted(path: tuple) -> str:
+    return ".".join(str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in path)
+
+
+def _label(path: str, wanted: Mapping[str, Any]) -> str | None:
+    matches = [name for name in wanted if path == name or path.startswith(name + ".")]
+    return max(matches, key=len) if matches else None
+
+
+def _names_of(model: Any, where: Callable[[Any], Any]) -> list[str]:
+    """Names of the leaves that a where-function picks."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(model)
+    marks = [object() for _ in leaves]
+    picked = jax.tree.leaves(where(jax.tree.unflatten(structure, marks)))
+    names = [_dotted(path) for (path, _), mark in zip(leaves, marks, strict=True) if any(mark is p for p in picked)]
+    return names
+
+
+# ---------------------------------------------------------------------------------------------------- the loop on the host
+@dataclasses.dataclass
+class _Run:
+    free: PyTree
+    state: PyTree
+    step: int
+    history: list[float]
+    held_out: list[tuple[int, float]]
+
+
+def _loop(problem, run, fixed, fields, sampler, chosen, total, chunk, callbacks, checkpoint, console, label) -> Solution:
+    progress = console.progress(total, label)
+    progress.first = run.step
+    held = sampler.held_batches(fields[1])
+    best, best_figure = run.free, np.inf
+    ending = f"done: {total} steps"
+    saved = started = time.monotonic()
+    try:
+        while run.step < total:
+            count = min(chunk, total - run.step)
+            free, state, losses, finite = _run_chunk(
+                problem, run.free, run.state, fixed, fields, jnp.asarray(run.step), jnp.asarray(count), chunk
+            )
+            losses, finite = np.asarray(losses)[:count], np.asarray(finite)
+            if not finite.all():
+                good = int(np.argmax(~np.isfinite(losses))) if not np.isfinite(losses).all() else count
+                run.history += losses[:good].tolist()
+                run.free, run.state = free, state
+                ending = _say_not_finite(finite, chosen.names, run.step + good)
+                break
+            run.free, run.state, run.step = free, state, run.step + count
+            run.history += losses.tolist()
+            figure = held_figure = None
+            if held:
+                held_figure = sum(n * float(_cost_of(problem.cost, free, fixed, b)) for n, b in held) / sampler.held.size
+                run.held_out.append((run.step, held_figure))
+            figure = float(losses.mean()) if held_figure is None else held_figure
+            if figure < best_figure:
+                best, best_figure = free, figure
+            shown = {"loss": float(losses.mean())} | ({"held_out": held_figure} if held_figure is not None else {})
+            progress.update(run.step, **shown)
+            if checkpoint and time.monotonic() - saved > 60 and run.step < total:
+                _save(run, checkpoint)
+                saved = time.monotonic()
+            if callbacks:
+                report = Progress(run.step, total, eqx.combine(free, fixed), shown["loss"], held_figure,
+                                  time.monotonic() - started)
+                if any([callback(report) for callback in callbacks]):
+                    ending = f"stopped by a callback after {run.step} steps"
+                    break
+    except KeyboardInterrupt:
+        ending = f"interrupted after {run.step} steps; the best state so far is returned"
+        console.say(ending)
+        if checkpoint:
+            _save(run, checkpoint)
+        return _solution(dataclasses.replace(run, free=best), fixed, ending, run)
+    if checkpoint:
+        _save(run, checkpoint)
+    if not ending.startswith("done"):
+        console.say(ending)
+    return _solution(run, fixed, ending, run)
+
+
+def _solution(chosen: _Run, fixed: PyTree, ending: str, run: _Run) -> Solution:
+    return Solution(
+        eqx.combine(chosen.free, fixed), np.asarray(run.history), np.asarray(run.held_out).reshape(-1, 2), ending, run
+    )
+
+
+def _say_not_finite(finite: np.ndarray, names: tuple[str, ...], step: int) -> str:
+    """Which unknown broke down."""
+    bad = [name for name, good in zip(names, finite[1:], strict=True) if not good]
+    what = f"the gradient with respect to {', '.join(bad)}" if bad and finite[0] else "the cost"
+    where = f" (gradients not finite: {', '.join(bad)})" if bad and not finite[0] else ""
+    return f"stopped at step {step}: {what} is not finite{where}; the last finite state is kept. Try a smaller learning rate"
+
+
+# ---------------------------------------------------------------------------------------------------- checkpoints
+def _save(run: _Run, path: str | Path) -> None:
+    """Write the state beside its final name and rename it, so that a killed run leaves the previous one."""
+    if jax.process_index() != 0:
+        return
+    path = Path(path)
+    leaves = {f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves((run.free, run.state)))}
+    header = json.dumps({"step": run.step, "history": run.history, "held_out": run.held_out})
+    temporary = path.with_name(path.name + ".part")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez(file, header=np.asarray(header), **leaves)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"{path}: the checkpoint cannot be written: {error.strerror}") from error
+
+
+def _restore(run: _Run, source: Any, mesh: Mesh | None) -> _Run:
+    """The state from a checkpoint file or from `Solution.state`."""
+    if isinstance(source, _Run):
+        return dataclasses.replace(source, history=list(source.history), held_out=list(source.held_out))
+    if source is None:
+        raise InputError("resume=True needs checkpoint=path")
+    if not Path(source).is_file():
+        return run
+    leaves, structure = jax.tree.flatten((run.free, run.state))
+    try:
+        with np.load(source, allow_pickle=False) as stored:
+            header = json.loads(str(stored["header"]))
+            values = [stored[f"leaf_{i}"] for i in range(len(stored.files) - 1)]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{source}: not a checkpoint of diffrecon ({error})") from error
+    same = len(values) == len(leaves) and all(v.shape == jnp.shape(w) for v, w in zip(values, leaves, strict=True))
+    if not same:
+        raise InputError(f"{source}: a checkpoint of another problem (other unknowns, shapes or optimiser); delete it to start anew")
+    placed = [jnp.asarray(v, jnp.result_type(w)) for v, w in zip(values, leaves, strict=True)]
+    free, state = sharding.replicate(jax.tree.unflatten(structure, placed), mesh)
+    return _Run(free, state, header["step"], header["history"], [tuple(h) for h in header["held_out"]])
