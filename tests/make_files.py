@@ -44,6 +44,19 @@ def far_field_frames(views=16, size=32, seed=0):
     return random.poisson(frames).astype(np.uint16), positions_pixels(views)
 
 
+def defocused_far_field_frames(views=16, size=64):
+    """A probe out of focus: in its bright cone features move with the sample as in the near field."""
+    y, x = np.indices((size, size)) - size // 2
+    pupil = (np.hypot(x, y) < 0.2 * size) * np.exp(1j * np.pi * (x ** 2 + y ** 2) * 0.8 / size)
+    probe = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(pupil)))
+    corners = positions_pixels(views, step=3)
+    corners -= corners.min(0)
+    field = np.exp(0.6j * (smooth_noise(tuple(corners.max(0) + size), 4, 1.0) - 1))
+    waves = np.stack([probe * field[r:r + size, c:c + size] for r, c in corners])
+    frames = np.abs(np.fft.fftshift(np.fft.fft2(waves), axes=(1, 2))) ** 2
+    return np.random.default_rng(0).poisson(400 * frames / frames.mean()).astype(np.int32), corners
+
+
 def cxi(path, *, basis=((0, -1), (-1, 0), (0, 0)), drop=(), frames=None, change=None):
     """A CXI file of near-field ptychography; `drop` names what to leave out, `change` replaces datasets by name."""
     counts, corners = near_field_frames() if frames is None else frames

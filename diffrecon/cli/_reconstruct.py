@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, MissingPackage
+from ..errors import InputError
 from ._settings import Settings, gather, refuse_unknown
 
 
@@ -77,7 +77,7 @@ def draw(result: Any, path: Path) -> str:
         from .. import plot
 
         plot.figure(result, path)
-    except (MissingPackage, OSError) as error:
+    except Exception as error:
         # The file is written: a picture that fails must not turn success into failure.
         return f"\nno picture: {error}"
     return f", {path.name}"

@@ -108,6 +108,11 @@ def feature_motion(
     return float(np.mean((error < 0.3 * size + 0.7) & (size > 1))), matrix
 
 
+def lit_pixels(mean: np.ndarray) -> int:
+    """Number of pixels above a twentieth of the brightest."""
+    return int((mean > 0.05 * mean.max()).sum())
+
+
 def neighbour_step(positions: np.ndarray) -> float:
     """Median distance of a position to its nearest neighbour elsewhere (at most 400 positions are looked at)."""
     chosen = positions[np.unique(np.linspace(0, len(positions) - 1, min(400, len(positions))).astype(int))]

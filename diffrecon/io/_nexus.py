@@ -89,8 +89,8 @@ def _group(parent: Any, name: str, nexus_class: str, **attributes: Any) -> Any:
 
 def _write_quantity(entry: Any, name: str, quantity: Quantity) -> None:
     data = np.asarray(quantity.data)
-    pixel = 1.0 if quantity.pixel_size is None else float(np.mean(quantity.pixel_size))
-    in_pixels = quantity.pixel_size is None
+    in_pixels = quantity.pixel_size is None or (quantity.kind == "positions" and quantity.units == "pixel")
+    pixel = 1.0 if in_pixels else float(np.mean(np.asarray(quantity.pixel_size, float)))
     unit = "pixel" if in_pixels else "m"
     group = _group(entry, name, "NXdata", signal="data", kind=quantity.kind)
     stored = _dataset(group, "data", data)

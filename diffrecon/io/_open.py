@@ -331,24 +331,35 @@ def _looks_near(values: dict[str, Any], counts: Any, mask: np.ndarray | None) ->
     if len(positions) != counts.shape[0] or len(positions) < 4:
         return False, "too few positions to tell near from far field"
     agree, motion = _guess.feature_motion(counts, positions, mask)
-    even = np.abs(motion - np.trace(motion) / 2 * np.eye(2)).max() < 0.25 * np.abs(motion).max(initial=0)
-    unit = values.get("positions_unit")
-    # With positions in object pixels the features of a near-field frame move by just as many pixels.
-    if agree > 0.85 and even and (unit == "m" or 0.8 < abs(np.trace(motion) / 2) < 1.25):
-        return True, "the features of the frames move with the sample"
-    wide = _step_over_field(values, counts)
-    if wide is not None and wide > 0.5:
-        return True, f"the steps are {wide:.2g} of the widest field that the detector could sample in the far field"
+    slope = float(np.sqrt(abs(np.linalg.det(motion))))
+    turned = np.abs(motion + slope * np.eye(2)).max() > 0.25 * slope
+    field = _far_field(values)
+    if agree > 0.85 and slope > 0:
+        # With positions in object pixels the features of a near-field frame move by just as many pixels. In metres,
+        # a beam that is narrow enough for far-field sampling is a defocused far-field probe, whose features move too.
+        width = np.sqrt(_guess.lit_pixels(_guess.mean_frame(counts))) / slope
+        in_metres = values.get("positions_unit") == "m"
+        near = field is None or width > field / 2 if in_metres else not turned and 0.8 < slope < 1.25
+        if near and turned:
+            return True, (
+                "the features of the frames move with the sample, but not against the positions: rows and columns "
+                "or signs of the positions may be mixed up"
+            )
+        if near:
+            return True, "the features of the frames move with the sample"
+        return False, "features move with the sample, but as those of a defocused far-field probe"
+    if field is not None and _guess.neighbour_step(positions) > field / 2:
+        return True, "the steps are too wide for far-field sampling with this detector"
     return False, "the features of the frames do not move with the sample"
 
 
-def _step_over_field(values: dict[str, Any], counts: Any) -> float | None:
-    """Step between neighbours over `wavelength distance / pixel`, whose half is the widest far-field probe."""
+def _far_field(values: dict[str, Any]) -> float | None:
+    """`wavelength distance / pixel` [m]: the field of far-field frames, at most half of which a probe may fill."""
     known = [values.get(k) for k in ("energy", "sample_to_detector", "detector_pixel")]
     if values.get("positions_unit") != "m" or any(k is None or np.ndim(k) for k in known):
         return None
     energy, distance, pixel = (float(k) for k in known if k is not None)
-    return _guess.neighbour_step(values["positions"]) * pixel / (physics.HC / energy * distance)
+    return physics.HC / energy * distance / pixel
 
 
 def _geometry(

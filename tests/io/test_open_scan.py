@@ -65,6 +65,27 @@ def test_cxi_far_field(tmp_path):
     assert scan.pixel_size == pytest.approx(wavelength * 1.12 / (32 * 55e-6))
 
 
+def test_defocused_probe_is_far_field(tmp_path):
+    """Features move, but the beam is narrow enough for the far field."""
+    counts, corners = make_files.defocused_far_field_frames()
+    pixel = 1.239841984332e-6 / 12658 * 1.12 / (64 * 55e-6)
+    path = make_files.cxi(tmp_path / "a.cxi", frames=(counts, corners * pixel / make_files.SAMPLE_PIXEL))
+    scan = open_scan(path)
+    assert scan.method == "far-field-ptychography" and scan.pixel_size == pytest.approx(pixel)
+    assert open_scan(path, method="far-field-ptychography").method == "far-field-ptychography"
+
+
+@pytest.mark.parametrize("mixed", [[[0, 1], [1, 0]], [[-1, 0], [0, 1]]])
+def test_mixed_up_positions_are_noticed(tmp_path, mixed):
+    """Rows and columns exchanged, or a sign turned: the motion of the features tells."""
+    counts, corners = make_files.near_field_frames()
+    scan = open_scan(make_files.cxi(tmp_path / "a.cxi", frames=(counts, corners @ mixed)), beam=None, method=None,
+                     pixel_size=make_files.SAMPLE_PIXEL)
+    assert "mixed up" in messages(scan)
+    scan = open_scan(make_files.cxi(tmp_path / "a.cxi"), pixel_size=make_files.SAMPLE_PIXEL)
+    assert "mixed up" not in messages(scan)
+
+
 def test_cxi_parallel_beam(tmp_path):
     path = make_files.cxi(tmp_path / "a.cxi")
     scan = open_scan(path, method="near-field-ptychography", beam="parallel", pixel_size=1e-6)
