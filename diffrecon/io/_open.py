@@ -168,6 +168,8 @@ def _assemble(
         scan.check_shapes()
         if kind in PTYCHOGRAPHY:
             _check_positions(scan)
+        if kind == PTYCHOGRAPHY[0]:
+            _check_motion(source, scan)
     return scan.replace(provenance=Provenance(str(source.path), reader, tuple(dict.fromkeys(source.messages))))
 
 
@@ -340,11 +342,6 @@ def _looks_near(values: dict[str, Any], counts: Any, mask: np.ndarray | None) ->
         width = np.sqrt(_guess.lit_pixels(_guess.mean_frame(counts))) / slope
         in_metres = values.get("positions_unit") == "m"
         near = field is None or width > field / 2 if in_metres else not turned and 0.8 < slope < 1.25
-        if near and turned:
-            return True, (
-                "the features of the frames move with the sample, but not against the positions: rows and columns "
-                "or signs of the positions may be mixed up"
-            )
         if near:
             return True, "the features of the frames move with the sample"
         return False, "features move with the sample, but as those of a defocused far-field probe"
@@ -472,4 +469,25 @@ def _check_positions(scan: Scan) -> None:
         raise InputError(
             f"{scan.name}: neighbouring positions are {step:.4g} object pixels apart, frames only "
             f"{max(scan.frame_shape)} wide: they do not overlap{hint}"
+        )
+
+
+def _check_motion(source: Source, scan: Scan) -> None:
+    """Say so when the features of near-field frames do not move as positions and magnification have it."""
+    if scan.positions is None or scan.views < 4:
+        return
+    pixel = 1.0 if scan.positions_unit == "pixel" else float(np.mean(scan.pixel_size))
+    agree, motion = _guess.feature_motion(scan.counts, scan.positions / pixel, scan.mask)
+    slope = float(np.sqrt(abs(np.linalg.det(motion))))
+    if agree < 0.85 or slope == 0:
+        return
+    if np.abs(motion + slope * np.eye(2)).max() > 0.25 * slope:
+        source.say(
+            "the features of the frames do not move against the positions: rows and columns or signs of the positions "
+            f"may be mixed up (shift per pixel of position: {np.round(motion, 2).tolist()})"
+        )
+    elif abs(slope - 1) > 0.15:
+        source.say(
+            f"the features of the frames move by {slope:.2f} pixels per pixel of position: check the geometry and the "
+            "unit of the positions"
         )

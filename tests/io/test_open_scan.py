@@ -79,11 +79,14 @@ def test_defocused_probe_is_far_field(tmp_path):
 def test_mixed_up_positions_are_noticed(tmp_path, mixed):
     """Rows and columns exchanged, or a sign turned: the motion of the features tells."""
     counts, corners = make_files.near_field_frames()
-    scan = open_scan(make_files.cxi(tmp_path / "a.cxi", frames=(counts, corners @ mixed)), beam=None, method=None,
-                     pixel_size=make_files.SAMPLE_PIXEL)
+    scan = open_scan(make_files.cxi(tmp_path / "a.cxi", frames=(counts, corners @ mixed)), focus_to_sample=3.65e-3)
     assert "mixed up" in messages(scan)
-    scan = open_scan(make_files.cxi(tmp_path / "a.cxi"), pixel_size=make_files.SAMPLE_PIXEL)
-    assert "mixed up" not in messages(scan)
+
+
+@pytest.mark.parametrize("focus, said", [(3.65e-3, ""), (2.5e-3, "pixels per pixel of position")])
+def test_wrong_magnification_is_noticed(tmp_path, focus, said):
+    scan = open_scan(make_files.cxi(tmp_path / "a.cxi"), focus_to_sample=focus)
+    assert ("features" in messages(scan)) == bool(said) and said in messages(scan)
 
 
 def test_cxi_parallel_beam(tmp_path):
