@@ -166,6 +166,9 @@ def _after(commands: Any) -> None:
     parser.add_argument("first", metavar="A")
     parser.add_argument("second", metavar="B")
     parser.add_argument("--quantity", help="which quantity of the files (their default one otherwise)")
+    parser.add_argument(
+        "--region", metavar="Y0:Y1,X0:X1", help="part of the images, e.g. where both were well illuminated"
+    )
     parser = _command(commands, "report", "_report", "report", "A result as one HTML page.")
     parser.add_argument("file", metavar="OUT.h5")
     parser.add_argument("-o", "--output", metavar="report.html")

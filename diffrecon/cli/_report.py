@@ -65,10 +65,7 @@ def _table(rows: dict[str, Any]) -> str:
     if not rows:
         return "<p>none</p>"
     said = {k: f"{v:.5g}" if isinstance(v, float) else str(v) for k, v in rows.items()}
-    cells = (
-        f"<tr><th>{html.escape(k.replace('_', ' '))}</th><td>{html.escape(v)}</td></tr>"
-        for k, v in said.items()
-    )
+    cells = (f"<tr><th>{html.escape(k.replace('_', ' '))}</th><td>{html.escape(v)}</td></tr>" for k, v in said.items())
     return f"<table>{''.join(cells)}</table>"
 
 

@@ -18,6 +18,8 @@ def resolution(options: argparse.Namespace) -> int:
     if pixel is not None and other is not None and abs(pixel / other - 1) > 1e-3:
         raise InputError(f"the pixels differ: {pixel:.4g} m in {options.first}, {other:.4g} m in {options.second}")
     first, second = _common(first, second)
+    if options.region:
+        first, second = _region(first, options.region), _region(second, options.region)
     found = quality.ring_correlation(first, second, pixel_size=pixel)
     kind = "ring" if first.ndim == 2 else "shell"
     size = "" if found.resolution is None else f" = {found.resolution * 1e9:.4g} nm"
@@ -79,3 +81,13 @@ def _common(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def _middle(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return image[tuple(slice((n - s) // 2, (n - s) // 2 + s) for n, s in zip(image.shape, shape, strict=True))]
+
+
+def _region(image: np.ndarray, said: str) -> np.ndarray:
+    try:
+        parts = [slice(*(int(n) if n.strip() else None for n in part.split(":", 1))) for part in said.split(",")]
+    except ValueError:
+        parts = []
+    if len(parts) != image.ndim or 0 in image[tuple(parts)].shape:
+        raise InputError(f"--region {said}: write first:last for each of the {image.ndim} axes, inside {image.shape}")
+    return image[tuple(parts)]

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import InputError, nearest
-from ._settings import OUTPUT, Settings
+from ._settings import gather
 
 
 def simulate(options: argparse.Namespace) -> int:
@@ -18,7 +18,8 @@ def simulate(options: argparse.Namespace) -> int:
     for name, figure in (truth or {}).items():
         if isinstance(figure, str | int | float):
             print(f"  {name.replace('_', ' ')}: {figure}")
-    print(f"next: diffrecon reconstruct {path}")
+    told = "".join(f' --set "{text}"' for text in simulate.settings(options.method))
+    print(f"next: diffrecon reconstruct {path}{told}")
     return 0
 
 
@@ -36,7 +37,7 @@ def demo(options: argparse.Namespace) -> int:
     output = io.check_output(folder / f"demo_{method}_reconstruction.h5")
     simulate.demo_file(method, data, options.seed)
     print(f"{data}: simulated {method}, seed {options.seed}")
-    code = run(str(data), output, method, Settings({}, {}, dict(OUTPUT), method, None, {}))
+    code = run(str(data), output, method, gather(None, list(simulate.settings(method))))
     for line in simulate.judge(method, data, io.read_result(output)):
         print(line)
     return code

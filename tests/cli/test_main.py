@@ -145,6 +145,10 @@ def test_resolution(tmp_path, capsys):
     assert main(["resolution", first, second]) == 0
     said = capsys.readouterr().out
     assert "half period" in said and "nm" in said and "half-bit" in said
+    assert main(["resolution", first, second, "--region", "8:56,0:48"]) == 0
+    assert "48 x 48" in capsys.readouterr().out
+    assert main(["resolution", first, second, "--region", "90:99,0:48"]) == 2
+    assert "--region" in capsys.readouterr().err
     assert main(["resolution", first, second, "--quantity", "phas"]) == 2
     assert "did you mean phase" in capsys.readouterr().err
     assert main(["resolution", first, str(result_file(tmp_path / "c.h5", 3, 2e-8))]) == 2

@@ -192,6 +192,23 @@ def test_mumott(tmp_path, matrices, old_names):
         make_files.rotation_matrix(0.3, 0.2), abs=1e-6)
 
 
+def test_mumott_projections_of_different_size(tmp_path):
+    """Padding changes no ray: pixel J of the raster stays at J + 1/2 - N/2 + offset."""
+    pytest.importorskip("diffrecon.operators.scattering")
+    path = make_files.mumott(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        for name in ("data", "diode", "weights"):
+            values = file[f"projections/1/{name}"]
+            assert isinstance(values, h5py.Dataset)
+            smaller = values[:3]
+            del file[f"projections/1/{name}"]
+            file[f"projections/1/{name}"] = smaller
+    scan = open_scan(path)
+    assert scan.counts.shape == (4, 4, 5, 3) and (scan.weights[1, :, 3:] == 0).all()
+    columns = np.asarray(scan.tensor_geometry.offsets)[:, 1]
+    assert -5 / 2 + columns[1] == pytest.approx(-3 / 2 + 0.5) and -5 / 2 + columns[0] == pytest.approx(-5 / 2 + 0.5)
+
+
 @pytest.mark.parametrize("corner", [False, True])
 def test_npz_far_field(tmp_path, corner):
     counts, corners = make_files.far_field_frames()
