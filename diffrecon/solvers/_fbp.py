@@ -12,6 +12,7 @@ from ..operators.projection import ParallelProjector
 
 __all__ = ["angle_weights", "fbp", "ramp_filter"]
 
+_WEDGE = 15  # times the usual gap between views: a missing wedge (random angles have gaps of up to eight)
 _WINDOWS = {
     "ramp": lambda f: np.ones_like(f),
     "shepp-logan": lambda f: np.sinc(f),
@@ -78,7 +79,7 @@ def ramp_filter(length: int, window: str = "ramp") -> Float[np.ndarray, " freque
 def angle_weights(angles: Float[np.ndarray, " view"]) -> Float[np.ndarray, " view"]:
     """The angle that each view stands for [rad]: half the gaps to its neighbours modulo pi; pi in all for a full scan.
 
-    Gaps above four times the usual one are a missing wedge: no view stands for it. Repeated directions share their
+    Gaps above fifteen times the usual one are a missing wedge: no view stands for it. Repeated directions share their
     angle.
     """
     folded = np.mod(np.asarray(angles, np.float64), np.pi)
@@ -88,7 +89,7 @@ def angle_weights(angles: Float[np.ndarray, " view"]) -> Float[np.ndarray, " vie
     # float32 angles of a 360 degree scan repeat the directions only nearly
     distinct = gaps[gaps > 1e-3 * np.pi / gaps.size]
     usual = float(np.median(distinct)) if distinct.size else np.pi
-    gaps = np.where(gaps > 4 * usual, usual, gaps)
+    gaps = np.where(gaps > _WEDGE * usual, usual, gaps)
     weights = np.empty_like(folded)
     weights[order] = (gaps + np.roll(gaps, 1)) / 2
     return weights

@@ -1,0 +1,204 @@
+"""Linear solvers against closed forms, and filtered back-projection."""
+
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffrecon.errors import InputError
+from diffrecon.operators.projection import ParallelProjector
+from diffrecon.solvers._fbp import angle_weights, fbp, ramp_filter
+from diffrecon.solvers._linear import cgls, mlem, sirt
+
+RANDOM = np.random.default_rng(1)
+
+
+def matrix(complex_numbers: bool) -> np.ndarray:
+    a = RANDOM.normal(size=(12, 7))
+    return (a + 1j * RANDOM.normal(size=a.shape)).astype("complex64") if complex_numbers else a.astype("f4")
+
+
+@pytest.fixture(scope="module")
+def disc() -> tuple[ParallelProjector, jax.Array]:
+    """A soft disc with a hole, and a projector that sees it whole."""
+    n = 64
+    y, x = np.mgrid[:n, :n] - (n - 1) / 2
+    image = 1 / (1 + np.exp(np.hypot(x, y) - 24)) - 0.5 / (1 + np.exp(np.hypot(x - 8, y + 5) - 6))
+    A = ParallelProjector(np.linspace(0, np.pi, 100, endpoint=False), (n, n), n, dtype=jnp.float32)
+    return A, jnp.asarray(image, jnp.float32)
+
+
+@pytest.mark.parametrize("complex_numbers", [False, True])
+@pytest.mark.parametrize("ridge", [0.0, 0.5])
+def test_cgls_solves_the_normal_equations(complex_numbers, ridge):
+    a = matrix(complex_numbers)
+    b = (a @ np.ones(7) + RANDOM.normal(size=12)).astype(a.dtype)
+    start = jnp.zeros(7, a.dtype)
+    solution = cgls(lambda x: jnp.asarray(a) @ x, jnp.asarray(b), x0=start, steps=25, tikhonov=ridge)
+    expected = np.linalg.solve(a.conj().T @ a + ridge * np.eye(7), a.conj().T @ b)
+    np.testing.assert_allclose(solution.x, expected, rtol=2e-4, atol=2e-5)
+    final = np.linalg.norm(a @ expected - b) / np.linalg.norm(b)
+    np.testing.assert_allclose(solution.history[-1], final, rtol=1e-3)
+
+
+def test_cgls_starts_where_it_is_told(disc):
+    A, image = disc
+    solution = cgls(A, A(image), x0=image, steps=2)
+    assert float(solution.history[0]) < 1e-5
+    assert solution.x.shape == image.shape
+
+
+def test_residuals_of_cgls_fall_and_the_callback_sees_them(disc):
+    A, image = disc
+    seen = []
+    solution = cgls(A, A(image), steps=60, callback=lambda step, x, residual: seen.append((step, residual)))
+    assert np.all(np.diff(solution.history) <= 1e-6)
+    assert [step for step, _ in seen] == [50, 60]
+    assert seen[-1][1] == pytest.approx(float(solution.history[-1]))
+
+
+def test_sirt_converges_within_its_bounds(disc):
+    A, image = disc
+    solution = sirt(A, A(image), 100, bounds=(0.0, None))
+    assert not bool(solution.diverged)
+    assert float(solution.history[-1]) < 0.02
+    assert float(jnp.min(solution.x)) >= 0
+    assert np.linalg.norm(solution.x - image) / np.linalg.norm(image) < 0.1
+
+
+def test_sirt_step_is_the_formula():
+    a = RANDOM.uniform(0.5, 1, (9, 4)).astype("f4")
+    b = RANDOM.uniform(1, 2, 9).astype("f4")
+    solution = sirt(lambda x: jnp.asarray(a) @ x, jnp.asarray(b), 2, x0=jnp.zeros(4), relaxation=0.9)
+    x = np.zeros(4)
+    for _ in range(2):
+        x = x + 0.9 * (a.T @ ((b - a @ x) / a.sum(1))) / a.sum(0)
+    np.testing.assert_allclose(solution.x, x, rtol=1e-5)
+
+
+def test_rays_that_miss_do_no_harm():
+    angles = np.linspace(0, np.pi, 60, endpoint=False)
+    A = ParallelProjector(angles, (32, 32), 80, dtype=jnp.float32)
+    y, x = np.mgrid[:32, :32] - 15.5
+    image = jnp.asarray(np.hypot(x, y) < 10, jnp.float32)
+    data = A(image) + jnp.asarray(RANDOM.normal(size=(60, 80)) * 0.1, jnp.float32)
+    solution = sirt(A, data, 50)
+    assert not bool(solution.diverged)
+    assert np.linalg.norm(solution.x - image) / np.linalg.norm(image) < 0.3
+
+
+def test_mlem_keeps_counts_and_recovers_positive_images(disc):
+    A, image = disc
+    data = jnp.maximum(A(image), 0)
+    solution = mlem(A, data, 60)
+    assert float(jnp.min(solution.x)) >= 0
+    assert float(solution.history[-1]) < 0.02
+    assert float(jnp.sum(A(solution.x))) == pytest.approx(float(jnp.sum(data)), rel=0.01)
+    with pytest.raises(InputError, match="counts"):
+        mlem(A, -data, 2)
+
+
+def test_divergence_stops_with_the_last_good_volume():
+    # row and column sums of 1, but an eigenvalue of 25: what SIRT assumes (no negative elements) does not hold
+    a = jnp.array([[3.0, -2.0], [-2.0, 3.0]])
+    with pytest.warns(UserWarning, match="diverged"):
+        solution = sirt(lambda x: a @ x, jnp.array([1.0, -1.0]), 40, x0=jnp.zeros(2))
+    assert bool(solution.diverged)
+    assert np.all(np.isfinite(solution.x))
+    assert np.isnan(solution.history[-1]) and np.isfinite(solution.history[0])
+
+
+def test_not_finite_data_stop_at_once():
+    with pytest.warns(UserWarning, match="diverged"):
+        solution = cgls(lambda x: 2 * x, jnp.array([1.0, jnp.nan]), x0=jnp.zeros(2), steps=5)
+    np.testing.assert_array_equal(solution.x, np.zeros(2))
+
+
+def test_solvers_can_be_compiled_and_differentiated(disc):
+    A, image = disc
+    b = A(image)
+    outer = jax.jit(lambda A, b: cgls(A, b, steps=5).x)(A, b)
+    np.testing.assert_allclose(outer, cgls(A, b, steps=5).x, atol=1e-5)
+    scale = jax.grad(lambda s: jnp.sum(cgls(A, s * b, steps=3).x))(1.0)
+    np.testing.assert_allclose(scale, jnp.sum(cgls(A, b, steps=3).x), rtol=1e-3)
+
+
+def test_wrong_use_is_refused():
+    with pytest.raises(InputError, match="x0"):
+        cgls(lambda x: x, jnp.ones(3))
+    with pytest.raises(InputError, match="steps"):
+        cgls(lambda x: x, jnp.ones(3), x0=jnp.ones(3), steps=0)
+    with pytest.raises(InputError, match="relaxation"):
+        sirt(lambda x: x, jnp.ones(3), x0=jnp.ones(3), relaxation=2.5)
+
+
+# Filtered back-projection
+
+
+@pytest.mark.parametrize(
+    "angles",
+    [
+        np.linspace(0, np.pi, 120, endpoint=False),
+        np.linspace(0, 2 * np.pi, 200, endpoint=False),
+        np.sort(RANDOM.uniform(0, np.pi, 300)),
+        np.linspace(0.3, 0.3 - np.pi, 121),
+    ],
+    ids=["half turn", "full turn", "uneven", "backwards, both ends"],
+)
+def test_fbp_gives_values_per_pixel(angles, disc):
+    _, image = disc
+    A = ParallelProjector(angles, (64, 64), 80, dtype=jnp.float32)
+    slice_ = np.asarray(fbp(A, A(image)))
+    y, x = np.mgrid[:64, :64] - 31.5
+    plateau = (np.hypot(x, y) < 18) & (np.hypot(x - 8, y + 5) > 12)
+    assert slice_[plateau].mean() == pytest.approx(np.asarray(image)[plateau].mean(), rel=2e-3)
+    assert np.linalg.norm(slice_ - image) / np.linalg.norm(image) < 0.03
+
+
+@pytest.mark.parametrize("window", ["shepp-logan", "cosine", "hamming", "hann"])
+def test_windows_smooth_and_keep_the_amplitude(window, disc):
+    A, image = disc
+    sharp, smooth = (np.asarray(fbp(A, A(image), filter=name)) for name in ("ramp", window))
+    assert np.abs(np.diff(smooth, axis=0)).max() < np.abs(np.diff(sharp, axis=0)).max()
+    assert smooth.sum() == pytest.approx(sharp.sum(), rel=2e-3)
+
+
+def test_edge_padding_flattens_a_region_of_interest():
+    y, x = np.mgrid[:128, :128] - 63.5
+    wide = jnp.asarray(1 / (1 + np.exp(np.hypot(x, y) - 50)), jnp.float32)
+    angles = np.linspace(0, np.pi, 120, endpoint=False)
+    data = ParallelProjector(angles, (128, 128), 128, dtype=jnp.float32)(wide)[:, 48:80]
+    A = ParallelProjector(angles, (32, 32), 32, dtype=jnp.float32)
+    inner = np.hypot(*(np.mgrid[:32, :32] - 15.5)) < 13
+    ripple = [np.ptp(np.asarray(fbp(A, data, pad=pad))[inner]) for pad in ("zero", "edge")]
+    assert ripple[1] < 0.5 * ripple[0]
+
+
+def test_ramp_filter_and_weights():
+    gain = ramp_filter(256)
+    assert gain[-1] == pytest.approx(0.5, rel=1e-2)
+    # not zero: that is the point of building it in real space
+    assert 0 < gain[0] < 0.01
+    assert angle_weights(np.linspace(0, np.pi, 50, endpoint=False)).sum() == pytest.approx(np.pi)
+    assert angle_weights(np.linspace(0, 2 * np.pi, 50, endpoint=False)).sum() == pytest.approx(np.pi)
+    wedge = angle_weights(np.linspace(-1, 1, 100))
+    assert wedge.sum() == pytest.approx(2.0, rel=0.02)
+
+
+def test_unknown_names_are_refused(disc):
+    A, image = disc
+    with pytest.raises(InputError, match="ramp, shepp-logan"):
+        fbp(A, A(image), filter="ram-lak")
+    with pytest.raises(InputError, match="edge"):
+        fbp(A, A(image), pad="mirror")
+
+
+def test_tooth(shared_data):
+    with h5py.File(shared_data / "real" / "tooth.h5") as file:
+        names = ("data", "data_white", "data_dark", "theta")
+        data, white, dark, theta = (np.asarray(file[f"exchange/{name}"], float) for name in names)
+    dark, white = dark.mean(0), white.mean(0)
+    sinogram = -np.log(np.clip((data - dark) / (white - dark), 1e-3, None))[:, 0]
+    A = ParallelProjector(np.deg2rad(theta), (640, 640), 640, centre=295.25, dtype=jnp.float32)
+    assert float(cgls(A, jnp.asarray(sinogram, jnp.float32), steps=20).history[-1]) < 0.0066
