@@ -184,12 +184,14 @@ def test_script_is_python(tmp_path, capsys):
 def test_demo_and_simulate_call_the_simulator(tmp_path, monkeypatch, recipe, capsys):
     simulate: Any = types.ModuleType("diffrecon.simulate")
     simulate.demo_file = lambda method, path, seed: make_files.dxchange(path) and {"photons": 500 + seed}
+    simulate.settings = lambda method: ("solver.steps=4",)
     simulate.judge = lambda method, path, result: [f"error of {result.method}: 3 %"]
     monkeypatch.setitem(sys.modules, "diffrecon.simulate", simulate)
     monkeypatch.setattr("diffrecon.simulate", simulate, raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["demo", "tomography", "-o", str(tmp_path), "--seed", "3"]) == 0
     assert "error of tomography: 3 %" in capsys.readouterr().out
+    assert recipe.asked[0][1]["solver"]["steps"] == 4
     assert main(["simulate", "tomography", "-o", str(tmp_path / "s.h5")]) == 0
     assert "photons: 500" in capsys.readouterr().out and (tmp_path / "s.h5").exists()
     assert main(["demo", "tomografy"]) == 2
