@@ -1,0 +1,792 @@
+"""Pictures: every image with a scale bar and a colour bar, in sizes and fonts that can go into a paper.
+
+Needs matplotlib (`pip install "diffrecon[plot]"`). Every function returns a matplotlib `Figure` that belongs to no window and
+no global state; `figure.savefig("name.png")` writes it at 200 dpi, `figure.axes` are there to go on from. Functions of one
+panel take `ax=` to draw into axes that you made yourself.
+
+Arrays are shown as they are indexed: row 0 at the top, column 0 at the left, one array pixel a square. Colours run between robust
+percentiles. Grey maps show phase and absorption, cividis magnitudes, a cyclic map phases that go round. Pixels without a
+value (NaN) are hatched.
+
+```python
+import numpy as np
+import diffrecon as dr
+
+figure = dr.plot.image(np.random.rand(64, 64), pixel_size=50e-9, units="rad", title="phase")
+```
+"""
+
+import dataclasses
+import io
+import math
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Complex, Float, Num
+from numpy.typing import ArrayLike
+
+from ._optional import require
+from ._result import Quantity, Result
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "complex_image",
+    "convergence",
+    "figure",
+    "image",
+    "orientation",
+    "probe_modes",
+    "ring_correlation",
+    "sinogram",
+    "slices",
+]
+
+PAGE = 7.2  # [inch] both columns of a journal page
+COLUMN = 3.5  # [inch] one column
+DPI = 200
+FONT = 8  # [pt] at final size
+GREY, MAGNITUDE, CYCLIC = "gray", "cividis", "twilight"
+# Blue, orange, dark grey: told apart with every kind of colour vision and in grey print.
+BLUE, ORANGE, DARK = "#0072b2", "#d55e00", "#333333"
+_PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+# ---------------------------------------------------------------------- a result on one page
+def figure(result: Result, path: str | PathLike | None = None) -> "Figure":
+    """One page that tells the story of a result: its pictures, how it converged, and the verdict in words.
+
+    **Arguments:** `result` from `diffrecon.reconstruct` or `diffrecon.read_result`; `path` where it is saved (the ending
+    says the format: png, pdf, svg), `None` = not saved.
+
+    What is shown follows the `kind` of each quantity. A complex object is cropped to where it was seen when the result says so
+    by a `phase` with NaN elsewhere. Images that are constant are left out.
+
+    **Raises:** `MissingPackage` without matplotlib; `InputError` when nothing in the result can be drawn.
+    """
+    rows = _story(result)
+    if not rows:
+        raise InputError(f"the result of {result.method} has no quantity or curve that can be drawn")
+    name = result.method.replace("-", " ")
+    page = _page(rows, title=name[:1].upper() + name[1:], words=result.verdict)
+    if path is not None:
+        page.savefig(path)
+    return page
+
+
+def _story(result: Result) -> "list[list[_Panel]]":
+    """Rows of panels: what was reconstructed first, what explains it after, how well it went last."""
+    left = dict(result.quantities)
+    rows: list[list[_Panel]] = []
+    for name, quantity in result.quantities.items():
+        if quantity.kind == "complex" and np.ndim(quantity.data) == 2:
+            del left[name]
+            rows.append(_object_row(quantity, left))
+    for name in [n for n, q in left.items() if q.kind == "orientation"]:
+        rows += _quantity_rows(name, left.pop(name))
+    for name in [n for n, q in left.items() if q.kind in ("volume", "modes")]:
+        rows += _quantity_rows(name, left.pop(name))
+    small = [p for n, q in left.items() if q.kind == "image" for p in _image_panels(n, q)]
+    curves = _curve_panels(result, left)
+    if rows and len(small) <= 1:
+        small, curves = [], [*small, *curves]
+    rows += [small[i : i + 3] for i in range(0, min(len(small), 6), 3)]
+    rows += [curves[i : i + 3] for i in range(0, len(curves), 3)]
+    return [row for row in rows if row]
+
+
+def _object_row(quantity: Quantity, left: dict[str, Quantity]) -> "list[_Panel]":
+    """Phase and modulus of an object; its unwrapped or masked phase, where the result has one, replaces the plain one."""
+    data, phase = np.asarray(quantity.data), left.get("phase")
+    seen = None
+    if phase is not None and phase.kind == "image" and np.shape(phase.data) == data.shape:
+        seen = np.isfinite(phase.data)
+        del left["phase"]
+    seen = _drawable(data) if seen is None or not seen.any() else seen
+    shown = np.where(seen, data, np.nan)[_box(seen)]
+    given = None if phase is None or np.shape(phase.data) != data.shape else np.asarray(phase.data)[_box(seen)]
+    return _complex_panels(shown, quantity.pixel_size, phase=given)
+
+
+def _quantity_rows(name: str, quantity: Quantity) -> "list[list[_Panel]]":
+    data, label = np.asarray(quantity.data), quantity.long_name or name.replace("_", " ")
+    if quantity.kind == "modes":
+        return [_mode_panels(data.reshape(-1, *data.shape[-2:]), quantity.pixel_size)]
+    if quantity.kind == "orientation":
+        return [_orientation_panels(data, None, None, quantity.pixel_size, label)]
+    return [_slice_panels(data, quantity.pixel_size, quantity.units, label, None, GREY)]
+
+
+def _image_panels(name: str, quantity: Quantity) -> "list[_Panel]":
+    data, label = np.asarray(quantity.data), quantity.long_name or name.replace("_", " ")
+    if data.ndim != 2 or np.iscomplexobj(data) or not data.size or np.nanmax(data) == np.nanmin(data):
+        return []
+    if quantity.axes and quantity.axes[0] in ("view", "angle"):
+        return [_sinogram_panel(data, None, quantity.pixel_size, quantity.units, label)]
+    return [_image_panel(data[_box(_drawable(data))], quantity.pixel_size, quantity.units, label)]
+
+
+def _curve_panels(result: Result, quantities: Mapping[str, Quantity]) -> "list[_Panel]":
+    panels, quality = [], result.quality
+    history = np.asarray(quality.get("history", ()), float)
+    if history.ndim == 1 and history.size > 1:
+        panels.append(_convergence_panel(history, quality.get("held_out_history")))
+    for name, figures in [("ring correlation", quality), *quality.items()]:
+        if isinstance(figures, Mapping) and "correlation" in figures and "frequency" in figures:
+            panels.append(_ring_panel(figures, None, name.replace("_", " ")))
+    for name, quantity in quantities.items():
+        if quantity.kind == "positions":
+            panels.append(_positions_panel(quantity, quality.get("held_out_views")))
+    return panels
+
+
+# ---------------------------------------------------------------------- one kind of picture each
+def image(
+    array: Num[ArrayLike, "y x"],
+    *,
+    pixel_size: float | None = None,
+    units: str = "",
+    title: str = "",
+    limits: tuple[float, float] | None = None,
+    colours: str = GREY,
+    ax: "Axes | None" = None,
+) -> "Figure":
+    """A real image in grey with scale bar and colour bar.
+
+    **Arguments:** `array` `(y, x)`, NaN = not seen; `pixel_size` [m], `None` = lengths in pixels; `units` of the values, for the
+    colour bar; `limits` of the colours, else the percentiles 0.5 and 99.5; `colours` a matplotlib colour map (`"gray"` for
+    phase and absorption, `"cividis"` for magnitudes).
+
+    **Raises:** `InputError` for anything but a real array of two axes.
+
+    ```python
+    figure = dr.plot.image(np.random.rand(64, 64), pixel_size=50e-9, units="rad", title="phase")
+    ```
+    """
+    return _one(_image_panel(array, pixel_size, units, title, limits, colours), ax)
+
+
+def complex_image(
+    obj: Complex[ArrayLike, "y x"],
+    *,
+    pixel_size: float | None = None,
+    seen: Bool[ArrayLike, "y x"] | None = None,
+    title: str = "",
+) -> "Figure":
+    """Phase [rad] and modulus of a complex image side by side.
+
+    **Arguments:** `obj` `(y, x)`, NaN = not seen; `pixel_size` [m]; `seen` `(y, x)`, False = hatched and left out of the choice of
+    colours. A phase that spans the whole circle gets a cyclic map over 2 pi, else grey; it is not unwrapped, but its
+    branch is chosen so that the mean phase does not sit at a jump.
+
+    **Raises:** `InputError` for anything but an array of two axes.
+    """
+    data = _array(obj, 2, "a complex image")
+    if seen is not None:
+        data = np.where(np.asarray(seen, bool), data, np.nan)
+    return _page([_complex_panels(data, pixel_size)], title)
+
+
+def probe_modes(
+    probe: Complex[ArrayLike, "mode y x"] | Complex[ArrayLike, "y x"], pixel_size: float | None = None, *, title: str = ""
+) -> "Figure":
+    """Probe modes in colour: hue = phase, brightness = modulus (each mode to its own maximum), power in %.
+
+    Hues are equally light and equally spaced to the eye (a circle in Oklab). Hue cannot carry a whole circle for every colour
+    vision; `complex_image` of a mode shows the same in two panels without hue.
+
+    **Arguments:** `probe` `(mode, y, x)` or `(y, x)`, centred; `pixel_size` [m].
+    """
+    data = np.asarray(probe)
+    data = _array(data[None] if data.ndim == 2 else data, 3, "a probe")
+    return _page([_mode_panels(data, pixel_size)], title)
+
+
+def sinogram(
+    array: Num[ArrayLike, "view u"],
+    *,
+    angles: Float[ArrayLike, " view"] | None = None,
+    pixel_size: float | None = None,
+    units: str = "",
+    title: str = "",
+    ax: "Axes | None" = None,
+) -> "Figure":
+    """One detector row of all views: columns across, views down (labelled in degrees with `angles` [rad])."""
+    return _one(_sinogram_panel(array, angles, pixel_size, units, title), ax)
+
+
+def slices(
+    volume: Num[ArrayLike, "z y x"],
+    *,
+    pixel_size: float | None = None,
+    units: str = "",
+    title: str = "",
+    at: tuple[int, int, int] | None = None,
+    colours: str = GREY,
+) -> "Figure":
+    """Three orthogonal cuts of a volume at one scale and with one set of colours; single slices when it has up to three.
+
+    **Arguments:** `volume` `(z, y, x)`; `pixel_size` [m] of the voxels; `at` the indices (z, y, x) of the cuts, else the middle.
+    Ticks at the frames mark where the other planes cut.
+    """
+    return _page([_slice_panels(volume, pixel_size, units, title, at, colours)])
+
+
+def orientation(
+    vectors: Float[ArrayLike, "*z y x 3"],
+    mask: Bool[ArrayLike, "*z y x"] | None = None,
+    *,
+    weight: Float[ArrayLike, "*z y x"] | None = None,
+    pixel_size: float | None = None,
+    title: str = "",
+) -> "Figure":
+    """Fibre axes: hue = direction in the plane shown (also drawn as lines), white = through it; a key at each panel.
+
+    **Arguments:** `vectors` `(y, x, 3)` or `(z, y, x, 3)`, components (x, y, z), sign and length of no meaning; `mask`, False = not
+    shown; `weight` in 0..1 darkens (relative anisotropy, say); `pixel_size` [m]. Of a volume the three middle planes are shown.
+    A tilt out of the plane towards the viewer and away from him share one colour.
+    """
+    return _page([_orientation_panels(np.asarray(vectors), mask, weight, pixel_size, title)])
+
+
+def convergence(
+    history: Float[ArrayLike, " step"], held_out: Float[ArrayLike, "evaluation 2"] | None = None, *, ax: "Axes | None" = None
+) -> "Figure":
+    """The cost of every step, its running median, and the cost of held-out views (pairs of step and cost)."""
+    return _one(_convergence_panel(np.asarray(history, float), held_out), ax)
+
+
+def ring_correlation(result: Any, *, pixel_size: float | None = None, title: str = "", ax: "Axes | None" = None) -> "Figure":
+    """A Fourier ring or shell correlation with its half-bit and one-bit curves, in cycles/pixel and in half periods.
+
+    **Arguments:** `result` of `diffrecon.quality.ring_correlation`, or the same as a mapping as it is in a file; `pixel_size` [m]
+    where it is not in the result.
+    """
+    return _one(_ring_panel(result, pixel_size, title), ax)
+
+
+# ---------------------------------------------------------------------- panels
+@dataclasses.dataclass(frozen=True)
+class _Panel:
+    """What draws one axes, how large relative to its neighbours, and the room it needs for labels [inch]."""
+
+    draw: "Callable[[Axes], Any]"
+    width: float = 1.0
+    height: float = 1.0
+    left: float = 0.06
+    right: float = 0.72
+    top: float = 0.24
+    bottom: float = 0.26
+
+
+def _image_panel(array, pixel_size, units, title, limits=None, colours=GREY, label="") -> _Panel:
+    data = _real(array, "an image")
+    low, high = _limits(data) if limits is None else limits
+
+    def draw(ax):
+        shown = _show(ax, data, title, vmin=low, vmax=high, cmap=colours)
+        _scale_bar(ax, data.shape[1], pixel_size)
+        _colour_bar(ax, shown, units, label)
+
+    return _Panel(draw, *_size(data.shape))
+
+
+def _complex_panels(data: np.ndarray, pixel_size: float | None, phase: np.ndarray | None = None) -> list[_Panel]:
+    finite = np.isfinite(data)
+    mean = data[finite].mean() if finite.any() else 1.0
+    middle = float(np.angle(mean)) if mean else 0.0
+    if phase is None:
+        phase = np.where(finite, np.angle(data * np.exp(-1j * middle)) + middle, np.nan)
+    low, high = _limits(phase)
+    if high - low > 1.8 * np.pi and np.nanmax(np.abs(phase - middle)) <= np.pi * (1 + 1e-6):
+        limits, colours = (middle - np.pi, middle + np.pi), CYCLIC
+    else:
+        limits, colours = (low, high), GREY
+    return [
+        _image_panel(phase, pixel_size, "rad", "phase", limits, colours),
+        _image_panel(np.abs(data), pixel_size, "", "modulus", None, MAGNITUDE),
+    ]
+
+
+def _mode_panels(modes: np.ndarray, pixel_size: float | None, most: int = 5) -> list[_Panel]:
+    modes = np.nan_to_num(modes)
+    power = (np.abs(modes) ** 2).sum((1, 2))
+    share = power / max(power.sum(), np.finfo(float).tiny)
+
+    def panel(number: int) -> _Panel:
+        def draw(ax):
+            name = "probe" if len(modes) == 1 else f"mode {number + 1}: {_percent(share[number])}"
+            _show(ax, _complex_colours(modes[number]), name)
+            if number == 0:
+                _scale_bar(ax, modes.shape[-1], pixel_size)
+
+        return _Panel(draw, *_size(modes.shape[1:]), right=0.06)
+
+    return [*(panel(i) for i in range(min(len(modes), most))), _wheel_panel(_size(modes.shape[1:])[0])]
+
+
+def _wheel_panel(width: float) -> _Panel:
+    def draw(ax):
+        ax.set_axis_off()
+        wheel = ax.inset_axes((0.18, 0.24, 0.52, 0.52))
+        grid = np.linspace(-1, 1, 201)
+        plane = grid[None, :] + 1j * grid[::-1, None]
+        colours = _complex_colours(np.where(np.abs(plane) <= 1, plane, 0))
+        alpha = np.clip((1 - np.abs(plane)) * 100, 0, 1)
+        wheel.imshow(np.concatenate([colours, alpha[..., None]], -1), extent=(-1, 1, -1, 1))
+        wheel.set_axis_off()
+        for text, place in {"0": (1.08, 0), "π": (-1.08, 0), "π/2": (0, 1.08), "−π/2": (0, -1.08)}.items():
+            across, up = {1: "left", -1: "right"}.get(int(place[0]), "center"), {1: "bottom", -1: "top"}.get(int(place[1]), "center")
+            wheel.text(*place, text, ha=across, va=up, fontsize=FONT)
+        ax.set_title("phase [rad]", fontsize=FONT, y=0.98)
+
+    return _Panel(draw, width, width, right=0.0)
+
+
+def _sinogram_panel(array, angles, pixel_size, units, title) -> _Panel:
+    data = _real(array, "a sinogram")
+    low, high = _limits(data)
+
+    def draw(ax):
+        shown = _show(ax, data, title, aspect="auto", vmin=low, vmax=high, cmap=GREY)
+        ticks = np.unique(np.linspace(0, len(data) - 1, 5).round().astype(int))
+        degrees = None if angles is None else np.rad2deg(np.asarray(angles, float))
+        ax.set_yticks(ticks, [str(t) if degrees is None else f"{degrees[t]:.0f}°" for t in ticks], fontsize=FONT)
+        ax.set_ylabel("view" if degrees is None else "angle", fontsize=FONT)
+        _scale_bar(ax, data.shape[1], pixel_size)
+        _colour_bar(ax, shown, units, "")
+
+    return _Panel(draw, 1.0, 0.8, left=0.55)
+
+
+def _slice_panels(volume, pixel_size, units, title, at, colours) -> list[_Panel]:
+    data = _array(volume, 3, "a volume")
+    if np.iscomplexobj(data):
+        raise InputError("a complex volume has no single picture: give its real part, phase or modulus")
+    middle = tuple(n // 2 for n in data.shape) if at is None else at
+    if any(not -n <= i < n for i, n in zip(middle, data.shape, strict=True)):
+        raise InputError(f"slices at {tuple(middle)} are outside of the volume {data.shape}")
+    z, y, x = (int(i) % n for i, n in zip(middle, data.shape, strict=True))
+    if len(data) <= 3:
+        cuts = [(data[i], "y", "x", f"z = {i}", None) for i in range(len(data))]
+    else:
+        cuts = [(data[z], "y", "x", f"z = {z}", (y, x)), (data[:, y], "z", "x", f"y = {y}", (z, x)),
+                (data[:, :, x], "z", "y", f"x = {x}", (z, y))]
+    limits = _limits(np.concatenate([np.ravel(c[0]) for c in cuts]))
+    last = len(cuts) - 1
+
+    def panel(number: int) -> _Panel:
+        cut, down, across, place, marks = cuts[number]
+
+        def draw(ax):
+            name = f"{title}: {place}" if title and number == 0 else place
+            shown = _show(ax, cut, name, vmin=limits[0], vmax=limits[1], cmap=colours)
+            _mark_cuts(ax, marks, across, down)
+            if number == 0:
+                _scale_bar(ax, cut.shape[1], pixel_size)
+            if number == last:
+                _colour_bar(ax, shown, units, "")
+
+        return _Panel(draw, *reversed(cut.shape), left=0.2, right=0.72 if number == last else 0.06)
+
+    return [panel(i) for i in range(len(cuts))]
+
+
+def _orientation_panels(vectors, mask, weight, pixel_size, title) -> list[_Panel]:
+    data = np.asarray(vectors, float)
+    if data.ndim not in (3, 4) or data.shape[-1] != 3:
+        raise InputError(f"orientations need the shape (y, x, 3) or (z, y, x, 3), not {data.shape}")
+    length = np.linalg.norm(data, axis=-1, keepdims=True)
+    good = np.isfinite(length[..., 0]) & (length[..., 0] > 0)
+    good &= True if mask is None else np.asarray(mask, bool)
+    data = np.where(good[..., None], data / np.where(length > 0, length, 1), np.nan)
+    light = np.ones(good.shape) if weight is None else np.clip(np.asarray(weight, float), 0, 1)
+    cuts: list[tuple[Any, str, str]] = [(..., "y", "x")]
+    if data.ndim == 4:
+        z, y, x = (n // 2 for n in good.shape)
+        cuts = [(np.s_[z], "y", "x")]
+        if len(data) > 3:
+            cuts += [(np.s_[:, y], "z", "x"), (np.s_[:, :, x], "z", "y")]
+
+    def panel(number: int) -> _Panel:
+        cut, down, across = cuts[number]
+        plane = data[cut][..., ["xyz".index(c) for c in (across, down, ({*"xyz"} - {across, down}).pop())]]
+
+        def draw(ax):
+            _show(ax, _axis_colours(plane, light[cut]), title if number == 0 else "")
+            _axis_lines(ax, plane)
+            _axis_key(ax, across, down)
+            if number == 0:
+                _scale_bar(ax, plane.shape[1], pixel_size)
+
+        return _Panel(draw, plane.shape[1], plane.shape[0], right=0.85)
+
+    return [panel(i) for i in range(len(cuts))]
+
+
+def _convergence_panel(history: np.ndarray, held_out: Any) -> _Panel:
+    held = np.asarray(() if held_out is None else held_out, float).reshape(-1, 2)
+
+    def draw(ax):
+        steps = np.arange(1, history.size + 1)
+        many = history.size > 100
+        ax.plot(steps, history, color="0.75" if many else DARK, linewidth=0.5 if many else 1.0)
+        if many:
+            ax.plot(*_running_median(steps, history), color=DARK, linewidth=1.2)
+        if len(held):
+            ax.plot(held[:, 0], held[:, 1], color=ORANGE, linewidth=1.2, marker="o", markersize=2)
+        values = np.concatenate([history, held[:, 1]])
+        values = values[np.isfinite(values)]
+        if values.size and values.min() > 0 and values.max() / values.min() > 5:
+            ax.set_yscale("log")
+        _curve_axes(ax, "step", "cost", "convergence")
+        _inside_legend(ax, [("fitted", DARK)] + ([("held out", ORANGE)] if len(held) else []))
+
+    return _Panel(draw, 1.35, 1.0, left=0.55, right=0.1, bottom=0.42)
+
+
+def _ring_panel(result: Any, pixel_size: float | None, title: str) -> _Panel:
+    get = result.get if isinstance(result, Mapping) else lambda name, default=None: getattr(result, name, default)
+    frequency, crossing = np.asarray(get("frequency"), float), get("crossing")
+    pixel = pixel_size or get("pixel_size")
+    if pixel is None and get("resolution_m") is not None:
+        pixel = float(get("resolution_m")) / float(get("half_period_pixels"))
+
+    def draw(ax):
+        ax.plot(frequency, get("correlation"), color=DARK, linewidth=1.2)
+        ax.plot(frequency, get("half_bit"), color=BLUE, linewidth=1.0)
+        ax.plot(frequency, get("one_bit"), color=ORANGE, linewidth=1.0, linestyle="--")
+        ax.set(xlim=(0, 0.5), ylim=(min(0.0, float(np.nanmin(get("correlation")))), 1.05))
+        _curve_axes(ax, "spatial frequency [cycles/pixel]", "correlation", "")
+        _half_period_axis(ax, pixel)
+        if crossing is not None and crossing < 0.5:
+            ax.axvline(float(crossing), color="0.5", linewidth=0.7)
+        _inside_legend(ax, [("correlation", DARK), ("half-bit", BLUE), ("one-bit", ORANGE)])
+        if title:
+            ax.set_title(title, fontsize=FONT + 1, pad=4)
+
+    return _Panel(draw, 1.35, 1.0, left=0.55, right=0.12, bottom=0.42, top=0.66)
+
+
+def _positions_panel(quantity: Quantity, held_out: Any) -> _Panel:
+    places = np.asarray(quantity.data, float).reshape(-1, 2)
+    exponent, unit = _unit(quantity.units, np.abs(places - places.mean(0)).max() if places.size else 1.0)
+    rows, columns = (places / 10.0**exponent).T
+
+    def draw(ax):
+        ax.plot(columns, rows, color="0.8", linewidth=0.5, zorder=1)
+        ax.scatter(columns, rows, s=4, color=DARK, linewidths=0, zorder=2)
+        if held_out is not None and np.size(held_out):
+            held = np.asarray(held_out, int)
+            ax.scatter(columns[held], rows[held], s=9, color=ORANGE, linewidths=0, zorder=3)
+        ax.set_aspect("equal", adjustable="datalim")
+        ax.invert_yaxis()
+        _curve_axes(ax, f"x [{unit}]", f"y [{unit}]", "scan positions")
+
+    return _Panel(draw, 1.0, 1.0, left=0.55, right=0.1, bottom=0.42)
+
+
+# ---------------------------------------------------------------------- the page
+def _page(rows: "Sequence[Sequence[_Panel]]", title: str = "", words: Sequence[str] = ()) -> "Figure":
+    """Lay rows of panels on a page as wide as they need, up to both columns of a journal."""
+    tallest = 2.6 if len(rows) == 1 else 2.3
+    scales = [
+        min((PAGE - sum(p.left + p.right for p in row)) / sum(p.width for p in row), tallest / max(p.height for p in row))
+        for row in rows
+    ]
+    needs = [sum(p.left + p.width * s + p.right for p in row) for row, s in zip(rows, scales, strict=True)]
+    width = PAGE if words else max(max(needs) + 0.1, 0.09 * len(title))
+    lines = [line for word in words for line in textwrap.wrap(word, 110)]
+    head = (0.34 if title else 0.06) + 0.15 * len(lines)
+    heights = [max(p.top + p.height * s + p.bottom for p in row) for row, s in zip(rows, scales, strict=True)]
+    total = head + sum(heights) + 0.08 * len(rows)
+    page = _new_figure(width, total)
+    if title:
+        page.text(0.08 / width, 1 - 0.08 / total, title, fontsize=FONT + 3, weight="bold", va="top")
+    for number, line in enumerate(lines):
+        page.text(0.08 / width, 1 - (0.34 + 0.15 * number) / total, line, fontsize=FONT, va="top")
+    down = head
+    for row, scale, height in zip(rows, scales, heights, strict=True):
+        across, top = 0.04, down + max(p.top for p in row)
+        for panel in row:
+            box = (across + panel.left, total - top - panel.height * scale, panel.width * scale, panel.height * scale)
+            panel.draw(page.add_axes((box[0] / width, box[1] / total, box[2] / width, box[3] / total)))
+            across += panel.left + panel.width * scale + panel.right
+        down += height + 0.08
+    return page
+
+
+def _one(panel: _Panel, ax: "Axes | None") -> "Figure":
+    if ax is None:
+        return _page([[panel]])
+    panel.draw(ax)
+    return ax.figure  # pyright: ignore
+
+
+def _new_figure(width: float, height: float) -> "Figure":
+    """A figure with its own canvas, which notebooks show because it can say its PNG."""
+    module = require("matplotlib.figure", "plot")
+    canvas = require("matplotlib.backends.backend_agg", "plot").FigureCanvasAgg
+
+    class Page(module.Figure):
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png")
+            return buffer.getvalue()
+
+    made = Page(figsize=(width, height), dpi=DPI, facecolor="white")
+    canvas(made)
+    return made
+
+
+# ---------------------------------------------------------------------- parts of a picture
+def _show(ax: "Axes", data: np.ndarray, title: str, aspect: str = "equal", **how: Any) -> Any:
+    """The image in its frame; what has no value is grey and hatched."""
+    rows, columns = data.shape[:2]
+    if max(rows, columns) > 20 * min(rows, columns):
+        aspect = "auto"
+    shown = ax.imshow(data, aspect=aspect, **how)
+    if np.isnan(data).any() or data.shape[-1] == 4:
+        ax.patch.set(facecolor="0.93", edgecolor="0.8", hatch="/////", linewidth=0)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set(linewidth=0.5, color="0.3")
+    if title:
+        ax.set_title(title, fontsize=FONT + 1, loc="left", pad=3)
+    return shown
+
+
+def _scale_bar(ax: "Axes", columns: int, pixel_size: float | None) -> None:
+    """A bar of a round length below the image, where it hides nothing."""
+    from matplotlib.transforms import ScaledTranslation, blended_transform_factory
+
+    length, label = scale_bar_length(columns, pixel_size)
+    below = ScaledTranslation(0, -7 / 72, ax.figure.dpi_scale_trans)
+    where = blended_transform_factory(ax.transData, ax.transAxes) + below
+    start = -0.5
+    ax.plot([start, start + length], [0, 0], color="black", linewidth=2.5, solid_capstyle="butt", transform=where,
+            clip_on=False, scalex=False, scaley=False, gid="scale bar")
+    gap = ScaledTranslation(4 / 72, 0, ax.figure.dpi_scale_trans)
+    ax.text(start + length, 0, label, transform=where + gap, fontsize=FONT, ha="left", va="center_baseline", gid="scale bar")
+
+
+def scale_bar_length(columns: int, pixel_size: float | None) -> tuple[float, str]:
+    """Length [pixel] of the bar for an image so many columns wide, the round length nearest to a fifth of it, and its label."""
+    wanted = 0.2 * columns * (1.0 if pixel_size is None else pixel_size)
+    power = 10.0 ** math.floor(math.log10(wanted))
+    length = min((f * power for f in (1, 2, 5, 10)), key=lambda l: abs(math.log(l / wanted)))
+    if pixel_size is None:
+        length = max(round(length), 1)
+        return length, f"{length} pixel" + ("s" if length > 1 else "")
+    exponent, unit = _unit("m", length * (1 + 1e-9))
+    return length / pixel_size, f"{length / 10.0**exponent:.3g} {unit}"
+
+
+def _colour_bar(ax: "Axes", shown: Any, units: str, label: str) -> None:
+    box, inches = ax.get_position(), ax.figure.get_size_inches()  # pyright: ignore
+    bar = ax.inset_axes((1 + 0.05 / (box.width * inches[0]), 0, 0.09 / (box.width * inches[0]), 1))
+    low, high = shown.get_clim()
+    drawn = ax.figure.colorbar(shown, cax=bar)
+    exponent, unit = _unit(units, max(abs(low), abs(high)))
+    ticks, labels = _ticks(low, high, exponent, max(2, min(5, int(box.height * inches[1] / 0.35))))
+    drawn.set_ticks(ticks, labels=labels)
+    bar.minorticks_off()
+    bar.tick_params(labelsize=FONT, length=2, width=0.5, pad=2)
+    drawn.outline.set_linewidth(0.5)
+    drawn.set_label(" ".join(t for t in (label, f"[{unit}]" if unit else "") if t), fontsize=FONT, labelpad=3)
+
+
+def _unit(units: str, largest: float) -> tuple[int, str]:
+    """Power of ten taken out of the numbers and the unit that says so."""
+    if not largest or not math.isfinite(largest):
+        return 0, units
+    exponent = 3 * math.floor(math.log10(largest) / 3 + 1e-9)
+    if units in ("m", "eV"):
+        exponent = min(max(exponent, -12), 0 if units == "m" else 9)
+        return exponent, _PREFIXES[exponent] + units
+    if 1e-2 <= largest < 1e4:
+        return 0, units
+    return exponent, f"10{str(exponent).translate(_SUPERSCRIPT)} {units}".strip()
+
+
+def _ticks(low: float, high: float, exponent: int, count: int) -> tuple[list[float], list[str]]:
+    """Round values inside the limits and how to write them with as many digits as they need, and no more."""
+    from matplotlib.ticker import MaxNLocator
+
+    if abs(high - low - 2 * np.pi) < 1e-9:
+        middle, turns = (low + high) / 2, (-1, -0.5, 0, 0.5, 1)
+        if abs(middle) < 1e-9:
+            return [t * np.pi for t in turns], ["−π", "−π/2", "0", "π/2", "π"]
+    ticks = [t for t in MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low <= t <= high]
+    scaled = [t / 10.0**exponent for t in ticks]
+    step = abs(scaled[1] - scaled[0]) if len(scaled) > 1 else 1.0
+    digits = next((d for d in range(9) if all(abs(round(s, d) - s) < 1e-3 * step for s in scaled)), 9)
+    return ticks, [f"{s + 0.0:.{digits}f}".replace("-", "−") for s in scaled]
+
+
+def _mark_cuts(ax: "Axes", marks: tuple[int, int] | None, across: str, down: str) -> None:
+    """Axis names, and ticks outside of the frame where the other planes cut."""
+    ax.set_ylabel(down, fontsize=FONT, rotation=0, labelpad=2, va="center")
+    if marks is not None:
+        ax.set_yticks([marks[0]], [""])
+        ax.set_xticks([marks[1]], [""])
+        ax.tick_params(length=3, width=0.6, top=True, right=True)
+
+
+def _curve_axes(ax: "Axes", across: str, up: str, title: str) -> None:
+    ax.set_xlabel(across, fontsize=FONT, labelpad=2)
+    ax.set_ylabel(up, fontsize=FONT, labelpad=2)
+    ax.tick_params(labelsize=FONT, length=2.5, width=0.5, which="both")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["bottom", "left"]].set_linewidth(0.5)
+    if title:
+        ax.set_title(title, fontsize=FONT + 1, loc="left", pad=3)
+
+
+def _inside_legend(ax: "Axes", entries: Sequence[tuple[str, str]]) -> None:
+    """Names of the curves in their colours, no box."""
+    for number, (name, colour) in enumerate(entries):
+        ax.text(0.98, 0.97 - 0.09 * number, name, color=colour, fontsize=FONT, ha="right", va="top", transform=ax.transAxes)
+
+
+def _half_period_axis(ax: "Axes", pixel: float | None) -> None:
+    """Half periods on top: the finest at the right, in nm, µm ... or in pixels."""
+    exponent, unit = (0, "pixel") if pixel is None else _unit("m", 2 * pixel)
+    finest = 1.0 if pixel is None else pixel / 10.0**exponent
+    top = ax.twiny()
+    top.set_xlim(0, 0.5)
+    wanted = [finest * f for f in (10, 5, 3, 2, 1.5, 1.2, 1)]
+    round_ = sorted({float(f"{w:.2g}") for w in wanted if float(f"{w:.2g}") >= finest * 0.999})
+    top.set_xticks([0.5 * finest / r for r in round_], [f"{r:g}" for r in round_])
+    top.tick_params(labelsize=FONT, length=2.5, width=0.5, pad=1)
+    top.set_xlabel(f"half period [{unit}]", fontsize=FONT, labelpad=3)
+    for spine in top.spines.values():
+        spine.set_linewidth(0.5)
+
+
+# ---------------------------------------------------------------------- numbers behind a picture
+def _array(array: Any, axes: int, what: str) -> np.ndarray:
+    data = np.asarray(array)
+    if data.ndim != axes or not data.size:
+        raise InputError(f"{what} needs {axes} axes and at least one pixel, not the shape {data.shape}")
+    return data if data.dtype.kind in "fc" else data.astype(float)
+
+
+def _real(array: Any, what: str) -> np.ndarray:
+    data = _array(array, 2, what)
+    if np.iscomplexobj(data):
+        raise InputError(f"{what} must be real; complex_image shows phase and modulus")
+    return data
+
+
+def _drawable(data: np.ndarray) -> np.ndarray:
+    found = np.isfinite(data)
+    return found if found.any() else np.ones(data.shape, bool)
+
+
+def _box(seen: np.ndarray) -> tuple[slice, slice]:
+    """The smallest rectangle that holds everything seen."""
+    found = [np.flatnonzero(seen.any(axis)) for axis in (1, 0)]
+    rows, columns = (slice(int(f[0]), int(f[-1]) + 1) for f in found)
+    return rows, columns
+
+
+def _size(shape: tuple[int, ...]) -> tuple[float, float]:
+    """Width and height with the height 1; strips thinner than 1:20 are drawn higher than they are."""
+    return min(max(shape[1] / shape[0], 0.05), 20.0), 1.0
+
+
+def _limits(data: np.ndarray) -> tuple[float, float]:
+    """Percentiles 0.5 and 99.5 of the finite values, never equal."""
+    finite = data[np.isfinite(data)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(finite[:: max(finite.size // 2_000_000, 1)].astype(float), (0.5, 99.5)))
+    if high - low <= 1e-6 * max(abs(low), abs(high)):
+        low, high = float(finite.min()), float(finite.max())
+    if high - low <= 1e-6 * max(abs(low), abs(high)):
+        wide = 0.5 * abs(low) or 0.5
+        return low - wide, high + wide
+    return low, high
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 1e-3 else "< 0.1 %"
+
+
+def _running_median(steps: np.ndarray, values: np.ndarray, points: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    blocks = np.array_split(np.arange(values.size), min(points, values.size))
+    return np.array([steps[b].mean() for b in blocks]), np.array([np.median(values[b]) for b in blocks])
+
+
+# ---------------------------------------------------------------------- colours of directions
+def _complex_colours(values: np.ndarray) -> np.ndarray:
+    """Hue = phase, brightness = modulus relative to its maximum (a percentile against hot pixels)."""
+    modulus = np.abs(values)
+    bright = np.clip(modulus / max(float(np.percentile(modulus, 99.9)), np.finfo(float).tiny), 0, 1)
+    return _oklch(0.78 * bright, 0.125 * bright, np.angle(values))
+
+
+def _axis_colours(plane: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Components (across, down, through) to colours with alpha: hue turns once in half a turn of the axis."""
+    across, down, through = np.moveaxis(plane, -1, 0)
+    seen = np.isfinite(across)
+    across, down, through = (np.where(seen, c, 0) for c in (across, down, through))
+    flat = np.sqrt(np.clip(1 - through**2, 0, 1))
+    light = (0.97 - 0.25 * flat) * weight
+    colours = _oklch(light, 0.13 * flat * weight, 2 * np.arctan2(down, across))
+    return np.concatenate([colours, seen[..., None].astype(float)], -1)
+
+
+def _oklch(lightness: np.ndarray, chroma: np.ndarray, hue: np.ndarray) -> np.ndarray:
+    """Oklab in polar form (Ottosson 2020, bottosson.github.io/posts/oklab) to sRGB in 0..1."""
+    a, b = chroma * np.cos(hue), chroma * np.sin(hue)
+    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
+    medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
+    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
+    linear = np.stack([
+        4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
+        -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
+        -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
+    ], -1)
+    linear = np.clip(linear, 0, 1)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def _axis_lines(ax: "Axes", plane: np.ndarray, most: int = 22) -> None:
+    """Short lines along the axes, as long as their part in the plane: readable without colour."""
+    from matplotlib.collections import LineCollection
+
+    step = max(1, -(-max(plane.shape[:2]) // most))
+    rows, columns = (np.arange(step // 2, n, step) for n in plane.shape[:2])
+    row, column = (g.ravel() for g in np.meshgrid(rows, columns, indexing="ij"))
+    direction = plane[row, column, :2]
+    seen = np.isfinite(direction).all(-1)
+    middle, half = np.stack([column, row], -1)[seen], 0.42 * step * direction[seen]
+    ax.add_collection(LineCollection(np.stack([middle - half, middle + half], 1), colors="black", linewidths=0.6), autolim=False)
+
+
+def _axis_key(ax: "Axes", across: str, down: str) -> None:
+    """A hemisphere of directions, seen along the normal of the plane, in their colours."""
+    box, inches = ax.get_position(), ax.figure.get_size_inches()  # pyright: ignore
+    wide, high = 0.5 / (box.width * inches[0]), 0.5 / (box.height * inches[1])
+    key = ax.inset_axes((1 + 0.1 / 0.5 * wide, 1 - high, wide, high))
+    grid = np.linspace(-1, 1, 121)
+    x, y = np.meshgrid(grid, grid)
+    radius = np.hypot(x, y)
+    through = np.sqrt(np.clip(1 - radius**2, 0, 1))
+    plane = np.stack([x, y, through], -1)
+    colours = _axis_colours(plane, np.ones(radius.shape))
+    colours[..., 3] = np.clip((1 - radius) * 60, 0, 1)
+    key.imshow(colours, extent=(-1, 1, 1, -1))
+    key.set_axis_off()
+    key.text(1.1, 0, across, fontsize=FONT, va="center")
+    key.text(0, 1.1, down, fontsize=FONT, ha="center", va="top")
