@@ -9,3 +9,5 @@ from ._linear import sirt as sirt
 from ._minimise import Progress as Progress
 from ._minimise import Solution as Solution
 from ._minimise import minimise as minimise
+from ._phase import ctf as ctf
+from ._phase import paganin as paganin
