@@ -98,6 +98,8 @@ def ring_correlation(
     a, b = np.asarray(first), np.asarray(second)
     if a.shape != b.shape or a.ndim not in (2, 3):
         raise InputError(f"ring correlation needs two images or volumes of one shape, not {a.shape} and {b.shape}")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise InputError("ring correlation of images with values that are not finite; cut them out first")
     if min(a.shape) < 8:
         raise InputError(f"ring correlation of {a.shape}: too small to have rings")
     shift = (0.0,) * a.ndim

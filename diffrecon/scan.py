@@ -20,8 +20,8 @@ class Frames:
     """Detector frames that stay in the file until they are asked for, in the detector's own integer type.
 
     Behaves like an array of shape `(view, y, x)` (or with a trailing segment axis) for indexing along the views and for
-    `numpy.asarray`. The file is opened for each read and closed after it, so that a Frames can be pickled, shared between
-    processes and kept while another program goes on.
+    `numpy.asarray`. The file is opened for each read and closed after it, so that a Frames can be pickled, shared
+    between processes and kept while another program goes on.
 
     **Arguments:** `path` of an HDF5 file, name of the `dataset`, `select` = indices of the frames that count (all by
     default), in the order of the views; `rows` = detector rows `(first, last + 1)` to keep (all by default).
@@ -71,7 +71,7 @@ class Frames:
             run = order.size and order[-1] - order[0] + 1 == order.size
             try:
                 values = stored[(slice(order[0], order[-1] + 1) if run else order, *rest)]
-            except OSError as error:
+            except (OSError, RuntimeError) as error:
                 raise InputError(f"{self.path.name}: {self.dataset} cannot be read, the file is damaged or incomplete "
                                  f"({str(error).splitlines()[0]})") from error
         return np.asarray(values)[back]
@@ -123,16 +123,16 @@ class Scan:
     """One measurement: counts, what each view was, and the geometry.
 
     Readers fill what the file holds and leave the rest `None`. Counts are lazy and keep the detector's integer type.
-    Everything is in the conventions of diffrecon whatever the file's were: SI units, radians, (row, column), mask `True` =
-    measured.
+    Everything is in the conventions of diffrecon whatever the file's were: SI units, radians, (row, column), mask
+    `True` = measured.
 
     **Fields:**
 
     - `counts`: `(view, y, x)`, or `(view, y, x, segment)` for tensor SAXS; integer or float, lazy or array.
     - `method`: what the file is (`"near-field-ptychography"`, `"tomography"`, ...), a guess of the reader.
     - `geometry`: `ParallelBeam`, `ConeBeam` or `FarField`; `None` when the file does not say enough.
-    - `positions`: `(view, 2)`, displacement of the illuminated patch over the object (row, column): in [m], or in [pixel] where
-      `positions_unit` says so.
+    - `positions`: `(view, 2)`, displacement of the illuminated patch over the object (row, column): in [m], or in
+      [pixel] where `positions_unit` says so.
     - `angles`: `(view,)` [rad], rotation of the sample about z.
     - `flats`, `darks`: `(frame, y, x)`.
     - `mask`: `(y, x)`, `True` where the pixel measured.
@@ -185,12 +185,11 @@ class Scan:
         scan = Scan.from_arrays(np.ones((4, 8, 8), np.uint16), angles=np.linspace(0, 3, 4))
         ```
         """
-        as_array = lambda a, kind=None: None if a is None else np.asarray(a, kind)
         scan = cls(
             counts=counts if isinstance(counts, Frames) else np.asarray(counts),
-            positions=as_array(positions, float),
-            angles=as_array(angles, float),
-            mask=as_array(mask, bool),
+            positions=None if positions is None else np.asarray(positions, float),
+            angles=None if angles is None else np.asarray(angles, float),
+            mask=None if mask is None else np.asarray(mask, bool),
             geometry=geometry,
             **fields,
         )
@@ -276,8 +275,8 @@ class Scan:
         if self.mask is not None and not self.mask.any():
             raise InputError(f"{self.name}: the mask leaves no pixel (diffrecon's masks are True where measured)")
         if self.angles is not None and np.ptp(self.angles) > 13 * np.pi:
-            raise InputError(f"{self.name}: angles span {np.ptp(self.angles):.4g} rad, more than six turns: they look like "
-                             'degrees; say so with --set data.angle_unit=deg')
+            raise InputError(f"{self.name}: angles span {np.ptp(self.angles):.4g} rad, more than six turns: they "
+                             'look like degrees; say so with --set data.angle_unit=deg')
         return self
 
 
@@ -301,7 +300,8 @@ def check_counts(counts: Any, mask: np.ndarray | None, name: str, block: int = 6
                              f"{part[tuple(where)]}; mask such pixels (data.mask) or mend the file")
         if part.dtype.kind in "if" and flat.min(initial=0) < 0:
             where = np.argwhere(part < 0)[0]
-            raise InputError(f"{name}: counts of view {start + where[0]}, pixel {tuple(map(int, where[1:]))} are negative "
+            pixel = tuple(map(int, where[1:]))
+            raise InputError(f"{name}: counts of view {start + where[0]}, pixel {pixel} are negative "
                              f"({part[tuple(where)]}); mask such pixels (data.mask) or undo the subtraction")
         empty = np.flatnonzero(flat.max(1) == 0)
         if empty.size:

@@ -205,6 +205,26 @@ def test_inspect_shows_what_it_can_of_bad_frames(tmp_path, capfd):
     assert "1 values are not finite" in said.out
 
 
+@pytest.mark.parametrize("make", [make_files.cxi, make_files.dxchange, make_files.npz, make_files.ptyd])
+def test_cut_off_anywhere(make, tmp_path, capfd):
+    """A copy that was interrupted, at whatever byte, is refused in one line or still whole enough to be read."""
+    whole = make(tmp_path / f"whole{'.npz' if make is make_files.npz else '.h5'}")
+    raw = whole.read_bytes()
+    for length in np.random.default_rng(0).integers(1, len(raw), 12):
+        part = whole.with_stem("part")
+        part.write_bytes(raw[:length])
+        check_one_line(main(["inspect", str(part)]), capfd.readouterr().err, "damaged|neither HDF5")
+
+
+def test_damaged_inner_tables(tmp_path, capfd):
+    """Opens as HDF5, and then fails somewhere inside of it."""
+    path = make_files.dxchange(tmp_path / "in.h5")
+    raw = path.read_bytes()
+    place = raw.index(b"HEAP")
+    path.write_bytes(raw[:place] + bytes(200) + raw[place + 200:])
+    check_one_line(main(["inspect", str(path)]), capfd.readouterr().err, "damaged or incomplete")
+
+
 def test_disk_full(tmp_path, monkeypatch, capfd):
     class Full(io.FileIO):
         def write(self, data):

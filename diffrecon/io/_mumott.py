@@ -171,11 +171,11 @@ def _rotations(source: Source, views: list[str]) -> np.ndarray:
                 rotation(_axis(source, view, "outer_axis", (1, 0, 0)), outer or 0.0)
                 @ rotation(_axis(source, view, "inner_axis", (0, 0, -1)), inner or 0.0)
             )
-    stack = np.stack(rotations)
-    error = np.abs(stack @ stack.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
-    if stack.shape[1:] != (3, 3) or not error.max() < 1e-3:
-        raise InputError(f"{source.name}: the rotation matrix of projection {int(error.argmax())} is no rotation")
-    return stack
+    for view, matrix in zip(views, rotations, strict=True):
+        whole = matrix.shape == (3, 3) and np.abs(matrix).max() < 1.01
+        if not whole or np.abs(matrix @ matrix.T - np.eye(3)).max() > 1e-3:
+            raise InputError(f"{source.name}: the rotation matrix of projection {view} is no rotation")
+    return np.stack(rotations)
 
 
 def rotation(axis: np.ndarray, angle: float) -> np.ndarray:

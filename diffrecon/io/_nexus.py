@@ -8,9 +8,10 @@
 The chain of `@default` leads viewers (silx, h5web, napari) to the first quantity.
 """
 
+import contextlib
 import datetime
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,7 @@ def read_result(path: str | Path) -> Result:
 
     **Raises:** `InputError` when the file is no result of diffrecon or is damaged.
     """
-    with Source(path) as source:
-        if not source.has("entry/process/program"):
-            raise InputError(f"{path}: not a result of diffrecon (no /entry/process)")
+    with _result(path) as source:
         return _read_file(source)
 
 
@@ -232,6 +231,18 @@ def _plain_quantity(name: str, array: np.ndarray, pixel: float | None) -> Quanti
 
 
 # ---------------------------------------------------------------------- reading
+@contextlib.contextmanager
+def _result(path: str | Path) -> Iterator[Source]:
+    """A file of `write`, open; what is not as `write` leaves it is damage."""
+    with Source(path) as source:
+        if not source.has("entry/process/program"):
+            raise InputError(f"{path}: not a result of diffrecon (no /entry/process)")
+        try:
+            yield source
+        except (TypeError, KeyError, AttributeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: a damaged result of diffrecon ({' '.join(str(error).split())[:150]})") from error
+
+
 def _read_file(source: Source) -> Result:
     entry = source.file["entry"]
     names = [text(n) for n in entry.attrs.get("quantities", ()) if source.has(f"entry/{text(n)}/data")]
@@ -289,7 +300,5 @@ def process(path: str | Path) -> dict[str, Any]:
 
     **Raises:** `InputError` when the file is no result of diffrecon.
     """
-    with Source(path) as source:
-        if not source.has("entry/process/program"):
-            raise InputError(f"{path}: not a result of diffrecon (no /entry/process)")
+    with _result(path) as source:
         return _figure(source.file["entry/process"])

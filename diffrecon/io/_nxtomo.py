@@ -56,13 +56,8 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
 def _keys(source: Source) -> list[str]:
     """Groups that hold an image_key."""
     found: list[str] = []
-
-    def visit(name: str, _: Any) -> None:
-        if name.rpartition("/")[2] == "image_key":
-            found.append(name.rpartition("/")[0])
-
-    source.file.visit(lambda name: visit(name, None))
-    return found
+    source.file.visit(lambda name: found.append(str(name)))
+    return [name.rpartition("/")[0] for name in found if name.endswith("/image_key")]
 
 
 def _detector(source: Source, wanted: str | None) -> str:

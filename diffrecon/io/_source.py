@@ -2,6 +2,7 @@
 
 import contextlib
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -48,9 +49,14 @@ class Source(contextlib.AbstractContextManager["Source"]):
                 f"{self.path}: the HDF5 file is damaged or incomplete ({str(error).splitlines()[0]}); copy it again"
             ) from error
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.file is not None:
-            self.file.close()
+            with contextlib.suppress(RuntimeError, OSError):
+                self.file.close()
+        # A file with damaged inner tables opens, and then fails anywhere and in many ways, all of them inside h5py.
+        if isinstance(error, Exception) and not isinstance(error, InputError | ImportError) and _raised_by_h5py(trace):
+            said = " ".join(str(error).split())[:150]
+            raise InputError(f"{self.path}: the HDF5 file is damaged or incomplete ({said}); copy it again") from error
 
     def say(self, message: str) -> None:
         """Something the reader decided and the user should know."""
@@ -133,6 +139,12 @@ class Source(contextlib.AbstractContextManager["Source"]):
         found = sorted(self.datasets(), key=lambda d: -d.size)
         said = [f"{d.name} {tuple(d.shape)}" for d in found[:most]]
         return ", ".join(said) + (", ..." if len(found) > most else "") if said else "none"
+
+
+def _raised_by_h5py(trace: TracebackType | None) -> bool:
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and "h5py" in trace.tb_frame.f_code.co_filename
 
 
 def text(value: Any) -> str:
