@@ -1,7 +1,6 @@
 """`diffrecon script`: the Python that does what a configuration does."""
 
 import argparse
-import pprint
 from typing import Any
 
 from ..errors import InputError
@@ -29,8 +28,9 @@ def python(settings: Settings, file: str | None = None) -> str:
         lines.insert(1, f"from {source.removesuffix('.py').replace('/', '.')} import {function}")
         recipe[section][key] = _Name(function)
     lines.append(f"scan = dr.open_scan({file!r}{keywords}{',' if keywords else ''}{chr(10) if keywords else ''})")
-    given = f", settings={pprint.pformat(recipe, width=100, sort_dicts=False)}" if recipe else ""
-    lines.append(f"result = dr.reconstruct(scan{given})")
+    if recipe:
+        lines += ["settings = {", *(f"    {section!r}: {values!r}," for section, values in recipe.items()), "}"]
+    lines.append(f"result = dr.reconstruct(scan{', settings=settings' if recipe else ''})")
     lines += ["for line in result.verdict:", "    print(line)", f"dr.write({out!r}, result, scan)"]
     if settings.output["picture"]:
         lines.append(f"dr.plot.figure(result, {out.rpartition('.')[0] + '.png'!r})")
