@@ -31,7 +31,8 @@ from ..errors import InputError
 __all__ = ["ParallelProjector", "ToeplitzNormal", "project_parallel"]
 
 # Cells of the Fourier grid are sorted by the number of samples that reach them; each class is padded to its width.
-_CLASS_WIDTHS = (4, 8, 16, 24, 32, 64, 128, 512)  # more classes pad less and take longer to compile
+# More classes pad less and take longer to compile; few wide ones are slow, for XLA reduces rows above 32 in stages.
+_CLASS_WIDTHS = (4, 6, 10, 14, 18, 24, 32, 48, 64, 128, 256, 1024)
 _TABLE_LIMIT = 2 << 30  # bytes of adjoint tables above which the adjoint is a scatter
 
 
