@@ -195,25 +195,32 @@ def well_seen(model: Ptychography) -> jax.Array:
 
 # ---------------------------------------------------------------------------------------------------- out
 def remove_ambiguities(model: Ptychography) -> Ptychography:
-    """Fix what the data cannot tell, so that the predicted frames stay as they are: amplitude and phase between object and probe,
-    in the far field the phase ramp between them, and the order and mixture of the modes (orthogonal, strongest first)."""
+    """Fix what the data cannot tell, so that the predicted frames stay as they are: amplitude, phase and phase ramp between object
+    and probe, and the order and mixture of the modes (orthogonal, strongest first)."""
     probe = operators.orthogonal_modes(model.probe)
     light = operators.coverage(probe, model.positions, model.object.shape, model.gain)
     weight = jnp.where(light > 0.1 * jnp.percentile(light, 95), light, 0.0)
     obj = model.object
-    if model.far:
-        obj, probe = _remove_ramp(obj, probe, weight)
+    obj, probe = _remove_ramp(obj, probe, weight)
     level = jnp.sqrt(jnp.sum(weight * jnp.abs(obj) ** 2) / jnp.sum(weight))
     phase = jnp.exp(1j * jnp.angle(jnp.sum(weight * obj)))
     return eqx.tree_at(lambda m: (m.object, m.probe), model, (obj / (level * phase), probe * (level * phase)))
 
 
 def _remove_ramp(obj: jax.Array, probe: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Move the mean phase gradient of the object into the probe."""
+    """Move the mean phase gradient of the object into the probe, which leaves their product as it is.
+
+    Where light reaches the border of the probe's window only ramps of whole periods keep the sub-pixel shifts exact.
+    """
+    light = jnp.sum(jnp.abs(probe) ** 2, 0)
+    inner = jnp.sum(light[2:-2, 2:-2])
+    spills = float((jnp.sum(light) - inner) / jnp.sum(light)) > 1e-3
     slopes = []
     for axis in (0, 1):
         step = obj * jnp.conj(jnp.roll(obj, 1, axis)) * jnp.minimum(weight, jnp.roll(weight, 1, axis))
-        slopes.append(jnp.angle(jnp.sum(step)))
+        slope = float(jnp.angle(jnp.sum(step)))
+        period = 2 * np.pi / probe.shape[1 + axis]
+        slopes.append(round(slope / period) * period if spills else slope)
     ramp = lambda shape: jnp.exp(1j * (slopes[0] * jnp.arange(shape[0])[:, None] + slopes[1] * jnp.arange(shape[1])[None]))
     return obj * jnp.conj(ramp(obj.shape)), probe * ramp(probe.shape[-2:])
 

@@ -36,6 +36,11 @@ def demo_file(method: str, path: str | Path, seed: int = 0) -> dict[str, Any]:
     return _module(method).write(Path(path), seed)
 
 
+def settings(method: str) -> tuple[str, ...]:
+    """What a reconstruction must be told because the file format has no place for it, as `section.key=value`."""
+    return tuple(getattr(_module(method), "SETTINGS", ()))
+
+
 def judge(method: str, path: str | Path, result: Result) -> list[str]:
     """Compare a result with the truth in a file that `demo_file` wrote: one line a figure."""
     return _module(method).judge(Path(path), result)
