@@ -74,11 +74,17 @@ def figure(result: Result, path: str | PathLike | None = None) -> "Figure":
     rows = _story(result)
     if not rows:
         raise InputError(f"the result of {result.method} has no quantity or curve that can be drawn")
-    name = result.method.replace("-", " ")
-    page = _page(rows, title=name[:1].upper() + name[1:], words=result.verdict)
+    page = _page(rows, title=_headline(result.method), words=result.verdict)
     if path is not None:
         page.savefig(path)
     return page
+
+
+def _headline(method: str) -> str:
+    name = method.replace("-", " ")
+    for written, printed in {"near field": "near-field", "far field": "far-field", "k edge": "K-edge", "saxs": "SAXS", "cdi": "CDI"}.items():
+        name = name.replace(written, printed)
+    return name[:1].upper() + name[1:]
 
 
 def _story(result: Result) -> "list[list[_Panel]]":
@@ -89,17 +95,28 @@ def _story(result: Result) -> "list[list[_Panel]]":
         if quantity.kind == "complex" and np.ndim(quantity.data) == 2:
             del left[name]
             rows.append(_object_row(quantity, left))
-    for name in [n for n, q in left.items() if q.kind == "orientation"]:
-        rows += _quantity_rows(name, left.pop(name))
-    for name in [n for n, q in left.items() if q.kind in ("volume", "modes")]:
-        rows += _quantity_rows(name, left.pop(name))
-    small = [p for n, q in left.items() if q.kind == "image" for p in _image_panels(n, q)]
-    curves = _curve_panels(result, left)
-    if rows and len(small) <= 1:
-        small, curves = [], [*small, *curves]
-    rows += [small[i : i + 3] for i in range(0, min(len(small), 6), 3)]
-    rows += [curves[i : i + 3] for i in range(0, len(curves), 3)]
-    return [row for row in rows if row]
+    flow: list[_Panel] = []
+    for kind in ("orientation", "volume", "modes"):
+        for name in [n for n, q in left.items() if q.kind == kind]:
+            row = _quantity_row(name, left.pop(name))
+            # A single mode and its colour wheel leave room for other panels beside them.
+            (flow.extend if len(row) < 3 else rows.append)(row)  # pyright: ignore
+    flow += [p for n, q in left.items() if q.kind == "image" for p in _image_panels(n, q)][:6]
+    return rows + _flow([*flow, *_curve_panels(result, left)])
+
+
+def _flow(panels: "Sequence[_Panel]", height: float = 1.45) -> "list[list[_Panel]]":
+    """Panels in order, in rows as full as the page allows at about this height [inch]."""
+    rows: list[list[_Panel]] = []
+    free = 0.0
+    for panel in panels:
+        wide = panel.left + panel.right + height * panel.width / panel.height
+        if wide > free:
+            rows.append([])
+            free = PAGE
+        rows[-1].append(dataclasses.replace(panel, width=panel.width / panel.height, height=1.0))
+        free -= wide
+    return rows
 
 
 def _object_row(quantity: Quantity, left: dict[str, Quantity]) -> "list[_Panel]":
@@ -115,13 +132,18 @@ def _object_row(quantity: Quantity, left: dict[str, Quantity]) -> "list[_Panel]"
     return _complex_panels(shown, quantity.pixel_size, phase=given)
 
 
-def _quantity_rows(name: str, quantity: Quantity) -> "list[list[_Panel]]":
+def _quantity_row(name: str, quantity: Quantity) -> "list[_Panel]":
     data, label = np.asarray(quantity.data), quantity.long_name or name.replace("_", " ")
     if quantity.kind == "modes":
-        return [_mode_panels(data.reshape(-1, *data.shape[-2:]), quantity.pixel_size)]
+        return _mode_panels(data.reshape(-1, *data.shape[-2:]), quantity.pixel_size)
     if quantity.kind == "orientation":
-        return [_orientation_panels(data, None, None, quantity.pixel_size, label)]
-    return [_slice_panels(data, quantity.pixel_size, quantity.units, label, None, GREY)]
+        return _orientation_panels(data, None, None, quantity.pixel_size, label)
+    return _slice_panels(data, quantity.pixel_size, quantity.units, label, None, _colours_for(quantity.units))
+
+
+def _colours_for(units: str) -> str:
+    """Grey for what is looked at as a radiograph or a slice of one, cividis for amounts: counts, concentrations, lengths."""
+    return GREY if units in ("", "rad", "1/m") else MAGNITUDE
 
 
 def _image_panels(name: str, quantity: Quantity) -> "list[_Panel]":
@@ -130,7 +152,8 @@ def _image_panels(name: str, quantity: Quantity) -> "list[_Panel]":
         return []
     if quantity.axes and quantity.axes[0] in ("view", "angle"):
         return [_sinogram_panel(data, None, quantity.pixel_size, quantity.units, label)]
-    return [_image_panel(data[_box(_drawable(data))], quantity.pixel_size, quantity.units, label)]
+    shown = data[_box(_drawable(data))]
+    return [_image_panel(shown, quantity.pixel_size, quantity.units, label, None, _colours_for(quantity.units))]
 
 
 def _curve_panels(result: Result, quantities: Mapping[str, Quantity]) -> "list[_Panel]":
@@ -202,7 +225,8 @@ def probe_modes(
     Hues are equally light and equally spaced to the eye (a circle in Oklab). Hue cannot carry a whole circle for every colour
     vision; `complex_image` of a mode shows the same in two panels without hue.
 
-    **Arguments:** `probe` `(mode, y, x)` or `(y, x)`, centred; `pixel_size` [m].
+    **Arguments:** `probe` `(mode, y, x)` or `(y, x)`, centred; `pixel_size` [m]. Shown is the part that holds 99.5 % of the light
+    across and down, of the five first modes; powers are shares of all.
     """
     data = np.asarray(probe)
     data = _array(data[None] if data.ndim == 2 else data, 3, "a probe")
@@ -300,15 +324,13 @@ def _image_panel(array, pixel_size, units, title, limits=None, colours=GREY, lab
 
 def _complex_panels(data: np.ndarray, pixel_size: float | None, phase: np.ndarray | None = None) -> list[_Panel]:
     finite = np.isfinite(data)
-    mean = data[finite].mean() if finite.any() else 1.0
-    middle = float(np.angle(mean)) if mean else 0.0
+    wrapped = phase is None
     if phase is None:
+        middle = float(np.angle(data[finite].mean())) if finite.any() else 0.0
         phase = np.where(finite, np.angle(data * np.exp(-1j * middle)) + middle, np.nan)
-    low, high = _limits(phase)
-    if high - low > 1.8 * np.pi and np.nanmax(np.abs(phase - middle)) <= np.pi * (1 + 1e-6):
-        limits, colours = (middle - np.pi, middle + np.pi), CYCLIC
-    else:
-        limits, colours = (low, high), GREY
+    limits, colours = _limits(phase), GREY
+    if wrapped and limits[1] - limits[0] > 1.8 * np.pi:
+        phase, limits, colours = np.where(finite, np.angle(data), np.nan), (-np.pi, np.pi), CYCLIC
     return [
         _image_panel(phase, pixel_size, "rad", "phase", limits, colours),
         _image_panel(np.abs(data), pixel_size, "", "modulus", None, MAGNITUDE),
@@ -319,35 +341,45 @@ def _mode_panels(modes: np.ndarray, pixel_size: float | None, most: int = 5) -> 
     modes = np.nan_to_num(modes)
     power = (np.abs(modes) ** 2).sum((1, 2))
     share = power / max(power.sum(), np.finfo(float).tiny)
+    shown = modes[:most][(slice(None), *_lit((np.abs(modes) ** 2).sum(0)))]
 
     def panel(number: int) -> _Panel:
+        last = number == len(shown) - 1
+
         def draw(ax):
             name = "probe" if len(modes) == 1 else f"mode {number + 1}: {_percent(share[number])}"
-            _show(ax, _complex_colours(modes[number]), name)
+            _show(ax, _complex_colours(shown[number]), name)
             if number == 0:
-                _scale_bar(ax, modes.shape[-1], pixel_size)
+                _scale_bar(ax, shown.shape[-1], pixel_size)
+            if last:
+                _colour_wheel(ax)
 
-        return _Panel(draw, *_size(modes.shape[1:]), right=0.06)
+        return _Panel(draw, *_size(shown.shape[1:]), right=1.0 if last else 0.06)
 
-    return [*(panel(i) for i in range(min(len(modes), most))), _wheel_panel(_size(modes.shape[1:])[0])]
+    return [panel(i) for i in range(len(shown))]
 
 
-def _wheel_panel(width: float) -> _Panel:
-    def draw(ax):
-        ax.set_axis_off()
-        wheel = ax.inset_axes((0.18, 0.24, 0.52, 0.52))
-        grid = np.linspace(-1, 1, 201)
-        plane = grid[None, :] + 1j * grid[::-1, None]
-        colours = _complex_colours(np.where(np.abs(plane) <= 1, plane, 0))
-        alpha = np.clip((1 - np.abs(plane)) * 100, 0, 1)
-        wheel.imshow(np.concatenate([colours, alpha[..., None]], -1), extent=(-1, 1, -1, 1))
-        wheel.set_axis_off()
-        for text, place in {"0": (1.08, 0), "π": (-1.08, 0), "π/2": (0, 1.08), "−π/2": (0, -1.08)}.items():
-            across, up = {1: "left", -1: "right"}.get(int(place[0]), "center"), {1: "bottom", -1: "top"}.get(int(place[1]), "center")
-            wheel.text(*place, text, ha=across, va=up, fontsize=FONT)
-        ax.set_title("phase [rad]", fontsize=FONT, y=0.98)
+def _colour_wheel(ax: "Axes") -> None:
+    """The key of hue and brightness at the right of a panel."""
+    wheel = _beside(ax, 0.26, 0.18, 0.5)
+    grid = np.linspace(-1, 1, 201)
+    plane = grid[None, :] + 1j * grid[::-1, None]
+    colours = _complex_colours(np.where(np.abs(plane) <= 1, plane, 0))
+    alpha = np.clip((1 - np.abs(plane)) * 100, 0, 1)
+    wheel.imshow(np.concatenate([colours, alpha[..., None]], -1), extent=(-1, 1, -1, 1))
+    for text, x, y, across, up in (("0", 1.15, 0, "left", "center"), ("π", -1.15, 0, "right", "center"),
+                                   ("π/2", 0, 1.1, "center", "bottom"), ("−π/2", 0, -1.1, "center", "top")):
+        wheel.text(x, y, text, ha=across, va=up, fontsize=FONT)
+    wheel.text(0, -2.1, "hue: phase\nbrightness:\nmodulus", ha="center", va="top", fontsize=FONT)
 
-    return _Panel(draw, width, width, right=0.0)
+
+def _beside(ax: "Axes", gap: float, drop: float, size: float) -> "Axes":
+    """Frameless square axes right of a panel, in inches from its upper right corner."""
+    box, inches = ax.get_position(), ax.figure.get_size_inches()  # pyright: ignore
+    wide, high = box.width * inches[0], box.height * inches[1]
+    made = ax.inset_axes((1 + gap / wide, 1 - (drop + size) / high, size / wide, size / high))
+    made.set_axis_off()
+    return made
 
 
 def _sinogram_panel(array, angles, pixel_size, units, title) -> _Panel:
@@ -356,14 +388,31 @@ def _sinogram_panel(array, angles, pixel_size, units, title) -> _Panel:
 
     def draw(ax):
         shown = _show(ax, data, title, aspect="auto", vmin=low, vmax=high, cmap=GREY)
-        ticks = np.unique(np.linspace(0, len(data) - 1, 5).round().astype(int))
-        degrees = None if angles is None else np.rad2deg(np.asarray(angles, float))
-        ax.set_yticks(ticks, [str(t) if degrees is None else f"{degrees[t]:.0f}°" for t in ticks], fontsize=FONT)
-        ax.set_ylabel("view" if degrees is None else "angle", fontsize=FONT)
+        _view_ticks(ax, len(data), angles)
         _scale_bar(ax, data.shape[1], pixel_size)
         _colour_bar(ax, shown, units, "")
 
     return _Panel(draw, 1.0, 0.8, left=0.55)
+
+
+def _view_ticks(ax: "Axes", views: int, angles: Any) -> None:
+    """Round angles [degree] where they rise or fall all the way, else numbers of views."""
+    from matplotlib.ticker import MaxNLocator
+
+    degrees = np.arange(views) if angles is None else np.rad2deg(np.asarray(angles, float))
+    if degrees.shape != (views,):
+        raise InputError(f"a sinogram of {views} views needs as many angles, not the shape {degrees.shape}")
+    ordered = views > 1 and (np.all(np.diff(degrees) > 0) or np.all(np.diff(degrees) < 0))
+    if angles is None or not ordered:
+        degrees, angles = np.arange(views), None
+    low, high = float(degrees.min()), float(degrees.max())
+    round_ = MaxNLocator(4, steps=[1, 2, 4.5, 9, 10] if angles is not None else None, integer=True).tick_values(low, high)
+    round_ = [r for r in round_ if low - 1e-6 <= r <= high * (1 + 1e-6) + 1e-6]
+    order = np.argsort(degrees)
+    where = np.interp(round_, degrees[order], order)
+    ax.set_yticks(where, [f"{r:.0f}" + ("" if angles is None else "°") for r in round_], fontsize=FONT)
+    ax.set_ylabel("view" if angles is None else "angle", fontsize=FONT)
+    ax.tick_params(length=2.5, width=0.5)
 
 
 def _slice_panels(volume, pixel_size, units, title, at, colours) -> list[_Panel]:
@@ -380,7 +429,7 @@ def _slice_panels(volume, pixel_size, units, title, at, colours) -> list[_Panel]
         cuts = [(data[z], "y", "x", f"z = {z}", (y, x)), (data[:, y], "z", "x", f"y = {y}", (z, x)),
                 (data[:, :, x], "z", "y", f"x = {x}", (z, y))]
     limits = _limits(np.concatenate([np.ravel(c[0]) for c in cuts]))
-    last = len(cuts) - 1
+    last, tallest = len(cuts) - 1, max(len(c[0]) for c in cuts)
 
     def panel(number: int) -> _Panel:
         cut, down, across, place, marks = cuts[number]
@@ -388,13 +437,13 @@ def _slice_panels(volume, pixel_size, units, title, at, colours) -> list[_Panel]
         def draw(ax):
             name = f"{title}: {place}" if title and number == 0 else place
             shown = _show(ax, cut, name, vmin=limits[0], vmax=limits[1], cmap=colours)
-            _mark_cuts(ax, marks, across, down)
+            _name_axes(ax, across, down, marks)
             if number == 0:
                 _scale_bar(ax, cut.shape[1], pixel_size)
             if number == last:
-                _colour_bar(ax, shown, units, "")
+                _colour_bar(ax, shown, units, "", tallest / len(cut))
 
-        return _Panel(draw, *reversed(cut.shape), left=0.2, right=0.72 if number == last else 0.06)
+        return _Panel(draw, *reversed(cut.shape), left=0.17, right=0.72 if number == last else 0.06)
 
     return [panel(i) for i in range(len(cuts))]
 
@@ -408,21 +457,22 @@ def _orientation_panels(vectors, mask, weight, pixel_size, title) -> list[_Panel
     good &= True if mask is None else np.asarray(mask, bool)
     data = np.where(good[..., None], data / np.where(length > 0, length, 1), np.nan)
     light = np.ones(good.shape) if weight is None else np.clip(np.asarray(weight, float), 0, 1)
-    cuts: list[tuple[Any, str, str]] = [(..., "y", "x")]
+    cuts: list[tuple[Any, str, str, str]] = [(..., "y", "x", "")]
     if data.ndim == 4:
         z, y, x = (n // 2 for n in good.shape)
-        cuts = [(np.s_[z], "y", "x")]
+        cuts = [(np.s_[z], "y", "x", f"z = {z}")]
         if len(data) > 3:
-            cuts += [(np.s_[:, y], "z", "x"), (np.s_[:, :, x], "z", "y")]
+            cuts += [(np.s_[:, y], "z", "x", f"y = {y}"), (np.s_[:, :, x], "z", "y", f"x = {x}")]
 
     def panel(number: int) -> _Panel:
-        cut, down, across = cuts[number]
-        plane = data[cut][..., ["xyz".index(c) for c in (across, down, ({*"xyz"} - {across, down}).pop())]]
+        cut, down, across, place = cuts[number]
+        through = ({*"xyz"} - {across, down}).pop()
+        plane = data[cut][..., ["xyz".index(c) for c in (across, down, through)]]
 
         def draw(ax):
-            _show(ax, _axis_colours(plane, light[cut]), title if number == 0 else "")
+            _show(ax, _axis_colours(plane, light[cut]), ": ".join(t for t in (title if number == 0 else "", place) if t))
             _axis_lines(ax, plane)
-            _axis_key(ax, across, down)
+            _axis_key(ax, across, down, through)
             if number == 0:
                 _scale_bar(ax, plane.shape[1], pixel_size)
 
@@ -445,9 +495,10 @@ def _convergence_panel(history: np.ndarray, held_out: Any) -> _Panel:
         values = np.concatenate([history, held[:, 1]])
         values = values[np.isfinite(values)]
         if values.size and values.min() > 0 and values.max() / values.min() > 5:
-            ax.set_yscale("log")
+            _plain_logarithm(ax, values)
         _curve_axes(ax, "step", "cost", "convergence")
-        _inside_legend(ax, [("fitted", DARK)] + ([("held out", ORANGE)] if len(held) else []))
+        if len(held):
+            _inside_legend(ax, [("fitted", DARK), ("held out", ORANGE)])
 
     return _Panel(draw, 1.35, 1.0, left=0.55, right=0.1, bottom=0.42)
 
@@ -467,10 +518,13 @@ def _ring_panel(result: Any, pixel_size: float | None, title: str) -> _Panel:
         _curve_axes(ax, "spatial frequency [cycles/pixel]", "correlation", "")
         _half_period_axis(ax, pixel)
         if crossing is not None and crossing < 0.5:
-            ax.axvline(float(crossing), color="0.5", linewidth=0.7)
+            exponent, unit = (0, "pixels") if pixel is None else _unit("m", 0.5 * pixel / crossing)
+            found = 0.5 / crossing * (1.0 if pixel is None else pixel / 10.0**exponent)
+            ax.axvline(float(crossing), color="0.6", linewidth=0.7, zorder=0)
+            ax.annotate(f"{found:.3g} {unit}", (crossing, 0.62), (3, 0), textcoords="offset points", fontsize=FONT)
         _inside_legend(ax, [("correlation", DARK), ("half-bit", BLUE), ("one-bit", ORANGE)])
         if title:
-            ax.set_title(title, fontsize=FONT + 1, pad=4)
+            ax.set_title(title, fontsize=FONT + 1, loc="left", pad=30)
 
     return _Panel(draw, 1.35, 1.0, left=0.55, right=0.12, bottom=0.42, top=0.66)
 
@@ -494,12 +548,13 @@ def _positions_panel(quantity: Quantity, held_out: Any) -> _Panel:
 
 
 # ---------------------------------------------------------------------- the page
-def _page(rows: "Sequence[Sequence[_Panel]]", title: str = "", words: Sequence[str] = ()) -> "Figure":
+def _page(
+    rows: "Sequence[Sequence[_Panel]]", title: str = "", words: Sequence[str] = (), widest: float = PAGE
+) -> "Figure":
     """Lay rows of panels on a page as wide as they need, up to both columns of a journal."""
-    tallest = 2.6 if len(rows) == 1 else 2.3
     scales = [
-        min((PAGE - sum(p.left + p.right for p in row)) / sum(p.width for p in row), tallest / max(p.height for p in row))
-        for row in rows
+        min((widest - 0.08 - sum(p.left + p.right for p in row)) / sum(p.width for p in row), (2.75 if number == 0 else 1.9) / max(p.height for p in row))
+        for number, row in enumerate(rows)
     ]
     needs = [sum(p.left + p.width * s + p.right for p in row) for row, s in zip(rows, scales, strict=True)]
     width = PAGE if words else max(max(needs) + 0.1, 0.09 * len(title))
@@ -525,7 +580,7 @@ def _page(rows: "Sequence[Sequence[_Panel]]", title: str = "", words: Sequence[s
 
 def _one(panel: _Panel, ax: "Axes | None") -> "Figure":
     if ax is None:
-        return _page([[panel]])
+        return _page([[panel]], widest=COLUMN if panel.width < 3 * panel.height else PAGE)
     panel.draw(ax)
     return ax.figure  # pyright: ignore
 
@@ -560,7 +615,7 @@ def _show(ax: "Axes", data: np.ndarray, title: str, aspect: str = "equal", **how
     for spine in ax.spines.values():
         spine.set(linewidth=0.5, color="0.3")
     if title:
-        ax.set_title(title, fontsize=FONT + 1, loc="left", pad=3)
+        ax.set_title(title, fontsize=FONT + 1, loc="left", pad=4)
     return shown
 
 
@@ -569,7 +624,7 @@ def _scale_bar(ax: "Axes", columns: int, pixel_size: float | None) -> None:
     from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
     length, label = scale_bar_length(columns, pixel_size)
-    below = ScaledTranslation(0, -7 / 72, ax.figure.dpi_scale_trans)
+    below = ScaledTranslation(0, -8 / 72, ax.figure.dpi_scale_trans)
     where = blended_transform_factory(ax.transData, ax.transAxes) + below
     start = -0.5
     ax.plot([start, start + length], [0, 0], color="black", linewidth=2.5, solid_capstyle="butt", transform=where,
@@ -590,30 +645,39 @@ def scale_bar_length(columns: int, pixel_size: float | None) -> tuple[float, str
     return length / pixel_size, f"{length / 10.0**exponent:.3g} {unit}"
 
 
-def _colour_bar(ax: "Axes", shown: Any, units: str, label: str) -> None:
+def _colour_bar(ax: "Axes", shown: Any, units: str, label: str, tall: float = 1.0) -> None:
+    """A bar with round numbers and the unit, at the right of the panel from its top down, `tall` times as high as it is."""
     box, inches = ax.get_position(), ax.figure.get_size_inches()  # pyright: ignore
-    bar = ax.inset_axes((1 + 0.05 / (box.width * inches[0]), 0, 0.09 / (box.width * inches[0]), 1))
-    low, high = shown.get_clim()
+    wide, high = box.width * inches[0], box.height * inches[1] * tall
+    bar = ax.inset_axes((1 + 0.06 / wide, 1 - tall, 0.09 / wide, tall))
+    low, high_value = shown.get_clim()
     drawn = ax.figure.colorbar(shown, cax=bar)
-    exponent, unit = _unit(units, max(abs(low), abs(high)))
-    ticks, labels = _ticks(low, high, exponent, max(2, min(5, int(box.height * inches[1] / 0.35))))
+    exponent, unit = _unit(units, max(abs(low), abs(high_value)))
+    ticks, labels = _ticks(low, high_value, exponent, min(5, int(high / 0.3)))
     drawn.set_ticks(ticks, labels=labels)
     bar.minorticks_off()
     bar.tick_params(labelsize=FONT, length=2, width=0.5, pad=2)
     drawn.outline.set_linewidth(0.5)
-    drawn.set_label(" ".join(t for t in (label, f"[{unit}]" if unit else "") if t), fontsize=FONT, labelpad=3)
+    said = " ".join(t for t in (label, f"[{unit}]" if unit else "") if t)
+    # A vertical label would stick out of a low bar.
+    if high < 0.7:
+        bar.set_title(said, fontsize=FONT, loc="left", pad=4)
+    else:
+        drawn.set_label(said, fontsize=FONT, labelpad=3)
 
 
 def _unit(units: str, largest: float) -> tuple[int, str]:
     """Power of ten taken out of the numbers and the unit that says so."""
     if not largest or not math.isfinite(largest):
         return 0, units
-    exponent = 3 * math.floor(math.log10(largest) / 3 + 1e-9)
+    power = math.log10(largest) + 1e-9
     if units in ("m", "eV"):
+        exponent = 3 * math.floor(power / 3)
         exponent = min(max(exponent, -12), 0 if units == "m" else 9)
         return exponent, _PREFIXES[exponent] + units
     if 1e-2 <= largest < 1e4:
         return 0, units
+    exponent = math.floor(power)
     return exponent, f"10{str(exponent).translate(_SUPERSCRIPT)} {units}".strip()
 
 
@@ -625,20 +689,26 @@ def _ticks(low: float, high: float, exponent: int, count: int) -> tuple[list[flo
         middle, turns = (low + high) / 2, (-1, -0.5, 0, 0.5, 1)
         if abs(middle) < 1e-9:
             return [t * np.pi for t in turns], ["−π", "−π/2", "0", "π/2", "π"]
-    ticks = [t for t in MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low <= t <= high]
+    ticks = [t for t in MaxNLocator(max(count, 2), steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low <= t <= high]
+    ticks = ticks if count >= 2 or len(ticks) < 2 else [ticks[0], ticks[-1]]
     scaled = [t / 10.0**exponent for t in ticks]
     step = abs(scaled[1] - scaled[0]) if len(scaled) > 1 else 1.0
     digits = next((d for d in range(9) if all(abs(round(s, d) - s) < 1e-3 * step for s in scaled)), 9)
     return ticks, [f"{s + 0.0:.{digits}f}".replace("-", "−") for s in scaled]
 
 
-def _mark_cuts(ax: "Axes", marks: tuple[int, int] | None, across: str, down: str) -> None:
-    """Axis names, and ticks outside of the frame where the other planes cut."""
-    ax.set_ylabel(down, fontsize=FONT, rotation=0, labelpad=2, va="center")
+def _name_axes(ax: "Axes", across: str, down: str, marks: tuple[int, int] | None = None) -> None:
+    """Names at the far ends of the axes, and ticks outside of the frame where the other planes cut."""
+    from matplotlib.transforms import ScaledTranslation
+
+    point = ax.figure.dpi_scale_trans
+    ax.text(1, 0, across, transform=ax.transAxes + ScaledTranslation(0, -7 / 72, point), fontsize=FONT, ha="right",
+            va="center_baseline")
+    ax.text(0, 0, down, transform=ax.transAxes + ScaledTranslation(-4 / 72, 0, point), fontsize=FONT, ha="right", va="bottom")
     if marks is not None:
         ax.set_yticks([marks[0]], [""])
         ax.set_xticks([marks[1]], [""])
-        ax.tick_params(length=3, width=0.6, top=True, right=True)
+        ax.tick_params(length=2.5, width=0.6, top=True, right=True)
 
 
 def _curve_axes(ax: "Axes", across: str, up: str, title: str) -> None:
@@ -651,21 +721,37 @@ def _curve_axes(ax: "Axes", across: str, up: str, title: str) -> None:
         ax.set_title(title, fontsize=FONT + 1, loc="left", pad=3)
 
 
+def _plain_logarithm(ax: "Axes", values: np.ndarray) -> None:
+    """A logarithmic axis; numbers 1, 2, 5 written out where a few decades are all there is."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    ax.set_yscale("log")
+    decades = math.log10(values.max() / values.min())
+    if decades < 3 and 1e-3 <= values.min() and values.max() < 1e4:
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1,)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
 def _inside_legend(ax: "Axes", entries: Sequence[tuple[str, str]]) -> None:
     """Names of the curves in their colours, no box."""
     for number, (name, colour) in enumerate(entries):
-        ax.text(0.98, 0.97 - 0.09 * number, name, color=colour, fontsize=FONT, ha="right", va="top", transform=ax.transAxes)
+        ax.annotate(name, (1, 1), (-3, -2 - 11 * number), "axes fraction", "offset points", color=colour, fontsize=FONT, ha="right", va="top")
 
 
 def _half_period_axis(ax: "Axes", pixel: float | None) -> None:
     """Half periods on top: the finest at the right, in nm, µm ... or in pixels."""
-    exponent, unit = (0, "pixel") if pixel is None else _unit("m", 2 * pixel)
+    exponent, unit = (0, "pixel") if pixel is None else _unit("m", 10 * pixel)
     finest = 1.0 if pixel is None else pixel / 10.0**exponent
     top = ax.twiny()
     top.set_xlim(0, 0.5)
-    wanted = [finest * f for f in (10, 5, 3, 2, 1.5, 1.2, 1)]
-    round_ = sorted({float(f"{w:.2g}") for w in wanted if float(f"{w:.2g}") >= finest * 0.999})
-    top.set_xticks([0.5 * finest / r for r in round_], [f"{r:g}" for r in round_])
+    decade = 10.0 ** math.floor(math.log10(finest))
+    shown: list[float] = []
+    for candidate in (decade * f for f in (1, 1.2, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100)):
+        place = 0.5 * finest / candidate
+        if 0.03 < place <= 0.5 and (not shown or 0.5 * finest / shown[-1] - place > 0.055):
+            shown.append(candidate)
+    top.set_xticks([0.5 * finest / s for s in shown], [f"{s:g}" for s in shown])
     top.tick_params(labelsize=FONT, length=2.5, width=0.5, pad=1)
     top.set_xlabel(f"half period [{unit}]", fontsize=FONT, labelpad=3)
     for spine in top.spines.values():
@@ -697,6 +783,17 @@ def _box(seen: np.ndarray) -> tuple[slice, slice]:
     found = [np.flatnonzero(seen.any(axis)) for axis in (1, 0)]
     rows, columns = (slice(int(f[0]), int(f[-1]) + 1) for f in found)
     return rows, columns
+
+
+def _lit(power: np.ndarray, share: float = 0.995) -> tuple[slice, slice]:
+    """Rows and columns that hold all but the last half percent of the light, and a little around them."""
+    cuts = []
+    for axis in (1, 0):
+        sums = np.cumsum(power.sum(axis)) / max(float(power.sum()), np.finfo(float).tiny)
+        first, last = (int(np.searchsorted(sums, v)) for v in (0.5 * (1 - share), 0.5 * (1 + share)))
+        around = max(2, (last - first) // 20)
+        cuts.append(slice(max(first - around, 0), min(last + around + 1, len(sums))))
+    return cuts[0], cuts[1]
 
 
 def _size(shape: tuple[int, ...]) -> tuple[float, float]:
@@ -774,19 +871,16 @@ def _axis_lines(ax: "Axes", plane: np.ndarray, most: int = 22) -> None:
     ax.add_collection(LineCollection(np.stack([middle - half, middle + half], 1), colors="black", linewidths=0.6), autolim=False)
 
 
-def _axis_key(ax: "Axes", across: str, down: str) -> None:
+def _axis_key(ax: "Axes", across: str, down: str, through: str) -> None:
     """A hemisphere of directions, seen along the normal of the plane, in their colours."""
-    box, inches = ax.get_position(), ax.figure.get_size_inches()  # pyright: ignore
-    wide, high = 0.5 / (box.width * inches[0]), 0.5 / (box.height * inches[1])
-    key = ax.inset_axes((1 + 0.1 / 0.5 * wide, 1 - high, wide, high))
+    key = _beside(ax, 0.1, 0.0, 0.5)
     grid = np.linspace(-1, 1, 121)
     x, y = np.meshgrid(grid, grid)
     radius = np.hypot(x, y)
-    through = np.sqrt(np.clip(1 - radius**2, 0, 1))
-    plane = np.stack([x, y, through], -1)
+    plane = np.stack([x, y, np.sqrt(np.clip(1 - radius**2, 0, 1))], -1)
     colours = _axis_colours(plane, np.ones(radius.shape))
     colours[..., 3] = np.clip((1 - radius) * 60, 0, 1)
     key.imshow(colours, extent=(-1, 1, 1, -1))
-    key.set_axis_off()
     key.text(1.1, 0, across, fontsize=FONT, va="center")
     key.text(0, 1.1, down, fontsize=FONT, ha="center", va="top")
+    key.text(0, 2.1, f"white: {through}", fontsize=FONT, ha="center", va="top")
