@@ -1,10 +1,10 @@
 """Tensor SAXS tomography: weighted least squares with joint total variation, its strength chosen on held-out views.
 
-The cost is `1/2 sum w (A a - d)^2 + s sum_voxel sqrt(|grad (a / p)|^2 + e^2)`: one edge for all coefficients of a voxel,
-so that mean and orientation share their boundaries (vectorial total variation, Blomgren & Chan 1998). Weights are
+The cost is `1/2 sum w (A a - d)^2 + s sum_voxel sqrt(|grad (a / p)|^2 + e^2)`: one edge for all coefficients of a
+voxel, so that mean and orientation share their boundaries (vectorial total variation, Blomgren & Chan 1998). Weights are
 transmission / prediction, the inverse variance of counts that were divided by flux and transmission, up to the flux,
 which the residual gives. Solved by lagged diffusivity (Vogel & Oman 1996): a few quadratic problems, each by conjugate
-gradients preconditioned in the Fourier domain, where projecting and back-projecting is about 1/|k| and the penalty |k|^2.
+gradients preconditioned in the Fourier domain, where projecting and back-projecting is about 1/|k|, the penalty |k|^2.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,7 +40,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 # The data's variance is taken as at least this fraction of that of the brightest: the rim of the sample, where a voxel
 # is too coarse a model for its edge, would otherwise outweigh everything.
 DARKEST = 0.2
-# Steps of coefficients are counted in this fraction of the mean intensity, less for l > 2: smaller ones are expected there.
+# Steps of coefficients are counted in this fraction of the mean intensity, in less for l > 2, which vary less.
 PRIOR_SIZE = 0.3
 # Steps below this many units are noise and cost quadratically, larger ones are edges.
 EDGE = 0.05
@@ -247,7 +247,9 @@ def _solve(
 
 
 @eqx.filter_jit
-def _conjugate_gradients(A: TensorProjector, prior: Array, state: tuple[Array, ...], steps: Array) -> tuple[Array, Array]:
+def _conjugate_gradients(
+    A: TensorProjector, prior: Array, state: tuple[Array, ...], steps: Array
+) -> tuple[Array, Array]:
     x, start, w, seen, downhill, diffusivity, strength, curvature = state
 
     def penalty(u: Array) -> Array:
