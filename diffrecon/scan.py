@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from ._optional import require
 from .errors import InputError, MissingMetadata
-from .geometry import Geometry
+from .geometry import FarField, Geometry
 
 __all__ = ["Frames", "Provenance", "Scan"]
 
@@ -82,6 +82,33 @@ class Frames:
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
         """The frames in blocks of at most `size` views, one read each."""
+        for start in range(0, len(self), size):
+            yield self[start:start + size]
+
+
+class FourierOrdered:
+    """Frames `(view, y, x)` whose zero frequency is moved from the centre to index (0, 0) as they are read.
+
+    Indexes along the views, like `Frames`, and stays lazy.
+    """
+
+    def __init__(self, frames: Any):
+        self.frames, self.shape, self.dtype, self.ndim = frames, tuple(frames.shape), frames.dtype, len(frames.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, views: Any) -> np.ndarray:
+        if isinstance(views, tuple):
+            return self[views[0]][(slice(None),) * np.ndim(np.arange(len(self))[views[0]]) + views[1:]]
+        return np.fft.ifftshift(np.asarray(self.frames[views]), (-2, -1))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        values = self[:]
+        return values if dtype is None else values.astype(dtype)
+
+    def blocks(self, size: int) -> Iterator[np.ndarray]:
+        """The frames in blocks of at most `size` views."""
         for start in range(0, len(self), size):
             yield self[start:start + size]
 
@@ -235,6 +262,34 @@ class Scan:
         from . import prepare
 
         return prepare.line_integrals(self, **settings).values
+
+    @property
+    def far_field(self) -> bool:
+        """Whether the frames are far-field diffraction."""
+        return isinstance(self.geometry, FarField) or self.method == "far-field-ptychography"
+
+    def in_fft_order(self) -> "Scan":
+        """The scan with the zero frequency of far-field frames at index (0, 0), where models have it; frames stay lazy.
+
+        Near-field scans, and frames that have it there already (`extra["dc"]`), are returned as they are.
+        """
+        if not self.far_field or self.extra.get("dc", "corner") != "centre":
+            return self
+        mask = None if self.mask is None else np.fft.ifftshift(self.mask)
+        return self.replace(counts=FourierOrdered(self.counts), mask=mask, extra={**self.extra, "dc": "corner"})
+
+    def batch_fields(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a cost functional sees of this scan, as fields of its batch: one entry a view, and shared by all views.
+
+        Always `counts` (in the detector's type, lazy, far-field frames in FFT order), `mask` where the scan has one;
+        `values` = line integrals where it has flats; `weights` and `transmission` of tensor SAXS.
+        """
+        scan = self.in_fft_order()
+        values = None if scan.flats is None else scan.absorption()
+        per_view = {"counts": scan.counts, "values": values, "weights": scan.weights, "transmission": scan.transmission}
+        segments = (None,) * (len(scan.counts.shape) - 3)
+        shared = {} if scan.mask is None else {"mask": scan.mask[(..., *segments)]}
+        return {name: field for name, field in per_view.items() if field is not None}, shared
 
     def require(self, field: str, what: str, example: str) -> Any:
         """A field of the scan, or one clear line that names it, `open_scan`'s key and a value.

@@ -11,7 +11,6 @@ from .. import operators
 from .._model import Model
 from .._result import Quantity
 from ..errors import InputError, MissingMetadata
-from ..geometry import FarField
 from ..scan import Scan
 
 __all__ = ["Ptychography"]
@@ -84,7 +83,7 @@ class Ptychography(Model):
         nothing or more than a reasonable object.
         """
         positions = scan.require("positions", "positions of the views", "/path/of/positions")
-        far = isinstance(scan.geometry, FarField) or scan.method == "far-field-ptychography"
+        far = scan.far_field
         pixel = _pixel_size(scan, far)
         in_pixels = _object_positions(scan, positions, pixel, margin)
         frame = scan.frame_shape
@@ -123,20 +122,12 @@ class Ptychography(Model):
         }
 
 
-def frames_for_model(scan: Scan, far: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Frames and mask (True = measured) in the order of the model: zero frequency at the corner in the far field."""
-    counts = np.asarray(scan.counts)
-    mask = np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask
-    if far and scan.extra.get("dc", "corner") == "centre":
-        counts, mask = np.fft.ifftshift(counts, (-2, -1)), np.fft.ifftshift(mask)
-    return counts, mask
-
-
 def mean_frame(scan: Scan) -> np.ndarray:
     """Mean frame in the model's order, float64, dead pixels zero."""
-    far = isinstance(scan.geometry, FarField) or scan.method == "far-field-ptychography"
-    counts, mask = frames_for_model(scan, far)
-    return np.where(mask, counts.mean(0, dtype=float), 0.0)
+    scan = scan.in_fft_order()
+    blocks = range(0, scan.views, 64)
+    mean = sum(np.asarray(scan.counts[start:start + 64]).sum(0, dtype=float) for start in blocks) / scan.views
+    return mean if scan.mask is None else np.where(scan.mask, mean, 0.0)
 
 
 def _pixel_size(scan: Scan, far: bool) -> float | None:

@@ -167,7 +167,7 @@ class Sampling:
     message: str
 
 
-def sampling(shape: Shape, *, pixel_size: Any, wavelength: float, distance: Any) -> Sampling:
+def sampling(shape: Shape, *, pixel_size: Any, wavelength: Any, distance: Any) -> Sampling:
     """Check the sampling of a Fresnel propagation and say what padding would cure it.
 
     **Arguments:** `shape` of the (padded) grid; `pixel_size`, `wavelength`, `distance` [m].

@@ -15,7 +15,6 @@ from .._model import Batch
 from .._result import Quantity, Result
 from ..errors import InputError
 from ..models import Ptychography
-from ..models._ptychography import frames_for_model
 from ..scan import Scan
 from ..solvers import minimise
 
@@ -56,7 +55,7 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     start = Ptychography.from_scan(scan, settings["model"]["modes"], margin=settings["model"]["margin"])
     if not settings["model"]["background"]:
         start = eqx.tree_at(lambda m: m.background, start, jnp.zeros_like(start.background))
-    data = _data(scan, start.far)
+    data = _data(scan)
     _say_start(scan, start, console)
 
     held = held_out_views(scan.views, settings["quality"]["held_out"], settings["quality"]["seed"])
@@ -72,9 +71,9 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
 
 
 # ---------------------------------------------------------------------------------------------------- prepare
-def _data(scan: Scan, far: bool) -> dict[str, Any]:
-    counts, mask = frames_for_model(scan, far)
-    return {"counts": counts, "mask": mask}
+def _data(scan: Scan) -> dict[str, Any]:
+    scan = scan.in_fft_order()
+    return {"counts": np.asarray(scan.counts), "mask": np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask}
 
 
 def _say_start(scan: Scan, model: Ptychography, console: Console) -> None:
