@@ -1,12 +1,12 @@
 """Pictures: every image with a scale bar and a colour bar, in sizes and fonts that can go into a paper.
 
-Needs matplotlib (`pip install "diffrecon[plot]"`). Every function returns a matplotlib `Figure` that belongs to no window and
-no global state; `figure.savefig("name.png")` writes it at 200 dpi, `figure.axes` are there to go on from. Functions of one
-panel take `ax=` to draw into axes that you made yourself.
+Needs matplotlib (`pip install "diffrecon[plot]"`). Every function returns a matplotlib `Figure` that belongs to no
+window and no global state; `figure.savefig("name.png")` writes it at 200 dpi, `figure.axes` are there to go on from.
+Functions of one panel take `ax=` to draw into axes that you made yourself.
 
-Arrays are shown as they are indexed: row 0 at the top, column 0 at the left, one array pixel a square. Colours run between robust
-percentiles. Grey maps show phase and absorption, cividis magnitudes, a cyclic map phases that go round. Pixels without a
-value (NaN) are hatched.
+Arrays are shown as they are indexed: row 0 at the top, column 0 at the left, pixels square. Colours run between robust
+percentiles. Grey maps show phase and absorption, cividis magnitudes, a cyclic map phases that go round. Pixels without
+a value (NaN) are grey and hatched.
 
 ```python
 import numpy as np
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "axes_drawing",
     "complex_image",
     "convergence",
     "figure",
@@ -63,11 +64,11 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 def figure(result: Result, path: str | PathLike | None = None) -> "Figure":
     """One page that tells the story of a result: its pictures, how it converged, and the verdict in words.
 
-    **Arguments:** `result` from `diffrecon.reconstruct` or `diffrecon.read_result`; `path` where it is saved (the ending
-    says the format: png, pdf, svg), `None` = not saved.
+    **Arguments:** `result` from `diffrecon.reconstruct` or `diffrecon.read_result`; `path` where it is saved (the
+    ending says the format: png, pdf, svg), `None` = not saved.
 
-    What is shown follows the `kind` of each quantity. A complex object is cropped to where it was seen when the result says so
-    by a `phase` with NaN elsewhere. Images that are constant are left out.
+    What is shown follows the `kind` of each quantity. A complex object is cropped to where it was seen when the result
+    says so by a `phase` with NaN elsewhere. Images that are constant are left out.
 
     **Raises:** `MissingPackage` without matplotlib; `InputError` when nothing in the result can be drawn.
     """
@@ -82,7 +83,8 @@ def figure(result: Result, path: str | PathLike | None = None) -> "Figure":
 
 def _headline(method: str) -> str:
     name = method.replace("-", " ")
-    for written, printed in {"near field": "near-field", "far field": "far-field", "k edge": "K-edge", "saxs": "SAXS", "cdi": "CDI"}.items():
+    printed_as = {"near field": "near-field", "far field": "far-field", "k edge": "K-edge", "saxs": "SAXS", "cdi": "CDI"}
+    for written, printed in printed_as.items():
         name = name.replace(written, printed)
     return name[:1].upper() + name[1:]
 
@@ -120,7 +122,7 @@ def _flow(panels: "Sequence[_Panel]", height: float = 1.45) -> "list[list[_Panel
 
 
 def _object_row(quantity: Quantity, left: dict[str, Quantity]) -> "list[_Panel]":
-    """Phase and modulus of an object; its unwrapped or masked phase, where the result has one, replaces the plain one."""
+    """Phase and modulus of an object; the masked phase of the result, where it has one, replaces the plain one."""
     data, phase = np.asarray(quantity.data), left.get("phase")
     seen = None
     if phase is not None and phase.kind == "image" and np.shape(phase.data) == data.shape:
@@ -142,7 +144,7 @@ def _quantity_row(name: str, quantity: Quantity) -> "list[_Panel]":
 
 
 def _colours_for(units: str) -> str:
-    """Grey for what is looked at as a radiograph or a slice of one, cividis for amounts: counts, concentrations, lengths."""
+    """Grey for what is read like a radiograph, cividis for amounts: counts, concentrations, lengths."""
     return GREY if units in ("", "rad", "1/m") else MAGNITUDE
 
 
@@ -164,7 +166,7 @@ def _curve_panels(result: Result, quantities: Mapping[str, Quantity]) -> "list[_
     for name, figures in [("ring correlation", quality), *quality.items()]:
         if isinstance(figures, Mapping) and "correlation" in figures and "frequency" in figures:
             panels.append(_ring_panel(figures, None, name.replace("_", " ")))
-    for name, quantity in quantities.items():
+    for quantity in quantities.values():
         if quantity.kind == "positions":
             panels.append(_positions_panel(quantity, quality.get("held_out_views")))
     return panels
@@ -183,9 +185,9 @@ def image(
 ) -> "Figure":
     """A real image in grey with scale bar and colour bar.
 
-    **Arguments:** `array` `(y, x)`, NaN = not seen; `pixel_size` [m], `None` = lengths in pixels; `units` of the values, for the
-    colour bar; `limits` of the colours, else the percentiles 0.5 and 99.5; `colours` a matplotlib colour map (`"gray"` for
-    phase and absorption, `"cividis"` for magnitudes).
+    **Arguments:** `array` `(y, x)`, NaN = not seen; `pixel_size` [m], `None` = lengths in pixels; `units` of the values,
+    for the colour bar; `limits` of the colours, else the percentiles 0.5 and 99.5; `colours` a matplotlib colour map
+    (`"gray"` for phase and absorption, `"cividis"` for magnitudes).
 
     **Raises:** `InputError` for anything but a real array of two axes.
 
@@ -205,9 +207,9 @@ def complex_image(
 ) -> "Figure":
     """Phase [rad] and modulus of a complex image side by side.
 
-    **Arguments:** `obj` `(y, x)`, NaN = not seen; `pixel_size` [m]; `seen` `(y, x)`, False = hatched and left out of the choice of
-    colours. A phase that spans the whole circle gets a cyclic map over 2 pi, else grey; it is not unwrapped, but its
-    branch is chosen so that the mean phase does not sit at a jump.
+    **Arguments:** `obj` `(y, x)`, NaN = not seen; `pixel_size` [m]; `seen` `(y, x)`, False = hatched and left out of the
+    choice of colours. A phase that spans the whole circle gets a cyclic map over 2 pi, else grey; it is not unwrapped,
+    but its branch is chosen so that the mean phase does not sit at a jump.
 
     **Raises:** `InputError` for anything but an array of two axes.
     """
@@ -218,15 +220,15 @@ def complex_image(
 
 
 def probe_modes(
-    probe: Complex[ArrayLike, "mode y x"] | Complex[ArrayLike, "y x"], pixel_size: float | None = None, *, title: str = ""
+    probe: Complex[ArrayLike, "*mode y x"], pixel_size: float | None = None, *, title: str = ""
 ) -> "Figure":
     """Probe modes in colour: hue = phase, brightness = modulus (each mode to its own maximum), power in %.
 
-    Hues are equally light and equally spaced to the eye (a circle in Oklab). Hue cannot carry a whole circle for every colour
-    vision; `complex_image` of a mode shows the same in two panels without hue.
+    Hues are equally light and equally spaced to the eye (a circle in Oklab). Hue cannot carry a whole circle for every
+    colour vision; `complex_image` of a mode shows the same in two panels without hue.
 
-    **Arguments:** `probe` `(mode, y, x)` or `(y, x)`, centred; `pixel_size` [m]. Shown is the part that holds 99.5 % of the light
-    across and down, of the five first modes; powers are shares of all.
+    **Arguments:** `probe` `(mode, y, x)` or `(y, x)`, centred; `pixel_size` [m]. Shown is the part that holds 99.5 % of
+    the light across and down, of the five first modes; powers are shares of all.
     """
     data = np.asarray(probe)
     data = _array(data[None] if data.ndim == 2 else data, 3, "a probe")
@@ -255,10 +257,12 @@ def slices(
     at: tuple[int, int, int] | None = None,
     colours: str = GREY,
 ) -> "Figure":
-    """Three orthogonal cuts of a volume at one scale and with one set of colours; single slices when it has up to three.
+    """Three orthogonal cuts of a volume at one scale and with one set of colours; the slices when there are up to three.
 
-    **Arguments:** `volume` `(z, y, x)`; `pixel_size` [m] of the voxels; `at` the indices (z, y, x) of the cuts, else the middle.
-    Ticks at the frames mark where the other planes cut.
+    **Arguments:** `volume` `(z, y, x)`; `pixel_size` [m] of the voxels; `at` the indices (z, y, x) of the cuts, else the
+    middle. Ticks at the frames mark where the other planes cut.
+
+    **Raises:** `InputError` for a complex volume, or cuts outside of it.
     """
     return _page([_slice_panels(volume, pixel_size, units, title, at, colours)])
 
@@ -273,27 +277,53 @@ def orientation(
 ) -> "Figure":
     """Fibre axes: hue = direction in the plane shown (also drawn as lines), white = through it; a key at each panel.
 
-    **Arguments:** `vectors` `(y, x, 3)` or `(z, y, x, 3)`, components (x, y, z), sign and length of no meaning; `mask`, False = not
-    shown; `weight` in 0..1 darkens (relative anisotropy, say); `pixel_size` [m]. Of a volume the three middle planes are shown.
-    A tilt out of the plane towards the viewer and away from him share one colour.
+    **Arguments:** `vectors` `(y, x, 3)` or `(z, y, x, 3)`, components (x, y, z), sign and length of no meaning; `mask`,
+    False = not shown; `weight` in 0..1 darkens (relative anisotropy, say); `pixel_size` [m]. Of a volume the three
+    middle planes are shown. A tilt out of the plane towards the viewer and the same tilt away share one colour.
     """
     return _page([_orientation_panels(np.asarray(vectors), mask, weight, pixel_size, title)])
 
 
 def convergence(
-    history: Float[ArrayLike, " step"], held_out: Float[ArrayLike, "evaluation 2"] | None = None, *, ax: "Axes | None" = None
+    history: Float[ArrayLike, " step"],
+    held_out: Float[ArrayLike, "evaluation 2"] | None = None,
+    *,
+    ax: "Axes | None" = None,
 ) -> "Figure":
     """The cost of every step, its running median, and the cost of held-out views (pairs of step and cost)."""
     return _one(_convergence_panel(np.asarray(history, float), held_out), ax)
 
 
-def ring_correlation(result: Any, *, pixel_size: float | None = None, title: str = "", ax: "Axes | None" = None) -> "Figure":
+def ring_correlation(
+    result: Any, *, pixel_size: float | None = None, title: str = "", ax: "Axes | None" = None
+) -> "Figure":
     """A Fourier ring or shell correlation with its half-bit and one-bit curves, in cycles/pixel and in half periods.
 
-    **Arguments:** `result` of `diffrecon.quality.ring_correlation`, or the same as a mapping as it is in a file; `pixel_size` [m]
-    where it is not in the result.
+    **Arguments:** `result` of `diffrecon.quality.ring_correlation`, or the same as a mapping as it is in a file;
+    `pixel_size` [m] where it is not in the result. The vertical line marks the resolution at half-bit.
     """
     return _one(_ring_panel(result, pixel_size, title), ax)
+
+
+def axes_drawing(path: str | PathLike | None = None) -> "Figure":
+    """The axes, angles and pixel coordinates of diffrecon as one drawing (the one in `docs/conventions.md`)."""
+    page = _new_figure(PAGE, 2.55)
+    boxes = [
+        ((0.0, 0.0, 0.42, 0.88), (-2.4, 4.1), "Laboratory, angle 0"),
+        ((0.42, 0.0, 0.3, 0.88), (-2.1, 2.55), "Volume, angle θ"),
+        ((0.75, 0.0, 0.25, 0.88), (-1.4, 5.4), "Array"),
+    ]
+    for (box, across, title), draw in zip(boxes, (_draw_laboratory, _draw_plan, _draw_pixels), strict=True):
+        ax = page.add_axes(box)
+        ax.set_axis_off()
+        inches = page.get_size_inches()
+        high = (across[1] - across[0]) * box[3] * inches[1] / (box[2] * inches[0])
+        ax.set(xlim=across, ylim=(-0.5 * high, 0.5 * high), aspect="equal")
+        page.text(box[0] + 0.015, 0.97, title, fontsize=FONT + 1, weight="bold", va="top")
+        draw(ax)
+    if path is not None:
+        page.savefig(path)
+    return page
 
 
 # ---------------------------------------------------------------------- panels
@@ -406,7 +436,8 @@ def _view_ticks(ax: "Axes", views: int, angles: Any) -> None:
     if angles is None or not ordered:
         degrees, angles = np.arange(views), None
     low, high = float(degrees.min()), float(degrees.max())
-    round_ = MaxNLocator(4, steps=[1, 2, 4.5, 9, 10] if angles is not None else None, integer=True).tick_values(low, high)
+    steps = [1, 2, 5, 10] if angles is None else [1, 2, 4.5, 9, 10]
+    round_ = MaxNLocator(4, steps=steps, integer=True).tick_values(low, high)
     round_ = [r for r in round_ if low - 1e-6 <= r <= high * (1 + 1e-6) + 1e-6]
     order = np.argsort(degrees)
     where = np.interp(round_, degrees[order], order)
@@ -469,8 +500,10 @@ def _orientation_panels(vectors, mask, weight, pixel_size, title) -> list[_Panel
         through = ({*"xyz"} - {across, down}).pop()
         plane = data[cut][..., ["xyz".index(c) for c in (across, down, through)]]
 
+        name = ": ".join(t for t in (title if number == 0 else "", place) if t)
+
         def draw(ax):
-            _show(ax, _axis_colours(plane, light[cut]), ": ".join(t for t in (title if number == 0 else "", place) if t))
+            _show(ax, _axis_colours(plane, light[cut]), name)
             _axis_lines(ax, plane)
             _axis_key(ax, across, down, through)
             if number == 0:
@@ -504,7 +537,11 @@ def _convergence_panel(history: np.ndarray, held_out: Any) -> _Panel:
 
 
 def _ring_panel(result: Any, pixel_size: float | None, title: str) -> _Panel:
-    get = result.get if isinstance(result, Mapping) else lambda name, default=None: getattr(result, name, default)
+    def get(name: str) -> Any:
+        return result.get(name) if isinstance(result, Mapping) else getattr(result, name, None)
+
+    if get("frequency") is None or get("correlation") is None:
+        raise InputError("a ring correlation needs frequency, correlation, half_bit and one_bit")
     frequency, crossing = np.asarray(get("frequency"), float), get("crossing")
     pixel = pixel_size or get("pixel_size")
     if pixel is None and get("resolution_m") is not None:
@@ -535,8 +572,10 @@ def _positions_panel(quantity: Quantity, held_out: Any) -> _Panel:
     rows, columns = (places / 10.0**exponent).T
 
     def draw(ax):
-        ax.plot(columns, rows, color="0.8", linewidth=0.5, zorder=1)
-        ax.scatter(columns, rows, s=4, color=DARK, linewidths=0, zorder=2)
+        # The path says the order of a short scan and hides the points of a long one.
+        if len(places) <= 250:
+            ax.plot(columns, rows, color="0.8", linewidth=0.5, zorder=1)
+        ax.scatter(columns, rows, s=4 if len(places) <= 1000 else 1, color=DARK, linewidths=0, zorder=2)
         if held_out is not None and np.size(held_out):
             held = np.asarray(held_out, int)
             ax.scatter(columns[held], rows[held], s=9, color=ORANGE, linewidths=0, zorder=3)
@@ -552,10 +591,10 @@ def _page(
     rows: "Sequence[Sequence[_Panel]]", title: str = "", words: Sequence[str] = (), widest: float = PAGE
 ) -> "Figure":
     """Lay rows of panels on a page as wide as they need, up to both columns of a journal."""
-    scales = [
-        min((widest - 0.08 - sum(p.left + p.right for p in row)) / sum(p.width for p in row), (2.75 if number == 0 else 1.9) / max(p.height for p in row))
-        for number, row in enumerate(rows)
-    ]
+    scales = []
+    for number, row in enumerate(rows):
+        tallest = (2.75 if number == 0 else 1.9) / max(p.height for p in row)
+        scales.append(min((widest - 0.08 - sum(p.left + p.right for p in row)) / sum(p.width for p in row), tallest))
     needs = [sum(p.left + p.width * s + p.right for p in row) for row, s in zip(rows, scales, strict=True)]
     width = PAGE if words else max(max(needs) + 0.1, 0.09 * len(title))
     lines = [line for word in words for line in textwrap.wrap(word, 110)]
@@ -630,11 +669,11 @@ def _scale_bar(ax: "Axes", columns: int, pixel_size: float | None) -> None:
     ax.plot([start, start + length], [0, 0], color="black", linewidth=2.5, solid_capstyle="butt", transform=where,
             clip_on=False, scalex=False, scaley=False, gid="scale bar")
     gap = ScaledTranslation(4 / 72, 0, ax.figure.dpi_scale_trans)
-    ax.text(start + length, 0, label, transform=where + gap, fontsize=FONT, ha="left", va="center_baseline", gid="scale bar")
+    ax.text(start + length, 0, label, transform=where + gap, fontsize=FONT, va="center_baseline", gid="scale bar")
 
 
 def scale_bar_length(columns: int, pixel_size: float | None) -> tuple[float, str]:
-    """Length [pixel] of the bar for an image so many columns wide, the round length nearest to a fifth of it, and its label."""
+    """Length [pixel] of the bar for so many columns, the round length nearest to a fifth of them, and its label."""
     wanted = 0.2 * columns * (1.0 if pixel_size is None else pixel_size)
     power = 10.0 ** math.floor(math.log10(wanted))
     length = min((f * power for f in (1, 2, 5, 10)), key=lambda l: abs(math.log(l / wanted)))
@@ -646,7 +685,7 @@ def scale_bar_length(columns: int, pixel_size: float | None) -> tuple[float, str
 
 
 def _colour_bar(ax: "Axes", shown: Any, units: str, label: str, tall: float = 1.0) -> None:
-    """A bar with round numbers and the unit, at the right of the panel from its top down, `tall` times as high as it is."""
+    """A bar with round numbers and the unit, right of the panel from its top down, `tall` times as high as it is."""
     box, inches = ax.get_position(), ax.figure.get_size_inches()  # pyright: ignore
     wide, high = box.width * inches[0], box.height * inches[1] * tall
     bar = ax.inset_axes((1 + 0.06 / wide, 1 - tall, 0.09 / wide, tall))
@@ -704,7 +743,8 @@ def _name_axes(ax: "Axes", across: str, down: str, marks: tuple[int, int] | None
     point = ax.figure.dpi_scale_trans
     ax.text(1, 0, across, transform=ax.transAxes + ScaledTranslation(0, -7 / 72, point), fontsize=FONT, ha="right",
             va="center_baseline")
-    ax.text(0, 0, down, transform=ax.transAxes + ScaledTranslation(-4 / 72, 0, point), fontsize=FONT, ha="right", va="bottom")
+    ax.text(0, 0, down, transform=ax.transAxes + ScaledTranslation(-4 / 72, 0, point), fontsize=FONT, ha="right",
+            va="bottom")
     if marks is not None:
         ax.set_yticks([marks[0]], [""])
         ax.set_xticks([marks[1]], [""])
@@ -736,7 +776,8 @@ def _plain_logarithm(ax: "Axes", values: np.ndarray) -> None:
 def _inside_legend(ax: "Axes", entries: Sequence[tuple[str, str]]) -> None:
     """Names of the curves in their colours, no box."""
     for number, (name, colour) in enumerate(entries):
-        ax.annotate(name, (1, 1), (-3, -2 - 11 * number), "axes fraction", "offset points", color=colour, fontsize=FONT, ha="right", va="top")
+        ax.annotate(name, (1, 1), (-3, -2 - 11 * number), "axes fraction", "offset points", color=colour,
+                    fontsize=FONT, ha="right", va="top")
 
 
 def _half_period_axis(ax: "Axes", pixel: float | None) -> None:
@@ -806,7 +847,8 @@ def _limits(data: np.ndarray) -> tuple[float, float]:
     finite = data[np.isfinite(data)]
     if not finite.size:
         return 0.0, 1.0
-    low, high = (float(v) for v in np.percentile(finite[:: max(finite.size // 2_000_000, 1)].astype(float), (0.5, 99.5)))
+    some = finite[:: max(finite.size // 2_000_000, 1)].astype(float)
+    low, high = (float(v) for v in np.percentile(some, (0.5, 99.5)))
     if high - low <= 1e-6 * max(abs(low), abs(high)):
         low, high = float(finite.min()), float(finite.max())
     if high - low <= 1e-6 * max(abs(low), abs(high)):
@@ -868,7 +910,8 @@ def _axis_lines(ax: "Axes", plane: np.ndarray, most: int = 22) -> None:
     direction = plane[row, column, :2]
     seen = np.isfinite(direction).all(-1)
     middle, half = np.stack([column, row], -1)[seen], 0.42 * step * direction[seen]
-    ax.add_collection(LineCollection(np.stack([middle - half, middle + half], 1), colors="black", linewidths=0.6), autolim=False)
+    lines = LineCollection(list(np.stack([middle - half, middle + half], 1)), colors="black", linewidths=0.6)
+    ax.add_collection(lines, autolim=False)
 
 
 def _axis_key(ax: "Axes", across: str, down: str, through: str) -> None:
@@ -884,3 +927,104 @@ def _axis_key(ax: "Axes", across: str, down: str, through: str) -> None:
     key.text(1.1, 0, across, fontsize=FONT, va="center")
     key.text(0, 1.1, down, fontsize=FONT, ha="center", va="top")
     key.text(0, 2.1, f"white: {through}", fontsize=FONT, ha="center", va="top")
+
+
+# ---------------------------------------------------------------------- the drawing of the axes
+def _draw_laboratory(ax: "Axes") -> None:
+    """Perspective: beam to the right, z up, x towards the viewer."""
+
+    def flat(x: float, y: float, z: float) -> np.ndarray:
+        return np.array([y - 0.5 * x, z - 0.36 * x])
+
+    def arrow(start, end, colour, text, shift):
+        _arrow(ax, flat(*start), flat(*end), colour)
+        ax.text(*(flat(*end) + shift), text, color=colour, fontsize=FONT, ha="center", va="center")
+
+    _arrow(ax, flat(0, -2.2, 0), flat(0, -0.55, 0), ORANGE, 2.0)
+    ax.text(-2.2, 0.12, "beam", color=ORANGE, fontsize=FONT, va="bottom")
+    side = 1.25
+    corners = np.array([flat(x, 3.0, z) for x, z in ((-side, -side), (side, -side), (side, side), (-side, side))])
+    ax.fill(*corners.T, facecolor="0.94", edgecolor=DARK, linewidth=0.8)
+    for t in np.linspace(-side, side, 6)[1:-1]:
+        for a, b in (((-side, t), (side, t)), ((t, -side), (t, side))):
+            ax.plot(*np.stack([flat(a[0], 3.0, a[1]), flat(b[0], 3.0, b[1])]).T, color="0.8", linewidth=0.4)
+    below = flat(0, 3.0, -side) + (-0.1, -0.55)
+    ax.text(*below, "detector:\nrows z, columns u", fontsize=FONT, ha="center", va="top")
+    arrow((0, 3.0, 0), (0, 3.0, 0.95), BLUE, "z", (-0.16, 0.0))
+    arrow((0, 3.0, 0), (0.95, 3.0, 0), BLUE, "u", (0.02, -0.2))
+    turn = np.linspace(0, 2 * np.pi, 120)
+    for z in (-0.6, 0.6):
+        rim = np.stack([flat(0.5 * np.sin(t), 0.5 * np.cos(t), z) for t in turn])
+        ax.fill(*rim.T, facecolor="white" if z > 0 else "0.9", edgecolor=DARK, linewidth=0.8, zorder=2 if z > 0 else 1)
+    _draw_wall(ax, flat, turn)
+    arrow((0, 0, 0.6), (0, 0, 1.75), DARK, "z", (0.14, 0.05))
+    arrow((0, 0.5, 0), (0, 1.35, 0), DARK, "y", (0.05, 0.17))
+    arrow((0.5, 0, 0), (1.5, 0, 0), DARK, "x", (-0.12, -0.1))
+    # The sample turns from y to x, clockwise seen from +z, so that beam and detector turn by +theta in its frame.
+    sweep = np.stack([flat(0.5 * np.sin(t), 0.5 * np.cos(t), 1.15) for t in np.linspace(-0.6, 1.9, 40)])
+    ax.plot(*sweep.T, color=DARK, linewidth=1.0, zorder=4)
+    _arrow(ax, sweep[-2], sweep[-1], DARK, 1.0)
+    ax.text(*(sweep[0] + (0.1, 0.06)), "sample turns by θ", fontsize=FONT, va="center")
+
+
+def _draw_wall(ax: "Axes", flat: Callable[..., np.ndarray], turn: np.ndarray) -> None:
+    """The side of the sample cylinder that is seen."""
+    rim = np.stack([flat(0.5 * np.sin(t), 0.5 * np.cos(t), 0.0) for t in turn])
+    left, right = rim[rim[:, 0].argmin()], rim[rim[:, 0].argmax()]
+    front = rim[(rim - left) @ np.array([-(right - left)[1], (right - left)[0]]) <= 0]
+    front = front[np.argsort(front[:, 0])]
+    wall = np.concatenate([front + (0, -0.6), front[::-1] + (0, 0.6)])
+    ax.fill(*wall.T, facecolor="0.9", edgecolor=DARK, linewidth=0.8, zorder=2)
+
+
+def _draw_plan(ax: "Axes") -> None:
+    """Seen from +z: the volume stands still, beam and detector turn by theta."""
+    angle = np.deg2rad(28)
+    u, ray = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+    for end, name, shift in (((1.75, 0), "x", (0.15, 0)), ((0, 1.45), "y", (0.14, 0.05))):
+        _arrow(ax, (0, 0), end, DARK)
+        ax.text(end[0] + shift[0], end[1] + shift[1], name, fontsize=FONT, ha="center", va="center")
+    ring = np.linspace(0, 2 * np.pi, 100)
+    ax.fill(np.cos(ring), np.sin(ring), facecolor="0.93", edgecolor="0.6", linewidth=0.6, zorder=0)
+    point = np.array([0.78, -0.36])
+    foot = (point @ u) * u + 1.7 * ray
+    for s in (-0.8, 0.0, 0.8):
+        _arrow(ax, s * u - 1.75 * ray, s * u - 1.2 * ray, ORANGE, 1.2)
+    ax.text(*(0.9 * u - 2.0 * ray), "beam", color=ORANGE, fontsize=FONT, ha="center", va="center")
+    ax.plot(*np.stack([point - 1.5 * ray, foot]).T, color=ORANGE, linewidth=0.6, linestyle=":", zorder=1)
+    _arrow(ax, 1.7 * ray - 1.2 * u, 1.7 * ray + 1.35 * u, BLUE, 1.6)
+    ax.text(*(1.7 * ray + 1.5 * u), "u", color=BLUE, fontsize=FONT, ha="center", va="center")
+    ax.plot(*(1.7 * ray), marker="|", color=BLUE, markersize=6)
+    ax.plot(*point, marker="o", color=DARK, markersize=3)
+    ax.text(*(point + (-0.09, 0.0)), "(x, y)", fontsize=FONT, ha="right", va="center")
+    arc = np.linspace(0, angle, 30)
+    ax.plot(1.3 * np.cos(arc), 1.3 * np.sin(arc), color=DARK, linewidth=0.8)
+    ax.plot(*np.stack([0 * u, 1.5 * u]).T, color=BLUE, linewidth=0.6, linestyle=":")
+    ax.text(1.5 * np.cos(angle / 2), 1.5 * np.sin(angle / 2), "θ", fontsize=FONT, ha="center", va="center")
+    ax.text(-0.6, -2.12, "u = x cos θ + y sin θ", color=BLUE, fontsize=FONT, ha="center", va="top")
+
+
+def _draw_pixels(ax: "Axes") -> None:
+    """An image of 4 rows and 5 columns as it is indexed and shown, with its centre."""
+    ax.invert_yaxis()
+    rows, columns = 4, 5
+    for i in range(rows + 1):
+        ax.plot([0, columns], [i - 2, i - 2], color="0.6", linewidth=0.6)
+    for j in range(columns + 1):
+        ax.plot([j, j], [-2, rows - 2], color="0.6", linewidth=0.6)
+    for j in range(columns):
+        ax.text(j + 0.5, -2.25, str(j), fontsize=FONT, ha="center", va="center")
+    for i in range(rows):
+        ax.text(-0.25, i - 1.5, str(i), fontsize=FONT, ha="center", va="center")
+    _arrow(ax, (0, -2.7), (2.2, -2.7), DARK)
+    ax.text(2.35, -2.7, "x (column)", fontsize=FONT, va="center")
+    _arrow(ax, (-0.6, -2), (-0.6, 0.8), DARK)
+    ax.text(-0.9, -0.7, "y or z (row)", fontsize=FONT, ha="center", va="center", rotation=90)
+    ax.plot(2.5, 0, marker="+", color=ORANGE, markersize=9, markeredgewidth=1.5)
+    ax.text(2.65, -0.5, "0", color=ORANGE, fontsize=FONT, ha="left", va="center")
+    ax.text(2.2, 2.45, "pixel i is at i − (N − 1)/2", fontsize=FONT, ha="center", va="center")
+
+
+def _arrow(ax: "Axes", start: Any, end: Any, colour: str, width: float = 1.2) -> None:
+    how = {"arrowstyle": "-|>", "color": colour, "linewidth": width, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", end, start, arrowprops=how, zorder=5)
