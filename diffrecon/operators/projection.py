@@ -24,7 +24,8 @@ from jax import lax
 from jax.core import ShapedArray, Tracer
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jaxtyping import Array, ArrayLike, Complex, Float, Int
+from jaxtyping import Array, Complex, Float, Int
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 
@@ -211,10 +212,11 @@ class ToeplitzNormal(eqx.Module):
         return self(volume)
 
 
+@partial(jax.jit, static_argnames=("detector", "kernel_width", "oversampling", "largest_offset"))
 def project_parallel(
     volume: Float[Array, "*z y x"],
     angles: Float[Array, " view"],
-    centre: Float[ArrayLike, ""] | None = None,
+    centre: ArrayLike | None = None,
     shifts: Float[Array, " view"] | None = None,
     *,
     detector: int | None = None,

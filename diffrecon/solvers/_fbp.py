@@ -5,7 +5,8 @@ import math
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..operators.projection import ParallelProjector

@@ -22,7 +22,7 @@ GEOMETRIES = {
 }
 
 
-@pytest.fixture(params=GEOMETRIES.values(), ids=GEOMETRIES.keys())
+@pytest.fixture(params=list(GEOMETRIES.values()), ids=list(GEOMETRIES))
 def geometry(request):
     return request.param
 
@@ -86,7 +86,8 @@ def test_gaussian_spot_lands_where_the_convention_says(geometry):
     u = np.arange(detector)[None, :] - axis
     spot = np.exp(-((u - (x0 * np.cos(angles) + y0 * np.sin(angles))[:, None]) ** 2) / (2 * sigma**2))
     # samples, not pixel means, of a spot that is nearly band-limited: the pixel costs about 1 %
-    assert relative(A(jnp.asarray(image, jnp.float32)), spot * sigma * np.sqrt(2 * np.pi)) < 0.02
+    volume = jnp.asarray(np.stack([image, image]), jnp.float32)
+    assert relative(A(volume)[:, 1], spot * sigma * np.sqrt(2 * np.pi)) < 0.02
 
 
 def test_views_along_the_axes_are_plain_sums():
@@ -111,9 +112,9 @@ def test_object_that_fills_the_square():
 
 def test_stack_views_and_single_slices_agree():
     A = build(GEOMETRIES["shifted views in any order"], jnp.float32)
-    volume = jnp.asarray(RANDOM.normal(size=(3, 30, 31)), jnp.float32)
+    volume = jnp.asarray(RANDOM.normal(size=(2, 30, 31)), jnp.float32)
     sinogram = A(volume)
-    assert sinogram.shape == (23, 3, 40)
+    assert sinogram.shape == (23, 2, 40)
     views = jnp.array([5, 2, 2, 20])
     np.testing.assert_allclose(A(volume[1]), sinogram[:, 1], atol=1e-4)
     np.testing.assert_allclose(A(volume, views), sinogram[views], atol=1e-4)
@@ -201,11 +202,11 @@ def test_gradient_of_the_angles():
         weight = jnp.asarray(RANDOM.normal(size=(4, 24)))
 
         def cost(angles):
-            return jnp.sum(weight * project_parallel(image, angles, 12.3, kernel_width=10) ** 2)
+            return jnp.sum(weight * project_parallel(image, angles, 12.3, kernel_width=7) ** 2)
 
         direction, step = jnp.asarray([1.0, -0.5, 0.7, 0.2]), 1e-4
         central = (cost(angles + step * direction) - cost(angles - step * direction)) / (2 * step)
-        np.testing.assert_allclose(jax.grad(cost)(angles) @ direction, central, rtol=1e-5)
+        np.testing.assert_allclose(jax.grad(cost)(angles) @ direction, central, rtol=1e-4)
 
 
 def test_functional_form_agrees_with_the_operator():
