@@ -22,7 +22,7 @@ import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Num
@@ -83,9 +83,8 @@ def figure(result: Result, path: str | PathLike | None = None) -> "Figure":
 
 def _headline(method: str) -> str:
     name = method.replace("-", " ")
-    printed_as = {"near field": "near-field", "far field": "far-field", "k edge": "K-edge", "saxs": "SAXS", "cdi": "CDI"}
-    for written, printed in printed_as.items():
-        name = name.replace(written, printed)
+    for known in ("near-field", "far-field", "K-edge", "SAXS", "CDI"):
+        name = name.replace(known.lower().replace("-", " "), known)
     return name[:1].upper() + name[1:]
 
 
@@ -185,7 +184,7 @@ def image(
 ) -> "Figure":
     """A real image in grey with scale bar and colour bar.
 
-    **Arguments:** `array` `(y, x)`, NaN = not seen; `pixel_size` [m], `None` = lengths in pixels; `units` of the values,
+    **Arguments:** `array` `(y, x)`, NaN = not seen; `pixel_size` [m], `None` = lengths in pixels; `units` of values,
     for the colour bar; `limits` of the colours, else the percentiles 0.5 and 99.5; `colours` a matplotlib colour map
     (`"gray"` for phase and absorption, `"cividis"` for magnitudes).
 
@@ -207,9 +206,9 @@ def complex_image(
 ) -> "Figure":
     """Phase [rad] and modulus of a complex image side by side.
 
-    **Arguments:** `obj` `(y, x)`, NaN = not seen; `pixel_size` [m]; `seen` `(y, x)`, False = hatched and left out of the
-    choice of colours. A phase that spans the whole circle gets a cyclic map over 2 pi, else grey; it is not unwrapped,
-    but its branch is chosen so that the mean phase does not sit at a jump.
+    **Arguments:** `obj` `(y, x)`, NaN = not seen; `pixel_size` [m]; `seen` `(y, x)`, False = hatched, left out of
+    the choice of colours. A phase that spans the whole circle gets a cyclic map over 2 pi, else grey; it is not
+    unwrapped, but its branch is chosen so that the mean phase does not sit at a jump.
 
     **Raises:** `InputError` for anything but an array of two axes.
     """
@@ -257,10 +256,10 @@ def slices(
     at: tuple[int, int, int] | None = None,
     colours: str = GREY,
 ) -> "Figure":
-    """Three orthogonal cuts of a volume at one scale and with one set of colours; the slices when there are up to three.
+    """Three orthogonal cuts of a volume at one scale and in one set of colours; up to three slices are all shown.
 
-    **Arguments:** `volume` `(z, y, x)`; `pixel_size` [m] of the voxels; `at` the indices (z, y, x) of the cuts, else the
-    middle. Ticks at the frames mark where the other planes cut.
+    **Arguments:** `volume` `(z, y, x)`; `pixel_size` [m] of the voxels; `at` the indices (z, y, x) of the cuts, else
+    the middle. Ticks at the frames mark where the other planes cut.
 
     **Raises:** `InputError` for a complex volume, or cuts outside of it.
     """
@@ -596,7 +595,7 @@ def _page(
         tallest = (2.75 if number == 0 else 1.9) / max(p.height for p in row)
         scales.append(min((widest - 0.08 - sum(p.left + p.right for p in row)) / sum(p.width for p in row), tallest))
     needs = [sum(p.left + p.width * s + p.right for p in row) for row, s in zip(rows, scales, strict=True)]
-    width = PAGE if words else max(max(needs) + 0.1, 0.09 * len(title))
+    width = PAGE if words else max(max(needs) + 0.08, 0.09 * len(title))
     lines = [line for word in words for line in textwrap.wrap(word, 110)]
     head = (0.34 if title else 0.06) + 0.15 * len(lines)
     heights = [max(p.top + p.height * s + p.bottom for p in row) for row, s in zip(rows, scales, strict=True)]
@@ -641,7 +640,7 @@ def _new_figure(width: float, height: float) -> "Figure":
 
 
 # ---------------------------------------------------------------------- parts of a picture
-def _show(ax: "Axes", data: np.ndarray, title: str, aspect: str = "equal", **how: Any) -> Any:
+def _show(ax: "Axes", data: np.ndarray, title: str, aspect: Literal["equal", "auto"] = "equal", **how: Any) -> Any:
     """The image in its frame; what has no value is grey and hatched."""
     rows, columns = data.shape[:2]
     if max(rows, columns) > 20 * min(rows, columns):
@@ -871,7 +870,8 @@ def _complex_colours(values: np.ndarray) -> np.ndarray:
     """Hue = phase, brightness = modulus relative to its maximum (a percentile against hot pixels)."""
     modulus = np.abs(values)
     bright = np.clip(modulus / max(float(np.percentile(modulus, 99.9)), np.finfo(float).tiny), 0, 1)
-    return _oklch(0.78 * bright, 0.125 * bright, np.angle(values))
+    # The largest circle of hues that a screen can show; the lightness at which it is largest.
+    return _oklch(0.74 * bright, 0.123 * bright, np.angle(values))
 
 
 def _axis_colours(plane: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -881,7 +881,7 @@ def _axis_colours(plane: np.ndarray, weight: np.ndarray) -> np.ndarray:
     across, down, through = (np.where(seen, c, 0) for c in (across, down, through))
     flat = np.sqrt(np.clip(1 - through**2, 0, 1))
     light = (0.97 - 0.25 * flat) * weight
-    colours = _oklch(light, 0.13 * flat * weight, 2 * np.arctan2(down, across))
+    colours = _oklch(light, 0.12 * flat * weight, 2 * np.arctan2(down, across))
     return np.concatenate([colours, seen[..., None].astype(float)], -1)
 
 
@@ -938,7 +938,7 @@ def _draw_laboratory(ax: "Axes") -> None:
 
     def arrow(start, end, colour, text, shift):
         _arrow(ax, flat(*start), flat(*end), colour)
-        ax.text(*(flat(*end) + shift), text, color=colour, fontsize=FONT, ha="center", va="center")
+        _say(ax, flat(*end) + shift, text, color=colour)
 
     _arrow(ax, flat(0, -2.2, 0), flat(0, -0.55, 0), ORANGE, 2.0)
     ax.text(-2.2, 0.12, "beam", color=ORANGE, fontsize=FONT, va="bottom")
@@ -949,7 +949,7 @@ def _draw_laboratory(ax: "Axes") -> None:
         for a, b in (((-side, t), (side, t)), ((t, -side), (t, side))):
             ax.plot(*np.stack([flat(a[0], 3.0, a[1]), flat(b[0], 3.0, b[1])]).T, color="0.8", linewidth=0.4)
     below = flat(0, 3.0, -side) + (-0.1, -0.55)
-    ax.text(*below, "detector:\nrows z, columns u", fontsize=FONT, ha="center", va="top")
+    _say(ax, below, "detector:\nrows z, columns u", va="top")
     arrow((0, 3.0, 0), (0, 3.0, 0.95), BLUE, "z", (-0.16, 0.0))
     arrow((0, 3.0, 0), (0.95, 3.0, 0), BLUE, "u", (0.02, -0.2))
     turn = np.linspace(0, 2 * np.pi, 120)
@@ -964,7 +964,7 @@ def _draw_laboratory(ax: "Axes") -> None:
     sweep = np.stack([flat(0.5 * np.sin(t), 0.5 * np.cos(t), 1.15) for t in np.linspace(-0.6, 1.9, 40)])
     ax.plot(*sweep.T, color=DARK, linewidth=1.0, zorder=4)
     _arrow(ax, sweep[-2], sweep[-1], DARK, 1.0)
-    ax.text(*(sweep[0] + (0.1, 0.06)), "sample turns by θ", fontsize=FONT, va="center")
+    _say(ax, sweep[0] + (0.1, 0.06), "sample turns by θ", ha="left")
 
 
 def _draw_wall(ax: "Axes", flat: Callable[..., np.ndarray], turn: np.ndarray) -> None:
@@ -990,13 +990,13 @@ def _draw_plan(ax: "Axes") -> None:
     foot = (point @ u) * u + 1.7 * ray
     for s in (-0.8, 0.0, 0.8):
         _arrow(ax, s * u - 1.75 * ray, s * u - 1.2 * ray, ORANGE, 1.2)
-    ax.text(*(0.9 * u - 2.0 * ray), "beam", color=ORANGE, fontsize=FONT, ha="center", va="center")
+    _say(ax, 0.9 * u - 2.0 * ray, "beam", color=ORANGE)
     ax.plot(*np.stack([point - 1.5 * ray, foot]).T, color=ORANGE, linewidth=0.6, linestyle=":", zorder=1)
     _arrow(ax, 1.7 * ray - 1.2 * u, 1.7 * ray + 1.35 * u, BLUE, 1.6)
-    ax.text(*(1.7 * ray + 1.5 * u), "u", color=BLUE, fontsize=FONT, ha="center", va="center")
+    _say(ax, 1.7 * ray + 1.5 * u, "u", color=BLUE)
     ax.plot(*(1.7 * ray), marker="|", color=BLUE, markersize=6)
     ax.plot(*point, marker="o", color=DARK, markersize=3)
-    ax.text(*(point + (-0.09, 0.0)), "(x, y)", fontsize=FONT, ha="right", va="center")
+    _say(ax, point + (-0.09, 0.0), "(x, y)", ha="right")
     arc = np.linspace(0, angle, 30)
     ax.plot(1.3 * np.cos(arc), 1.3 * np.sin(arc), color=DARK, linewidth=0.8)
     ax.plot(*np.stack([0 * u, 1.5 * u]).T, color=BLUE, linewidth=0.6, linestyle=":")
@@ -1023,6 +1023,10 @@ def _draw_pixels(ax: "Axes") -> None:
     ax.plot(2.5, 0, marker="+", color=ORANGE, markersize=9, markeredgewidth=1.5)
     ax.text(2.65, -0.5, "0", color=ORANGE, fontsize=FONT, ha="left", va="center")
     ax.text(2.2, 2.45, "pixel i is at i − (N − 1)/2", fontsize=FONT, ha="center", va="center")
+
+
+def _say(ax: "Axes", place: np.ndarray, text: str, **how: Any) -> None:
+    ax.text(place[0], place[1], text, **{"fontsize": FONT, "ha": "center", "va": "center", **how})
 
 
 def _arrow(ax: "Axes", start: Any, end: Any, colour: str, width: float = 1.2) -> None:
