@@ -1,7 +1,7 @@
 """Tensor SAXS tomography: weighted least squares with joint total variation, its strength chosen on held-out views.
 
 The cost is `1/2 sum w (A a - d)^2 + s sum_voxel sqrt(|grad (a / p)|^2 + e^2)`: one edge for all coefficients of a
-voxel, so that mean and orientation share their boundaries (vectorial total variation, Blomgren & Chan 1998). Weights are
+voxel, mean and orientation share their boundaries (vectorial total variation, Blomgren & Chan 1998). Weights are
 transmission / prediction, the inverse variance of counts that were divided by flux and transmission, up to the flux,
 which the residual gives. Solved by lagged diffusivity (Vogel & Oman 1996): a few quadratic problems, each by conjugate
 gradients preconditioned in the Fourier domain, where projecting and back-projecting is about 1/|k|, the penalty |k|^2.
