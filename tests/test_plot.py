@@ -27,9 +27,18 @@ def colour_bar(ax):
     return bar
 
 
+def pixels(ax) -> np.ndarray:
+    """The array that a panel shows."""
+    return np.ma.filled(np.ma.asarray(ax.images[0].get_array()), np.nan)
+
+
+def texts(figure) -> list:
+    """Everything written in a figure."""
+    return [t for t in figure.findobj(matplotlib.text.Text) if t.get_text() and t.get_visible()]
+
+
 def said(figure):
-    """All texts of a figure."""
-    return [t.get_text() for t in figure.findobj(matplotlib.text.Text) if t.get_text()]
+    return [t.get_text() for t in texts(figure)]
 
 
 # ---------------------------------------------------------------------- scale bar
@@ -116,8 +125,7 @@ def test_pixels_without_value_are_hatched():
     data[2, 3] = np.nan
     ax = plot.image(data).axes[0]
     assert ax.patch.get_hatch()
-    shown = ax.images[0].get_array()
-    assert np.ma.getmaskarray(np.ma.masked_invalid(shown))[2, 3]
+    assert np.isnan(pixels(ax)[2, 3]) and np.isfinite(pixels(ax)).sum() == 99
 
 
 @pytest.mark.parametrize("data", [np.ones(5), np.ones((2, 3, 4)), np.ones((0, 4)), np.ones((3, 3), complex)])
@@ -135,7 +143,7 @@ def test_draws_into_axes_of_the_user():
 
 def test_fonts_are_at_least_eight_points():
     figure = plot.figure(ptychography())
-    sizes = [t.get_fontsize() for t in figure.findobj(matplotlib.text.Text) if t.get_text() and t.get_visible()]
+    sizes = [t.get_fontsize() for t in texts(figure)]
     assert min(sizes) >= 8
 
 
@@ -157,7 +165,7 @@ def test_missing_matplotlib_names_the_command(monkeypatch):
 def test_phase_away_from_a_jump_is_grey_and_continuous():
     phase = np.pi + np.linspace(-0.5, 0.5, 400).reshape(20, 20)
     figure = plot.complex_image(np.exp(1j * phase), pixel_size=1e-8)
-    shown = np.asarray(figure.axes[0].images[0].get_array())
+    shown = pixels(figure.axes[0])
     assert np.ptp(shown) == pytest.approx(1.0, abs=1e-6)
     np.testing.assert_allclose(np.exp(1j * shown), np.exp(1j * phase), atol=1e-6)
     assert figure.axes[0].images[0].get_cmap().name == plot.GREY
@@ -180,7 +188,7 @@ def test_unseen_pixels_do_not_choose_the_colours():
     seen = np.arange(20)[:, None] >= 5
     figure = plot.complex_image(data, seen=np.broadcast_to(seen, data.shape))
     assert figure.axes[1].images[0].get_clim()[1] < 1.01
-    assert np.isnan(np.asarray(figure.axes[0].images[0].get_array())[:5]).all()
+    assert np.isnan(pixels(figure.axes[0])[:5]).all()
 
 
 def test_probe_modes_say_their_power():
@@ -190,7 +198,7 @@ def test_probe_modes_say_their_power():
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles == ["mode 1: 90.0 %", "mode 2: 10.0 %", "mode 3: < 0.1 %"]
     # Cropped to the light, with a little around it.
-    assert 10 <= figure.axes[0].images[0].get_array().shape[0] < 20
+    assert 10 <= pixels(figure.axes[0]).shape[0] < 20
     assert scale_bar(figure.axes[0])[0] == pytest.approx(5.0, rel=0.5)
     assert plot.probe_modes(np.zeros((4, 4), complex)).axes
 
@@ -211,11 +219,11 @@ def test_three_cuts_share_scale_and_colours():
     volume = RANDOM.normal(size=(20, 30, 40))
     figure = plot.slices(volume, pixel_size=1e-6, units="1/m", title="mu", at=(3, 4, 5))
     pictures = [ax.images[0] for ax in figure.axes]
-    for picture, cut in zip(pictures, (volume[3], volume[:, 4], volume[:, :, 5]), strict=True):
-        np.testing.assert_array_equal(np.asarray(picture.get_array()), cut)
+    for ax, cut in zip(figure.axes, (volume[3], volume[:, 4], volume[:, :, 5]), strict=True):
+        np.testing.assert_array_equal(pixels(ax), cut)
     assert len({p.get_clim() for p in pictures}) == 1
     inches = figure.get_size_inches()
-    scales = [ax.get_position().width * inches[0] / ax.images[0].get_array().shape[1] for ax in figure.axes]
+    scales = [ax.get_position().width * inches[0] / pixels(ax).shape[1] for ax in figure.axes]
     np.testing.assert_allclose(scales, scales[0], rtol=1e-6)
     assert colour_bar(figure.axes[-1]).get_ylabel() == "[1/m]"
     assert list(figure.axes[0].get_yticks()) == [4] and list(figure.axes[0].get_xticks()) == [5]
@@ -251,13 +259,13 @@ def test_sinogram_angles(angles, labels):
 # ---------------------------------------------------------------------- orientations
 def test_orientation_does_not_depend_on_sign_or_length():
     vectors = RANDOM.normal(size=(12, 12, 3))
-    first, second = (plot.orientation(v).axes[0].images[0].get_array() for v in (vectors, -3 * vectors))
+    first, second = (pixels(plot.orientation(v).axes[0]) for v in (vectors, -3 * vectors))
     np.testing.assert_allclose(first, second, atol=1e-6)
 
 
 def test_orientation_colours():
     vectors = np.array([[[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]], float)
-    shown = np.asarray(plot.orientation(vectors).axes[0].images[0].get_array())[0]
+    shown = pixels(plot.orientation(vectors).axes[0])[0]
     assert np.linalg.norm(shown[0, :3] - shown[1, :3]) > 0.3
     assert shown[2, :3].min() > 0.9, "through the plane is white"
     assert shown[3, 3] == 0, "no direction is not shown"
@@ -269,10 +277,10 @@ def test_orientation_of_a_volume_with_mask():
     mask[:, 2:5] = True
     figure = plot.orientation(vectors, mask, weight=np.ones(mask.shape), pixel_size=1e-6)
     assert len(figure.axes) == 3
-    alpha = np.asarray(figure.axes[0].images[0].get_array())[..., 3]
+    alpha = pixels(figure.axes[0])[..., 3]
     np.testing.assert_array_equal(alpha > 0, mask[3])
     # Along x: through the plane x = 5, in the others across it.
-    assert np.asarray(figure.axes[2].images[0].get_array())[3, 3, :3].min() > 0.9
+    assert pixels(figure.axes[2])[3, 3, :3].min() > 0.9
     with pytest.raises(InputError):
         plot.orientation(np.ones((4, 4, 2)))
 
@@ -333,7 +341,7 @@ def test_page_of_ptychography(tmp_path):
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     names = [t.split(":")[0] for t in titles]
     assert names == ["phase", "modulus", "mode 1", "mode 2", "convergence", "scan positions"]
-    assert figure.axes[0].images[0].get_array().shape == (40, 55), "cropped to what was seen"
+    assert pixels(figure.axes[0]).shape == (40, 55), "cropped to what was seen"
     assert {"Near-field ptychography", "held-out residual R = 0.05"} <= set(said(figure))
 
 
