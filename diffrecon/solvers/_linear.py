@@ -87,8 +87,8 @@ def sirt(
     Rays that miss the volume get weight 0, rays shorter than 2 % of the longest that of 2 %: a band-limited projector
     rings about 0 there.
 
-    **Arguments:** as `cgls`; `relaxation` in (0, 2): 1 is the textbook's, 1.5 gets as far in two thirds of the steps and
-    is stable, for C A'R A has eigenvalues up to 1; `bounds` = (least, largest) value, `None` for no bound.
+    **Arguments:** as `cgls`; `relaxation` in (0, 2): 1 is the textbook's, 1.5 gets as far in two thirds of the steps
+    and is stable, for C A'R A has eigenvalues up to 1; `bounds` = (least, largest) value, `None` for no bound.
 
     **Raises:** `InputError` for a relaxation outside (0, 2), where it diverges.
     """
