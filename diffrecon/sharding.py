@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
@@ -44,7 +45,7 @@ def shard_views(values: Any, mesh: Mesh | None) -> Array:
     multiple of the number of devices the last view is repeated up to one: `array[:views]` are the views.
     """
     if mesh is None:
-        return jax.device_put(np.asarray(values))
+        return values if isinstance(values, jax.Array) else jax.device_put(np.asarray(values))
     count = values.shape[0]
     padded = -(-count // mesh.size) * mesh.size
     sharding = NamedSharding(mesh, PartitionSpec("data"))
@@ -59,9 +60,9 @@ def shard_views(values: Any, mesh: Mesh | None) -> Array:
 
 
 def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
-    """Every array of a pytree as a whole on every device of the mesh."""
+    """Every array of a pytree as a whole on every device of the mesh (on the default device without one)."""
     if mesh is None:
-        return tree
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, tree)
     sharding = NamedSharding(mesh, PartitionSpec())
 
     def place(leaf: Any) -> Any:

@@ -62,12 +62,12 @@ def levenberg_marquardt(
     ```
     """
     console = console or Console(quiet=True)
-    chosen = _Unknowns.choose(model, unknowns)
+    model, chosen = _Unknowns.choose(model, unknowns)
     sampler = _Sampler.make(data, None, held_out, seed)
     fields = sampler.place(None)
     blocks = _Blocks.make(fields, np.asarray(sampler.plan.views), block_size)
     free, fixed = eqx.partition(model, chosen.mask)
-    held = sampler.held_batches(fields[1])
+    held = sampler.held_batches(fields[1], None)
     problem = (residual, prior)
     progress = console.progress(steps, label)
     history: list[float] = []

@@ -1,9 +1,11 @@
 """`minimise`: the one optax loop."""
 
 import dataclasses
+import functools
 import json
 import os
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,9 @@ from ..errors import InputError
 __all__ = ["Progress", "Solution", "minimise"]
 
 Cost = Callable[[Any, Batch], Any]
+
+# One object for all calls: a second minimisation of the same cost and shapes finds its compiled program again.
+_DEFAULT_OPTIMISER = optax.adam(1e-2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +93,11 @@ def minimise(
     - `data`: a `Scan`, or a mapping of arrays whose first axis is the view (`{"counts": ..., "mask": ...}`; a `mask` with fewer
       axes than the rest is shared by all views). `None` for a cost that needs no data (its batch is then empty).
     - `optimiser`: any optax optimiser or chain, also one with a line search; `optax.adam(1e-2)` by default.
-    - `steps` or `epochs`: how long. An epoch sees every view once.
+    - `steps` or `epochs`: how long. An epoch sees every view once (its last batch is filled up with views of its first).
     - `batch_size`: views a step, sampled on the device without replacement; all views by default.
     - `unknowns`: names of the fields to solve for (`("object", "probe")`, dotted for nested ones), or a mapping from names to a
       step-size factor or to an optimiser of their own, or a function `model -> leaf or tuple of leaves`. By default
-      the model's own `unknowns`, or all floating-point arrays.
+      the model's own `unknowns`, or all floating-point arrays. A plain number (a distance) may be named too.
     - `project`: a function `model -> model` applied after each step (constraints).
     - `held_out`: views never used in a step; the cost on them is shown and recorded.
     - `mesh`: devices to split the views over (`diffrecon.sharding.data_mesh()`, the default where there are several).
@@ -117,16 +122,16 @@ def minimise(
     assert jnp.allclose(solution.value, target)
     ```
     """
-    console = console or Console(quiet=True)
+    console = console if console and jax.process_index() == 0 else Console(quiet=True)
     mesh = mesh if mesh is not None else sharding.data_mesh()
-    chosen = _Unknowns.choose(model, unknowns)
+    model, chosen = _Unknowns.choose(model, unknowns)
     sampler = _Sampler.make(data, batch_size, held_out, seed)
     total = sampler.total_steps(steps, epochs)
-    rule = chosen.rule(optimiser or optax.adam(1e-2))
-    problem = _Problem(cost, rule, project, sampler.plan, chosen.scales, mesh)
 
     fields = sampler.place(mesh)
     free, fixed = sharding.replicate(eqx.partition(model, chosen.mask), mesh)
+    rule = chosen.rule(optimiser or _DEFAULT_OPTIMISER, free)
+    problem = _Problem(cost, rule, project, sampler.plan, chosen.scales, mesh)
     run = _Run(free, sharding.replicate(rule.init(free), mesh), 0, [], [])
     if resume:
         run = _restore(run, resume if not isinstance(resume, bool) else checkpoint, mesh)
@@ -149,46 +154,54 @@ class _Problem:
 
 @eqx.filter_jit
 def _run_chunk(problem: _Problem, free, state, fixed, fields, first, count, size: int):
-    """`count` (at most `size`) steps from step number `first`; returns the state, the losses and what was finite."""
+    """`count` (at most `size`) steps from step number `first`, or as many as stay finite.
+
+    Returns the state, the losses, how many steps were done, and whether the cost and each unknown were finite in the last one.
+    """
     plan = problem.plan
 
-    def body(i, carry):
-        free, state, order, losses, finite = carry
-        step = first + i
-        order = plan.refresh(order, step)
-        batch = plan.batch(fields, order, step)
+    def body(carry):
+        i, free, state, order, losses, _ = carry
+        order = plan.refresh(order, first + i)
+        batch = plan.batch(fields, order, first + i, problem.mesh)
 
         def value_fn(free):
             return jnp.real(problem.cost(eqx.combine(free, fixed), batch))
 
         loss, gradient = jax.value_and_grad(value_fn)(free)
         gradient = jax.tree.map(jnp.conj, gradient)
-        good = jnp.stack([jnp.isfinite(loss)] + [jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(gradient)])
-
-        def advance():
-            updates, new_state = problem.rule.update(
-                gradient, state, free, value=loss, grad=gradient, value_fn=value_fn
-            )
-            leaves, structure = jax.tree.flatten(updates)
-            scaled = [u * jnp.asarray(s, u.real.dtype) for u, s in zip(leaves, problem.scales, strict=True)]
-            new = optax.apply_updates(free, jax.tree.unflatten(structure, scaled))
-            if problem.project is not None:
-                projected = problem.project(eqx.combine(new, fixed))
-                new = eqx.filter(projected, jax.tree.map(lambda x: x is not None, new, is_leaf=lambda x: x is None))
-            return new, new_state
-
-        free, state = jax.lax.cond(jnp.all(good) & jnp.all(finite), advance, lambda: (free, state))
+        updates, new_state = problem.rule.update(gradient, state, free, value=loss, grad=gradient, value_fn=value_fn)
+        new = _moved(problem, free, updates, fixed)
+        finite = _finite(loss, gradient, new)
+        good = jnp.all(finite)
+        free, state = jax.tree.map(lambda n, o: jnp.where(good, n, o), (new, new_state), (free, state))
         if problem.mesh is not None:
             free = jax.lax.with_sharding_constraint(free, NamedSharding(problem.mesh, PartitionSpec()))
-        # After the first failure the flags stay as they were, to name the unknown that caused it.
-        finite = jnp.where(jnp.all(finite), good, finite)
-        return free, state, order, losses.at[i].set(loss), finite
+        return i + good, free, state, order, losses.at[i].set(loss.astype(losses.dtype)), finite
 
-    order = plan.order(first)
-    losses = jnp.zeros(size, jax.tree.leaves(free)[0].real.dtype)
-    finite = jnp.ones(1 + len(jax.tree.leaves(free)), bool)
-    free, state, _, losses, finite = jax.lax.fori_loop(0, count, body, (free, state, order, losses, finite))
-    return free, state, losses, finite
+    leaves = jax.tree.leaves(free)
+    losses = jnp.zeros(size, jnp.result_type(*[leaf.real.dtype for leaf in leaves]))
+    start = (jnp.zeros_like(count), free, state, plan.order(first), losses, jnp.ones(1 + len(leaves), bool))
+    done, free, state, _, losses, finite = jax.lax.while_loop(lambda c: (c[0] < count) & jnp.all(c[-1]), body, start)
+    return free, state, losses, done, finite
+
+
+def _moved(problem: _Problem, free, updates, fixed):
+    """The unknowns after their updates, each times its step-size factor, and the projection."""
+    leaves, structure = jax.tree.flatten(updates)
+    scaled = [u * jnp.asarray(s, u.real.dtype) for u, s in zip(leaves, problem.scales, strict=True)]
+    new = optax.apply_updates(free, jax.tree.unflatten(structure, scaled))
+    if problem.project is None:
+        return new
+    projected = problem.project(eqx.combine(new, fixed))
+    return eqx.filter(projected, jax.tree.map(lambda x: x is not None, new, is_leaf=lambda x: x is None))
+
+
+def _finite(loss, gradient, new) -> Array:
+    """Flags: the cost, then each unknown with its gradient."""
+    whole = lambda x: jnp.all(jnp.isfinite(x))
+    pairs = zip(jax.tree.leaves(gradient), jax.tree.leaves(new), strict=True)
+    return jnp.stack([jnp.isfinite(loss)] + [whole(g) & whole(n) for g, n in pairs])
 
 
 @eqx.filter_jit
@@ -221,7 +234,7 @@ class _Plan:
             return order
         return jax.lax.cond(step % self.steps_per_epoch == 0, lambda: self.order(step), lambda: order)
 
-    def batch(self, fields: tuple[dict[str, Array], dict[str, Array]], order: Array, step) -> Batch:
+    def batch(self, fields: tuple[dict[str, Array], dict[str, Array]], order: Array, step, mesh: Mesh | None) -> Batch:
         per_view, shared = fields
         if self.batch_size is None:
             # The whole scan: concrete indices, so that operators can see that it is the whole.
@@ -230,7 +243,11 @@ class _Plan:
         place = (step % self.steps_per_epoch) * self.batch_size + jnp.arange(self.batch_size)
         index = order[place % len(self.views)]
         views = jnp.asarray(np.asarray(self.views, np.int32))[index]
-        return Batch(views, {k: v[index] for k, v in per_view.items()} | shared)
+        picked = views, {k: v[index] for k, v in per_view.items()}
+        if mesh is not None and self.batch_size % mesh.size == 0:
+            # Without a word the compiler may let every device work on the whole batch.
+            picked = jax.lax.with_sharding_constraint(picked, NamedSharding(mesh, PartitionSpec("data")))
+        return Batch(picked[0], picked[1] | shared)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,11 +286,14 @@ class _Sampler:
         shared = {k: sharding.replicate(jnp.asarray(v), mesh) for k, v in self.shared.items()}
         return split, shared
 
-    def held_batches(self, shared: dict[str, Array], size: int = 32) -> list[tuple[int, Batch]]:
+    def held_batches(self, shared: dict[str, Array], mesh: Mesh | None, size: int = 32) -> list[tuple[int, Batch]]:
         """The held-out views in batches with their number of views."""
         parts = [self.held[i:i + size] for i in range(0, self.held.size, size)]
-        return [(p.size, Batch(jnp.asarray(p), {k: jnp.asarray(np.asarray(v[p])) for k, v in self.per_view.items()} | shared))
-                for p in parts]
+        batches = []
+        for part in parts:
+            views, fields = sharding.replicate((part, {k: np.asarray(v[part]) for k, v in self.per_view.items()}), mesh)
+            batches.append((part.size, Batch(views, fields | shared)))
+        return batches
 
 
 class _Picked:
@@ -297,6 +317,8 @@ def _split_fields(data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     if hasattr(data, "batch_fields"):
         return data.batch_fields()
     fields = {k: v if hasattr(v, "shape") else np.asarray(v) for k, v in data.items() if v is not None}
+    if not fields:
+        return {}, {}
     most = max(len(v.shape) for v in fields.values())
     shared = {k: v for k, v in fields.items() if k == "mask" and len(v.shape) < most}
     per_view = {k: v for k, v in fields.items() if k not in shared}
@@ -318,51 +340,94 @@ class _Unknowns:
     labels: tuple[str, ...]
 
     @classmethod
-    def choose(cls, model: Any, unknowns: Any) -> "_Unknowns":
+    def choose(cls, model: Any, unknowns: Any) -> tuple[Any, "_Unknowns"]:
+        """The model with arrays where it has NumPy arrays or numbers to solve for, and what is free in it."""
         if unknowns is None:
             unknowns = getattr(model, "unknowns", None)
         if callable(unknowns):
             unknowns = _names_of(model, unknowns)
+        wanted = None if unknowns is None else (
+            dict(unknowns) if isinstance(unknowns, Mapping) else dict.fromkeys(unknowns, 1.0))
+        model = jax.tree_util.tree_map_with_path(lambda path, leaf: _as_array(leaf, _label(_dotted(path), wanted)), model)
         leaves, structure = jax.tree_util.tree_flatten_with_path(model)
-        paths = [_dotted(path) for path, _ in leaves]
-        free = [eqx.is_inexact_array(leaf) for _, leaf in leaves]
-        if unknowns is None:
-            wanted: dict[str, Any] = {}
-            labels = ["" if f else None for f in free]
-        else:
-            wanted = dict(unknowns) if isinstance(unknowns, Mapping) else dict.fromkeys(unknowns, 1.0)
-            labels = [_label(path, wanted) if f else None for path, f in zip(paths, free, strict=True)]
-            for name in wanted:
-                if name not in labels:
-                    known = ", ".join(p for p, f in zip(paths, free, strict=True) if f)
-                    raise InputError(f"the model has no floating-point field {name!r} to solve for (it has {known})")
-        chosen = [label for label in labels if label is not None]
+        names = {_dotted(path): _label(_dotted(path), wanted) for path, leaf in leaves if eqx.is_inexact_array(leaf)}
+        missing = set(wanted or ()) - set(names.values())
+        if missing:
+            raise InputError(f"the model has no floating-point field {min(missing)!r} to solve for (it has {', '.join(names)})")
+        chosen = {name: label for name, label in names.items() if label is not None}
         if not chosen:
             raise InputError("the model has no floating-point array to solve for")
-        factors = {k: v for k, v in wanted.items() if isinstance(v, int | float)}
-        own = {k: v for k, v in wanted.items() if not isinstance(v, int | float)}
-        return cls(
-            jax.tree.unflatten(structure, [label is not None for label in labels]),
-            tuple(p or "model" for p, label in zip(paths, labels, strict=True) if label is not None),
-            tuple(float(factors.get(label, 1.0)) for label in chosen),
-            own,
-            tuple(chosen),
+        values: dict[str, Any] = wanted or {}
+        factors = {k: float(v) for k, v in values.items() if isinstance(v, int | float)}
+        return model, cls(
+            jax.tree.unflatten(structure, [_dotted(path) in chosen for path, _ in leaves]),
+            tuple(name or "model" for name in chosen),
+            tuple(factors.get(label, 1.0) for label in chosen.values()),
+            {k: v for k, v in values.items() if k not in factors},
+            tuple(chosen.values()),
         )
 
-    def rule(self, optimiser: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    def rule(self, optimiser: optax.GradientTransformation, free: PyTree) -> optax.GradientTransformationExtraArgs:
         """The optimiser for all, or one for each of those that have their own."""
-        if not self.own:
-            return optax.with_extra_args_support(optimiser)
-        rules = {"": optimiser} | dict(self.own)
-        tags = [label if label in self.own else "" for label in self.labels]
-        return optax.multi_transform(rules, lambda tree: jax.tree.unflatten(jax.tree.structure(tree), tags))
+        is_complex = any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(free))
+        rule = _joint_rule(optimiser, tuple(self.own.items()), self.labels)
+        return _in_reals(rule) if is_complex and _has_curvature(rule, free) else rule
+
+
+@functools.lru_cache(maxsize=64)
+def _joint_rule(optimiser, own: tuple, labels: tuple[str, ...]) -> optax.GradientTransformationExtraArgs:
+    """Cached, because a new rule is a new program to compile."""
+    if not own:
+        return optax.with_extra_args_support(optimiser)
+    names = dict(own)
+    tags = [label if label in names else "" for label in labels]
+    rules: dict[Any, optax.GradientTransformation] = {"": optimiser} | names
+    return optax.multi_transform(rules, lambda tree: jax.tree.unflatten(jax.tree.structure(tree), tags))
+
+
+def _has_curvature(rule: optax.GradientTransformationExtraArgs, free: PyTree) -> bool:
+    """Whether an optimiser takes inner products of gradients (L-BFGS, line searches)."""
+    kinds = (optax.ScaleByLBFGSState, optax.ScaleByZoomLinesearchState, optax.ScaleByBacktrackingLinesearchState)
+    special = lambda node: isinstance(node, kinds)
+    return any(special(node) for node in jax.tree.leaves(jax.eval_shape(rule.init, free), is_leaf=special))
+
+
+@functools.lru_cache(maxsize=64)
+def _in_reals(rule: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
+    """A rule that sees every complex unknown as pairs of reals: those of optax with inner products are wrong on complex numbers."""
+    def split(tree):
+        return jax.tree.map(lambda z: jnp.stack([z.real, z.imag], -1) if jnp.iscomplexobj(z) else z, tree)
+
+    def join(tree, like):
+        return jax.tree.map(lambda p, z: jax.lax.complex(p[..., 0], p[..., 1]) if jnp.iscomplexobj(z) else p, tree, like)
+
+    def init(params):
+        return rule.init(split(params))
+
+    def update(updates, state, params=None, **extra):
+        value_fn = lambda pairs: extra["value_fn"](join(pairs, params))
+        pairs = split(updates)
+        moves, state = rule.update(pairs, state, split(params), **extra | {"grad": pairs, "value_fn": value_fn})
+        return join(moves, params), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _as_array(leaf: Any, label: str | None) -> Any:
+    """NumPy arrays as jax arrays, and numbers too where they are unknowns; of a definite type, as loops want them."""
+    if isinstance(leaf, np.ndarray) or (label and isinstance(leaf, float | np.floating)):
+        leaf = jnp.asarray(leaf)
+    return jnp.asarray(leaf, leaf.dtype) if isinstance(leaf, jax.Array) else leaf
 
 
 def _dotted(path: tuple) -> str:
     return ".".join(str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in path)
 
 
-def _label(path: str, wanted: Mapping[str, Any]) -> str | None:
+def _label(path: str, wanted: Mapping[str, Any] | None) -> str | None:
+    """The entry of `wanted` that a leaf belongs to; everything belongs to "" where nothing is said."""
+    if wanted is None:
+        return ""
     matches = [name for name in wanted if path == name or path.startswith(name + ".")]
     return max(matches, key=len) if matches else None
 
@@ -389,26 +454,23 @@ class _Run:
 def _loop(problem, run, fixed, fields, sampler, chosen, total, chunk, callbacks, checkpoint, console, label) -> Solution:
     progress = console.progress(total, label)
     progress.first = run.step
-    held = sampler.held_batches(fields[1])
+    held = sampler.held_batches(fields[1], problem.mesh)
     best, best_figure = run.free, np.inf
     ending = f"done: {total} steps"
     saved = started = time.monotonic()
     try:
         while run.step < total:
             count = min(chunk, total - run.step)
-            free, state, losses, finite = _run_chunk(
+            free, state, losses, done, finite = _run_chunk(
                 problem, run.free, run.state, fixed, fields, jnp.asarray(run.step), jnp.asarray(count), chunk
             )
-            losses, finite = np.asarray(losses)[:count], np.asarray(finite)
-            if not finite.all():
-                good = int(np.argmax(~np.isfinite(losses))) if not np.isfinite(losses).all() else count
-                run.history += losses[:good].tolist()
-                run.free, run.state = free, state
-                ending = _say_not_finite(finite, chosen.names, run.step + good)
-                break
-            run.free, run.state, run.step = free, state, run.step + count
+            losses, finite = np.asarray(losses)[:int(done)], np.asarray(finite)
+            run.free, run.state, run.step = free, state, run.step + losses.size
             run.history += losses.tolist()
-            figure = held_figure = None
+            if not finite.all():
+                ending = _say_not_finite(finite, chosen.names, run.step)
+                break
+            held_figure = None
             if held:
                 held_figure = sum(n * float(_cost_of(problem.cost, free, fixed, b)) for n, b in held) / sampler.held.size
                 run.held_out.append((run.step, held_figure))
@@ -448,8 +510,8 @@ def _solution(chosen: _Run, fixed: PyTree, ending: str, run: _Run) -> Solution:
 def _say_not_finite(finite: np.ndarray, names: tuple[str, ...], step: int) -> str:
     """Which unknown broke down."""
     bad = [name for name, good in zip(names, finite[1:], strict=True) if not good]
-    what = f"the gradient with respect to {', '.join(bad)}" if bad and finite[0] else "the cost"
-    where = f" (gradients not finite: {', '.join(bad)})" if bad and not finite[0] else ""
+    what = f"the gradient or the update of {', '.join(bad)}" if bad and finite[0] else "the cost"
+    where = f" (nor the gradient of {', '.join(bad)})" if bad and not finite[0] else ""
     return f"stopped at step {step}: {what} is not finite{where}; the last finite state is kept. Try a smaller learning rate"
 
 
@@ -481,10 +543,10 @@ def _restore(run: _Run, source: Any, mesh: Mesh | None) -> _Run:
         return run
     leaves, structure = jax.tree.flatten((run.free, run.state))
     try:
-        with np.load(source, allow_pickle=False) as stored:
+        with open(source, "rb") as file, np.load(file, allow_pickle=False) as stored:
             header = json.loads(str(stored["header"]))
             values = [stored[f"leaf_{i}"] for i in range(len(stored.files) - 1)]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{source}: not a checkpoint of diffrecon ({error})") from error
     same = len(values) == len(leaves) and all(v.shape == jnp.shape(w) for v, w in zip(values, leaves, strict=True))
     if not same:

@@ -1,0 +1,333 @@
+"""`minimise`: solvers against known answers, and everything the loop promises."""
+
+import os
+import signal
+
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from problems import PROBLEMS, SOLVERS, relative_error
+
+import diffrecon as dr
+from diffrecon.scan import Frames
+from diffrecon.solvers._minimise import _Plan, _run_chunk
+
+
+class Line(dr.Model):
+    """`slope * t + offset.value`, with nested fields."""
+
+    slope: jax.Array
+    offset: dict
+    scale: float = 1.0
+
+    def __call__(self, t):
+        return self.scale * (self.slope * t + self.offset["value"])
+
+
+def line(slope=0.0, offset=0.0, scale=1.0):
+    return Line(jnp.asarray(slope), {"value": jnp.asarray(offset), "fixed": jnp.asarray(7)}, scale)
+
+
+T = np.linspace(-1, 1, 12, dtype=np.float32)
+LINE_DATA = {"t": T, "y": 2 * T + 0.5}
+
+
+def line_cost(model, batch):
+    return jnp.mean((model(batch.t) - batch.y) ** 2)
+
+
+@pytest.mark.parametrize("solver, problem", [(s, p) for s, (_, fits, _) in SOLVERS.items() for p in fits])
+def test_solver_finds_known_answer(solver, problem):
+    solve, _, tolerance = SOLVERS[solver]
+    p = PROBLEMS[problem]
+    assert relative_error(p.start, p.answer) > 10 * tolerance
+    assert relative_error(solve(p), p.answer) < tolerance
+
+
+# ---------------------------------------------------------------------------------------------------- complex numbers
+def test_complex_gradient_is_steepest_descent():
+    """One step of sgd with rate 1 on |z - a|^2 / 2 lands on a; without the conjugation it would land on conj(a)."""
+    a = jnp.asarray([1 + 2j, -3 - 0.5j], jnp.complex64)
+    solution = dr.minimise(lambda z, b: 0.5 * jnp.sum(jnp.abs(z - a) ** 2), jnp.zeros(2, jnp.complex64), optimiser=optax.sgd(1.0),
+                           steps=1)
+    np.testing.assert_allclose(solution.value, a, rtol=1e-6)
+
+
+def test_line_search_with_complex_unknowns_lowers_the_cost_every_step():
+    p = PROBLEMS["complex"]
+    solution = dr.minimise(p.cost, p.start, p.data, optax.lbfgs(), steps=12)
+    finite = solution.history[solution.history > 1e-9]
+    assert np.all(np.diff(finite) < 0) and solution.history[-1] < 1e-8
+
+
+# ---------------------------------------------------------------------------------------------------- unknowns
+def test_factor_multiplies_the_step_of_one_unknown():
+    moved = dr.minimise(line_cost, line(), LINE_DATA, optax.sgd(0.1), steps=1, unknowns={"slope": 3.0, "offset": 1}).value
+    plain = dr.minimise(line_cost, line(), LINE_DATA, optax.sgd(0.1), steps=1).value
+    assert moved.slope == pytest.approx(3 * float(plain.slope), rel=1e-6)
+    assert moved.offset["value"] == pytest.approx(float(plain.offset["value"]), rel=1e-6)
+
+
+def test_unknown_with_an_optimiser_of_its_own():
+    unknowns = {"slope": optax.sgd(0.25), "offset.value": 1.0}
+    moved = dr.minimise(line_cost, line(), LINE_DATA, optax.sgd(0.1), steps=1, unknowns=unknowns).value
+    plain = dr.minimise(line_cost, line(), LINE_DATA, optax.sgd(0.1), steps=1).value
+    assert moved.slope == pytest.approx(2.5 * float(plain.slope), rel=1e-6)
+    assert moved.offset["value"] == pytest.approx(float(plain.offset["value"]), rel=1e-6)
+
+
+@pytest.mark.parametrize("unknowns", [("slope",), lambda m: m.slope, lambda m: (m.slope,)])
+def test_only_named_unknowns_move(unknowns):
+    value = dr.minimise(line_cost, line(offset=0.5), LINE_DATA, optax.sgd(0.5), steps=80, unknowns=unknowns).value
+    assert value.slope == pytest.approx(2.0, abs=1e-4) and value.offset["value"] == 0.5
+    assert value.offset["fixed"] == 7
+
+
+def test_nested_where_function():
+    value = dr.minimise(line_cost, line(slope=2.0), LINE_DATA, optax.sgd(0.3), steps=60, unknowns=lambda m: m.offset["value"]).value
+    assert value.slope == 2.0 and value.offset["value"] == pytest.approx(0.5, abs=1e-4)
+
+
+def test_plain_number_becomes_an_unknown_when_it_is_named():
+    value = dr.minimise(line_cost, line(1.0, 0.25), LINE_DATA, optax.sgd(0.2), steps=80, unknowns=("scale",)).value
+    assert value.scale == pytest.approx(2.0, abs=1e-4)
+    assert isinstance(dr.minimise(line_cost, line(), LINE_DATA, steps=1).value.scale, float)
+
+
+def test_numpy_model():
+    value = dr.minimise(lambda x, b: jnp.sum((x - 2.0) ** 2), np.zeros(3, np.float32), optimiser=optax.sgd(0.25), steps=40).value
+    np.testing.assert_allclose(value, 2.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("unknowns", [("slop",), {"offset.valu": 1.0}, ("offset.fixed",), lambda m: m.offset["fixed"]])
+def test_names_that_the_model_does_not_have(unknowns):
+    with pytest.raises(dr.InputError, match="no floating-point"):
+        dr.minimise(line_cost, line(), LINE_DATA, steps=1, unknowns=unknowns)
+
+
+@pytest.mark.parametrize("settings, says", [
+    ({}, "either steps"), ({"steps": 1, "epochs": 1}, "either steps"), ({"steps": 1, "held_out": [99]}, "view 99"),
+])
+def test_bad_settings_are_one_line(settings, says):
+    with pytest.raises(dr.InputError, match=says):
+        dr.minimise(line_cost, line(), LINE_DATA, **settings)
+
+
+def test_data_of_different_length_are_refused():
+    with pytest.raises(dr.InputError, match="different numbers of views"):
+        dr.minimise(line_cost, line(), {"t": T, "y": T[:5]}, steps=1)
+    with pytest.raises(dr.InputError, match="batch_size needs data"):
+        dr.minimise(lambda m, b: m.slope**2, line(), steps=1, batch_size=3)
+
+
+# ---------------------------------------------------------------------------------------------------- views and batches
+class Seen(dr.Model):
+    """Counts how often a view was in a step: sgd with rate 1 on minus the sum adds one a view."""
+
+    times: jax.Array
+
+
+def seen_cost(model, batch):
+    return -jnp.sum(model.times[batch.views]) + 0.0 * jnp.sum(batch.y)
+
+
+@pytest.mark.parametrize("views, batch, epochs, held", [(12, 4, 1, []), (12, 4, 3, []), (12, 3, 2, [0, 5, 11]), (10, 4, 1, [])])
+def test_epoch_sees_every_view_and_held_out_ones_never(views, batch, epochs, held):
+    data = {"y": np.zeros(views, np.float32)}
+    times = dr.minimise(seen_cost, Seen(jnp.zeros(views)), data, optax.sgd(1.0), epochs=epochs, batch_size=batch, held_out=held).value.times
+    train = np.setdiff1d(np.arange(views), held)
+    assert not np.asarray(times)[held].any()
+    extra = -len(train) % batch * epochs  # views that fill the last batch of an epoch
+    assert np.asarray(times)[train].min() == epochs and times.sum() == epochs * len(train) + extra
+
+
+def test_order_differs_between_epochs_and_seeds():
+    plan = _Plan(tuple(range(32)), 8, seed=0)
+    orders = [np.asarray(plan.order(step)) for step in (0, 3, 4)] + [np.asarray(_Plan(tuple(range(32)), 8, 1).order(0))]
+    np.testing.assert_array_equal(orders[0], orders[1])
+    assert not np.array_equal(orders[0], orders[2]) and not np.array_equal(orders[0], orders[3])
+    np.testing.assert_array_equal(np.sort(orders[0]), np.arange(32))
+
+
+def test_batch_holds_the_data_of_its_views():
+    """Fields, views and counts stay together through permutation and held-out views, and counts stay uint16."""
+    def cost(model, batch):
+        assert batch.counts.dtype == jnp.uint16 and batch.mask.shape == (2, 2)
+        wrong = jnp.sum(jnp.abs(batch.counts[:, 0, 0].astype(jnp.float32) - 10 * batch.views))
+        return jnp.sum(model) * 0 + wrong
+
+    counts = np.broadcast_to((10 * np.arange(11, dtype=np.uint16))[:, None, None], (11, 2, 2))
+    data = {"counts": counts, "mask": np.ones((2, 2), bool)}
+    solution = dr.minimise(cost, jnp.zeros(1), data, steps=20, batch_size=3, held_out=[2, 7])
+    assert not solution.history.any() and not solution.held_out[:, 1].any()
+
+
+def test_held_out_cost_is_the_mean_over_its_views():
+    data = {"y": np.arange(40.0, dtype=np.float32)}
+    held = np.arange(0, 40, 1)[3:38]  # more than one block
+    solution = dr.minimise(lambda x, b: jnp.mean((x - b.y) ** 2), jnp.zeros(()), data, optax.sgd(0.0), steps=2, held_out=held)
+    assert solution.held_out.tolist()[-1] == pytest.approx([2, np.mean(held.astype(float) ** 2)], rel=1e-5)
+
+
+def test_scan_with_lazy_frames_is_data(tmp_path):
+    counts = np.arange(1, 7, dtype=np.uint16)[:, None, None] * np.ones((6, 3, 3), np.uint16)
+    with h5py.File(tmp_path / "frames.h5", "w") as file:
+        file["counts"] = counts
+    mask = np.ones((3, 3), bool)
+    mask[0, 0] = False
+    scan = dr.Scan.from_arrays(Frames(tmp_path / "frames.h5", "counts"), mask=mask)
+
+    def cost(model, batch):
+        assert batch.counts.dtype == jnp.uint16
+        return dr.losses.gaussian(jnp.broadcast_to(model, batch.counts.shape), batch.counts, batch.mask)
+
+    value = dr.minimise(cost, jnp.zeros(()), scan, optax.sgd(0.5), steps=60, held_out=[0]).value
+    assert value == pytest.approx(4.0, rel=1e-5)  # mean of 2 .. 6
+
+
+# ---------------------------------------------------------------------------------------------------- the loop
+def stochastic(chunk=50, **settings):
+    return dr.minimise(line_cost, line(), LINE_DATA, OPTIMISER, batch_size=5, chunk=chunk, held_out=[1, 4], **settings)
+
+
+OPTIMISER = optax.adam(0.05)
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a.value), jax.tree.leaves(b.value), strict=True))
+
+
+def test_chunks_do_not_change_the_numbers():
+    reference = stochastic(50, steps=60)
+    for chunk in (7, 60):
+        other = stochastic(chunk, steps=60)
+        assert same(other, reference)
+        np.testing.assert_array_equal(other.history, reference.history)
+
+
+@pytest.mark.parametrize("optimiser", [OPTIMISER, optax.lbfgs()], ids=["adam", "lbfgs"])
+def test_resume_is_bitwise_exact(tmp_path, optimiser):
+    path = tmp_path / "state.npz"
+    run = lambda **more: dr.minimise(line_cost, line(), LINE_DATA, optimiser, batch_size=5, chunk=7, held_out=[1], **more)
+    whole = run(steps=30)
+    first = run(steps=11, checkpoint=path)
+    for second in (run(steps=30, resume=first.state), run(steps=30, checkpoint=path, resume=True)):
+        assert same(second, whole)
+        np.testing.assert_array_equal(second.history, whole.history)
+        np.testing.assert_array_equal(second.held_out[-1], whole.held_out[-1])
+    assert len(first.history) == 11 and not list(tmp_path.glob("*.part"))
+
+
+def test_resume_without_a_file_starts_anew_and_refuses_what_does_not_fit(tmp_path):
+    path = tmp_path / "state.npz"
+    assert same(stochastic(steps=5, checkpoint=path, resume=True), stochastic(steps=5))
+    with pytest.raises(dr.InputError, match="another problem"):
+        dr.minimise(lambda x, b: jnp.sum(x**2), jnp.ones(3), steps=9, checkpoint=path, resume=True)
+    for content in (b"", b"PK\x03\x04broken", b"text"):
+        path.write_bytes(content)
+        with pytest.raises(dr.InputError, match="not a checkpoint"):
+            stochastic(steps=9, checkpoint=path, resume=True)
+    with pytest.raises(dr.InputError, match="checkpoint=path"):
+        stochastic(steps=9, resume=True)
+    with pytest.raises(dr.InputError, match="cannot be written"):
+        stochastic(steps=9, checkpoint=tmp_path / "no" / "state.npz")
+
+
+def _interrupt(_):
+    raise KeyboardInterrupt
+
+
+def _send_signal(report):
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("stop", [_interrupt, _send_signal])
+def test_control_c_returns_the_best_so_far_and_can_go_on(stop, tmp_path):
+    at_20 = lambda report: stop(report) if report.step == 20 else None
+    path = tmp_path / "state.npz"
+    solution = stochastic(10, steps=60, callbacks=[at_20], checkpoint=path)
+    assert solution.result.startswith("interrupted after 20 steps") and len(solution.history) == 20
+    best = solution.held_out[np.argmin(solution.held_out[:, 1]), 0]
+    assert same(solution, stochastic(10, steps=int(best)))
+    assert same(stochastic(steps=60, checkpoint=path, resume=True), stochastic(steps=60))
+
+
+def test_callback_sees_the_model_and_stops():
+    reports = []
+
+    def callback(report):
+        reports.append((report.step, float(report.value.slope), report.held_out, report.seconds))
+        return report.step >= 20
+
+    solution = stochastic(10, steps=60, callbacks=[callback])
+    assert [r[0] for r in reports] == [10, 20] and solution.result.startswith("stopped by a callback after 20")
+    assert reports[-1][1] == solution.value.slope and reports[-1][2] == solution.held_out[-1, 1]
+
+
+def test_project_is_applied_after_each_step_and_keeps_fixed_fields():
+    bound = lambda m: type(m)(jnp.minimum(m.slope, 1.0), m.offset, m.scale)
+    value = dr.minimise(line_cost, line(), LINE_DATA, optax.sgd(0.2), steps=80, project=bound).value
+    assert value.slope == 1.0 and value.offset["value"] == pytest.approx(0.5, abs=1e-3)
+
+
+# ---------------------------------------------------------------------------------------------------- what is not finite
+def test_not_finite_cost_keeps_the_last_finite_state():
+    solution = dr.minimise(lambda x, b: jnp.sum(x**4), jnp.full(2, 10.0), optimiser=optax.sgd(1.0), steps=50)
+    assert "not finite" in solution.result and np.isfinite(solution.value).all() and np.isfinite(solution.history).all()
+    assert solution.result.startswith(f"stopped at step {len(solution.history)}") and solution.state.step == len(solution.history)
+
+
+def test_not_finite_gradient_names_its_unknown_and_its_step():
+    """The root's slope at zero is infinite while the cost is finite; `slope` reaches zero exactly in its third step."""
+    def cost(model, batch):
+        return jnp.sqrt(jnp.abs(model.slope)) * 0 + model.slope + jnp.abs(model.offset["value"])
+
+    solution = dr.minimise(cost, line(slope=2.0, offset=3.0), optimiser=optax.sgd(1.0), steps=40)
+    assert solution.result.startswith("stopped at step 2: ") and "slope" in solution.result and "offset" not in solution.result
+    assert len(solution.history) == 2 and solution.value.slope == 0.0 and solution.value.offset["value"] == 1.0
+
+
+# ---------------------------------------------------------------------------------------------------- compiled programs
+def test_second_call_compiles_nothing():
+    traced = []
+
+    def cost(model, batch):
+        traced.append(1)
+        return line_cost(model, batch)
+
+    for settings in ({}, {"optimiser": OPTIMISER, "unknowns": {"slope": 2.0, "offset": optax.sgd(0.1)}}):
+        def run(data, settings=settings):
+            dr.minimise(cost, line(), data, steps=70, batch_size=4, held_out=[3], **settings)
+
+        run(LINE_DATA)
+        before = len(traced)
+        run({k: v + 1 for k, v in LINE_DATA.items()})
+        assert len(traced) == before > 0
+        traced.clear()
+
+
+def test_data_are_arguments_of_the_program_and_not_part_of_it():
+    """A closure over 4 MB of data would make a program text of megabytes."""
+    import equinox as eqx
+
+    from diffrecon.solvers._minimise import _Problem, _Unknowns
+
+    data = {"y": np.random.default_rng(0).standard_normal((1000, 1000)).astype(np.float32)}
+    cost = lambda x, b: jnp.mean((x - b.y) ** 2)
+    model, chosen = _Unknowns.choose(jnp.zeros(1000), None)
+    free, fixed = eqx.partition(model, chosen.mask)
+    problem = _Problem(cost, OPTIMISER, None, _Plan(tuple(range(1000)), 8, 0), chosen.scales, None)
+    fields = ({k: jnp.asarray(v) for k, v in data.items()}, {})
+    lowered = _run_chunk.lower(problem, free, OPTIMISER.init(free), fixed, fields, jnp.asarray(0), jnp.asarray(5), 50)
+    assert len(lowered.as_text()) < 200_000
+
+
+def test_silent_by_default_and_progress_on_a_console(capsys):
+    stochastic(steps=5)
+    assert capsys.readouterr() == ("", "")
+    stochastic(steps=5, console=dr.Console(), label="fit")
+    said = capsys.readouterr().err
+    assert "fit 5/5" in said and "held out" in said
