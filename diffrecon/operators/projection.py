@@ -113,6 +113,17 @@ class ParallelProjector(eqx.Module):
         small = entries * (4 + dtype.itemsize) * 1.25 < _TABLE_LIMIT
         self.tables = _gather_tables(self.taps, self.plan, dtype) if small else None
 
+    @classmethod
+    def from_scan(cls, scan: Any, size: int | None = None) -> "ParallelProjector":
+        """The projector of a tomographic `Scan`: its angles, detector columns, and rotation centre (given, or found from the data).
+
+        **Arguments:** `size` [pixel] of a slice along x and y; the detector's columns by default.
+        """
+        columns = scan.frame_shape[1]
+        angles = scan.require("angles", "the rotation angle of each view", "/path/of/angles")
+        side = size or columns
+        return cls(angles, (side, side), columns, centre=scan.find_rotation_centre())
+
     def __call__(
         self, volume: Float[Array, "*z y x"], views: Int[Array, " batch"] | None = None
     ) -> Float[Array, "view *z u"]:
@@ -123,7 +134,7 @@ class ParallelProjector(eqx.Module):
         if volume.shape[-2:] != self.shape or volume.ndim not in (2, 3):
             raise InputError(f"projector of slices {self.shape} got {volume.shape}: give (y, x) or (z, y, x)")
         stack = volume[None] if volume.ndim == 2 else volume
-        sinogram = _project(self, stack, _as_indices(views))
+        sinogram = _project(self, stack, _as_indices(views, self.angles.shape[0]))
         return sinogram[:, 0] if volume.ndim == 2 else sinogram
 
     def adjoint(
@@ -134,7 +145,7 @@ class ParallelProjector(eqx.Module):
         With `views`, the sinogram holds those views only: a gather over the whole grid down to one view in eight, a
         scatter below.
         """
-        indices = _as_indices(views)
+        indices = _as_indices(views, self.angles.shape[0])
         expected = self.angles.shape[0] if indices is None else indices.shape[0]
         if sinogram.ndim not in (2, 3) or sinogram.shape[0] != expected or sinogram.shape[-1] != self.detector:
             raise InputError(
@@ -784,5 +795,8 @@ def _largest_offset(centre: ArrayLike, shifts: ArrayLike | None, middle: float, 
     return float(np.max(np.abs(moved)))
 
 
-def _as_indices(views: ArrayLike | slice | None) -> Array | None:
-    return None if views is None else jnp.asarray(views, jnp.int32)
+def _as_indices(views: ArrayLike | None, count: int) -> Array | None:
+    """Indices of views, `None` for all of them in their order, which takes the faster path."""
+    if views is None or (isinstance(views, np.ndarray) and np.array_equal(views, np.arange(count))):
+        return None
+    return jnp.asarray(views, jnp.int32)
