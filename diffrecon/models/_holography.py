@@ -20,16 +20,17 @@ __all__ = ["Holography"]
 class Holography(Model):
     """Holograms of one isolated object at several distances, in the detector's own pixels.
 
-    A view is `flux * box(|1 + P(exp(-B + i phase) - 1)|^2)`: Fresnel propagation over the view's effective distance in vacuum, then
-    integration over the pixels of that view, which lie at `(i - (n-1)/2) * pixel + shift` about the optical axis. `B` is
-    `attenuation - phase / delta_beta`: one material leaves `attenuation` at zero, `delta_beta = inf` makes the two maps independent.
+    A view is `flux * box(|1 + P(exp(-B + i phase) - 1)|^2) + dark`: Fresnel propagation over the view's effective distance in
+    vacuum, then integration over the pixels of that view, which lie at `(i - (n-1)/2 + shift) * pixel` about the optical
+    axis. `B` is `attenuation - phase / delta_beta`: for one material `attenuation` is zero; `delta_beta = inf` makes the two
+    maps independent.
 
     **Fields:**
 
     - `phase`: `(y, x)` [rad], negative in matter; on the pixel `pixel_size`, centred on the optical axis; vacuum outside.
     - `attenuation`: `(y, x)`, what `delta_beta` does not explain.
     - `delta_beta`: delta / beta of the main material.
-    - `flux`: `(view,)` counts a pixel of the empty beam.
+    - `flux`: `(view, 1, 1)` counts a pixel of the empty beam, or `(view, y, x)` an image of it; `dark`: counts added to all.
     - `shifts`: `(view, 2)` shift (row, column) of each frame [its own pixel].
     - `distances`: `(view,)` effective propagation distances [m]; `pixels`: effective detector pixel of each view [m].
     - `pixel_size`, `wavelength` [m]; `frame`: shape of a frame; `grid`: shape that the object is zero-padded to.
@@ -46,7 +47,8 @@ class Holography(Model):
     phase: Float[Array, "y x"]
     attenuation: Float[Array, "y x"]
     delta_beta: Float[Array, ""]
-    flux: Float[Array, " view"]
+    flux: Float[Array, "view #y #x"]
+    dark: Float[Array, "#y #x"]
     shifts: Float[Array, "view 2"]
     distances: Float[Array, " view"]
     pixels: tuple[float, ...] = eqx.field(static=True)
@@ -70,7 +72,7 @@ class Holography(Model):
         # The window sits in the grid's corner: `pixel_matrix` knows where, and the FFT does not care.
         scattered = jnp.fft.fft2(self.transmission() - 1, s=self.grid)
         holograms = jax.vmap(lambda view: self.hologram(scattered, view))(jnp.asarray(views))
-        return self.flux[views][:, None, None] * holograms
+        return self.flux[views] * holograms + self.dark
 
     def hologram(self, scattered: Complex[Array, "Y X"], view: Any) -> Float[Array, "y x"]:
         """One view at unit flux, from the spectrum of `transmission - 1`."""
@@ -118,13 +120,14 @@ class Holography(Model):
             raise InputError(f"{scan.name}: the propagation distances {distances} m are not all positive: "
                              "geometry.focus_to_detector must be larger than geometry.focus_to_sample")
         pixel, frame = float(pixels.min()), scan.frame_shape
-        window = shape or tuple(_of_parity(int(np.ceil(n * pixels.max() / pixel)), n) for n in frame)
+        window = shape or tuple(_fast_size(int(np.ceil(n * pixels.max() / pixel)), n % 2) for n in frame)
         need = int(np.ceil(float(place.wavelength) * distances.max() / pixel**2))
-        grid = tuple(_fast_size(max(int(1.25 * n), min(need, 2 * n))) for n in window)
+        grid = tuple(_fast_size(max(int(1.25 * n), min(need, int(2.5 * n)))) for n in window)
         shifts = scan.extra.get("shifts")
         return cls(
             phase=jnp.zeros(window, jnp.float32), attenuation=jnp.zeros(window, jnp.float32),
             delta_beta=jnp.asarray(delta_beta, jnp.float32), flux=jnp.asarray(empty_beam(scan), jnp.float32),
+            dark=jnp.asarray(mean_dark(scan), jnp.float32),
             shifts=jnp.zeros((scan.views, 2), jnp.float32) if shifts is None else jnp.asarray(shifts, jnp.float32),
             distances=jnp.asarray(distances, jnp.float32), pixels=tuple(map(float, pixels)), pixel_size=pixel,
             wavelength=float(place.wavelength), frame=frame, grid=(grid[0], grid[1]),
@@ -143,28 +146,32 @@ class Holography(Model):
         }
 
 
+def mean_dark(scan: Scan) -> np.ndarray:
+    """Mean dark frame, or zero."""
+    return np.zeros((1, 1)) if scan.darks is None else np.asarray(scan.darks, float).mean(0)
+
+
 def empty_beam(scan: Scan) -> np.ndarray:
-    """Counts a pixel of the empty beam, one number a view: from the scan's flux, or the mean of its border pixels."""
+    """Counts of the empty beam without the dark: the mean flat, else the scan's flux, else the mean of each frame's border."""
+    if scan.flats is not None:
+        return np.broadcast_to(np.asarray(scan.flats, float).mean(0) - mean_dark(scan), (scan.views, *scan.frame_shape))
     if scan.flux is not None:
-        return np.full(scan.views, float(scan.flux))
-    counts = np.asarray(scan.counts, float)
-    edge = np.ones(scan.frame_shape, bool)
-    edge[8:-8, 8:-8] = False
-    return np.where(edge, counts, 0).sum((1, 2)) / edge.sum()
+        return np.full((scan.views, 1, 1), float(scan.flux))
+    counts = np.asarray(scan.counts, float) - mean_dark(scan)
+    border = np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask.copy()
+    border[8:-8, 8:-8] = False
+    return (np.where(border, counts, 0).sum((1, 2)) / max(border.sum(), 1))[:, None, None]
 
 
-def _of_parity(size: int, like: int) -> int:
-    """Centres of window and frame coincide when both are even or both odd."""
-    return size + (size - like) % 2
-
-
-def _fast_size(size: int) -> int:
-    """The next even size whose FFT is fast."""
-    while True:
-        rest = size
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1 and size % 2 == 0:
-            return size
+def _fast_size(size: int, parity: int = 0) -> int:
+    """The next size of a parity whose FFT is fast: centres of window and frame coincide when both are even or both odd."""
+    while size % 2 != parity or not _is_smooth(size):
         size += 1
+    return size
+
+
+def _is_smooth(size: int) -> bool:
+    for prime in (2, 3, 5, 7):
+        while size % prime == 0:
+            size //= prime
+    return size == 1
