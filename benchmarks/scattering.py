@@ -48,7 +48,7 @@ def ours(size: int, inner: np.ndarray, outer: np.ndarray) -> None:
     x = jnp.asarray(rng.standard_normal((size, size, size, 28)), jnp.float32)
     y, forward, wall_forward = measure(eqx.filter_jit(lambda A, x: A(x)), A, x)
     _, adjoint, wall_adjoint = measure(eqx.filter_jit(lambda A, y: A.adjoint(y)), A, y)
-    print(f"diffrecon  CPU (wall) s: forward {forward:.2f} ({wall_forward:.2f}), adjoint {adjoint:.2f} ({wall_adjoint:.2f})")
+    print(f"diffrecon  CPU (wall) s: A {forward:.2f} ({wall_forward:.2f}), A' {adjoint:.2f} ({wall_adjoint:.2f})")
     print(f"diffrecon  dot test {dot_test(A, A.adjoint, x):.1e} (float32, signed random vectors)")
 
 
@@ -73,7 +73,7 @@ def mumotts(size: int, inner: np.ndarray, outer: np.ndarray) -> None:
     y, forward, wall_forward = measure(lambda: basis.forward(projector.forward(x)))
     y = np.asarray(y, projector.dtype)
     _, adjoint, wall_adjoint = measure(lambda: projector.adjoint(basis.gradient(y).astype(projector.dtype)))
-    print(f"mumott     CPU (wall) s: forward {forward:.2f} ({wall_forward:.2f}), adjoint {adjoint:.2f} ({wall_adjoint:.2f})")
+    print(f"mumott     CPU (wall) s: A {forward:.2f} ({wall_forward:.2f}), A' {adjoint:.2f} ({wall_adjoint:.2f})")
 
 
 def reconstruction(path: Path, metrics: Path | None) -> None:

@@ -99,7 +99,7 @@ class PoseProjector(eqx.Module):
         nz, ny, nx = (int(n) for n in volume_shape)
         rows, columns = (int(n) for n in detector_shape)
         self.volume_shape, self.detector_shape = (nz, ny, nx), (rows, columns)
-        self.groups = _sort_views(*vectors, self.volume_shape)
+        self.groups = _sort_views(vectors[0], vectors[1], vectors[2], self.volume_shape)
 
     @eqx.filter_jit
     def __call__(
@@ -141,8 +141,9 @@ class PoseProjector(eqx.Module):
 
     def subset(self, views: ArrayLike) -> "PoseProjector":
         """A projector of some of the views, sorted anew: faster than passing `views` when they are used many times."""
-        *vectors, offsets = (np.asarray(v)[np.asarray(views)] for v in (self.ray, self.row, self.column, self.offsets))
-        return PoseProjector(*vectors, self.volume_shape, self.detector_shape, offsets)
+        poses = (self.ray, self.row, self.column, self.offsets)
+        ray, row, column, offsets = (np.asarray(v)[np.asarray(views)] for v in poses)
+        return PoseProjector(ray, row, column, self.volume_shape, self.detector_shape, offsets)
 
     def moved(
         self, rotations: Float[Array, "view 3"] | None = None, offsets: Float[Array, "view 2"] | None = None
@@ -345,8 +346,8 @@ def _shear_jvp(base, primals, tangents):
     if not isinstance(d_slices, SymbolicZero):
         size = slices.shape[2:]
         tangent = tangent + linear_call(
-            lambda fixed, x: _shear(base, x, *fixed),
-            lambda fixed, y: _shear_transpose(base, *fixed, y, size),
+            lambda fixed, x: _shear(base, x, fixed[0], fixed[1]),
+            lambda fixed, y: _shear_transpose(base, fixed[0], fixed[1], y, size),
             (mixing, shifts),
             d_slices,
         )
@@ -381,7 +382,7 @@ def _warp(
     if group.swap_base:
         base, matrix, middle = jnp.swapaxes(base, 2, 3), matrix[:, ::-1], middle[:, ::-1]
     if group.swap_detector:
-        matrix, offsets, detector = matrix[:, :, ::-1], offsets[:, ::-1], detector[::-1]
+        matrix, offsets, detector = matrix[:, :, ::-1], offsets[:, ::-1], (detector[1], detector[0])
     size_a, size_b = base.shape[2:]
     slope = matrix[:, 1, 0] / matrix[:, 0, 0]
     scale = matrix[:, 1, 1] - slope * matrix[:, 0, 1]

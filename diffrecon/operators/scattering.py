@@ -130,8 +130,8 @@ class TensorProjector(eqx.Module):
     ell_max: int = eqx.field(static=True)
 
     def __init__(self, geometry: TensorGeometry, volume_shape: Any, detector_shape: Any, ell_max: int = 6):
-        vectors = (geometry.in_sample(v) for v in (geometry.beam, geometry.row, geometry.column))
-        self.projector = PoseProjector(*vectors, volume_shape, detector_shape, geometry.offsets)
+        ray, row, column = (geometry.in_sample(v) for v in (geometry.beam, geometry.row, geometry.column))
+        self.projector = PoseProjector(ray, row, column, volume_shape, detector_shape, geometry.offsets)
         self.weights = jnp.asarray(segment_weights(geometry, ell_max), jnp.result_type(float))
         self.ell_max = ell_max
 

@@ -208,11 +208,11 @@ def _rounds(
 ) -> tuple[Array, Float[Array, " view"]]:
     """Lagged diffusivity: weights and edges from the last solution, then a quadratic problem."""
     prediction = _predict(problem.projector, x)
-    strength = jnp.asarray(strength, x.dtype)
+    lagged = jnp.asarray(strength, x.dtype)
     for _ in range(rounds):
         w = problem.weights(prediction) * problem.used
         diffusivity = _diffusivity(x / problem.prior)
-        x, prediction = _solve(problem, x, prediction, w, diffusivity, strength, curvature, steps)
+        x, prediction = _solve(problem, x, prediction, w, diffusivity, lagged, curvature, steps)
     residual = jnp.mean(problem.weights(prediction) * (prediction - problem.data) ** 2, (1, 2, 3))
     return x, residual
 
@@ -280,8 +280,8 @@ def _fourier_inverse(seen: Array, data: Float[Array, " lm"], smooth: Array) -> C
     """Inverse of `data / |k| + smooth |k|^2`, between two scalings by how strongly each voxel is seen."""
     shape = seen.shape[:3]
     k = np.meshgrid(*[2 * np.pi * np.fft.fftfreq(n) for n in shape], indexing="ij")
-    laplacian = sum(4 * np.sin(q / 2) ** 2 for q in k)
-    projected = 1 / np.maximum(np.sqrt(sum(q**2 for q in k)), np.pi / max(shape))
+    laplacian = np.sum([4 * np.sin(q / 2) ** 2 for q in k], axis=0)
+    projected = 1 / np.maximum(np.sqrt(np.sum(np.square(k), axis=0)), np.pi / max(shape))
     half = shape[2] // 2 + 1
     projected, laplacian = (
         jnp.asarray(a[:, :, :half, None], seen.dtype) for a in (projected / projected.mean(), laplacian)

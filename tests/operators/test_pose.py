@@ -95,9 +95,11 @@ def error(a, b):
 def test_no_less_accurate_than_joseph_against_exact_ellipsoids(poses):
     n, detector = 32, (36, 40)
     volume = ellipsoid_volume(n)
-    exact = np.stack([ellipsoid_projection(*v, detector, n) for v in zip(*poses, strict=True)])
-    reference = np.stack([joseph(volume, *v, detector) for v in zip(*poses, strict=True)])
-    ours = np.asarray(PoseProjector(*poses, volume.shape, detector)(jnp.asarray(volume)))
+    ray, row, column = poses
+    views = range(len(ray))
+    exact = np.stack([ellipsoid_projection(ray[i], row[i], column[i], detector, n) for i in views])
+    reference = np.stack([joseph(volume, ray[i], row[i], column[i], detector) for i in views])
+    ours = np.asarray(PoseProjector(ray, row, column, volume.shape, detector)(jnp.asarray(volume)))
     assert error(ours, exact) < 1.12 * error(reference, exact)
     assert error(ours, exact) < 0.03
 
@@ -122,9 +124,9 @@ def test_offsets_move_the_detector():
 
 @pytest.mark.parametrize("x64", [False, True])
 def test_adjoint_is_the_transpose(x64):
-    poses = [np.concatenate(v) for v in zip(tilted((0, 40), 2), any_pose(1, 1), strict=True)]
+    ray, row, column = (np.concatenate(v) for v in zip(tilted((0, 40), 2), any_pose(1, 1), strict=True))
     with jax.enable_x64(x64):
-        A = PoseProjector(*poses, (7, 9, 8), (10, 11), 0.3 * np.ones((5, 2)))
+        A = PoseProjector(ray, row, column, (7, 9, 8), (10, 11), 0.3 * np.ones((5, 2)))
         limit = 1e-12 if x64 else 1e-6
         assert dot_test(A, A.adjoint, jnp.zeros((7, 9, 8))) < limit
         views = jnp.array([4, 0, 4, 3])
