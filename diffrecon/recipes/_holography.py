@@ -63,10 +63,12 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     model, prior = first_guess(model, data, curvature)
     console.say(f"first guess by the contrast transfer function; power of the phase falls as f^{prior[0].slope:.2g}")
 
-    names = ["phase", *(["attenuation"] if settings["model"]["attenuation"] else []), *(["log_ratio"] if refine else [])]
+    names = ["phase", *(["attenuation"] if settings["model"]["attenuation"] else []), *(["ratio"] if refine else [])]
     history: list[np.ndarray] = []
     rounds = list(zip(settings["solver"]["damping"], settings["solver"]["steps"], strict=False))
     ending = "done"
+    # One cost and one optimiser for all rounds, so that they share one compiled program.
+    cost, optimiser = _cost(settings["loss"]), _lbfgs(settings["solver"]["memory"])
     for index, (damping, steps) in enumerate(rounds):
         if index:
             main = prior[0].refined(model.phase, curvature.phase)
@@ -75,8 +77,7 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
         label = f"holography, round {index + 1} of {len(rounds)}: step"
         start = _Whitened.of(model, prior, curvature, damping, data["counts"].size)
         solution = minimise(
-            _cost(settings["loss"]), start, data, _lbfgs(settings["solver"]["memory"]), steps=int(steps), unknowns=tuple(names),
-            chunk=5, console=console, label=label,
+            cost, start, data, optimiser, steps=int(steps), unknowns=tuple(names), chunk=5, console=console, label=label,
         )
         model, ending = solution.value.model_of_unknowns(), solution.result
         history.append(solution.history)
@@ -183,14 +184,15 @@ class _Power(eqx.Module):
         return cls(float(np.exp(height)), slope, frequency)
 
     def refined(self, image: Array, curvature: np.ndarray, slope: float | None = None) -> "_Power":
-        """The law refitted to a solution: its power plus what the data leave open, where the data know at least a third."""
+        """The law refitted to a solution: its power over the share that the data know (MacKay 1992, eq. 4.8), where they know at least
+        a third."""
         power = np.abs(np.fft.rfft2(np.asarray(image, float), norm="ortho")) ** 2
         total = curvature + 1 / self.spectrum
         known = curvature / total
         # Where no ring is known the level stays.
         if not known.max() > 1 / 3:
             return self
-        return _Power.fit(power + 1 / total, known, (image.shape[0], image.shape[1]), slope)
+        return _Power.fit(power / np.maximum(known, 1e-3), known, (image.shape[0], image.shape[1]), slope)
 
 
 def first_guess(
@@ -207,8 +209,8 @@ def first_guess(
     prior = _Power.fit(power * trust, np.ones_like(power), shape)
     prior = _Power.fit(power * trust + (1 - trust) * prior.spectrum, np.ones_like(power), shape)
     phase = np.fft.irfft2(seen / (curvature.phase + 1 / prior.spectrum), s=shape, norm="ortho")
-    # What the main material does not explain is taken to be as strong as a fifth of its own attenuation, to begin with.
-    other = _Power(prior.level * 0.05 / min(float(model.delta_beta), 1e4) ** 2, prior.slope, prior.frequency)
+    # What the main material does not explain is taken to be a three-hundredth of the phase, to begin with.
+    other = _Power(prior.level * 1e-5, prior.slope, prior.frequency)
     return eqx.tree_at(lambda m: m.phase, model, jnp.asarray(phase, model.phase.dtype)), (prior, other)
 
 
@@ -239,7 +241,7 @@ class _Whitened(eqx.Module):
 
     phase: Float[Array, "y x"]
     attenuation: Float[Array, "y x"]
-    log_ratio: Float[Array, ""]
+    ratio: Float[Array, ""]
     kernels: tuple[Array, Array]
     inverse_powers: tuple[Array, Array]
     ratio_scale: Array
@@ -253,16 +255,17 @@ class _Whitened(eqx.Module):
         inverse = tuple(cast(1 / p.spectrum) for p in prior)
         raised = damping * float(curvature.weights.mean())
         kernels = tuple(cast(np.sqrt(size / (h + 1 / p.spectrum + raised))) for h, p in zip(curvature, prior, strict=True))
-        bright = 4 * curvature.weights.sum() * float(jnp.sum((model.phase / model.delta_beta) ** 2))
+        bright = 4 * curvature.weights.sum() * float(jnp.sum(model.phase**2))
         return cls(
             *(_filter(m, 1 / k) for m, k in zip((model.phase, model.attenuation), kernels, strict=True)),
             jnp.zeros((), model.phase.dtype), (kernels[0], kernels[1]), (inverse[0], inverse[1]),
-            cast(np.sqrt(size / (bright + 100))), size, model,
+            cast(np.sqrt(size / (bright + 1))), size, model,
         )
 
     def model_of_unknowns(self) -> Holography:
         maps = (_filter(self.phase, self.kernels[0]), _filter(self.attenuation, self.kernels[1]))
-        ratio = self.model.delta_beta * jnp.exp(self.log_ratio * self.ratio_scale)
+        # The cost is quadratic in beta / delta, which must not become negative.
+        ratio = 1 / jnp.maximum(1 / self.model.delta_beta + self.ratio * self.ratio_scale, 1e-6)
         return eqx.tree_at(lambda m: (m.phase, m.attenuation, m.delta_beta), self.model, (*maps, ratio))
 
     def prior(self, model: Holography) -> Array:
