@@ -34,12 +34,17 @@ _COMMON: dict[str, dict[str, Any]] = {
         "gain": 0.1,
         "constant": 0.3,         # fraction of the steps before the step size decays (cosine) to 1/50
     },
-    "solver": {"epochs": 12, "batch_size": 10, "seed": 0},
+    "solver": {
+        "steps": 600,            # or ten epochs, where those are more
+        "epochs": None,          # exactly so many instead
+        "batch_size": 10,        # views a step; small batches stay in the processor's cache
+        "seed": 0,
+    },
     "quality": {"held_out": 0.1, "seed": 0},
 }
 
 _NEAR = {"model": {"modes": 3}, "optimiser": {"positions": 2.0, "background": 10.0, "constant": 0.5},
-         "solver": {"epochs": 150}}
+         "solver": {"steps": 2000}}
 _FAR = {"model": {"background": False}}
 
 
@@ -65,7 +70,8 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     model = remove_ambiguities(model)
     figures, verdict = _judge(model, judged, data, held, settings)
     figures["history"] = solution.history
-    figures["held_out_history"] = solution.held_out
+    if not settings["model"]["positions"]:  # else the held-out views' positions, as in the file, hide what the curve is about
+        figures["held_out_history"] = solution.held_out
     verdict = (solution.result, *verdict) if not solution.result.startswith("done") else verdict
     return Result(method, _quantities(model, scan), figures, verdict, settings)
 
@@ -102,7 +108,8 @@ def amplitude_cost(model: Ptychography, batch: Batch) -> jax.Array:
 def _descend(start: Ptychography, data: dict, held: np.ndarray, settings: Mapping[str, Mapping[str, Any]], console: Console):
     optimiser, solver = settings["optimiser"], settings["solver"]
     train = data["counts"].shape[0] - held.size
-    steps = solver["epochs"] * -(-train // min(solver["batch_size"], train))
+    per_epoch = -(-train // min(solver["batch_size"], train))
+    steps = solver["epochs"] * per_epoch if solver["epochs"] else max(solver["steps"], 10 * per_epoch)
     schedule = decaying(optimiser["learning_rate"], steps, optimiser["constant"])
     weight = jnp.abs(start.probe) ** 2
     # The amplitude where the light is: the root of the intensity's own weighted mean.
@@ -114,7 +121,7 @@ def _descend(start: Ptychography, data: dict, held: np.ndarray, settings: Mappin
         raise InputError(f"optimiser.name: optax has no optimiser {optimiser['name']!r}")
     return minimise(
         settings["loss"]["function"] or amplitude_cost, start, data, getattr(optax, optimiser["name"])(schedule),
-        epochs=solver["epochs"], batch_size=solver["batch_size"], unknowns=unknowns, held_out=held, seed=solver["seed"],
+        steps=steps, batch_size=solver["batch_size"], unknowns=unknowns, held_out=held, seed=solver["seed"],
         checkpoint=console.checkpoint, resume=console.resume, console=console, label="ptychography: step",
     )
 

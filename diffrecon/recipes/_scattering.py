@@ -345,12 +345,13 @@ def _result(scan: Scan, solution: ScatteringSolution, settings: Mapping[str, Any
     a, axes, pixel = solution.coefficients, ("z", "y", "x"), scan.pixel_size
     mean = mean_intensity(a)
     # Anisotropy and direction of empty voxels are noise divided by nothing.
-    anisotropy = relative_anisotropy(a, floor=float(0.05 * jnp.percentile(mean, 99)))
-    direction = orientation(a, settings["model"]["scattering"])
+    scatters = mean > 0.1 * jnp.percentile(mean, 99)
+    anisotropy = jnp.where(scatters, relative_anisotropy(a), jnp.nan)
+    direction = jnp.where(scatters[..., None], orientation(a, settings["model"]["scattering"]), jnp.nan)
     quantities = {
         "mean": Quantity(np.asarray(mean), "", axes, pixel, "mean scattered intensity", "volume"),
-        "anisotropy": Quantity(np.asarray(anisotropy), "", axes, pixel, "relative anisotropy", "volume"),
-        "direction": Quantity(np.asarray(direction), "", (*axes, "xyz"), pixel, "fibre direction", "orientation"),
+        "anisotropy": Quantity(np.asarray(anisotropy), "", axes, pixel, "relative anisotropy (where it scatters)", "volume"),
+        "direction": Quantity(np.asarray(direction), "", (*axes, "xyz"), pixel, "fibre direction (where it scatters)", "orientation"),
         "coefficients": Quantity(np.asarray(a), "", (*axes, "lm"), pixel, "spherical-harmonic coefficients", "data"),
     }
     quality = {"residual": solution.residual, "smoothness": solution.smoothness, "smoothness_path": solution.path}

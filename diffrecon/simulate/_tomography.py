@@ -15,7 +15,7 @@ from ..quality import ring_correlation
 COLUMNS, ROWS, VIEWS = 256, 4, 360
 CENTRE = 121.3          # detector column of the axis [pixel]; the middle is 127.5
 PIXEL = 1.3e-6          # [m]
-PHOTONS = 8000.0        # a pixel of the empty beam
+PHOTONS = 40000.0       # a pixel of the empty beam
 DARK = 100.0
 RAYS, ANGLES = 8, 3
 
@@ -93,9 +93,10 @@ def judge(path: Path, result: Result) -> list[str]:
     disc = np.hypot(g[:, None], g[None]) < 100
     error = np.linalg.norm((volume - truth)[:, disc]) / np.linalg.norm(truth[:, disc])
     mean = volume[:, disc].mean() / truth[:, disc].mean()
-    resolution = ring_correlation(volume[0], truth[0], pixel_size=quantity.pixel_size)
+    resolution = ring_correlation(volume[0], truth[0], pixel_size=PIXEL)
     found = float(result.quality["rotation_centre"])
     return [
-        f"against the truth: attenuation error {error:.3f} in the disc, mean {mean:.4f} of the true one; {resolution}",
+        f"against the truth: attenuation error {error:.3f} in the disc, mean {mean:.4f} of the true one; "
+        f"half-bit resolution {resolution.half_period * PIXEL * 1e6:.2f} um (half period)",
         f"against the truth: rotation centre {found:.2f}, true {CENTRE:.2f}",
     ]
