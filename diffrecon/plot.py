@@ -25,8 +25,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Complex, Float, Num
-from numpy.typing import ArrayLike
+from jaxtyping import Array, Bool, Complex, Float, Num
 
 from ._optional import require
 from ._result import Quantity, Result
@@ -35,6 +34,9 @@ from .errors import InputError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+# A plain union: the ArrayLike of numpy >= 2.5 is an alias that jaxtyping cannot subscript.
+ArrayLike = np.ndarray | Array
 
 __all__ = [
     "axes_drawing",

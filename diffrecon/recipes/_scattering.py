@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from numpy.typing import ArrayLike
 
 from .._console import Console
 from .._result import Quantity, Result
@@ -29,6 +28,9 @@ from ..operators.scattering import (
     relative_anisotropy,
 )
 from ..scan import Scan
+
+# A plain union: the ArrayLike of numpy >= 2.5 is an alias that jaxtyping cannot subscript.
+ArrayLike = np.ndarray | Array
 
 __all__ = ["ScatteringSolution", "reconstruct_scattering"]
 
