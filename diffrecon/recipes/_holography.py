@@ -30,10 +30,12 @@ from ..solvers._phase import ctf_response
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "model": {
-        "delta_beta": None,      # delta / beta of the main material; 1000 by default, refined with the rest
+        "delta_beta": None,      # delta / beta of the main material; 1000 by default
         "material": None,        # instead of it: formula and density [g/cm^3], such as "SiO2, 2.2" (needs xraydb)
-        "attenuation": True,     # solve for attenuation that the main material does not explain
-        "refine_delta_beta": None,  # solve for delta_beta; by default where it was not given
+        # Solve for delta_beta, and for attenuation that it does not explain. By default where one material leaves a residual
+        # above photon noise (and delta_beta was not given): phase and attenuation are hard to tell apart at low frequencies.
+        "attenuation": None, "refine_delta_beta": None,
+        "attenuation_scale": 0.01,  # size of that attenuation to begin with, in units of the phase
     },
     "loss": {
         "function": None,        # a function (model, batch) -> scalar for the data; amplitudes by default
@@ -55,45 +57,43 @@ def defaults(method: str) -> Mapping[str, Mapping[str, Any]]:
 
 def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: Console, method: str) -> Result:
     """Phase and attenuation of an isolated object from its holograms at one or several distances."""
-    ratio, refine = _delta_beta(scan, settings["model"])
+    ratio = _delta_beta(scan, settings["model"])
     model = Holography.from_scan(scan, delta_beta=ratio)
     data = {"counts": np.asarray(scan.counts), "mask": np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask}
     message = _say_start(scan, model, console)
     curvature = _Curvature.of(model)
-    model, prior = first_guess(model, data, curvature)
+    model, prior = first_guess(model, data, curvature, settings["model"]["attenuation_scale"])
     console.say(f"first guess by the contrast transfer function; power of the phase falls as f^{prior[0].slope:.2g}")
 
-    names = ["phase", *(["attenuation"] if settings["model"]["attenuation"] else []), *(["ratio"] if refine else [])]
     history: list[np.ndarray] = []
+    ending, names = "done", ["phase"]
     rounds = list(zip(settings["solver"]["damping"], settings["solver"]["steps"], strict=False))
-    ending = "done"
-    # One cost and one optimiser for all rounds, so that they share one compiled program.
+    # One cost and one optimiser for all rounds, so that they share compiled programs.
     cost, optimiser = _cost(settings["loss"]), _lbfgs(settings["solver"]["memory"])
     for index, (damping, steps) in enumerate(rounds):
         if index:
+            names = _unknowns(model, data, settings, console)
             main = prior[0].refined(model.phase, curvature.phase)
-            # Both maps are of one object, and its edges set the slope.
-            prior = (main, prior[1].refined(model.attenuation, curvature.attenuation, main.slope))
-        label = f"holography, round {index + 1} of {len(rounds)}: step"
+            other = prior[1].refined(model.attenuation, curvature.attenuation, main.slope) if index > 1 else prior[1]
+            prior = (main, other if "attenuation" in names else prior[1])
         start = _Whitened.of(model, prior, curvature, damping, data["counts"].size)
-        solution = minimise(
-            cost, start, data, optimiser, steps=int(steps), unknowns=tuple(names), chunk=5, console=console, label=label,
-        )
+        solution = minimise(cost, start, data, optimiser, steps=int(steps), unknowns=tuple(names), chunk=5, console=console,
+                            label=f"holography, round {index + 1} of {len(rounds)}: step")
         model, ending = solution.value.model_of_unknowns(), solution.result
         history.append(solution.history)
         if not ending.startswith("done"):
             break
     figures = _judge(model, data, settings["quality"]["seed"])
     figures |= {"history": np.concatenate(history) if history else np.zeros(0), "delta_beta": float(model.delta_beta)}
-    figures |= {"prior_slope": np.array([p.slope for p in prior])}
+    figures |= {"prior_slope": prior[0].slope}
     verdict = [] if ending.startswith("done") else [ending]
-    verdict += _judged(figures, model, refine) + ([message] if message else [])
+    verdict += _judged(figures, model, "ratio" in names) + ([message] if message else [])
     return Result(method, model.quantities(), figures, tuple(verdict), settings)
 
 
 # ---------------------------------------------------------------------------------------------------- prepare
-def _delta_beta(scan: Scan, model: Mapping[str, Any]) -> tuple[float, bool]:
-    """delta / beta to start from, and whether it is solved for."""
+def _delta_beta(scan: Scan, model: Mapping[str, Any]) -> float:
+    """delta / beta to start from."""
     ratio, material = model["delta_beta"], model["material"]
     if material is not None:
         formula, _, density = str(material).partition(",")
@@ -104,12 +104,24 @@ def _delta_beta(scan: Scan, model: Mapping[str, Any]) -> tuple[float, bool]:
         energy = scan.require("geometry", "the geometry (energy, distances)", "a file with geometry").energy
         delta, beta = physics.delta_beta(formula.strip(), grams, float(energy))
         ratio = delta / beta
-    given = ratio is not None
     ratio = 1000.0 if ratio is None else float(ratio)
     if not ratio > 0:
         raise InputError(f"model.delta_beta = {ratio:g} is to be positive (inf for a pure phase object)")
-    refine = (not given) if model["refine_delta_beta"] is None else bool(model["refine_delta_beta"])
-    return ratio, refine and bool(np.isfinite(ratio))
+    return ratio
+
+
+def _unknowns(model: Holography, data: Mapping[str, np.ndarray], settings: Mapping[str, Any], console: Console) -> list[str]:
+    """What to solve for after the first round: more than the phase where one material leaves a residual above photon noise."""
+    chosen = settings["model"]
+    figures = _judge(model, data, settings["quality"]["seed"])
+    excess = float((figures["deviance"] / figures["noise_floor_deviance"]).max())
+    more = excess > 1.05
+    console.say(f"residual of one material: {excess:.3f} times photon noise" +
+                ("; solving for attenuation too" if more and chosen["attenuation"] is None else ""))
+    given = chosen["delta_beta"] is not None or chosen["material"] is not None
+    attenuation = more if chosen["attenuation"] is None else bool(chosen["attenuation"])
+    refine = (more and not given) if chosen["refine_delta_beta"] is None else bool(chosen["refine_delta_beta"])
+    return ["phase", *(["attenuation"] if attenuation else []), *(["ratio"] if refine else [])]
 
 
 def _say_start(scan: Scan, model: Holography, console: Console) -> str:
@@ -196,7 +208,7 @@ class _Power(eqx.Module):
 
 
 def first_guess(
-    model: Holography, data: Mapping[str, np.ndarray], curvature: _Curvature
+    model: Holography, data: Mapping[str, np.ndarray], curvature: _Curvature, scale: float = 0.01
 ) -> tuple[Holography, tuple[_Power, _Power]]:
     """Phase by the contrast transfer function of one material with Wiener's regularisation, and the priors it was taken from."""
     shape = (model.phase.shape[0], model.phase.shape[1])
@@ -209,8 +221,7 @@ def first_guess(
     prior = _Power.fit(power * trust, np.ones_like(power), shape)
     prior = _Power.fit(power * trust + (1 - trust) * prior.spectrum, np.ones_like(power), shape)
     phase = np.fft.irfft2(seen / (curvature.phase + 1 / prior.spectrum), s=shape, norm="ortho")
-    # What the main material does not explain is taken to be a three-hundredth of the phase, to begin with.
-    other = _Power(prior.level * 1e-5, prior.slope, prior.frequency)
+    other = _Power(prior.level * scale**2, prior.slope, prior.frequency)
     return eqx.tree_at(lambda m: m.phase, model, jnp.asarray(phase, model.phase.dtype)), (prior, other)
 
 
@@ -323,5 +334,5 @@ def _judged(figures: Mapping[str, Any], model: Holography, refine: bool) -> list
     lines = [f"Poisson deviance over photon noise alone, for each hologram: {said}" +
              ("" if ratios.max() < 1.1 else "; above 1.1 the model misses something: drift, blur, flux or distance")]
     lines.append(f"phase down to {float(jnp.min(model.phase)):.3f} rad; delta/beta {float(model.delta_beta):.4g}" +
-                 (" (fitted)" if refine else " (given)"))
+                 (" (fitted)" if refine else ""))
     return lines
