@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
-__all__ = ["data_mesh", "initialise", "replicate", "shard_views"]
+__all__ = ["data_mesh", "initialise", "replicate", "shard_views", "wait_for_all"]
 
 
 def initialise(**settings: Any) -> None:
@@ -25,6 +25,14 @@ def initialise(**settings: Any) -> None:
     launched = any(int(os.environ.get(name, "1")) > 1 for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"))
     if settings or launched:
         jax.distributed.initialize(**settings)
+
+
+def wait_for_all() -> None:
+    """Return when every process has come here; nothing to wait for in a single one."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices("diffrecon")
 
 
 def data_mesh(devices: int | None = None) -> Mesh | None:
@@ -45,7 +53,7 @@ def shard_views(values: Any, mesh: Mesh | None) -> Array:
     multiple of the number of devices the last view is repeated up to one: `array[:views]` are the views.
     """
     if mesh is None:
-        return values if isinstance(values, jax.Array) else jax.device_put(np.asarray(values))
+        return values if isinstance(values, jax.Array) else jax.device_put(np.asarray(values[:]))
     count = values.shape[0]
     padded = -(-count // mesh.size) * mesh.size
     sharding = NamedSharding(mesh, PartitionSpec("data"))

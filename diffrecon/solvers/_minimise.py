@@ -163,11 +163,7 @@ def _run_chunk(problem: _Problem, free, state, fixed, fields, first, count, size
     def body(carry):
         i, free, state, order, losses, _ = carry
         order = plan.refresh(order, first + i)
-        batch = plan.batch(fields, order, first + i, problem.mesh)
-
-        def value_fn(free):
-            return jnp.real(problem.cost(eqx.combine(free, fixed), batch))
-
+        value_fn = _value_function(problem, fixed, *plan.batch(fields, order, first + i))
         loss, gradient = jax.value_and_grad(value_fn)(free)
         gradient = jax.tree.map(jnp.conj, gradient)
         updates, new_state = problem.rule.update(gradient, state, free, value=loss, grad=gradient, value_fn=value_fn)
@@ -184,6 +180,45 @@ def _run_chunk(problem: _Problem, free, state, fixed, fields, first, count, size
     start = (jnp.zeros_like(count), free, state, plan.order(first), losses, jnp.ones(1 + len(leaves), bool))
     done, free, state, _, losses, finite = jax.lax.while_loop(lambda c: (c[0] < count) & jnp.all(c[-1]), body, start)
     return free, state, losses, done, finite
+
+
+def _value_function(problem: _Problem, fixed, views, per_view: dict[str, Array], shared: dict[str, Array]):
+    """The cost of a batch as a function of the free unknowns; on a mesh every device works on its share of the views.
+
+    The share is cut by hand (`shard_map`), because the compiler lets every device do all FFTs of a batch. Each device
+    differentiates its own mean cost, and cost and gradient are averaged; views that do not divide are worked on by all.
+    """
+    def value(free, fixed, views, per_view, shared):
+        return jnp.real(problem.cost(eqx.combine(free, fixed), Batch(views, per_view | shared)))
+
+    mesh = problem.mesh
+    count = views.shape[0]
+    even = 0 if mesh is None else count // mesh.size * mesh.size
+    if mesh is None or even == 0:
+        return lambda free: value(free, fixed, views, per_view, shared)
+
+    arrays, plain = eqx.partition(fixed, eqx.is_array)
+    all_of, part_of = PartitionSpec(), PartitionSpec("data")
+
+    def on_device(free, arrays, views, per_view, shared):
+        own = jax.value_and_grad(value)(free, eqx.combine(arrays, plain), views, per_view, shared)
+        return jax.lax.pmean(own, "data")
+
+    on_mesh = jax.shard_map(on_device, mesh=mesh, in_specs=(all_of, all_of, part_of, part_of, all_of), out_specs=all_of,
+                            check_vma=False)
+
+    def with_gradient(free):
+        cut = lambda part: (views[part], {k: v[part] for k, v in per_view.items()}, shared)
+        result = on_mesh(free, arrays, *cut(slice(even)))
+        if even == count:
+            return result
+        rest = jax.value_and_grad(value)(free, fixed, *cut(slice(even, count)))
+        return jax.tree.map(lambda a, b: (even * a + (count - even) * b) / count, result, rest)
+
+    # A derivative of its own, so that the gradient inside is the gradient for a line search too.
+    value_fn = jax.custom_vjp(lambda free: with_gradient(free)[0])
+    value_fn.defvjp(with_gradient, lambda gradient, scale: (jax.tree.map(lambda g: scale * g, gradient),))
+    return value_fn
 
 
 def _moved(problem: _Problem, free, updates, fixed):
@@ -234,20 +269,16 @@ class _Plan:
             return order
         return jax.lax.cond(step % self.steps_per_epoch == 0, lambda: self.order(step), lambda: order)
 
-    def batch(self, fields: tuple[dict[str, Array], dict[str, Array]], order: Array, step, mesh: Mesh | None) -> Batch:
+    def batch(self, fields: tuple[dict[str, Array], dict[str, Array]], order: Array, step):
+        """Views of a step, their fields, and the shared ones."""
         per_view, shared = fields
         if self.batch_size is None:
             # The whole scan: concrete indices, so that operators can see that it is the whole.
             count = len(self.views)
-            return Batch(np.asarray(self.views), {k: v[:count] for k, v in per_view.items()} | shared)
+            return np.asarray(self.views, np.int32), {k: v[:count] for k, v in per_view.items()}, shared
         place = (step % self.steps_per_epoch) * self.batch_size + jnp.arange(self.batch_size)
         index = order[place % len(self.views)]
-        views = jnp.asarray(np.asarray(self.views, np.int32))[index]
-        picked = views, {k: v[index] for k, v in per_view.items()}
-        if mesh is not None and self.batch_size % mesh.size == 0:
-            # Without a word the compiler may let every device work on the whole batch.
-            picked = jax.lax.with_sharding_constraint(picked, NamedSharding(mesh, PartitionSpec("data")))
-        return Batch(picked[0], picked[1] | shared)
+        return jnp.asarray(np.asarray(self.views, np.int32))[index], {k: v[index] for k, v in per_view.items()}, shared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -539,6 +570,7 @@ def _restore(run: _Run, source: Any, mesh: Mesh | None) -> _Run:
         return dataclasses.replace(source, history=list(source.history), held_out=list(source.held_out))
     if source is None:
         raise InputError("resume=True needs checkpoint=path")
+    sharding.wait_for_all()
     if not Path(source).is_file():
         return run
     leaves, structure = jax.tree.flatten((run.free, run.state))

@@ -1,0 +1,65 @@
+"""A small stochastic problem that one process runs by itself: `test_sharding.py` compares its numbers on 1 device, 4, 2 processes.
+
+`python sharded_problem.py OUT [coordinator processes index]` writes the numbers of process 0 to OUT.
+"""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import diffrecon as dr
+
+
+class Lazy:
+    """Frames that note which views were read."""
+
+    def __init__(self, values):
+        self.values, self.shape, self.dtype, self.read = values, values.shape, values.dtype, set()
+
+    def __getitem__(self, index):
+        self.read |= set(np.atleast_1d(np.arange(self.shape[0])[index]).tolist())
+        return self.values[index]
+
+
+def problem():
+    """Thirteen views (no multiple of any number of devices) of an object through known masks."""
+    rng = np.random.default_rng(0)
+    masks = rng.uniform(0.2, 1, (13, 6, 8)).astype(np.float32)
+    truth = rng.uniform(1, 3, (6, 8)).astype(np.float32)
+    counts = rng.poisson(100 * masks * truth).astype(np.uint16)
+    return masks, counts
+
+
+def cost(model, batch):
+    assert batch.counts.dtype == jnp.uint16
+    return dr.losses.poisson(100 * model * batch.masks, batch.counts)
+
+
+def main(out, *processes):
+    if processes:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        address, count, index = processes
+        dr.sharding.initialise(coordinator_address=address, num_processes=int(count), process_id=int(index))
+    masks, counts = problem()
+    numbers = {}
+    for size, held in ((None, []), (None, [2, 9]), (4, []), (5, [2, 9])):
+        lazy = Lazy(counts)
+        data = {"masks": masks, "counts": lazy}
+        solution = dr.minimise(cost, jnp.ones((6, 8)), data, optax.adam(0.05), steps=30, chunk=11, batch_size=size,
+                               held_out=held, checkpoint=f"{out}.state.npz")
+        name = f"batches of {size}, {len(held)} held out"
+        numbers[name] = np.concatenate([np.ravel(solution.value), solution.history, np.ravel(solution.held_out)])
+        if not held:
+            numbers[f"views read, {size}"] = np.asarray(sorted(lazy.read))
+    resumed = dr.minimise(cost, jnp.ones((6, 8)), {"masks": masks, "counts": counts}, optax.adam(0.05), steps=60, chunk=11,
+                          held_out=[2, 9], batch_size=5, checkpoint=f"{out}.state.npz", resume=True)
+    numbers["resumed"] = resumed.history
+    numbers["devices"] = np.asarray(jax.device_count())
+    np.savez(f"{out}.{jax.process_index()}.npz", allow_pickle=False, **numbers)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
