@@ -1,5 +1,5 @@
-"""What must hold, as projections: functions from an array to the nearest array that obeys. `on` makes of one a function from
-model to model, as `minimise(project=...)` and `levenberg_marquardt(project=...)` take it.
+"""What must hold, as projections: functions from an array to the nearest array that obeys. `on` makes of one a
+function from model to model, as `minimise(project=...)` and `levenberg_marquardt(project=...)` take it.
 
 ```python
 project = dr.constraints.on("volume", dr.constraints.positive)
@@ -20,7 +20,7 @@ from .errors import InputError
 __all__ = ["bounded", "homogeneous", "known_air", "on", "positive", "support", "unit_modulus"]
 
 
-def positive(x: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
+def positive(x: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
     """The nearest array of numbers >= 0: `max(Re x, 0)`; a complex array stays complex, with imaginary part zero.
 
     ```python
@@ -31,8 +31,8 @@ def positive(x: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
 
 
 def bounded(
-    x: Inexact[Array, "*shape"], low: float | Array | None = None, high: float | Array | None = None
-) -> Inexact[Array, "*shape"]:
+    x: Inexact[Array, "..."], low: float | Array | None = None, high: float | Array | None = None
+) -> Inexact[Array, "..."]:
     """Real numbers within `[low, high]`; of complex ones the modulus, whose phase stays.
 
     ```python
@@ -47,8 +47,8 @@ def bounded(
 
 
 def support(
-    x: Inexact[Array, "*shape"], inside: Bool[Array, "..."], outside: float | complex = 0.0
-) -> Inexact[Array, "*shape"]:
+    x: Inexact[Array, "..."], inside: Bool[Array, "..."], outside: float | complex = 0.0
+) -> Inexact[Array, "..."]:
     """`x` where `inside` holds, the value `outside` elsewhere (0 for a volume, 1 for a transmission).
 
     ```python
@@ -59,8 +59,8 @@ def support(
 
 
 def known_air(
-    x: Inexact[Array, "*shape"], air: Bool[Array, "..."], value: float | complex = 0.0
-) -> Inexact[Array, "*shape"]:
+    x: Inexact[Array, "..."], air: Bool[Array, "..."], value: float | complex = 0.0
+) -> Inexact[Array, "..."]:
     """`value` where `air` holds: the complement of `support`.
 
     ```python
@@ -70,7 +70,7 @@ def known_air(
     return support(x, ~air, value)
 
 
-def unit_modulus(x: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
+def unit_modulus(x: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
     """`x / |x|`, a pure phase object; 1 where `x` is zero.
 
     ```python
@@ -81,12 +81,12 @@ def unit_modulus(x: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
 
 
 def homogeneous(
-    phase: Float[Array, "*shape"], attenuation: Float[Array, "*shape"], delta_beta: float | Array
-) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+    phase: Float[Array, "..."], attenuation: Float[Array, "..."], delta_beta: float | Array
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """The nearest pair of maps of one material: `phase = -delta_beta * attenuation` (delta = c beta, c = `delta_beta`).
 
-    `phase = -(2 pi/lambda) int delta dz` [rad], `attenuation = (2 pi/lambda) int beta dz`. Orthogonal projection on the line, so
-    that it may be repeated without change.
+    `phase = -(2 pi/lambda) int delta dz` [rad], `attenuation = (2 pi/lambda) int beta dz`. Orthogonal projection on
+    the line, so that it may be repeated without change.
 
     ```python
     phase, attenuation = homogeneous(jnp.array([-10.0]), jnp.array([0.0]), 2.0)
@@ -100,8 +100,8 @@ def homogeneous(
 def on(names: str | Sequence[str], projection: Callable[..., Any], **arguments: Any) -> Callable[[Any], Any]:
     """A function from model to model that projects some of its fields.
 
-    **Arguments:** `names` of one field, or of several that the projection takes and returns together (dotted for nested ones);
-    `projection`, with its keyword `arguments`.
+    **Arguments:** `names` of one field, or of several that the projection takes and returns together (dotted for
+    nested ones); `projection`, with its keyword `arguments`.
 
     **Raises:** `InputError`, when it is called, for a field that the model does not have.
 

@@ -1,10 +1,11 @@
-"""What is known beforehand, as a number to add to a cost functional. Plain functions of one array, real or complex, of any
-dimension; each is a mean over the elements, so that its size does not depend on the size of the image.
+"""What is known beforehand, as a number to add to a cost functional. Plain functions of one array, real or complex, of
+any dimension; each is a mean over the elements, so that its size does not depend on the size of the image.
 
-Differences are forward differences between neighbours; nothing is assumed beyond the border (no wrap-around). `axes` names the
-axes to difference along, all by default: `axes=(-2, -1)` treats a stack image by image.
+Differences are forward differences between neighbours; nothing is assumed beyond the border (no wrap-around). `axes`
+names the axes to difference along, all by default: `axes=(-2, -1)` treats a stack image by image.
 
-Proximal maps solve `argmin_y 1/2 sum |y - x|^2 + weight sum f(y)`: with the sum, not the mean, as proximal solvers need it.
+Proximal maps solve `argmin_y 1/2 sum |y - x|^2 + weight sum f(y)`: with the sum, not the mean, as proximal solvers
+need it.
 """
 
 from collections.abc import Sequence
@@ -21,11 +22,12 @@ Axes = Sequence[int] | None
 def tv(
     x: Inexact[Array, "..."], *, eps: float = 1e-3, isotropic: bool = True, axes: Axes = None
 ) -> Float[Array, ""]:
-    """Total variation: mean over the pixels of `sqrt(sum over axes |difference|^2 + eps^2) - eps` (Rudin, Osher & Fatemi 1992).
+    """Total variation: mean over the pixels of `sqrt(sum over axes |difference|^2 + eps^2) - eps` (Rudin, Osher &
+    Fatemi 1992).
 
-    Smoothed: a step well above `eps` (in units of `x`) costs its height, one well below it costs height^2 / (2 eps), so that
-    the gradient exists everywhere. `isotropic=False` adds the axes one by one, `sum over axes sqrt(|difference|^2 + eps^2) - eps`,
-    which prefers edges along the axes.
+    Smoothed: a step well above `eps` (in units of `x`) costs its height, one well below it costs height^2 / (2 eps),
+    so that the gradient exists everywhere. `isotropic=False` adds the axes one by one, `sum over axes
+    sqrt(|difference|^2 + eps^2) - eps`, which prefers edges along the axes.
 
     ```python
     step = jnp.zeros((4, 4)).at[:, 2:].set(1.0)
@@ -83,7 +85,7 @@ def l1(x: Inexact[Array, "..."], *, eps: float = 0.0) -> Float[Array, ""]:
 
 
 # ---------------------------------------------------------------------------------------------------- proximal maps
-def prox_l1(x: Inexact[Array, "*shape"], weight: float | Array) -> Inexact[Array, "*shape"]:
+def prox_l1(x: Inexact[Array, "..."], weight: float | Array) -> Inexact[Array, "..."]:
     """Soft threshold: `argmin_y 1/2 sum |y - x|^2 + weight sum |y|`; the phase of complex numbers stays.
 
     ```python
@@ -95,8 +97,8 @@ def prox_l1(x: Inexact[Array, "*shape"], weight: float | Array) -> Inexact[Array
 
 
 def prox_tikhonov(
-    x: Inexact[Array, "*shape"], weight: float | Array, reference: Inexact[Array, "..."] | float = 0.0
-) -> Inexact[Array, "*shape"]:
+    x: Inexact[Array, "..."], weight: float | Array, reference: Inexact[Array, "..."] | float = 0.0
+) -> Inexact[Array, "..."]:
     """`argmin_y 1/2 sum |y - x|^2 + weight/2 sum |y - reference|^2`.
 
     ```python
@@ -107,13 +109,14 @@ def prox_tikhonov(
 
 
 def prox_tv(
-    x: Inexact[Array, "*shape"], weight: float | Array, *, steps: int = 50, axes: Axes = None
-) -> Inexact[Array, "*shape"]:
-    """Total-variation denoising, `argmin_y 1/2 sum |y - x|^2 + weight sum sqrt(sum over axes |difference|^2)`, without smoothing.
+    x: Inexact[Array, "..."], weight: float | Array, *, steps: int = 50, axes: Axes = None
+) -> Inexact[Array, "..."]:
+    """Total-variation denoising, `argmin_y 1/2 sum |y - x|^2 + weight sum sqrt(sum over axes |difference|^2)`, without
+    smoothing.
 
-    Fast gradient projection on the dual (Chambolle 2004; Beck & Teboulle 2009, section 4.1). Iterative, hence not exact: the error
-    falls as `1 / steps^2`; 50 steps give about three digits where `weight` is of the order of the noise, large weights need
-    more. Cost: one gradient and one divergence a step.
+    Fast gradient projection on the dual (Chambolle 2004; Beck & Teboulle 2009, section 4.1). Iterative, hence not
+    exact: the error falls as `1 / steps^2`; 50 steps give about three digits where `weight` is of the order of the
+    noise, large weights need more. Cost: one gradient and one divergence a step.
 
     ```python
     assert jnp.allclose(prox_tv(jnp.array([0.0, 0.0, 1.0, 1.0]), 0.2), jnp.array([0.1, 0.1, 0.9, 0.9]), atol=1e-3)

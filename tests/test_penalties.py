@@ -1,4 +1,5 @@
-"""Penalties against closed forms, their gradients against finite differences, proximal maps against their definition."""
+"""Penalties against closed forms, their gradients against finite differences, proximal maps against their
+definition."""
 
 import jax
 import jax.numpy as jnp

@@ -20,17 +20,19 @@ __all__ = ["Holography"]
 class Holography(Model):
     """Holograms of one isolated object at several distances, in the detector's own pixels.
 
-    A view is `flux * box(|1 + P(exp(-B + i phase) - 1)|^2) + dark`: Fresnel propagation over the view's effective distance in
-    vacuum, then integration over the pixels of that view, which lie at `(i - (n-1)/2 + shift) * pixel` about the optical
-    axis. `B` is `attenuation - phase / delta_beta`: for one material `attenuation` is zero; `delta_beta = inf` makes the two
-    maps independent.
+    A view is `flux * box(|1 + P(exp(-B + i phase) - 1)|^2) + dark`: Fresnel propagation over the view's effective
+    distance in vacuum, then integration over the pixels of that view, which lie at `(i - (n-1)/2 + shift) * pixel`
+    about the optical axis. `B` is `attenuation - phase / delta_beta`: for one material `attenuation` is zero;
+    `delta_beta = inf` makes the two maps independent.
 
     **Fields:**
 
-    - `phase`: `(y, x)` [rad], negative in matter; on the pixel `pixel_size`, centred on the optical axis; vacuum outside.
+    - `phase`: `(y, x)` [rad], negative in matter; on the pixel `pixel_size`, centred on the optical axis; vacuum
+      outside.
     - `attenuation`: `(y, x)`, what `delta_beta` does not explain.
     - `delta_beta`: delta / beta of the main material.
-    - `flux`: `(view, 1, 1)` counts a pixel of the empty beam, or `(view, y, x)` an image of it; `dark`: counts added to all.
+    - `flux`: `(view, 1, 1)` counts a pixel of the empty beam, or `(view, y, x)` an image of it; `dark`: counts added
+      to all.
     - `shifts`: `(view, 2)` shift (row, column) of each frame [its own pixel].
     - `distances`: `(view,)` effective propagation distances [m]; `pixels`: effective detector pixel of each view [m].
     - `pixel_size`, `wavelength` [m]; `frame`: shape of a frame; `grid`: shape that the object is zero-padded to.
@@ -88,8 +90,8 @@ class Holography(Model):
     def pixel_matrix(self, view: Any, axis: int) -> Float[Array, "frame grid"]:
         """Matrix that integrates a periodic field of the grid over the pixels of a view along one axis.
 
-        Row i is the trigonometric interpolation at `((i - (n-1)/2) + shift) * pixel`, times the pixel's box (a sinc in Fourier space):
-        the view's magnification is in it, and so is a differentiable shift.
+        Row i is the trigonometric interpolation at `((i - (n-1)/2) + shift) * pixel`, times the pixel's box (a sinc in
+        Fourier space): the view's magnification is in it, and so is a differentiable shift.
         """
         size, window, count, dtype = self.grid[axis], self.phase.shape[axis], self.frame[axis], self.phase.dtype
         ratios = np.asarray(self.pixels) / self.pixel_size
@@ -101,7 +103,8 @@ class Holography(Model):
         turns = (jnp.asarray(whole % size, jnp.int32)[view][:, None] * k % size + rest[:, None] * k) / size
         box = jnp.asarray(np.sinc(np.outer(ratios, k / size)) * (k < size / 2), dtype)[view]  # without the Nyquist term
         # irfft makes sum_k cos(2 pi k (x_i - X_m) / size) out of exp(-2 pi i k x_i / size).
-        return jnp.fft.irfft(jax.lax.complex(jnp.cos(2 * np.pi * turns), -jnp.sin(2 * np.pi * turns)) * box, n=size, axis=1)
+        waves = jax.lax.complex(jnp.cos(2 * np.pi * turns), -jnp.sin(2 * np.pi * turns))
+        return jnp.fft.irfft(waves * box, n=size, axis=1)
 
     # ------------------------------------------------------------------ first guess
     @classmethod
@@ -110,12 +113,16 @@ class Holography(Model):
 
         **Arguments:** `delta_beta`: see the class; `shape` of the object's window [pixel].
 
-        **Raises:** `MissingMetadata` for a geometry or flux that is not known; `InputError` for an astigmatic or in-focus geometry.
+        **Raises:** `MissingMetadata` for a geometry or flux that is not known; `InputError` for an astigmatic or
+        in-focus geometry.
         """
         place = scan.require("geometry", "the geometry (energy, distances, detector pixel)", "a file with geometry")
         if place.wavelength is None or place.distance is None or place.pixel_size is None:
-            raise MissingMetadata("geometry.focus_to_sample", "the energy, a distance or the detector pixel", scan.name, "21 mm")
-        pixels, distances = (np.broadcast_to(np.asarray(v, float), (scan.views,)) for v in (place.pixel_size, place.distance))
+            raise MissingMetadata("geometry.focus_to_sample", "the energy, a distance or the detector pixel", scan.name,
+                                  "21 mm")
+        pixels, distances = (
+            np.broadcast_to(np.asarray(v, float), (scan.views,)) for v in (place.pixel_size, place.distance)
+        )
         if not (distances > 0).all():
             raise InputError(f"{scan.name}: the propagation distances {distances} m are not all positive: "
                              "geometry.focus_to_detector must be larger than geometry.focus_to_sample")
@@ -138,7 +145,7 @@ class Holography(Model):
         """What is written to a file, on the field of view of the finest pixel."""
         crop = tuple(slice((w - n) // 2, (w - n) // 2 + n) for w, n in zip(self.phase.shape, self.frame, strict=True))
         size, axes = self.pixel_size, ("y", "x")
-        cut = lambda a: np.asarray(a)[crop]  # noqa: E731
+        cut = lambda a: np.asarray(a)[crop]
         return {
             "phase": Quantity(cut(self.phase), "rad", axes, size, "phase", "image"),
             "attenuation": Quantity(cut(self.absorption()), "", axes, size, "attenuation B", "image"),
@@ -152,7 +159,8 @@ def mean_dark(scan: Scan) -> np.ndarray:
 
 
 def empty_beam(scan: Scan) -> np.ndarray:
-    """Counts of the empty beam without the dark: the mean flat, else the scan's flux, else the mean of each frame's border."""
+    """Counts of the empty beam without the dark: the mean flat, else the scan's flux, else the mean of each frame's
+    border."""
     if scan.flats is not None:
         return np.broadcast_to(np.asarray(scan.flats, float).mean(0) - mean_dark(scan), (scan.views, *scan.frame_shape))
     if scan.flux is not None:
@@ -164,7 +172,8 @@ def empty_beam(scan: Scan) -> np.ndarray:
 
 
 def _fast_size(size: int, parity: int = 0) -> int:
-    """The next size of a parity whose FFT is fast: centres of window and frame coincide when both are even or both odd."""
+    """The next size of a parity whose FFT is fast: centres of window and frame coincide when both are even or both
+    odd."""
     while size % 2 != parity or not _is_smooth(size):
         size += 1
     return size

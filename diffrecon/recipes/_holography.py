@@ -1,18 +1,17 @@
 """Holography: contrast transfer function as first guess, then the full model, with a prior learnt from the data.
 
-The cost is the residual of amplitudes plus a Gaussian prior: the spectrum of phase and attenuation falls as a power of the
-frequency. Both powers are fitted to what the data have determined, so that no regularisation weight is left to choose
-(type-II maximum likelihood; MacKay, Neural Comput. 4, 415 (1992)). The unknowns are whitened by the curvature that the
-contrast transfer function and the prior give to every frequency: L-BFGS then converges in some ten steps. At first the
-curvature is raised by `damping`: the lowest frequencies, which holograms show least, wait until the details that scatter into
-them are right.
+The cost is the residual of amplitudes plus a Gaussian prior: the spectrum of phase and attenuation falls as a power of
+the frequency. Both powers are fitted to what the data have determined, so that no regularisation weight is left to
+choose (type-II maximum likelihood; MacKay, Neural Comput. 4, 415 (1992)). The unknowns are whitened by the curvature
+that the contrast transfer function and the prior give to every frequency: L-BFGS then converges in some ten steps. At
+first the curvature is raised by `damping`: the lowest frequencies, which holograms show least, wait until the details
+that scatter into them are right.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -32,8 +31,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "model": {
         "delta_beta": None,      # delta / beta of the main material; 1000 by default
         "material": None,        # instead of it: formula and density [g/cm^3], such as "SiO2, 2.2" (needs xraydb)
-        # Solve for delta_beta, and for attenuation that it does not explain. By default where one material leaves a residual
-        # above photon noise (and delta_beta was not given): phase and attenuation are hard to tell apart at low frequencies.
+        # Solve for delta_beta, and for attenuation that it does not explain. By default where one material leaves a
+        # residual above photon noise (and delta_beta was not given): low frequencies hardly tell phase from attenuation.
         "attenuation": None, "refine_delta_beta": None,
         "attenuation_scale": 0.01,  # size of that attenuation to begin with, in units of the phase
     },
@@ -59,7 +58,8 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     """Phase and attenuation of an isolated object from its holograms at one or several distances."""
     ratio = _delta_beta(scan, settings["model"])
     model = Holography.from_scan(scan, delta_beta=ratio)
-    data = {"counts": np.asarray(scan.counts), "mask": np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask}
+    mask = np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask
+    data = {"counts": np.asarray(scan.counts), "mask": mask}
     message = _say_start(scan, model, console)
     curvature = _Curvature.of(model)
     model, prior = first_guess(model, data, curvature, settings["model"]["attenuation_scale"])
@@ -72,13 +72,13 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     cost, optimiser = _cost(settings["loss"]), _lbfgs(settings["solver"]["memory"])
     for index, (damping, steps) in enumerate(rounds):
         if index:
-            names = _unknowns(model, data, settings, console)
+            names = _unknowns(model, data, settings, console) if index == 1 else names
             main = prior[0].refined(model.phase, curvature.phase)
             other = prior[1].refined(model.attenuation, curvature.attenuation, main.slope) if index > 1 else prior[1]
             prior = (main, other if "attenuation" in names else prior[1])
         start = _Whitened.of(model, prior, curvature, damping, data["counts"].size)
-        solution = minimise(cost, start, data, optimiser, steps=int(steps), unknowns=tuple(names), chunk=5, console=console,
-                            label=f"holography, round {index + 1} of {len(rounds)}: step")
+        solution = minimise(cost, start, data, optimiser, steps=int(steps), unknowns=tuple(names), chunk=5,
+                            console=console, label=f"holography, round {index + 1} of {len(rounds)}: step")
         model, ending = solution.value.model_of_unknowns(), solution.result
         history.append(solution.history)
         if not ending.startswith("done"):
@@ -91,7 +91,7 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     return Result(method, model.quantities(), figures, tuple(verdict), settings)
 
 
-# ---------------------------------------------------------------------------------------------------- prepare
+# ------------------------------------------------------------------------------------------ prepare
 def _delta_beta(scan: Scan, model: Mapping[str, Any]) -> float:
     """delta / beta to start from."""
     ratio, material = model["delta_beta"], model["material"]
@@ -100,7 +100,8 @@ def _delta_beta(scan: Scan, model: Mapping[str, Any]) -> float:
         try:
             grams = float(density)
         except ValueError:
-            raise InputError(f'model.material: {material!r} is no formula with a density in g/cm^3, such as "SiO2, 2.2"') from None
+            raise InputError(f"model.material: {material!r} is no formula with a density in g/cm^3, "
+                             'such as "SiO2, 2.2"') from None
         energy = scan.require("geometry", "the geometry (energy, distances)", "a file with geometry").energy
         delta, beta = physics.delta_beta(formula.strip(), grams, float(energy))
         ratio = delta / beta
@@ -110,8 +111,11 @@ def _delta_beta(scan: Scan, model: Mapping[str, Any]) -> float:
     return ratio
 
 
-def _unknowns(model: Holography, data: Mapping[str, np.ndarray], settings: Mapping[str, Any], console: Console) -> list[str]:
-    """What to solve for after the first round: more than the phase where one material leaves a residual above photon noise."""
+def _unknowns(
+    model: Holography, data: Mapping[str, np.ndarray], settings: Mapping[str, Any], console: Console
+) -> list[str]:
+    """What to solve for after the first round: more than the phase where one material leaves a residual above photon
+    noise."""
     chosen = settings["model"]
     figures = _judge(model, data, settings["quality"]["seed"])
     excess = float((figures["deviance"] / figures["noise_floor_deviance"]).max())
@@ -129,17 +133,20 @@ def _say_start(scan: Scan, model: Holography, console: Console) -> str:
     distances = np.asarray(model.distances, float)
     console.say(f"{scan.views} holograms of {model.frame[0]} x {model.frame[1]}, pixels " +
                 ", ".join(f"{p * 1e9:.4g}" for p in model.pixels) + " nm, effective distances " +
-                ", ".join(f"{d * 1e3:.4g}" for d in distances) + f" mm; object {model.phase.shape[0]} x {model.phase.shape[1]} "
-                f"of {model.pixel_size * 1e9:.4g} nm")
-    reports = [operators.sampling(model.grid, pixel_size=model.pixel_size, wavelength=model.wavelength, distance=float(d))
-               for d in distances]
+                ", ".join(f"{d * 1e3:.4g}" for d in distances) +
+                f" mm; object {model.phase.shape[0]} x {model.phase.shape[1]} of {model.pixel_size * 1e9:.4g} nm")
+    reports = [
+        operators.sampling(model.grid, pixel_size=model.pixel_size, wavelength=model.wavelength, distance=float(d))
+        for d in distances
+    ]
     console.say(f"padded to {model.grid[0]} x {model.grid[1]}: {reports[int(np.argmax(distances))].message}")
     return next((r.message for r in reports if not r.enough), "")
 
 
-# ---------------------------------------------------------------------------------------------------- what the data tell
+# ------------------------------------------------------------------------------------------ what the data tell
 class _Curvature(eqx.Module):
-    """Curvature of the data term for each frequency of the window, by the contrast transfer functions: `(phase, attenuation)`."""
+    """Curvature of the data term for each frequency of the window, by the contrast transfer functions: `(phase,
+    attenuation)`."""
 
     sine: np.ndarray
     cosine: np.ndarray
@@ -174,13 +181,14 @@ class _Power(eqx.Module):
 
     @classmethod
     def fit(cls, power: np.ndarray, known: np.ndarray, shape: tuple[int, int], slope: float | None = None) -> "_Power":
-        """A power law through ring means of `power`, over the rings whose share `known` exceeds a third; of a given slope or not."""
+        """A power law through ring means of `power`, over the rings whose share `known` exceeds a third; of a given
+        slope or not."""
         fy, fx = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
         frequency = np.maximum(np.hypot(fy[:, None], fx[None]), 1 / max(shape))
         edges = np.geomspace(frequency.min() * 0.999, frequency.max() * 1.001, 25)
         ring = np.digitize(frequency, edges).ravel()
         count = np.bincount(ring, minlength=26)
-        mean = lambda a: np.bincount(ring, a.ravel(), 26) / np.maximum(count, 1)  # noqa: E731
+        mean = lambda a: np.bincount(ring, a.ravel(), 26) / np.maximum(count, 1)
         centre, level, share = mean(frequency), mean(power), mean(known)
         usable = (count > 0) & (level > 0) & (share > 1 / 3)
         holes = np.flatnonzero((count > 0) & ~usable)
@@ -190,14 +198,14 @@ class _Power(eqx.Module):
         rows = np.stack([np.log(np.maximum(centre, 1e-9)), np.ones(26)], 1)
         values = np.log(np.maximum(level, 1e-30))
         if slope is None:
-            fitted = np.linalg.lstsq(rows * weight[:, None], values * weight, rcond=None)[0][0] if usable.sum() >= 3 else -3.5
-            slope = float(np.clip(fitted, -6.0, -1.5))
+            fitted = np.linalg.lstsq(rows * weight[:, None], values * weight, rcond=None)[0][0]
+            slope = float(np.clip(fitted if usable.sum() >= 3 else -3.5, -6.0, -1.5))
         height = np.average(values - slope * rows[:, 0], weights=weight**2) if usable.any() else np.log(1e-6)
         return cls(float(np.exp(height)), slope, frequency)
 
     def refined(self, image: Array, curvature: np.ndarray, slope: float | None = None) -> "_Power":
-        """The law refitted to a solution: its power over the share that the data know (MacKay 1992, eq. 4.8), where they know at least
-        a third."""
+        """The law refitted to a solution: its power over the share that the data know (MacKay 1992, eq. 4.8), where
+        they know at least a third."""
         power = np.abs(np.fft.rfft2(np.asarray(image, float), norm="ortho")) ** 2
         total = curvature + 1 / self.spectrum
         known = curvature / total
@@ -210,7 +218,8 @@ class _Power(eqx.Module):
 def first_guess(
     model: Holography, data: Mapping[str, np.ndarray], curvature: _Curvature, scale: float = 0.01
 ) -> tuple[Holography, tuple[_Power, _Power]]:
-    """Phase by the contrast transfer function of one material with Wiener's regularisation, and the priors it was taken from."""
+    """Phase by the contrast transfer function of one material with Wiener's regularisation, and the priors it was
+    taken from."""
     shape = (model.phase.shape[0], model.phase.shape[1])
     spectra = np.fft.rfft2(on_object_pixels(model, data), norm="ortho")
     seen = (curvature.weights * curvature.sine * spectra).sum(0)
@@ -226,7 +235,8 @@ def first_guess(
 
 
 def on_object_pixels(model: Holography, data: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Contrast `counts / empty beam - 1` of every view on the object's window by cubic interpolation; zero where nothing was seen."""
+    """Contrast `counts / empty beam - 1` of every view on the object's window by cubic interpolation; zero where
+    nothing was seen."""
     flux = np.maximum(np.asarray(model.flux, float), 1e-6)
     contrast = (np.asarray(data["counts"], float) - np.asarray(model.dark, float)) / flux - 1
     contrast = np.where(data["mask"], contrast, 0.0)
@@ -240,13 +250,14 @@ def on_object_pixels(model: Holography, data: Mapping[str, np.ndarray]) -> np.nd
 
 
 def _cubic(size: int, count: int, ratio: float, shift: float) -> np.ndarray:
-    """Matrix of cubic convolution (Keys 1981) from `count` detector pixels to `size` object pixels about the same centre."""
+    """Matrix of cubic convolution (Keys 1981) from `count` detector pixels to `size` object pixels about the same
+    centre."""
     place = (np.arange(size) - (size - 1) / 2) * ratio + (count - 1) / 2 - shift
     d = np.abs(place[:, None] - np.arange(count)[None])
     return np.where(d < 1, 1.5 * d**3 - 2.5 * d**2 + 1, np.where(d < 2, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2, 0))
 
 
-# ---------------------------------------------------------------------------------------------------- solve
+# ------------------------------------------------------------------------------------------ solve
 class _Whitened(eqx.Module):
     """The model in coordinates in which every frequency has curvature about 1; the prior goes along."""
 
@@ -262,10 +273,12 @@ class _Whitened(eqx.Module):
     @classmethod
     def of(cls, model: Holography, prior: Any, curvature: _Curvature, damping: float, size: int) -> "_Whitened":
         """Coordinates about a model; `size` is the number of counts, over which the cost is a mean."""
-        cast = lambda a: jnp.asarray(a, model.phase.dtype)  # noqa: E731
+        cast = lambda a: jnp.asarray(a, model.phase.dtype)
         inverse = tuple(cast(1 / p.spectrum) for p in prior)
         raised = damping * float(curvature.weights.mean())
-        kernels = tuple(cast(np.sqrt(size / (h + 1 / p.spectrum + raised))) for h, p in zip(curvature, prior, strict=True))
+        kernels = tuple(
+            cast(np.sqrt(size / (h + 1 / p.spectrum + raised))) for h, p in zip(curvature, prior, strict=True)
+        )
         bright = 4 * curvature.weights.sum() * float(jnp.sum(model.phase**2))
         return cls(
             *(_filter(m, 1 / k) for m, k in zip((model.phase, model.attenuation), kernels, strict=True)),
@@ -319,7 +332,7 @@ def _lbfgs(memory: int) -> optax.GradientTransformation:
     return optax.lbfgs(memory_size=memory, linesearch=search)
 
 
-# ---------------------------------------------------------------------------------------------------- judge
+# ------------------------------------------------------------------------------------------ judge
 def _judge(model: Holography, data: Mapping[str, np.ndarray], seed: int) -> dict[str, Any]:
     prediction = np.asarray(eqx.filter_jit(lambda m: m(np.arange(len(m.pixels))))(model), float)
     pairs = list(zip(data["counts"], prediction, strict=True))

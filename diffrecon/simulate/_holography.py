@@ -64,10 +64,10 @@ def judge(path: str | Path, result: Any) -> list[str]:
     relative = np.linalg.norm(error - error.mean()) / np.linalg.norm(truth - truth.mean())
     correlation = quality.ring_correlation(truth, found, pixel_size=pixel)
     return [
-        f"phase against the truth: relative error {relative:.4f} (constant removed), rms {error.std() * 1e3:.1f} mrad of "
-        f"{np.ptp(truth):.2f} rad",
-        f"resolution against the truth (half-bit ring correlation): {(correlation.resolution or 0) * 1e9:.0f} nm half period, "
-        f"pixel {pixel * 1e9:.0f} nm",
+        f"phase against the truth: relative error {relative:.4f} (constant removed), rms {error.std() * 1e3:.1f} mrad "
+        f"of {np.ptp(truth):.2f} rad",
+        f"resolution against the truth (half-bit ring correlation): {(correlation.resolution or 0) * 1e9:.0f} nm half "
+        f"period, pixel {pixel * 1e9:.0f} nm",
     ]
 
 

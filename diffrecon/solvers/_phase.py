@@ -25,7 +25,7 @@ __all__ = ["ctf", "ctf_response", "paganin"]
 
 
 def paganin(
-    images: Float[Array, "*batch y x"],
+    images: Float[Array, "... y x"],
     *,
     pixel_size: float,
     wavelength: float,
@@ -33,15 +33,16 @@ def paganin(
     delta_beta: float,
     outside: str = "mirror",
     generalised: bool = False,
-) -> Float[Array, "*batch y x"]:
+) -> Float[Array, "... y x"]:
     """Phase of an object of one material from one hologram (Paganin et al., J. Microsc. 206, 33 (2002), eq. 10).
 
-    `phase = (delta_beta / 2) ln F^-1[ F(I) / (1 + pi wavelength distance delta_beta f^2) ]`: exact for small phase gradients (transport of
-    intensity), strong attenuation allowed. The thickness is `-phase wavelength / (2 pi delta)`.
+    `phase = (delta_beta / 2) ln F^-1[ F(I) / (1 + pi wavelength distance delta_beta f^2) ]`: exact for small phase
+    gradients (transport of intensity), strong attenuation allowed. The thickness is `-phase wavelength / (2 pi delta)`.
 
-    **Arguments:** `images` divided by the empty beam; `pixel_size`, `wavelength`, `distance` [m] (effective ones in a cone
-    beam); `delta_beta` = delta/beta of the material; `outside`: see the module; `generalised=True` replaces `f^2` by the
-    symbol of the discrete Laplacian (Paganin et al., J. Opt. 22, 115607 (2020), eq. 14), which is sharper near Nyquist.
+    **Arguments:** `images` divided by the empty beam; `pixel_size`, `wavelength`, `distance` [m] (effective ones in a
+    cone beam); `delta_beta` = delta/beta of the material; `outside`: see the module; `generalised=True` replaces `f^2`
+    by the symbol of the discrete Laplacian (Paganin et al., J. Opt. 22, 115607 (2020), eq. 14), which is sharper near
+    Nyquist.
 
     **Returns:** phase [rad]. **Cost:** two FFTs of twice the image's size along each axis.
 
@@ -69,7 +70,7 @@ def paganin(
 
 
 def ctf(
-    images: Float[Array, "*batch distance y x"],
+    images: Float[Array, "... distance y x"],
     *,
     pixel_size: float,
     wavelength: float,
@@ -77,26 +78,29 @@ def ctf(
     delta_beta: float | None = None,
     regularisation: tuple[float, float] = (1e-4, 1e-1),
     outside: str = "mirror",
-) -> tuple[Float[Array, "*batch y x"], Float[Array, "*batch y x"]]:
+) -> tuple[Float[Array, "... y x"], Float[Array, "... y x"]]:
     """Phase and attenuation from holograms at several distances, by least squares on the contrast transfer functions.
 
-    The linear model is `F(I_j - 1) = 2 sin(chi_j) phase - 2 cos(chi_j) attenuation`, `chi_j = pi wavelength distance_j f^2`
-    (Cloetens et al., Appl. Phys. Lett. 75, 2912 (1999)): right for weak attenuation and slowly varying phase. With `delta_beta`,
-    `attenuation = -phase / delta_beta` leaves one unknown (Turner et al., Opt. Express 12, 2960 (2004)); `inf` is a pure phase
-    object. Without it both maps are solved for, which needs at least two distances and leaves the phase noisy at low
-    frequencies.
+    The linear model is `F(I_j - 1) = 2 sin(chi_j) phase - 2 cos(chi_j) attenuation`, `chi_j = pi wavelength distance_j
+    f^2` (Cloetens et al., Appl. Phys. Lett. 75, 2912 (1999)): right for weak attenuation and slowly varying phase.
+    With `delta_beta`, `attenuation = -phase / delta_beta` leaves one unknown (Turner et al., Opt. Express 12, 2960
+    (2004)); `inf` is a pure phase object. Without it both maps are solved for, which needs at least two distances and
+    leaves the phase noisy at low frequencies.
 
     **Arguments:** `images` divided by the empty beam, all on one pixel; `pixel_size`, `wavelength`, `distances` [m];
-    `regularisation` = the numbers `(low, high)` added to `sum_j (2 sin chi_j + ...)^2` below and above the first maximum of phase contrast
-    (two levels joined by an error function: Yu et al., Opt. Express 26, 11110 (2018), eq. 8): about noise variance
-    over power of the object there; `outside`: see the module.
+    `regularisation` = the numbers `(low, high)` added to `sum_j (2 sin chi_j + ...)^2` below and above the first
+    maximum of phase contrast (two levels joined by an error function: Yu et al., Opt. Express 26, 11110 (2018), eq.
+    8): about noise variance over power of the object there; `outside`: see the module.
 
-    **Returns:** `(phase [rad], attenuation)`. **Cost:** one FFT an image and one or two back, of twice the size along each axis.
+    **Returns:** `(phase [rad], attenuation)`. **Cost:** one FFT an image and one or two back, of twice the size along
+    each axis.
 
-    **Raises:** `InputError` when the number of images is not that of the distances, or one distance is to give two maps.
+    **Raises:** `InputError` when the number of images is not that of the distances, or one distance is to give two
+    maps.
 
     ```python
-    phase, attenuation = ctf(jnp.ones((2, 64, 64)), pixel_size=5e-8, wavelength=7e-11, distances=(0.02, 0.03), delta_beta=500.0)
+    images = jnp.ones((2, 64, 64))
+    phase, attenuation = ctf(images, pixel_size=5e-8, wavelength=7e-11, distances=(0.02, 0.03), delta_beta=500.0)
     assert jnp.allclose(phase, 0.0, atol=1e-5)
     ```
     """
@@ -104,7 +108,8 @@ def ctf(
     if images.ndim < 3 or images.shape[-3] != count:
         raise InputError(f"ctf: images of shape {images.shape} for {count} distances; expected (distance, y, x)")
     if delta_beta is None and count < 2:
-        raise InputError("ctf: one distance cannot give phase and attenuation; give delta_beta (inf for a pure phase object)")
+        raise InputError("ctf: one distance cannot give phase and attenuation; give delta_beta (inf for a pure phase "
+                         "object)")
     shape = _padded_shape(images.shape[-2:])
     numbers = [pixel_size**2 / (wavelength * d) for d in distances]
     sine, cosine = ctf_response(shape, numbers)

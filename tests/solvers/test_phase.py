@@ -58,9 +58,9 @@ def test_ctf_tells_phase_from_attenuation():
 
 def test_regularisation_has_two_levels():
     images = np.random.default_rng(0).normal(1, 0.01, (1, 64, 64)).astype("f4")
-    solve = lambda low, high: np.asarray(ctf(images, pixel_size=PIXEL, wavelength=WAVELENGTH, distances=(0.02,),  # noqa: E731
-                                             delta_beta=100.0, regularisation=(low, high))[0])
-    spectrum = lambda a: np.abs(np.fft.rfft2(a))  # noqa: E731
+    options = dict(pixel_size=PIXEL, wavelength=WAVELENGTH, distances=(0.02,), delta_beta=100.0)
+    solve = lambda low, high: np.asarray(ctf(images, regularisation=(low, high), **options)[0])
+    spectrum = lambda a: np.abs(np.fft.rfft2(a))
     strong, weak = spectrum(solve(1e-4, 1e3)), spectrum(solve(1e-4, 1e-4))
     assert strong[0, 30] < 0.05 * weak[0, 30]  # high frequencies are damped by the high level
     np.testing.assert_allclose(strong[0, 0], weak[0, 0], rtol=5e-2)  # the lowest ones are not
