@@ -1,8 +1,8 @@
 """Tensor SAXS tomography of an osteon: concentric lamellae whose fibre pitch turns with radius, a canal and pores.
 
-Independent of `diffrecon.operators`: an analytic field of fibres, not voxelised and not band limited in direction, summed over
-sub-rays of every raster point and azimuths of every detector segment; each sub-ray is attenuated by itself, counts are Poisson.
-Lengths are in voxels, positions and directions (x, y, z) in the frame of the sample, angles in radians.
+Independent of `diffrecon.operators`: an analytic field of fibres, not voxelised and not band limited in direction,
+summed over sub-rays of every raster point and azimuths of every detector segment; each sub-ray is attenuated by itself,
+counts are Poisson. Lengths are in voxels, positions and directions (x, y, z) in the frame of the sample.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ SAMPLES = 4                     # a voxel along each axis, for the truth
 
 
 class Fibres(NamedTuple):
-    """What fills a point: density; the part of it that is aligned; its concentration (< 0: scatters across); its axis."""
+    """What fills a point: density, the aligned part of it, its concentration (< 0: scatters across), its axis."""
 
     density: np.ndarray
     aligned: np.ndarray
@@ -159,7 +159,7 @@ def _write_geometry(file: h5py.File) -> None:
 
 # ---------------------------------------------------------------------------------------------------- the truth
 def _truth(seed: int) -> dict[str, np.ndarray]:
-    """Means over every voxel, `(z, y, x)`. Mean and anisotropy are moments over the sphere: no harmonics are involved."""
+    """Means over every voxel, `(z, y, x)`. Mean and anisotropy are moments over the sphere, without harmonics."""
     centres = np.arange(SIZE) + 0.5 - SIZE / 2
     z, y, x = np.meshgrid(centres, centres, centres, indexing="ij")
     near = (np.hypot(x, y) < RADIUS + 1) & (abs(z) < HALF_HEIGHT + 1)

@@ -1,0 +1,256 @@
+"""Simulations: files that open, closed forms of the independent models, and whole demos against the truth."""
+
+import re
+import shutil
+
+import h5py
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import dawsn, erf, eval_legendre
+
+from diffrecon import io, recipes, simulate
+from diffrecon._result import Quantity, Result
+from diffrecon.cli._settings import gather
+from diffrecon.errors import InputError
+from diffrecon.operators.scattering import TensorProjector, harmonic_degrees, real_harmonics
+from diffrecon.simulate import _holography, _ptychography, _scattering, _tomography
+
+# Shorter scans of the same experiments: every method's constants and the shape of its counts.
+SMALL = {
+    "near-field-ptychography": (_ptychography, {"VIEWS": 2, "FRAME": 64}, (4, 64, 64)),
+    "tomography": (_tomography, {"VIEWS": 60, "ROWS": 1}, (60, 1, 256)),
+    "holography": (_holography, {"FOCUS_TO_SAMPLE": _holography.FOCUS_TO_SAMPLE[:1], "FRAME": 128}, (1, 128, 128)),
+    "saxs-tensor-tomography": (_scattering, {"ROTATIONS": 1, "SAMPLES": 1}, (4, 22, 22, 8)),
+}
+methods = pytest.mark.parametrize("method", simulate.methods())
+
+
+def scan_of(method, path):
+    """The scan as a user opens it, told only what the file format has no place for."""
+    return io.open_scan(path, **gather(None, list(simulate.settings(method))).file)
+
+
+def shrink(monkeypatch, method):
+    module, constants, shape = SMALL[method]
+    for name, value in constants.items():
+        monkeypatch.setattr(module, name, value)
+    return shape
+
+
+@methods
+def test_file_opens_and_follows_the_seed(method, tmp_path, monkeypatch):
+    shape = shrink(monkeypatch, method)
+    counts = []
+    for name, seed in (("a", 0), ("again", 0), ("other", 1)):
+        truth = simulate.demo_file(method, tmp_path / f"{name}.h5", seed)
+        scan = scan_of(method, tmp_path / f"{name}.h5")
+        counts.append(np.asarray(scan.counts))
+        assert scan.method == method and scan.counts.shape == shape
+        assert truth and all(np.isfinite(values).all() for values in truth.values())
+    np.testing.assert_array_equal(counts[0], counts[1])
+    assert counts[0].std() > 0 and not np.array_equal(counts[0], counts[2])
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert "truth" in file
+
+
+def test_unknown_method_is_refused(tmp_path):
+    with pytest.raises(InputError, match="tomography"):
+        simulate.demo_file("tomografy", tmp_path / "s.h5")
+
+
+def test_relative_error():
+    truth = np.array([1.0, 2.0, 3.0])
+    assert simulate.relative_error(1.1 * truth, truth) == pytest.approx(0.1)
+    assert simulate.relative_error(truth + 5, truth, constant=True) == pytest.approx(0, abs=1e-12)
+
+
+# ---------------------------------------------------------------------------------------------------- closed forms
+def test_line_integral_of_an_ellipse():
+    u = np.linspace(-12, 12, 41)
+    ellipse = np.array([[0.5, 8.0, 3.0, 2.0, 1.0, 0.0]])
+    along_y, along_x = _tomography._line_integrals(ellipse, np.array([0, np.pi / 2]), u)
+    np.testing.assert_allclose(along_y, 0.5 * 6 * np.sqrt(np.clip(1 - ((u - 2) / 8) ** 2, 0, None)), atol=1e-12)
+    np.testing.assert_allclose(along_x, 0.5 * 16 * np.sqrt(np.clip(1 - ((u - 1) / 3) ** 2, 0, None)), atol=1e-12)
+
+
+def test_tomography_phantom_and_integrals_agree():
+    """Every projection has the mass of the slice."""
+    mass = _tomography.phantom(0, 0).sum()
+    u = np.arange(-128, 128, 0.05)
+    integrals = _tomography._line_integrals(_tomography._ellipses(0), np.array([0.3, 2.0]), u)
+    np.testing.assert_allclose(integrals.sum(1) * 0.05, mass, rtol=1e-3)
+
+
+def test_holography_thickness_and_detection():
+    axis = np.arange(-100, 101) * 0.05
+    ball = _holography._ellipsoid(axis, 0.0, 0.0, 2.0, 2.0, 2.0)
+    assert ball[100, 100] == pytest.approx(4e-6)
+    assert ball.sum() * 0.05**2 == pytest.approx(1e-6 * 4 / 3 * np.pi * 8, rel=1e-3)
+    # A fringe of n periods over the field, seen by pixels two samples wide: its contrast falls by sinc.
+    size, periods, pixel = 256, 32, 1e-6
+    fringe = 1 + 0.5 * np.cos(2 * np.pi * periods * (np.arange(size) - (size - 1) / 2) / size)
+    seen = _holography._detected(np.broadcast_to(fringe, (size, size)), pixel, 2 * pixel)
+    middle = (np.arange(_holography.FRAME) - (_holography.FRAME - 1) / 2) * 2
+    sinc = np.sinc(2 * periods / size)
+    np.testing.assert_allclose(seen[0], 1 + 0.5 * sinc * np.cos(2 * np.pi * periods * middle / size), atol=1e-9)
+
+
+def test_ptychography_frames_keep_the_light(monkeypatch):
+    """Propagation is unitary: what absorbs nothing sends all of the probe to a detector that holds it."""
+    monkeypatch.setattr(_ptychography, "transmission", lambda y, x, seed: (0.0 * (y + x), 0.0 * (y + x)))
+    probe = _ptychography._probe(np.random.default_rng(0))
+    frame = _ptychography._frames(np.zeros((1, 2)), probe, 0)[0]
+    assert frame.sum() * _ptychography.FINE**2 == pytest.approx(np.sum(abs(probe) ** 2), rel=0.02)
+
+
+@pytest.mark.parametrize("concentration", [-8.0, -0.5, 0.5, 6.0])
+def test_watson_function_has_mean_one(concentration):
+    k = abs(concentration)
+    area = dawsn(k**0.5) * np.exp(k) if concentration > 0 else erf(k**0.5) * np.pi**0.5 / 2
+    t = np.linspace(0, 1, 5)
+    found = _scattering.watson(t, np.full(1, concentration))
+    np.testing.assert_allclose(found, np.exp(concentration * t**2) * k**0.5 / area, rtol=1e-9)
+    directions, weights = _scattering._half_sphere()
+    axis = np.array([[0.36, 0.48, 0.8]])
+    values = _scattering.watson(axis @ directions.T, np.full((1, 1), concentration))
+    assert values[0] @ weights == pytest.approx(1, abs=1e-4)
+
+
+def test_every_view_has_the_mass_of_the_sample():
+    density = _scattering._truth(0)["mean"].sum()
+    for axis, angle in (((0, 0, -1), 0.7), ((1, 0, 0), np.pi / 4)):
+        _, transmission = _scattering._view(_scattering.turn(axis, angle), np.array([0.3, -0.2]), 0)
+        # Sub-rays are averaged after the exponential, which the logarithm of the mean hides by less than a percent.
+        assert -np.log(transmission).sum() / _scattering.ATTENUATION == pytest.approx(density, rel=0.01)
+
+
+@pytest.fixture(scope="module")
+def tensor_file(tmp_path_factory):
+    """A scan with a third of the views."""
+    path = tmp_path_factory.mktemp("scattering") / "s.h5"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_scattering, "ROTATIONS", 8)
+        patch.setattr(_scattering, "SAMPLES", 3)
+        return path, simulate.demo_file("saxs-tensor-tomography", path, 0)
+
+
+def harmonics_of_the_fibres(ell_max):
+    """Coefficients `(z, y, x, lm)` of the analytic sample, means of 2 x 2 x 2 points a voxel.
+
+    `sum_l (2l + 1) b_l P_l(q.d) = sum_lm b_l Y_lm(q) Y_lm(d)`, with `b_l` the mean of a Watson function times `P_l`.
+    """
+    degrees, _ = harmonic_degrees(ell_max)
+    nodes, weights = np.polynomial.legendre.leggauss(24)
+    t = (nodes + 1) / 2
+    axis = np.arange(44) / 2 + 0.25 - 11
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    points = np.stack([x, y, z], -1).reshape(-1, 3)
+    points = points[near := (np.hypot(*points.T[:2]) < 8) & (abs(points[:, 2]) < 7)]
+    fibre = _scattering.fibres(points, 0)
+    function = _scattering.watson(t, fibre.concentration[:, None])
+    moments = np.stack([function @ (weights / 2 * eval_legendre(l, t)) for l in range(0, ell_max + 1, 2)], -1)
+    moments[:, 1:] *= fibre.aligned[:, None]
+    values = fibre.density[:, None] * moments[:, degrees // 2] * real_harmonics(fibre.axis, ell_max)
+    whole = np.zeros((44**3, len(degrees)))
+    whole[near] = values
+    return whole.reshape(22, 2, 22, 2, 22, 2, -1).mean((1, 3, 5))
+
+
+def test_tensor_truth_and_data_are_those_of_the_operators(tensor_file):
+    """The analytic sample as harmonics through the operator, which knows nothing of it: data up to edges and noise."""
+    path, truth = tensor_file
+    coefficients = harmonics_of_the_fibres(8)
+    full = truth["occupancy"] > 0.999
+    np.testing.assert_allclose(coefficients[full][:, 0], truth["mean"][full], rtol=0.02)
+    anisotropy = np.sqrt(np.sum(coefficients[full][:, 1:] ** 2, -1)) / coefficients[full][:, 0]
+    np.testing.assert_allclose(anisotropy, truth["anisotropy"][full], atol=0.02)
+
+    scan = scan_of("saxs-tensor-tomography", path)
+    data = np.asarray(scan.counts)
+    A = TensorProjector(scan.tensor_geometry, (22,) * 3, (22, 22), 8)
+    error, mirrored = (
+        simulate.relative_error(np.asarray(A(jnp.asarray(c, jnp.float32))), data)
+        for c in (coefficients, coefficients[:, ::-1])
+    )
+    assert error < 0.09 and mirrored > 0.2
+
+
+def test_tensor_file_gives_angles_and_matrices_that_agree(tensor_file, tmp_path):
+    path = shutil.copy(tensor_file[0], tmp_path / "angles.h5")
+    before = scan_of("saxs-tensor-tomography", path).tensor_geometry
+    with h5py.File(path, "a") as file:
+        for group in file["projections"].values():
+            del group["rotation_matrix"]
+    after = scan_of("saxs-tensor-tomography", path).tensor_geometry
+    np.testing.assert_allclose(after.rotations, before.rotations, atol=1e-12)
+    np.testing.assert_allclose(after.offsets, before.offsets)
+    assert np.ptp(after.offsets) > 0.1
+
+
+def test_tensor_judge(tensor_file):
+    path, truth = tensor_file
+    names = ("mean", "anisotropy", "direction")
+    exact = {name: Quantity(truth[name], "", tuple("zyxc")[: truth[name].ndim]) for name in names}
+    lines = simulate.judge("saxs-tensor-tomography", path, Result("saxs-tensor-tomography", exact))
+    assert "mean intensity error 0.000" in lines[0] and "anisotropy error 0.000" in lines[0]
+    assert figure(lines, "error (.*) degrees median") < 0.05
+    small = {name: Quantity(truth[name][1:], "", q.axes) for name, q in exact.items()}
+    with pytest.raises(InputError, match="volume"):
+        simulate.judge("saxs-tensor-tomography", path, Result("saxs-tensor-tomography", small))
+
+
+# ---------------------------------------------------------------------------------------------------- demos
+def figure(lines, pattern):
+    found = re.search(pattern, "\n".join(lines))
+    assert found, lines
+    return float(found[1])
+
+
+def run(method, path, settings):
+    """Write, open, reconstruct, write the result, read it, judge: what `diffrecon demo` does."""
+    simulate.demo_file(method, path, 0)
+    scan = scan_of(method, path)
+    result = recipes.reconstruct(scan, method, settings=settings)
+    io.write(path.with_name("result.h5"), result, scan)
+    return simulate.judge(method, path, io.read_result(path.with_name("result.h5")))
+
+
+# Reduced: fewer views, steps and candidates; bounds are about a third above what was measured.
+@pytest.mark.slow
+def test_demo_of_tomography(tmp_path, monkeypatch):
+    monkeypatch.setattr(_tomography, "ROWS", 1)
+    lines = run("tomography", tmp_path / "s.h5", {})
+    assert figure(lines, "attenuation error ([0-9.]+)") < 0.2
+    assert abs(figure(lines, "rotation centre ([0-9.]+),") - _tomography.CENTRE) < 0.1
+
+
+@pytest.mark.slow
+def test_demo_of_tensor_tomography(tmp_path, monkeypatch):
+    monkeypatch.setattr(_scattering, "ROTATIONS", 8)
+    monkeypatch.setattr(_scattering, "SAMPLES", 3)
+    settings = {"model": {"ell_max": 4}, "solver": {"smoothness": 16.0, "rounds": 1, "steps": 6}}
+    lines = run("saxs-tensor-tomography", tmp_path / "s.h5", settings)
+    assert figure(lines, "mean intensity error ([0-9.]+)") < 0.2
+    assert figure(lines, "anisotropy error ([0-9.]+)") < 0.12
+    assert figure(lines, "direction error ([0-9.]+) degrees median") < 5
+
+
+@pytest.mark.slow
+def test_demo_of_holography(tmp_path, monkeypatch):
+    monkeypatch.setattr(_holography, "FOCUS_TO_SAMPLE", _holography.FOCUS_TO_SAMPLE[:2])
+    lines = run("holography", tmp_path / "s.h5", {"solver": {"damping": [0.1], "steps": [3]}})
+    assert figure(lines, r"relative error ([0-9.]+) \(") < 0.2
+
+
+@pytest.mark.slow
+def test_demo_of_ptychography(tmp_path, monkeypatch):
+    monkeypatch.setattr(_ptychography, "VIEWS", 4)
+    lines = run("near-field-ptychography", tmp_path / "s.h5", {"model": {"modes": 1}, "solver": {"steps": 500}})
+    assert figure(lines, "relative ([0-9.]+),") < 0.5
+
+
+@pytest.mark.full
+@methods
+def test_whole_demo(method, tmp_path):
+    assert len(run(method, tmp_path / "s.h5", {})) >= 2
