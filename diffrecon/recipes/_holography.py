@@ -32,7 +32,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "delta_beta": None,      # delta / beta of the main material; 1000 by default
         "material": None,        # instead of it: formula and density [g/cm^3], such as "SiO2, 2.2" (needs xraydb)
         # Solve for delta_beta, and for attenuation that it does not explain. By default where one material leaves a
-        # residual above photon noise (and delta_beta was not given): low frequencies hardly tell phase from attenuation.
+        # residual above photon noise (and delta_beta was not given): low frequencies hardly tell the two apart.
         "attenuation": None, "refine_delta_beta": None,
         "attenuation_scale": 0.01,  # size of that attenuation to begin with, in units of the phase
     },
@@ -41,8 +41,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "negative": 0.25,        # weight of phases above vacuum, which X-rays do not make, in units of the flux
     },
     "solver": {
-        "damping": [1.0, 0.1, 0.01],  # of the rounds, in units of the flux; the prior is fitted anew before each
-        "steps": [16, 10, 10],   # L-BFGS steps of the rounds
+        "damping": [1.0, 0.01, 0.001],  # of the rounds, in units of the flux; the prior is fitted anew before each
+        "steps": [14, 12, 10],   # L-BFGS steps of the rounds
         "memory": 8,
     },
     "quality": {"seed": 0},
@@ -280,9 +280,9 @@ class _Whitened(eqx.Module):
             cast(np.sqrt(size / (h + 1 / p.spectrum + raised))) for h, p in zip(curvature, prior, strict=True)
         )
         bright = 4 * curvature.weights.sum() * float(jnp.sum(model.phase**2))
+        phase, attenuation = (_filter(m, 1 / k) for m, k in zip((model.phase, model.attenuation), kernels, strict=True))
         return cls(
-            *(_filter(m, 1 / k) for m, k in zip((model.phase, model.attenuation), kernels, strict=True)),
-            jnp.zeros((), model.phase.dtype), (kernels[0], kernels[1]), (inverse[0], inverse[1]),
+            phase, attenuation, jnp.zeros((), model.phase.dtype), (kernels[0], kernels[1]), (inverse[0], inverse[1]),
             cast(np.sqrt(size / (bright + 1))), size, model,
         )
 

@@ -57,7 +57,7 @@ def judge(path: str | Path, result: Any) -> list[str]:
 
     with h5py.File(path) as file:
         truth = np.asarray(file["truth/phase"])
-        pixel = float(DETECTOR_PIXEL * file["geometry/focus_to_sample"][()].min() / FOCUS_TO_DETECTOR)
+    pixel = float(DETECTOR_PIXEL * FOCUS_TO_SAMPLE.min() / FOCUS_TO_DETECTOR)
     inner = (slice(8, -8), slice(8, -8))
     found, truth = (np.asarray(a, float)[inner] for a in (result["phase"], truth))
     error = found - truth

@@ -25,7 +25,7 @@ __all__ = ["ctf", "ctf_response", "paganin"]
 
 
 def paganin(
-    images: Float[Array, "... y x"],
+    images: Float[Array, "... y x"] | np.ndarray,
     *,
     pixel_size: float,
     wavelength: float,
@@ -70,7 +70,7 @@ def paganin(
 
 
 def ctf(
-    images: Float[Array, "... distance y x"],
+    images: Float[Array, "... distance y x"] | np.ndarray,
     *,
     pixel_size: float,
     wavelength: float,

@@ -1,5 +1,7 @@
 """The holographic forward model against an independent one, closed forms and finite differences."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ PLACE = ConeBeam(17e3, np.array([0.0213333, 0.0259, 0.0332]), 1.28, 3e-6)
 N = 48
 
 
-def scan_of(place=PLACE, views=3, **fields) -> Scan:
+def scan_of(place: Any = PLACE, views: int = 3, **fields: Any) -> Scan:
     return Scan.from_arrays(np.full((views, N, N), 100.0), geometry=place, flux=100.0, method="holography", **fields)
 
 

@@ -1,5 +1,7 @@
 """Direct phase retrieval against closed forms and against holograms of an independent, finer model."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -58,7 +60,7 @@ def test_ctf_tells_phase_from_attenuation():
 
 def test_regularisation_has_two_levels():
     images = np.random.default_rng(0).normal(1, 0.01, (1, 64, 64)).astype("f4")
-    options = dict(pixel_size=PIXEL, wavelength=WAVELENGTH, distances=(0.02,), delta_beta=100.0)
+    options: dict[str, Any] = dict(pixel_size=PIXEL, wavelength=WAVELENGTH, distances=(0.02,), delta_beta=100.0)
     solve = lambda low, high: np.asarray(ctf(images, regularisation=(low, high), **options)[0])
     spectrum = lambda a: np.abs(np.fft.rfft2(a))
     strong, weak = spectrum(solve(1e-4, 1e3)), spectrum(solve(1e-4, 1e-4))
@@ -87,7 +89,8 @@ def test_border_that_is_mirrored_makes_no_artefact_at_high_delta_beta():
 
 def test_stacks_are_solved_image_by_image():
     images = np.random.default_rng(1).normal(1, 0.01, (3, 2, 32, 48)).astype("f4")
-    options = dict(pixel_size=PIXEL, wavelength=WAVELENGTH, distances=DISTANCES[:2], delta_beta=50.0, outside="vacuum")
+    options: dict[str, Any] = dict(pixel_size=PIXEL, wavelength=WAVELENGTH, distances=DISTANCES[:2], delta_beta=50.0,
+                                   outside="vacuum")
     together = ctf(images, **options)[0]
     assert together.shape == (3, 32, 48)
     np.testing.assert_allclose(together[1], ctf(images[1], **options)[0], atol=1e-5)
@@ -95,7 +98,7 @@ def test_stacks_are_solved_image_by_image():
 
 def test_what_cannot_be_is_refused():
     images = jnp.ones((2, 16, 16))
-    options = dict(pixel_size=PIXEL, wavelength=WAVELENGTH)
+    options: dict[str, Any] = dict(pixel_size=PIXEL, wavelength=WAVELENGTH)
     with pytest.raises(InputError, match="3 distances"):
         ctf(images, distances=DISTANCES, delta_beta=1.0, **options)
     with pytest.raises(InputError, match="one distance"):
