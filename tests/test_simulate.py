@@ -35,6 +35,9 @@ def shrink(monkeypatch, method):
     module, constants, shape = SMALL[method]
     for name, value in constants.items():
         monkeypatch.setattr(module, name, value)
+    if module is _holography:
+        whole = _holography._object
+        monkeypatch.setattr(_holography, "_object", lambda random, size, *rest: whole(random, 768, *rest))
     return shape
 
 
@@ -127,10 +130,10 @@ def test_every_view_has_the_mass_of_the_sample():
 
 @pytest.fixture(scope="module")
 def tensor_file(tmp_path_factory):
-    """A scan with a third of the views."""
+    """A scan with a quarter of the views."""
     path = tmp_path_factory.mktemp("scattering") / "s.h5"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_scattering, "ROTATIONS", 8)
+        patch.setattr(_scattering, "ROTATIONS", 5)
         patch.setattr(_scattering, "SAMPLES", 3)
         return path, simulate.demo_file("saxs-tensor-tomography", path, 0)
 
@@ -160,7 +163,7 @@ def harmonics_of_the_fibres(ell_max):
 def test_tensor_truth_and_data_are_those_of_the_operators(tensor_file):
     """The analytic sample as harmonics through the operator, which knows nothing of it: data up to edges and noise."""
     path, truth = tensor_file
-    coefficients = harmonics_of_the_fibres(8)
+    coefficients = harmonics_of_the_fibres(6)
     full = truth["occupancy"] > 0.999
     np.testing.assert_allclose(coefficients[full][:, 0], truth["mean"][full], rtol=0.02)
     anisotropy = np.sqrt(np.sum(coefficients[full][:, 1:] ** 2, -1)) / coefficients[full][:, 0]
@@ -168,7 +171,7 @@ def test_tensor_truth_and_data_are_those_of_the_operators(tensor_file):
 
     scan = scan_of("saxs-tensor-tomography", path)
     data = np.asarray(scan.counts)
-    A = TensorProjector(scan.tensor_geometry, (22,) * 3, (22, 22), 8)
+    A = TensorProjector(scan.tensor_geometry, (22,) * 3, (22, 22), 6)
     error, mirrored = (
         simulate.relative_error(np.asarray(A(jnp.asarray(c, jnp.float32))), data)
         for c in (coefficients, coefficients[:, ::-1])
@@ -180,8 +183,8 @@ def test_tensor_file_gives_angles_and_matrices_that_agree(tensor_file, tmp_path)
     path = shutil.copy(tensor_file[0], tmp_path / "angles.h5")
     before = scan_of("saxs-tensor-tomography", path).tensor_geometry
     with h5py.File(path, "a") as file:
-        for group in file["projections"].values():
-            del group["rotation_matrix"]
+        for view in range(len(before)):
+            del file[f"projections/{view}/rotation_matrix"]
     after = scan_of("saxs-tensor-tomography", path).tensor_geometry
     np.testing.assert_allclose(after.rotations, before.rotations, atol=1e-12)
     np.testing.assert_allclose(after.offsets, before.offsets)
@@ -221,7 +224,7 @@ def run(method, path, settings):
 def test_demo_of_tomography(tmp_path, monkeypatch):
     monkeypatch.setattr(_tomography, "ROWS", 1)
     lines = run("tomography", tmp_path / "s.h5", {})
-    assert figure(lines, "attenuation error ([0-9.]+)") < 0.2
+    assert figure(lines, "attenuation error ([0-9.]+)") < 0.15
     assert abs(figure(lines, "rotation centre ([0-9.]+),") - _tomography.CENTRE) < 0.1
 
 
@@ -232,7 +235,7 @@ def test_demo_of_tensor_tomography(tmp_path, monkeypatch):
     settings = {"model": {"ell_max": 4}, "solver": {"smoothness": 16.0, "rounds": 1, "steps": 6}}
     lines = run("saxs-tensor-tomography", tmp_path / "s.h5", settings)
     assert figure(lines, "mean intensity error ([0-9.]+)") < 0.2
-    assert figure(lines, "anisotropy error ([0-9.]+)") < 0.12
+    assert figure(lines, "anisotropy error ([0-9.]+)") < 0.14
     assert figure(lines, "direction error ([0-9.]+) degrees median") < 5
 
 
@@ -240,14 +243,15 @@ def test_demo_of_tensor_tomography(tmp_path, monkeypatch):
 def test_demo_of_holography(tmp_path, monkeypatch):
     monkeypatch.setattr(_holography, "FOCUS_TO_SAMPLE", _holography.FOCUS_TO_SAMPLE[:2])
     lines = run("holography", tmp_path / "s.h5", {"solver": {"damping": [0.1], "steps": [3]}})
-    assert figure(lines, r"relative error ([0-9.]+) \(") < 0.2
+    assert figure(lines, r"relative error ([0-9.]+) \(") < 0.14
 
 
 @pytest.mark.slow
 def test_demo_of_ptychography(tmp_path, monkeypatch):
     monkeypatch.setattr(_ptychography, "VIEWS", 4)
-    lines = run("near-field-ptychography", tmp_path / "s.h5", {"model": {"modes": 1}, "solver": {"steps": 500}})
-    assert figure(lines, "relative ([0-9.]+),") < 0.5
+    lines = run("near-field-ptychography", tmp_path / "s.h5", {"model": {"modes": 1}, "solver": {"steps": 300}})
+    assert figure(lines, "relative ([0-9.]+),") < 0.45
+    assert figure(lines, "([0-9.]+) after") < 0.5 * figure(lines, "positions ([0-9.]+)")
 
 
 @pytest.mark.full
