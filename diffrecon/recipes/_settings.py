@@ -42,7 +42,7 @@ def _checked(value: Any, default: Any, name: str) -> Any:
             raise InputError(f"{name}: {value!r} is not true or false")
         return value
     if isinstance(default, int | float):
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
             raise InputError(f"{name}: {value!r} is not a number")
         if isinstance(default, int) and not float(value).is_integer():
             raise InputError(f"{name}: {value!r} is not a whole number")

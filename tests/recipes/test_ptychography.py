@@ -1,0 +1,100 @@
+"""The recipe reaches the photon noise on scans simulated independently, and other programs can predict frames from its file."""
+
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import diffrecon as dr
+from diffrecon.recipes import _ptychography as recipe
+
+sys.path.append(str(Path(__file__).parents[1]))
+import small_scans  # noqa: E402
+
+
+def predict(path, view, near):
+    """Counts of a view from the file alone, as its documentation says, in plain NumPy."""
+    with h5py.File(path, "r") as file:
+        entry = file["entry"]
+        obj, probe, positions, gain, background = (entry[f"{name}/data"][()] for name in
+                                                   ("object", "probe", "positions", "gain", "background"))
+        pixel = entry["object/data"].attrs["pixel_size"]
+    place = positions[view] / np.mean(pixel)
+    corner = np.floor(place + 0.5).astype(int)
+    rest, (n, m) = place - corner, probe.shape[-2:]
+    fy, fx = np.fft.fftfreq(n)[:, None], np.fft.fftfreq(m)[None]
+    shift = lambda image, by: np.fft.ifft2(np.fft.fft2(image) * np.exp(-2j * np.pi * (fy * by[0] + fx * by[1])))
+    wave = shift(probe, rest) * obj[corner[0]:corner[0] + n, corner[1]:corner[1] + m]
+    if near:
+        kernel = np.exp(-1j * np.pi * small_scans.WAVELENGTH * small_scans.DISTANCE * (fy**2 + fx**2) / small_scans.PIXEL**2)
+        wave = shift(np.fft.ifft2(np.fft.fft2(wave) * kernel), -rest)
+    else:
+        wave = np.fft.fft2(wave, norm="ortho")
+    return (abs(wave) ** 2).sum(0) * gain[view] + background
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_recipe_reaches_the_photon_noise_and_its_file_predicts_the_frames(tmp_path, near):
+    counts, _ = small_scans.write_cxi(tmp_path / "scan.cxi", near)
+    method = "near-field-ptychography" if near else "far-field-ptychography"
+    scan = dr.open_scan(tmp_path / "scan.cxi", method=method, **({"focus_to_sample": small_scans.FOCUS} if near else {}))
+    settings = {"solver": {"epochs": 60}, "model": {"modes": 2, "background": True, "gain": True}}
+    result = dr.reconstruct(scan, settings=settings)
+    figures = result.quality
+    # Held-out views at the border of so small a scan see object that no other view saw: not quite the noise.
+    assert figures["held_out_residual"] < 1.6 * figures["noise_floor_residual"]
+    assert figures["held_out_deviance"] < 2.2 * figures["noise_floor_deviance"]
+    assert len(figures["held_out_views"]) == 4 and result.verdict
+
+    dr.write(tmp_path / "out.h5", result, scan)
+    frames = counts if near else np.fft.ifftshift(counts, (1, 2))
+    good = frames[0] != 65535
+    for view in (0, 7, 35):
+        prediction = predict(tmp_path / "out.h5", view, near)
+        deviance = dr.quality.deviance(frames[view], prediction, good)
+        assert deviance < 1.6 * figures["noise_floor_deviance"]
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_removing_ambiguities_leaves_the_prediction(near):
+    import equinox as eqx
+    import jax.numpy as jnp
+
+    frames, obj, probe, positions = small_scans.make(near)
+    ramp = np.exp(2j * np.pi * 3 / 32 * np.arange(obj.shape[0]))[:, None]
+    modes = np.stack([probe, 0.3j * probe * np.linspace(-1, 1, 32)])
+    model = dr.models.Ptychography(
+        jnp.asarray(2j * obj * ramp, jnp.complex64), jnp.asarray(modes, jnp.complex64), jnp.asarray(positions, jnp.float32),
+        jnp.zeros((32, 32)), jnp.ones(len(frames)), small_scans.DISTANCE, small_scans.WAVELENGTH, small_scans.PIXEL, not near)
+    cleaned = recipe.remove_ambiguities(model)
+    views = np.arange(4)
+    before, after = np.asarray(model(views)), np.asarray(cleaned(views))
+    if near:  # a ramp of the object moves the near-field frame: only what leaves the product as it is may change
+        assert np.linalg.norm(after - before) < 0.02 * np.linalg.norm(before)
+    else:
+        assert np.linalg.norm(after - before) < 1e-3 * np.linalg.norm(before)
+    assert eqx.tree_equal(cleaned.positions, model.positions)
+    light = np.asarray(recipe.well_seen(cleaned))
+    assert np.mean(abs(np.asarray(cleaned.object))[light]) == pytest.approx(1, abs=0.05)
+
+
+def test_held_out_views():
+    held = recipe.held_out_views(100, 0.1, 0)
+    assert len(held) == len(set(held)) == 10 and held.max() < 100
+    assert not np.array_equal(held, recipe.held_out_views(100, 0.1, 1))
+    assert recipe.held_out_views(9, 0.5, 0).size == 0
+
+
+def test_decaying_schedule():
+    rate = recipe.decaying(0.1, 100, 0.3)
+    assert float(rate(0)) == float(rate(29)) == pytest.approx(0.1)
+    assert float(rate(100)) == pytest.approx(0.002) and float(rate(60)) < 0.1
+
+
+def test_unknown_optimiser_is_refused(tmp_path):
+    small_scans.write_cxi(tmp_path / "scan.cxi", False)
+    scan = dr.open_scan(tmp_path / "scan.cxi", method="far-field-ptychography")
+    with pytest.raises(dr.InputError, match="optax has no optimiser 'adamm'"):
+        dr.reconstruct(scan, settings={"optimiser": {"name": "adamm"}})
