@@ -2,3 +2,4 @@
 
 from ._holography import Holography as Holography
 from ._ptychography import Ptychography as Ptychography
+from ._tomography import Tomography as Tomography

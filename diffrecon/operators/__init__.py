@@ -8,6 +8,7 @@ from .adjoint import dot_test as dot_test
 from .adjoint import inner as inner
 from .adjoint import random_like as random_like
 from .pose import PoseProjector as PoseProjector
+from .probe import bin_pixels as bin_pixels
 from .probe import coverage as coverage
 from .probe import deposit as deposit
 from .probe import exit_waves as exit_waves

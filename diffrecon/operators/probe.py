@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Int, Num
 
 __all__ = [
+    "bin_pixels",
     "coverage",
     "deposit",
     "exit_waves",
@@ -92,6 +93,19 @@ def fourier_shift(image: Num[Array, "*batch y x"], shift: Float[Array, "2"]) -> 
 def intensity(waves: Complex[Array, "view mode y x"]) -> Float[Array, "view y x"]:
     """Incoherent sum of the modes' intensities."""
     return jnp.sum(waves.real**2 + waves.imag**2, axis=-3)
+
+
+def bin_pixels(images: Float[Array, "*batch y x"], factor: int) -> Float[Array, "*batch r c"]:
+    """Sum over blocks of factor x factor pixels: what a detector pixel does with the intensity inside it.
+
+    ```python
+    assert bin_pixels(jnp.ones((4, 6)), 2).shape == (2, 3)
+    ```
+    """
+    if factor == 1:
+        return images
+    *batch, rows, columns = images.shape
+    return images.reshape(*batch, rows // factor, factor, columns // factor, factor).sum((-3, -1))
 
 
 def exit_waves(

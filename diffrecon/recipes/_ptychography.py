@@ -21,7 +21,8 @@ from ..solvers import minimise
 _COMMON: dict[str, dict[str, Any]] = {
     "model": {
         "modes": 1,            # incoherent probe modes
-        "margin": 8,           # pixels around the scanned area
+        "margin": 8,           # detector pixels around the scanned area
+        "oversampling": 1,     # object pixels along a detector pixel (near field): 2 where the light is finer than a pixel
         "object": True, "probe": True, "positions": True, "background": True, "gain": False,  # what is solved for
     },
     "loss": {"function": None},  # a function (model, batch) -> scalar; amplitudes by default
@@ -57,7 +58,8 @@ def defaults(method: str) -> Mapping[str, Mapping[str, Any]]:
 def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: Console, method: str) -> Result:
     """Object, probe modes, positions and background of a ptychographic scan."""
     scan = scan.replace(method=method)
-    start = Ptychography.from_scan(scan, settings["model"]["modes"], margin=settings["model"]["margin"])
+    start = Ptychography.from_scan(scan, settings["model"]["modes"], margin=settings["model"]["margin"],
+                                   oversampling=settings["model"]["oversampling"])
     if not settings["model"]["background"]:
         start = eqx.tree_at(lambda m: m.background, start, jnp.zeros_like(start.background))
     data = _data(scan)
@@ -88,7 +90,7 @@ def _say_start(scan: Scan, model: Ptychography, console: Console) -> None:
     console.say(f"{scan.views} views of {scan.frame_shape[0]} x {scan.frame_shape[1]}, {pixel}, object "
                 f"{model.object.shape[0]} x {model.object.shape[1]}; probe power set to the mean frame, {counts:.4g} counts")
     if not model.far:
-        report = operators.sampling(scan.frame_shape, pixel_size=model.pixel_size, wavelength=model.wavelength,
+        report = operators.sampling((model.probe.shape[-2], model.probe.shape[-1]), pixel_size=model.pixel_size, wavelength=model.wavelength,
                                     distance=model.distance)
         console.say(f"effective distance {float(model.distance) * 1e3:.4g} mm; {report.message}")
 
@@ -116,6 +118,7 @@ def _descend(start: Ptychography, data: dict, held: np.ndarray, settings: Mappin
     scale = float(jnp.sqrt(jnp.sum(weight**2) / jnp.sum(weight)))
     factors = {"object": 1.0, "probe": scale * optimiser["probe"]}
     factors |= {name: optimiser[name] for name in ("positions", "background", "gain")}
+    factors["positions"] *= start.oversampling
     unknowns = {name: factor for name, factor in factors.items() if settings["model"][name]}
     if not hasattr(optax, optimiser["name"]):
         raise InputError(f"optimiser.name: optax has no optimiser {optimiser['name']!r}")
@@ -157,7 +160,7 @@ def _fit_held_out(model: Ptychography, data: dict, held: np.ndarray) -> tuple[Pt
     def cost(model: Ptychography, batch: Batch):
         return losses.amplitude(_matched(model(batch.views), batch), batch.counts, batch.mask)
 
-    fitted = minimise(cost, pick(model), fields, optax.adam(decaying(0.1, 60, 0.3)), steps=60, unknowns=("positions",)).value
+    fitted = minimise(cost, pick(model), fields, optax.adam(decaying(0.1 * model.oversampling, 60, 0.3)), steps=60, unknowns=("positions",)).value
     batch = Batch(np.arange(held.size), {k: jnp.asarray(v) for k, v in fields.items()})
     model = eqx.tree_at(lambda m: m.positions, model, model.positions.at[held].set(fitted.positions))
     return model, _matched(fitted(batch.views), batch)
