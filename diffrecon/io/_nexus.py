@@ -11,7 +11,7 @@ The chain of `@default` leads viewers (silx, h5web, napari) to the first quantit
 import contextlib
 import datetime
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def _write_quantity(entry: Any, name: str, quantity: Quantity) -> None:
         long_name=quantity.long_name or name.replace("_", " "),
         pixel_size=pixel,
         pixel_size_units=unit,
-        axes_names=np.array(quantity.axes, dtype=object),
+        axes_names=_names(quantity.axes),
     )
     group.attrs["pixel_size"] = pixel
     if quantity.kind == "positions":
@@ -113,7 +113,14 @@ def _write_quantity(entry: Any, name: str, quantity: Quantity) -> None:
             group[axis] = (np.arange(length) - (length - 1) / 2) * pixel
             group[axis].attrs.update(units=unit, long_name=f"{axis} [{unit}]")
             group.attrs[f"{axis}_indices"] = i
-    group.attrs["axes"] = np.array(axes, dtype=object)
+    group.attrs["axes"] = _names(axes)
+
+
+def _names(names: Sequence[str]) -> np.ndarray:
+    """Texts as an attribute, also when there are none (a scalar has no axes)."""
+    import h5py
+
+    return np.array(names, dtype=h5py.string_dtype())
 
 
 def _dataset(group: Any, name: str, data: np.ndarray) -> Any:

@@ -1,0 +1,94 @@
+"""What the pages say runs as it stands: Python blocks, command lines, links."""
+
+import contextlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import diffrecon as dr
+from diffrecon.cli import _main, _settings
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Names that the pages give to measured files.
+MEASURED = {"PETRAIII_P25_near_field.cxi": "real/p25_near_field.cxi", "tooth.h5": "real/tooth.h5"}
+
+
+def sections(page: Path) -> list[tuple[str, str]]:
+    """Title and text of every section of a page."""
+    parts = re.split(r"^## (.*)$", page.read_text(), flags=re.MULTILINE)
+    return [("", parts[0]), *zip(parts[1::2], parts[2::2], strict=True)]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def python_sections():
+    for page in PAGES:
+        for title, text in sections(page):
+            if code := blocks(text, "python"):
+                measured = any(name in text for name in MEASURED)
+                yield pytest.param("\n".join(code), id=f"{page.stem}: {title or 'top'}", marks=[pytest.mark.slow] * measured)
+
+
+def command_lines():
+    for page in PAGES:
+        for code in blocks(page.read_text(), ""):
+            for line in code.replace("\\\n", " ").splitlines():
+                # Synopses have brackets and capitals; what can be typed has none.
+                if re.match(r"\s*(\S*/)?diffrecon [a-z]", line) and not re.search(r"\[-|FILE|METHOD|OUT\.h5|<", line):
+                    yield pytest.param(line.strip(), id=f"{page.stem}: {line.strip()[:60]}")
+
+
+@pytest.mark.parametrize("code", list(python_sections()))
+def test_python_of_the_pages(code, request, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, place in MEASURED.items():
+        if name in code:
+            (tmp_path / name).symlink_to(request.getfixturevalue("shared_data") / place)
+    with contextlib.redirect_stdout(None):
+        exec(compile(code, request.node.name, "exec"), {"__name__": "page", "dr": dr})
+
+
+@pytest.mark.parametrize("line", list(command_lines()))
+def test_command_lines_of_the_pages(line):
+    """The arguments are understood, and the method knows every setting that is named."""
+    words = shlex.split(line.partition(" > ")[0].partition(" # ")[0].partition(" && ")[0])
+    options = _main._parser().parse_args(words[1:])
+    for text in getattr(options, "sets", []):
+        assert _settings._parse(text)
+    settings = _settings.gather(None, getattr(options, "sets", []), load=False)
+    methods = [options.method] if getattr(options, "method", None) else list(dr.recipes.METHODS)
+    assert any(_known(settings, method) for method in methods), line
+
+
+def _known(settings, method: str) -> bool:
+    try:
+        _settings.refuse_unknown(settings, method)
+    except dr.InputError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not target.startswith(("http", "#")):
+            file, _, heading = target.partition("#")
+            assert (page.parent / file).exists(), f"{page.name}: {target}"
+            if heading:
+                anchors = [re.sub(r"[^a-z0-9 -]", "", line.strip("# ").lower()).replace(" ", "-")
+                           for line in (page.parent / file).read_text().splitlines() if line.startswith("#")]
+                assert heading in anchors, f"{page.name}: {target}"
+
+
+def test_readme_has_both_commands():
+    """Continuous integration takes the test command from between these markers."""
+    readme = (ROOT / "README.md").read_text()
+    for name, word in (("demo", "diffrecon demo"), ("test", "-m pytest")):
+        part = readme.partition(f"<!-- {name} command -->")[2].partition(f"<!-- end of {name} command -->")[0]
+        (command,) = blocks(part.strip() + "\n", "")
+        assert word in command and command.count("\n") == 1
