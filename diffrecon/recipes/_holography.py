@@ -29,7 +29,7 @@ from ..solvers._phase import ctf_response
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "model": {
-        "delta_beta": None,      # delta / beta of the main material; 1000 by default
+        "delta_beta": None,      # delta / beta of the main material; by default that of light organic matter
         "material": None,        # instead of it: formula and density [g/cm^3], such as "SiO2, 2.2" (needs xraydb)
         # Solve for delta_beta, and for attenuation that it does not explain. By default where one material leaves a
         # residual above photon noise (and delta_beta was not given): low frequencies hardly tell the two apart.
@@ -105,10 +105,17 @@ def _delta_beta(scan: Scan, model: Mapping[str, Any]) -> float:
         energy = scan.require("geometry", "the geometry (energy, distances)", "a file with geometry").energy
         delta, beta = physics.delta_beta(formula.strip(), grams, float(energy))
         ratio = delta / beta
-    ratio = 1000.0 if ratio is None else float(ratio)
+    ratio = _light_matter(scan) if ratio is None else float(ratio)
     if not ratio > 0:
         raise InputError(f"model.delta_beta = {ratio:g} is to be positive (inf for a pure phase object)")
     return ratio
+
+
+def _light_matter(scan: Scan) -> float:
+    """delta / beta of light organic matter, `8.8 (E / keV)^2`: 2500 at 17 keV. delta falls as E^-2, photoelectric beta
+    as E^-4; above some 25 keV, where scattering takes over, it is an overestimate that does little harm."""
+    energy = scan.require("geometry", "the geometry (energy, distances)", "a file with geometry").energy
+    return 1000.0 if energy is None else 8.8 * (float(energy) / 1e3) ** 2
 
 
 def _unknowns(
