@@ -8,8 +8,8 @@ result = dr.reconstruct(scan)
 dr.write("object.h5", result, scan)
 ```
 
-Everything public is here or one level down: `operators`, `models`, `losses`, `penalties`, `constraints`, `solvers`, `recipes`,
-`prepare`, `quality`, `plot`, `simulate`, `physics`, `geometry`, `sharding`.
+Everything public is here or one level down: `operators`, `models`, `losses`, `penalties`, `constraints`, `solvers`,
+`recipes`, `prepare`, `quality`, `plot`, `simulate`, `physics`, `geometry`, `sharding`.
 """
 
 import importlib

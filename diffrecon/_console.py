@@ -12,8 +12,8 @@ class Console:
 
     In a log file (not a terminal) a progress line is printed at most every `interval` seconds.
 
-    **Arguments:** `quiet` prints nothing; `stream` is standard error by default; `checkpoint` is the path where long solves
-    keep their state (none by default), `resume` asks them to go on from it.
+    **Arguments:** `quiet` prints nothing; `stream` is standard error by default; `checkpoint` is the path where long
+    solves keep their state (none by default), `resume` asks them to go on from it.
     """
 
     def __init__(self, quiet: bool = False, stream: TextIO | None = None, interval: float = 10.0,

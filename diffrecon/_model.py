@@ -12,8 +12,8 @@ __all__ = ["Batch", "Model"]
 class Model(eqx.Module):
     """A forward model: fields are the unknowns and the fixed geometry, the call predicts the measurement of some views.
 
-    A model is an ordinary `equinox.Module`, nothing more: any pytree and any callable work with `diffrecon.minimise` too.
-    Write the physics of one view, `vmap` it over the views, compose shared operators:
+    A model is an ordinary `equinox.Module`, nothing more: any pytree and any callable work with `diffrecon.minimise`
+    too. Write the physics of one view, `vmap` it over the views, compose shared operators:
 
     ```python
     class Absorption(dr.Model):
@@ -29,8 +29,8 @@ class Batch:
     """Some views of a measurement, as a cost functional receives them: `batch.views`, `batch.counts`, `batch.mask`, ...
 
     `views` are the indices `(view,)` into the whole scan, the other fields the data of these views, by the names that
-    `diffrecon.minimise` was given. A field that was not given reads as an error that lists those that were; `mask` reads as
-    `None` where every pixel measured.
+    `diffrecon.minimise` was given. A field that was not given reads as an error that lists those that were; `mask`
+    reads as `None` where every pixel measured.
     """
 
     def __init__(self, views: Any, fields: dict[str, Any]):

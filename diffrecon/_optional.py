@@ -9,7 +9,8 @@ from .errors import MissingPackage
 def require(module: str, extra: str) -> Any:
     """Import an optional module or say how to install it.
 
-    **Arguments:** `module` is what to import (`"matplotlib.pyplot"`); `extra` is the extra of this package that brings it.
+    **Arguments:** `module` is what to import (`"matplotlib.pyplot"`); `extra` is the extra of this package that brings
+    it.
 
     **Raises:** `MissingPackage` with the install command.
     """

@@ -13,9 +13,9 @@ __all__ = ["Quantity", "Result"]
 class Quantity:
     """One array with what it takes to read it: unit, axes and pixel.
 
-    **Fields:** `data`; `units` (`"rad"`, `"1/m"`, `""`); `axes` in order (`("z", "y", "x")`); `pixel_size` [m] (`None` =
-    unknown, then lengths are in pixels); `long_name` for labels; `kind` chooses the picture: `"image"`, `"complex"`, `"modes"`,
-    `"volume"`, `"positions"`, `"orientation"`, or `"data"` (no picture).
+    **Fields:** `data`; `units` (`"rad"`, `"1/m"`, `""`); `axes` in order (`("z", "y", "x")`); `pixel_size` [m] (`None`
+    = unknown, then lengths are in pixels); `long_name` for labels; `kind` chooses the picture: `"image"`, `"complex"`,
+    `"modes"`, `"volume"`, `"positions"`, `"orientation"`, or `"data"` (no picture).
     """
 
     data: np.ndarray
@@ -34,7 +34,8 @@ class Result:
 
     - `method`: `"tomography"`, ...
     - `quantities`: by name, as written to `/entry/<name>`. The first one is the `@default` picture.
-    - `quality`: numbers and curves by name, as written to `/entry/quality`: `held_out_residual`, `noise_floor`, `history`...
+    - `quality`: numbers and curves by name, as written to `/entry/quality`: `held_out_residual`, `noise_floor`,
+      `history`...
     - `verdict`: the same in words, one line each, as printed.
     - `settings`: every setting used, by section.
     """

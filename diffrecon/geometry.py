@@ -38,7 +38,8 @@ class ParallelBeam(eqx.Module):
 
 
 class ConeBeam(eqx.Module):
-    """A projection microscope: a point focus, the sample `focus_to_sample` behind it, the detector at `focus_to_detector`.
+    """A projection microscope: a point focus, the sample `focus_to_sample` behind it, the detector at
+    `focus_to_detector`.
 
     By the Fresnel scaling theorem (Pogany 1997, Paganin 2002) the hologram is that of a parallel beam with
     magnification `M = focus_to_detector / focus_to_sample`, pixel `detector_pixel / M` and distance
@@ -83,8 +84,8 @@ class FarField(eqx.Module):
     """Far-field diffraction: a sample pixel of `wavelength distance / (N detector_pixel)` for frames of N pixels.
 
     **Arguments:** `energy` [eV], `sample_to_detector` and `detector_pixel` [m], `frame` = number of pixels (square
-    frames; the smaller side otherwise). Unknown ones stay `None`; the pixel size is then unknown too, unless it is given
-    as `sample_pixel` [m].
+    frames; the smaller side otherwise). Unknown ones stay `None`; the pixel size is then unknown too, unless it is
+    given as `sample_pixel` [m].
     """
 
     frame: int = eqx.field(static=True)

@@ -1,8 +1,8 @@
 """How a prediction meets counts. Plain functions of arrays; each is a mean over the measured pixels, so that its size
 does not depend on the batch, and each works on integer counts without a copy of them in another type.
 
-Common arguments: `prediction` (expected counts, same shape as `counts`), `counts`, `mask` (`True` = measured, broadcast against
-`counts`; `None` = all measured).
+Common arguments: `prediction` (expected counts, same shape as `counts`), `counts`, `mask` (`True` = measured, broadcast
+against `counts`; `None` = all measured).
 """
 
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Float, Num
 
 __all__ = ["amplitude", "gaussian", "huber", "masked_mean", "poisson", "poisson_deviance"]
 
-# Amplitudes below this number of counts are rounding noise of sqrt: with a floor of zero, dark pixels carry 8 % of the gradient.
+# Amplitudes below this number of counts are rounding noise of sqrt: with a floor of zero, dark pixels carry 8 % of the
+# gradient.
 AMPLITUDE_FLOOR = 1e-2
 
 
@@ -48,8 +49,9 @@ def poisson(
 ) -> Float[Array, ""]:
     """Mean Poisson deviance halved, `mean(p - n + n ln(n / p))`: the negative log-likelihood less its minimum.
 
-    About 0.5 for a perfect model of counts well above 1. `floor` [counts] is added to the prediction inside the logarithm only
-    where it would be smaller: a predicted zero with a counted photon costs `ln(1/floor)` and not infinity.
+    About 0.5 for a perfect model of counts well above 1. `floor` [counts] is added to the prediction inside the
+    logarithm only where it would be smaller: a predicted zero with a counted photon costs `ln(1/floor)` and not
+    infinity.
 
     ```python
     assert abs(poisson(jnp.array([4.0]), jnp.array([4]))) < 1e-6
@@ -74,7 +76,8 @@ def amplitude(
     *,
     floor: float = AMPLITUDE_FLOOR,
 ) -> Float[Array, ""]:
-    """`mean (sqrt(n + floor) - sqrt(p + floor))^2`: the square root makes the variance of counts 1/4 whatever the brightness.
+    """`mean (sqrt(n + floor) - sqrt(p + floor))^2`: the square root makes the variance of counts 1/4 whatever the
+    brightness.
 
     `floor` [counts] keeps the derivative of the root finite in dark pixels; about 0.25 for a perfect model.
 
@@ -111,7 +114,8 @@ def huber(
     *,
     threshold: float = 1.0,
 ) -> Float[Array, ""]:
-    """Quadratic `r^2 / 2` up to `threshold` and linear `threshold (|r| - threshold / 2)` beyond: outliers pull, but not harder.
+    """Quadratic `r^2 / 2` up to `threshold` and linear `threshold (|r| - threshold / 2)` beyond: outliers pull, but not
+    harder.
 
     ```python
     assert huber(jnp.array([3.0]), jnp.array([0.0])) == 2.5

@@ -1,4 +1,5 @@
-"""Constants, units, and the numbers of X-ray optics: everything here is plain float64 and knows no array library but NumPy.
+"""Constants, units, and the numbers of X-ray optics: everything here is plain float64 and knows no array library but
+NumPy.
 
 Conventions: SI units inside (m, rad), energy in eV; `n = 1 - delta + i beta`.
 """
@@ -109,7 +110,8 @@ def fresnel_number(pixel_size: ArrayLike, wavelength: ArrayLike, distance: Array
 def plausible_energy(value: float, unit: str | None = None) -> tuple[float, str]:
     """Energy in eV from a number whose unit is written, or else told by its magnitude, and a message that says which.
 
-    J below 1e-10, keV below 200, eV above: X-ray imaging lives between 100 eV and 200 keV, so that the ranges do not meet.
+    J below 1e-10, keV below 200, eV above: X-ray imaging lives between 100 eV and 200 keV, so that the ranges do not
+    meet.
 
     **Raises:** `InputError` when the number is no X-ray energy in any of these units.
     """

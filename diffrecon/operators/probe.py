@@ -1,10 +1,10 @@
-"""The ptychographic probe-object model: patches of an object at sub-pixel positions, incoherent probe modes, the far or the
-near field by choice of the propagator.
+"""The ptychographic probe-object model: patches of an object at sub-pixel positions, incoherent probe modes, the far or
+the near field by choice of the propagator.
 
-A view at `position = corner + f` [pixel], corner integer and f within half a pixel, sees the product of the probe shifted by f and
-the integer patch at `corner`: the shift is band-limited (a phase ramp in Fourier space), so that it is exact, differentiable, and
-that any program can predict the frames from object, probe and positions. In the near field the wave is shifted back by -f, because
-the beam, and not the sample, stands still on the detector.
+A view at `position = corner + f` [pixel], corner integer and f within half a pixel, sees the product of the probe
+shifted by f and the integer patch at `corner`: the shift is band-limited (a phase ramp in Fourier space), so that it is
+exact, differentiable, and that any program can predict the frames from object, probe and positions. In the near field
+the wave is shifted back by -f, because the beam, and not the sample, stands still on the detector.
 """
 
 from typing import Any
@@ -31,7 +31,8 @@ __all__ = [
 
 
 def split_positions(positions: Float[Array, "view 2"]) -> tuple[Int[Array, "view 2"], Float[Array, "view 2"]]:
-    """Integer corner (row, column) and remainder within half a pixel, `floor(position + 1/2)`; the corner carries no gradient.
+    """Integer corner (row, column) and remainder within half a pixel, `floor(position + 1/2)`; the corner carries no
+    gradient.
 
     ```python
     corner, rest = split_positions(jnp.array([[3.7, 2.2]]))

@@ -115,7 +115,8 @@ class ParallelProjector(eqx.Module):
 
     @classmethod
     def from_scan(cls, scan: Any, size: int | None = None) -> "ParallelProjector":
-        """The projector of a tomographic `Scan`: its angles, detector columns, and rotation centre (given, or found from the data).
+        """The projector of a tomographic `Scan`: its angles, detector columns, and rotation centre (given, or found
+        from the data).
 
         **Arguments:** `size` [pixel] of a slice along x and y; the detector's columns by default.
         """

@@ -3,8 +3,9 @@
 Convention: exp(+ikz) travels forward, so that the Fresnel transfer function is `exp(-i pi lambda D f^2)` (P. Cloetens'
 lecture). Transfer functions are in unshifted FFT order, zero frequency at index (0, 0).
 
-Phases are computed in float64 and reduced modulo one turn before they are cast, because a hard X-ray phase of hundreds of radians
-loses its digits in float32; a traced distance, wavelength or pixel enters through the dimensionless `lambda D / pixel^2` alone.
+Phases are computed in float64 and reduced modulo one turn before they are cast, because a hard X-ray phase of hundreds
+of radians loses its digits in float32; a traced distance, wavelength or pixel enters through the dimensionless
+`lambda D / pixel^2` alone.
 """
 
 import dataclasses
@@ -50,8 +51,8 @@ def propagate_in_vacuum(
 ) -> Complex[Array, "*batch y x"]:
     """A wave that is `background` (vacuum) outside its window: `background + P(wave - background)`.
 
-    The window is zero-padded to the shape of `transfer` and cropped back, so that padding with vacuum is exact whatever the phase
-    of the window's border is not; at zero object the result is the background to the last bit.
+    The window is zero-padded to the shape of `transfer` and cropped back, so that padding with vacuum is exact whatever
+    the phase of the window's border is not; at zero object the result is the background to the last bit.
 
     **Arguments:** `transfer` on the padded grid `(Y, X)`, `Y >= y`, `X >= x`.
 
@@ -79,8 +80,8 @@ def fresnel_transfer(
 ) -> Complex[Array, "y x"]:
     """Fresnel transfer function `exp(-i pi lambda D f^2)`.
 
-    **Arguments:** `pixel_size` [m], `wavelength` [m], `distance` [m]: numbers, or pairs (vertical, horizontal) of pixel and
-    distance for an astigmatic beam. Each may be a traced jax value and is differentiable.
+    **Arguments:** `pixel_size` [m], `wavelength` [m], `distance` [m]: numbers, or pairs (vertical, horizontal) of pixel
+    and distance for an astigmatic beam. Each may be a traced jax value and is differentiable.
 
     ```python
     transfer = fresnel_transfer((64, 64), pixel_size=1e-7, wavelength=1e-10, distance=(1e-3, 1.1e-3))
@@ -121,8 +122,8 @@ def angular_spectrum_transfer(
 ) -> Complex[Array, "y x"]:
     """Band-limited angular spectrum `exp(i k D (sqrt(1 - (lambda f)^2) - 1))`, without the paraxial approximation.
 
-    The global phase `exp(ikD)` is left out, as in the Fresnel kernel. Frequencies that the sampled kernel would alias are cut
-    (Matsushima & Shimobaba 2009, eq. 13), and so are evanescent ones. Plain numbers only; [m].
+    The global phase `exp(ikD)` is left out, as in the Fresnel kernel. Frequencies that the sampled kernel would alias
+    are cut (Matsushima & Shimobaba 2009, eq. 13), and so are evanescent ones. Plain numbers only; [m].
 
     ```python
     transfer = angular_spectrum_transfer((64, 64), pixel_size=1e-8, wavelength=7e-11, distance=1e-3)
@@ -141,7 +142,9 @@ def angular_spectrum_transfer(
 
 
 def fraunhofer(wave: Complex[Array, "*batch y x"]) -> Complex[Array, "*batch y x"]:
-    """Far field by the orthonormal FFT: `sum |wave|^2` is the number of counts in the frame; zero frequency at index (0, 0)."""
+    """Far field by the orthonormal FFT: `sum |wave|^2` is the number of counts in the frame; zero frequency at index
+    (0, 0).
+    """
     return jnp.fft.fft2(wave, norm="ortho")
 
 
@@ -155,9 +158,9 @@ def fraunhofer_inverse(wave: Complex[Array, "*batch y x"]) -> Complex[Array, "*b
 class Sampling:
     """Whether a Fresnel propagation on a grid is sampled well, per axis (vertical, horizontal).
 
-    **Fields:** `fresnel_number` of a pixel, `pixels` needed for an alias-free transfer function (`1 / fresnel_number`; Voelz &
-    Roggemann 2009), `aperture` = highest frequency that reaches the detector within the field [cycles/pixel], `enough`, and
-    `message`, the same in words.
+    **Fields:** `fresnel_number` of a pixel, `pixels` needed for an alias-free transfer function (`1 / fresnel_number`;
+    Voelz & Roggemann 2009), `aperture` = highest frequency that reaches the detector within the field [cycles/pixel],
+    `enough`, and `message`, the same in words.
     """
 
     fresnel_number: tuple[float, float]

@@ -14,8 +14,9 @@ __all__ = ["RotationCentre", "find_rotation_centre"]
 
 @dataclasses.dataclass(frozen=True)
 class RotationCentre:
-    """**Fields:** `centre` = detector column of the rotation axis [pixel]; `spread` = half the difference of the estimators [pixel];
-    `estimates` by name; `message` in words, with a warning where they disagree or the search ended at the edge of its range."""
+    """**Fields:** `centre` = detector column of the rotation axis [pixel]; `spread` = half the difference of the
+    estimators [pixel]; `estimates` by name; `message` in words, with a warning where they disagree or the search ended
+    at the edge of its range."""
 
     centre: float
     spread: float
@@ -33,11 +34,11 @@ def find_rotation_centre(
     """Find the detector column on which the rotation axis falls.
 
     Two estimators: the double-wedge metric of a sinogram joined with its mirror image (Vo et al. 2014,
-    10.1364/OE.22.019078), and the correlation of views half a turn apart with their mirror images. The first one counts,
-    unless it ends on the edge of the search; the second says how far it can be trusted.
+    10.1364/OE.22.019078), and the correlation of views half a turn apart with their mirror images. The first one
+    counts, unless it ends on the edge of the search; the second says how far it can be trusted.
 
-    **Arguments:** line integrals `(view, y, x)`; `angles` [rad]; `search` = (first, last) column, the middle half of the detector by
-    default; `rows` = number of detector rows used, evenly spaced, those with most contrast.
+    **Arguments:** line integrals `(view, y, x)`; `angles` [rad]; `search` = (first, last) column, the middle half of
+    the detector by default; `rows` = number of detector rows used, evenly spaced, those with most contrast.
 
     **Raises:** `InputError` when the views span less than 170 degrees.
 
@@ -87,7 +88,8 @@ def _double_wedge(sinogram: np.ndarray, low: float, high: float) -> float:
 def _wedge_energy(sinogram: np.ndarray, centres: np.ndarray) -> np.ndarray:
     data = jnp.asarray(sinogram, jnp.float32)
     views, columns = sinogram.shape
-    # The transform of a full turn of an object of radius r fills |k_view| <= r |k_column|; outside only a wrong centre has energy.
+    # The transform of a full turn of an object of radius r fills |k_view| <= r |k_column|; outside only a wrong centre
+    # has energy.
     ku = np.fft.rfftfreq(columns) * 2 * np.pi
     kv = np.abs(np.fft.fftfreq(2 * views) * 2 * views)
     outside = kv[:, None] > 1.1 * (columns / 2) * ku[None] + 2

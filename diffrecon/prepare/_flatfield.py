@@ -16,8 +16,9 @@ _BLOCK = 256  # views corrected at a time
 
 
 class LineIntegrals(NamedTuple):
-    """**Fields:** `values` `(view, y, x)` = integral of mu along the ray; `clipped` = number of pixels whose transmission was
-    below the clip; `dead` = number of detector pixels without flat-field, filled from their neighbours in the row."""
+    """**Fields:** `values` `(view, y, x)` = integral of mu along the ray; `clipped` = number of pixels whose
+    transmission was below the clip; `dead` = number of detector pixels without flat-field, filled from their neighbours
+    in the row."""
 
     values: np.ndarray
     clipped: int
@@ -50,8 +51,8 @@ def transmission(
 def line_integrals(scan: Scan, *, clip: float = 1e-3) -> LineIntegrals:
     """Line integrals `-ln(transmission)` of all views, `(view, y, x)` float32.
 
-    Flats and darks are averaged over their frames; without darks they are zero. Transmissions below `clip` are set to it and
-    counted. Reads the frames in blocks, so that the counts never stand in memory as floats all at once.
+    Flats and darks are averaged over their frames; without darks they are zero. Transmissions below `clip` are set to
+    it and counted. Reads the frames in blocks, so that the counts never stand in memory as floats all at once.
 
     **Raises:** `MissingMetadata` without flats, unless the counts are transmissions already (floats, none above 10).
     """

@@ -1,7 +1,8 @@
 """What `dr.reconstruct(scan, method, ...)` and the command line do for a modality.
 
-One short file a modality: its `DEFAULTS` (every setting, by section) and a function `(scan, settings, console) -> Result`
-that prepares, guesses, solves and judges. Recipes put models, solvers and preparation together and touch no file.
+One short file a modality: its `DEFAULTS` (every setting, by section) and a function
+`(scan, settings, console) -> Result` that prepares, guesses, solves and judges. Recipes put models, solvers and
+preparation together and touch no file.
 """
 
 import importlib
@@ -41,8 +42,8 @@ def reconstruct(
 ) -> Result:
     """Prepare, guess, solve and judge, as the command line does.
 
-    **Arguments:** `method` is taken from the scan by default; `settings` by section, such as `{"solver": {"name": "cgls"}}`
-    (see `diffrecon.recipes.defaults`); `console` shows progress (silent by default).
+    **Arguments:** `method` is taken from the scan by default; `settings` by section, such as
+    `{"solver": {"name": "cgls"}}` (see `diffrecon.recipes.defaults`); `console` shows progress (silent by default).
 
     **Returns:** a `Result`: quantities, quality figures, verdict.
 

@@ -100,7 +100,9 @@ def _solve(
 
 
 def _minimise(projector, sinogram, steps, settings, console) -> tuple[jax.Array, np.ndarray, tuple[str, ...]]:
-    """The one optax loop on line integrals, from the filtered back-projection; with total variation, or the user's cost."""
+    """The one optax loop on line integrals, from the filtered back-projection; with total variation, or the user's
+    cost.
+    """
     start = solvers.fbp(projector, sinogram, filter="hann")
     span = float(jnp.percentile(start, 99) - jnp.percentile(start, 1))
     weight = settings["solver"]["tv"] * float(jnp.mean((projector(start) - sinogram) ** 2)) / span

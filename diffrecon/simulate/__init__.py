@@ -1,7 +1,7 @@
 """Simulated measurements with known truth, by forward models that share nothing with `diffrecon.operators`.
 
-Each method has an independent, finer model in plain float64 NumPy (analytic objects, oversampled grids, Poisson noise), written as
-the file format of that method: what the demo reconstructs has not been made by the operators that invert it.
+Each method has an independent, finer model in plain float64 NumPy (analytic objects, oversampled grids, Poisson noise),
+written as the file format of that method: what the demo reconstructs has not been made by the operators that invert it.
 """
 
 import importlib

@@ -1,7 +1,7 @@
 """Near-field ptychography of a Siemens star and spheres in a cone beam with structured illumination, as at ID16A.
 
-Independent of `diffrecon.operators`: analytic object sampled finer than the reconstruction, twice the detector's sampling and
-twice its field, detector pixels integrated, Poisson noise, motor errors, plain float64 NumPy.
+Independent of `diffrecon.operators`: analytic object sampled finer than the reconstruction, twice the detector's
+sampling and twice its field, detector pixels integrated, Poisson noise, motor errors, plain float64 NumPy.
 """
 
 from pathlib import Path
@@ -123,8 +123,8 @@ def _write_cxi(path: Path, counts: np.ndarray, nominal: np.ndarray, actual: np.n
 def judge(path: Path, result: Result) -> list[str]:
     """Error of the phase where the light is, and of the positions, against the truth.
 
-    What data cannot tell is removed first: constant and ramp of the phase, which the probe can carry, and its curvature, which
-    a stretch of the scan by a fraction of a pixel compensates.
+    What data cannot tell is removed first: constant and ramp of the phase, which the probe can carry, and its
+    curvature, which a stretch of the scan by a fraction of a pixel compensates.
     """
     with h5py.File(path, "r") as file:
         actual, seed = np.asarray(file["truth/positions"]), int(np.asarray(file["truth/seed"]))

@@ -1,7 +1,8 @@
-"""Absorption tomography of overlapping ellipses, a DXchange scan with flats, darks, Poisson noise and an axis off the middle.
+"""Absorption tomography of overlapping ellipses, a DXchange scan with flats, darks, Poisson noise and an axis off the
+middle.
 
-Independent of `diffrecon.operators`: exact line integrals of ellipses, averaged over each detector bin by 8 rays and over the
-exposure by 3 angles, before the exponential.
+Independent of `diffrecon.operators`: exact line integrals of ellipses, averaged over each detector bin by 8 rays and
+over the exposure by 3 angles, before the exponential.
 """
 
 from pathlib import Path

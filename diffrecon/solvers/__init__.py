@@ -1,4 +1,6 @@
-"""Iterative solvers, which know only callables and pytrees, and direct ones, which are closed-form inverses of operators."""
+"""Iterative solvers, which know only callables and pytrees, and direct ones, which are closed-form inverses of
+operators.
+"""
 
 from ._fbp import fbp as fbp
 from ._gauss_newton import levenberg_marquardt as levenberg_marquardt
