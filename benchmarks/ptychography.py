@@ -1,10 +1,10 @@
-"""Ptychography of two measured scans: the recipe of diffrecon beside cdtools' own example, judged on views that neither has seen.
+"""Ptychography of two measured scans: the recipe of diffrecon beside cdtools' own example, on views that neither has seen.
 
     python benchmarks/ptychography.py --data FOLDER [--epochs 20 40 150] [--peer]
 
-FOLDER holds `p25_near_field.cxi` (https://doi.org/10.5281/zenodo.17899482) and `siemens_far_field.npz`. Every tenth view from the
-sixth on is held out; of these only two coordinates and a gain are fitted. R is the amplitude residual, deviance is Poisson, a
-pixel. Times are processor seconds of the process without compilation (the median chunk, times the number of steps).
+FOLDER holds `p25_near_field.cxi` (https://doi.org/10.5281/zenodo.17899482) and `siemens_far_field.npz`. Every tenth
+view from the sixth on is held out; of these only two coordinates and a gain are fitted. R is the amplitude residual,
+deviance is Poisson, a pixel. Times are processor seconds of the process without compilation (the median chunk, times the number of steps).
 """
 
 import argparse
@@ -55,8 +55,8 @@ def diffrecon(scan: dr.Scan, method: str, epochs: int, modes: int | None = None)
 
 def cdtools_near_field(path: Path, modes: int = 1) -> tuple[float, float, float]:
     """The settings of cdtools' example for this file: Adam, 100 epochs of batches of 10, then 50 of batches of 50."""
-    import cdtools
-    import torch
+    import cdtools  # pyright: ignore[reportMissingImports]
+    import torch  # pyright: ignore[reportMissingImports]
 
     torch.manual_seed(0)
     dataset = cdtools.datasets.Ptycho2DDataset.from_cxi(str(path))
@@ -64,7 +64,9 @@ def cdtools_near_field(path: Path, modes: int = 1) -> tuple[float, float, float]
     train = np.setdiff1d(np.arange(len(dataset.patterns)), held)
     patterns, moves = dataset.patterns[held], dataset.translations[held]
     dataset.patterns, dataset.translations = dataset.patterns[train], dataset.translations[train]
-    model = cdtools.models.FancyPtycho.from_dataset(dataset, n_modes=modes, near_field=True, propagation_distance=3.65e-3)
+    model = cdtools.models.FancyPtycho.from_dataset(
+        dataset, n_modes=modes, near_field=True, propagation_distance=3.65e-3
+    )
     reconstructor = cdtools.reconstructors.AdamReconstructor(model, dataset)
     before = time.process_time()
     for epochs, rate, size in ((100, 0.04, 10), (50, 0.005, 50)):
@@ -78,7 +80,7 @@ def cdtools_near_field(path: Path, modes: int = 1) -> tuple[float, float, float]
 
 def _fit_cdtools(model, counts, moves, train, held) -> np.ndarray:
     """Two coordinates and a gain of each held-out view, started between its neighbours in time."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     found = model.translation_offsets.detach().numpy()
     start = np.stack([np.interp(held, train, found[:, axis]) for axis in (0, 1)], -1)
@@ -113,12 +115,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--epochs", type=int, nargs="*", default=[20, 40, 80, 150], help="of the near field")
     parser.add_argument("--far-epochs", type=int, nargs="*", default=[6, 12])
-    parser.add_argument("--modes", type=int, default=None, help="probe modes, both programs (their own choice by default)")
+    parser.add_argument(
+        "--modes", type=int, default=None, help="probe modes, both programs (their own choice by default)"
+    )
     parser.add_argument("--no-peer", action="store_true")
     given = parser.parse_args()
 
-    say = lambda name, numbers: print(f"{name:44s} CPU {numbers[0]:7.2f} s   R {numbers[1]:.4f}   deviance {numbers[2]:.3f}",
-                                      flush=True)
+    say = lambda name, numbers: print(
+        f"{name:44s} CPU {numbers[0]:7.2f} s   R {numbers[1]:.4f}   deviance {numbers[2]:.3f}", flush=True
+    )
     near, far = given.data / "p25_near_field.cxi", given.data / "siemens_far_field.npz"
     if near.exists():
         scan = dr.open_scan(near, focus_to_sample="3.65 mm")

@@ -58,7 +58,7 @@ def shard_views(values: Any, mesh: Mesh | None) -> Array:
     padded = -(-count // mesh.size) * mesh.size
     sharding = NamedSharding(mesh, PartitionSpec("data"))
 
-    def read(index: tuple[slice, ...]) -> np.ndarray:
+    def read(index: Any) -> np.ndarray:
         start, stop, _ = index[0].indices(padded)
         part = np.asarray(values[min(start, count - 1):max(min(stop, count), min(start, count - 1) + 1)])
         missing = (stop - start) - part.shape[0]

@@ -1,4 +1,4 @@
-"""A small stochastic problem that one process runs by itself: `test_sharding.py` compares its numbers on 1 device, 4, 2 processes.
+"""A small stochastic problem for `test_sharding.py`, which compares its numbers on one device, four, and two processes.
 
 `python sharded_problem.py OUT [coordinator processes index]` writes the numbers of process 0 to OUT.
 """
@@ -48,14 +48,33 @@ def main(out, *processes):
     for size, held in ((None, []), (None, [2, 9]), (4, []), (5, [2, 9])):
         lazy = Lazy(counts)
         data = {"masks": masks, "counts": lazy}
-        solution = dr.minimise(cost, jnp.ones((6, 8)), data, optax.adam(0.05), steps=30, chunk=11, batch_size=size,
-                               held_out=held, checkpoint=f"{out}.state.npz")
+        solution = dr.minimise(
+            cost,
+            jnp.ones((6, 8)),
+            data,
+            optax.adam(0.05),
+            steps=30,
+            chunk=11,
+            batch_size=size,
+            held_out=held,
+            checkpoint=f"{out}.state.npz",
+        )
         name = f"batches of {size}, {len(held)} held out"
         numbers[name] = np.concatenate([np.ravel(solution.value), solution.history, np.ravel(solution.held_out)])
         if not held:
             numbers[f"views read, {size}"] = np.asarray(sorted(lazy.read))
-    resumed = dr.minimise(cost, jnp.ones((6, 8)), {"masks": masks, "counts": counts}, optax.adam(0.05), steps=60, chunk=11,
-                          held_out=[2, 9], batch_size=5, checkpoint=f"{out}.state.npz", resume=True)
+    resumed = dr.minimise(
+        cost,
+        jnp.ones((6, 8)),
+        {"masks": masks, "counts": counts},
+        optax.adam(0.05),
+        steps=60,
+        chunk=11,
+        held_out=[2, 9],
+        batch_size=5,
+        checkpoint=f"{out}.state.npz",
+        resume=True,
+    )
     numbers["resumed"] = resumed.history
     numbers["devices"] = np.asarray(jax.device_count())
     np.savez(f"{out}.{jax.process_index()}.npz", allow_pickle=False, **numbers)

@@ -1,10 +1,10 @@
-"""Small ptychographic scans with known truth, simulated in plain NumPy: the sample moves, by band-limited shifts of the whole object."""
+"""Small ptychographic scans with known truth, in plain NumPy: the whole object moves, by band-limited shifts."""
 
 import h5py
 import numpy as np
 
 FRAME, VIEWS, STEP = 32, 6, 4.0
-ENERGY, PIXEL, FOCUS = 12e3, 100e-9, 10e-3          # [eV], sample pixel [m], focus to sample [m]
+ENERGY, PIXEL, FOCUS = 12e3, 100e-9, 10e-3  # [eV], sample pixel [m], focus to sample [m]
 MAGNIFICATION = 100.0
 WAVELENGTH = 1.239841984332002e-06 / ENERGY
 DISTANCE = (MAGNIFICATION - 1) * FOCUS / MAGNIFICATION  # effective [m]
@@ -25,7 +25,9 @@ def make(near: bool, counts: float = 400.0, seed: int = 0):
     u = np.arange(FRAME) - (FRAME - 1) / 2
     radius2 = u[:, None] ** 2 + u**2
     width = 7.0 if near else 5.0
-    probe = np.exp(-radius2 / (2 * width**2)) * np.exp(1j * (0.8 * _smooth(rng, FRAME, 2.0) + (0 if near else 0.03 * radius2)))
+    probe = np.exp(-radius2 / (2 * width**2)) * np.exp(
+        1j * (0.8 * _smooth(rng, FRAME, 2.0) + (0 if near else 0.03 * radius2))
+    )
     probe *= np.sqrt(counts * FRAME**2 / np.sum(abs(probe) ** 2))
     grid = np.stack(np.meshgrid(*[np.arange(VIEWS) * STEP] * 2, indexing="ij"), -1).reshape(-1, 2)
     positions = 4 + grid + rng.uniform(-1, 1, grid.shape)

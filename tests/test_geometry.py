@@ -25,7 +25,9 @@ def test_astigmatic_beam_has_a_pair_of_everything():
     beam = dr.ConeBeam(17e3, z1, 1.28, 3e-6)
     np.testing.assert_allclose(beam.magnification, 1.28 / z1)
     np.testing.assert_allclose(beam.distance, z1 * (1.28 - z1) / 1.28)
-    dr.operators.fresnel_transfer((8, 8), pixel_size=beam.pixel_size, wavelength=beam.wavelength, distance=beam.distance)
+    dr.operators.fresnel_transfer(
+        (8, 8), pixel_size=beam.pixel_size, wavelength=beam.wavelength, distance=beam.distance
+    )
 
 
 def test_every_number_may_be_an_unknown():

@@ -32,13 +32,34 @@ MAY = {
     "io": {"physics", "geometry", "scan", "_result"},
     "plot": {"_result", "quality", "physics", "geometry", "scan"},
     "simulate": {"_result", "physics", "geometry", "scan", "operators", "quality", "_console"},
-    "recipes": {"physics", "geometry", "scan", "operators", "prepare", "solvers", "models", "losses", "penalties", "constraints",
-                "quality", "sharding", "_console", "_model", "_result"},
+    "recipes": {
+        "physics",
+        "geometry",
+        "scan",
+        "operators",
+        "prepare",
+        "solvers",
+        "models",
+        "losses",
+        "penalties",
+        "constraints",
+        "quality",
+        "sharding",
+        "_console",
+        "_model",
+        "_result",
+    },
 }
 # Known exceptions, each with its reason.
 EXCEPTIONS = {
-    ("scan", "prepare"): "scan.absorption() and scan.find_rotation_centre() are shortcuts, imported when they are called",
-    ("io", "operators"): "the mumott reader fills Scan.tensor_geometry with the operator's own description of a geometry",
+    (
+        "scan",
+        "prepare",
+    ): "scan.absorption() and scan.find_rotation_centre() are shortcuts, imported when they are called",
+    (
+        "io",
+        "operators",
+    ): "the mumott reader fills Scan.tensor_geometry with the operator's own description of a geometry",
     ("simulate", "io"): "a demo writes its measurement with the writer of native files",
 }
 
@@ -82,7 +103,9 @@ def test_exceptions_are_still_needed(name, used):
 
 
 def test_every_module_has_its_layer():
-    modules = {p.stem if p.is_file() else p.name for p in ROOT.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    modules = {
+        p.stem if p.is_file() else p.name for p in ROOT.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
+    }
     assert modules - set(MAY) == {"__init__", "__main__", "cli"}
 
 
@@ -99,13 +122,20 @@ def test_core_needs_core_packages_only():
         tree = ast.parse(path.read_text())
         if 'require("matplotlib' in path.read_text():
             continue  # asks by `require` first, and then imports parts of the same package
-        for_types = {id(node) for block in ast.walk(tree) if isinstance(block, ast.If)
-                     and ast.unparse(block.test) == "TYPE_CHECKING" for node in ast.walk(block)}
+        for_types = {
+            id(node)
+            for block in ast.walk(tree)
+            if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+            for node in ast.walk(block)
+        }
         for node in ast.walk(tree):
             if id(node) in for_types:
                 continue
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else (
-                [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else [])
+            names = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else ([node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else [])
+            )
             for name in names:
                 assert name.split(".")[0] not in optional, f"{path.relative_to(ROOT)} imports {name}"
 

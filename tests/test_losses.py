@@ -34,7 +34,9 @@ LOSSES = ["poisson", "poisson_deviance", "amplitude", "gaussian", "huber"]
 def test_is_the_mean_of_its_formula_over_measured_pixels(name, masked):
     each = plain(name, PREDICTION, COUNTS.astype(float))
     expected = each[:, MASK].mean() if masked else each.mean()
-    found = getattr(losses, name)(jnp.asarray(PREDICTION, jnp.float32), jnp.asarray(COUNTS), jnp.asarray(MASK) if masked else None)
+    found = getattr(losses, name)(
+        jnp.asarray(PREDICTION, jnp.float32), jnp.asarray(COUNTS), jnp.asarray(MASK) if masked else None
+    )
     assert found.dtype == jnp.float32 and float(found) == pytest.approx(expected, rel=2e-5)
 
 

@@ -45,7 +45,11 @@ def test_every_name_resolves():
 @pytest.mark.parametrize("name", PUBLIC)
 def test_says_what_it_does(name):
     text = inspect.getdoc(PUBLIC[name]) or ""
-    assert len(text.split()) >= 4 and text.split("\n")[0].rstrip().endswith((".", ":", ",")) or len(text.split("\n")[0]) > 40
+    assert (
+        len(text.split()) >= 4
+        and text.split("\n")[0].rstrip().endswith((".", ":", ","))
+        or len(text.split("\n")[0]) > 40
+    )
 
 
 def examples():
@@ -55,7 +59,9 @@ def examples():
 
 
 # An example that begins from something that only a measurement has is text; all others run as they stand.
-NEEDS_A_MEASUREMENT = re.compile(r"\b(scan|model|solution|result|sinogram|projector|counts|volume|image|frames|data|holograms?|half_a|half_b|cost)\b")
+NEEDS_A_MEASUREMENT = re.compile(
+    r"\b(scan|model|solution|result|sinogram|projector|counts|volume|image|frames|data|holograms?|half_a|half_b|cost)\b"
+)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -63,8 +69,17 @@ NEEDS_A_MEASUREMENT = re.compile(r"\b(scan|model|solution|result|sinogram|projec
 def test_example_runs(value, block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module = sys.modules[value.__module__]
-    names = {"np": np, "jnp": jnp, "jax": jax, "optax": optax, "dr": dr, "diffrecon": dr, "minimise": dr.minimise,
-             "Array": jaxtyping.Array, "Float": jaxtyping.Float} | vars(module)
+    names = {
+        "np": np,
+        "jnp": jnp,
+        "jax": jax,
+        "optax": optax,
+        "dr": dr,
+        "diffrecon": dr,
+        "minimise": dr.minimise,
+        "Array": jaxtyping.Array,
+        "Float": jaxtyping.Float,
+    } | vars(module)
     compile(block, "example", "exec")
     try:
         exec(block, dict(names))  # noqa: S102

@@ -18,8 +18,21 @@ def frames(tmp_path):
     return values, tmp_path / "frames.h5"
 
 
-@pytest.mark.parametrize("index", [3, -1, slice(2, 5), slice(None), [5, 1, 1], np.array([0, 6]), (2, slice(1, 3)),
-                                   (slice(0, 4), 2), ([4, 0], slice(None), 1)], ids=str)
+@pytest.mark.parametrize(
+    "index",
+    [
+        3,
+        -1,
+        slice(2, 5),
+        slice(None),
+        [5, 1, 1],
+        np.array([0, 6]),
+        (2, slice(1, 3)),
+        (slice(0, 4), 2),
+        ([4, 0], slice(None), 1),
+    ],
+    ids=str,
+)
 def test_lazy_frames_index_as_arrays_do(frames, index):
     values, path = frames
     lazy = Frames(path, "counts")
@@ -36,8 +49,7 @@ def test_lazy_frames_select_rows_blocks_and_pickle(frames):
     np.testing.assert_array_equal(np.concatenate(list(picked.blocks(2))), values[[6, 2, 4], 1:3])
 
 
-@pytest.mark.parametrize("index", [3, slice(2, 5), [5, 1], (2, slice(1, 3)), ([4, 0], slice(None), 1)],
-                         ids=str)
+@pytest.mark.parametrize("index", [3, slice(2, 5), [5, 1], (2, slice(1, 3)), ([4, 0], slice(None), 1)], ids=str)
 def test_frames_in_fft_order_stay_lazy_and_index_as_arrays_do(frames, index):
     values, path = frames
     lazy = FourierOrdered(Frames(path, "counts"))
@@ -71,8 +83,9 @@ def test_batch_fields_of_far_field_scan_have_the_zero_frequency_at_the_corner(dc
 
 def test_batch_fields_of_tensor_saxs():
     counts = np.ones((3, 4, 5, 8), np.float32)
-    scan = dr.Scan.from_arrays(counts, mask=np.ones((4, 5), bool), weights=np.full(counts.shape, 0.5),
-                               transmission=np.full((3, 4, 5), 0.9))
+    scan = dr.Scan.from_arrays(
+        counts, mask=np.ones((4, 5), bool), weights=np.full(counts.shape, 0.5), transmission=np.full((3, 4, 5), 0.9)
+    )
     per_view, shared = scan.batch_fields()
     assert set(per_view) == {"counts", "weights", "transmission"}
     assert np.broadcast_shapes(shared["mask"].shape, counts.shape) == counts.shape
@@ -83,8 +96,13 @@ def test_batch_fields_of_tomography_hold_the_line_integrals():
     if not hasattr(prepare, "line_integrals"):
         pytest.skip("diffrecon.prepare.line_integrals is not there yet")
     counts = np.full((4, 2, 6), 250, np.uint16)
-    scan = dr.Scan.from_arrays(counts, angles=np.linspace(0, 3, 4), flats=np.full((3, 2, 6), 1010.0),
-                               darks=np.full((2, 2, 6), 10.0), method="tomography")
+    scan = dr.Scan.from_arrays(
+        counts,
+        angles=np.linspace(0, 3, 4),
+        flats=np.full((3, 2, 6), 1010.0),
+        darks=np.full((2, 2, 6), 10.0),
+        method="tomography",
+    )
     per_view, _ = scan.batch_fields()
     np.testing.assert_allclose(np.asarray(per_view["values"]), -np.log(0.24), rtol=1e-5)
 
@@ -104,19 +122,23 @@ def _nan_in_view_two():
     return counts
 
 
-@pytest.mark.parametrize("counts, fields, says", [
-    (np.ones((4, 3)), {}, "expected (view, y, x)"),
-    (np.ones((0, 3, 3)), {}, "nothing in them"),
-    (_nan_in_view_two(), {}, "view 2, pixel (1, 0)"),
-    (-np.ones((4, 3, 3), np.int16), {}, "negative"),
-    (np.zeros((4, 3, 3), np.uint16), {}, "view 0 has no counts"),
-    (np.ones((4, 3, 3), complex), {}, "type complex128"),
-    (np.ones((4, 3, 3)), {"positions": np.zeros((3, 2))}, "positions have shape (3, 2)"),
-    (np.ones((4, 3, 3)), {"positions": np.full((4, 2), np.inf)}, "positions of view 0 are not finite"),
-    (np.ones((4, 3, 3)), {"mask": np.ones((3, 4), bool)}, "the mask has shape (3, 4)"),
-    (np.ones((4, 3, 3)), {"mask": np.zeros((3, 3), bool)}, "leaves no pixel"),
-    (np.ones((4, 3, 3)), {"angles": np.linspace(0, 180, 4)}, "look like degrees"),
-], ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    "counts, fields, says",
+    [
+        (np.ones((4, 3)), {}, "expected (view, y, x)"),
+        (np.ones((0, 3, 3)), {}, "nothing in them"),
+        (_nan_in_view_two(), {}, "view 2, pixel (1, 0)"),
+        (-np.ones((4, 3, 3), np.int16), {}, "negative"),
+        (np.zeros((4, 3, 3), np.uint16), {}, "view 0 has no counts"),
+        (np.ones((4, 3, 3), complex), {}, "type complex128"),
+        (np.ones((4, 3, 3)), {"positions": np.zeros((3, 2))}, "positions have shape (3, 2)"),
+        (np.ones((4, 3, 3)), {"positions": np.full((4, 2), np.inf)}, "positions of view 0 are not finite"),
+        (np.ones((4, 3, 3)), {"mask": np.ones((3, 4), bool)}, "the mask has shape (3, 4)"),
+        (np.ones((4, 3, 3)), {"mask": np.zeros((3, 3), bool)}, "leaves no pixel"),
+        (np.ones((4, 3, 3)), {"angles": np.linspace(0, 180, 4)}, "look like degrees"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
 def test_refuses_what_is_no_measurement(counts, fields, says):
     with pytest.raises(dr.InputError) as caught:
         dr.Scan.from_arrays(counts, **fields)

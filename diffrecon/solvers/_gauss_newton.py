@@ -168,7 +168,7 @@ def _weighted(residual: Residual, free, fixed, batch: Batch, weight: Array) -> P
 
 
 def _half_square(rows: PyTree) -> Array:
-    return 0.5 * sum(jnp.sum(jnp.square(r)) for r in jax.tree.leaves(rows))
+    return 0.5 * sum((jnp.sum(jnp.square(r)) for r in jax.tree.leaves(rows)), start=jnp.zeros(()))
 
 
 def _prior_rows(prior, free, fixed) -> PyTree:
@@ -187,7 +187,8 @@ def _conj(tree: PyTree) -> PyTree:
 
 
 def _dot(a: PyTree, b: PyTree) -> Array:
-    return sum(jnp.sum(jnp.real(jnp.conj(p) * q)) for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return sum((jnp.sum(jnp.real(jnp.conj(p) * q)) for p, q in pairs), start=jnp.zeros(()))
 
 
 def _axpy(alpha, x: PyTree, y: PyTree) -> PyTree:

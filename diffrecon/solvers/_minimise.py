@@ -552,7 +552,7 @@ def _save(run: _Run, path: str | Path) -> None:
     if jax.process_index() != 0:
         return
     path = Path(path)
-    leaves = {f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves((run.free, run.state)))}
+    leaves: dict[str, Any] = {f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves((run.free, run.state)))}
     header = json.dumps({"step": run.step, "history": run.history, "held_out": run.held_out})
     temporary = path.with_name(path.name + ".part")
     try:

@@ -19,8 +19,11 @@ import small_scans  # noqa: E402
 
 def open_small(tmp_path, near, **keys):
     counts, positions = small_scans.write_cxi(tmp_path / "scan.cxi", near)
-    given = {"focus_to_sample": small_scans.FOCUS, "method": "near-field-ptychography"} if near else {
-        "method": "far-field-ptychography"}
+    given = (
+        {"focus_to_sample": small_scans.FOCUS, "method": "near-field-ptychography"}
+        if near
+        else {"method": "far-field-ptychography"}
+    )
     return dr.open_scan(tmp_path / "scan.cxi", **given, **keys), counts, positions
 
 
@@ -29,9 +32,16 @@ def test_true_object_and_probe_predict_the_independent_simulation(near):
     """The sample moved by band-limited shifts there, the probe here: the same up to what leaves the probe's window."""
     frames, obj, probe, positions = small_scans.make(near)
     model = Ptychography(
-        jnp.asarray(obj, jnp.complex64), jnp.asarray(probe[None], jnp.complex64), jnp.asarray(positions, jnp.float32),
-        jnp.full(frames.shape[1:], 0.5), jnp.full(len(frames), 2.0), small_scans.DISTANCE, small_scans.WAVELENGTH,
-        small_scans.PIXEL, not near)
+        jnp.asarray(obj, jnp.complex64),
+        jnp.asarray(probe[None], jnp.complex64),
+        jnp.asarray(positions, jnp.float32),
+        jnp.full(frames.shape[1:], 0.5),
+        jnp.full(len(frames), 2.0),
+        small_scans.DISTANCE,
+        small_scans.WAVELENGTH,
+        small_scans.PIXEL,
+        not near,
+    )
     found = np.asarray(model(np.arange(len(frames))))
     assert np.linalg.norm(found - (2 * frames + 0.25)) < 0.02 * np.linalg.norm(2 * frames)
     rounded = eqx.tree_at(lambda m: m.positions, model, jnp.round(model.positions))
@@ -42,7 +52,11 @@ def test_true_object_and_probe_predict_the_independent_simulation(near):
 def test_first_guess(tmp_path, near):
     scan, counts, positions = open_small(tmp_path, near)
     model = Ptychography.from_scan(scan, modes=3, margin=5)
-    assert model.far is not near and model.probe.shape == (3, 32, 32) and model.pixel_size == pytest.approx(small_scans.PIXEL)
+    assert (
+        model.far is not near
+        and model.probe.shape == (3, 32, 32)
+        and model.pixel_size == pytest.approx(small_scans.PIXEL)
+    )
     # Patch corners follow the sample's motion as CXI means it, the smallest at the margin.
     np.testing.assert_allclose(model.positions, positions - positions.min(0) + 5, atol=1e-3)
     reach = np.ceil(np.asarray(model.positions).max(0)) + 32 + 5
@@ -64,23 +78,31 @@ def test_scale_of_the_probe_in_the_file_changes_nothing(tmp_path):
 def test_positions_in_pixels_and_in_metres_are_the_same(tmp_path):
     scan, _, _ = open_small(tmp_path, True)
     in_pixels = scan.replace(positions=scan.positions / scan.pixel_size, positions_unit="pixel")
-    np.testing.assert_allclose(Ptychography.from_scan(in_pixels).positions, Ptychography.from_scan(scan).positions, atol=1e-4)
+    np.testing.assert_allclose(
+        Ptychography.from_scan(in_pixels).positions, Ptychography.from_scan(scan).positions, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("near", [True, False])
 def test_guess_without_a_probe_in_the_file_has_the_mean_power(tmp_path, near):
     scan, _, _ = open_small(tmp_path, near)
     with_probe, without = Ptychography.from_scan(scan), Ptychography.from_scan(scan.replace(probe=None))
-    assert float(jnp.sum(jnp.abs(without.probe) ** 2)) == pytest.approx(float(jnp.sum(jnp.abs(with_probe.probe) ** 2)), rel=1e-4)
+    assert float(jnp.sum(jnp.abs(without.probe) ** 2)) == pytest.approx(
+        float(jnp.sum(jnp.abs(with_probe.probe) ** 2)), rel=1e-4
+    )
 
 
-@pytest.mark.parametrize("change, says", [
-    ({"positions": None}, "positions"),
-    ({"positions": np.full((36, 2), 1e-6)}, "unit is wrong"),
-    ({"positions_unit": "pixel"}, "unit is wrong"),
-    ({"positions_unit": "m", "positions": np.linspace(0, 1, 72).reshape(36, 2)}, "unit is wrong"),
-    ({"probe": np.ones((1, 8, 8), complex)}, "probe has shape (8, 8)"),
-], ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"positions": None}, "positions"),
+        ({"positions": np.full((36, 2), 1e-6)}, "unit is wrong"),
+        ({"positions_unit": "pixel"}, "unit is wrong"),
+        ({"positions_unit": "m", "positions": np.linspace(0, 1, 72).reshape(36, 2)}, "unit is wrong"),
+        ({"probe": np.ones((1, 8, 8), complex)}, "probe has shape (8, 8)"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
 def test_refuses_what_is_no_scan(tmp_path, change, says):
     scan, _, _ = open_small(tmp_path, True)
     with pytest.raises(dr.InputError) as caught:
@@ -97,8 +119,15 @@ def test_first_example_of_the_design(tmp_path, near):
     """Scan in, model, cost, minimise, file out: the lines of the quick start; frames in CXI order need no further word."""
     scan, _, _ = open_small(tmp_path, near)
     model = dr.models.Ptychography.from_scan(scan, modes=1)
-    solution = dr.minimise(cost, model, scan, optax.adam(2e-2), epochs=80, batch_size=12,
-                           unknowns={"object": 1.0, "probe": 20.0, "positions": 1.0})
+    solution = dr.minimise(
+        cost,
+        model,
+        scan,
+        optax.adam(2e-2),
+        epochs=80,
+        batch_size=12,
+        unknowns={"object": 1.0, "probe": 20.0, "positions": 1.0},
+    )
     assert solution.history[-3:].mean() < 0.4 < 3 * solution.history[0]  # 0.25 is photon noise alone
     dr.write(tmp_path / "out.h5", solution, scan)
     np.testing.assert_allclose(dr.read_result(tmp_path / "out.h5")["object"], solution.value.object)
@@ -108,9 +137,16 @@ def test_distance_may_be_an_unknown(tmp_path):
     scan, _, _ = open_small(tmp_path, True)
     frames, obj, probe, positions = small_scans.make(True)
     model = Ptychography(
-        jnp.asarray(obj, jnp.complex64), jnp.asarray(probe[None], jnp.complex64), jnp.asarray(positions, jnp.float32),
-        jnp.zeros(frames.shape[1:]), jnp.ones(len(frames)), 1.03 * small_scans.DISTANCE, small_scans.WAVELENGTH,
-        small_scans.PIXEL, False)
+        jnp.asarray(obj, jnp.complex64),
+        jnp.asarray(probe[None], jnp.complex64),
+        jnp.asarray(positions, jnp.float32),
+        jnp.zeros(frames.shape[1:]),
+        jnp.ones(len(frames)),
+        1.03 * small_scans.DISTANCE,
+        small_scans.WAVELENGTH,
+        small_scans.PIXEL,
+        False,
+    )
     solution = dr.minimise(cost, model, scan, optax.adam(1e-4), steps=40, unknowns=("distance",))
     assert float(solution.value.distance) == pytest.approx(small_scans.DISTANCE, rel=3e-3)
 
@@ -119,15 +155,25 @@ def test_gradients_against_finite_differences():
     """Of the cost, with respect to every field at once, in float64."""
     with jax.enable_x64(True):
         frames, obj, probe, positions = small_scans.make(True)
-        model = Ptychography(jnp.asarray(obj), jnp.asarray(probe[None]), jnp.asarray(positions), jnp.full(frames.shape[1:], 0.3),
-                             jnp.ones(len(frames)), jnp.asarray(1.01 * small_scans.DISTANCE), small_scans.WAVELENGTH,
-                             small_scans.PIXEL, False)
+        model = Ptychography(
+            jnp.asarray(obj),
+            jnp.asarray(probe[None]),
+            jnp.asarray(positions),
+            jnp.full(frames.shape[1:], 0.3),
+            jnp.ones(len(frames)),
+            jnp.asarray(1.01 * small_scans.DISTANCE),
+            small_scans.WAVELENGTH,
+            small_scans.PIXEL,
+            False,
+        )
         views, counts = np.arange(4), np.random.default_rng(0).poisson(frames[:4]).astype(np.uint16)
         figure = jax.jit(lambda m: dr.losses.amplitude(m(views), counts))
         gradient = jax.jit(jax.grad(figure))(model)
         move = dr.operators.random_like(model, 1)
         move = eqx.tree_at(lambda m: m.distance, move, move.distance * small_scans.DISTANCE)
-        slope = sum(float(jnp.sum((g * m).real)) for g, m in zip(jax.tree.leaves(gradient), jax.tree.leaves(move), strict=True))
+        slope = sum(
+            float(jnp.sum((g * m).real)) for g, m in zip(jax.tree.leaves(gradient), jax.tree.leaves(move), strict=True)
+        )
         step = 1e-6
         ends = [figure(jax.tree.map(lambda x, m, s=sign: x + s * step * m, model, move)) for sign in (1, -1)]
         assert slope == pytest.approx(float(ends[0] - ends[1]) / (2 * step), rel=1e-5)

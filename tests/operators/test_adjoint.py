@@ -47,4 +47,6 @@ def test_inner_conjugates_its_first_argument():
 def test_random_like_is_signed_reproducible_and_of_the_same_type():
     one, again, other = (random_like(jnp.zeros(1000, jnp.complex64), seed) for seed in (0, 0, 1))
     assert one.dtype == jnp.complex64 and jnp.array_equal(one, again) and not jnp.array_equal(one, other)
-    assert float(one.real.mean()) == pytest.approx(0, abs=0.1) and float((one.imag < 0).mean()) == pytest.approx(0.5, abs=0.1)
+    assert float(one.real.mean()) == pytest.approx(0, abs=0.1) and float((one.imag < 0).mean()) == pytest.approx(
+        0.5, abs=0.1
+    )

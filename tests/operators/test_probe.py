@@ -21,7 +21,7 @@ def predict(obj, probe, position, transfer=None):
     corner = np.floor(position + 0.5).astype(int)
     rest = position - corner
     n, m = probe.shape[-2:]
-    wave = shift(probe, rest) * obj[corner[0]:corner[0] + n, corner[1]:corner[1] + m]
+    wave = shift(probe, rest) * obj[corner[0] : corner[0] + n, corner[1] : corner[1] + m]
     if transfer is None:
         detected = np.fft.fft2(wave, norm="ortho")
     else:
@@ -47,7 +47,9 @@ def test_prediction_is_the_documented_formula(near, x64):
         waves = op.near_field(obj, probe, positions, transfer) if near else op.far_field(obj, probe, positions)
         found = np.asarray(op.intensity(waves))
         plain = [np.asarray(a, np.complex128) for a in (obj, probe, transfer)]
-        expected = np.stack([predict(plain[0], plain[1], p, plain[2] if near else None) for p in np.asarray(positions, float)])
+        expected = np.stack(
+            [predict(plain[0], plain[1], p, plain[2] if near else None) for p in np.asarray(positions, float)]
+        )
         assert np.linalg.norm(found - expected) < (1e-12 if x64 else 3e-6) * np.linalg.norm(expected)
 
 
@@ -105,11 +107,15 @@ def test_split_positions():
 
 def test_fourier_shift_moves_towards_larger_indices_and_back():
     image = jnp.zeros((8, 10)).at[2, 3].set(1.0)
-    np.testing.assert_allclose(op.fourier_shift(image, jnp.asarray([1.0, -2.0])), jnp.zeros((8, 10)).at[3, 1].set(1.0), atol=1e-6)
+    np.testing.assert_allclose(
+        op.fourier_shift(image, jnp.asarray([1.0, -2.0])), jnp.zeros((8, 10)).at[3, 1].set(1.0), atol=1e-6
+    )
     # A cosine under the Nyquist frequency moves by fractions of a pixel exactly.
     x = np.arange(10)
     wave = jnp.asarray(np.cos(2 * np.pi * 3 * x / 10)[None] * np.ones((8, 1)))
-    np.testing.assert_allclose(op.fourier_shift(wave, jnp.asarray([0.4, 0.3])).real[0], np.cos(2 * np.pi * 3 * (x - 0.3) / 10), atol=1e-6)
+    np.testing.assert_allclose(
+        op.fourier_shift(wave, jnp.asarray([0.4, 0.3])).real[0], np.cos(2 * np.pi * 3 * (x - 0.3) / 10), atol=1e-6
+    )
 
 
 def test_coverage_is_the_probe_light_on_the_object():
@@ -118,7 +124,7 @@ def test_coverage_is_the_probe_light_on_the_object():
     found = np.asarray(op.coverage(probe, positions, FIELD, times))
     expected = np.zeros(FIELD)
     for (r, c), t in zip(np.floor(np.asarray(positions) + 0.5).astype(int), np.asarray(times), strict=True):
-        expected[r:r + FRAME[0], c:c + FRAME[1]] += t * (abs(np.asarray(probe)) ** 2).sum(0)
+        expected[r : r + FRAME[0], c : c + FRAME[1]] += t * (abs(np.asarray(probe)) ** 2).sum(0)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -18,7 +18,7 @@ def grid(n, pixel):
 
 @pytest.mark.parametrize("distance", [2e-3, -5e-3, (3e-3, 8e-3)])
 def test_fresnel_of_a_gaussian_beam(distance):
-    """A waist w0 spreads as `1/(1 + i D/zR) exp(-(r/w0)^2 / (1 + i D/zR))`, `zR = pi w0^2 / lambda`, along each axis by itself."""
+    """A waist w0 spreads as `exp(-(x/w0)^2 / q) / q^(1/2)` along each axis, `q = 1 + i D lambda / (pi w0^2)`."""
     n, pixel, waist = 256, 50e-9, 0.6e-6
     x = grid(n, pixel)
     rayleigh = np.pi * waist**2 / WAVELENGTH
@@ -34,7 +34,7 @@ def test_fresnel_of_a_gaussian_beam(distance):
 
 
 def test_fresnel_of_a_slit():
-    """Fresnel integrals: `U(x) = [F((a - x) s) + F((a + x) s)] / (2i)^(1/2)`, `s^2 = 2 / (lambda D)`; a product of two in 2-D."""
+    """Fresnel integrals: `U(x) = [F((a - x) s) + F((a + x) s)] / (2i)^(1/2)`, `s^2 = 2 / (lambda D)`."""
     n, pixel, half, distance = 2048, 20e-9, 4e-6, 10e-3
     x = grid(n, pixel)
     scale = np.sqrt(2 / (WAVELENGTH * distance))
@@ -49,7 +49,7 @@ def test_fresnel_of_a_slit():
 
 
 def test_sign_a_weak_phase_makes_contrast_of_the_right_sign():
-    """CTF: a phase `phi cos(2 pi f x)` at `chi = pi/2` has intensity `1 + 2 phi cos`: negative phase (matter) is dark."""
+    """CTF: a phase `phi cos(2 pi f x)` at `chi = pi/2` makes intensity `1 + 2 phi cos(2 pi f x)`."""
     n, pixel, cycles = 64, 100e-9, 8
     f = cycles / (n * pixel)
     distance = 0.5 / (WAVELENGTH * f**2)
@@ -102,8 +102,10 @@ def test_kernel_keeps_its_digits_in_float32(traced, tolerance):
 
 def test_angular_spectrum_is_fresnel_where_paraxial_and_exact_beyond():
     shape, distance = (64, 64), 1e-3
-    make = lambda pixel: (np.asarray(t(shape, pixel_size=pixel, wavelength=WAVELENGTH, distance=distance))
-                          for t in (op.fresnel_transfer, op.angular_spectrum_transfer))
+    make = lambda pixel: (
+        np.asarray(t(shape, pixel_size=pixel, wavelength=WAVELENGTH, distance=distance))
+        for t in (op.fresnel_transfer, op.angular_spectrum_transfer)
+    )
     fresnel, exact = make(50e-9)
     inside = exact != 0
     assert inside.all()
@@ -141,14 +143,25 @@ def test_adjoint_of_propagation(x64):
         transfer = op.fresnel_transfer((24, 40), pixel_size=50e-9, wavelength=WAVELENGTH, distance=0.02, dtype=dtype)
         assert transfer.dtype == dtype
         forward = lambda u: op.propagate(u, transfer)
-        assert op.dot_test(forward, lambda u: op.propagate(u, jnp.conj(transfer)), jnp.zeros((2, 24, 40), dtype)) < tolerance
+        assert (
+            op.dot_test(forward, lambda u: op.propagate(u, jnp.conj(transfer)), jnp.zeros((2, 24, 40), dtype))
+            < tolerance
+        )
         crop = lambda u: op.propagate_in_vacuum(u, transfer, 0.0)
         small = jnp.zeros((17, 30), dtype)
         assert op.dot_test(crop, op.adjoint_of(crop, small), small) < tolerance
 
 
-@pytest.mark.parametrize("name, value", [("distance", 0.013), ("wavelength", WAVELENGTH), ("pixel_size", 61e-9),
-                                         ("distance", (0.013, 0.017)), ("pixel_size", (61e-9, 50e-9))])
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("distance", 0.013),
+        ("wavelength", WAVELENGTH),
+        ("pixel_size", 61e-9),
+        ("distance", (0.013, 0.017)),
+        ("pixel_size", (61e-9, 50e-9)),
+    ],
+)
 def test_derivative_with_respect_to_the_geometry(name, value):
     """Central differences in float64: step 1e-6 balances truncation (phases of 400 rad: 3e-8) against rounding (1e-9)."""
     with jax.enable_x64(True):
@@ -166,7 +179,9 @@ def test_derivative_with_respect_to_the_geometry(name, value):
         assert float(slope) == pytest.approx(float(figure(1 + step) - figure(1 - step)) / (2 * step), rel=1e-6)
         # The traced value and the plain number give the same kernel.
         same = op.fresnel_transfer((16, 16), dtype=jnp.complex128, **(plain | {name: value}))
-        assert float(figure(1.0)) == pytest.approx(float(jnp.sum(weight * abs(op.propagate(wave, same)) ** 2)), rel=1e-9)
+        assert float(figure(1.0)) == pytest.approx(
+            float(jnp.sum(weight * abs(op.propagate(wave, same)) ** 2)), rel=1e-9
+        )
 
 
 def test_sampling_in_words():

@@ -1,4 +1,4 @@
-"""The recipe reaches the photon noise on scans simulated independently, and other programs can predict frames from its file."""
+"""The recipe comes near the photon noise on scans simulated independently; frames can be predicted from its file."""
 
 import sys
 from pathlib import Path
@@ -14,21 +14,24 @@ sys.path.append(str(Path(__file__).parents[1]))
 import small_scans  # noqa: E402
 
 
-def predict(path, view, near):
+def predict(path, view: int, near: bool) -> np.ndarray:
     """Counts of a view from the file alone, as its documentation says, in plain NumPy."""
     with h5py.File(path, "r") as file:
         entry = file["entry"]
-        obj, probe, positions, gain, background = (entry[f"{name}/data"][()] for name in
-                                                   ("object", "probe", "positions", "gain", "background"))
+        obj, probe, positions, gain, background = (
+            entry[f"{name}/data"][()] for name in ("object", "probe", "positions", "gain", "background")
+        )
         pixel = entry["object/data"].attrs["pixel_size"]
     place = positions[view] / np.mean(pixel)
     corner = np.floor(place + 0.5).astype(int)
     rest, (n, m) = place - corner, probe.shape[-2:]
     fy, fx = np.fft.fftfreq(n)[:, None], np.fft.fftfreq(m)[None]
     shift = lambda image, by: np.fft.ifft2(np.fft.fft2(image) * np.exp(-2j * np.pi * (fy * by[0] + fx * by[1])))
-    wave = shift(probe, rest) * obj[corner[0]:corner[0] + n, corner[1]:corner[1] + m]
+    wave = shift(probe, rest) * obj[corner[0] : corner[0] + n, corner[1] : corner[1] + m]
     if near:
-        kernel = np.exp(-1j * np.pi * small_scans.WAVELENGTH * small_scans.DISTANCE * (fy**2 + fx**2) / small_scans.PIXEL**2)
+        kernel = np.exp(
+            -1j * np.pi * small_scans.WAVELENGTH * small_scans.DISTANCE * (fy**2 + fx**2) / small_scans.PIXEL**2
+        )
         wave = shift(np.fft.ifft2(np.fft.fft2(wave) * kernel), -rest)
     else:
         wave = np.fft.fft2(wave, norm="ortho")
@@ -39,7 +42,9 @@ def predict(path, view, near):
 def test_recipe_reaches_the_photon_noise_and_its_file_predicts_the_frames(tmp_path, near):
     counts, _ = small_scans.write_cxi(tmp_path / "scan.cxi", near)
     method = "near-field-ptychography" if near else "far-field-ptychography"
-    scan = dr.open_scan(tmp_path / "scan.cxi", method=method, **({"focus_to_sample": small_scans.FOCUS} if near else {}))
+    scan = dr.open_scan(
+        tmp_path / "scan.cxi", method=method, **({"focus_to_sample": small_scans.FOCUS} if near else {})
+    )
     settings = {"solver": {"epochs": 60}, "model": {"modes": 2, "background": True, "gain": True}}
     result = dr.reconstruct(scan, settings=settings)
     figures = result.quality
@@ -66,8 +71,16 @@ def test_removing_ambiguities_leaves_the_prediction(near):
     ramp = np.exp(2j * np.pi * 3 / 32 * np.arange(obj.shape[0]))[:, None]
     modes = np.stack([probe, 0.3j * probe * np.linspace(-1, 1, 32)])
     model = dr.models.Ptychography(
-        jnp.asarray(2j * obj * ramp, jnp.complex64), jnp.asarray(modes, jnp.complex64), jnp.asarray(positions, jnp.float32),
-        jnp.zeros((32, 32)), jnp.ones(len(frames)), small_scans.DISTANCE, small_scans.WAVELENGTH, small_scans.PIXEL, not near)
+        jnp.asarray(2j * obj * ramp, jnp.complex64),
+        jnp.asarray(modes, jnp.complex64),
+        jnp.asarray(positions, jnp.float32),
+        jnp.zeros((32, 32)),
+        jnp.ones(len(frames)),
+        small_scans.DISTANCE,
+        small_scans.WAVELENGTH,
+        small_scans.PIXEL,
+        not near,
+    )
     cleaned = recipe.remove_ambiguities(model)
     views = np.arange(4)
     before, after = np.asarray(model(views)), np.asarray(cleaned(views))

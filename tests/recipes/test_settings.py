@@ -5,7 +5,10 @@ import pytest
 import diffrecon as dr
 from diffrecon.recipes import METHODS, merge
 
-DEFAULTS = {"solver": {"steps": 20, "rate": 0.5, "name": "cgls", "fast": True, "box": [1, 2], "free": None}, "model": {"modes": 1}}
+DEFAULTS = {
+    "solver": {"steps": 20, "rate": 0.5, "name": "cgls", "fast": True, "box": [1, 2], "free": None},
+    "model": {"modes": 1},
+}
 
 
 def test_given_values_over_defaults():
@@ -15,18 +18,21 @@ def test_given_values_over_defaults():
     assert found["model"] == {"modes": 1} and DEFAULTS["solver"]["steps"] == 20
 
 
-@pytest.mark.parametrize("given, says", [
-    ({"slver": {}}, "did you mean solver?"),
-    ({"solver": {"stepz": 1}}, "no setting solver.stepz; did you mean steps?"),
-    ({"solver": 3}, "is a section"),
-    ({"solver": {"steps": "many"}}, "is not a number"),
-    ({"solver": {"steps": True}}, "is not a number"),
-    ({"solver": {"steps": 2.5}}, "is not a whole number"),
-    ({"solver": {"name": 3}}, "is not a text"),
-    ({"solver": {"fast": 1}}, "is not true or false"),
-    ({"solver": {"steps": float("inf")}}, "is not a"),
-    ({"solver": {"rate": float("nan")}}, "is not a"),
-])
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        ({"slver": {}}, "did you mean solver?"),
+        ({"solver": {"stepz": 1}}, "no setting solver.stepz; did you mean steps?"),
+        ({"solver": 3}, "is a section"),
+        ({"solver": {"steps": "many"}}, "is not a number"),
+        ({"solver": {"steps": True}}, "is not a number"),
+        ({"solver": {"steps": 2.5}}, "is not a whole number"),
+        ({"solver": {"name": 3}}, "is not a text"),
+        ({"solver": {"fast": 1}}, "is not true or false"),
+        ({"solver": {"steps": float("inf")}}, "is not a"),
+        ({"solver": {"rate": float("nan")}}, "is not a"),
+    ],
+)
 def test_refused_in_one_line(given, says):
     with pytest.raises(dr.InputError) as caught:
         merge(DEFAULTS, given, "demo")

@@ -41,7 +41,9 @@ def _linear(seed: int, positive: bool = False) -> Problem:
         matrix, answer = rng.uniform(0.1, 1, (12, 4)), rng.uniform(0.5, 2, 4)
     right = matrix @ answer
     data = {"rows": matrix.astype(np.float32), "values": right.astype(np.float32)}
-    return Problem(lambda x, b: b.rows @ x - b.values, jnp.full(4, 0.7 if positive else 0.0), data, answer, matrix, right)
+    return Problem(
+        lambda x, b: b.rows @ x - b.values, jnp.full(4, 0.7 if positive else 0.0), data, answer, matrix, right
+    )
 
 
 def _complex(seed: int = 3) -> Problem:
@@ -63,14 +65,22 @@ def _curve(seed: int = 4) -> Problem:
     """A decaying exponential: non-linear, amplitude and rate of different size."""
     t = np.linspace(0, 2, 20)
     data = {"t": t.astype(np.float32), "y": (3 * np.exp(-1.5 * t)).astype(np.float32)}
-    return Problem(lambda x, b: x["amplitude"] * jnp.exp(-x["rate"] * b.t) - b.y,
-                   {"amplitude": jnp.asarray(1.0), "rate": jnp.asarray(0.5)}, data, {"amplitude": 3.0, "rate": 1.5})
+    return Problem(
+        lambda x, b: x["amplitude"] * jnp.exp(-x["rate"] * b.t) - b.y,
+        {"amplitude": jnp.asarray(1.0), "rate": jnp.asarray(0.5)},
+        data,
+        {"amplitude": 3.0, "rate": 1.5},
+    )
 
 
 def _rosenbrock() -> Problem:
     """Rosenbrock's valley as residuals: `(10 (x1 - x0^2), 1 - x0)`; a cost without data."""
-    return Problem(lambda x, b: jnp.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]]), jnp.asarray([-1.2, 1.0]), None,
-                   np.array([1.0, 1.0]))
+    return Problem(
+        lambda x, b: jnp.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]]),
+        jnp.asarray([-1.2, 1.0]),
+        None,
+        np.array([1.0, 1.0]),
+    )
 
 
 PROBLEMS = {
@@ -103,7 +113,11 @@ ALL = tuple(PROBLEMS)
 SOLVERS: dict[str, tuple[Callable[[Problem], Any], tuple[str, ...], float]] = {
     "adam": (_minimise(optax.adam(optax.cosine_decay_schedule(0.05, 3000)), 3000), ALL, 0.02),
     "sgd": (_minimise(optax.sgd(0.5), 400), ("linear", "complex", "curve"), 1e-3),
-    "momentum": (_minimise(optax.sgd(0.1, momentum=0.9), 600), ("linear", "linear, positive", "complex", "curve"), 1e-3),
+    "momentum": (
+        _minimise(optax.sgd(0.1, momentum=0.9), 600),
+        ("linear", "linear, positive", "complex", "curve"),
+        1e-3,
+    ),
     "lbfgs": (_minimise(optax.lbfgs(), 60), ("linear, positive", "complex", "rosenbrock"), 1e-3),
     "levenberg-marquardt": (_levenberg_marquardt, ALL, 1e-3),
     "cgls": (_linear_solver(solvers.cgls, 4), ("linear", "linear, positive"), 1e-4),

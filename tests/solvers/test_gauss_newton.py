@@ -1,4 +1,4 @@
-"""Levenberg-Marquardt: blocks, priors, masks and endings (its answers are checked with all solvers in test_minimise.py)."""
+"""Levenberg-Marquardt: blocks, priors and endings (its answers are checked with all solvers in test_minimise.py)."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,8 +19,10 @@ def test_blocks_of_views_do_not_change_the_numbers():
         # The scaling is estimated with other random signs: steps differ, the cost of a start and the answer do not.
         assert relative_error(blocks.value, CURVE.answer) < 0.05 and blocks.history[-1] < whole.history[0]
     linear = PROBLEMS["linear"]
-    ends = [levenberg_marquardt(linear.residual, linear.start, linear.data, steps=12, block_size=size, damping=1e-6).value
-            for size in (12, 5)]
+    ends = [
+        levenberg_marquardt(linear.residual, linear.start, linear.data, steps=12, block_size=size, damping=1e-6).value
+        for size in (12, 5)
+    ]
     np.testing.assert_allclose(ends[0], ends[1], atol=2e-4)
 
 
@@ -35,8 +37,14 @@ def test_held_out_views_are_not_fitted():
 
 def test_prior_is_added_once():
     """`sum_i (x - 4)^2 / 2 + w^2 x^2 / 2` over five views has its minimum at `20 / (5 + w^2)`."""
-    solution = levenberg_marquardt(lambda x, b: b.y - x, jnp.zeros(1), {"y": np.full((5, 1), 4.0, np.float32)},
-                                   prior=lambda x: jnp.sqrt(5.0) * x, steps=20, tolerance=0.0)
+    solution = levenberg_marquardt(
+        lambda x, b: b.y - x,
+        jnp.zeros(1),
+        {"y": np.full((5, 1), 4.0, np.float32)},
+        prior=lambda x: jnp.sqrt(5.0) * x,
+        steps=20,
+        tolerance=0.0,
+    )
     assert float(solution.value[0]) == pytest.approx(2.0, rel=1e-4)
 
 
@@ -50,8 +58,14 @@ def test_cost_never_rises_and_the_ending_is_said():
 
 def test_project_and_unknowns():
     start = {"amplitude": jnp.asarray(1.0), "rate": jnp.asarray(1.5)}
-    solution = levenberg_marquardt(CURVE.residual, start, CURVE.data, steps=20, unknowns=("amplitude",),
-                                   project=lambda x: x | {"amplitude": jnp.minimum(x["amplitude"], 2.5)})
+    solution = levenberg_marquardt(
+        CURVE.residual,
+        start,
+        CURVE.data,
+        steps=20,
+        unknowns=("amplitude",),
+        project=lambda x: x | {"amplitude": jnp.minimum(x["amplitude"], 2.5)},
+    )
     assert float(solution.value["amplitude"]) == 2.5 and float(solution.value["rate"]) == 1.5
 
 

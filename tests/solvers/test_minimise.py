@@ -51,8 +51,9 @@ def test_solver_finds_known_answer(solver, problem):
 def test_complex_gradient_is_steepest_descent():
     """One step of sgd with rate 1 on |z - a|^2 / 2 lands on a; without the conjugation it would land on conj(a)."""
     a = jnp.asarray([1 + 2j, -3 - 0.5j], jnp.complex64)
-    solution = dr.minimise(lambda z, b: 0.5 * jnp.sum(jnp.abs(z - a) ** 2), jnp.zeros(2, jnp.complex64), optimiser=optax.sgd(1.0),
-                           steps=1)
+    solution = dr.minimise(
+        lambda z, b: 0.5 * jnp.sum(jnp.abs(z - a) ** 2), jnp.zeros(2, jnp.complex64), optimiser=optax.sgd(1.0), steps=1
+    )
     np.testing.assert_allclose(solution.value, a, rtol=1e-6)
 
 
@@ -65,7 +66,9 @@ def test_line_search_with_complex_unknowns_lowers_the_cost_every_step():
 
 # ---------------------------------------------------------------------------------------------------- unknowns
 def test_factor_multiplies_the_step_of_one_unknown():
-    moved = dr.minimise(line_cost, line(), LINE_DATA, optax.sgd(0.1), steps=1, unknowns={"slope": 3.0, "offset": 1}).value
+    moved = dr.minimise(
+        line_cost, line(), LINE_DATA, optax.sgd(0.1), steps=1, unknowns={"slope": 3.0, "offset": 1}
+    ).value
     plain = dr.minimise(line_cost, line(), LINE_DATA, optax.sgd(0.1), steps=1).value
     assert moved.slope == pytest.approx(3 * float(plain.slope), rel=1e-6)
     assert moved.offset["value"] == pytest.approx(float(plain.offset["value"]), rel=1e-6)
@@ -87,7 +90,9 @@ def test_only_named_unknowns_move(unknowns):
 
 
 def test_nested_where_function():
-    value = dr.minimise(line_cost, line(slope=2.0), LINE_DATA, optax.sgd(0.3), steps=60, unknowns=lambda m: m.offset["value"]).value
+    value = dr.minimise(
+        line_cost, line(slope=2.0), LINE_DATA, optax.sgd(0.3), steps=60, unknowns=lambda m: m.offset["value"]
+    ).value
     assert value.slope == 2.0 and value.offset["value"] == pytest.approx(0.5, abs=1e-4)
 
 
@@ -98,7 +103,9 @@ def test_plain_number_becomes_an_unknown_when_it_is_named():
 
 
 def test_numpy_model():
-    value = dr.minimise(lambda x, b: jnp.sum((x - 2.0) ** 2), np.zeros(3, np.float32), optimiser=optax.sgd(0.25), steps=40).value
+    value = dr.minimise(
+        lambda x, b: jnp.sum((x - 2.0) ** 2), np.zeros(3, np.float32), optimiser=optax.sgd(0.25), steps=40
+    ).value
     np.testing.assert_allclose(value, 2.0, rtol=1e-5)
 
 
@@ -108,9 +115,14 @@ def test_names_that_the_model_does_not_have(unknowns):
         dr.minimise(line_cost, line(), LINE_DATA, steps=1, unknowns=unknowns)
 
 
-@pytest.mark.parametrize("settings, says", [
-    ({}, "either steps"), ({"steps": 1, "epochs": 1}, "either steps"), ({"steps": 1, "held_out": [99]}, "view 99"),
-])
+@pytest.mark.parametrize(
+    "settings, says",
+    [
+        ({}, "either steps"),
+        ({"steps": 1, "epochs": 1}, "either steps"),
+        ({"steps": 1, "held_out": [99]}, "view 99"),
+    ],
+)
 def test_bad_settings_are_one_line(settings, says):
     with pytest.raises(dr.InputError, match=says):
         dr.minimise(line_cost, line(), LINE_DATA, **settings)
@@ -134,10 +146,14 @@ def seen_cost(model, batch):
     return -jnp.sum(model.times[batch.views]) + 0.0 * jnp.sum(batch.y)
 
 
-@pytest.mark.parametrize("views, batch, epochs, held", [(12, 4, 1, []), (12, 4, 3, []), (12, 3, 2, [0, 5, 11]), (10, 4, 1, [])])
+@pytest.mark.parametrize(
+    "views, batch, epochs, held", [(12, 4, 1, []), (12, 4, 3, []), (12, 3, 2, [0, 5, 11]), (10, 4, 1, [])]
+)
 def test_epoch_sees_every_view_and_held_out_ones_never(views, batch, epochs, held):
     data = {"y": np.zeros(views, np.float32)}
-    times = dr.minimise(seen_cost, Seen(jnp.zeros(views)), data, optax.sgd(1.0), epochs=epochs, batch_size=batch, held_out=held).value.times
+    times = dr.minimise(
+        seen_cost, Seen(jnp.zeros(views)), data, optax.sgd(1.0), epochs=epochs, batch_size=batch, held_out=held
+    ).value.times
     train = np.setdiff1d(np.arange(views), held)
     assert not np.asarray(times)[held].any()
     extra = -len(train) % batch * epochs  # views that fill the last batch of an epoch
@@ -154,6 +170,7 @@ def test_order_differs_between_epochs_and_seeds():
 
 def test_batch_holds_the_data_of_its_views():
     """Fields, views and counts stay together through permutation and held-out views, and counts stay uint16."""
+
     def cost(model, batch):
         assert batch.counts.dtype == jnp.uint16 and batch.mask.shape == (2, 2)
         wrong = jnp.sum(jnp.abs(batch.counts[:, 0, 0].astype(jnp.float32) - 10 * batch.views))
@@ -168,7 +185,9 @@ def test_batch_holds_the_data_of_its_views():
 def test_held_out_cost_is_the_mean_over_its_views():
     data = {"y": np.arange(40.0, dtype=np.float32)}
     held = np.arange(0, 40, 1)[3:38]  # more than one block
-    solution = dr.minimise(lambda x, b: jnp.mean((x - b.y) ** 2), jnp.zeros(()), data, optax.sgd(0.0), steps=2, held_out=held)
+    solution = dr.minimise(
+        lambda x, b: jnp.mean((x - b.y) ** 2), jnp.zeros(()), data, optax.sgd(0.0), steps=2, held_out=held
+    )
     assert solution.held_out.tolist()[-1] == pytest.approx([2, np.mean(held.astype(float) ** 2)], rel=1e-5)
 
 
@@ -211,7 +230,9 @@ def test_chunks_do_not_change_the_numbers():
 @pytest.mark.parametrize("optimiser", [OPTIMISER, optax.lbfgs()], ids=["adam", "lbfgs"])
 def test_resume_is_bitwise_exact(tmp_path, optimiser):
     path = tmp_path / "state.npz"
-    run = lambda **more: dr.minimise(line_cost, line(), LINE_DATA, optimiser, batch_size=5, chunk=7, held_out=[1], **more)
+    run = lambda **more: dr.minimise(
+        line_cost, line(), LINE_DATA, optimiser, batch_size=5, chunk=7, held_out=[1], **more
+    )
     whole = run(steps=30)
     first = run(steps=11, checkpoint=path)
     for second in (run(steps=30, resume=first.state), run(steps=30, checkpoint=path, resume=True)):
@@ -277,16 +298,23 @@ def test_project_is_applied_after_each_step_and_keeps_fixed_fields():
 def test_not_finite_cost_keeps_the_last_finite_state():
     solution = dr.minimise(lambda x, b: jnp.sum(x**4), jnp.full(2, 10.0), optimiser=optax.sgd(1.0), steps=50)
     assert "not finite" in solution.result and np.isfinite(solution.value).all() and np.isfinite(solution.history).all()
-    assert solution.result.startswith(f"stopped at step {len(solution.history)}") and solution.state.step == len(solution.history)
+    assert solution.result.startswith(f"stopped at step {len(solution.history)}") and solution.state.step == len(
+        solution.history
+    )
 
 
 def test_not_finite_gradient_names_its_unknown_and_its_step():
     """The root's slope at zero is infinite while the cost is finite; `slope` reaches zero exactly in its third step."""
+
     def cost(model, batch):
         return jnp.sqrt(jnp.abs(model.slope)) * 0 + model.slope + jnp.abs(model.offset["value"])
 
     solution = dr.minimise(cost, line(slope=2.0, offset=3.0), optimiser=optax.sgd(1.0), steps=40)
-    assert solution.result.startswith("stopped at step 2: ") and "slope" in solution.result and "offset" not in solution.result
+    assert (
+        solution.result.startswith("stopped at step 2: ")
+        and "slope" in solution.result
+        and "offset" not in solution.result
+    )
     assert len(solution.history) == 2 and solution.value.slope == 0.0 and solution.value.offset["value"] == 1.0
 
 
@@ -299,6 +327,7 @@ def test_second_call_compiles_nothing():
         return line_cost(model, batch)
 
     for settings in ({}, {"optimiser": OPTIMISER, "unknowns": {"slope": 2.0, "offset": optax.sgd(0.1)}}):
+
         def run(data, settings=settings):
             dr.minimise(cost, line(), data, steps=70, batch_size=4, held_out=[3], **settings)
 
