@@ -2,8 +2,8 @@
 
     python benchmarks/tomography.py SCAN.h5 [--centre 295.83]
 
-SCAN is any file that `diffrecon.open_scan` reads (docs/file_formats.md); its first detector row is used. Times are medians after a
-warm-up. ASTRA (`pip install astra-toolbox`) is skipped where it is not installed.
+SCAN is any file that `diffrecon.open_scan` reads (docs/file_formats.md); its first detector row is used. Times are
+medians after a warm-up. ASTRA (`pip install astra-toolbox`) is skipped where it is not installed.
 """
 
 import argparse
@@ -72,9 +72,16 @@ def astra_toolbox(angles: np.ndarray, centre: float, sinogram: np.ndarray) -> No
     projector = astra.create_projector("linear", geometry, volume)
     data = astra.data2d.create("-sino", geometry, sinogram)
     # ASTRA's FBP knows the plain geometry only: crop the detector so that its middle is the axis.
-    cropped = sinogram[:, :round(2 * centre) + 1] if off > 0 else sinogram[:, columns - 1 - round(2 * (columns - 1 - centre)):]
+    cropped = (
+        sinogram[:, : round(2 * centre) + 1]
+        if off > 0
+        else sinogram[:, columns - 1 - round(2 * (columns - 1 - centre)) :]
+    )
     plain = astra.create_proj_geom("parallel", 1.0, cropped.shape[1], angles)
-    plain_projector, plain_data = astra.create_projector("linear", plain, volume), astra.data2d.create("-sino", plain, cropped)
+    plain_projector, plain_data = (
+        astra.create_projector("linear", plain, volume),
+        astra.data2d.create("-sino", plain, cropped),
+    )
     for name, steps in (("FBP", 1), ("CGLS", 20), ("SIRT", 100)):
         image = astra.data2d.create("-vol", volume)
         settings = astra.astra_dict(name)
@@ -103,7 +110,11 @@ def main() -> None:
     columns = sinogram.shape[1]
     assert scan.angles is not None
     print(f"{scan.name}: {len(sinogram)} views of {columns} columns, one row, rotation centre {centre:.2f}")
-    ours(dr.operators.ParallelProjector(scan.angles, (columns, columns), columns, centre=centre), sinogram, options.repeats)
+    ours(
+        dr.operators.ParallelProjector(scan.angles, (columns, columns), columns, centre=centre),
+        sinogram,
+        options.repeats,
+    )
     if importlib.util.find_spec("astra"):
         astra_toolbox(scan.angles, centre, sinogram)
     else:

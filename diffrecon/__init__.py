@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 # Submodules and names are imported when they are first used: `diffrecon --help` must not wait for jax.
-_MODULES = ("constraints", "errors", "geometry", "io", "losses", "models", "operators", "penalties", "physics", "plot", "prepare",
-            "quality", "recipes", "sharding", "simulate", "solvers")
+_MODULES = (
+    "constraints", "errors", "geometry", "io", "losses", "models", "operators", "penalties", "physics", "plot",
+    "prepare", "quality", "recipes", "sharding", "simulate", "solvers",
+)
 _NAMES = {
     "Batch": "._model", "Model": "._model",
     "Console": "._console",

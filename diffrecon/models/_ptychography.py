@@ -31,8 +31,8 @@ class Ptychography(Model):
     - `gain`: `(view,)` brightness of each view.
     - `distance`: effective propagation distance [m] (unused in the far field); `wavelength` and `pixel_size` [m].
     - `far`: `True` for the far field, whose frames have the zero frequency at index (0, 0).
-    - `oversampling`: object pixels along a detector pixel (near field). Where the light has structure finer than a detector pixel,
-      which sums intensities over it, 2 describes the frames better, at four times the cost.
+    - `oversampling`: object pixels along a detector pixel (near field). Where the light has structure finer than a
+      detector pixel, which sums intensities over it, 2 describes the frames better, at four times the cost.
 
     Cost: 2 (far) or 3 (near field) FFTs a view and mode, about three times as many with the gradient.
 
@@ -79,21 +79,27 @@ class Ptychography(Model):
     def from_scan(cls, scan: Scan, modes: int = 1, *, margin: float = 8, oversampling: int = 1) -> "Ptychography":
         """A first guess from the data: flat object, probe from file or mean frame, its power from the mean counts.
 
-        **Arguments:** number of probe `modes` (the further ones start as the probe times low-order polynomials, at 2 % of its
-        power each); `margin` [detector pixel] around the scanned area, room for positions to move; `oversampling` of the near field.
+        **Arguments:** number of probe `modes` (the further ones start as the probe times low-order polynomials, at 2 %
+        of its power each); `margin` [detector pixel] around the scanned area, room for positions to move;
+        `oversampling` of the near field.
 
-        **Raises:** `MissingMetadata` for positions or, in the near field, the distance; `InputError` for positions that span
-        nothing or more than a reasonable object, or oversampling in the far field.
+        **Raises:** `MissingMetadata` for positions or, in the near field, the distance; `InputError` for positions that
+        span nothing or more than a reasonable object, or oversampling in the far field.
         """
         positions = scan.require("positions", "positions of the views", "/path/of/positions")
         far = scan.far_field
         if oversampling != 1 and far:
-            raise InputError("model.oversampling: detector pixels of the far field sample the wave's spectrum; it must be 1 there")
+            raise InputError(
+                "model.oversampling: detector pixels of the far field sample the wave's spectrum; it must be 1 there"
+            )
         pixel = _pixel_size(scan, far)
         in_pixels = _object_positions(scan, positions, pixel, margin) * oversampling
         pixel = pixel if pixel is None else pixel / oversampling
         frame = (scan.frame_shape[0] * oversampling, scan.frame_shape[1] * oversampling)
-        shape = tuple(int(n) for n in np.ceil(in_pixels.max(0)).astype(int) + np.asarray(frame) + int(np.ceil(margin * oversampling)))
+        shape = tuple(
+            int(n)
+            for n in np.ceil(in_pixels.max(0)).astype(int) + np.asarray(frame) + int(np.ceil(margin * oversampling))
+        )
         mean = mean_frame(scan)
         geometry = None if far else scan.geometry
         distance = None if geometry is None else float(geometry.distance)
@@ -121,7 +127,11 @@ class Ptychography(Model):
             "probe": Quantity(np.asarray(self.probe), "sqrt(counts)", ("mode", "y", "x"), size, "probe modes", "modes"),
             "phase": Quantity(np.angle(transmission), "rad", ("y", "x"), size, "phase", "image"),
             "positions": Quantity(
-                np.asarray(self.positions, np.float64) * pixel, unit, ("view", "axis"), pixel, "patch corners (row, column)",
+                np.asarray(self.positions, np.float64) * pixel,
+                unit,
+                ("view", "axis"),
+                pixel,
+                "patch corners (row, column)",
                 "positions",
             ),
             "background": Quantity(np.asarray(self.background) ** 2, "counts", ("y", "x"), None, "background", "image"),
@@ -155,8 +165,10 @@ def _object_positions(scan: Scan, positions: np.ndarray, pixel: float | None, ma
     span = np.ptp(positions, axis=0)
     frame = np.asarray(scan.frame_shape)
     if scan.views > 1 and span.max() < 0.5:
-        raise InputError(f"{scan.name}: all positions lie within {span.max():.2g} object pixels of {scan.frame_shape}: their "
-                         "unit is wrong (data.positions_unit) or this is not a scan")
+        raise InputError(
+            f"{scan.name}: all positions lie within {span.max():.2g} object pixels of {scan.frame_shape}: their "
+            "unit is wrong (data.positions_unit) or this is not a scan"
+        )
     if (span > 50 * frame).any():
         raise InputError(f"{scan.name}: positions span {span[0]:.4g} x {span[1]:.4g} object pixels, frames have "
                          f"{frame[0]} x {frame[1]}: their unit is wrong (data.positions_unit) or the pixel size is")
@@ -177,8 +189,8 @@ def _first_probe(scan: Scan, model: Ptychography, mean: np.ndarray) -> np.ndarra
 
 
 def _defocused_aperture(mean: np.ndarray) -> np.ndarray:
-    """A far-field probe from the mean frame alone: its square root as pupil, defocused until the spot fills a quarter of the
-    frame, so that neighbouring patches overlap."""
+    """A far-field probe from the mean frame alone: its square root as pupil, defocused until the spot fills a quarter
+    of the frame, so that neighbouring patches overlap."""
     rows, columns = mean.shape
     pupil = np.sqrt(mean)
     fy, fx = np.fft.fftfreq(rows)[:, None], np.fft.fftfreq(columns)[None]
@@ -189,7 +201,9 @@ def _defocused_aperture(mean: np.ndarray) -> np.ndarray:
 
 
 def _modes(probe: np.ndarray, count: int, power: float = 0.02) -> np.ndarray:
-    """The probe and its products with polynomials of growing order about its centre, orthogonal and with little power."""
+    """The probe and its products with polynomials of growing order about its centre, orthogonal and with little
+    power.
+    """
     weight = abs(probe) ** 2
     axes = [np.arange(n) - (weight.sum(1 - i) @ np.arange(n)) / weight.sum() for i, n in enumerate(probe.shape)]
     spread = [np.sqrt((weight.sum(1 - i) * a**2).sum() / weight.sum()) for i, a in enumerate(axes)]

@@ -159,7 +159,9 @@ def coverage(
     """
     corners, _ = split_positions(positions)
     seen = jnp.sum(jnp.abs(probe) ** 2, axis=0)
-    patches = jnp.broadcast_to(jnp.reshape(jnp.asarray(times, seen.dtype), (-1, 1, 1)) * seen, (positions.shape[0], *seen.shape))
+    patches = jnp.broadcast_to(
+        jnp.reshape(jnp.asarray(times, seen.dtype), (-1, 1, 1)) * seen, (positions.shape[0], *seen.shape)
+    )
     return deposit(jnp.zeros(shape, seen.dtype), corners, patches)
 
 

@@ -32,7 +32,9 @@ __all__ = [
 Shape = tuple[int, int]
 
 
-def propagate(wave: Complex[Array, "*batch y x"], transfer: Complex[Array, "*#batch y x"]) -> Complex[Array, "*batch y x"]:
+def propagate(
+    wave: Complex[Array, "*batch y x"], transfer: Complex[Array, "*#batch y x"]
+) -> Complex[Array, "*batch y x"]:
     """A wave times a transfer function in Fourier space; periodic borders.
 
     Back-propagation is the same with `jnp.conj(transfer)`. Cost: two 2-D FFTs a wave.
@@ -136,7 +138,9 @@ def angular_spectrum_transfer(
     # sqrt(1 - s) - 1 = -s / (1 + sqrt(1 - s)) keeps its digits for small s.
     cosine = np.sqrt(np.where(travelling, 1 - sine2, 0))
     phase = -2 * np.pi / wavelength * distance * sine2 / (1 + cosine)
-    limits = [1 / (wavelength * np.sqrt((2 * abs(distance) / (n * p)) ** 2 + 1)) for n, p in zip(shape, pixel, strict=True)]
+    limits = [
+        1 / (wavelength * np.sqrt((2 * abs(distance) / (n * p)) ** 2 + 1)) for n, p in zip(shape, pixel, strict=True)
+    ]
     inside = travelling & (abs(fy) <= limits[0])[:, None] & (abs(fx) <= limits[1])[None, :]
     return jnp.asarray(np.where(inside, np.exp(1j * np.remainder(phase, 2 * np.pi)), 0), dtype)
 

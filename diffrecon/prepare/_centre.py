@@ -46,8 +46,10 @@ def find_rotation_centre(
     """
     turn = float(np.ptp(angles))
     if turn < np.radians(170):
-        raise InputError(f"the views span {np.degrees(turn):.0f} degrees: a rotation centre cannot be found from less than half a "
-                         "turn; give it (geometry.rotation_centre)")
+        raise InputError(
+            f"the views span {np.degrees(turn):.0f} degrees: a rotation centre cannot be found from less than half a "
+            "turn; give it (geometry.rotation_centre)"
+        )
     columns = sinograms.shape[-1]
     low, high = search or (columns / 4, columns * 3 / 4 - 1)
     order = np.argsort(angles)
@@ -97,7 +99,9 @@ def _wedge_energy(sinogram: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 @jax.jit
-def _energies(sinogram: Float[Array, "view x"], centres: Float[Array, " centre"], outside: Array) -> Float[Array, " centre"]:
+def _energies(
+    sinogram: Float[Array, "view x"], centres: Float[Array, " centre"], outside: Array
+) -> Float[Array, " centre"]:
     columns = sinogram.shape[1]
     flipped = jnp.fft.rfft(sinogram[:, ::-1], 2 * columns)
     frequency = jnp.asarray(np.fft.rfftfreq(2 * columns), jnp.float32)

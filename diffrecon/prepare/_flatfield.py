@@ -94,7 +94,9 @@ def _fill(values: np.ndarray, dead: Bool[np.ndarray, "y x"]) -> None:
         if not good.size:
             values[:, row] = 0
             continue
-        right = np.clip(np.searchsorted(good, bad), 1, max(good.size - 1, 1)) if good.size > 1 else np.zeros(bad.size, int)
+        right = (
+            np.clip(np.searchsorted(good, bad), 1, max(good.size - 1, 1)) if good.size > 1 else np.zeros(bad.size, int)
+        )
         left = np.maximum(right - 1, 0)
         span = np.maximum(good[right] - good[left], 1)
         share: Any = np.clip((bad - good[left]) / span, 0, 1)

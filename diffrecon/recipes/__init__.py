@@ -54,8 +54,9 @@ def reconstruct(
         raise InputError(f"{scan.name}: it is not clear which measurement this is; choose a method with -m "
                          f"({', '.join(METHODS)})")
     module = _module(method)
-    return module.reconstruct(scan, merge(module.defaults(method), settings or {}, method), console or Console(quiet=True),
-                              method)
+    return module.reconstruct(
+        scan, merge(module.defaults(method), settings or {}, method), console or Console(quiet=True), method
+    )
 
 
 def _module(method: str) -> Any:

@@ -20,25 +20,29 @@ from ..solvers import minimise
 
 _COMMON: dict[str, dict[str, Any]] = {
     "model": {
-        "modes": 1,            # incoherent probe modes
-        "margin": 8,           # detector pixels around the scanned area
-        "oversampling": 1,     # object pixels along a detector pixel (near field): 2 where the light is finer than a pixel
-        "object": True, "probe": True, "positions": True, "background": True, "gain": False,  # what is solved for
+        "modes": 1,  # incoherent probe modes
+        "margin": 8,  # detector pixels around the scanned area
+        "oversampling": 1,  # object pixels along a detector pixel (near field): 2 where the light is finer than a pixel
+        "object": True,
+        "probe": True,
+        "positions": True,
+        "background": True,
+        "gain": False,  # what is solved for
     },
     "loss": {"function": None},  # a function (model, batch) -> scalar; amplitudes by default
     "optimiser": {
-        "name": "adam",          # any optax optimiser that takes a learning rate
-        "learning_rate": 0.04,   # of the object; the factors below multiply it
-        "probe": 1.0,            # in units of the probe's amplitude
-        "positions": 1.0,        # [pixel]
-        "background": 2.0,       # [sqrt(counts)]
+        "name": "adam",  # any optax optimiser that takes a learning rate
+        "learning_rate": 0.04,  # of the object; the factors below multiply it
+        "probe": 1.0,  # in units of the probe's amplitude
+        "positions": 1.0,  # [pixel]
+        "background": 2.0,  # [sqrt(counts)]
         "gain": 0.1,
-        "constant": 0.3,         # fraction of the steps before the step size decays (cosine) to 1/50
+        "constant": 0.3,  # fraction of the steps before the step size decays (cosine) to 1/50
     },
     "solver": {
-        "steps": 600,            # or ten epochs, where those are more
-        "epochs": None,          # exactly so many instead
-        "batch_size": 10,        # views a step; small batches stay in the processor's cache
+        "steps": 600,  # or ten epochs, where those are more
+        "epochs": None,  # exactly so many instead
+        "batch_size": 10,  # views a step; small batches stay in the processor's cache
         "seed": 0,
     },
     "quality": {"held_out": 0.1, "seed": 0},
@@ -72,7 +76,8 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     model = remove_ambiguities(model)
     figures, verdict = _judge(model, judged, data, held, settings)
     figures["history"] = solution.history
-    if not settings["model"]["positions"]:  # else the held-out views' positions, as in the file, hide what the curve is about
+    # Positions as in the file would hide what the curve of the held-out views is about.
+    if not settings["model"]["positions"]:
         figures["held_out_history"] = solution.held_out
     verdict = (solution.result, *verdict) if not solution.result.startswith("done") else verdict
     return Result(method, _quantities(model, scan), figures, verdict, settings)
@@ -81,17 +86,26 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
 # ---------------------------------------------------------------------------------------------------- prepare
 def _data(scan: Scan) -> dict[str, Any]:
     scan = scan.in_fft_order()
-    return {"counts": np.asarray(scan.counts), "mask": np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask}
+    return {
+        "counts": np.asarray(scan.counts),
+        "mask": np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask,
+    }
 
 
 def _say_start(scan: Scan, model: Ptychography, console: Console) -> None:
     pixel = "unknown pixel size" if model.pixel_size is None else f"pixel {model.pixel_size * 1e9:.2f} nm"
     counts = float(jnp.sum(jnp.abs(model.probe) ** 2))
-    console.say(f"{scan.views} views of {scan.frame_shape[0]} x {scan.frame_shape[1]}, {pixel}, object "
-                f"{model.object.shape[0]} x {model.object.shape[1]}; probe power set to the mean frame, {counts:.4g} counts")
+    console.say(
+        f"{scan.views} views of {scan.frame_shape[0]} x {scan.frame_shape[1]}, {pixel}, object "
+        f"{model.object.shape[0]} x {model.object.shape[1]}; probe power set to the mean frame, {counts:.4g} counts"
+    )
     if not model.far:
-        report = operators.sampling((model.probe.shape[-2], model.probe.shape[-1]), pixel_size=model.pixel_size, wavelength=model.wavelength,
-                                    distance=model.distance)
+        report = operators.sampling(
+            (model.probe.shape[-2], model.probe.shape[-1]),
+            pixel_size=model.pixel_size,
+            wavelength=model.wavelength,
+            distance=model.distance,
+        )
         console.say(f"effective distance {float(model.distance) * 1e3:.4g} mm; {report.message}")
 
 
@@ -107,7 +121,9 @@ def amplitude_cost(model: Ptychography, batch: Batch) -> jax.Array:
     return losses.amplitude(model(batch.views), batch.counts, batch.mask)
 
 
-def _descend(start: Ptychography, data: dict, held: np.ndarray, settings: Mapping[str, Mapping[str, Any]], console: Console):
+def _descend(
+    start: Ptychography, data: dict, held: np.ndarray, settings: Mapping[str, Mapping[str, Any]], console: Console
+):
     optimiser, solver = settings["optimiser"], settings["solver"]
     train = data["counts"].shape[0] - held.size
     per_epoch = -(-train // min(solver["batch_size"], train))
@@ -130,7 +146,9 @@ def _descend(start: Ptychography, data: dict, held: np.ndarray, settings: Mappin
 
 
 def decaying(rate: float, steps: int, constant: float) -> optax.Schedule:
-    """A constant rate for a fraction of the steps, then half a cosine down to a fiftieth: noise of the batches averages out."""
+    """A constant rate for a fraction of the steps, then half a cosine down to a fiftieth: noise of the batches averages
+    out.
+    """
     flat = int(steps * constant)
     return optax.join_schedules(
         [optax.constant_schedule(rate), optax.cosine_decay_schedule(rate, max(steps - flat, 1), 0.02)], [flat]
@@ -160,7 +178,14 @@ def _fit_held_out(model: Ptychography, data: dict, held: np.ndarray) -> tuple[Pt
     def cost(model: Ptychography, batch: Batch):
         return losses.amplitude(_matched(model(batch.views), batch), batch.counts, batch.mask)
 
-    fitted = minimise(cost, pick(model), fields, optax.adam(decaying(0.1 * model.oversampling, 60, 0.3)), steps=60, unknowns=("positions",)).value
+    fitted = minimise(
+        cost,
+        pick(model),
+        fields,
+        optax.adam(decaying(0.1 * model.oversampling, 60, 0.3)),
+        steps=60,
+        unknowns=("positions",),
+    ).value
     batch = Batch(np.arange(held.size), {k: jnp.asarray(v) for k, v in fields.items()})
     model = eqx.tree_at(lambda m: m.positions, model, model.positions.at[held].set(fitted.positions))
     return model, _matched(fitted(batch.views), batch)
@@ -204,8 +229,8 @@ def well_seen(model: Ptychography) -> jax.Array:
 
 # ---------------------------------------------------------------------------------------------------- out
 def remove_ambiguities(model: Ptychography) -> Ptychography:
-    """Fix what the data cannot tell, so that the predicted frames stay as they are: amplitude, phase and phase ramp between object
-    and probe, and the order and mixture of the modes (orthogonal, strongest first)."""
+    """Fix what the data cannot tell, so that the predicted frames stay as they are: amplitude, phase and phase ramp
+    between object and probe, and the order and mixture of the modes (orthogonal, strongest first)."""
     probe = operators.orthogonal_modes(model.probe)
     light = operators.coverage(probe, model.positions, model.object.shape, model.gain)
     weight = jnp.where(light > 0.1 * jnp.percentile(light, 95), light, 0.0)
@@ -230,7 +255,9 @@ def _remove_ramp(obj: jax.Array, probe: jax.Array, weight: jax.Array) -> tuple[j
         slope = float(jnp.angle(jnp.sum(step)))
         period = 2 * np.pi / probe.shape[1 + axis]
         slopes.append(round(slope / period) * period if spills else slope)
-    ramp = lambda shape: jnp.exp(1j * (slopes[0] * jnp.arange(shape[0])[:, None] + slopes[1] * jnp.arange(shape[1])[None]))
+    ramp = lambda shape: jnp.exp(
+        1j * (slopes[0] * jnp.arange(shape[0])[:, None] + slopes[1] * jnp.arange(shape[1])[None])
+    )
     return obj * jnp.conj(ramp(obj.shape)), probe * ramp(probe.shape[-2:])
 
 

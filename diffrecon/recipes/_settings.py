@@ -9,7 +9,9 @@ from ..errors import nearest as nearest
 __all__ = ["merge"]
 
 
-def merge(defaults: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any], method: str) -> dict[str, dict[str, Any]]:
+def merge(
+    defaults: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any], method: str
+) -> dict[str, dict[str, Any]]:
     """Defaults with the given values laid over them, section by section.
 
     A value must be of its default's kind where the default says one (a number for a number, a list for a list, text for

@@ -132,15 +132,27 @@ def _result(method, scan, projector, sinogram, volume, history, lines, centre, s
     scaled = np.asarray(volume) / (pixel or 1.0)
     quantities = {
         "volume": Quantity(scaled, units, ("z", "y", "x"), pixel, "attenuation coefficient", "volume"),
-        "sinogram": Quantity(np.asarray(sinogram[:, sinogram.shape[1] // 2]), "", ("view", "x"), pixel, "line integrals of the middle row",
-                             "sinogram"),
+        "sinogram": Quantity(
+            np.asarray(sinogram[:, sinogram.shape[1] // 2]),
+            "",
+            ("view", "x"),
+            pixel,
+            "line integrals of the middle row",
+            "sinogram",
+        ),
     }
     figures: dict[str, Any] = {"relative_residual": residual, "rotation_centre": centre}
     if history.size:
         figures["history"] = history
-    verdict = (*lines, f"relative residual |A x - b| / |b| = {residual:.4f} ({settings['solver']['name']}, {scan.views} views)")
+    verdict = (
+        *lines,
+        f"relative residual |A x - b| / |b| = {residual:.4f} ({settings['solver']['name']}, {scan.views} views)",
+    )
     needed = int(np.ceil(np.pi / 2 * scan.frame_shape[1]))
     if scan.views < needed / 2 and settings["solver"]["name"] == "fbp":
-        verdict = (*verdict, f"{scan.views} views where about {needed} (pi/2 columns) sample every direction: expect streaks, or "
-                             "try solver.name=tv")
+        verdict = (
+            *verdict,
+            f"{scan.views} views where about {needed} (pi/2 columns) sample every direction: expect streaks, or "
+            "try solver.name=tv",
+        )
     return Result(method, quantities, figures, verdict, settings)

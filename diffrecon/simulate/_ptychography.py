@@ -80,7 +80,9 @@ def transmission(y: np.ndarray, x: np.ndarray, seed: int) -> tuple[np.ndarray, n
     return phase, attenuation
 
 
-def _supersampled(y: np.ndarray, x: np.ndarray, width: float, seed: int, count: int = 2) -> tuple[np.ndarray, np.ndarray]:
+def _supersampled(
+    y: np.ndarray, x: np.ndarray, width: float, seed: int, count: int = 2
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean of phase and exponent over cells of a width, by count x count samples."""
     offsets = ((np.arange(count) + 0.5) / count - 0.5) * width
     parts = [transmission(y[:, None] + dy, x[None] + dx, seed) for dy in offsets for dx in offsets]

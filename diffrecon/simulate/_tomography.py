@@ -74,7 +74,9 @@ def write(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
     with h5py.File(path, "w") as file:
         file["implements"] = "exchange:measurement"
         for name, values in frames.items():
-            file.create_dataset(f"exchange/{name}", data=values.astype("u2"), chunks=(1, ROWS, COLUMNS), compression="gzip")
+            file.create_dataset(
+                f"exchange/{name}", data=values.astype("u2"), chunks=(1, ROWS, COLUMNS), compression="gzip"
+            )
         file["exchange/theta"] = np.degrees(angles)
         file["exchange/theta"].attrs["units"] = "degrees"
         file["measurement/instrument/detector/pixel_size_x"] = PIXEL * 1e6

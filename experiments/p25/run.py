@@ -34,7 +34,10 @@ def main() -> None:
         result = dr.reconstruct(scan, settings=settings)
         seconds = time.process_time() - begun
         quality = result.quality
-        print(f"| {name} | {quality['held_out_residual']:.4f} | {quality['held_out_deviance']:.2f} | {seconds:.0f} |", flush=True)
+        print(
+            f"| {name} | {quality['held_out_residual']:.4f} | {quality['held_out_deviance']:.2f} | {seconds:.0f} |",
+            flush=True,
+        )
         dr.write(options.output / f"p25_{name.replace(' ', '_')}.h5", result, scan)
         results[name] = result
     quality = next(iter(results.values())).quality

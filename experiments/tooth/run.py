@@ -37,7 +37,9 @@ def main() -> None:
     held = np.arange(scan.views) % config["every"] == config["every"] // 2
     seen, unseen = np.flatnonzero(~held), np.flatnonzero(held)
     columns = values.shape[-1]
-    projector = lambda views: dr.operators.ParallelProjector(scan.angles[views], (columns, columns), columns, centre=centre)
+    projector = lambda views: dr.operators.ParallelProjector(
+        scan.angles[views], (columns, columns), columns, centre=centre
+    )
     fitted, judge = projector(seen), projector(unseen)
     relative = lambda A, x, b: float(jnp.linalg.norm(A(x) - b) / jnp.linalg.norm(b))
 
@@ -47,8 +49,8 @@ def main() -> None:
         begun = time.process_time()
         slices[name] = jax.block_until_ready(solve())
         seconds = time.process_time() - begun
-        print(f"| {name} | {relative(fitted, slices[name], values[seen]):.4f} | {relative(judge, slices[name], values[unseen]):.4f} "
-              f"| {seconds:.1f} |", flush=True)
+        figures = relative(fitted, slices[name], values[seen]), relative(judge, slices[name], values[unseen])
+        print(f"| {name} | {figures[0]:.4f} | {figures[1]:.4f} | {seconds:.1f} |", flush=True)
     draw(slices, options.output / "tooth.png")
 
 
@@ -72,8 +74,15 @@ def total_variation(A: Any, b: jax.Array, weight: float, settings: dict[str, Any
 
     start = dr.solvers.fbp(A, b)
     rate = optax.cosine_decay_schedule(settings["learning_rate"], settings["steps"], 0.02)
-    solution = dr.minimise(cost, dr.models.Tomography(start[None], A), {"values": b[:, None]}, optax.adam(rate),
-                           steps=settings["steps"], unknowns=("volume",), project=dr.constraints.on("volume", dr.constraints.positive))
+    solution = dr.minimise(
+        cost,
+        dr.models.Tomography(start[None], A),
+        {"values": b[:, None]},
+        optax.adam(rate),
+        steps=settings["steps"],
+        unknowns=("volume",),
+        project=dr.constraints.on("volume", dr.constraints.positive),
+    )
     return solution.value.volume[0]
 
 
@@ -84,7 +93,9 @@ def draw(slices: dict[str, jax.Array], path: Path) -> None:
     names = [n for n in slices if n in ("FBP", "CGLS, 20 steps")] + ["TV, weight 0.3"]
     page = Figure(figsize=(3.4 * len(names), 3.3), layout="constrained")
     for ax, name in zip(page.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        plot.image(np.asarray(slices[name])[150:410, 210:460], units="1/pixel", title=name, limits=(-0.002, 0.012), ax=ax)
+        plot.image(
+            np.asarray(slices[name])[150:410, 210:460], units="1/pixel", title=name, limits=(-0.002, 0.012), ax=ax
+        )
     page.savefig(path, dpi=80)
 
 

@@ -31,7 +31,9 @@ def python_sections():
         for title, text in sections(page):
             if code := blocks(text, "python"):
                 measured = any(name in text for name in MEASURED)
-                yield pytest.param("\n".join(code), id=f"{page.stem}: {title or 'top'}", marks=[pytest.mark.slow] * measured)
+                yield pytest.param(
+                    "\n".join(code), id=f"{page.stem}: {title or 'top'}", marks=[pytest.mark.slow] * measured
+                )
 
 
 def command_lines():
