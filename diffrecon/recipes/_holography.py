@@ -34,7 +34,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         # Solve for delta_beta, and for attenuation that it does not explain. By default where one material leaves a
         # residual above photon noise (and delta_beta was not given): low frequencies hardly tell the two apart.
         "attenuation": None, "refine_delta_beta": None,
-        "attenuation_scale": 0.01,  # size of that attenuation to begin with, in units of the phase
+        "attenuation_scale": 0.05,  # size of that attenuation to begin with, in units of the phase
     },
     "loss": {
         "function": None,        # a function (model, batch) -> scalar for the data; amplitudes by default
