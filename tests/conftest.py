@@ -1,8 +1,13 @@
 """Fixtures of all tests."""
 
+import signal
 from pathlib import Path
 
 import pytest
+
+# A job in the background of a shell starts with Ctrl-C ignored; tests of interruptions need it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

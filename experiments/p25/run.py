@@ -10,6 +10,8 @@ import time
 import tomllib
 from pathlib import Path
 
+import numpy as np
+
 import diffrecon as dr
 from diffrecon import plot
 
@@ -49,11 +51,19 @@ def draw(results: dict[str, dr.Result], path: Path) -> None:
     """The phase of every variant, on the same grey values."""
     from matplotlib.figure import Figure
 
+    seen = np.argwhere(np.isfinite(np.mean([result["phase"] for result in results.values()], 0)))
+    rows, columns = (slice(a, b + 1) for a, b in zip(seen.min(0), seen.max(0), strict=True))
     page = Figure(figsize=(3.4 * len(results), 3.3), layout="constrained")
     for ax, (name, result) in zip(page.subplots(1, len(results), squeeze=False)[0], results.items(), strict=True):
         title = f"{name}: R = {result.quality['held_out_residual']:.3f}"
-        plot.image(result["phase"], pixel_size=result.quantities["phase"].pixel_size, units="rad", title=title,
-                   limits=(-0.5, 0.4), ax=ax)
+        plot.image(
+            result["phase"][rows, columns],
+            pixel_size=result.quantities["phase"].pixel_size,
+            units="rad",
+            title=title,
+            limits=(-0.5, 0.4),
+            ax=ax,
+        )
     page.savefig(path, dpi=90)
 
 
