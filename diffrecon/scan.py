@@ -291,6 +291,15 @@ class Scan:
         shared = {} if scan.mask is None else {"mask": scan.mask[(..., *segments)]}
         return {name: field for name, field in per_view.items() if field is not None}, shared
 
+    def find_rotation_centre(self) -> float:
+        """Detector column of the rotation axis [pixel]: as given, or found by `diffrecon.prepare.find_rotation_centre`."""
+        if self.rotation_centre is not None:
+            return float(self.rotation_centre)
+        from . import prepare
+
+        angles = self.require("angles", "the rotation angle of each view", "/path/of/angles")
+        return prepare.find_rotation_centre(self.absorption(), angles).centre
+
     def require(self, field: str, what: str, example: str) -> Any:
         """A field of the scan, or one clear line that names it, `open_scan`'s key and a value.
 
