@@ -1,10 +1,12 @@
-"""Ptychography of two measured scans: the recipe of diffrecon beside cdtools' own example, on views that neither has seen.
+"""Ptychography of two measured scans: the recipe of diffrecon beside cdtools' own example, on views that neither has
+seen.
 
     python benchmarks/ptychography.py --data FOLDER [--epochs 20 40 150] [--peer]
 
 FOLDER holds `p25_near_field.cxi` (https://doi.org/10.5281/zenodo.17899482) and `siemens_far_field.npz`. Every tenth
 view from the sixth on is held out; of these only two coordinates and a gain are fitted. R is the amplitude residual,
-deviance is Poisson, a pixel. Times are processor seconds of the process without compilation (the median chunk, times the number of steps).
+deviance is Poisson, a pixel. Times are processor seconds of the process without compilation (the median chunk, times
+the number of steps).
 """
 
 import argparse

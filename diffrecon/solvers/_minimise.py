@@ -35,8 +35,9 @@ _DEFAULT_OPTIMISER = optax.adam(1e-2)
 class Solution:
     """What a minimisation gives back, also when it was interrupted or broke down.
 
-    **Fields:** `value` (the model with its unknowns solved), `history` (the cost of every step), `held_out` (pairs of step and
-    cost on the held-out views), `result` (a sentence: how it ended), `state` (what `resume` needs: optimiser state and step).
+    **Fields:** `value` (the model with its unknowns solved), `history` (the cost of every step), `held_out` (pairs of
+    step and cost on the held-out views), `result` (a sentence: how it ended), `state` (what `resume` needs: optimiser
+    state and step).
     """
 
     value: Any
@@ -50,8 +51,8 @@ class Solution:
 class Progress:
     """What a callback receives between compiled chunks; a callback that returns `True` stops the loop.
 
-    **Fields:** `step` (steps done), `steps` (of how many), `value` (the model as it stands), `loss` (mean of the chunk),
-    `held_out` (cost on the held-out views, or `None`), `seconds`.
+    **Fields:** `step` (steps done), `steps` (of how many), `value` (the model as it stands), `loss` (mean of the
+    chunk), `held_out` (cost on the held-out views, or `None`), `seconds`.
     """
 
     step: int
@@ -87,17 +88,19 @@ def minimise(
 
     **Arguments:**
 
-    - `cost`: any function `(model, batch) -> real scalar`; it should be a mean over the batch, so that its size does not depend
-      on `batch_size`.
+    - `cost`: any function `(model, batch) -> real scalar`; it should be a mean over the batch, so that its size does
+      not depend on `batch_size`.
     - `model`: any pytree: a `diffrecon.Model`, a bare array.
-    - `data`: a `Scan`, or a mapping of arrays whose first axis is the view (`{"counts": ..., "mask": ...}`; a `mask` with fewer
-      axes than the rest is shared by all views). `None` for a cost that needs no data (its batch is then empty).
+    - `data`: a `Scan`, or a mapping of arrays whose first axis is the view (`{"counts": ..., "mask": ...}`; a `mask`
+      with fewer axes than the rest is shared by all views). `None` for a cost that needs no data (its batch is then
+      empty).
     - `optimiser`: any optax optimiser or chain, also one with a line search; `optax.adam(1e-2)` by default.
-    - `steps` or `epochs`: how long. An epoch sees every view once (its last batch is filled up with views of its first).
+    - `steps` or `epochs`: how long. An epoch sees every view once (its last batch is filled up with views of its
+      first).
     - `batch_size`: views a step, sampled on the device without replacement; all views by default.
-    - `unknowns`: names of the fields to solve for (`("object", "probe")`, dotted for nested ones), or a mapping from names to a
-      step-size factor or to an optimiser of their own, or a function `model -> leaf or tuple of leaves`. By default
-      the model's own `unknowns`, or all floating-point arrays. A plain number (a distance) may be named too.
+    - `unknowns`: names of the fields to solve for (`("object", "probe")`, dotted for nested ones), or a mapping from
+      names to a step-size factor or to an optimiser of their own, or a function `model -> leaf or tuple of leaves`. By
+      default the model's own `unknowns`, or all floating-point arrays. A plain number (a distance) may be named too.
     - `project`: a function `model -> model` applied after each step (constraints).
     - `held_out`: views never used in a step; the cost on them is shown and recorded.
     - `mesh`: devices to split the views over (`diffrecon.sharding.data_mesh()`, the default where there are several).
@@ -107,13 +110,13 @@ def minimise(
     - `seed`: of the sampling.
     - `console`: shows progress (`diffrecon.Console()`); silent by default.
 
-    **Returns:** a `Solution`. Ctrl-C returns the best state so far. A cost or gradient that is not finite stops the loop with the
-    last finite state, and `result` says in which unknown and step.
+    **Returns:** a `Solution`. Ctrl-C returns the best state so far. A cost or gradient that is not finite stops the
+    loop with the last finite state, and `result` says in which unknown and step.
 
     **Raises:** `InputError` for names that the model does not have, or a checkpoint of another problem.
 
-    Complex gradients are conjugated here, and nowhere else: jax differentiates `f(z)` as `df/dx - i df/dy`, and steepest
-    descent needs `df/dx + i df/dy`.
+    Complex gradients are conjugated here, and nowhere else: jax differentiates `f(z)` as `df/dx - i df/dy`, and
+    steepest descent needs `df/dx + i df/dy`.
 
     ```python
     target = jnp.arange(3.0)
@@ -156,7 +159,8 @@ class _Problem:
 def _run_chunk(problem: _Problem, free, state, fixed, fields, first, count, size: int):
     """`count` (at most `size`) steps from step number `first`, or as many as stay finite.
 
-    Returns the state, the losses, how many steps were done, and whether the cost and each unknown were finite in the last one.
+    Returns the state, the losses, how many steps were done, and whether the cost and each unknown were finite in the
+    last one.
     """
     plan = problem.plan
 
@@ -258,7 +262,9 @@ class _Plan:
         return 1 if self.batch_size is None else -(-len(self.views) // self.batch_size)
 
     def order(self, step) -> Array:
-        """The order of the views in the epoch of a step: a function of seed and epoch alone, so that a resumed run is exact."""
+        """The order of the views in the epoch of a step: a function of seed and epoch alone, so that a resumed run is
+        exact.
+        """
         if self.batch_size is None:
             return jnp.zeros(0, jnp.int32)
         key = jax.random.fold_in(jax.random.key(self.seed), step // self.steps_per_epoch)
@@ -425,7 +431,9 @@ def _has_curvature(rule: optax.GradientTransformationExtraArgs, free: PyTree) ->
 
 @functools.lru_cache(maxsize=64)
 def _in_reals(rule: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
-    """A rule that sees every complex unknown as pairs of reals: those of optax with inner products are wrong on complex numbers."""
+    """A rule that sees every complex unknown as pairs of reals: those of optax with inner products are wrong on complex
+    numbers.
+    """
     def split(tree):
         return jax.tree.map(lambda z: jnp.stack([z.real, z.imag], -1) if jnp.iscomplexobj(z) else z, tree)
 
@@ -582,7 +590,9 @@ def _restore(run: _Run, source: Any, mesh: Mesh | None) -> _Run:
         raise InputError(f"{source}: not a checkpoint of diffrecon ({error})") from error
     same = len(values) == len(leaves) and all(v.shape == jnp.shape(w) for v, w in zip(values, leaves, strict=True))
     if not same:
-        raise InputError(f"{source}: a checkpoint of another problem (other unknowns, shapes or optimiser); delete it to start anew")
+        raise InputError(
+            f"{source}: a checkpoint of another problem (other unknowns, shapes or optimiser); delete it to start anew"
+        )
     placed = [jnp.asarray(v, jnp.result_type(w)) for v, w in zip(values, leaves, strict=True)]
     free, state = sharding.replicate(jax.tree.unflatten(structure, placed), mesh)
     return _Run(free, state, header["step"], header["history"], [tuple(h) for h in header["held_out"]])
