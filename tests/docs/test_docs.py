@@ -60,8 +60,6 @@ def test_command_lines_of_the_pages(line):
     """The arguments are understood, and the method knows every setting that is named."""
     words = shlex.split(line.partition(" > ")[0].partition(" # ")[0].partition(" && ")[0])
     options = _main._parser().parse_args(words[1:])
-    for text in getattr(options, "sets", []):
-        assert _settings._parse(text)
     settings = _settings.gather(None, getattr(options, "sets", []), load=False)
     methods = [options.method] if getattr(options, "method", None) else list(dr.recipes.METHODS)
     assert any(_known(settings, method) for method in methods), line
