@@ -33,7 +33,7 @@ _NAMES = {
     "open_scan": ".io", "read_result": ".io", "write": ".io",
     "reconstruct": ".recipes",
 }
-__all__ = sorted([*_MODULES, *_NAMES, "__version__"])
+__all__ = sorted([*_MODULES, *_NAMES, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
     from . import constraints as constraints

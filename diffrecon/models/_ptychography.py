@@ -143,7 +143,8 @@ def mean_frame(scan: Scan) -> np.ndarray:
     """Mean frame in the model's order, float64, dead pixels zero."""
     scan = scan.in_fft_order()
     blocks = range(0, scan.views, 64)
-    mean = sum(np.asarray(scan.counts[start:start + 64]).sum(0, dtype=float) for start in blocks) / scan.views
+    total = np.sum([np.asarray(scan.counts[start:start + 64]).sum(0, dtype=float) for start in blocks], axis=0)
+    mean = total / scan.views
     return mean if scan.mask is None else np.where(scan.mask, mean, 0.0)
 
 

@@ -87,7 +87,7 @@ def fourier_shift(image: Num[Array, "*batch y x"], shift: Float[Array, "2"]) -> 
     assert jnp.allclose(fourier_shift(image, jnp.array([1.0, 0.0]))[3, 2], 1, atol=1e-6)
     ```
     """
-    ramp = shift_ramps(jnp.asarray(shift)[None], image.shape[-2:])[0]
+    ramp = shift_ramps(jnp.asarray(shift)[None], (image.shape[-2], image.shape[-1]))[0]
     return jnp.fft.ifft2(jnp.fft.fft2(image) * ramp)
 
 

@@ -223,7 +223,7 @@ def _judge(model, judged, data, held, settings) -> tuple[dict[str, Any], tuple[s
 
 def well_seen(model: Ptychography) -> jax.Array:
     """Object pixels that got at least a tenth of the 95th percentile of the light."""
-    light = operators.coverage(model.probe, model.positions, model.object.shape, model.gain)
+    light = operators.coverage(model.probe, model.positions, (model.object.shape[0], model.object.shape[1]), model.gain)
     return light > 0.1 * jnp.percentile(light, 95)
 
 
@@ -232,7 +232,7 @@ def remove_ambiguities(model: Ptychography) -> Ptychography:
     """Fix what the data cannot tell, so that the predicted frames stay as they are: amplitude, phase and phase ramp
     between object and probe, and the order and mixture of the modes (orthogonal, strongest first)."""
     probe = operators.orthogonal_modes(model.probe)
-    light = operators.coverage(probe, model.positions, model.object.shape, model.gain)
+    light = operators.coverage(probe, model.positions, (model.object.shape[0], model.object.shape[1]), model.gain)
     weight = jnp.where(light > 0.1 * jnp.percentile(light, 95), light, 0.0)
     obj = model.object
     obj, probe = _remove_ramp(obj, probe, weight)

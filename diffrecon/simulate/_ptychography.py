@@ -86,7 +86,7 @@ def _supersampled(
     """Mean of phase and exponent over cells of a width, by count x count samples."""
     offsets = ((np.arange(count) + 0.5) / count - 0.5) * width
     parts = [transmission(y[:, None] + dy, x[None] + dx, seed) for dy in offsets for dx in offsets]
-    return sum(p for p, _ in parts) / count**2, sum(b for _, b in parts) / count**2
+    return np.mean([p for p, _ in parts], axis=0), np.mean([b for _, b in parts], axis=0)
 
 
 def _frames(positions: np.ndarray, probe: np.ndarray, seed: int) -> np.ndarray:

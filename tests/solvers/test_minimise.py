@@ -350,7 +350,8 @@ def test_data_are_arguments_of_the_program_and_not_part_of_it():
     free, fixed = eqx.partition(model, chosen.mask)
     problem = _Problem(cost, OPTIMISER, None, _Plan(tuple(range(1000)), 8, 0), chosen.scales, None)
     fields = ({k: jnp.asarray(v) for k, v in data.items()}, {})
-    lowered = _run_chunk.lower(problem, free, OPTIMISER.init(free), fixed, fields, jnp.asarray(0), jnp.asarray(5), 50)
+    lowered = _run_chunk.lower(  # pyright: ignore[reportFunctionMemberAccess]
+        problem, free, OPTIMISER.init(free), fixed, fields, jnp.asarray(0), jnp.asarray(5), 50)
     assert len(lowered.as_text()) < 200_000
 
 
