@@ -353,10 +353,10 @@ def _result(scan: Scan, solution: ScatteringSolution, settings: Mapping[str, Any
     quantities = {
         "mean": Quantity(np.asarray(mean), "", axes, pixel, "mean scattered intensity", "volume"),
         "anisotropy": Quantity(
-            np.asarray(anisotropy), "", axes, pixel, "relative anisotropy (where it scatters)", "volume"
+            np.asarray(anisotropy), "", axes, pixel, "relative anisotropy", "volume"
         ),
         "direction": Quantity(
-            np.asarray(direction), "", (*axes, "xyz"), pixel, "fibre direction (where it scatters)", "orientation"
+            np.asarray(direction), "", (*axes, "xyz"), pixel, "fibre direction", "orientation"
         ),
         "coefficients": Quantity(np.asarray(a), "", (*axes, "lm"), pixel, "spherical-harmonic coefficients", "data"),
     }
