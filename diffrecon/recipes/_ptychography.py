@@ -48,7 +48,7 @@ _COMMON: dict[str, dict[str, Any]] = {
     "quality": {"held_out": 0.1, "seed": 0},
 }
 
-_NEAR = {"model": {"modes": 3}, "optimiser": {"positions": 2.0, "background": 10.0, "constant": 0.5},
+_NEAR = {"optimiser": {"positions": 2.0, "background": 10.0},
          "solver": {"steps": 2000}}
 _FAR = {"model": {"background": False}}
 

@@ -1,6 +1,6 @@
-"""What do probe modes, positions and background each contribute to a near-field scan? Judged on views never fitted.
+"""What do probe modes, sampling, positions and background contribute to a near-field scan? Judged on views never fitted.
 
-    python experiments/p25/run.py FOLDER [--output FOLDER] [--only all]
+    python experiments/p25/run.py FOLDER [--output FOLDER] [--only default]
 
 FOLDER holds p25_near_field.cxi. Prints the table of README.md and writes p25.png and one NeXus file a variant.
 """
@@ -48,14 +48,14 @@ def main() -> None:
 
 
 def draw(results: dict[str, dr.Result], path: Path) -> None:
-    """The phase of every variant, on the same grey values."""
+    """The phase of every variant where it was seen well, on the same grey values."""
     from matplotlib.figure import Figure
 
-    seen = np.argwhere(np.isfinite(np.mean([result["phase"] for result in results.values()], 0)))
-    rows, columns = (slice(a, b + 1) for a, b in zip(seen.min(0), seen.max(0), strict=True))
     page = Figure(figsize=(3.4 * len(results), 3.3), layout="constrained")
     for ax, (name, result) in zip(page.subplots(1, len(results), squeeze=False)[0], results.items(), strict=True):
-        title = f"{name}: R = {result.quality['held_out_residual']:.3f}"
+        seen = np.argwhere(np.isfinite(result["phase"]))
+        rows, columns = (slice(a, b + 1) for a, b in zip(seen.min(0), seen.max(0), strict=True))
+        title = f"{name}:\nR = {result.quality['held_out_residual']:.3f}"
         plot.image(
             result["phase"][rows, columns],
             pixel_size=result.quantities["phase"].pixel_size,
