@@ -292,7 +292,9 @@ class Scan:
         return {name: field for name, field in per_view.items() if field is not None}, shared
 
     def find_rotation_centre(self) -> float:
-        """Detector column of the rotation axis [pixel]: as given, or found by `diffrecon.prepare.find_rotation_centre`."""
+        """Detector column of the rotation axis [pixel]: as given, or found by
+        `diffrecon.prepare.find_rotation_centre`.
+        """
         if self.rotation_centre is not None:
             return float(self.rotation_centre)
         from . import prepare

@@ -1,7 +1,7 @@
 """Devices and processes: one mesh axis `data` over views.
 
-The object is replicated, views are split, and one all-reduce a step joins the gradients. The same script runs on one device, on
-several, and on several processes.
+The object is replicated, views are split, and one all-reduce a step joins the gradients. The same script runs on one
+device, on several, and on several processes.
 """
 
 import os
@@ -17,7 +17,8 @@ __all__ = ["data_mesh", "initialise", "replicate", "shard_views", "wait_for_all"
 
 
 def initialise(**settings: Any) -> None:
-    """Join the processes of a SLURM or MPI job, or of explicit settings, into one program; does nothing in a single process.
+    """Join the processes of a SLURM or MPI job, or of explicit settings, into one program; does nothing in a single
+    process.
 
     Call it before anything else touches jax. `settings` go to `jax.distributed.initialize` (`coordinator_address`,
     `num_processes`, `process_id`); without them the launcher is detected from its environment variables.
@@ -38,7 +39,8 @@ def wait_for_all() -> None:
 def data_mesh(devices: int | None = None) -> Mesh | None:
     """A mesh over all devices (or the first `devices`), or `None` where there is only one.
 
-    Axes are of the type `Auto`: the compiler places the communication; explicit axes refuse gathers with split positions.
+    Axes are of the type `Auto`: the compiler places the communication; explicit axes refuse gathers with split
+    positions.
     """
     available = jax.devices()[:devices]
     if len(available) < 2:
@@ -49,8 +51,8 @@ def data_mesh(devices: int | None = None) -> Mesh | None:
 def shard_views(values: Any, mesh: Mesh | None) -> Array:
     """An array on the devices, its first axis split over the mesh; each process reads only its own part of `values`.
 
-    `values` may be lazy (anything with `shape`, `dtype` and slicing along the first axis). When the number of views is no
-    multiple of the number of devices the last view is repeated up to one: `array[:views]` are the views.
+    `values` may be lazy (anything with `shape`, `dtype` and slicing along the first axis). When the number of views is
+    no multiple of the number of devices the last view is repeated up to one: `array[:views]` are the views.
     """
     if mesh is None:
         return values if isinstance(values, jax.Array) else jax.device_put(np.asarray(values[:]))

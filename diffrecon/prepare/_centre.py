@@ -68,7 +68,8 @@ def find_rotation_centre(
 def _say(centre: float, estimates: dict[str, float], edge: bool, low: float, high: float) -> str:
     message = f"rotation centre {centre:.2f} (" + ", ".join(f"{k} {v:.2f}" for k, v in estimates.items()) + ")"
     if edge:
-        message += f"; it lies on the edge of the search from {low:.0f} to {high:.0f}: check it, or give geometry.rotation_centre"
+        message += f"; it lies on the edge of the search from {low:.0f} to {high:.0f}: check it, or give "
+        message += "geometry.rotation_centre"
     elif np.ptp(list(estimates.values())) > 2:
         message += "; the estimators disagree: check it in the picture, or give geometry.rotation_centre"
     return message

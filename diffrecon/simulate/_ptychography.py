@@ -146,7 +146,7 @@ def judge(path: Path, result: Result) -> list[str]:
     before = np.sqrt(np.mean((nominal - actual) ** 2))
     after = np.sqrt(np.mean((moved - moved.mean(0)) ** 2))
     return [
-        f"against the truth: phase error {np.sqrt(np.mean(error**2)):.4f} rad rms, relative {np.linalg.norm(error) / scale:.3f}, "
-        f"over {seen.mean():.0%} of the field",
+        f"against the truth: phase error {np.sqrt(np.mean(error**2)):.4f} rad rms, "
+        f"relative {np.linalg.norm(error) / scale:.3f}, over {seen.mean():.0%} of the field",
         f"against the truth: positions {before:.2f} pixel rms before, {after:.3f} after",
     ]

@@ -41,16 +41,17 @@ def levenberg_marquardt(
 ) -> Solution:
     """Minimise `1/2 sum |r|^2` of a residual by damped Gauss-Newton steps.
 
-    Each step solves `(J'J + damping D) dx = -J'r` by at most `cg_steps` preconditioned conjugate gradients and is taken if it
-    lowers the cost; the damping follows the ratio of actual and predicted decrease (Marquardt 1963; Nielsen 1999). The scaling D,
-    which is also the preconditioner, is the diagonal of J'J, estimated from J'w of `probes` random signs w (Bekas, Kokiopoulou &
-    Saad 2007): object, probe, positions and background find their scales by themselves.
+    Each step solves `(J'J + damping D) dx = -J'r` by at most `cg_steps` preconditioned conjugate gradients and is taken
+    if it lowers the cost; the damping follows the ratio of actual and predicted decrease (Marquardt 1963; Nielsen
+    1999). The scaling D, which is also the preconditioner, is the diagonal of J'J, estimated from J'w of `probes`
+    random signs w (Bekas, Kokiopoulou & Saad 2007): object, probe, positions and background find their scales by
+    themselves.
 
     **Arguments:** `residual` is a function `(model, batch) -> real array or pytree of arrays`, one row a view, such as
-    `sqrt(model(views)) - sqrt(counts)`; `prior` is a function `model -> residuals` added once (not a batch). `data`, `unknowns`,
-    `held_out`, `project`, `callbacks`, `console` as in `minimise`. `block_size` views are worked on at a time, so that memory
-    does not grow with the scan; small blocks stay in the processor's cache. The loop ends when the cost falls by less than
-    `tolerance` of itself.
+    `sqrt(model(views)) - sqrt(counts)`; `prior` is a function `model -> residuals` added once (not a batch). `data`,
+    `unknowns`, `held_out`, `project`, `callbacks`, `console` as in `minimise`. `block_size` views are worked on at a
+    time, so that memory does not grow with the scan; small blocks stay in the processor's cache. The loop ends when the
+    cost falls by less than `tolerance` of itself.
 
     **Returns:** a `Solution` whose history is the cost divided by the number of views.
 
@@ -119,10 +120,12 @@ def levenberg_marquardt(
     except KeyboardInterrupt:
         ending = f"interrupted after {len(history)} steps; the best state so far is returned"
         console.say(ending)
-    return Solution(eqx.combine(free, fixed), np.asarray(history), np.asarray(held_out_history).reshape(-1, 2), ending, None)
+    return Solution(
+        eqx.combine(free, fixed), np.asarray(history), np.asarray(held_out_history).reshape(-1, 2), ending, None
+    )
 
 
-# ---------------------------------------------------------------------------------------------------- blocks of views
+# ---------------------------------------------------------------------------------------- blocks of views
 class _Blocks(eqx.Module):
     """Training views cut into equal blocks `(block, view, ...)`; the last one is filled with views of weight zero."""
 
@@ -225,7 +228,9 @@ def _step(problem, free, fixed, blocks: _Blocks, scale: PyTree, damping: Array, 
 
 
 def _conjugate_gradients(operator, right: PyTree, scale: PyTree, steps: Array) -> PyTree:
-    """Preconditioned conjugate gradients for a real symmetric operator on pytrees, at most `steps`, to 3 % of the start."""
+    """Preconditioned conjugate gradients for a real symmetric operator on pytrees, at most `steps`, to 3 % of the
+    start.
+    """
     divide = lambda r: jax.tree.map(lambda p, s: p / s, r, scale)
     z = divide(right)
     start = _dot(right, z)
@@ -249,7 +254,9 @@ def _conjugate_gradients(operator, right: PyTree, scale: PyTree, steps: Array) -
 
 @eqx.filter_jit
 def _scaling(problem, free, fixed, blocks: _Blocks, key, probes: int) -> PyTree:
-    """Diagonal of J'J from `probes` random sign vectors: mean of |J'w|^2, floored at a thousandth of each unknown's mean."""
+    """Diagonal of J'J from `probes` random sign vectors: mean of |J'w|^2, floored at a thousandth of each unknown's
+    mean.
+    """
     residual, prior = problem
 
     def squares(index):
@@ -277,4 +284,6 @@ def _signs(rows: PyTree, key) -> PyTree:
 
 @eqx.filter_jit
 def _projected(project, free, fixed):
-    return eqx.filter(project(eqx.combine(free, fixed)), jax.tree.map(lambda x: x is not None, free, is_leaf=lambda x: x is None))
+    return eqx.filter(
+        project(eqx.combine(free, fixed)), jax.tree.map(lambda x: x is not None, free, is_leaf=lambda x: x is None)
+    )

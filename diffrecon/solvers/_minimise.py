@@ -139,10 +139,12 @@ def minimise(
     if resume:
         run = _restore(run, resume if not isinstance(resume, bool) else checkpoint, mesh)
 
-    return _loop(problem, run, fixed, fields, sampler, chosen, total, chunk, list(callbacks), checkpoint, console, label)
+    return _loop(
+        problem, run, fixed, fields, sampler, chosen, total, chunk, list(callbacks), checkpoint, console, label
+    )
 
 
-# ---------------------------------------------------------------------------------------------------- the compiled part
+# ---------------------------------------------------------------------------------------- the compiled part
 @dataclasses.dataclass(frozen=True)
 class _Problem:
     """Everything that is compiled in: functions and small numbers, never data."""
@@ -248,7 +250,7 @@ def _cost_of(cost: Cost, free, fixed, batch: Batch):
     return jnp.real(cost(eqx.combine(free, fixed), batch))
 
 
-# ---------------------------------------------------------------------------------------------------- sampling of views
+# ---------------------------------------------------------------------------------------- sampling of views
 @dataclasses.dataclass(frozen=True)
 class _Plan:
     """Which views a step sees; hashable, so that it is part of the compiled program."""
@@ -365,7 +367,7 @@ def _split_fields(data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return per_view, shared
 
 
-# ---------------------------------------------------------------------------------------------------- choice of unknowns
+# ---------------------------------------------------------------------------------------- choice of unknowns
 @dataclasses.dataclass(frozen=True)
 class _Unknowns:
     """Which leaves of the model move, their names, their step-size factors and their own optimisers."""
@@ -385,12 +387,16 @@ class _Unknowns:
             unknowns = _names_of(model, unknowns)
         wanted = None if unknowns is None else (
             dict(unknowns) if isinstance(unknowns, Mapping) else dict.fromkeys(unknowns, 1.0))
-        model = jax.tree_util.tree_map_with_path(lambda path, leaf: _as_array(leaf, _label(_dotted(path), wanted)), model)
+        model = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: _as_array(leaf, _label(_dotted(path), wanted)), model
+        )
         leaves, structure = jax.tree_util.tree_flatten_with_path(model)
         names = {_dotted(path): _label(_dotted(path), wanted) for path, leaf in leaves if eqx.is_inexact_array(leaf)}
         missing = set(wanted or ()) - set(names.values())
         if missing:
-            raise InputError(f"the model has no floating-point field {min(missing)!r} to solve for (it has {', '.join(names)})")
+            raise InputError(
+                f"the model has no floating-point field {min(missing)!r} to solve for (it has {', '.join(names)})"
+            )
         chosen = {name: label for name, label in names.items() if label is not None}
         if not chosen:
             raise InputError("the model has no floating-point array to solve for")
@@ -438,7 +444,9 @@ def _in_reals(rule: optax.GradientTransformationExtraArgs) -> optax.GradientTran
         return jax.tree.map(lambda z: jnp.stack([z.real, z.imag], -1) if jnp.iscomplexobj(z) else z, tree)
 
     def join(tree, like):
-        return jax.tree.map(lambda p, z: jax.lax.complex(p[..., 0], p[..., 1]) if jnp.iscomplexobj(z) else p, tree, like)
+        return jax.tree.map(
+            lambda p, z: jax.lax.complex(p[..., 0], p[..., 1]) if jnp.iscomplexobj(z) else p, tree, like
+        )
 
     def init(params):
         return rule.init(split(params))
@@ -480,7 +488,7 @@ def _names_of(model: Any, where: Callable[[Any], Any]) -> list[str]:
     return names
 
 
-# ---------------------------------------------------------------------------------------------------- the loop on the host
+# ---------------------------------------------------------------------------------------- the loop on the host
 @dataclasses.dataclass
 class _Run:
     free: PyTree
@@ -490,7 +498,9 @@ class _Run:
     held_out: list[tuple[int, float]]
 
 
-def _loop(problem, run, fixed, fields, sampler, chosen, total, chunk, callbacks, checkpoint, console, label) -> Solution:
+def _loop(
+    problem, run, fixed, fields, sampler, chosen, total, chunk, callbacks, checkpoint, console, label
+) -> Solution:
     progress = console.progress(total, label)
     progress.first = run.step
     held = sampler.held_batches(fields[1], problem.mesh)
@@ -511,7 +521,9 @@ def _loop(problem, run, fixed, fields, sampler, chosen, total, chunk, callbacks,
                 break
             held_figure = None
             if held:
-                held_figure = sum(n * float(_cost_of(problem.cost, free, fixed, b)) for n, b in held) / sampler.held.size
+                held_figure = (
+                    sum(n * float(_cost_of(problem.cost, free, fixed, b)) for n, b in held) / sampler.held.size
+                )
                 run.held_out.append((run.step, held_figure))
             figure = float(losses.mean()) if held_figure is None else held_figure
             if figure < best_figure:
@@ -551,16 +563,19 @@ def _say_not_finite(finite: np.ndarray, names: tuple[str, ...], step: int) -> st
     bad = [name for name, good in zip(names, finite[1:], strict=True) if not good]
     what = f"the gradient or the update of {', '.join(bad)}" if bad and finite[0] else "the cost"
     where = f" (nor the gradient of {', '.join(bad)})" if bad and not finite[0] else ""
-    return f"stopped at step {step}: {what} is not finite{where}; the last finite state is kept. Try a smaller learning rate"
+    kept = "the last finite state is kept. Try a smaller learning rate"
+    return f"stopped at step {step}: {what} is not finite{where}; {kept}"
 
 
-# ---------------------------------------------------------------------------------------------------- checkpoints
+# ---------------------------------------------------------------------------------------- checkpoints
 def _save(run: _Run, path: str | Path) -> None:
     """Write the state beside its final name and rename it, so that a killed run leaves the previous one."""
     if jax.process_index() != 0:
         return
     path = Path(path)
-    leaves: dict[str, Any] = {f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves((run.free, run.state)))}
+    leaves: dict[str, Any] = {
+        f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves((run.free, run.state)))
+    }
     header = json.dumps({"step": run.step, "history": run.history, "held_out": run.held_out})
     temporary = path.with_name(path.name + ".part")
     try:

@@ -1,4 +1,5 @@
-"""What do probe modes, sampling, positions and background contribute to a near-field scan? Judged on views never fitted.
+"""What do probe modes, sampling, positions and background contribute to a near-field scan? Judged on views never
+fitted.
 
     python experiments/p25/run.py FOLDER [--output FOLDER] [--only default]
 

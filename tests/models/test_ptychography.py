@@ -116,7 +116,9 @@ def cost(model, batch):
 
 @pytest.mark.parametrize("near", [True, False])
 def test_first_example_of_the_design(tmp_path, near):
-    """Scan in, model, cost, minimise, file out: the lines of the quick start; frames in CXI order need no further word."""
+    """Scan in, model, cost, minimise, file out: the lines of the quick start; frames in CXI order need no further
+    word.
+    """
     scan, _, _ = open_small(tmp_path, near)
     model = dr.models.Ptychography.from_scan(scan, modes=1)
     solution = dr.minimise(

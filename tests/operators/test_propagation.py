@@ -163,7 +163,9 @@ def test_adjoint_of_propagation(x64):
     ],
 )
 def test_derivative_with_respect_to_the_geometry(name, value):
-    """Central differences in float64: step 1e-6 balances truncation (phases of 400 rad: 3e-8) against rounding (1e-9)."""
+    """Central differences in float64: step 1e-6 balances truncation (phases of 400 rad: 3e-8) against rounding
+    (1e-9).
+    """
     with jax.enable_x64(True):
         wave = op.random_like(jnp.zeros((16, 16), jnp.complex128), 2)
         weight = op.random_like(jnp.zeros((16, 16)), 3)

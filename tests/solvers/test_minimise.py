@@ -47,7 +47,7 @@ def test_solver_finds_known_answer(solver, problem):
     assert relative_error(solve(p), p.answer) < tolerance
 
 
-# ---------------------------------------------------------------------------------------------------- complex numbers
+# ---------------------------------------------------------------------------------------- complex numbers
 def test_complex_gradient_is_steepest_descent():
     """One step of sgd with rate 1 on |z - a|^2 / 2 lands on a; without the conjugation it would land on conj(a)."""
     a = jnp.asarray([1 + 2j, -3 - 0.5j], jnp.complex64)
@@ -64,7 +64,7 @@ def test_line_search_with_complex_unknowns_lowers_the_cost_every_step():
     assert np.all(np.diff(finite) < 0) and solution.history[-1] < 1e-8
 
 
-# ---------------------------------------------------------------------------------------------------- unknowns
+# ---------------------------------------------------------------------------------------- unknowns
 def test_factor_multiplies_the_step_of_one_unknown():
     moved = dr.minimise(
         line_cost, line(), LINE_DATA, optax.sgd(0.1), steps=1, unknowns={"slope": 3.0, "offset": 1}
@@ -135,7 +135,7 @@ def test_data_of_different_length_are_refused():
         dr.minimise(lambda m, b: m.slope**2, line(), steps=1, batch_size=3)
 
 
-# ---------------------------------------------------------------------------------------------------- views and batches
+# ---------------------------------------------------------------------------------------- views and batches
 class Seen(dr.Model):
     """Counts how often a view was in a step: sgd with rate 1 on minus the sum adds one a view."""
 
@@ -207,7 +207,7 @@ def test_scan_with_lazy_frames_is_data(tmp_path):
     assert value == pytest.approx(4.0, rel=1e-5)  # mean of 2 .. 6
 
 
-# ---------------------------------------------------------------------------------------------------- the loop
+# ---------------------------------------------------------------------------------------- the loop
 def stochastic(chunk=50, **settings):
     return dr.minimise(line_cost, line(), LINE_DATA, OPTIMISER, batch_size=5, chunk=chunk, held_out=[1, 4], **settings)
 
@@ -294,7 +294,7 @@ def test_project_is_applied_after_each_step_and_keeps_fixed_fields():
     assert value.slope == 1.0 and value.offset["value"] == pytest.approx(0.5, abs=1e-3)
 
 
-# ---------------------------------------------------------------------------------------------------- what is not finite
+# ---------------------------------------------------------------------------------------- what is not finite
 def test_not_finite_cost_keeps_the_last_finite_state():
     solution = dr.minimise(lambda x, b: jnp.sum(x**4), jnp.full(2, 10.0), optimiser=optax.sgd(1.0), steps=50)
     assert "not finite" in solution.result and np.isfinite(solution.value).all() and np.isfinite(solution.history).all()
@@ -318,7 +318,7 @@ def test_not_finite_gradient_names_its_unknown_and_its_step():
     assert len(solution.history) == 2 and solution.value.slope == 0.0 and solution.value.offset["value"] == 1.0
 
 
-# ---------------------------------------------------------------------------------------------------- compiled programs
+# ---------------------------------------------------------------------------------------- compiled programs
 def test_second_call_compiles_nothing():
     traced = []
 
