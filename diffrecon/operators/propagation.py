@@ -190,8 +190,9 @@ def sampling(shape: Shape, *, pixel_size: Any, wavelength: Any, distance: Any) -
     for axis, n, f, need, reach in zip(("vertically", "horizontally"), shape, numbers, needed, aperture, strict=True):
         if n < need:
             lines.append(
-                f"{axis} the Fresnel kernel is undersampled: {n} pixels at a Fresnel number of {f:.3g} carry frequencies "
-                f"up to {reach:.3g} cycles/pixel only; pad to {need} pixels ({need / n:.2g} times) or use smaller pixels"
+                f"{axis} the Fresnel kernel is undersampled: {n} pixels at a Fresnel number of {f:.3g} carry "
+                f"frequencies up to {reach:.3g} cycles/pixel only; pad to {need} pixels ({need / n:.2g} times) or use "
+                "smaller pixels"
             )
     enough = not lines
     message = "; ".join(lines) if lines else (
