@@ -106,10 +106,13 @@ def _sorted(tree: dict[str, Any], origin: str, folder: Path, load: bool) -> Sett
             settings.output |= values
         else:
             for key, value in values.items():
-                if section in ("data", "geometry") and key in KEYS and KEYS[key].section == section:
-                    settings.file[key] = value
-                else:
+                if section not in ("data", "geometry"):
                     settings.recipe.setdefault(section, {})[key] = value
+                    continue
+                known = [k for k in KEYS if KEYS[k].section == section]
+                if key not in known:
+                    raise InputError(f"{origin}: there is no setting {section}.{key}{nearest(key, known)}")
+                settings.file[key] = value
     _functions(settings, folder, load)
     return settings
 
@@ -136,18 +139,11 @@ def _functions(settings: Settings, folder: Path, load: bool) -> None:
 def refuse_unknown(settings: Settings, method: str) -> None:
     """Check the names that are left for the recipe before any work is done.
 
-    **Raises:** `InputError` with the nearest name, among those of the file too for [data] and [geometry].
+    **Raises:** `InputError` with the nearest name.
     """
     from .. import recipes
-    from ..io._given import KEYS
 
-    defaults = recipes.defaults(method)
-    for section in ("data", "geometry"):
-        known = [*defaults.get(section, {}), *(k for k in KEYS if KEYS[k].section == section)]
-        for key in settings.recipe.get(section, {}):
-            if key not in known:
-                raise InputError(f"there is no setting {section}.{key}{nearest(key, known)}")
-    recipes.merge(defaults, settings.recipe, method)
+    recipes.merge(recipes.defaults(method), settings.recipe, method)
 
 
 def load_function(text: str, folder: str | Path = ".") -> Callable[..., Any]:

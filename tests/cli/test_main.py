@@ -19,7 +19,7 @@ from diffrecon.cli._settings import gather, load_function, parse_value
 from diffrecon.errors import InputError
 from diffrecon.io import process, read_result, write
 
-DEFAULTS = {"data": {"held_out": 0.1}, "model": {"modes": 1}, "loss": {"function": None},
+DEFAULTS = {"quality": {"held_out": 0.1}, "model": {"modes": 1}, "loss": {"function": None},
             "solver": {"steps": 10, "name": "adam"}}
 
 
@@ -65,18 +65,18 @@ def test_settings_from_file_and_command_line(tmp_path, recipe):
     """--set wins over the configuration; what is said about the file goes to the reader; all of it is recorded."""
     path = make_files.cxi(tmp_path / "a.cxi")
     (tmp_path / "c.toml").write_text('loss = "costs.py:mine"\n[geometry]\nfocus_to_sample = "3.65 mm"\n'
-                                     "[data]\nheld_out = 0.2\n[solver]\nsteps = 7\n[output]\npicture = false\n")
+                                     "[quality]\nheld_out = 0.2\n[solver]\nsteps = 7\n[output]\npicture = false\n")
     (tmp_path / "costs.py").write_text("def mine(model, batch):\n    return 42\n")
     arguments = ["reconstruct", str(path), "-c", str(tmp_path / "c.toml"), "-o", str(tmp_path / "o.h5"), "-q",
                  "--set", "solver.steps=8", "--set", "data.views=0:10"]
     assert main(arguments) == 0
     scan, settings, console = recipe.asked[0]
     assert scan.views == 10 and scan.geometry.focus_to_sample == 3.65e-3 and console.quiet
-    assert settings["solver"]["steps"] == 8 and settings["data"] == {"held_out": 0.2}
+    assert settings["solver"]["steps"] == 8 and settings["quality"] == {"held_out": 0.2}
     assert settings["loss"]["function"](None, None) == 42
     recorded = read_result(tmp_path / "o.h5").settings
     assert recorded["geometry"] == {"focus_to_sample": "3.65 mm"} and recorded["loss"]["function"] == "costs.py:mine"
-    assert recorded["data"] == {"held_out": 0.2, "views": "0:10"}
+    assert recorded["quality"] == {"held_out": 0.2} and recorded["data"] == {"views": "0:10"}
 
 
 def test_a_result_holds_a_configuration_that_runs(tmp_path, recipe):
