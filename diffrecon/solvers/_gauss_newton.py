@@ -90,9 +90,10 @@ def levenberg_marquardt(
                 trial = _projected(project, trial, fixed)
             new = float(_cost(problem, trial, fixed, blocks))
             ratio = (cost - new) / max(float(predicted), 1e-30)
-            accepted = np.isfinite(new) and new < cost
+            # Equal costs: the step is below what the cost's precision shows, and the linear model knows better.
+            accepted = np.isfinite(new) and new <= cost
             if accepted:
-                decrease = (cost - new) / cost
+                decrease = (cost - new) / max(cost, 1e-30)
                 free, cost = trial, new
                 damping = damping * max(1 / 3, 1 - (2 * ratio - 1) ** 3)
                 grow = 2.0

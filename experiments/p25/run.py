@@ -65,7 +65,7 @@ def draw(results: dict[str, dr.Result], path: Path) -> None:
             limits=(-0.5, 0.4),
             ax=ax,
         )
-    page.savefig(path, dpi=90)
+    page.savefig(path, dpi=75)
 
 
 if __name__ == "__main__":

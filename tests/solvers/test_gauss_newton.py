@@ -45,7 +45,8 @@ def test_prior_is_added_once():
         steps=20,
         tolerance=0.0,
     )
-    assert float(solution.value[0]) == pytest.approx(2.0, rel=1e-4)
+    # The cost of 20 is known to 1.2e-6 in float32, and 5 dx^2 = 1.2e-6 at dx = 4.9e-4: no step below it can be told.
+    assert float(solution.value[0]) == pytest.approx(2.0, abs=4.9e-4)
 
 
 def test_cost_never_rises_and_the_ending_is_said():
