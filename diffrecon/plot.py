@@ -258,7 +258,7 @@ def slices(
     at: tuple[int, int, int] | None = None,
     colours: str = GREY,
 ) -> "Figure":
-    """Three orthogonal cuts of a volume at one scale and in one set of colours; up to three slices are all shown.
+    """Three orthogonal cuts of a volume at one scale and in one set of colours; of a flat volume three slices instead.
 
     **Arguments:** `volume` `(z, y, x)`; `pixel_size` [m] of the voxels; `at` the indices (z, y, x) of the cuts, else
     the middle. Ticks at the frames mark where the other planes cut.
@@ -455,8 +455,9 @@ def _slice_panels(volume, pixel_size, units, title, at, colours) -> list[_Panel]
     if any(not -n <= i < n for i, n in zip(middle, data.shape, strict=True)):
         raise InputError(f"slices at {tuple(middle)} are outside of the volume {data.shape}")
     z, y, x = (int(i) % n for i, n in zip(middle, data.shape, strict=True))
-    if len(data) <= 3:
-        cuts = [(data[i], "y", "x", f"z = {i}", None) for i in range(len(data))]
+    if len(data) <= 3 or (at is None and len(data) < max(data.shape) / 8):
+        rows = np.unique(np.linspace(0, len(data) - 1, min(len(data), 3)).round().astype(int))
+        cuts = [(data[i], "y", "x", f"z = {i}", None) for i in rows]
     else:
         cuts = [(data[z], "y", "x", f"z = {z}", (y, x)), (data[:, y], "z", "x", f"y = {y}", (z, x)),
                 (data[:, :, x], "z", "y", f"x = {x}", (z, y))]
