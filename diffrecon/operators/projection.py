@@ -109,9 +109,7 @@ class ParallelProjector(eqx.Module):
         self.taps = _Taps(*(jnp.asarray(a) for a in _polar_taps(np, self.angles, frequency, self.plan, dtype)))
         self.transfer = jnp.asarray(_transfer(np, self.angles, frequency, self.shape), _complex_of(dtype))
         self.rolloff = _rolloff(self.shape, self.plan, dtype)
-        entries = self.angles.size * frequency.size * kernel_width**2
-        small = entries * (4 + dtype.itemsize) * 1.25 < _TABLE_LIMIT
-        self.tables = _gather_tables(self.taps, self.plan, dtype) if small else None
+        self.tables = _gather_tables(self.taps, self.plan, dtype)
 
     @classmethod
     def from_scan(cls, scan: Any, size: int | None = None) -> "ParallelProjector":
@@ -124,6 +122,43 @@ class ParallelProjector(eqx.Module):
         angles = scan.require("angles", "the rotation angle of each view", "/path/of/angles")
         side = size or columns
         return cls(angles, (side, side), columns, centre=scan.find_rotation_centre())
+
+    def subset(self, views: ArrayLike) -> "ParallelProjector":
+        """The projector of some of the views, in the order given; views may repeat.
+
+        The fast way to ordered subsets: `A.adjoint(sinogram, views)` fills the whole Fourier grid from tables of all
+        views, a subset only touches its own samples (and transforms the grid: one view costs a sixth of 720). Centre
+        and shifts are those of `A`, also traced ones; the Fourier grid is the same, so that `A.subset(i)(x)` is
+        `A(x)[i]` to rounding.
+
+        **Arguments:** `views`, NumPy indices or a mask; they cannot be traced.
+
+        **Cost:** its share of the set-up and of the tables of `A`: 0.03 s for 72 views of 512^2.
+
+        **Raises:** `InputError` for an empty or traced selection and indices beyond the views.
+
+        ```python
+        A = ParallelProjector(np.linspace(0, np.pi, 90, endpoint=False), (64, 64), 64)
+        subsets = [A.subset(np.arange(start, 90, 10)) for start in range(10)]
+        sinogram = subsets[3](jnp.ones((1, 64, 64)))    # (9, 1, 64): views 3, 13, ... 83
+        ```
+        """
+        if any(isinstance(leaf, Tracer) for leaf in (views, self.angles, *self.taps, self.transfer)):
+            raise InputError("subset() sorts tables in NumPy: make subsets outside jax.jit and jax.grad, pass them in")
+        chosen = _chosen_views(views, self.angles.shape[0])
+        taps = _Taps(*(jnp.asarray(np.asarray(t)[..., chosen, :]) for t in self.taps[:4]), self.taps.sign[chosen])
+        return eqx.tree_at(
+            lambda A: (A.angles, A.shifts, A.taps, A.transfer, A.tables),
+            self,
+            (
+                np.asarray(self.angles)[chosen],
+                None if self.shifts is None else self.shifts[chosen],
+                taps,
+                jnp.asarray(np.asarray(self.transfer)[chosen]),
+                _gather_tables(taps, self.plan, self.taps.weight_x.dtype),
+            ),
+            is_leaf=lambda leaf: leaf is None,
+        )
 
     def __call__(
         self, volume: Float[Array, "*z y x"], views: Int[Array, " batch"] | None = None
@@ -479,7 +514,10 @@ class _GatherTables(NamedTuple):
     place: Int[Array, " cells"]  # of each cell of the grid in the joined classes; the last place holds 0
 
 
-def _gather_tables(taps: _Taps, plan: _Plan, dtype: jax.typing.DTypeLike) -> _GatherTables:
+def _gather_tables(taps: _Taps, plan: _Plan, dtype: jax.typing.DTypeLike) -> _GatherTables | None:
+    """The tables, or `None` where they would take too much memory."""
+    if taps.row.size * plan.width**2 * (4 + jnp.dtype(dtype).itemsize) * 1.25 >= _TABLE_LIMIT:
+        return None
     cell, weight = _entries(taps, plan)
     order = np.argsort(cell, kind="stable").astype(np.int32)
     degree = np.bincount(cell, minlength=plan.rows * plan.grid_y)
@@ -794,6 +832,20 @@ def _largest_offset(centre: ArrayLike, shifts: ArrayLike | None, middle: float, 
     if not np.all(np.isfinite(moved)):
         raise InputError("centre and shifts must be finite")
     return float(np.max(np.abs(moved)))
+
+
+def _chosen_views(views: ArrayLike, count: int) -> np.ndarray:
+    """Indices in 0..count-1 of a list of indices or of a mask."""
+    chosen = np.asarray(views)
+    if chosen.dtype == bool and chosen.shape == (count,):
+        chosen = np.nonzero(chosen)[0]
+    whole = chosen.ndim == 1 and chosen.size > 0 and np.issubdtype(chosen.dtype, np.integer)
+    if not whole or chosen.min() < -count or chosen.max() >= count:
+        raise InputError(
+            f"a subset of {count} views needs a list of at least one index below {count} (or a mask of length "
+            f"{count}), got {np.array2string(chosen, threshold=8)}"
+        )
+    return chosen % count
 
 
 def _as_indices(views: ArrayLike | None, count: int) -> Array | None:

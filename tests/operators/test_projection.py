@@ -121,6 +121,31 @@ def test_stack_views_and_single_slices_agree():
     np.testing.assert_allclose(jax.vmap(A)(volume), jnp.moveaxis(sinogram, 1, 0), atol=1e-4)
 
 
+@pytest.mark.parametrize("views", [[5, 2, 2, -3], np.arange(23) % 3 == 1], ids=["indices", "mask"])
+def test_subset_is_the_projector_of_those_views(views):
+    A = build(GEOMETRIES["shifted views in any order"], jnp.float32)
+    B = A.subset(views)
+    chosen = np.arange(23)[views]
+    volume = jnp.asarray(RANDOM.normal(size=(2, 30, 31)), jnp.float32)
+    np.testing.assert_array_equal(B.angles, A.angles[chosen])
+    np.testing.assert_allclose(B(volume), A(volume)[chosen], atol=1e-4)
+    assert dot_test(B, B.adjoint, volume) < 1e-6
+    sinogram = jnp.asarray(RANDOM.normal(size=(len(chosen), 2, 40)), jnp.float32)
+    np.testing.assert_allclose(B.adjoint(sinogram), A.adjoint(sinogram, jnp.asarray(chosen)), atol=2e-4)
+
+
+def test_subset_keeps_an_unknown_centre():
+    A = build(GEOMETRIES["odd"], jnp.float32)
+    image = jnp.asarray(RANDOM.normal(size=A.shape), jnp.float32)
+
+    def cost(centre, pick):
+        return jnp.sum(pick(eqx.tree_at(lambda a: a.centre, A, centre)) ** 2)
+
+    views = np.array([1, 7])
+    of_subset = jax.grad(cost)(A.centre, lambda a: a.subset(views)(image))
+    np.testing.assert_allclose(of_subset, jax.grad(cost)(A.centre, lambda a: a(image)[views]), rtol=1e-4)
+
+
 def test_wider_window_converges():
     image = jnp.asarray(ellipse_image(64), jnp.float32)
     angles = np.linspace(0, np.pi, 20, endpoint=False)
@@ -292,6 +317,11 @@ def test_wrong_arrays_are_refused():
         ParallelProjector([0.0, 1.0], (8, 8), 8, shifts=[1.0])
     with pytest.raises(InputError, match="support"):
         A.normal(support="circle")
+    for views in ([], [2], [0.5], [True, False, True]):
+        with pytest.raises(InputError, match="subset of 2 views"):
+            A.subset(views)
+    with pytest.raises(InputError, match=r"outside jax\.jit"):
+        eqx.filter_jit(lambda A: A.subset([0]))(A)
 
 
 def test_angles_in_degrees_are_pointed_out():
