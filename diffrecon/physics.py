@@ -5,7 +5,7 @@ Conventions: SI units inside (m, rad), energy in eV; `n = 1 - delta + i beta`.
 """
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,6 +24,9 @@ CLASSICAL_ELECTRON_RADIUS = 2.8179403205e-15
 
 AVOGADRO = 6.02214076e23
 """[1/mol] (exact)."""
+
+ELECTRON_REST_ENERGY = 510998.95
+"""[eV] (CODATA 2022)."""
 
 # Scale to the base unit of each dimension: metre, electron volt, radian, second, kg/m^3.
 _UNITS: dict[str, dict[str, float]] = {
@@ -152,3 +155,193 @@ def electron_density(delta: ArrayLike, wavelength: ArrayLike) -> Any:
     """Electrons per cubic metre from `delta = r_e wavelength^2 n_e / (2 pi)` (far from absorption edges)."""
     return (2 * np.pi * np.asarray(delta, float)
             / (CLASSICAL_ELECTRON_RADIUS * np.asarray(wavelength, float) ** 2))[()]
+
+
+# ---------------------------------------------------------------------- named materials
+class Material(NamedTuple):
+    """A chemical `formula` and its `density` [g/cm^3], `None` where neither the text nor the tables give one."""
+
+    formula: str
+    density: float | None
+
+
+def material(composition: str) -> Material:
+    """A material from a formula (`"SiO2"`), a formula with its density [g/cm^3] (`"SiO2, 2.2"`), or a name (`"water"`).
+
+    Without a density that of the table of xraydb is taken: of materials it knows by name or formula, and of elements.
+
+    **Raises:** `InputError` for what is no formula and no name; `MissingPackage` without xraydb.
+
+    ```python
+    assert material("SiO2, 2.65") == ("SiO2", 2.65)
+    ```
+    """
+    xraydb = require("xraydb", "materials")
+    refused = f'material {composition!r}: give a formula with its density in g/cm^3, as "SiO2, 2.2", or a name'
+    name, comma, written = (part.strip() for part in str(composition).partition(","))
+    try:
+        formula, listed = xraydb.get_material(name) or (name, None)
+        elements = xraydb.chemparse(formula)
+        density = float(written) if comma else listed
+    except ValueError:
+        raise InputError(refused) from None
+    if not elements or not (density is None or 0 < density < 100):
+        raise InputError(refused)
+    if density is None and len(elements) == 1:
+        density = xraydb.atomic_density(next(iter(elements)))
+    return Material(formula, None if density is None else float(density))
+
+
+def mass_attenuation(composition: str, energy: float, kind: str = "total") -> float:
+    """Mass attenuation coefficient mu/rho [m^2/kg] of a composition at an energy [eV], tables of Elam in xraydb.
+
+    **Arguments:** `composition` as in `material` (its density does not matter here); `kind` = `"total"` (what a
+    transmission image measures), `"photo"`, `"incoh"` (Compton) or `"coh"` (Rayleigh).
+
+    **Raises:** `InputError` for an energy outside of the tables, 100 eV to 800 keV.
+
+    ```python
+    assert abs(mass_attenuation("H2O", 20e3) - 0.0810) < 0.001  # NIST: 0.8096 cm^2/g
+    ```
+    """
+    if not 100 <= energy <= 8e5:
+        raise InputError(f"energy {energy:g} eV is outside of the tables (100 eV to 800 keV); 17 keV is 17000")
+    if kind not in ("total", "photo", "incoh", "coh"):
+        raise InputError(f'kind {kind!r} is not known: give "total", "photo", "incoh" or "coh"')
+    formula = material(composition).formula
+    per_centimetre = require("xraydb", "materials").material_mu(formula, float(energy), density=1.0, kind=kind)
+    return 0.1 * float(per_centimetre)
+
+
+def energy_absorption(composition: str, energy: float) -> float:
+    """Mass energy-absorption coefficient mu_en/rho [m^2/kg]: the share of the light's energy that stays as dose.
+
+    Photoelectric absorption whole (fluorescence is assumed not to escape) and of Compton scattering the recoil energy,
+    by the Klein-Nishina cross-section for electrons at rest. Agrees with the table of NIST for water within 0.3 % from
+    10 to 30 keV and 1.3 % up to 100 keV.
+    """
+    photo, compton = (mass_attenuation(composition, energy, kind) for kind in ("photo", "incoh"))
+    return photo + compton * _recoil_share(energy)
+
+
+def _recoil_share(energy: float) -> float:
+    """Mean kinetic energy of the recoil electron over the photon's: integrals of dsigma/dOmega (Klein & Nishina
+    1929)."""
+    cosine, weight = np.polynomial.legendre.leggauss(64)
+    kept = 1 / (1 + energy / ELECTRON_REST_ENERGY * (1 - cosine))  # scattered over incident energy
+    cross_section = weight * kept**2 * (kept + 1 / kept - 1 + cosine**2)
+    return float(np.sum(cross_section * (1 - kept)) / np.sum(cross_section))
+
+
+# ---------------------------------------------------------------------- from what a volume holds to what it means
+def density_from_attenuation(attenuation: ArrayLike, composition: str, energy: float) -> Any:
+    """Mass density [g/cm^3] of a material of known composition from its attenuation coefficient [1/m] at an energy
+    [eV].
+
+    `rho = mu / (mu/rho)` with the total cross-section. Where the volume holds something else than the composition the
+    density is that of the composition which absorbs as much.
+
+    ```python
+    rho = density_from_attenuation(np.full((4, 4, 4), 120.3), "H2O", 17e3)   # water: 1 g/cm^3
+    assert abs(rho.mean() - 1) < 0.01
+    ```
+    """
+    return _scaled(attenuation, 1e-3 / mass_attenuation(composition, energy))
+
+
+def attenuation_from_density(density: ArrayLike, composition: str, energy: float) -> Any:
+    """Attenuation coefficient [1/m] of a composition of a mass density [g/cm^3] at an energy [eV]."""
+    return _scaled(density, 1e3 * mass_attenuation(composition, energy))
+
+
+def density_from_delta(delta: ArrayLike, composition: str, energy: float) -> Any:
+    """Mass density [g/cm^3] of a material of known composition from delta of `n = 1 - delta + i beta` at an energy
+    [eV]."""
+    return _scaled(delta, 1 / delta_beta(material(composition).formula, 1.0, energy)[0])
+
+
+def electrons_from_density(density: ArrayLike, composition: str) -> Any:
+    """Electrons per cubic metre of a composition of a mass density [g/cm^3]: `N_A rho sum Z / sum M`.
+
+    Times 1e-30 it is per cubic angstrom.
+
+    ```python
+    assert abs(1e-30 * electrons_from_density(1.0, "H2O") - 0.3343) < 1e-4
+    ```
+    """
+    return _scaled(density, 1e6 * AVOGADRO * _electrons_per_gram(composition))
+
+
+def density_from_electrons(electrons: ArrayLike, composition: str) -> Any:
+    """Mass density [g/cm^3] of a composition from its electrons per cubic metre (`electron_density` of delta)."""
+    return _scaled(electrons, 1e-6 / (AVOGADRO * _electrons_per_gram(composition)))
+
+
+def _electrons_per_gram(composition: str) -> float:
+    """Moles of electrons in a gram."""
+    xraydb = require("xraydb", "materials")
+    elements = xraydb.chemparse(material(composition).formula)
+    electrons = sum(count * xraydb.atomic_number(symbol) for symbol, count in elements.items())
+    return electrons / sum(count * xraydb.atomic_mass(symbol) for symbol, count in elements.items())
+
+
+def _scaled(values: ArrayLike, factor: float) -> Any:
+    """`values * factor`; arrays, of jax too, keep their floating-point type."""
+    held: Any = values if hasattr(values, "dtype") else np.asarray(values, float)
+    return held * factor if np.issubdtype(held.dtype, np.floating) else np.asarray(held, float) * factor
+
+
+# ---------------------------------------------------------------------- dose
+def absorbed_dose(
+    photons: float, pixel_size: float, composition: str, energy: float, thickness: float | None = None
+) -> float:
+    """Absorbed dose [Gy] of a material behind each pixel of which so many photons have arrived in all views together.
+
+    `D = (N / a^2) E mu_en/rho` at the surface (Howells et al., J. Electron Spectrosc. 170, 4 (2009)), times
+    `(1 - exp(-mu t)) / (mu t)` for the mean over a `thickness` t.
+
+    **Arguments:** `photons` incident on a pixel, summed over the views; `pixel_size` [m] at the sample; `composition`
+    as in `material`, with its density where a thickness [m] is given; `energy` [eV].
+
+    **Raises:** `InputError` for a negative number of photons, no pixel, or a thickness of a material without density.
+
+    ```python
+    assert 2 < absorbed_dose(1e4, 1e-6, "water", 17e3) < 3
+    ```
+    """
+    if not (photons >= 0 and pixel_size > 0 and np.isfinite(photons)):
+        raise InputError(f"dose of {photons} photons a pixel of {pixel_size} m: both must be positive numbers")
+    surface = photons / pixel_size**2 * energy * ELECTRON_CHARGE * energy_absorption(composition, energy)
+    if thickness is None:
+        return float(surface)
+    density = material(composition).density
+    if density is None or not thickness > 0:
+        raise InputError(f'mean dose over {thickness} m of {composition!r}: give a density, as "{composition}, 1.2", '
+                         "and a thickness above 0")
+    depth = attenuation_from_density(density, composition, energy) * thickness
+    return float(surface * -np.expm1(-depth) / depth)
+
+
+def rose_photons(
+    feature: float, diameter: float, attenuation: float, contrast: float | None = None, criterion: float = 5.0
+) -> float:
+    """Photons on a pixel as large as a feature, all views together, for the feature to be seen in a tomogram.
+
+    Filtered back-projection (ramp) of M views of N incident photons a pixel of size R leaves, in the middle of the
+    specimen, the variance `pi^2 / (12 M N exp(-mu D) R^2)` (`diffrecon.solvers.fbp_deviation`); a feature of one such
+    pixel is seen when its contrast is `criterion` times the standard deviation (Rose, J. Opt. Soc. Am. 38, 196 (1948)):
+    `M N = criterion^2 pi^2 / 12 exp(mu D) / (contrast R)^2`. Summed over the `(D / R)^2` pixels of a view this is
+    `D^4 / R^4 exp(mu D) / (mu D)^2` times a constant for a contrast mu (Flannery et al., Science 237, 1439 (1987)).
+
+    **Arguments:** `feature` R and `diameter` D of the specimen [m]; `attenuation` mu of the specimen and `contrast`,
+    the difference of a feature [1/m]; default mu, a void.
+
+    ```python
+    assert abs(rose_photons(1e-6, 1e-3, 1e3) / rose_photons(2e-6, 1e-3, 1e3) - 4) < 1e-9
+    ```
+    """
+    difference = attenuation if contrast is None else abs(contrast)
+    if not (0 < feature <= diameter and difference > 0 and attenuation >= 0):
+        raise InputError(f"a feature of {feature} m in a specimen of {diameter} m with a contrast of {difference} 1/m: "
+                         "sizes and contrast must be positive, the feature the smaller one")
+    return float(criterion**2 * np.pi**2 / 12 * np.exp(attenuation * diameter) / (difference * feature) ** 2)

@@ -100,3 +100,98 @@ def test_delta_gives_the_electron_density_of_water():
     assert physics.electron_density(delta, wavelength) == pytest.approx(0.334e30, rel=0.01)
     # Water absorbs about 3 / cm at 12 keV (NIST).
     assert physics.attenuation_coefficient(beta, wavelength) == pytest.approx(300, rel=0.15)
+
+
+# Mass energy-absorption coefficients of liquid water [cm^2/g], NIST (Hubbell & Seltzer 1995).
+WATER_ABSORPTION = [(10e3, 4.944), (20e3, 0.5503), (30e3, 0.1557), (60e3, 0.03190), (100e3, 0.02546)]
+
+
+@pytest.mark.parametrize("energy, expected", WATER_ABSORPTION)
+def test_energy_absorption_of_water(energy, expected):
+    pytest.importorskip("xraydb")
+    assert 10 * physics.energy_absorption("water", energy) == pytest.approx(expected, rel=0.015)
+
+
+def test_recoil_share_of_slow_electrons():
+    """Far below 511 keV the recoil takes E / (m c^2) of the energy (Thomson: mean of 1 - cos is 1)."""
+    assert physics._recoil_share(10.0) == pytest.approx(10.0 / physics.ELECTRON_REST_ENERGY, rel=1e-3)
+
+
+def test_material():
+    xraydb = pytest.importorskip("xraydb")
+    assert physics.material("SiO2, 2.65") == ("SiO2", 2.65)
+    assert physics.material(" water ") == ("H2O", 1.0)
+    assert physics.material("Ti").density == pytest.approx(xraydb.atomic_density("Ti"))
+    assert physics.material("C5H8O2N7") == ("C5H8O2N7", None)
+
+
+@pytest.mark.parametrize("text", ["Xx2", "SiO2, heavy", "SiO2, -1", "SiO2, nan", "", ", 2", None])
+def test_what_is_no_material(text):
+    pytest.importorskip("xraydb")
+    with pytest.raises(dr.InputError, match="material") as caught:
+        physics.material(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_density_from_attenuation_is_independent_of_the_given_density():
+    """mu of 2.2 g/cm^3 silica by xraydb gives 2.2 back, whatever density the composition names."""
+    xraydb = pytest.importorskip("xraydb")
+    mu = 100 * xraydb.material_mu("SiO2", 22e3, density=2.2)
+    for composition in ("SiO2", "SiO2, 2.65"):
+        assert physics.density_from_attenuation(mu, composition, 22e3) == pytest.approx(2.2, rel=1e-9)
+    assert physics.attenuation_from_density(2.2, "SiO2", 22e3) == pytest.approx(mu, rel=1e-9)
+
+
+def test_density_from_delta_and_from_electrons():
+    """Water at 17 keV by three ways: delta, delta -> electrons -> density, and the closed form N_A 10 / 18.015."""
+    pytest.importorskip("xraydb")
+    delta, _ = physics.delta_beta("H2O", 1.0, 17e3)
+    assert physics.density_from_delta(1.3 * delta, "H2O", 17e3) == pytest.approx(1.3, rel=1e-9)
+    expected = 1e6 * physics.AVOGADRO * 10 / 18.015
+    assert physics.electrons_from_density(1.0, "water") == pytest.approx(expected, rel=1e-4)
+    electrons = physics.electron_density(delta, physics.energy_to_wavelength(17e3))
+    assert physics.density_from_electrons(electrons, "water") == pytest.approx(1.0, rel=2e-3)  # f' of oxygen
+    assert physics.density_from_electrons(expected, "H2O") == pytest.approx(1.0, rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_volumes_keep_their_type(dtype):
+    pytest.importorskip("xraydb")
+    volume = np.full((2, 3, 4), 120.0, dtype)
+    found = physics.density_from_attenuation(volume, "water", 17e3)
+    assert found.dtype == dtype and found.shape == volume.shape
+    assert isinstance(physics.density_from_attenuation(120, "water", 17e3), float)
+
+
+@pytest.mark.parametrize("energy", [17.0, 0.0, float("nan"), 1e7])
+def test_energies_outside_of_the_tables(energy):
+    pytest.importorskip("xraydb")
+    with pytest.raises(dr.InputError, match="eV"):
+        physics.density_from_attenuation(100.0, "H2O", energy)
+
+
+def test_dose_counts_the_energy_that_stays():
+    """Per mass: fluence times energy times mu_en/rho; through a thick layer the mean is what is absorbed over depth."""
+    pytest.importorskip("xraydb")
+    dose = physics.absorbed_dose(1e6, 1e-6, "water", 20e3)
+    assert dose == pytest.approx(1e18 * 20e3 * physics.ELECTRON_CHARGE * 0.05503, rel=5e-3)
+    mu = physics.attenuation_from_density(1.0, "water", 20e3)
+    thin, thick = (physics.absorbed_dose(1e6, 1e-6, "water", 20e3, t) for t in (1e-7, 10 / mu))
+    assert thin == pytest.approx(dose, rel=1e-4) and thick == pytest.approx(dose / 10, rel=1e-3)
+    with pytest.raises(dr.InputError, match="density"):
+        physics.absorbed_dose(1e6, 1e-6, "C5H8O2N7", 20e3, 1e-3)
+    with pytest.raises(dr.InputError, match="photons"):
+        physics.absorbed_dose(-1.0, 1e-6, "water", 20e3)
+
+
+def test_rose_photons_scale_as_flannery():
+    """All pixels of a view: D^4/R^4 exp(mu D)/(mu D)^2, with the constant 25 pi^2/12."""
+    mu, size, feature = 800.0, 2e-3, 1e-5
+    total = physics.rose_photons(feature, size, mu) * (size / feature) ** 2
+    expected = 25 * np.pi**2 / 12 * (size / feature) ** 4 * np.exp(mu * size) / (mu * size) ** 2
+    assert total == pytest.approx(expected, rel=1e-12)
+    assert physics.rose_photons(feature, size, mu, contrast=mu / 10) == pytest.approx(
+        100 * physics.rose_photons(feature, size, mu), rel=1e-12
+    )
+    with pytest.raises(dr.InputError):
+        physics.rose_photons(1e-3, 1e-4, mu)
