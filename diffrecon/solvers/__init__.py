@@ -2,6 +2,7 @@
 operators.
 """
 
+from ._fbp import PhaseFilter as PhaseFilter
 from ._fbp import fbp as fbp
 from ._gauss_newton import levenberg_marquardt as levenberg_marquardt
 from ._linear import LinearSolution as LinearSolution
