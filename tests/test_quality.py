@@ -145,3 +145,171 @@ def test_residual_leaves_masked_pixels_out():
     assert quality.held_out_residual(counts, prediction, mask) == 0
     with pytest.raises(InputError):
         quality.held_out_residual(counts, prediction[:1])
+
+
+# ---------------------------------------------------------------------- volumes
+@pytest.mark.parametrize("shape", [(24, 48, 40), (40, 24, 30), (3, 64, 72)])
+def test_shell_correlation_of_known_signal_to_noise(shape):
+    """White signal and noise of ratio s: s / (s + 1) in every shell, non-cubic volumes and thin stacks too."""
+    signal, ratio = spectrum_noise(shape, 1, False), 3.0
+    noisy = [(signal + spectrum_noise(shape, seed, False) / np.sqrt(ratio)).astype(np.float32) for seed in (2, 3)]
+    found = quality.shell_correlation(*noisy)
+    kept = found.samples > 60
+    assert kept.sum() > 5 and found.frequency[-1] == pytest.approx(0.5, abs=0.03)
+    deviation = (found.correlation - ratio / (ratio + 1))[kept]
+    allowed = 5 * (1 - (ratio / (ratio + 1)) ** 2) / np.sqrt(found.samples[kept] / 2)
+    assert (np.abs(deviation) < allowed).all() and abs(deviation.mean()) < 0.03
+
+
+def test_shells_are_counted_whole():
+    """Every Fourier sample of the cube within Nyquist is in one shell: 4 pi r^2 of them, times the window's share."""
+    volume = spectrum_noise((32, 32, 32), 0, False)
+    found = quality.ring_correlation(volume, volume, taper=0)
+    assert found.samples[9] == pytest.approx(4 * np.pi * 100, rel=0.05)
+    assert found.samples.sum() + 1 == np.sum(np.rint(32 * np.sqrt(sum(
+        f**2 for f in np.meshgrid(*[np.fft.fftfreq(32)] * 3, indexing="ij")))) <= 16)
+
+
+def band_limited(shape, cut, seed):
+    """White below a frequency, nothing above."""
+    frequency = sum(f**2 for f in np.meshgrid(*(np.fft.fftfreq(n) for n in shape), indexing="ij"))
+    image = np.fft.ifftn(np.fft.fftn(spectrum_noise(shape, seed, False)) * (frequency < cut**2)).real
+    return image / image.std()
+
+
+@pytest.mark.parametrize("cut", [0.15, 0.3])
+def test_shell_correlation_finds_the_band(cut):
+    """A specimen without detail beyond a frequency, noise everywhere: the resolution is half a period of the band."""
+    truth = band_limited((64, 96, 80), cut, 4)
+    level = np.sqrt(0.1 / (4 / 3 * np.pi * cut**3))  # signal to noise 10 within the band
+    noisy = [truth + level * spectrum_noise(truth.shape, seed, False) for seed in (5, 6)]
+    found = quality.shell_correlation(*noisy, pixel_size=2e-6)
+    assert found.crossing == pytest.approx(cut, abs=1.5 / 64)  # shells wide; the window's edge blurs by another
+    assert found.resolution is not None and found.resolution == pytest.approx(2e-6 * 0.5 / found.crossing)
+    assert found.one_bit_crossing <= found.crossing
+    assert f"{found.resolution * 1e6:.3g} um" in str(found) and "half-bit" in str(found)
+
+
+def test_what_the_scan_did_not_see_does_not_correlate():
+    """Corners that are alike in both volumes (arithmetic of the reconstruction) leave noise uncorrelated."""
+    shape = (16, 48, 48)
+    y, x = np.indices(shape[1:]) - 23.5
+    corners = 10 * spectrum_noise(shape, 0, False) * (np.hypot(y, x) > 24)
+    noisy = [spectrum_noise(shape, seed, False) + corners for seed in (1, 2)]
+    assert quality.shell_correlation(*noisy).crossing < 0.15
+    assert quality.ring_correlation(*noisy, realign=False, taper=0).crossing == 0.5
+
+
+def test_a_mask_leaves_noise_uncorrelated():
+    shape = (32, 48, 48)
+    y, x = np.indices(shape[1:]) - 23.5
+    mask = np.hypot(y, x) < 12
+    truth = band_limited(shape, 0.2, 7)
+    noisy = [truth + 0.2 * spectrum_noise(shape, seed, False) for seed in (1, 2)]
+    whole, masked = quality.shell_correlation(*noisy), quality.shell_correlation(*noisy, mask=mask)
+    high = whole.frequency > 0.4
+    assert np.abs(masked.correlation[high]).max() < 0.15
+    assert masked.samples[10] < 0.5 * whole.samples[10]
+    with pytest.raises(InputError, match="mask"):
+        quality.shell_correlation(*noisy, mask=np.zeros(shape, bool))
+
+
+def test_shell_correlation_checks_what_it_is_given():
+    volume = np.ones((8, 16, 16))
+    for other, match in ((volume[:4], "one shape"), (np.where(volume > 0, np.nan, 0), "finite")):
+        with pytest.raises(InputError, match=match):
+            quality.shell_correlation(volume, other)
+    with pytest.raises(InputError, match="too small"):
+        quality.shell_correlation(volume[..., :4], volume[..., :4])
+
+
+@pytest.mark.parametrize("order", ["steady", "random", "two turns"])
+def test_even_and_odd_views(order):
+    """A scan of a still image with noise: each half averages half of the views, both cover all directions."""
+    views, ratio = 40, 0.1
+    truth = spectrum_noise((128, 128), 0, False)
+    frames = truth + spectrum_noise((views, 128, 128), 1, False) / np.sqrt(ratio)
+    angles = np.linspace(0, (4 if order == "two turns" else 1) * np.pi, views, endpoint=False)
+    seen = []
+    if order == "random":
+        angles = np.random.default_rng(3).permutation(angles)
+
+    def reconstruct(values, turned):
+        seen.append(np.sort(turned % (2 * np.pi)))
+        return values.mean(0)
+
+    found = quality.even_odd(reconstruct, frames, angles, pixel_size=1e-6)
+    expected = views / 2 * ratio / (1 + views / 2 * ratio)
+    kept = found.samples > 100
+    assert np.abs(found.correlation[kept] - expected).mean() < 0.05
+    assert len(seen[0]) == len(seen[1]) == views // 2
+    assert np.abs(seen[0] - seen[1]).max() <= 1.01 * 2 * np.pi / 20
+    with pytest.raises(InputError, match="one angle"):
+        quality.even_odd(reconstruct, frames, angles[1:])
+
+
+def test_angle_that_rounds_to_a_turn_is_the_first_direction():
+    angles = np.array([2 * np.pi - 1e-9, 0.5, 1.0, 1.5])
+    seen = []
+    quality.even_odd(lambda v, a: seen.append(a) or v.mean(0), np.random.default_rng(0).random((4, 16, 16)), angles)
+    assert seen[0] == pytest.approx([2 * np.pi, 1.0], abs=1e-6)
+
+
+@pytest.mark.parametrize("direction", [(0, 0, 1), (0, 1, 1), (1, 2, 2)])
+def test_edge_along_an_oblique_line(direction):
+    """An error function across a tilted plane, with noise that averaging over the plane removes."""
+    from math import erf
+
+    normal = np.array(direction) / np.linalg.norm(direction)
+    z, y, x = np.indices((40, 40, 40)) - 19.5
+    distance = z * normal[0] + y * normal[1] + x * normal[2]
+    volume = 0.5 * (1 + np.vectorize(erf)(distance / (np.sqrt(2) * 2.0)))
+    volume += 0.05 * spectrum_noise(volume.shape, 1, False)
+    middle, reach = np.full(3, 19.5), 12 * normal
+    found = quality.edge_along(volume, tuple(middle - reach), tuple(middle + reach), width=11, pixel_size=1e-6)
+    assert found.width == pytest.approx(2.563 * 2.0 * 1e-6, rel=0.06)
+    assert found.centre == pytest.approx(12, abs=0.1)
+    assert found.high - found.low == pytest.approx(1, abs=0.02)
+
+
+OUTSIDE = [((1, 1), (1, 3)), ((0, 0), (0, 99)), ((0, 0, 0), (9, 9, 9)), ((0, 0), (0, np.nan))]
+
+
+@pytest.mark.parametrize("start, end", OUTSIDE)
+def test_edge_along_checks_its_points(start, end):
+    with pytest.raises(InputError):
+        quality.edge_along(np.eye(16), start, end)
+
+
+# ---------------------------------------------------------------------- error bars
+def test_line_integral_variance_is_that_of_poisson_counts():
+    random = np.random.default_rng(0)
+    light, dark, flat = 900.0, 100.0, 4100.0
+    counts = random.poisson(light + dark, 200000)
+    flats = random.poisson(flat, (4, 200000)).mean(0)
+    integrals = -np.log((counts - dark) / (flats - dark))
+    assert quality.line_integral_variance(light + dark, flat, dark, flats=4) == pytest.approx(integrals.var(), rel=0.02)
+    assert quality.line_integral_variance(light + dark, flat, dark) < integrals.var()
+    assert np.isinf(quality.line_integral_variance([90.0, 100.0], flat, dark)).all()
+
+
+def test_bootstrap_of_photons():
+    """sqrt(counts) has the deviation 1/2; with a gain g that of photons."""
+    counts = np.full(4000, 900.0)
+    bars = quality.bootstrap_photons(np.sqrt, counts, draws=30)
+    assert bars.deviation.mean() == pytest.approx(0.5, rel=0.02) and bars.draws == 30
+    assert bars.mean.mean() == pytest.approx(30.0, rel=1e-3)
+    bars = quality.bootstrap_photons(np.asarray, counts.astype(np.uint16), draws=30, gain=9.0)
+    assert bars.deviation.mean() == pytest.approx(9 * 10, rel=0.02)
+    for wrong in ([-1.0, 2.0], [np.nan, 1.0]):
+        with pytest.raises(InputError, match="counts"):
+            quality.bootstrap_photons(np.sqrt, wrong)
+    with pytest.raises(InputError, match="two draws"):
+        quality.bootstrap_photons(np.sqrt, counts, draws=1)
+
+
+def test_bootstrap_of_views():
+    """The mean of n views scatters by sigma / sqrt n, whatever the noise is."""
+    data = np.random.default_rng(1).uniform(-1, 1, size=(300, 50))
+    bars = quality.bootstrap_views(lambda views: data[views].mean(0), 300, draws=60)
+    assert bars.deviation.mean() == pytest.approx(np.sqrt(1 / 3 / 300), rel=0.05)
