@@ -2,6 +2,7 @@
 operators.
 """
 
+from ._error_bars import fbp_deviation as fbp_deviation
 from ._fbp import PhaseFilter as PhaseFilter
 from ._fbp import fbp as fbp
 from ._gauss_newton import levenberg_marquardt as levenberg_marquardt
