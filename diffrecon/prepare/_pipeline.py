@@ -1,0 +1,363 @@
+"""From the raw frames of a scan to trusted line integrals, any detector rows at a time."""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..errors import InputError, nearest
+from ..scan import Scan
+from ._centre import RotationCentre, find_rotation_centre
+from ._defects import ZINGER_REACH, BadPixels, Filling, find_bad_pixels
+from ._distortion import check_distortion, undistort
+from ._flatfield import Zingers, block_transmission, logarithm
+from ._flux import check_region, find_air
+from ._full_turn import StitchPlan, is_full_turn, plan_stitch, should_stitch, stitch
+from ._hardening import check_coefficients, linearise
+from ._references import References
+from ._stripes import STRIPE_METHODS, remove_stripes
+
+__all__ = ["DEFAULTS", "LineIntegrals", "Preparation", "line_integrals"]
+
+DEFAULTS: dict[str, Any] = {
+    "clip": 1e-3,             # smallest transmission; what lies below is set to it and counted
+    "flats": "auto",          # mean, interpolate (in time), eigen; auto: interpolate where their times are known
+    "flux": "none",           # brightness of each view: auto (air found beside the sample), or [row, row, col, col]
+    "zingers": None,          # threshold in standard deviations (8), or null
+    "bad_pixels": True,       # fill pixels that hold no signal
+    "stripes": "none",        # sorting, fourier-wavelet, large, dead, all
+    "stripe_size": None,      # columns; about twice the widest stripe
+    "beam_hardening": None,   # [a1, a2, ...] of a1 p + a2 p^2 + ...
+    "distortion": None,       # (2, y, x): row and column in the frame of every straight pixel
+    "full_turn": "auto",      # as-is, stitch; auto: stitch where the axis is near an edge and the sample goes on
+}
+
+_BLOCK_BYTES = 128 << 20  # of float32 frames corrected at a time
+_SAMPLE_VIEWS = 24  # from which air is found
+_BANDS, _BAND = 4, 32  # of detector rows from which the weights of eigen-flats are fitted
+_CENTRE_ROWS = 16  # among which those with most contrast are chosen
+
+
+class LineIntegrals(NamedTuple):
+    """**Fields:** `values` `(view, z, u)` = integral of mu along the ray; `angles` [rad] of the views (those of the
+    scan unless half views were joined; `None` where it has none); `clipped` = number of pixels whose transmission was
+    below the clip; `dead` = number of bad detector pixels that were filled; `lines` = what was done, in words."""
+
+    values: np.ndarray
+    angles: np.ndarray | None
+    clipped: int
+    dead: int
+    lines: tuple[str, ...]
+
+    def messages(self, clip: float) -> list[str]:
+        """What was done, for the user."""
+        return list(self.lines)
+
+
+def line_integrals(scan: Scan, **settings: Any) -> LineIntegrals:
+    """Line integrals `-ln(transmission)` of all views and rows, `(view, z, u)` float32.
+
+    **Arguments:** settings of `Preparation`, whose `DEFAULTS` hold but for `full_turn`, which is "as-is" so that there
+    is one view for each of the scan.
+
+    **Raises:** `MissingMetadata` without flats, unless the counts are transmissions already (floats, none above 10);
+    `InputError` for settings that cannot be followed.
+    """
+    prepared = Preparation(scan, {"full_turn": "as-is", **settings})
+    values = np.asarray(prepared.rows(0, prepared.shape[1]))
+    return LineIntegrals(values, prepared.angles, prepared.clipped, prepared.bad, tuple(prepared.messages))
+
+
+class Preparation:
+    """Raw frames to line integrals, detector rows by detector rows.
+
+    What is global is found once, from a sample of the frames: means of flats and darks, bad pixels, flux of each view,
+    weights of eigen-flats, whether and how half views are joined. `rows(first, last)` then reads only those detector
+    rows of the file, in blocks of views, and gives the same numbers whatever the rows around them.
+
+    Order of the steps: zingers, flats and darks, bad pixels, flux, distortion, clip and logarithm, stripes, beam
+    hardening, joining of half views.
+
+    **Arguments:** `scan` with counts (lazy or not), flats, darks; `settings` as in `DEFAULTS`, missing ones by default.
+
+    **Attributes:** `shape` (view, z, u) and `angles` [rad] of what `rows` gives; `messages`, one line for each step
+    that did something, with numbers (those of the rows read so far); `rotation_centre`, known only when half views
+    were joined; `flux` of each view; `references`; `bad` and `clipped`, numbers of pixels.
+
+    **Raises:** `MissingMetadata` without flats, unless the counts are transmissions already (floats, none above 10);
+    `InputError` for settings that cannot be followed.
+
+    ```python
+    scan = Scan.from_arrays(np.full((9, 4, 16), 60), flats=np.full((2, 4, 16), 110), darks=np.full((2, 4, 16), 10))
+    prepared = Preparation(scan, {"stripes": "sorting"})
+    values = prepared.rows(1, 3)                       # (9, 2, 16): 0.693
+    ```
+    """
+
+    def __init__(self, scan: Scan, settings: Mapping[str, Any] | None = None):
+        self.scan, self.settings = scan, _checked(settings or {}, scan)
+        height, width = scan.frame_shape
+        self.references = References.from_scan(scan, self.settings["flats"])
+        found = find_bad_pixels(self.references, scan.mask)
+        self._bad: BadPixels = found if self.settings["bad_pixels"] else BadPixels(np.zeros((height, width), bool))
+        if self.settings["flats"] == "eigen":
+            self.references.fit_eigen(scan.counts, _bands(height), self._block(height))
+        self.flux, self._flux_said = np.ones(scan.views, np.float32), ""
+        if self.settings["flux"] != "none":
+            self.flux, self._flux_said = self._measured_flux()
+        self._where = self.settings["distortion"]
+        self._tally = _Tally(height)
+        self.angles, self.shape = scan.angles, (scan.views, height, width)
+        self.rotation_centre: float | None = None
+        self._stitch: StitchPlan | None = None
+        self._turn_said: list[str] = []
+        if self.settings["full_turn"] != "as-is":
+            self._join_halves()
+
+    # ------------------------------------------------------------------------------------------------ use
+    def rows(self, first: int, last: int) -> Float[Array, "view z u"]:
+        """Line integrals of detector rows first .. last - 1, on the device.
+
+        **Cost:** reads those rows of every view once; memory of the result twice over, and a block of frames.
+
+        **Raises:** `InputError` for rows that the detector does not have.
+        """
+        values = self._unjoined(first, last)
+        return values if self._stitch is None else stitch(values, self._stitch)
+
+    def find_rotation_centre(self, *, search: tuple[float, float] | None = None) -> RotationCentre:
+        """By `diffrecon.prepare.find_rotation_centre` from some detector rows; from the stitching where that was done.
+        """
+        if self.rotation_centre is not None:
+            line = f"rotation centre {self.rotation_centre:.2f} of the joined views"
+            return RotationCentre(self.rotation_centre, 0.0, {"overlap": self.rotation_centre}, line)
+        angles = self.scan.require("angles", "the rotation angle of each view", "/path/of/angles")
+        return find_rotation_centre(self._sample_rows(), angles, search=search)
+
+    @property
+    def clipped(self) -> int:
+        """Pixels below the clip in the rows read so far."""
+        return int(self._tally.clipped.sum())
+
+    @property
+    def bad(self) -> int:
+        """Bad detector pixels that are filled."""
+        return int(self._bad.mask.sum())
+
+    @property
+    def messages(self) -> list[str]:
+        """One line for each step that did something, for the rows read so far."""
+        settings, tally = self.settings, self._tally
+        read = int(tally.read.sum())
+        values = read * self.scan.views * self.shape[2]
+        lines = [self.references.message]
+        if self.bad:
+            lines.append(self._bad.message())
+        if settings["zingers"] is not None:
+            lines.append(f"{int(tally.zingers.sum())} zingers replaced (beyond {settings['zingers']:g} sigma)")
+        if self._flux_said:
+            lines.append(self._flux_said)
+        if self._where is not None:
+            moved = np.abs(self._where - np.indices(self.scan.frame_shape)).max()
+            lines.append(f"detector distortion undone, up to {moved:.1f} pixels")
+        if self.clipped:
+            lines.append(f"{self.clipped} of {values} pixels transmit less than {settings['clip']:g} and were set to "
+                         "it")
+        if settings["stripes"] != "none" and read:
+            changed = float(np.sqrt(tally.stripes.sum() / read))
+            columns = f", {int(tally.columns.sum())} columns replaced" if settings["stripes"] in _REPLACING else ""
+            lines.append(f"stripes ({settings['stripes']}): {changed:.2g} rms taken off the line integrals{columns}")
+        if settings["beam_hardening"] is not None:
+            lines.append(f"beam hardening: polynomial {', '.join(f'{a:g}' for a in settings['beam_hardening'])}")
+        return lines + self._turn_said
+
+    # ------------------------------------------------------------------------------------------------ steps
+    def _unjoined(self, first: int, last: int) -> Float[Array, "view z u"]:
+        height = self.scan.frame_shape[0]
+        if not 0 <= first < last <= height:
+            raise InputError(f"rows {first} to {last} do not lie on the detector of {height} rows")
+        top, bottom, where = first, last, None
+        if self._where is not None:
+            wanted = self._where[:, first:last]
+            top = int(np.clip(np.floor(wanted[0].min()) - 1, 0, height - 1))
+            bottom = int(np.clip(np.ceil(wanted[0].max()) + 2, top + 1, height))
+            where = jnp.asarray(wanted - np.array([top, 0])[:, None, None], jnp.float32)
+        values, clipped, zingers = self._integrals(top, bottom, last - first, where)
+        tally, own = self._tally, slice(first, last)
+        tally.read[own], tally.clipped[own] = True, clipped
+        tally.zingers[top:bottom] = zingers
+        if self.settings["stripes"] != "none":
+            clean, columns = remove_stripes(values, self.settings["stripes"], size=self.settings["stripe_size"])
+            tally.stripes[own] = np.asarray(jnp.mean((clean - values) ** 2, (0, 2)))
+            tally.columns[own], values = np.asarray(columns.sum(1)), clean
+        if self.settings["beam_hardening"] is not None:
+            values = linearise(values, self.settings["beam_hardening"])
+        return values
+
+    def _integrals(self, top: int, bottom: int, rows: int, where: Array | None) -> tuple[Array, np.ndarray, np.ndarray]:
+        """Logarithms of frame rows top .. bottom - 1, straightened to `rows` rows by the map `where`; clipped pixels
+        and zingers of each row."""
+        views = self.scan.views
+        beam, filling = self.references.rows(top, bottom), Filling.of(self._bad.mask[top:bottom])
+        clipped, zingers = np.zeros(rows, int), np.zeros(bottom - top, int)
+        values = jnp.zeros((views, rows, self.scan.frame_shape[1]), beam.light.dtype)
+        block = self._block(bottom - top)
+        for start in range(0, views, block):
+            which = slice(start, min(start + block, views))
+            light, hit = self._transmissions(which, top, bottom, beam, filling)
+            if hit is not None:
+                zingers += np.asarray(hit.sum((0, 2)))
+            if where is not None:
+                light = undistort(light, where)
+            logs, low = logarithm(light, self.settings["clip"])
+            values = _place(values, logs, start)
+            clipped += np.asarray(low)
+        return values, clipped, zingers
+
+    def _transmissions(
+        self, views: slice, top: int, bottom: int, beam: Any, filling: Filling | None, flux: np.ndarray | None = None
+    ) -> tuple[Array, Array | None]:
+        """One block of views, read from the file."""
+        threshold, zingers, wanted = self.settings["zingers"], None, views
+        if threshold is not None:
+            zingers = Zingers(threshold, self.references.gain, self.references.read_noise)
+            # Beyond the first and the last view their mirror images, as in the middle of a block.
+            last = self.scan.views - 1
+            wanted = np.abs(np.arange(views.start - ZINGER_REACH, views.stop + ZINGER_REACH))
+            wanted = np.clip(last - np.abs(last - wanted), 0, last)
+        counts = jnp.asarray(np.asarray(self.scan.counts[wanted, top:bottom]))
+        flux = self.flux if flux is None else flux
+        mixture = self.references.mixture(views)
+        return block_transmission(counts, beam, mixture, jnp.asarray(flux[views]), filling, zingers)
+
+    def _block(self, rows: int) -> int:
+        return max(1, min(self.scan.views, _BLOCK_BYTES // (4 * rows * self.scan.frame_shape[1])))
+
+    # ------------------------------------------------------------------------------------------------ global facts
+    def _measured_flux(self) -> tuple[np.ndarray, str]:
+        """Mean transmission of the air in each view, and what to say of it."""
+        height = self.scan.frame_shape[0]
+        one = np.ones(self.scan.views, np.float32)
+        regions = [self.settings["flux"]]
+        if self.settings["flux"] == "auto":
+            sample = np.unique(np.linspace(0, self.scan.views - 1, _SAMPLE_VIEWS).astype(int))
+            beam, filling = self.references.rows(0, height), Filling.of(self._bad.mask)
+            frames = [np.asarray(self._transmissions(slice(v, v + 1), 0, height, beam, filling, one)[0])[0]
+                      for v in sample]
+            regions = find_air(np.stack(frames))
+            if not regions:
+                return one, "flux: no air found beside the sample; the views keep their brightness"
+        total, pixels = np.zeros(self.scan.views), 0
+        for r0, r1, c0, c1 in regions:
+            beam, filling = self.references.rows(r0, r1), Filling.of(self._bad.mask[r0:r1])
+            block = self._block(r1 - r0)
+            for start in range(0, self.scan.views, block):
+                views = slice(start, min(start + block, self.scan.views))
+                light, _ = self._transmissions(views, r0, r1, beam, filling, one)
+                total[views] += np.asarray(light[:, :, c0:c1].sum((1, 2)), float)
+            pixels += (r1 - r0) * (c1 - c0)
+        flux = total / pixels
+        if not (np.isfinite(flux).all() and (flux > 0).all()):
+            raise InputError(f"{self.scan.name}: the air region {regions} holds no light in view "
+                             f"{int(np.argmin(np.nan_to_num(flux)))}; check prepare.flux")
+        where = "; ".join(f"rows {r0} to {r1 - 1}, columns {c0} to {c1 - 1}" for r0, r1, c0, c1 in regions)
+        return flux.astype(np.float32), (f"flux: air at {where}; brightness of the views {flux.min():.4f} to "
+                                         f"{flux.max():.4f}, divided out")
+
+    def _join_halves(self) -> None:
+        angles, forced = self.scan.angles, self.settings["full_turn"] == "stitch"
+        if angles is None or not (forced or is_full_turn(angles)):
+            if forced:
+                self.scan.require("angles", "the rotation angle of each view", "/path/of/angles")
+            return
+        columns = self.scan.frame_shape[1]
+        sample = self._sample_rows()
+        given = self.scan.rotation_centre
+        found = None if given is not None else find_rotation_centre(sample, angles, search=(8, columns - 9))
+        axis = float(given) if found is None else found.centre  # type: ignore
+        if not forced and not should_stitch(sample, axis):
+            return
+        self._stitch, self.angles = plan_stitch(angles, columns, axis)
+        self.shape = (len(self.angles), self.shape[1], self._stitch.width)
+        self.rotation_centre = self._stitch.centre
+        overlap = 2 * min(axis, columns - 1 - axis)
+        side = "right" if axis > (columns - 1) / 2 else "left"
+        self._turn_said = [f"full turn with the axis at column {axis:.2f}, near the {side} edge: half views joined "
+                           f"over {overlap:.0f} columns into {len(self.angles)} views of {self._stitch.width} columns"]
+        if found is not None:
+            self._turn_said.append(found.message)
+
+    def _sample_rows(self) -> np.ndarray:
+        """Line integrals of rows spread over the detector."""
+        height = self.scan.frame_shape[0]
+        rows = np.unique(np.linspace(0, height - 1, min(_CENTRE_ROWS, height)).astype(int))
+        kept = dataclasses.replace(self._tally, **{f.name: getattr(self._tally, f.name).copy()
+                                                   for f in dataclasses.fields(_Tally)})
+        values = np.concatenate([np.asarray(self._unjoined(r, r + 1)) for r in rows], 1)
+        self._tally = kept  # what was looked at only is not counted
+        return values
+
+
+_REPLACING = ("large", "dead", "all")
+
+
+@partial(jax.jit, donate_argnums=0)
+def _place(whole: Float[Array, "view z u"], block: Float[Array, "some z u"], start: Any) -> Float[Array, "view z u"]:
+    return jax.lax.dynamic_update_slice_in_dim(whole, block.astype(whole.dtype), start, 0)
+
+
+@dataclasses.dataclass
+class _Tally:
+    """What the steps did, for each detector row that was read."""
+
+    read: np.ndarray
+    clipped: np.ndarray
+    zingers: np.ndarray
+    stripes: np.ndarray  # mean square change of the line integrals
+    columns: np.ndarray
+
+    def __init__(self, rows: int = 0, **fields: np.ndarray):
+        self.read, self.stripes = np.zeros(rows, bool), np.zeros(rows)
+        self.clipped, self.zingers, self.columns = (np.zeros(rows, int) for _ in range(3))
+        for name, value in fields.items():
+            setattr(self, name, value)
+
+
+def _bands(height: int) -> list[tuple[int, int]]:
+    """Bands of neighbouring detector rows, spread over the detector and of equal height."""
+    if height <= _BANDS * _BAND:
+        return [(0, height)]
+    starts = np.linspace(0, height - _BAND, _BANDS).astype(int)
+    return [(int(s), int(s) + _BAND) for s in starts]
+
+
+def _checked(settings: Mapping[str, Any], scan: Scan) -> dict[str, Any]:
+    """All settings, with the given ones in the form the steps take.
+
+    **Raises:** `InputError`.
+    """
+    for name in settings:
+        if name not in DEFAULTS:
+            raise InputError(f"prepare.{name}: there is no such setting{nearest(name, DEFAULTS)}")
+    full = {**DEFAULTS, **settings}
+    choices = {"flats": ("auto", "mean", "interpolate", "eigen"), "stripes": STRIPE_METHODS,
+               "full_turn": ("auto", "as-is", "stitch")}
+    for name, known in choices.items():
+        if full[name] not in known:
+            raise InputError(f"prepare.{name} is {full[name]!r}{nearest(str(full[name]), known)}")
+    if not 0 < full["clip"] < 1:
+        raise InputError(f"prepare.clip is {full['clip']}; give a transmission between 0 and 1")
+    if full["zingers"] is not None and not full["zingers"] > 0:
+        raise InputError(f"prepare.zingers is {full['zingers']}; give a threshold in standard deviations, say 8")
+    if full["flux"] not in ("none", "auto"):
+        full["flux"] = check_region(full["flux"], scan.frame_shape)
+    if full["beam_hardening"] is not None:
+        full["beam_hardening"] = tuple(check_coefficients(full["beam_hardening"]).tolist())
+    if full["distortion"] is not None:
+        full["distortion"] = check_distortion(full["distortion"], scan.frame_shape)
+    return full
