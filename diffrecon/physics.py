@@ -345,3 +345,48 @@ def rose_photons(
         raise InputError(f"a feature of {feature} m in a specimen of {diameter} m with a contrast of {difference} 1/m: "
                          "sizes and contrast must be positive, the feature the smaller one")
     return float(criterion**2 * np.pi**2 / 12 * np.exp(attenuation * diameter) / (difference * feature) ** 2)
+
+
+def rose_size(
+    photons: float, pixel_size: float, diameter: float, attenuation: float, contrast: float | None = None,
+    criterion: float = 5.0,
+) -> float:
+    """Smallest feature [m] that a scan shows: where `rose_photons` of the feature are what the scan has given it.
+
+    Below `pixel_size` the pixels limit, not the photons.
+
+    **Arguments:** `photons` incident on a pixel of `pixel_size` [m], summed over the views; the rest as `rose_photons`.
+
+    ```python
+    size = rose_size(1e6, 1e-6, 1e-3, 1e3)
+    assert abs(rose_photons(size, 1e-3, 1e3) / (1e6 * (size / 1e-6) ** 2) - 1) < 1e-9
+    ```
+    """
+    if not (photons > 0 and pixel_size > 0):
+        raise InputError(f"{photons} photons on a pixel of {pixel_size} m: both must be positive")
+    needed = rose_photons(pixel_size, diameter, attenuation, contrast, criterion)
+    return float(pixel_size * (needed / photons) ** 0.25)
+
+
+def dose_statement(
+    photons: float, views: int, pixel_size: float, composition: str, energy: float, diameter: float
+) -> str:
+    """A sentence on the dose of a scan and the smallest void that its photons allow to be seen.
+
+    **Arguments:** `photons` incident on a pixel in each of so many `views`; `pixel_size` and `diameter` of the specimen
+    [m]; `composition` with its density as in `material`; `energy` [eV].
+
+    ```python
+    print(dose_statement(1e4, 720, 1e-6, "water", 17e3, 1e-3))
+    ```
+    """
+    total = photons * views
+    dose = absorbed_dose(total, pixel_size, composition, energy, diameter)
+    formula, density = material(composition)
+    mu = attenuation_from_density(density or 0.0, composition, energy)
+    size = rose_size(total, pixel_size, diameter, mu)
+    limit = f"{size * 1e6:.3g} um" if size > pixel_size else f"one pixel ({pixel_size * 1e6:.3g} um)"
+    scale, unit = next((s, u) for s, u in ((1e6, "MGy"), (1e3, "kGy"), (1.0, "Gy"), (0.0, "Gy")) if dose >= s)
+    return (f"{views} views of {photons:.3g} photons a pixel of {pixel_size * 1e6:.3g} um at {energy / 1e3:.4g} keV: "
+            f"{dose / (scale or 1.0):.3g} {unit} in {diameter * 1e3:.3g} mm of {formula}, {density:g} g/cm^3; "
+            f"smallest void seen at 5 standard deviations: {limit}")

@@ -195,3 +195,21 @@ def test_rose_photons_scale_as_flannery():
     )
     with pytest.raises(dr.InputError):
         physics.rose_photons(1e-3, 1e-4, mu)
+
+
+def test_rose_size_is_the_inverse():
+    photons, pixel, size, mu = 3e5, 2e-6, 1e-3, 900.0
+    found = physics.rose_size(photons, pixel, size, mu)
+    assert physics.rose_photons(found, size, mu) == pytest.approx(photons * (found / pixel) ** 2, rel=1e-9)
+    assert physics.rose_size(16 * photons, pixel, size, mu) == pytest.approx(found / 2, rel=1e-9)
+    with pytest.raises(dr.InputError):
+        physics.rose_size(0.0, pixel, size, mu)
+
+
+def test_dose_statement():
+    """720 x 1e4 photons of 17 keV on 1 um^2 of water: 2.51 Gy per 1e4 at the surface, less over a millimetre."""
+    pytest.importorskip("xraydb")
+    said = physics.dose_statement(1e4, 720, 1e-6, "water", 17e3, 1e-3)
+    assert "1.71 kGy in 1 mm of H2O, 1 g/cm^3" in said and "17 keV" in said and "720 views" in said
+    mu = physics.attenuation_from_density(1.0, "water", 17e3)
+    assert f"{1e6 * physics.rose_size(7.2e6, 1e-6, 1e-3, mu):.3g} um" in said
