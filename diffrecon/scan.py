@@ -16,30 +16,19 @@ from .geometry import FarField, Geometry
 __all__ = ["Frames", "Provenance", "Scan"]
 
 
-class Frames:
-    """Detector frames that stay in the file until they are asked for, in the detector's own integer type.
+class LazyFrames:
+    """Detector frames `(view, y, x)`, or with a trailing segment axis, that stay in the file until they are asked for.
 
-    Behaves like an array of shape `(view, y, x)` (or with a trailing segment axis) for indexing along the views and for
-    `numpy.asarray`. The file is opened for each read and closed after it, so that a Frames can be pickled, shared
-    between processes and kept while another program goes on.
-
-    **Arguments:** `path` of an HDF5 file, name of the `dataset`, `select` = indices of the frames that count (all by
-    default), in the order of the views; `rows` = detector rows `(first, last + 1)` to keep (all by default).
+    Indexes as an array does, reading only the views, rows and columns that the index names; `numpy.asarray` reads all.
+    A kind of frames fills in `shape`, `dtype` and `_read`.
     """
 
-    def __init__(self, path: str | Path, dataset: str, select: ArrayLike | None = None,
-                 rows: tuple[int, int] | None = None):
-        import h5py
+    shape: tuple[int, ...]
+    dtype: np.dtype
 
-        self.path, self.dataset, self._rows = Path(path), dataset, rows
-        with h5py.File(self.path, "r") as file:
-            stored = file[dataset]
-            assert isinstance(stored, h5py.Dataset)
-            self.dtype = stored.dtype
-            count = stored.shape[0]
-            self._select = np.arange(count) if select is None else np.asarray(select)
-            height = stored.shape[1:2] if rows is None else (rows[1] - rows[0],)
-            self.shape: tuple[int, ...] = (len(self._select), *height, *stored.shape[2:])
+    def _read(self, views: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        """Those views, in that order, of that part of the detector; the slices have bounds and no step."""
+        raise NotImplementedError
 
     @property
     def ndim(self) -> int:
@@ -49,32 +38,15 @@ class Frames:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        return f"Frames({self.path.name}:{self.dataset}, shape={self.shape}, dtype={self.dtype})"
+        return f"{type(self).__name__}(shape={self.shape}, dtype={self.dtype})"
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        views, rest = (index[0], index[1:]) if isinstance(index, tuple) else (index, ())
-        wanted = self._select[views]
-        if self._rows is None:
-            return self._read(np.atleast_1d(wanted), rest)[() if np.ndim(wanted) else 0]
-        part = self._read(np.atleast_1d(wanted), (slice(*self._rows),))
-        return part[(slice(None), *rest)][() if np.ndim(wanted) else 0]
-
-    def _read(self, wanted: np.ndarray, rest: tuple) -> np.ndarray:
-        import h5py
-
-        # HDF5 reads increasing indices only, and runs faster than lists.
-        order, back = np.unique(wanted, return_inverse=True)
-        with h5py.File(self.path, "r") as file:
-            stored = file[self.dataset]
-            assert isinstance(stored, h5py.Dataset)
-            need_filters(stored)
-            run = order.size and order[-1] - order[0] + 1 == order.size
-            try:
-                values = stored[(slice(order[0], order[-1] + 1) if run else order, *rest)]
-            except (OSError, RuntimeError) as error:
-                raise InputError(f"{self.path.name}: {self.dataset} cannot be read, the file is damaged or incomplete "
-                                 f"({str(error).splitlines()[0]})") from error
-        return np.asarray(values)[back]
+        views, *rest = _without_ellipsis(index if isinstance(index, tuple) else (index,), self.ndim)
+        wanted = np.arange(len(self))[views]
+        rows, inner_rows = _span(rest[0], self.shape[1])
+        columns, inner_columns = _span(rest[1], self.shape[2])
+        block = self._read(np.atleast_1d(wanted), rows, columns)
+        return block[(slice(None) if np.ndim(wanted) else 0, inner_rows, inner_columns, *rest[2:])]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         values = self[:]
@@ -86,31 +58,204 @@ class Frames:
             yield self[start:start + size]
 
 
-class FourierOrdered:
-    """Frames `(view, y, x)` whose zero frequency is moved from the centre to index (0, 0) as they are read.
+def _without_ellipsis(index: tuple, ndim: int) -> tuple:
+    """One entry for each axis."""
+    if sum(i is not Ellipsis for i in index) > ndim or any(i is None for i in index):
+        raise IndexError(f"frames of {ndim} axes cannot be indexed by {index}")
+    at = next((n for n, i in enumerate(index) if i is Ellipsis), len(index))
+    before, after = index[:at], index[at + 1:]
+    return (*before, *(slice(None),) * (ndim - len(before) - len(after)), *after)
 
-    Indexes along the views, like `Frames`, and stays lazy.
+
+def _span(index: Any, size: int) -> tuple[slice, Any]:
+    """The contiguous part of an axis that an index needs, and the index within that part."""
+    if isinstance(index, slice):
+        chosen = range(size)[index]
+        if not chosen:
+            return slice(0, 0), slice(None)
+        return slice(min(chosen), max(chosen) + 1), slice(None, None, chosen.step)
+    if isinstance(index, int | np.integer):
+        place = range(size)[index]
+        return slice(place, place + 1), 0
+    return slice(0, size), index
+
+
+class Frames(LazyFrames):
+    """Frames of an HDF5 dataset, in the detector's own integer type.
+
+    The file is opened for each read and closed after it, so that a Frames can be pickled, shared between processes and
+    kept while another program goes on writing.
+
+    **Arguments:** `path` of an HDF5 file, name of the `dataset`, `select` = indices of the frames that count (all by
+    default), in the order of the views.
     """
 
+    def __init__(self, path: str | Path, dataset: str, select: ArrayLike | None = None):
+        self.path, self.dataset = Path(path), dataset
+        with open_hdf5(self.path) as file:
+            stored = file[dataset]
+            self.dtype = stored.dtype
+            self._select = np.arange(stored.shape[0]) if select is None else np.asarray(select)
+            self.shape = (len(self._select), *stored.shape[1:])
+
+    def __repr__(self) -> str:
+        return f"Frames({self.path.name}:{self.dataset}, shape={self.shape}, dtype={self.dtype})"
+
+    def _read(self, views: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        # HDF5 reads increasing indices only, and runs faster than lists.
+        order, back = np.unique(self._select[views], return_inverse=True)
+        part = (rows.stop - rows.start, columns.stop - columns.start)
+        values = np.empty((len(order), *part, *self.shape[3:]), self.dtype)
+        with open_hdf5(self.path) as file:
+            stored = file[self.dataset]
+            need_filters(stored)
+            try:
+                for place, run in _runs(order):
+                    values[place] = stored[run, rows, columns]
+            except (OSError, RuntimeError) as error:
+                raise InputError(f"{self.path.name}: {self.dataset} cannot be read, the file is damaged or incomplete "
+                                 f"({str(error).splitlines()[0]})") from error
+        return values if (np.diff(back) == 1).all() else values[back]
+
+
+def _runs(order: np.ndarray) -> Iterator[tuple[slice, slice]]:
+    """Increasing indices as slices of even step, with their places among the indices."""
+    steps = np.diff(order)
+    if order.size > 1 and (steps == steps[0]).all():
+        yield slice(None), slice(int(order[0]), int(order[-1]) + 1, int(steps[0]))
+        return
+    ends = [0, *(np.flatnonzero(steps != 1) + 1).tolist(), order.size]
+    for first, last in zip(ends[:-1], ends[1:], strict=True):
+        if last > first:
+            yield slice(first, last), slice(int(order[first]), int(order[last - 1]) + 1)
+
+
+class FourierOrdered(LazyFrames):
+    """Frames `(view, y, x)` whose zero frequency is moved from the centre to index (0, 0) as they are read."""
+
     def __init__(self, frames: Any):
-        self.frames, self.shape, self.dtype, self.ndim = frames, tuple(frames.shape), frames.dtype, len(frames.shape)
+        self.frames, self.shape, self.dtype = frames, tuple(frames.shape), frames.dtype
 
-    def __len__(self) -> int:
-        return self.shape[0]
+    def _read(self, views: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        return np.fft.ifftshift(np.asarray(self.frames[views]), (-2, -1))[:, rows, columns]
 
-    def __getitem__(self, views: Any) -> np.ndarray:
-        if isinstance(views, tuple):
-            return self[views[0]][(slice(None),) * np.ndim(np.arange(len(self))[views[0]]) + views[1:]]
-        return np.fft.ifftshift(np.asarray(self.frames[views]), (-2, -1))
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        values = self[:]
-        return values if dtype is None else values.astype(dtype)
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """The part of the whole frames that a scan holds, and how many pixels of them make one of its own.
 
-    def blocks(self, size: int) -> Iterator[np.ndarray]:
-        """The frames in blocks of at most `size` views."""
-        for start in range(0, len(self), size):
-            yield self[start:start + size]
+    **Fields:** `rows` and `columns` = `(first, last + 1)` in pixels of the whole frame; `binning` = pixels summed into
+    one along `(row, column)`. What does not fill a whole bin at the end is left out.
+    """
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    binning: tuple[int, int] = (1, 1)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the scan's frames."""
+        return (self.rows[1] - self.rows[0]) // self.binning[0], (self.columns[1] - self.columns[0]) // self.binning[1]
+
+    def column(self, whole: float) -> float:
+        """Column of the scan [pixel] of a column of the whole frame, both counted from the first pixel's centre."""
+        return (whole - self.columns[0] - (self.binning[1] - 1) / 2) / self.binning[1]
+
+    def whole_column(self, column: float) -> float:
+        """The inverse of `column`."""
+        return column * self.binning[1] + self.columns[0] + (self.binning[1] - 1) / 2
+
+    def total(self, frames: np.ndarray, axis: int = -2) -> np.ndarray:
+        """Whole frames, rows at `axis` and columns after it, cut and summed over bins.
+
+        Integers of fewer than 32 bits become 32 bits wide; Poisson counts stay Poisson counts.
+
+        **Raises:** `InputError` when a sum does not fit into 32 bits.
+        """
+        return _total(self.cut(frames, axis), self.binning, axis % frames.ndim)
+
+    def all(self, mask: np.ndarray) -> np.ndarray:
+        """A mask `(y, x)`, cut: a bin is measured where all its pixels are."""
+        rows, columns = self.shape
+        binned = self.cut(mask, 0).reshape(rows, self.binning[0], columns, self.binning[1])
+        return np.asarray(binned.all((1, 3)))
+
+    def cut(self, frames: np.ndarray, axis: int = -2) -> np.ndarray:
+        """Whole frames, rows at `axis`, without what lies outside or fills no whole bin."""
+        rows, columns = (slice(first, first + n * b) for (first, _), n, b in
+                         zip((self.rows, self.columns), self.shape, self.binning, strict=True))
+        return frames[(slice(None),) * (axis % frames.ndim) + (rows, columns)]
+
+
+def _total(block: np.ndarray, binning: tuple[int, int], axis: int) -> np.ndarray:
+    if binning == (1, 1):
+        return block
+    split = [n // b for n, b in zip(block.shape[axis:axis + 2], binning, strict=True)]
+    shape = (*block.shape[:axis], split[0], binning[0], split[1], binning[1], *block.shape[axis + 2:])
+    wide = _summed_dtype(block.dtype)
+    narrow = wide.kind in "iu" and block.dtype.itemsize < 4
+    total = block.reshape(shape).sum((axis + 1, axis + 3), dtype=wide if wide.kind == "f" or narrow else None)
+    if wide.kind in "iu" and not narrow and total.size and total.max() > np.iinfo(wide).max:
+        raise InputError(f"binning {binning[0]} x {binning[1]}: a sum of counts is {total.max()}, more than 32 bits "
+                         "hold; mask or leave out saturated pixels, or bin less")
+    return total.astype(wide, copy=False)
+
+
+def _summed_dtype(dtype: Any) -> np.dtype:
+    """Of sums over bins: 32 bits at least; JAX has no 64-bit integers by default."""
+    dtype = np.dtype(dtype)
+    return dtype if dtype.kind not in "iu" else np.dtype(np.int32 if dtype.kind == "i" else np.uint32)
+
+
+class Excerpt(LazyFrames):
+    """Some views of other frames, cut to a window and binned as they are read.
+
+    **Arguments:** `frames` (lazy or an array), `views` = indices in the wanted order (all by default), `window` (all of
+    the detector by default).
+    """
+
+    _BLOCK = 2**28  # bytes of unbinned frames in memory at once
+
+    def __init__(self, frames: Any, views: np.ndarray | None = None, window: Window | None = None):
+        whole = tuple(frames.shape)
+        self._frames = frames
+        self._views = np.arange(whole[0]) if views is None else np.asarray(views)
+        self._window = Window((0, whole[1]), (0, whole[2])) if window is None else window
+        binned = self._window.binning != (1, 1)
+        self.dtype = _summed_dtype(frames.dtype) if binned else np.dtype(frames.dtype)
+        self.shape = (len(self._views), *self._window.shape, *whole[3:])
+
+    def _read(self, views: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        window, (by, bx) = self._window, self._window.binning
+        part = Window((window.rows[0] + rows.start * by, window.rows[0] + rows.stop * by),
+                      (window.columns[0] + columns.start * bx, window.columns[0] + columns.stop * bx), window.binning)
+        place = (slice(*part.rows), slice(*part.columns))
+        if part.binning == (1, 1):
+            return np.asarray(self._frames[(self._views[views], *place)])
+        values = np.empty((len(views), *part.shape, *self.shape[3:]), self.dtype)
+        raw = max(by * bx * int(np.prod(values.shape[1:])) * np.dtype(self._frames.dtype).itemsize, 1)
+        step = max(1, self._BLOCK // raw)
+        for start in range(0, len(views), step):
+            block = np.asarray(self._frames[(self._views[views[start:start + step]], *place)])
+            values[start:start + step] = _total(block, part.binning, 1)
+        return values
+
+
+def open_hdf5(path: str | Path) -> Any:
+    """An HDF5 file for reading, never locked, also while another program writes it (SWMR).
+
+    **Raises:** `OSError` as HDF5 does.
+    """
+    import h5py
+
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        if "locking" in str(error):  # this process has the file open with other settings already
+            return h5py.File(path, "r")
+        if "already open for" not in str(error):
+            raise
+        return h5py.File(path, "r", libver="latest", swmr=True, locking=False)
 
 
 def need_filters(dataset: Any) -> None:
@@ -167,8 +312,12 @@ class Scan:
     - `weights`, `transmission`: per-datum weights and per-pixel transmission of tensor SAXS.
     - `tensor_geometry`: `diffrecon.operators.TensorGeometry` of tensor SAXS.
     - `flux`: mean counts a pixel of the empty beam, where known.
-    - `rotation_centre`: detector column of the rotation axis [pixel], where known.
-    - `extra`: further arrays by name (`materials`, `shifts`).
+    - `rotation_centre`: column of the rotation axis in these frames [pixel], where known.
+    - `window`: which part of the whole frames these are, and how they were binned; `None` = all of them.
+    - `extra`: further values by name. One entry a view: `shifts` (row, column) [pixel], `sample_translation` (x, y, z)
+      [m], `monitor`. Of tomography: `flat_views`, `dark_views` = number of views taken before each flat and dark (0 =
+      before the first view, `views` = after the last), `field_of_view` (`"full"`, or `"half"` where the axis stands at
+      the detector's edge). Of holography `materials`; of far-field frames `dc`.
     - `provenance`: file, reader, messages.
     """
 
@@ -187,6 +336,7 @@ class Scan:
     tensor_geometry: Any = None
     flux: float | None = None
     rotation_centre: float | None = None
+    window: Window | None = None
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     provenance: Provenance = Provenance()
 
@@ -213,7 +363,7 @@ class Scan:
         ```
         """
         scan = cls(
-            counts=counts if isinstance(counts, Frames) else np.asarray(counts),
+            counts=counts if isinstance(counts, LazyFrames) else np.asarray(counts),
             positions=None if positions is None else np.asarray(positions, float),
             angles=None if angles is None else np.asarray(angles, float),
             mask=None if mask is None else np.asarray(mask, bool),
@@ -255,7 +405,7 @@ class Scan:
         picked = {k: getattr(self, k)[views] for k in per_view if getattr(self, k) is not None}
         if self.tensor_geometry is not None:
             picked["tensor_geometry"] = self.tensor_geometry.subset(views)
-        return self.replace(counts=self.counts[views], **picked)
+        return self.replace(counts=self.counts[views], extra=extra_of_views(self.extra, views, self.views), **picked)
 
     def absorption(self, **settings: Any) -> np.ndarray:
         """Line integrals `-ln((I - dark) / (flat - dark))`, `(view, y, x)`, by `diffrecon.prepare.line_integrals`."""
@@ -344,6 +494,31 @@ class Scan:
             raise InputError(f"{self.name}: angles span {np.ptp(self.angles):.4g} rad, more than six turns: they "
                              'look like degrees; say so with --set data.angle_unit=deg')
         return self
+
+
+def extra_of_views(extra: Mapping[str, Any], views: np.ndarray, total: int) -> dict[str, Any]:
+    """What `Scan.extra` says of some of `total` views: one entry a view picked, times of flats counted in these views.
+
+    Times are left out where the views are not in increasing order.
+    """
+    views = np.arange(total)[views]
+    picked = dict(extra)
+    for name in ("shifts", "sample_translation", "monitor"):
+        if name in picked and len(picked[name]) == total:
+            picked[name] = np.asarray(picked[name])[views]
+    for name in ("flat_views", "dark_views"):
+        if name in picked and (np.diff(views) <= 0).any():
+            del picked[name]
+        elif name in picked:
+            picked[name] = _places_among(np.asarray(picked[name], float), views)
+    return picked
+
+
+def _places_among(times: np.ndarray, views: np.ndarray) -> np.ndarray:
+    """Times on the scale of all views on that of some of them, linear between and beyond them."""
+    step = (views[-1] - views[0]) / (len(views) - 1) if len(views) > 1 else 1.0
+    beyond = np.minimum(times - views[0], 0) + np.maximum(times - views[-1], 0)
+    return np.interp(times, views, np.arange(len(views))) + beyond / step
 
 
 def check_counts(counts: Any, mask: np.ndarray | None, name: str, block: int = 64) -> None:

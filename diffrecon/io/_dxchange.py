@@ -31,7 +31,8 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"counts": Frames(source.path, f"{group}/data"), "method": "tomography"}
     for key, name in (("flats", "data_white"), ("darks", "data_dark")):
         if source.has(f"{group}/{name}"):
-            found[key] = source.array(f"{group}/{name}", key)
+            stored = source.dataset(f"{group}/{name}", key)
+            found[key] = Frames(source.path, stored.name) if stored.ndim == 3 else source.array(stored.name, key)
         elif key not in given:
             source.say(f"no {key} in the file ({group}/{name})")
     if source.has(f"{group}/theta"):

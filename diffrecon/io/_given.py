@@ -9,9 +9,10 @@ import numpy as np
 
 from .. import physics
 from ..errors import InputError, nearest
-from ..scan import Frames
+from ..scan import Frames, LazyFrames
+from ._images import is_image, stack_of_images
 from ._source import Source
-from ._tiff import load_table
+from ._tables import AngleRange, load_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +41,14 @@ KEYS: dict[str, Key] = {
     "weights": Key("data", "array"),
     "transmission": Key("data", "array"),
     "flux": Key("data", "number"),
+    "flat_views": Key("data", "array"),
+    "dark_views": Key("data", "array"),
+    "layout": Key("data", "text"),
     "views": Key("data", "range"),
     "rows": Key("data", "range"),
+    "columns": Key("data", "range"),
+    "region": Key("data", "range"),
+    "binning": Key("data", "range"),
     "entry": Key("data", "text"),
     "image_key": Key("data", "text"),
     "dc": Key("data", "text"),
@@ -59,7 +66,7 @@ KEYS: dict[str, Key] = {
     "beam": Key("geometry", "text"),
 }
 
-_CHOICES = {"dc": ("centre", "corner"), "beam": ("parallel", "cone")}
+_CHOICES = {"dc": ("centre", "corner"), "beam": ("parallel", "cone"), "layout": ("projections", "sinogram")}
 
 
 def collect(data: Mapping[str, Any], geometry: Mapping[str, Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,11 +106,14 @@ def resolve(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
             resolved[name] = _text_or_choice(name, value) if kind == "text" else value
         elif kind == "frames":
             resolved[name] = _frames(source, name, value)
+        elif name == "angles" and (spread := AngleRange.parse(value)) is not None:
+            resolved[name] = spread
         elif kind == "array":
             resolved[name] = _array(source, name, value)
-            if unit and _is_dataset(source, value) and source.units(value):
+            written = source.units(value) if unit and _is_dataset(source, value) else source.file_units.get(name)
+            if written:
                 # The unit written beside the numbers; one that the user states comes from `given` and wins.
-                resolved.setdefault("angle_unit" if name == "angles" else "positions_unit", source.units(value))
+                resolved.setdefault("angle_unit" if name == "angles" else "positions_unit", written)
         else:
             resolved[name] = _number(source, name, value, unit)
     return resolved | {k: resolved[k] for k in ("angle_unit", "positions_unit") if k in given}
@@ -122,13 +132,15 @@ def _is_dataset(source: Source, value: Any) -> bool:
 
 def _frames(source: Source, name: str, value: Any) -> Any:
     if not isinstance(value, str):
-        return value if isinstance(value, Frames) else np.asarray(value)
+        return value if isinstance(value, LazyFrames) else np.asarray(value)
     if source.file is None:
         return _array(source, name, value)
+    if "@" in value:
+        raise InputError(f"{full_name(name)}: {value} is an attribute, not a stack of frames")
     stored = source.dataset(value, name)
     if stored.ndim not in (2, 3, 4):
         raise InputError(f"{source.name}: {value} ({full_name(name)}) has shape {stored.shape}; expected (view, y, x)")
-    return source.array(value, name)[None] if stored.ndim == 2 else Frames(source.path, value)
+    return source.array(value, name) if stored.ndim == 2 else Frames(source.path, value)
 
 
 def _array(source: Source, name: str, value: Any) -> np.ndarray:
@@ -140,12 +152,23 @@ def _array(source: Source, name: str, value: Any) -> np.ndarray:
     if source.file is not None and value.startswith("/") and (source.has(value) or not Path(value).is_file()):
         return source.array(value, name)
     for path in (Path(value), (source.path if source.path.is_dir() else source.path.parent) / value):
-        if path.is_file():
+        if path.exists():
             source.say(f"{full_name(name)} from {path.name}")
-            return load_table(path)
+            return _from_disk(source, name, path)
     raise InputError(
         f"{full_name(name)}: {value!r} is neither a dataset of {source.name} (those begin with /) nor a file"
     )
+
+
+def _from_disk(source: Source, name: str, path: Path) -> Any:
+    """A table, or images (a folder of them too); angles bring the unit that their file names."""
+    if path.is_dir() or is_image(path):
+        images = stack_of_images(path)
+        return images if name == "counts" else np.asarray(images)
+    values, unit = load_table(path, "angle|theta|rot" if name == "angles" else None)
+    if unit and name == "angles":
+        source.file_units["angles"] = unit
+    return values
 
 
 def _number(source: Source, name: str, value: Any, unit: str) -> Any:

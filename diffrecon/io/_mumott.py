@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..scan import need_filters
+from ..scan import need_filters, open_hdf5
 from ._lazy import PerView
 from ._source import Source
 
@@ -73,11 +73,8 @@ def _views(source: Source) -> list[str]:
 
 
 def _frame(path: Path, views: list[str], whole: tuple[int, int], view: int) -> np.ndarray:
-    import h5py
-
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         stored = file[f"projections/{views[view]}/data"]
-        assert isinstance(stored, h5py.Dataset)
         need_filters(stored)
         try:
             return _padded(stored[()].transpose(1, 0, 2), whole, 0)

@@ -11,7 +11,7 @@ import numpy as np
 from .. import physics
 from ..errors import InputError
 from ..scan import Frames
-from ._source import Source
+from ._source import Source, text
 
 _PROJECTION, _FLAT, _DARK = 0, 1, 2
 
@@ -26,9 +26,8 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     detector = _detector(source, given.get("entry"))
     data = f"{detector}/data"
     key = source.array(given.get("image_key") or f"{detector}/image_key", "image key").ravel()
-    count = source.dataset(data, "frames").shape[0]
-    if key.size != count:
-        raise InputError(f"{source.name}: image_key has {key.size} entries, {data} {count} frames")
+    key = _written(source, key, source.dataset(data, "frames"))
+    count = key.size
     views = np.flatnonzero(key == _PROJECTION)
     if not views.size:
         raise InputError(
@@ -43,14 +42,59 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"counts": Frames(source.path, data, views), "method": "tomography"}
     for name, which in (("flats", flats), ("darks", darks)):
         if which.size:
-            found[name] = Frames(source.path, data, which)[:]
-    angles = _angles(source, detector.split("/")[0], count)
+            found[name] = Frames(source.path, data, which)
+            found[f"{name[:-1]}_views"] = np.searchsorted(views, which).astype(float)
+    entry = detector.split("/")[0]
+    angles = _angles(source, entry, count)
     if angles is not None:
         values = source.array(angles, "angles").astype(float).ravel()
-        found["angles"] = values[views] if values.size == count else values
+        found["angles"] = values[views] if values.size >= count else values
         found["angle_unit"] = source.units(angles)
         source.say(f"angles from {angles}")
-    return found | _instrument(source, detector)
+    return found | _instrument(source, detector) | _per_frame(source, entry, detector, views)
+
+
+def _written(source: Source, key: np.ndarray, stored: Any) -> np.ndarray:
+    """The image key of the frames that are there: all of them, or, while the file is being written, the first ones."""
+    count = stored.shape[0]
+    if key.size != count and not source.live:
+        raise InputError(f"{source.name}: image_key has {key.size} entries, {stored.name} {count} frames")
+    if source.live:
+        source.say(f"the file is still being written: the first {min(key.size, count)} frames are taken")
+    return key[:count]
+
+
+def _per_frame(source: Source, entry: str, detector: str, views: np.ndarray) -> dict[str, Any]:
+    """What else was recorded with every frame: translation of the sample, beam monitor; and where the axis stands."""
+    found: dict[str, Any] = {}
+    moved = [_column(source, f"{entry}/sample/{axis}_translation", "m", views) for axis in "xyz"]
+    if any(m is not None for m in moved):
+        found["sample_translation"] = np.stack([np.zeros(views.size) if m is None else m for m in moved], -1)
+    monitor = _column(source, f"{entry}/control/data", "", views)
+    if monitor is not None:
+        found["monitor"] = monitor
+    if source.has(f"{detector}/field_of_view"):
+        seen = text(source.array(f"{detector}/field_of_view", "field of view")[()]).lower()
+        found["field_of_view"] = seen
+        source.say(f"field of view: {seen}" + (" (the axis stands at the detector's edge)" if seen == "half" else ""))
+    for name in ("x_rotation_axis_pixel_position", "estimated_cor_from_motor"):
+        if source.has(f"{detector}/{name}"):
+            # Some files count it from the detector's first column, others from its middle.
+            source.say(f"{name} = {source.number(f'{detector}/{name}', name):g} pixels is not used: it may count from "
+                       "the first column or from the middle; give geometry.rotation_centre")
+            break
+    return found
+
+
+def _column(source: Source, name: str, unit: str, views: np.ndarray) -> np.ndarray | None:
+    """Finite values of the views of a dataset with one number a frame."""
+    if not source.has(name) or source.file[name].shape[:1] <= (views.max(),) or source.file[name].ndim != 1:
+        return None
+    values = source.array(name, name)[views]
+    if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        return None
+    written = source.units(name)
+    return values.astype(float) * (physics.unit_scale(written, unit) if written and unit else 1.0)
 
 
 def _keys(source: Source) -> list[str]:
@@ -126,7 +170,9 @@ def _is_motor(source: Source, name: str, count: int) -> bool:
     import h5py
 
     stored = source.file.get(name)
-    return isinstance(stored, h5py.Dataset) and stored.shape == (count,) and stored.dtype.kind == "f"
+    if not isinstance(stored, h5py.Dataset) or stored.dtype.kind != "f" or stored.ndim != 1:
+        return False
+    return stored.shape[0] == count or (source.live and stored.shape[0] > count)
 
 
 def _instrument(source: Source, detector: str) -> dict[str, Any]:

@@ -10,11 +10,12 @@ import numpy as np
 from .. import physics
 from ..errors import InputError, MissingMetadata
 from ..geometry import ConeBeam, FarField, Geometry, ParallelBeam
-from ..scan import Frames, Provenance, Scan, check_counts
-from . import _cxi, _dxchange, _guess, _mumott, _native, _npz, _nxtomo, _ptyd, _tiff
-from ._given import KEYS, collect, full_name, resolve, selection
-from ._lazy import PerView
+from ..scan import LazyFrames, Provenance, Scan, check_counts
+from . import _cxi, _dxchange, _folder, _guess, _mumott, _native, _npz, _nxtomo, _part, _ptyd
+from ._given import KEYS, collect, full_name, resolve
+from ._lazy import SinogramOrdered
 from ._source import Source
+from ._tables import AngleRange
 
 __all__ = ["open_scan"]
 
@@ -36,8 +37,12 @@ READERS = (
     Reader("DXchange", _dxchange.probe, _dxchange.read),
     Reader("diffrecon", _native.probe, _native.read),
     Reader("NumPy", _npz.probe, _npz.read),
-    Reader("TIFF", _tiff.probe, _tiff.read),
+    Reader("images", _folder.probe, _folder.read),
 )
+
+# Fields of `Scan.extra` that readers and users fill in.
+_EXTRA = ("materials", "shifts", "two_theta", "flat_views", "dark_views", "sample_translation", "monitor",
+          "field_of_view")
 
 PTYCHOGRAPHY = ("near-field-ptychography", "far-field-ptychography")
 
@@ -61,24 +66,29 @@ def open_scan(
     """Open a measurement; frames stay in the file until they are asked for.
 
     Reads CXI (ptychography), DXchange and NXtomo (tomography), mumott (SAXS tensor tomography), ptypy's `.ptyd`, NumPy
-    `.npz`/`.npy`, TIFF files and folders, and any other HDF5 file that the keywords describe. Units that the file does
-    not state are told by magnitude; every such decision stands in `scan.provenance.messages`.
+    `.npz`/`.npy`, TIFF and EDF files and folders, and any other HDF5 file that the keywords describe. Units that the
+    file does not state are told by magnitude; every such decision stands in `scan.provenance.messages`.
 
     **Arguments:**
 
     - `method`: what was measured (`"near-field-ptychography"`, `"tomography"`, ...); guessed from the file by default.
     - `check`: read all frames once and refuse negative, non-finite or empty ones (about 1 s a GB).
     - `metadata`: what the file lacks or has wrong, by name, or by section in `data` and `geometry`. Numbers are in [m],
-      [eV], [rad], or texts with a unit (`"3.65 mm"`, `"17 keV"`); a text that begins with `/` is a dataset of the file.
-      `data`: counts, flats, darks, mask (True = measured), bad_pixels (True = bad), angles, angle_unit, positions,
-      positions_unit, probe, flux, views, rows, entry, image_key, dc, materials, shifts. `geometry`: energy, wavelength,
-      focus_to_sample, focus_to_detector, sample_to_detector, detector_pixel, pixel_size, rotation_centre, two_theta,
-      beam (`"parallel"` or `"cone"`).
+      [eV], [rad], or texts with a unit (`"3.65 mm"`, `"17 keV"`); a text that begins with `/` is a dataset of the file
+      (`/path@name` an attribute). `data`: counts, layout (`"sinogram"` for stacks (row, view, column)), flats, darks,
+      flat_views, dark_views, mask (True = measured), bad_pixels (True = bad), angles (also a range,
+      `"0..180 deg"`), angle_unit, positions, positions_unit, probe, flux, entry, image_key, dc, materials, shifts; and
+      which part: views, rows, columns, region (`[first row, last + 1, first column, last + 1]`), binning (pixels
+      summed into one along both axes). `geometry`: energy, wavelength, focus_to_sample, focus_to_detector,
+      sample_to_detector, detector_pixel, pixel_size, rotation_centre, two_theta, beam (`"parallel"` or `"cone"`).
+      Flats, mask, pixel sizes, rotation centre and flux are always given for the whole frames; they are cut and
+      binned like these.
 
     **Raises:** `InputError` when the file cannot be used, `MissingMetadata` when a number is missing: one line each.
 
     ```python
     scan = dr.open_scan("near_field.cxi", focus_to_sample="3.65 mm")
+    scan = dr.open_scan("tooth.h5", rows="0:1", binning=2)
     scan = dr.open_scan("holograms.h5", method="holography", counts="/raw", energy="17 keV", focus_to_sample="/z1",
                         focus_to_detector=1.28, detector_pixel="3 um", flux=4000)
     ```
@@ -95,6 +105,9 @@ def read(
         reader, found = _find(source, given)
         for name in set(given) & set(found):
             source.say(f"{full_name(name)}: the given value is used, the file's is not")
+        for key in ("flats", "darks"):  # the file's times are of the file's frames
+            if key in given:
+                found.pop(f"{key[:-1]}_views", None)
         # A wavelength that the user gives replaces the energy of the file.
         if "wavelength" in given:
             found.pop("energy", None)
@@ -121,10 +134,10 @@ def _find(source: Source, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
             f"the frames are, e.g. --set data.counts=/path; datasets: {source.listing()}"
         )
     if source.path.is_dir():
-        raise InputError(f"{source.path}: a folder without TIFF files")
+        raise InputError(f"{source.path}: a folder without TIFF or EDF files")
     raise InputError(
-        f"{source.path}: neither HDF5, NumPy nor TIFF; diffrecon reads CXI, NXtomo, DXchange, mumott, ptyd, "
-        ".npz, .npy, TIFF and any HDF5 whose datasets are named with --set"
+        f"{source.path}: neither HDF5, NumPy, TIFF nor EDF; diffrecon reads CXI, NXtomo, DXchange, mumott, ptyd, "
+        ".npz, .npy, TIFF, EDF and any HDF5 whose datasets are named with --set"
     )
 
 
@@ -133,16 +146,15 @@ def _assemble(
     source: Source, values: dict[str, Any], given: set[str], reader: str, method: str | None, strict: bool
 ) -> Scan:
     counts = _stack_of(values, source)
-    total = counts.shape[0]
-    _angles(source, values, given)
+    _angles(source, values, given, counts.shape[0])
     _positions(source, values)
     if "wavelength" in values and "energy" not in values:
         values["energy"] = float(physics.wavelength_to_energy(values["wavelength"]))
-    views, rows = _selected(values, counts)
-    counts = _crop(counts, views, rows)
-    _select_views(source, values, views, total)
-    mask = _mask(source, values, rows)
+    counts, window = _part.take(source, values, counts)
+    mask = _mask(values)
     kind = method or values.get("method") or _guess_method(source, values, counts, mask)
+    if window is not None and values.get("pixel_size") is not None and kind not in ("far-field-ptychography", "cdi"):
+        values["pixel_size"] = values["pixel_size"] * window.binning[1]
     place = _geometry(source, values, counts, mask, kind, strict)
     scan = Scan(
         counts=counts,
@@ -151,8 +163,8 @@ def _assemble(
         positions=values.get("positions"),
         positions_unit=values.get("positions_unit", "m"),
         angles=values.get("angles"),
-        flats=_frames(values.get("flats"), rows),
-        darks=_frames(values.get("darks"), rows),
+        flats=_frames(values.get("flats")),
+        darks=_frames(values.get("darks")),
         mask=mask,
         probe=_probe(values.get("probe")),
         weights=values.get("weights"),
@@ -160,6 +172,7 @@ def _assemble(
         tensor_geometry=values.get("tensor_geometry"),
         flux=_scalar(values.get("flux"), "flux"),
         rotation_centre=_scalar(values.get("rotation_centre"), "rotation_centre"),
+        window=window,
         extra=_extra(source, values, counts, kind),
         provenance=Provenance(str(source.path), reader, ()),
     )
@@ -179,6 +192,8 @@ def _stack_of(values: dict[str, Any], source: Source) -> Any:
         raise MissingMetadata("data.counts", "the stack of frames", source.name, "/path/of/the/frames")
     if counts.ndim == 2:
         counts = np.asarray(counts)[None]
+    if values.get("layout") == "sinogram" and counts.ndim == 3:
+        counts = _sinograms(source, values, counts)
     if counts.ndim not in (3, 4) or 0 in counts.shape:
         raise InputError(
             f"{source.name}: counts have shape {tuple(counts.shape)}; expected (view, y, x), none of them 0"
@@ -188,8 +203,31 @@ def _stack_of(values: dict[str, Any], source: Source) -> Any:
     return counts
 
 
-def _angles(source: Source, values: dict[str, Any], given: set[str]) -> None:
+def _sinograms(source: Source, values: dict[str, Any], stored: Any) -> Any:
+    """Frames from sinograms (row, view, column); flats, darks and mask of the same layout follow."""
+    rows, views, columns = stored.shape
+    source.say(f"{rows} sinogram{'s' if rows > 1 else ''} of {views} views (data.layout = sinogram)")
+    for key in ("flats", "darks", "mask", "bad_pixels"):
+        if values.get(key) is not None:
+            values[key] = _of_sinograms(np.asarray(values[key]), rows, columns)
+    return SinogramOrdered(stored) if isinstance(stored, LazyFrames | np.memmap) else stored.swapaxes(0, 1)
+
+
+def _of_sinograms(frames: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """(row, frame, column), (frame, column) of a single row, or (column,), as frames (frame, row, column)."""
+    if frames.ndim == 3 and frames.shape[0] == rows and frames.shape[1] != rows:
+        return frames.swapaxes(0, 1)
+    if frames.ndim < 3 and frames.shape[-1:] == (columns,) and rows == 1:
+        return frames.reshape(-1, 1, columns)
+    return frames
+
+
+def _angles(source: Source, values: dict[str, Any], given: set[str], views: int) -> None:
     if "angles" not in values:
+        return
+    if isinstance(values["angles"], AngleRange):
+        values["angles"], message = values["angles"].over(views)
+        source.say(message)
         return
     angles = np.asarray(values["angles"])
     if angles.dtype.kind not in "iuf" or not np.isfinite(angles).all() or angles.size == 0:
@@ -223,64 +261,20 @@ def _positions(source: Source, values: dict[str, Any]) -> None:
     source.say(message)
 
 
-def _select_views(source: Source, values: dict[str, Any], views: np.ndarray | None, total: int) -> None:
-    """Keep the chosen views of everything that has one entry a view."""
-    lengths = {
-        k: values[k]
-        for k in ("focus_to_sample", "focus_to_detector", "sample_to_detector")
-        if isinstance(values.get(k), np.ndarray)
-    }
-    for key, value in lengths.items():
-        if len(value) not in (1, total):
-            raise InputError(f"{source.name}: {full_name(key)} has {len(value)} values for {total} views")
-    per_view = ("positions", "angles", "weights", "transmission", "shifts", "tensor_geometry", *lengths)
-    for key in per_view if views is not None else ():
-        if key == "tensor_geometry" and key in values:
-            values[key] = values[key].subset(views)
-        elif key in values and len(values[key]) == total:
-            values[key] = values[key][views]
-
-
-def _selected(values: dict[str, Any], counts: Any) -> tuple[np.ndarray | None, tuple[int, int] | None]:
-    views = selection(values["views"], counts.shape[0], "views") if "views" in values else None
-    if "rows" not in values:
-        return views, None
-    rows = selection(values["rows"], counts.shape[1], "rows")
-    if (np.diff(rows) != 1).any():
-        raise InputError(f'data.rows: {values["rows"]!r} is to be a range "first:last"')
-    return views, (int(rows[0]), int(rows[-1]) + 1)
-
-
-def _crop(counts: Any, views: np.ndarray | None, rows: tuple[int, int] | None) -> Any:
-    if views is None and rows is None:
-        return counts
-    views = np.arange(counts.shape[0]) if views is None else views
-    if isinstance(counts, Frames):
-        return Frames(counts.path, counts.dataset, counts._select[views], rows)
-    if isinstance(counts, PerView):
-        inner, cut = counts, slice(None) if rows is None else slice(*rows)
-        height = counts.shape[1] if rows is None else rows[1] - rows[0]
-        return PerView(lambda view: inner[int(views[view])][cut], len(views), (height, *counts.shape[2:]), counts.dtype)
-    return counts[views] if rows is None else counts[views, rows[0] : rows[1]]
-
-
-def _frames(frames: Any, rows: tuple[int, int] | None) -> np.ndarray | None:
+def _frames(frames: Any) -> np.ndarray | None:
     if frames is None:
         return None
     frames = np.asarray(frames)
-    frames = frames[None] if frames.ndim == 2 else frames
-    return frames if rows is None else frames[:, rows[0] : rows[1]]
+    return frames[None] if frames.ndim == 2 else frames
 
 
-def _mask(source: Source, values: dict[str, Any], rows: tuple[int, int] | None) -> np.ndarray | None:
+def _mask(values: dict[str, Any]) -> np.ndarray | None:
     if values.get("mask") is None and values.get("bad_pixels") is None:
         return None
     named = [np.asarray(values[k]) != 0 for k in ("mask", "bad_pixels") if values.get(k) is not None]
     mask = named[0] if values.get("mask") is not None else ~named[0]
     mask = mask & ~named[1] if len(named) == 2 else mask
-    if mask.ndim == 3:
-        mask = mask.all(0)
-    return mask if rows is None or mask.ndim != 2 else mask[rows[0] : rows[1]]
+    return mask.all(0) if mask.ndim == 3 else mask
 
 
 def _probe(probe: Any) -> np.ndarray | None:
@@ -302,7 +296,14 @@ def _scalar(value: Any, name: str) -> float | None:
 
 
 def _extra(source: Source, values: dict[str, Any], counts: Any, kind: str | None) -> dict[str, Any]:
-    extra = {k: values[k] for k in ("materials", "shifts", "two_theta") if k in values}
+    extra = {k: values[k] for k in _EXTRA if values.get(k) is not None}
+    for key in ("flat_views", "dark_views"):
+        frames = values.get(f"{key.partition('_')[0]}s")
+        if key in extra:
+            extra[key] = np.asarray(extra[key], float).ravel()
+            if frames is None or len(extra[key]) != len(frames) or not np.isfinite(extra[key]).all():
+                raise InputError(f"{source.name}: {full_name(key)} is to be one finite number for each of the "
+                                 f"{0 if frames is None else len(frames)} frames; got {extra[key].size}")
     if kind in ("far-field-ptychography", "cdi"):
         seen = _guess.zero_frequency(_guess.mean_frame(counts))
         extra["dc"] = values["dc"] if values.get("dc") else seen

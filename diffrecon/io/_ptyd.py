@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..scan import need_filters
+from ..scan import need_filters, open_hdf5
 from ._lazy import PerView
 from ._source import Source, text
 
@@ -48,12 +48,9 @@ def _chunks(source: Source) -> list[str]:
 
 
 def _frame(path: Path, where: list[tuple[str, int]], view: int) -> np.ndarray:
-    import h5py
-
     name, index = where[view]
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         stored = file[name]
-        assert isinstance(stored, h5py.Dataset)
         need_filters(stored)
         return np.asarray(stored[index])
 

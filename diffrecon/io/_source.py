@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import physics
 from ..errors import InputError
-from ..scan import need_filters
+from ..scan import need_filters, open_hdf5
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -24,6 +24,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
         self.path = Path(path)
         self.name = self.path.name
         self.messages: list[str] = []
+        self.file_units: dict[str, str] = {}  # of arrays that came from files beside this one
         self.file: Any = None
         if not self.path.exists():
             raise InputError(f"{path}: no such file or folder")
@@ -43,8 +44,13 @@ class Source(contextlib.AbstractContextManager["Source"]):
         if not (head == HDF5_SIGNATURE or h5py.is_hdf5(self.path)):
             return
         try:
-            self.file = h5py.File(self.path, "r")
+            self.file = open_hdf5(self.path)
         except OSError as error:
+            if "already open for" in str(error):
+                raise InputError(
+                    f"{self.path}: another program is writing this file without letting others read (SWMR mode); wait "
+                    "until it has finished (if it has crashed: h5clear -s)"
+                ) from error
             raise InputError(
                 f"{self.path}: the HDF5 file is damaged or incomplete ({str(error).splitlines()[0]}); copy it again"
             ) from error
@@ -63,9 +69,16 @@ class Source(contextlib.AbstractContextManager["Source"]):
         self.messages.append(message)
 
     # ------------------------------------------------------------------ HDF5
+    @property
+    def live(self) -> bool:
+        """Whether another program is writing the file (SWMR)."""
+        return self.file is not None and bool(self.file.swmr_mode)
+
     def has(self, name: str) -> bool:
-        """Whether a group or dataset is there and its links lead somewhere."""
-        return self.file is not None and self.file.get(name) is not None
+        """Whether a group, a dataset or an attribute (`path@name`) is there and its links lead somewhere."""
+        path, _, attribute = name.partition("@")
+        found = None if self.file is None else self.file.get(path or "/")
+        return found is not None and (not attribute or attribute in found.attrs)
 
     def dataset(self, name: str, what: str) -> Any:
         """A dataset of the file.
@@ -88,10 +101,12 @@ class Source(contextlib.AbstractContextManager["Source"]):
         raise InputError(f"{self.name}: there is no dataset {name} ({what}); datasets: {self.listing()}")
 
     def array(self, name: str, what: str) -> np.ndarray:
-        """A dataset, read whole.
+        """A dataset, or an attribute (`path@name`), read whole.
 
         **Raises:** `InputError` as `dataset`, or when its data cannot be read.
         """
+        if "@" in name:
+            return self._attribute(name, what)
         stored = self.dataset(name, what)
         need_filters(stored)
         try:
@@ -100,6 +115,16 @@ class Source(contextlib.AbstractContextManager["Source"]):
             raise InputError(
                 f"{self.name}: {name} cannot be read, the file is damaged or incomplete ({str(error).splitlines()[0]})"
             ) from error
+
+    def _attribute(self, name: str, what: str) -> np.ndarray:
+        path, _, attribute = name.partition("@")
+        owner = self.file.get(path or "/")
+        if owner is None:
+            raise InputError(f"{self.name}: there is no {path} ({what}); datasets: {self.listing()}")
+        if attribute not in owner.attrs:
+            there = ", ".join(owner.attrs) or "none"
+            raise InputError(f"{self.name}: {path} has no attribute {attribute} ({what}); attributes: {there}")
+        return np.asarray(owner.attrs[attribute])
 
     def number(self, name: str, what: str, unit: str = "") -> float:
         """A scalar dataset in the base unit `unit`, by its `units` attribute where it has one.
@@ -114,6 +139,8 @@ class Source(contextlib.AbstractContextManager["Source"]):
 
     def units(self, name: str) -> str | None:
         """The `units` attribute of a dataset, `None` without one."""
+        if "@" in name:
+            return None
         for key in ("units", "unit"):
             value = self.file[name].attrs.get(key)
             if value is not None:

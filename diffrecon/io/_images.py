@@ -1,0 +1,129 @@
+"""Image files as frames: TIFF (by tifffile) and EDF (by fabio), single or of many pages, read page by page."""
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._optional import require
+from ..errors import InputError
+from ..scan import LazyFrames
+
+TIFF = (".tif", ".tiff")
+EDF = (".edf", ".edf.gz", ".ehf")
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name is that of an image file."""
+    return path.name.lower().endswith((*TIFF, *EDF))
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Image files of a folder, `frame_9` before `frame_10`.
+
+    **Raises:** `InputError` when TIFF and EDF files are mixed.
+    """
+    found = [p for p in folder.iterdir() if is_image(p)]
+    if len({p.name.lower().endswith(TIFF) for p in found}) > 1:
+        raise InputError(f"{folder}: holds both TIFF and EDF files; put those of one scan into a folder of their own")
+    return sorted(found, key=_by_number)
+
+
+def _by_number(path: Path) -> list[tuple[bool, int, str]]:
+    return [(t.isdigit(), int(t) if t.isdigit() else 0, t) for t in re.split(r"(\d+)", path.name)]
+
+
+def stack_of_images(path: Path) -> LazyFrames:
+    """The frames of one image file, or of all image files of a folder.
+
+    **Raises:** `InputError` when there is none, or when it cannot be read.
+    """
+    files = images_in(path) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"{path}: a folder without TIFF or EDF files")
+    return ImageStack(files)
+
+
+class ImageStack(LazyFrames):
+    """Frames `(view, y, x)` of the pages of one file, or of many files of one page each.
+
+    Pages that are not packed are read in part when only some rows are wanted.
+
+    **Raises:** `InputError` for files that cannot be read, are no grey images or differ in shape.
+    """
+
+    def __init__(self, files: Sequence[Path]):
+        self._files = tuple(files)
+        with _opened(self._files[0]) as image:
+            pages, frame, self.dtype = image.pages, image.frame_shape, image.dtype
+        if len(files) > 1 and pages > 1:
+            raise InputError(f"{files[0]}: {pages} images in one of {len(files)} files; expected one image a file")
+        self.shape = (pages if len(files) == 1 else len(files), *frame)
+
+    def _read(self, views: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        values = np.empty((len(views), rows.stop - rows.start, columns.stop - columns.start), self.dtype)
+        if len(self._files) == 1:
+            with _opened(self._files[0]) as image:
+                for place, view in enumerate(views):
+                    values[place] = image.page(int(view), rows, columns)
+            return values
+        for place, view in enumerate(views):
+            with _opened(self._files[view]) as image:
+                if image.pages != 1 or image.frame_shape != self.shape[1:]:
+                    raise InputError(f"{self._files[view]}: shape {image.frame_shape} where the first frame has "
+                                     f"{self.shape[1:]}")
+                values[place] = image.page(0, rows, columns)
+        return values
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    kind, name = (_Tiff, "TIFF") if path.name.lower().endswith(TIFF) else (_Edf, "EDF")
+    with contextlib.ExitStack() as stack:
+        try:
+            image = kind(path, stack)
+            if image.pages == 0:
+                raise ValueError("no image in it")
+            yield image
+        except (InputError, ImportError):
+            raise
+        except Exception as error:  # tifffile, fabio, zlib and imagecodecs each raise their own
+            raise InputError(f"{path}: the {name} file cannot be read ({str(error).splitlines()[0]})") from error
+
+
+class _Tiff:
+    def __init__(self, path: Path, stack: contextlib.ExitStack):
+        tifffile = require("tifffile", "tiff")
+        file = stack.enter_context(tifffile.TiffFile(path))
+        self._series = file.series[0]
+        shape = tuple(self._series.shape)
+        if len(shape) not in (2, 3) or self._series.keyframe.samplesperpixel != 1:
+            raise InputError(f"{path}: a TIFF of shape {shape}; expected grey images")
+        self.pages, self.frame_shape = (1 if len(shape) == 2 else shape[0]), shape[-2:]
+        self.dtype = np.dtype(self._series.dtype).newbyteorder("=")
+        self._plain = None
+        if self._series.dataoffset is not None:  # one run of numbers, as they are
+            self._plain = np.memmap(path, np.dtype(file.byteorder + self._series.dtype.char), "r",
+                                    self._series.dataoffset, (self.pages, *self.frame_shape))
+
+    def page(self, index: int, rows: slice, columns: slice) -> np.ndarray:
+        if self._plain is not None:
+            return self._plain[index, rows, columns]
+        return self._series.pages[index].asarray()[rows, columns]
+
+
+class _Edf:
+    def __init__(self, path: Path, stack: contextlib.ExitStack):
+        self._image = require("fabio", "edf").open(str(path))
+        stack.callback(self._image.close)
+        self.pages = int(self._image.nframes)
+        first = np.asarray(self._image.data)
+        if first.ndim != 2:
+            raise InputError(f"{path}: an EDF of shape {first.shape}; expected one image")
+        self.frame_shape, self.dtype = first.shape, first.dtype.newbyteorder("=")
+
+    def page(self, index: int, rows: slice, columns: slice) -> np.ndarray:
+        return self._image.get_frame(index).data[rows, columns]
