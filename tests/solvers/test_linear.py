@@ -9,7 +9,7 @@ import pytest
 from diffrecon.errors import InputError
 from diffrecon.operators.projection import ParallelProjector
 from diffrecon.solvers._fbp import angle_weights, fbp, ramp_filter
-from diffrecon.solvers._linear import cgls, mlem, sirt
+from diffrecon.solvers import cgls, mlem, sirt
 
 RANDOM = np.random.default_rng(1)
 

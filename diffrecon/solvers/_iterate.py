@@ -1,0 +1,282 @@
+"""What the linear solvers share: the problem as a pytree, the compiled loop, the rules by which it ends.
+
+`A` is any linear callable. Its adjoint is `A.adjoint` where there is one (an exact and fast one, as
+`ParallelProjector` has), else the conjugate transpose that JAX derives. Arrays may be complex. `A.subset(views)`, or
+`A(x, views)` and `A.adjoint(y, views)`, lets a solver leave views out; views are the first axis of the data.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Float, Inexact
+
+from ..errors import InputError
+
+__all__ = ["LinearSolution"]
+
+_CHUNK = 50  # steps between two calls of the user's callback
+_LOOK = 10  # steps between two looks at a stopping rule
+_DIVERGED = 100.0  # times the residual at the start
+
+Callback = Callable[[int, Array, float], Any]
+Bounds = tuple[float | None, float | None] | None
+
+
+class LinearSolution(eqx.Module):
+    """What a linear solver gives back.
+
+    **Fields:** `x`; `history`, the relative residual `|A x - b| / |b|` after each step (NaN after a stop); `diverged`,
+    true where it stopped because the residual was not finite or 100 times that of the start: x is then the last good
+    one; `held_out`, the same residual of views that were left out, where `stopping="held-out"` asked for it; `message`,
+    what the user should know (which rule ended it, which path was taken).
+    """
+
+    x: Inexact[Array, "..."]
+    history: Float[Array, " step"]
+    diverged: Array | bool
+    held_out: Float[Array, " step"] | None = None
+    message: str = eqx.field(static=True, default="")
+
+
+class Operator(eqx.Module):
+    """`min |A x - b|^2_W` as a pytree: arrays inside A are traced, functions are static."""
+
+    forward: Callable[..., Array]
+    b: Array
+    weights: Array | None
+    start: Array
+
+    @classmethod
+    def make(cls, A: Callable, b: ArrayLike, x0: ArrayLike | None, weights: ArrayLike | None = None) -> "Operator":
+        """Checked data; data of weight zero become zero, so that NaN there does no harm."""
+        b = jnp.asarray(b)
+        if not jnp.issubdtype(b.dtype, jnp.inexact):
+            b = b.astype(jnp.zeros(()).dtype)
+        if weights is not None:
+            weights = checked_weights(weights, b)
+            b = jnp.where(weights > 0, b, 0)
+        return cls(A, b, weights, first_guess(A, b, x0))
+
+    def adjoint(self, y: Array) -> Array:
+        known = getattr(self.forward, "adjoint", None)
+        if known is not None:
+            return known(y)
+        transpose = jax.linear_transpose(self.forward, jax.ShapeDtypeStruct(self.start.shape, self.start.dtype))
+        return jnp.conj(transpose(jnp.conj(y))[0])
+
+    def residual(self, x: Array) -> Array:
+        return self.b - self.forward(x)
+
+    def weighted(self, y: Array) -> Array:
+        return y if self.weights is None else self.weights * y
+
+    def norm(self, y: Array) -> Float[Array, ""]:
+        """`|y|_W`."""
+        return norm(y) if self.weights is None else norm(jnp.sqrt(self.weights) * y)
+
+
+def checked_weights(weights: ArrayLike, b: Array) -> Array:
+    """Weights (inverse variances) in the shape of the data; one a view is enough."""
+    weights = jnp.asarray(weights, b.real.dtype)
+    if weights.ndim == 1 and b.ndim > 1 and weights.shape[0] == b.shape[0]:
+        weights = weights.reshape(-1, *(1,) * (b.ndim - 1))
+    try:
+        weights = jnp.broadcast_to(weights, b.shape)
+    except ValueError as error:
+        raise InputError(f"weights of shape {weights.shape} do not fit data of shape {b.shape}") from error
+    if not isinstance(weights, Tracer) and not bool(jnp.all((weights >= 0) & jnp.isfinite(weights))):
+        raise InputError("weights must be finite and not negative: they are inverse variances, 0 where nothing counts")
+    return weights
+
+
+def first_guess(A: Callable[..., Array], b: Array, x0: ArrayLike | None) -> Array:
+    if x0 is not None:
+        return jnp.asarray(x0)
+    adjoint = getattr(A, "adjoint", None)
+    if adjoint is None:
+        raise InputError("the operator has no adjoint: give x0 (zeros of the shape of the solution)")
+    like = jax.eval_shape(adjoint, b)
+    return jnp.zeros(like.shape, like.dtype)
+
+
+def norm(x: Array) -> Float[Array, ""]:
+    return jnp.sqrt(squared(x))
+
+
+def squared(x: Array) -> Float[Array, ""]:
+    return jnp.sum(x.real**2 + x.imag**2) if jnp.iscomplexobj(x) else jnp.sum(x * x)
+
+
+def dot(x: Array, y: Array) -> Float[Array, ""]:
+    return jnp.sum(jnp.real(jnp.conj(x) * y))
+
+
+def clipped(x: Array, bounds: Bounds) -> Array:
+    low, high = (None, None) if bounds is None else bounds
+    return x if low is None and high is None else jnp.clip(x, low, high)
+
+
+# The loop
+
+
+class Rule(NamedTuple):
+    """When to end, and who wants to know: a residual to reach, views to be judged by, the user's callback."""
+
+    target: Array | None = None
+    judge: Operator | None = None
+    callback: Callback | None = None
+
+
+@eqx.filter_jit
+def limits(operator: Operator) -> tuple[Array, Array]:
+    """|b|, and the residual from which on a solver has diverged."""
+    size = operator.norm(operator.b)
+    scale = jnp.where(size > 0, size, 1)
+    return scale, _DIVERGED * jnp.maximum(scale, operator.norm(operator.residual(operator.start)))
+
+
+def iterate(step, problem, state, x: Array, steps: int, rule: Rule, limit: tuple[Array, Array]) -> LinearSolution:
+    """Chunks of compiled steps `step(problem, x, state) -> x, state, residual`; between them callback and rules."""
+    if steps < 1:
+        raise InputError(f"steps must be at least 1, got {steps}")
+    length = steps if rule.callback is None else _CHUNK
+    length = _LOOK if rule.target is not None or rule.judge is not None else length
+    history, judged, done, message = [], [], 0, ""
+    carry = (x, state, jnp.asarray(True), jnp.asarray(False))
+    while done < steps and not message:
+        count = min(length, steps - done)
+        carry, (residuals, figures) = _chunk(step, problem, carry, limit, rule.target, rule.judge, count)
+        history.append(residuals)
+        judged.append(figures)
+        done += count
+        message = _ending(rule, carry, done, history, judged)
+    x, _, alive, _ = carry
+    joined = jnp.concatenate(history)
+    joined = jnp.pad(joined, (0, steps - joined.shape[0]), constant_values=jnp.nan)
+    if not isinstance(alive, Tracer) and not bool(alive):
+        last = int(np.sum(np.isfinite(np.asarray(joined))))
+        message = f"stopped after step {last}: the residual diverged; x is the one before"
+        warnings.warn(message, stacklevel=4)
+    held_out = None if rule.judge is None else jnp.concatenate(judged)
+    return LinearSolution(x, joined, jnp.logical_not(alive), held_out, message)
+
+
+def _ending(rule: Rule, carry, done: int, history: list[Array], judged: list[Array]) -> str:
+    """Why the loop ends after this chunk; empty where it goes on."""
+    stop = False
+    if rule.callback is not None:
+        stop = rule.callback(done, carry[0], float(history[-1][-1])) is True
+        if not bool(carry[2]):
+            return "diverged"
+    if rule.target is not None and bool(carry[3]):
+        taken = int(np.sum(np.isfinite(np.asarray(jnp.concatenate(history)))))
+        return f"stopped after step {taken}: the residual has come down to the noise"
+    if rule.judge is not None:
+        curve = np.asarray(jnp.concatenate(judged))
+        # Past the minimum by as many steps as it took to get there, or clearly above it.
+        best = int(np.argmin(curve)) if np.isfinite(curve).all() else 0
+        if curve.size > max(2 * (best + 1), best + 2 * _LOOK) or curve[-1] > 1.05 * curve[best]:
+            return f"the views held out are predicted best after step {best + 1}"
+    return f"stopped by the callback after step {done}" if stop else ""
+
+
+@eqx.filter_jit
+def _chunk(step, problem, carry, limit: tuple[Array, Array], target, judge, length: int):
+    """`length` steps; a step whose residual is not finite or far above the data is undone and ends the iteration."""
+    scale, worst = limit
+
+    def body(carry, _):
+        x, state, alive, reached = carry
+        new_x, new_state, residual = step(problem, x, state)
+        good = alive & jnp.isfinite(residual) & (residual < worst) & jnp.all(jnp.isfinite(new_x))
+        taken = good & ~reached
+        x, state = jax.tree.map(lambda new, old: jnp.where(taken, new, old), (new_x, new_state), (x, state))
+        alive, moved = good | (alive & reached), jnp.where(taken, residual / scale, jnp.nan)
+        reached = reached if target is None else reached | (taken & (residual <= target))
+        figure = moved if judge is None else judge.norm(judge.residual(x)) / judge.norm(judge.b)
+        return (x, state, alive, reached), (moved, figure)
+
+    return lax.scan(body, carry, None, length=length)
+
+
+# Rules that end a solve
+
+
+def stopped(
+    run: Callable[..., LinearSolution],
+    A: Callable,
+    b: ArrayLike,
+    weights: ArrayLike | None,
+    x0: ArrayLike | None,
+    steps: int,
+    *,
+    stopping: str | None,
+    noise: float | None,
+    callback: Callback | None,
+) -> LinearSolution:
+    """`run(operator, steps, rule)` under the rule that the user named."""
+    operator = Operator.make(A, b, x0, weights)
+    if stopping is None:
+        return run(operator, steps, Rule(callback=callback))
+    if stopping == "discrepancy":
+        return run(operator, steps, Rule(target=noise_norm(operator, noise), callback=callback))
+    if stopping != "held-out":
+        raise InputError(f'stopping = "{stopping}" is not known: give "held-out", "discrepancy" or None')
+    train, held = split_views(operator.b.shape[0])
+    judge = some_views(operator, held)
+    first = run(some_views(operator, train), steps, Rule(judge=judge))
+    assert first.held_out is not None
+    best = int(jnp.argmin(first.held_out)) + 1
+    final = run(operator, best, Rule(callback=callback))
+    said = f"{best} steps: {len(held)} of {operator.b.shape[0]} views held out are then predicted best"
+    said += "" if best < steps else " (the last step tried: more may be better)"
+    return LinearSolution(final.x, final.history, final.diverged, first.held_out, said)
+
+
+def noise_norm(operator: Operator, noise: float | None) -> Array:
+    """|noise|_W for a standard deviation a datum (of weights = 1/variance by default)."""
+    if noise is None and operator.weights is None:
+        raise InputError("the discrepancy needs noise= the standard deviation of a datum, or weights = 1/variance")
+    count = operator.b.size if operator.weights is None else jnp.sum(operator.weights > 0)
+    return jnp.asarray(1.0 if noise is None else noise) * jnp.sqrt(jnp.asarray(count, operator.b.real.dtype))
+
+
+def split_views(count: int, fold: int = 0, folds: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Views to solve with and views to judge by: about one in eight, one from each run of neighbours at random.
+
+    A regular choice would beat with symmetries of the sample.
+    """
+    if count < 8:
+        raise InputError(f"{count} views are too few to hold some out: use stopping=None or the discrepancy")
+    folds = 8 if folds is None else folds
+    rng = np.random.default_rng(count)
+    labels = np.concatenate([rng.permutation(folds) for _ in range(-(-count // folds))])[:count]
+    return np.flatnonzero(labels != fold), np.flatnonzero(labels == fold)
+
+
+class _Selected(eqx.Module):
+    """Some views of an operator that takes `views`."""
+
+    whole: Callable[..., Array]
+    views: Array
+
+    def __call__(self, x: Array) -> Array:
+        return self.whole(x, self.views)
+
+    def adjoint(self, y: Array) -> Array:
+        return self.whole.adjoint(y, self.views)  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def some_views(operator: Operator, views: np.ndarray) -> Operator:
+    """The problem of some of the views."""
+    subset = getattr(operator.forward, "subset", None)
+    A = subset(views) if subset is not None else _Selected(operator.forward, jnp.asarray(views))
+    weights = None if operator.weights is None else operator.weights[views]
+    return Operator(A, operator.b[views], weights, operator.start)
