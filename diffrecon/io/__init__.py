@@ -8,3 +8,5 @@ from ._nexus import read_result as read_result
 from ._nexus import write as write
 from ._open import open_scan as open_scan
 from ._toml import dumps as dumps
+from ._volume import VolumeWriter as VolumeWriter
+from ._volume import open_volume as open_volume

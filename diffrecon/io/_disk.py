@@ -19,13 +19,30 @@ def check_output(path: str | Path) -> Path:
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give the name of a file")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}; make it first")
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: is not an ordinary file")
+    return check_place(path)
+
+
+def check_place(path: Path) -> Path:
+    """Find out whether something, a file or a folder, can be written under this name.
+
+    **Raises:** `InputError` when its folder is missing or nothing can be written there.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}; make it first")
     if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise InputError(f"{path}: no permission to write there")
     return path
+
+
+@contextlib.contextmanager
+def in_plain_words(path: Path) -> Iterator[None]:
+    """Failures of the disk as `InputError` about `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(_words(path, error)) from error
 
 
 @contextlib.contextmanager
@@ -35,22 +52,24 @@ def atomically(path: Path) -> Iterator[Path]:
     **Raises:** `InputError` in plain words for every failure of the disk.
     """
     check_output(path)
-    try:
+    with in_plain_words(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    except OSError as error:
-        raise InputError(_words(path, error)) from error
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(_words(path, error)) from error
+        with in_plain_words(path):
+            yield temporary
+            temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
+            settle(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def settle(temporary: Path, path: Path) -> None:
+    """Bring a file to the disk, and then to its final name."""
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 @contextlib.contextmanager
@@ -59,21 +78,30 @@ def new_hdf5(path: str | Path) -> Iterator[Any]:
 
     **Raises:** `InputError` in plain words for every failure of the disk; nothing is left behind then.
     """
+    with atomically(Path(path)) as temporary, edit_hdf5(temporary, "w") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def edit_hdf5(path: Path, mode: str = "r+") -> Iterator[Any]:
+    """An `h5py.File` to write, whose failures are those of the disk.
+
+    **Raises:** `OSError`.
+    """
     import h5py
 
-    with atomically(Path(path)) as temporary:
-        disk = _Disk(temporary)
-        try:
-            with h5py.File(disk, "w") as file:
-                yield file
-        except Exception:
-            # What HDF5 makes of a failed write is less telling than the failure.
-            if disk.error is None:
-                raise
-        finally:
-            disk.close()
-        if disk.error is not None:
-            raise disk.error
+    disk = _Disk(path, mode)
+    try:
+        with h5py.File(disk, mode) as file:
+            yield file
+    except Exception:
+        # What HDF5 makes of a failed write is less telling than the failure.
+        if disk.error is None:
+            raise
+    finally:
+        disk.close()
+    if disk.error is not None:
+        raise disk.error
 
 
 class _Disk:
@@ -83,8 +111,8 @@ class _Disk:
     fails is remembered and reported as done, and the whole file is thrown away afterwards.
     """
 
-    def __init__(self, path: Path):
-        self._file = open(path, "w+b", buffering=0)
+    def __init__(self, path: Path, mode: str):
+        self._file = open(path, "w+b" if mode == "w" else "r+b", buffering=0)
         self.error: OSError | None = None
 
     def write(self, data: Any) -> int:

@@ -26,11 +26,15 @@ from ._toml import dumps
 
 __all__ = ["read_result", "write"]
 
+VOLUME_SUFFIXES = (".tif", ".tiff", ".zarr")  # what `write` leaves to `_volume`
 _KEEP_PLAIN = 64 * 1024  # bytes below which packing costs more than it saves
 
 
 def write(path: str | Path, result: Any, scan: Scan | None = None) -> Path:
     """Write a result as NeXus HDF5, atomically: the file appears whole or not at all.
+
+    A path that ends in `.tif` or `.zarr` gets the result's volume alone, as TIFF (`name_####.tif`: one file a slice) or
+    OME-Zarr, with figures and provenance as JSON: see `open_volume`.
 
     **Arguments:**
 
@@ -52,6 +56,10 @@ def write(path: str | Path, result: Any, scan: Scan | None = None) -> Path:
     result = result if isinstance(result, Result) else _of_solution(result, scan)
     if not result.quantities:
         raise InputError(f"{path}: the result holds no quantity to write")
+    if path.suffix.lower() in VOLUME_SUFFIXES:
+        from ._volume import write_volume
+
+        return write_volume(path, result, scan)
     with new_hdf5(path) as file:
         _write_file(file, result, scan)
     return path
@@ -68,15 +76,31 @@ def read_result(path: str | Path) -> Result:
 
 # ---------------------------------------------------------------------- writing
 def _write_file(file: Any, result: Result, scan: Scan | None) -> None:
-    names = list(result.quantities)
+    entry = new_entry(file)
+    describe_entry(entry, result, scan)
+    for name, quantity in result.quantities.items():
+        write_quantity(entry, name, quantity)
+    write_report(entry, result, scan)
+
+
+def new_entry(file: Any) -> Any:
+    """The one entry of an empty file."""
     file.attrs.update(NX_class="NXroot", default="entry", creator="diffrecon", creator_version=_version("diffrecon"))
-    entry = _group(file, "entry", "NXentry", default=names[0], quantities=np.array(names, dtype=object))
+    return _group(file, "entry", "NXentry")
+
+
+def describe_entry(entry: Any, result: Result, scan: Scan | None) -> None:
+    """Method, title, and which quantities there are, the first of them the default."""
+    names = list(result.quantities)
+    entry.attrs.update(default=names[0], quantities=np.array(names, dtype=object))
     entry["method"] = result.method
     entry["title"] = f"{result.method} by diffrecon" + (f" of {scan.name}" if scan is not None else "")
-    for name, quantity in result.quantities.items():
-        _write_quantity(entry, name, quantity)
+
+
+def write_report(entry: Any, result: Result, scan: Scan | None) -> None:
+    """The groups `quality` and `process`."""
     _write_quality(entry, result)
-    _write_process(entry, result, scan)
+    _write_process(entry, provenance(result, scan))
 
 
 def _group(parent: Any, name: str, nexus_class: str, **attributes: Any) -> Any:
@@ -86,34 +110,48 @@ def _group(parent: Any, name: str, nexus_class: str, **attributes: Any) -> Any:
     return group
 
 
-def _write_quantity(entry: Any, name: str, quantity: Quantity) -> None:
+def write_quantity(entry: Any, name: str, quantity: Quantity) -> None:
+    """One quantity as NXdata."""
     data = np.asarray(quantity.data)
-    in_pixels = quantity.pixel_size is None or (quantity.kind == "positions" and quantity.units == "pixel")
-    pixel = 1.0 if in_pixels else float(np.mean(np.asarray(quantity.pixel_size, float)))
-    unit = "pixel" if in_pixels else "m"
-    group = _group(entry, name, "NXdata", signal="data", kind=quantity.kind)
-    stored = _dataset(group, "data", data)
-    units = "pixel" if in_pixels and quantity.kind == "positions" else quantity.units
+    group = quantity_group(entry, name, quantity, data.shape)
+    describe_data(_dataset(group, "data", data), name, quantity)
+
+
+def quantity_group(entry: Any, name: str, quantity: Quantity, shape: tuple[int, ...]) -> Any:
+    """The NXdata of a quantity with its axes; the dataset `data` is still to come."""
+    pixel, unit = _pixel(quantity)
+    group = _group(entry, name, "NXdata", signal="data", kind=quantity.kind, pixel_size=pixel)
+    if quantity.kind == "positions":
+        return group
+    axes = ["."] * len(shape)
+    for i, axis in enumerate(quantity.axes[: len(shape)]):
+        # Viewers draw scale bars from centred axes; volumes and images have them, modes and coefficients do not.
+        if axis in ("x", "y", "z"):
+            axes[i] = axis
+            group[axis] = (np.arange(shape[i]) - (shape[i] - 1) / 2) * pixel
+            group[axis].attrs.update(units=unit, long_name=f"{axis} [{unit}]")
+            group.attrs[f"{axis}_indices"] = i
+    group.attrs["axes"] = _names(axes)
+    return group
+
+
+def describe_data(stored: Any, name: str, quantity: Quantity) -> None:
+    """Units, name and pixel of the dataset `data` of a quantity."""
+    pixel, unit = _pixel(quantity)
     stored.attrs.update(
-        units=units,
+        units="pixel" if unit == "pixel" and quantity.kind == "positions" else quantity.units,
         long_name=quantity.long_name or name.replace("_", " "),
         pixel_size=pixel,
         pixel_size_units=unit,
         axes_names=_names(quantity.axes),
     )
-    group.attrs["pixel_size"] = pixel
-    if quantity.kind == "positions":
-        return
-    axes = ["."] * data.ndim
-    for i, axis in enumerate(quantity.axes[: data.ndim]):
-        # Viewers draw scale bars from centred axes; volumes and images have them, modes and coefficients do not.
-        if axis in ("x", "y", "z"):
-            axes[i] = axis
-            length = data.shape[i]
-            group[axis] = (np.arange(length) - (length - 1) / 2) * pixel
-            group[axis].attrs.update(units=unit, long_name=f"{axis} [{unit}]")
-            group.attrs[f"{axis}_indices"] = i
-    group.attrs["axes"] = _names(axes)
+
+
+def _pixel(quantity: Quantity) -> tuple[float, str]:
+    """Size of a pixel, and the unit of lengths."""
+    if quantity.pixel_size is None or (quantity.kind == "positions" and quantity.units == "pixel"):
+        return 1.0, "pixel"
+    return float(np.mean(np.asarray(quantity.pixel_size, float))), "m"
 
 
 def _names(names: Sequence[str]) -> np.ndarray:
@@ -164,21 +202,34 @@ def _write_figure(parent: Any, name: str, value: Any) -> None:
             parent[name] = str(value)
 
 
-def _write_process(entry: Any, result: Result, scan: Scan | None) -> None:
-    group = _group(entry, "process", "NXprocess")
-    group["program"] = "diffrecon"
-    group["version"] = _version("diffrecon")
-    group["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    group["config"] = dumps({"method": result.method, **result.settings})
-    versions = _group(group, "versions", "NXcollection")
-    for package in ("jax", "jaxlib", "numpy", "optax", "h5py"):
-        versions[package] = _version(package)
+def provenance(result: Result, scan: Scan | None) -> dict[str, Any]:
+    """How a result was made: program, version, date, configuration, versions, and the input file with its checksum."""
+    found: dict[str, Any] = {
+        "program": "diffrecon",
+        "version": _version("diffrecon"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "config": dumps({"method": result.method, **result.settings}),
+        "versions": {package: _version(package) for package in ("jax", "jaxlib", "numpy", "optax", "h5py")},
+    }
     if scan is not None:
-        source = _group(group, "input", "NXcollection")
-        source["file"] = scan.name
-        source["sha256"] = scan.provenance.checksum()
-        source["reader"] = scan.provenance.reader
-        source["messages"] = "\n".join(scan.provenance.messages)
+        found["input"] = {
+            "file": scan.name,
+            "sha256": scan.provenance.checksum(),
+            "reader": scan.provenance.reader,
+            "messages": "\n".join(scan.provenance.messages),
+        }
+    return found
+
+
+def _write_process(entry: Any, made: Mapping[str, Any]) -> None:
+    group = _group(entry, "process", "NXprocess")
+    for name, value in made.items():
+        if isinstance(value, Mapping):
+            inner = _group(group, name, "NXcollection")
+            for key, text_ in value.items():
+                inner[key] = text_
+        else:
+            group[name] = value
 
 
 def _version(package: str) -> str:
