@@ -1,0 +1,216 @@
+"""A volume with a time axis against exact sinograms of moving discs."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from diffrecon import minimise, penalties
+from diffrecon.errors import InputError
+from diffrecon.models._dynamic import DynamicProjector, DynamicTomography, spline_basis
+from diffrecon.operators import ParallelProjector
+from diffrecon.operators.adjoint import dot_test
+from diffrecon.scan import Scan
+from diffrecon.solvers import cgls
+
+N, VIEWS = 40, 240
+TIMES = np.linspace(0, 8, VIEWS)
+ANGLES = np.mod(np.arange(VIEWS) * np.pi * (np.sqrt(5) - 1) / 2, 2 * np.pi)
+ROWS = (np.arange(N) - (N - 1) / 2)[:, None]
+COLUMNS = ROWS.T
+
+
+def discs(time):
+    """Value, radius, x, y [pixel]: a still body, a disc that rises, one that grows denser."""
+    share = time / 8
+    return [(1.0, 16.0, 0.0, 0.0), (1.0, 4.0, -7.0, 9 - 18 * share), (2 * share, 4.0, 8.0, 0.0)]
+
+
+def image(time, fine=5):
+    offsets = (np.arange(fine) + 0.5) / fine - 0.5
+    inside = lambda r, x, y: np.mean(
+        [np.hypot(COLUMNS + a - x, ROWS + b - y) < r for a in offsets for b in offsets], 0
+    )
+    return sum(value * inside(r, x, y) for value, r, x, y in discs(time))
+
+
+def sinogram(noise=0.0, fine=4):
+    """Exact chords of the discs at the time of each view, averaged over the bin."""
+    u = (np.arange(N * fine) + 0.5) / fine - N / 2
+    lines = np.zeros((VIEWS, u.size))
+    for view, (angle, time) in enumerate(zip(ANGLES, TIMES, strict=True)):
+        for value, r, x, y in discs(time):
+            distance = u - x * np.cos(angle) - y * np.sin(angle)
+            lines[view] += 2 * value * np.sqrt(np.clip(r**2 - distance**2, 0, None))
+    binned = lines.reshape(VIEWS, N, fine).mean(-1)
+    return binned + noise * np.random.default_rng(0).normal(size=binned.shape)
+
+
+@pytest.fixture(scope="module")
+def projector():
+    return ParallelProjector(ANGLES, (N, N), N)
+
+
+def error(reconstruction, times=(1.0, 2.5, 4.0, 5.5, 7.0)):
+    """Relative error of the frames at some times, in the disc."""
+    disc = np.hypot(ROWS, COLUMNS) < 18
+    truth = np.stack([image(t) for t in times])[:, disc]
+    found = np.stack([np.asarray(reconstruction(t)).reshape(N, N) for t in times])[:, disc]
+    return np.linalg.norm(found - truth) / np.linalg.norm(truth)
+
+
+# ---------------------------------------------------------------------- the basis
+@pytest.mark.parametrize("degree, count", [(0, 4), (1, 2), (1, 7), (2, 5), (3, 4), (3, 9)])
+def test_splines_are_a_partition_of_unity(degree, count):
+    times = np.concatenate([[2.0], np.sort(np.random.default_rng(0).uniform(2, 5, 200)), [5.0]])
+    basis = spline_basis(times, count, degree)
+    assert basis.shape == (202, count) and (basis >= -1e-12).all()
+    np.testing.assert_allclose(basis.sum(1), 1, atol=1e-12)
+    assert ((basis > 1e-9).sum(1) <= degree + 1).all()
+    # Splines of a degree hold every polynomial of that degree.
+    fit = np.linalg.lstsq(basis, times**degree, rcond=None)[0]
+    np.testing.assert_allclose(basis @ fit, times**degree, rtol=1e-9)
+
+
+@pytest.mark.parametrize("count, degree", [(3, 3), (0, 0), (2, -1)])
+def test_too_few_splines(count, degree):
+    with pytest.raises(InputError, match="splines"):
+        spline_basis([0.0, 1.0], count, degree)
+
+
+# ---------------------------------------------------------------------- the operator
+@pytest.mark.parametrize("views", [None, np.array([3, 17, 2, 90])])
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("float64", 1e-12)])
+def test_transpose(views, dtype, tolerance):
+    with jax.enable_x64(dtype == "float64"):
+        A = ParallelProjector(ANGLES[:100], (17, 20), 25, centre=11.3, dtype=dtype)
+        model = DynamicTomography.splines(A, TIMES[:100], 5, degree=3, rows=2)
+        operator = model.operator
+        assert model.volumes.dtype == dtype == operator.adjoint(model(views), views).dtype
+        assert dot_test(lambda v: operator(v, views), lambda s: operator.adjoint(s, views), model.volumes) < tolerance
+
+
+def test_is_the_projection_of_the_mixed_volume(projector):
+    """At each view it is the still projector of the volume of that time."""
+    volumes = jnp.asarray(np.random.default_rng(2).normal(size=(4, 2, N, N)), jnp.float32)
+    model = eqx.tree_at(lambda m: m.volumes, DynamicTomography.splines(projector, TIMES, 4, rows=2), volumes)
+    lines = model(np.array([0, 101, 239]))
+    for line, view in zip(lines, (0, 101, 239), strict=True):
+        still = projector(model.at(TIMES[view]), np.array([view]))[0]
+        np.testing.assert_allclose(line, still, atol=2e-5 * float(jnp.abs(still).max()))
+    np.testing.assert_allclose(model(np.arange(VIEWS)), model(), rtol=1e-6)
+    assert model.at([1.0, 2.0, 3.0]).shape == (3, 2, N, N)
+
+
+@pytest.mark.parametrize("name", ["temporal", "volumes", "projector.centre"])
+def test_derivatives_by_finite_differences(name):
+    random = np.random.default_rng(3)
+    with jax.enable_x64(True):
+        A = ParallelProjector(ANGLES[:30], (12, 12), 16, centre=7.2, dtype="float64")
+        model = DynamicTomography.low_rank(A, TIMES[:30], 3)
+        model = eqx.tree_at(lambda m: m.volumes, model, jnp.asarray(random.normal(size=(3, 1, 12, 12))))
+        where = lambda m: m.projector.centre if "." in name else getattr(m, name)
+        data = jnp.asarray(random.normal(size=(30, 1, 16)))
+
+        def cost(value):
+            return jnp.sum((eqx.tree_at(where, model, value)() - data) ** 2)
+
+        start = where(model)
+        step = jnp.asarray(random.normal(size=start.shape))
+        slope = float(jnp.sum(jax.grad(cost)(start) * step))
+        difference = float(cost(start + 1e-5 * step) - cost(start - 1e-5 * step)) / 2e-5
+        assert slope == pytest.approx(difference, rel=1e-7)
+
+
+# ---------------------------------------------------------------------- recovery
+@pytest.fixture(scope="module")
+def measured():
+    return jnp.asarray(sinogram(noise=0.3)[:, None], jnp.float32)
+
+
+@pytest.fixture(scope="module")
+def still_error(projector, measured):
+    still = cgls(projector, measured, steps=12).x
+    return min(error(lambda t: still), error(lambda t: cgls(projector, measured, steps=5).x))
+
+
+@pytest.mark.parametrize("degree", [1, 3])
+def test_time_axis_halves_the_error_of_a_still_volume(projector, measured, still_error, degree):
+    """A linear solve, stopped early."""
+    model = DynamicTomography.splines(projector, TIMES, 6, degree=degree)
+    volumes = cgls(model.operator, measured, steps=12).x
+    moved = eqx.tree_at(lambda m: m.volumes, model, volumes)
+    assert error(moved.at) < 0.6 * still_error
+
+
+def test_penalties_in_space_and_time(projector, measured, still_error):
+    model = DynamicTomography.splines(projector, TIMES, 8)
+
+    def cost(model, batch):
+        misfit = jnp.mean((model(batch.views) - batch.values) ** 2)
+        space = penalties.tv(model.volumes, axes=(-2, -1), eps=0.01)
+        return misfit + 0.5 * space + 0.5 * penalties.dirichlet(model.volumes, axes=(0,))
+
+    solution = minimise(cost, model, {"values": measured}, optax.adam(optax.cosine_decay_schedule(0.1, 150)), steps=150)
+    assert error(solution.value.at) < 0.5 * still_error
+
+
+def test_low_rank_finds_the_courses(projector, measured, still_error):
+    """A disc grows denser linearly: rank two holds it; the rising disc needs more."""
+    model = DynamicTomography.low_rank(projector, TIMES, 4)
+
+    def cost(model, batch):
+        misfit = jnp.mean((model(batch.views) - batch.values) ** 2)
+        return misfit + 0.3 * penalties.tv(model.volumes, axes=(-2, -1), eps=0.01) + penalties.dirichlet(
+            model.temporal, axes=(0,))
+
+    rate = optax.cosine_decay_schedule(0.06, 120)
+    solution = minimise(cost, model, {"values": measured}, optax.adam(rate), steps=120,
+                        unknowns={"volumes": 1.0, "temporal": 0.3})
+    found = solution.value
+    assert not np.allclose(found.temporal, model.temporal)
+    assert error(found.at) < 0.7 * still_error
+    fixed = found.canonical()
+    np.testing.assert_allclose(fixed.temporal.T @ fixed.temporal, np.eye(4), atol=1e-4)
+    scale = float(jnp.abs(found()).max())
+    np.testing.assert_allclose(fixed(), found(), atol=1e-4 * scale)
+    flat = np.asarray(fixed.volumes).reshape(4, -1)
+    power = (flat**2).sum(1)
+    assert (np.diff(power) <= 0).all()
+    assert np.abs(flat @ flat.T - np.diag(power)).max() < 1e-3 * power[0]
+
+
+# ---------------------------------------------------------------------- what a user gives
+def test_times_keep_their_digits(projector, measured):
+    """Seconds since 1970 in float32 would be known to two minutes."""
+    model = DynamicTomography.splines(projector, 1.7e9 + TIMES, 4)
+    cost = lambda model, batch: jnp.mean((model(batch.views) - batch.values) ** 2)
+    solved = minimise(cost, model, {"values": measured}, optax.sgd(0.1), steps=1).value
+    assert np.asarray(solved.times)[-1] == 1.7e9 + TIMES[-1]
+    np.testing.assert_allclose(solved.at(1.7e9 + TIMES[-1]), solved.volumes[-1], rtol=1e-5)
+
+
+def test_from_scan():
+    counts = np.random.default_rng(0).poisson(1000.0, (12, 3, 16))
+    scan = Scan.from_arrays(counts, angles=np.linspace(0, 3, 12), rotation_centre=7.5,
+                            extra={"times": np.arange(12) * 0.5})
+    model = DynamicTomography.from_scan(scan, 4)
+    assert model.volumes.shape == (4, 3, 16, 16) and model.times[-1] == 5.5
+    assert DynamicTomography.from_scan(scan, rank=2)(np.arange(5)).shape == (5, 3, 16)
+
+
+@pytest.mark.parametrize("times", [TIMES[:-1], TIMES[::-1], np.full(VIEWS, np.nan)])
+def test_times_are_checked(projector, times):
+    with pytest.raises(InputError, match="times"):
+        DynamicTomography.splines(projector, times, 4)
+
+
+def test_other_errors(projector):
+    model = DynamicTomography.splines(projector, TIMES, 4)
+    with pytest.raises(InputError, match="within the scan"):
+        model.at(9.0)
+    with pytest.raises(InputError, match="rank"):
+        DynamicTomography.low_rank(projector, TIMES, 0)
+    assert isinstance(model.operator, DynamicProjector)
