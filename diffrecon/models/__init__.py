@@ -1,5 +1,8 @@
 """One forward model a modality: an equinox Module whose fields are the unknowns and the fixed geometry."""
 
+from ._dynamic import DynamicProjector as DynamicProjector
+from ._dynamic import DynamicTomography as DynamicTomography
+from ._dynamic import spline_basis as spline_basis
 from ._holography import Holography as Holography
 from ._ptychography import Ptychography as Ptychography
 from ._tomography import Tomography as Tomography
