@@ -92,7 +92,7 @@ class Frames(LazyFrames):
 
     def __init__(self, path: str | Path, dataset: str, select: ArrayLike | None = None):
         self.path, self.dataset = Path(path), dataset
-        with open_hdf5(self.path) as file:
+        with open_hdf5(self.path, dataset) as file:
             stored = file[dataset]
             self.dtype = stored.dtype
             self._select = np.arange(stored.shape[0]) if select is None else np.asarray(select)
@@ -106,7 +106,7 @@ class Frames(LazyFrames):
         order, back = np.unique(self._select[views], return_inverse=True)
         part = (rows.stop - rows.start, columns.stop - columns.start)
         values = np.empty((len(order), *part, *self.shape[3:]), self.dtype)
-        with open_hdf5(self.path) as file:
+        with open_hdf5(self.path, self.dataset) as file:
             stored = file[self.dataset]
             need_filters(stored)
             try:
@@ -241,21 +241,35 @@ class Excerpt(LazyFrames):
         return values
 
 
-def open_hdf5(path: str | Path) -> Any:
+def open_hdf5(path: str | Path, name: str | None = None) -> Any:
     """An HDF5 file for reading, never locked, also while another program writes it (SWMR).
+
+    **Arguments:** `name` of the dataset that is wanted: one behind an external link, in a file that is being written,
+    is found too.
 
     **Raises:** `OSError` as HDF5 does.
     """
     import h5py
 
     try:
-        return h5py.File(path, "r", locking=False)
+        file = h5py.File(path, "r", locking=False)
     except OSError as error:
         if "locking" in str(error):  # this process has the file open with other settings already
             return h5py.File(path, "r")
         if "already open for" not in str(error):
             raise
-        return h5py.File(path, "r", libver="latest", swmr=True, locking=False)
+        return live_hdf5(path)
+    if name is None or file.get(name) is not None:
+        return file
+    file.close()
+    return live_hdf5(path)
+
+
+def live_hdf5(path: str | Path) -> Any:
+    """An HDF5 file, and those its links lead to, as readers see them while another program writes."""
+    import h5py
+
+    return h5py.File(path, "r", libver="latest", swmr=True, locking=False)
 
 
 def need_filters(dataset: Any) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import diffrecon as dr
-from diffrecon.scan import FourierOrdered, Frames
+from diffrecon.scan import Excerpt, FourierOrdered, Frames, Window, extra_of_views
 
 
 @pytest.fixture
@@ -47,6 +47,78 @@ def test_lazy_frames_select_blocks_and_pickle(frames):
     np.testing.assert_array_equal(np.asarray(picked), values[[6, 2, 4]])
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(picked))[1:, 1:3], values[[2, 4], 1:3])
     np.testing.assert_array_equal(np.concatenate(list(picked.blocks(2))), values[[6, 2, 4]])
+
+
+@pytest.mark.parametrize(
+    "select, read",
+    [
+        ([0, 1, 2, 3], 1),
+        ([6, 4, 2, 0], 1),
+        ([0, 1, 4, 5, 6], 2),
+        ([3, 3, 0], 1),
+        ([], 0),
+    ],
+    ids=str,
+)
+def test_lazy_frames_read_runs(frames, select, read, monkeypatch):
+    values, path = frames
+    lazy, count = Frames(path, "counts"), []
+    get = h5py.Dataset.__getitem__
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", lambda *a, **k: (count.append(1), get(*a, **k))[1])
+    picked = lazy[np.array(select, int)]
+    np.testing.assert_array_equal(picked, values[np.array(select, int)])
+    assert len(count) == read
+
+
+@pytest.mark.parametrize(
+    "index",
+    [..., (..., 2), (0, ..., 1), (slice(None), slice(3, 0, -2)), (slice(None), slice(2, 2)), (1, -1, -1),
+     (slice(None), [3, 0]), (slice(4, None, -1), slice(None), slice(None, None, 2)), np.arange(7) % 2 == 0],
+    ids=str,
+)
+def test_excerpts_index_as_arrays_do(frames, index):
+    values, path = frames
+    lazy = Excerpt(Frames(path, "counts"))
+    np.testing.assert_array_equal(lazy[index], values[index])
+
+
+@pytest.mark.parametrize("index", [(0, 0, 0, 0), (None, 0), 7, (0, 4)], ids=str)
+def test_lazy_frames_refuse_what_arrays_refuse(frames, index):
+    with pytest.raises(IndexError):
+        Frames(frames[1], "counts")[index]
+
+
+def test_an_excerpt_of_an_excerpt(frames):
+    values, path = frames
+    outer = Excerpt(Frames(path, "counts"), np.array([5, 3, 1]), Window((1, 4), (0, 6)))
+    inner = Excerpt(outer, np.array([2, 0]), Window((0, 2), (1, 5), (2, 2)))
+    expected = values[[1, 5], 1:3, 1:5].reshape(2, 1, 2, 2, 2).sum((2, 4))
+    np.testing.assert_array_equal(np.asarray(inner), expected)
+    assert inner.dtype == np.uint32 and outer.dtype == np.uint16
+
+
+@pytest.mark.parametrize("dtype, summed", [(np.uint8, np.uint32), (np.int16, np.int32), (np.uint32, np.uint32),
+                                           (np.float32, np.float32), (np.float64, np.float64)])
+def test_binned_counts_keep_their_kind(dtype, summed):
+    window = Window((0, 2), (0, 4), (2, 2))
+    total = window.total(np.full((3, 2, 4), 100, dtype), 1)
+    assert total.dtype == summed and (total == 400).all() and total.shape == (3, 1, 2)
+
+
+def test_window_columns_are_inverse():
+    window = Window((0, 9), (7, 40), (3, 4))
+    assert window.shape == (3, 8) and window.column(window.whole_column(2.25)) == pytest.approx(2.25)
+    assert window.column(8.5) == 0  # the middle of columns 7 to 10
+
+
+def test_times_of_flats_follow_the_views():
+    extra = {"flat_views": [0, 5, 10], "shifts": np.arange(20).reshape(10, 2), "materials": "gold"}
+    part = extra_of_views(extra, np.arange(2, 8), 10)
+    assert part["flat_views"].tolist() == [-2, 3, 8] and part["materials"] == "gold"
+    assert part["shifts"][0].tolist() == [4, 5]
+    assert extra_of_views(extra, np.arange(0, 10, 5), 10)["flat_views"].tolist() == [0, 1, 2]
+    assert extra_of_views(extra, np.array([4]), 10)["flat_views"].tolist() == [-4, 1, 6]
+    assert "flat_views" not in extra_of_views(extra, np.array([4, 2]), 10)
 
 
 @pytest.mark.parametrize("index", [3, slice(2, 5), [5, 1], (2, slice(1, 3)), ([4, 0], slice(None), 1)], ids=str)

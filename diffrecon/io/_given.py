@@ -223,11 +223,12 @@ def selection(value: Any, count: int, name: str) -> np.ndarray:
 
     **Raises:** `InputError` when it selects nothing or lies outside.
     """
+    wanted = value
     try:
         if isinstance(value, str):
             parts = [int(p) if p.strip() else None for p in value.split(":")]
-            value = parts[0] if len(parts) == 1 else slice(*parts)
-        chosen = np.atleast_1d(np.arange(count)[value if isinstance(value, slice) else np.asarray(value)])
+            wanted = parts[0] if len(parts) == 1 else slice(*parts)
+        chosen = np.atleast_1d(np.arange(count)[wanted if isinstance(wanted, slice) else np.asarray(wanted)])
     except (ValueError, IndexError, TypeError):
         raise InputError(
             f'{full_name(name)}: {value!r} does not select among {count}; write "first:last" or a list'

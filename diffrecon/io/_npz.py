@@ -1,5 +1,8 @@
 """NumPy archives (.npz) and single arrays (.npy), by the names their authors use."""
 
+import os
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,6 +10,8 @@ import numpy as np
 from ..errors import InputError
 from ._given import KEYS
 from ._source import Source
+
+_SMALL = 2**20  # bytes below which an array is read at once
 
 _ALIASES = {
     "counts": ("counts", "data", "frames", "intensities", "diffraction_patterns", "diffamp2", "projections", "I"),
@@ -49,16 +54,39 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _load(source: Source) -> dict[str, np.ndarray]:
+    """All arrays; those of a file that is not packed stay in it until they are looked at (`numpy.memmap`)."""
     try:
-        with open(source.path, "rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            return (
-                {"counts": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-            )
+        if source.path.suffix.lower() == ".npy":
+            return {"counts": np.load(source.path, mmap_mode="r", allow_pickle=False)}
+        with zipfile.ZipFile(source.path) as archive, np.load(source.path, allow_pickle=False) as loaded:
+            members = {info.filename: info for info in archive.infolist()}
+            mapped = {n: _mapped(source.path, members[f"{n}.npy"]) for n in loaded.files if f"{n}.npy" in members}
+            return {n: loaded[n] if mapped.get(n) is None else mapped[n] for n in loaded.files}
     except Exception as error:  # zipfile, zlib and NumPy each raise their own
         raise InputError(
             f"{source.path}: the NumPy file is damaged or incomplete ({str(error).splitlines()[0]})"
         ) from error
+
+
+def _mapped(path: Path, member: zipfile.ZipInfo) -> np.ndarray | None:
+    """A stored member of an archive where it lies; `None` when it is packed or small."""
+    if member.compress_type != zipfile.ZIP_STORED or member.file_size < _SMALL:
+        return None
+    with open(path, "rb") as file:
+        file.seek(member.header_offset)
+        head = file.read(30)  # the local header, with the lengths of the name and of the extra field at its end
+        file.seek(member.header_offset + 30 + int.from_bytes(head[26:28], "little")
+                  + int.from_bytes(head[28:30], "little"))
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+        if dtype.hasobject or version > (2, 0) or file.tell() + dtype.itemsize * int(np.prod(shape)) > _end(file):
+            return None
+        return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")
+
+
+def _end(file: Any) -> int:
+    return os.fstat(file.fileno()).st_size
 
 
 def _plain(value: np.ndarray, kind: str) -> Any:

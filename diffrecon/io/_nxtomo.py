@@ -26,7 +26,9 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     detector = _detector(source, given.get("entry"))
     data = f"{detector}/data"
     key = source.array(given.get("image_key") or f"{detector}/image_key", "image key").ravel()
-    key = _written(source, key, source.dataset(data, "frames"))
+    entry = detector.split("/")[0]
+    angles = _angles(source, entry, key.size)
+    key = _written(source, key, source.dataset(data, "frames"), angles)
     count = key.size
     views = np.flatnonzero(key == _PROJECTION)
     if not views.size:
@@ -44,8 +46,6 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
         if which.size:
             found[name] = Frames(source.path, data, which)
             found[f"{name[:-1]}_views"] = np.searchsorted(views, which).astype(float)
-    entry = detector.split("/")[0]
-    angles = _angles(source, entry, count)
     if angles is not None:
         values = source.array(angles, "angles").astype(float).ravel()
         found["angles"] = values[views] if values.size >= count else values
@@ -54,13 +54,14 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     return found | _instrument(source, detector) | _per_frame(source, entry, detector, views)
 
 
-def _written(source: Source, key: np.ndarray, stored: Any) -> np.ndarray:
+def _written(source: Source, key: np.ndarray, stored: Any, angles: str | None) -> np.ndarray:
     """The image key of the frames that are there: all of them, or, while the file is being written, the first ones."""
     count = stored.shape[0]
-    if key.size != count and not source.live:
-        raise InputError(f"{source.name}: image_key has {key.size} entries, {stored.name} {count} frames")
     if source.live:
-        source.say(f"the file is still being written: the first {min(key.size, count)} frames are taken")
+        count = min([key.size, count] + ([] if angles is None else [source.file[angles].shape[0]]))
+        source.say(f"the file is still being written: the first {count} frames are taken")
+    elif key.size != count:
+        raise InputError(f"{source.name}: image_key has {key.size} entries, {stored.name} {count} frames")
     return key[:count]
 
 
@@ -111,7 +112,10 @@ def _detector(source: Source, wanted: str | None) -> str:
     ]
     if not groups:
         raise InputError(f"{source.name}: no entry {wanted!r} with an image_key; there are {', '.join(_keys(source))}")
-    whole = [g for g in groups if source.has(f"{g}/data") and source.file[f"{g}/data"].ndim == 3]
+    is_stack = lambda g: source.has(f"{g}/data") and source.file[f"{g}/data"].ndim == 3
+    if not any(map(is_stack, groups)):
+        source.follow_live_links()
+    whole = [g for g in groups if is_stack(g)]
     if not whole:
         source.dataset(f"{groups[0]}/data", "frames")  # raises, naming the link
         raise InputError(f"{source.name}: {groups[0]}/data is not a stack of frames")
@@ -119,8 +123,9 @@ def _detector(source: Source, wanted: str | None) -> str:
         source.say(f"{group}/data leads nowhere and is passed over")
     # The same stack linked from two places of one entry is one scan.
     if len({g.split("/")[0] for g in whole}) > 1 or len({_stack(source, g) for g in whole}) > 1:
+        said = lambda g: f"{g}: {source.file[f'{g}/data'].shape[0]} frames"
         raise InputError(
-            f"{source.name} holds several scans ({', '.join(whole)}); choose with --set data.entry={whole[0]}"
+            f"{source.name} holds several scans ({', '.join(map(said, whole))}); choose with --set data.entry={whole[0]}"
         )
     return whole[0]
 
@@ -172,7 +177,7 @@ def _is_motor(source: Source, name: str, count: int) -> bool:
     stored = source.file.get(name)
     if not isinstance(stored, h5py.Dataset) or stored.dtype.kind != "f" or stored.ndim != 1:
         return False
-    return stored.shape[0] == count or (source.live and stored.shape[0] > count)
+    return stored.shape[0] == count or source.live
 
 
 def _instrument(source: Source, detector: str) -> dict[str, Any]:

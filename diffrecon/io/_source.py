@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import physics
 from ..errors import InputError
-from ..scan import need_filters, open_hdf5
+from ..scan import live_hdf5, need_filters, open_hdf5
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -73,6 +73,11 @@ class Source(contextlib.AbstractContextManager["Source"]):
     def live(self) -> bool:
         """Whether another program is writing the file (SWMR)."""
         return self.file is not None and bool(self.file.swmr_mode)
+
+    def follow_live_links(self) -> None:
+        """Open the file anew so that links into files that are being written lead there."""
+        self.file.close()
+        self.file = live_hdf5(self.path)
 
     def has(self, name: str) -> bool:
         """Whether a group, a dataset or an attribute (`path@name`) is there and its links lead somewhere."""

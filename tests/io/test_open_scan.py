@@ -12,7 +12,7 @@ from diffrecon import io
 from diffrecon.errors import InputError, MissingMetadata
 from diffrecon.geometry import ConeBeam, FarField, ParallelBeam
 from diffrecon.io import write_scan
-from diffrecon.scan import Frames, Scan
+from diffrecon.scan import Frames, LazyFrames, Scan
 
 # Fields that a file may lack are optional in a Scan; here each test knows what its file holds.
 open_scan: Any = io.open_scan
@@ -217,6 +217,25 @@ def test_npz_far_field(tmp_path, corner):
     assert scan.method == "far-field-ptychography" and scan.positions_unit == "pixel" and scan.pixel_size is None
     assert scan.extra["dc"] == ("corner" if corner else "centre")
     assert scan.probe.shape == (1, 32, 32) and "not used: remark" in messages(scan)
+
+
+@pytest.mark.parametrize("save, order, mapped", [(np.savez, "C", True), (np.savez, "F", True),
+                                                 (np.savez_compressed, "C", False)])
+def test_npz_stays_in_the_file_where_it_can(tmp_path, save, order, mapped):
+    counts = np.asarray(np.random.default_rng(0).poisson(50, (40, 128, 128)), np.uint16, order=order)
+    save(tmp_path / "a.npz", remark=np.arange(5), counts=counts, angles=np.linspace(0, 3, 40))
+    scan = open_scan(tmp_path / "a.npz", check=False)
+    assert isinstance(scan.counts, np.memmap) == mapped
+    np.testing.assert_array_equal(np.asarray(scan.counts), counts)
+    part = open_scan(tmp_path / "a.npz", views="3::2", rows="5:20", binning=2)
+    expected = counts[3::2, 5:19].reshape(19, 7, 2, 64, 2).sum((2, 4))
+    np.testing.assert_array_equal(np.asarray(part.counts), expected)
+    assert isinstance(part.counts, LazyFrames) == mapped
+
+
+def test_npy_stays_in_the_file(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((3, 4, 5), np.uint16))
+    assert isinstance(open_scan(tmp_path / "a.npy", angles="0..90 deg").counts, np.memmap)
 
 
 def test_npz_near_field_in_pixels(tmp_path):
