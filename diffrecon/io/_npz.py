@@ -60,12 +60,16 @@ def _load(source: Source) -> dict[str, np.ndarray]:
             return {"counts": np.load(source.path, mmap_mode="r", allow_pickle=False)}
         with zipfile.ZipFile(source.path) as archive, np.load(source.path, allow_pickle=False) as loaded:
             members = {info.filename: info for info in archive.infolist()}
-            mapped = {n: _mapped(source.path, members[f"{n}.npy"]) for n in loaded.files if f"{n}.npy" in members}
-            return {n: loaded[n] if mapped.get(n) is None else mapped[n] for n in loaded.files}
+            return {n: _array(loaded, n, source.path, members.get(f"{n}.npy")) for n in loaded.files}
     except Exception as error:  # zipfile, zlib and NumPy each raise their own
         raise InputError(
             f"{source.path}: the NumPy file is damaged or incomplete ({str(error).splitlines()[0]})"
         ) from error
+
+
+def _array(loaded: Any, name: str, path: Path, member: zipfile.ZipInfo | None) -> np.ndarray:
+    mapped = None if member is None else _mapped(path, member)
+    return loaded[name] if mapped is None else mapped
 
 
 def _mapped(path: Path, member: zipfile.ZipInfo) -> np.ndarray | None:

@@ -123,10 +123,8 @@ def _detector(source: Source, wanted: str | None) -> str:
         source.say(f"{group}/data leads nowhere and is passed over")
     # The same stack linked from two places of one entry is one scan.
     if len({g.split("/")[0] for g in whole}) > 1 or len({_stack(source, g) for g in whole}) > 1:
-        said = lambda g: f"{g}: {source.file[f'{g}/data'].shape[0]} frames"
-        raise InputError(
-            f"{source.name} holds several scans ({', '.join(map(said, whole))}); choose with --set data.entry={whole[0]}"
-        )
+        said = ", ".join(f"{g}: {source.file[f'{g}/data'].shape[0]} frames" for g in whole)
+        raise InputError(f"{source.name} holds several scans ({said}); choose with --set data.entry={whole[0]}")
     return whole[0]
 
 

@@ -208,7 +208,8 @@ def test_only_what_is_asked_for_is_read(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["whole"] = frames
     asked = ["7", "::4", "[3, 17, 5]", ":, 96:160"]
-    done = subprocess.run([sys.executable, "-c", READER, str(tmp_path / "a.h5"), *asked], capture_output=True, text=True)
+    command = [sys.executable, "-c", READER, str(tmp_path / "a.h5"), *asked]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     one, slack = frames[0].nbytes, 50_000
     for read, frames_needed in zip(map(int, done.stdout.split()), (1, 5, 3), strict=False):
