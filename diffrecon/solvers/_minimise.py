@@ -103,7 +103,10 @@ def minimise(
       default the model's own `unknowns`, or all floating-point arrays. A plain number (a distance) may be named too.
     - `project`: a function `model -> model` applied after each step (constraints).
     - `held_out`: views never used in a step; the cost on them is shown and recorded.
-    - `mesh`: devices to split the views over (`diffrecon.sharding.data_mesh()`, the default where there are several).
+    - `mesh`: devices to split the views over (`diffrecon.sharding.data_mesh()`, the default where there are several). Or
+      a `slice_mesh()`: arrays of the model and of `data` that `sharding.shard_slices` has split stay so, the rest is on
+      every device, and what the cost sums over slices (the gradient of shifts that they share) is summed over devices;
+      the projector is then `sharding.OverSlices`.
     - `callbacks`: called with a `Progress` between compiled chunks of `chunk` steps; returning `True` stops.
     - `checkpoint`: file that keeps the state, written between chunks at most once a minute, and at the end or Ctrl-C;
       `resume=True` goes on from it to the same numbers as an uninterrupted run. `resume` may also be `Solution.state`.
@@ -134,7 +137,7 @@ def minimise(
     fields = sampler.place(mesh)
     free, fixed = sharding.replicate(eqx.partition(model, chosen.mask), mesh)
     rule = chosen.rule(optimiser or _DEFAULT_OPTIMISER, free)
-    problem = _Problem(cost, rule, project, sampler.plan, chosen.scales, mesh)
+    problem = _Problem(cost, rule, project, sampler.plan, chosen.scales, mesh, _places(free, mesh))
     run = _Run(free, sharding.replicate(rule.init(free), mesh), 0, [], [])
     if resume:
         run = _restore(run, resume if not isinstance(resume, bool) else checkpoint, mesh)
@@ -155,6 +158,11 @@ class _Problem:
     plan: "_Plan"
     scales: tuple[float, ...]
     mesh: Mesh | None
+    places: tuple[Any, ...]  # where each unknown lies; empty on one device
+
+
+def _places(free: PyTree, mesh: Mesh | None) -> tuple[Any, ...]:
+    return () if mesh is None else tuple(leaf.sharding for leaf in jax.tree.leaves(free))
 
 
 @eqx.filter_jit
@@ -177,8 +185,9 @@ def _run_chunk(problem: _Problem, free, state, fixed, fields, first, count, size
         finite = _finite(loss, gradient, new)
         good = jnp.all(finite)
         free, state = jax.tree.map(lambda n, o: jnp.where(good, n, o), (new, new_state), (free, state))
-        if problem.mesh is not None:
-            free = jax.lax.with_sharding_constraint(free, NamedSharding(problem.mesh, PartitionSpec()))
+        if problem.places:
+            leaves, structure = jax.tree.flatten(free)
+            free = jax.tree.unflatten(structure, map(jax.lax.with_sharding_constraint, leaves, problem.places))
         return i + good, free, state, order, losses.at[i].set(loss.astype(losses.dtype)), finite
 
     leaves = jax.tree.leaves(free)
@@ -197,7 +206,8 @@ def _value_function(problem: _Problem, fixed, views, per_view: dict[str, Array],
     def value(free, fixed, views, per_view, shared):
         return jnp.real(problem.cost(eqx.combine(free, fixed), Batch(views, per_view | shared)))
 
-    mesh = problem.mesh
+    # On split slices the compiler sums over devices; the loop over slices is cut by `sharding.OverSlices`.
+    mesh = None if sharding.splits_slices(problem.mesh) else problem.mesh
     count = views.shape[0]
     even = 0 if mesh is None else count // mesh.size * mesh.size
     if mesh is None or even == 0:
