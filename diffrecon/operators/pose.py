@@ -13,7 +13,7 @@ that of step 2 is the transposed matrix products. Everything is differentiable i
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import InputError
 
-__all__ = ["PoseProjector", "rotate_vectors"]
+__all__ = ["PoseProjector", "Poses", "laminography_poses", "rotate_vectors"]
 
 # Views whose shears share one pass over the slices: their base planes together fit a processor's cache.
 VIEWS_PER_BLOCK = 8
@@ -44,7 +44,72 @@ class _Group(eqx.Module):
     base: tuple[int, int] = eqx.field(static=True)
 
 
-class PoseProjector(eqx.Module):
+class Poses(eqx.Module):
+    """The poses of a set of views and the sizes of volume and detector: what every projector for any pose shares."""
+
+    ray: Float[Array, "view 3"]
+    row: Float[Array, "view 3"]
+    column: Float[Array, "view 3"]
+    offsets: Float[Array, "view 2"]
+    volume_shape: tuple[int, int, int] = eqx.field(static=True)
+    detector_shape: tuple[int, int] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        ray: ArrayLike,
+        row: ArrayLike,
+        column: ArrayLike,
+        volume_shape: Sequence[int],
+        detector_shape: Sequence[int],
+        offsets: ArrayLike | None = None,
+    ):
+        vectors = [np.asarray(v, np.float64) for v in (ray, row, column)]
+        offsets = np.zeros((len(vectors[0]), 2)) if offsets is None else np.asarray(offsets, np.float64)
+        _check(vectors, offsets, volume_shape, detector_shape)
+        self.ray, self.row, self.column = (jnp.asarray(v, jnp.result_type(float)) for v in vectors)
+        self.offsets = jnp.asarray(offsets, jnp.result_type(float))
+        nz, ny, nx = (int(n) for n in volume_shape)
+        rows, columns = (int(n) for n in detector_shape)
+        self.volume_shape, self.detector_shape = (nz, ny, nx), (rows, columns)
+
+    def subset(self, views: ArrayLike) -> Self:
+        """A projector of some of the views, sorted anew: faster than passing `views` when they are used many times."""
+        poses = (self.ray, self.row, self.column, self.offsets)
+        ray, row, column, offsets = (np.asarray(v)[np.asarray(views)] for v in poses)
+        return type(self)(ray, row, column, self.volume_shape, self.detector_shape, offsets)
+
+    def moved(
+        self, rotations: Float[Array, "view 3"] | None = None, offsets: Float[Array, "view 2"] | None = None
+    ) -> Self:
+        """The same projector with the vectors rotated by rotation vectors [rad] and the offsets shifted [pixel].
+
+        Differentiable in both: the way to refine poses as unknowns.
+        """
+        new = self
+        if rotations is not None:
+            new = self.with_poses(*(rotate_vectors(v, rotations) for v in (self.ray, self.row, self.column)))
+        if offsets is not None:
+            new = eqx.tree_at(lambda p: p.offsets, new, self.offsets + offsets)
+        return new
+
+    def with_poses(
+        self,
+        ray: Float[Array, "view 3"],
+        row: Float[Array, "view 3"],
+        column: Float[Array, "view 3"],
+        offsets: Float[Array, "view 2"] | None = None,
+    ) -> Self:
+        """The same projector with other vectors close to its own (see the class); differentiable in them.
+
+        **Raises:** `InputError` where there are not as many poses as before.
+        """
+        if any(v.shape != self.ray.shape for v in (ray, row, column)):
+            raise InputError(f"with_poses: vectors must be {self.ray.shape}, got {ray.shape}, {row.shape}, {column.shape}")
+        offsets = self.offsets if offsets is None else offsets
+        return eqx.tree_at(lambda p: (p.ray, p.row, p.column, p.offsets), self, (ray, row, column, offsets))
+
+
+class PoseProjector(Poses):
     """X-ray transform of a volume for a parallel beam in any pose.
 
     `A(volume)` maps `(z, y, x, *channel)` to `(view, row, column, *channel)`. Pixel (K, J) of a view sees the line
@@ -74,12 +139,6 @@ class PoseProjector(eqx.Module):
     ```
     """
 
-    ray: Float[Array, "view 3"]
-    row: Float[Array, "view 3"]
-    column: Float[Array, "view 3"]
-    offsets: Float[Array, "view 2"]
-    volume_shape: tuple[int, int, int] = eqx.field(static=True)
-    detector_shape: tuple[int, int] = eqx.field(static=True)
     groups: tuple[_Group, ...]
 
     def __init__(
@@ -91,14 +150,8 @@ class PoseProjector(eqx.Module):
         detector_shape: Sequence[int],
         offsets: ArrayLike | None = None,
     ):
+        super().__init__(ray, row, column, volume_shape, detector_shape, offsets)
         vectors = [np.asarray(v, np.float64) for v in (ray, row, column)]
-        offsets = np.zeros((len(vectors[0]), 2)) if offsets is None else np.asarray(offsets, np.float64)
-        _check(vectors, offsets, volume_shape, detector_shape)
-        self.ray, self.row, self.column = (jnp.asarray(v, jnp.result_type(float)) for v in vectors)
-        self.offsets = jnp.asarray(offsets, jnp.result_type(float))
-        nz, ny, nx = (int(n) for n in volume_shape)
-        rows, columns = (int(n) for n in detector_shape)
-        self.volume_shape, self.detector_shape = (nz, ny, nx), (rows, columns)
         self.groups = _sort_views(vectors[0], vectors[1], vectors[2], self.volume_shape)
 
     @eqx.filter_jit
@@ -139,27 +192,6 @@ class PoseProjector(eqx.Module):
         zero = jnp.zeros((*self.volume_shape, *channels), images.dtype)
         return jax.vjp(lambda v: self(v, views, mixing), zero)[1](images)[0]
 
-    def subset(self, views: ArrayLike) -> "PoseProjector":
-        """A projector of some of the views, sorted anew: faster than passing `views` when they are used many times."""
-        poses = (self.ray, self.row, self.column, self.offsets)
-        ray, row, column, offsets = (np.asarray(v)[np.asarray(views)] for v in poses)
-        return PoseProjector(ray, row, column, self.volume_shape, self.detector_shape, offsets)
-
-    def moved(
-        self, rotations: Float[Array, "view 3"] | None = None, offsets: Float[Array, "view 2"] | None = None
-    ) -> "PoseProjector":
-        """The same projector with the vectors rotated by rotation vectors [rad] and the offsets shifted [pixel].
-
-        Differentiable in both: the way to refine poses as unknowns.
-        """
-        new = self
-        if rotations is not None:
-            vectors = tuple(rotate_vectors(v, rotations) for v in (self.ray, self.row, self.column))
-            new = eqx.tree_at(lambda p: (p.ray, p.row, p.column), new, vectors)
-        if offsets is not None:
-            new = eqx.tree_at(lambda p: p.offsets, new, self.offsets + offsets)
-        return new
-
     def _all_views(self, slices: dict[int, Array], geometry: list[Array], mixing: Array | None) -> Array:
         images = []
         for group in self.groups:
@@ -194,6 +226,41 @@ class PoseProjector(eqx.Module):
         return jax.lax.map(one, (views, mixing))
 
 
+def laminography_poses(
+    angles: Any, tilt: Any, *, roll: Any = 0.0, pitch: Any = 0.0
+) -> tuple[Float[Array, "view 3"], Float[Array, "view 3"], Float[Array, "view 3"]]:
+    """Vectors (ray, row, column) of a parallel beam for a specimen that turns about a tilted axis.
+
+    The volume turns about its z axis, which leans by `tilt` out of the plane across the beam: the ray is
+    `cos(tilt) (-sin, cos, 0) + sin(tilt) z`. At `tilt = 0` this is tomography as `ParallelProjector` has it: column
+    u = x cos(angle) + y sin(angle), rows along z, at angle 0 the beam along +y.
+
+    **Arguments:** `angles` `(view,)` [rad], `tilt` [rad] (axis and beam make an angle of 90 degrees less `tilt`);
+    `roll`: the detector turned about the beam [rad], columns towards rows; `pitch`: the detector turned about its
+    columns axis [rad], rows towards the beam (rows are then seen shortened by cos(pitch)). Each a number or one a view.
+
+    NumPy in, NumPy (float64) out; JAX in, JAX out, differentiable in everything.
+
+    ```python
+    ray, row, column = laminography_poses(np.linspace(0, 2 * np.pi, 4, endpoint=False), tilt=np.deg2rad(30))
+    ```
+    """
+    traced = any(isinstance(v, jax.Array) for v in (angles, tilt, roll, pitch))
+    xp = jnp if traced else np
+    angles = xp.asarray(angles, None if traced else np.float64)
+    if angles.ndim != 1 or angles.size == 0:
+        raise InputError(f"laminography_poses: angles must be one a view [rad], got shape {angles.shape}")
+    one, zero = xp.ones_like(angles), xp.zeros_like(angles)
+    tilt, roll, pitch = (value * one for value in (tilt, roll, pitch))
+    flat = xp.stack([-xp.sin(angles), xp.cos(angles), zero], -1)
+    across, up = xp.stack([xp.cos(angles), xp.sin(angles), zero], -1), xp.stack([zero, zero, one], -1)
+    cosine, sine = xp.cos(tilt)[:, None], xp.sin(tilt)[:, None]
+    ray, upright = cosine * flat + sine * up, cosine * up - sine * flat
+    column = xp.cos(roll)[:, None] * across + xp.sin(roll)[:, None] * upright
+    row = xp.cos(roll)[:, None] * upright - xp.sin(roll)[:, None] * across
+    return ray, xp.cos(pitch)[:, None] * row + xp.sin(pitch)[:, None] * ray, column
+
+
 def rotate_vectors(vectors: Float[Array, "view 3"], rotations: Float[Array, "view 3"]) -> Float[Array, "view 3"]:
     """Rodrigues' rotation by `|r|` [rad] about `r`, differentiable at r = 0 too.
 
@@ -213,7 +280,15 @@ def rotate_vectors(vectors: Float[Array, "view 3"], rotations: Float[Array, "vie
 # --- the geometry of one block of views -----------------------------------------------------------
 
 
-def _base_map(ray: Any, row: Any, column: Any, axis: int) -> tuple[Any, Any]:
+def dominant_axes(ray: np.ndarray) -> np.ndarray:
+    """The axis of the volume (z, y, x) nearest to each ray.
+
+    Ties (45 degrees) go to one axis whatever the rounding, which keeps groups few.
+    """
+    return np.argmax(np.abs(ray[:, ::-1]) * np.array([1.0 + 2e-6, 1.0 + 1e-6, 1.0]), axis=1)
+
+
+def base_map(ray: Any, row: Any, column: Any, axis: int) -> tuple[Any, Any]:
     """Slopes `(view, 2)` of the rays along the dominant axis, and the matrix `(view, base axis, detector axis)` from
     detector (row, column) to base plane coordinates. Works on NumPy and JAX arrays."""
     dominant, others = 2 - axis, [2 - a for a in range(3) if a != axis]
@@ -225,10 +300,8 @@ def _base_map(ray: Any, row: Any, column: Any, axis: int) -> tuple[Any, Any]:
 
 def _sort_views(ray: Any, row: Any, column: Any, shape: tuple[int, int, int]) -> tuple[_Group, ...]:
     members: dict[tuple[int, int], list[int]] = {}
-    # Ties (45 degrees) go to one axis whatever the rounding, which keeps groups few.
-    axes = np.argmax(np.abs(ray[:, ::-1]) * np.array([1.0, 1.0 + 1e-6, 1.0 + 2e-6]), axis=1)
-    for view, axis in enumerate(axes):
-        matrix = _base_map(ray[[view]], row[[view]], column[[view]], int(axis))[1][0]
+    for view, axis in enumerate(dominant_axes(ray)):
+        matrix = base_map(ray[[view]], row[[view]], column[[view]], int(axis))[1][0]
         # The two passes are best conditioned when the largest element of the map is the pivot.
         pivot = int(np.argmax(np.abs(matrix).ravel() * np.array([1.0, 1 - 1e-6, 1 - 2e-6, 1 - 3e-6])))
         members.setdefault((int(axis), pivot), []).append(view)
@@ -237,7 +310,7 @@ def _sort_views(ray: Any, row: Any, column: Any, shape: tuple[int, int, int]) ->
 
 def _group(key: tuple[int, int], views: list[int], ray: Any, row: Any, column: Any, shape: Sequence[int]) -> _Group:
     axis, pivot = key
-    slopes, matrix = _base_map(ray[views], row[views], column[views], axis)
+    slopes, matrix = base_map(ray[views], row[views], column[views], axis)
     depth, sides = shape[axis], [n for a, n in enumerate(shape) if a != axis]
     margin = MARGIN + int(np.ceil(MARGIN_OF_DEPTH * depth))
     # Equal room on both sides: the base pixels then coincide with the voxels of the slice they go through.
@@ -257,7 +330,7 @@ def _project_block(
     mixing: Float[Array, "view segment channel"] | None,
 ) -> Float[Array, "view row column segment"]:
     ray, row, column, offsets = geometry
-    slopes, matrix = _base_map(ray, row, column, group.axis)
+    slopes, matrix = base_map(ray, row, column, group.axis)
     depth, _, nu, nv = slices.shape
     # The base plane goes through the centres of a slice: slopes of zero and one then interpolate nothing.
     heights = jnp.arange(depth, dtype=slices.dtype) - depth // 2
