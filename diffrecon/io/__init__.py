@@ -1,7 +1,6 @@
 """Files in and out: `open_scan(path) -> Scan`, `write(path, result)`, `read_result(path) -> Result`."""
 
 from ._disk import atomically as atomically
-from ._disk import check_output as check_output
 from ._native import write_scan as write_scan
 from ._nexus import process as process
 from ._nexus import read_result as read_result
@@ -9,4 +8,5 @@ from ._nexus import write as write
 from ._open import open_scan as open_scan
 from ._toml import dumps as dumps
 from ._volume import VolumeWriter as VolumeWriter
+from ._volume import check_output as check_output
 from ._volume import open_volume as open_volume

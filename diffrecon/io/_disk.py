@@ -11,8 +11,8 @@ from typing import Any
 from ..errors import InputError
 
 
-def check_output(path: str | Path) -> Path:
-    """Find out before a long solve whether `path` can be written.
+def check_file(path: str | Path) -> Path:
+    """Find out whether a file can be written as `path`.
 
     **Raises:** `InputError` when it is a folder, its folder is missing, or nothing can be written there.
     """
@@ -51,7 +51,7 @@ def atomically(path: Path) -> Iterator[Path]:
 
     **Raises:** `InputError` in plain words for every failure of the disk.
     """
-    check_output(path)
+    check_file(path)
     with in_plain_words(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)

@@ -18,8 +18,9 @@ from .._optional import require
 from .._result import Quantity, Result
 from ..errors import InputError
 from ..scan import Scan
-from ._disk import check_output, check_place, edit_hdf5, in_plain_words, settle
+from ._disk import check_file, check_place, edit_hdf5, in_plain_words, settle
 from ._nexus import (
+    VOLUME_SUFFIXES,
     describe_data,
     describe_entry,
     new_entry,
@@ -30,7 +31,7 @@ from ._nexus import (
 )
 from ._ome import OmeZarr
 
-__all__ = ["VolumeWriter", "open_volume", "write_volume"]
+__all__ = ["VolumeWriter", "check_output", "open_volume", "write_volume"]
 
 _HDF5 = (".h5", ".hdf5", ".nxs")
 _TIFF = (".tif", ".tiff")
@@ -85,6 +86,18 @@ def open_volume(
     quantity = Quantity(np.empty(0), units, ("z", "y", "x"), pixel_size, long_name or name.replace("_", " "), "volume")
     store = _store_of(path)(path, (z, y, x), dtype, name, quantity, value_range)
     return VolumeWriter(store, Result(method, {}), scan, first, resume)
+
+
+def check_output(path: str | Path) -> Path:
+    """Find out before a long solve whether `path` can be written: a file, or a volume by its suffix.
+
+    **Raises:** `InputError` when its folder is missing, nothing can be written there, or what is there already is not
+    to be replaced.
+    """
+    path = Path(path)
+    store = _store_of(path) if path.suffix.lower() in VOLUME_SUFFIXES else _Store
+    store.check(path)
+    return path
 
 
 def write_volume(path: Path, result: Result, scan: Scan | None = None) -> Path:
@@ -148,12 +161,13 @@ class VolumeWriter:
 
     def _start(self) -> None:
         self._store.discard()
-        free = shutil.disk_usage(self._store.part.parent).free
+        folder = self.path.parent
+        free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
         if self._store.bytes > free:
             raise InputError(f"{self.path}: the volume needs {self._store.bytes / 1e9:.3g} GB, the disk has "
                              f"{free / 1e9:.3g} GB free")
-        self._record.write_text(json.dumps(self._store.signature) + "\n")
         self._store.create()
+        self._record.write_text(json.dumps(self._store.signature) + "\n")
 
     def _take_up(self) -> None:
         head, *lines = self._record.read_text().splitlines()
@@ -225,11 +239,12 @@ class _Store:
         self.bytes = int(np.prod(shape)) * dtype.itemsize
         self.signature = {"shape": list(shape), "dtype": dtype.str, "name": name, "pixel_size": quantity.pixel_size,
                           "units": quantity.units, "range": None if value_range is None else list(value_range)}
-        self.check()
+        self.check(path)
 
-    def check(self) -> None:
-        """Whether the final name can be had."""
-        check_output(self.path)
+    @staticmethod
+    def check(path: Path) -> None:
+        """Refuse a path that cannot be written."""
+        check_file(path)
 
     def create(self) -> None:
         """An empty volume, ready for `put`."""
@@ -357,19 +372,16 @@ class _TiffFile(_Raw):
 
 
 class _TiffSlices(_Store):
-    def check(self) -> None:
-        name = self.path.name
-        if name.count("#") != name.rfind("#") - name.find("#") + 1:
-            raise InputError(f"{self.path}: one run of # is to stand for the number of the slice")
-        if 10 ** name.count("#") < self.shape[0]:
-            raise InputError(f"{self.path}: {name.count('#')} digits do not number {self.shape[0]} slices")
-        folder = self.path.parent
-        if not folder.exists():
-            check_output(folder)  # its own folder
-            folder.mkdir()
-        check_output(folder / self.slice_name(0))
-        others = name.replace("#" * name.count("#"), "[0-9]" * name.count("#"))
-        there = next(iter(folder.glob(others)), None)
+    @staticmethod
+    def check(path: Path) -> None:
+        name, digits = path.name, path.name.count("#")
+        if digits != name.rfind("#") - name.find("#") + 1:
+            raise InputError(f"{path}: one run of # is to stand for the number of the slice")
+        if not path.parent.exists():
+            check_place(path.parent)  # it will be made
+            return
+        check_place(path)
+        there = next(iter(path.parent.glob(name.replace("#" * digits, "[0-9]" * digits))), None)
         if there is not None:
             raise InputError(f"{there}: slices of this name are there already; remove them or choose another name")
 
@@ -378,7 +390,9 @@ class _TiffSlices(_Store):
         return self.path.name.replace("#" * digits, f"{z:0{digits}d}")
 
     def create(self) -> None:
-        self.part.mkdir()
+        if 10 ** self.path.name.count("#") < self.shape[0]:
+            raise InputError(f"{self.path}: too few # to number {self.shape[0]} slices")
+        self.part.mkdir(parents=True)
 
     def reopen(self) -> None:
         """Every slice is opened for itself."""
@@ -397,13 +411,18 @@ class _TiffSlices(_Store):
 
 
 class _Zarr(_Store):
-    def check(self) -> None:
-        if self.path.exists() and not OmeZarr.ours(self.path):
-            raise InputError(f"{self.path}: is there already and was not written by diffrecon; remove it or choose "
-                             "another name")
-        check_place(self.path)
+    def __init__(self, path: Path, shape: tuple[int, int, int], dtype: np.dtype, name: str, quantity: Quantity,
+                 value_range: tuple[float, float] | None):
+        super().__init__(path, shape, dtype, name, quantity, value_range)
         self.bytes = self.bytes * 8 // 7
-        self._ome = OmeZarr(self.part, self.shape, self.dtype, self.quantity)
+        self._ome = OmeZarr(self.part, shape, dtype, quantity)
+
+    @staticmethod
+    def check(path: Path) -> None:
+        if path.exists() and not OmeZarr.ours(path):
+            raise InputError(f"{path}: is there already and was not written by diffrecon; remove it or choose "
+                             "another name")
+        check_place(path)
 
     def create(self) -> None:
         self._ome.create()

@@ -13,7 +13,7 @@ import pytest
 
 from diffrecon._result import Quantity, Result
 from diffrecon.errors import InputError, MissingPackage
-from diffrecon.io import VolumeWriter, _volume, open_volume, process, read_result, write
+from diffrecon.io import VolumeWriter, _volume, check_output, open_volume, process, read_result, write
 from diffrecon.io._ome import halved, pyramid
 
 SHAPE = (7, 40, 33)
@@ -113,7 +113,7 @@ def test_slabs_that_do_not_fit(tmp_path, first, slab, match):
     ("a", {}, "no suffix"),
     ("no/a.h5", {}, "there is no folder"),
     ("no/way/s_###.tif", {}, "there is no folder"),
-    ("s_#.tif", {"shape": (11, 2, 2)}, "1 digits do not number 11"),
+    ("s_#.tif", {"shape": (11, 2, 2)}, "too few # to number 11"),
     ("s_#_#.tif", {}, "one run of #"),
     ("a.h5", {"shape": (4, 4)}, "three axes"),
     ("a.h5", {"shape": (0, 4, 4)}, "one voxel or more"),
@@ -131,6 +131,20 @@ def test_volumes_that_cannot_be(tmp_path, name, said, match):
     with pytest.raises(InputError, match=match) as caught:
         open_volume(tmp_path / name, **{"shape": SHAPE, **said})
     assert "\n" not in str(caught.value)
+
+
+def test_outputs_are_checked_before_a_solve(path):
+    assert check_output(path) == path and not path.parent.joinpath("x").exists()
+    writer = opened(path)
+    writer.write(0, VOLUME)
+    writer.close()
+    if "#" in path.name:
+        with pytest.raises(InputError, match="are there already"):
+            check_output(path)
+    else:
+        assert check_output(path) == path  # to be replaced
+    with pytest.raises(InputError, match="there is no folder"):
+        check_output(path.parent / "no" / "way" / path.name)
 
 
 def test_space_is_checked_before(path, monkeypatch):
