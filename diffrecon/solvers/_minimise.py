@@ -158,7 +158,7 @@ class _Problem:
     plan: "_Plan"
     scales: tuple[float, ...]
     mesh: Mesh | None
-    places: tuple[Any, ...]  # where each unknown lies; empty on one device
+    places: tuple[Any, ...] = ()  # where each unknown lies; none on one device
 
 
 def _places(free: PyTree, mesh: Mesh | None) -> tuple[Any, ...]:
