@@ -2,11 +2,14 @@
 operators.
 """
 
+from ._choose import WeightChoice as WeightChoice
+from ._choose import choose_weight as choose_weight
 from ._error_bars import fbp_deviation as fbp_deviation
 from ._fbp import PhaseFilter as PhaseFilter
 from ._fbp import fbp as fbp
 from ._gauss_newton import levenberg_marquardt as levenberg_marquardt
 from ._iterate import LinearSolution as LinearSolution
+from ._laminography import laminography_fbp as laminography_fbp
 from ._linear import cgls as cgls
 from ._linear import lsqr as lsqr
 from ._linear import mlem as mlem
@@ -23,3 +26,6 @@ from ._proximal import LeastSquares as LeastSquares
 from ._proximal import Poisson as Poisson
 from ._proximal import fista as fista
 from ._proximal import primal_dual as primal_dual
+from ._subsets import osem as osem
+from ._subsets import sart as sart
+from ._subsets import subset_views as subset_views

@@ -273,6 +273,9 @@ class _Selected(eqx.Module):
     def adjoint(self, y: Array) -> Array:
         return self.whole.adjoint(y, self.views)  # pyright: ignore[reportFunctionMemberAccess]
 
+    def subset(self, views: np.ndarray) -> "_Selected":
+        return _Selected(self.whole, self.views[views])
+
 
 def some_views(operator: Operator, views: np.ndarray) -> Operator:
     """The problem of some of the views."""

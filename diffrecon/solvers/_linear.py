@@ -200,17 +200,14 @@ def _cgls_normal(A, b, x0, steps, tikhonov, weights, normal, stopping, noise, ca
     equations = normal_equations(A, b, weights=weights) if isinstance(normal, str) else normal
     start = equations.inside(x0)
     ridge = jnp.asarray(tikhonov, start.real.dtype)
-    rule = Rule(None if stopping is None else noise_norm(equations.operator, noise), None, callback)
-    state = _normal_start(equations, ridge, start)
-    solution = iterate(_normal_step, (equations, ridge), state, start, steps, rule, equations.limits(start))
-    return equations.finished(solution)
-
-
-@eqx.filter_jit
-def _normal_start(equations: NormalEquations, ridge: Array, x: Array) -> _ConjugateState:
-    residual = equations.residual(x)
-    gradient = residual - ridge * x
-    return _ConjugateState(residual, gradient, squared(gradient))
+    rule = Rule(None if stopping is None else noise_norm(equations.problem, noise), None, callback)
+    residual = equations.rhs if x0 is None else equations.residual(start)
+    gradient = residual - ridge * start
+    state = _ConjugateState(residual, gradient, squared(gradient))
+    problem = (equations.bare(), ridge)
+    return equations.finished(
+        iterate(_normal_step, problem, state, start, steps, rule, equations.limits(residual, start))
+    )
 
 
 def _normal_step(problem, x: Array, state: _ConjugateState):

@@ -21,8 +21,8 @@ from ._iterate import LinearSolution, Operator, checked_weights
 
 __all__ = ["NormalEquations", "normal_equations"]
 
-_EDGE = 8  # columns on either side of the detector that are looked at for air
-_SMOOTH = 9  # columns averaged against noise before the sample's edge is looked for
+_EDGE = 4  # columns on either side of the detector that are looked at for air
+_SMOOTH = 5  # columns averaged against noise before the sample's edge is looked for
 _MARGIN = 6.0  # pixels left about the sample
 _FAINT = 0.01  # of the largest line integral: less is air
 _SIGMAS = 6.0
@@ -39,12 +39,18 @@ class NormalEquations(eqx.Module):
     product: Callable[[Array], Array]
     rhs: Array
     b_squared: Array
-    operator: Operator
+    operator: Operator | None
     mask: Array | None
     toeplitz: bool = eqx.field(static=True)
     message: str = eqx.field(static=True)
     box: tuple[tuple[int, int], tuple[int, int]] | None = eqx.field(static=True)
     shape: tuple[int, ...] = eqx.field(static=True)
+
+    @property
+    def problem(self) -> Operator:
+        """The problem in the box."""
+        assert self.operator is not None, "bare equations have lost their operator"
+        return self.operator
 
     def inside(self, x0: ArrayLike | None) -> Array:
         """A first guess cut to the box; zeros by default."""
@@ -61,6 +67,12 @@ class NormalEquations(eqx.Module):
         border = [(first, size - last) for (first, last), size in zip(self.box, self.shape[-2:], strict=True)]
         return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + border)
 
+    def bare(self) -> "NormalEquations":
+        """Without what the steps do not need: problems of other views then share one compiled program."""
+        return NormalEquations(
+            self.product, self.rhs, self.b_squared, None, self.mask, self.toeplitz, "", self.box, self.shape
+        )
+
     def residual(self, x: Array) -> Array:
         """`A'W(b - A x)`: minus the gradient of `1/2 |A x - b|^2_W`."""
         return self.rhs - self.product(x)
@@ -70,15 +82,19 @@ class NormalEquations(eqx.Module):
         inner = lambda a, b: jnp.real(jnp.vdot(a, b))
         return jnp.sqrt(jnp.maximum(self.b_squared - inner(x, self.rhs) - inner(x, residual), 0))
 
-    def limits(self, start: Array) -> tuple[Array, Array]:
-        """|b|, and the residual from which on a solver has diverged."""
+    def limits(self, residual: Array | None, start: Array | None = None) -> tuple[Array, Array]:
+        """|b|, and the residual from which on a solver has diverged, from that at the start (default: x = 0)."""
         size = jnp.sqrt(self.b_squared)
         scale = jnp.where(size > 0, size, 1)
-        return scale, 100 * jnp.maximum(scale, self.misfit(start, self.residual(start)))
+        first = scale if residual is None or start is None else self.misfit(start, residual)
+        return scale, 100 * jnp.maximum(scale, first)
 
     def finished(self, solution: LinearSolution) -> LinearSolution:
         """The whole volume and the exact residual at the end; the history is moved by what it was off."""
-        exact, scale = _exact_misfit(self.operator, solution.x)
+        # Eager, here and in `_right`: A is compiled already, and what is used once is not worth a program of its own.
+        problem = self.problem
+        exact = problem.norm(problem.residual(solution.x))
+        scale = self.limits(None)[0]
         last = jnp.nanmin(jnp.where(jnp.arange(solution.history.size) == _last(solution.history), solution.history,
                                     jnp.inf))
         off = (exact / scale) ** 2 - last**2
@@ -89,12 +105,6 @@ class NormalEquations(eqx.Module):
 
 def _last(history: Array) -> Array:
     return jnp.max(jnp.where(jnp.isfinite(history), jnp.arange(history.size), 0))
-
-
-@eqx.filter_jit
-def _exact_misfit(operator: Operator, x: Array) -> tuple[Array, Array]:
-    size = operator.norm(operator.b)
-    return operator.norm(operator.residual(x)), jnp.where(size > 0, size, 1)
 
 
 class _Product(eqx.Module):
@@ -213,7 +223,6 @@ def _convolution(
                            (*rhs.shape[:-2], *A.shape))
 
 
-@eqx.filter_jit
 def _right(operator: Operator) -> tuple[Array, Array]:
     return operator.adjoint(operator.weighted(operator.b)), operator.norm(operator.b) ** 2
 

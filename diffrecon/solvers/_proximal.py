@@ -25,7 +25,7 @@ _SAFETY = 1.02  # |A|^2 over its estimate, which comes from below
 class _Function(eqx.Module):
     """A plain function `prox(x, step)` in the place of a penalty object."""
 
-    function: Callable[..., Array]
+    function: Callable[..., Any]
 
     def start(self, x: Array) -> PyTree:
         return ()
@@ -80,9 +80,12 @@ def fista(
     equations = normal_equations(A, b, weights=weights, x0=x0, support=normal) if isinstance(normal, str) else normal
     x = clipped(equations.inside(x0), bounds)
     rule = Rule(callback=callback)
-    problem = _Proximal(equations, as_penalty(penalty), bounds, inner)
-    state = _fista_start(problem, x, None if lipschitz is None else jnp.asarray(lipschitz, x.real.dtype))
-    return equations.finished(iterate(_fista_step, problem, state, x, steps, rule, equations.limits(x)))
+    problem = _Proximal(equations.bare(), as_penalty(penalty), bounds, inner)
+    residual = equations.rhs if x0 is None and bounds is None else equations.residual(x)
+    lipschitz = largest_eigenvalue(problem.equations) if lipschitz is None else jnp.asarray(lipschitz, x.real.dtype)
+    state = _FistaState(residual, x, residual, jnp.ones_like(lipschitz), lipschitz, problem.penalty.start(x))
+    limit = equations.limits(residual, x)
+    return equations.finished(iterate(_fista_step, problem, state, x, steps, rule, limit))
 
 
 def as_penalty(penalty: Any) -> Any:
@@ -118,18 +121,12 @@ class _FistaState(NamedTuple):
 
 
 @eqx.filter_jit
-def _fista_start(problem: _Proximal, x: Array, lipschitz: Array | None) -> _FistaState:
-    residual = problem.equations.residual(x)
-    if lipschitz is None:
-        lipschitz = _SAFETY * largest_eigenvalue(problem.equations.product, problem.equations.rhs)
-    return _FistaState(residual, x, residual, jnp.ones((), x.real.dtype), lipschitz, problem.penalty.start(x))
-
-
-def largest_eigenvalue(product: Callable[[Array], Array], like: Array) -> Float[Array, ""]:
-    """Of a positive operator, from below, to about a per cent.
+def largest_eigenvalue(equations: NormalEquations) -> Float[Array, ""]:
+    """Of the normal equations, from below, to about a per cent.
 
     From a constant plus something random: the operators of tomography have smooth first eigenvectors.
     """
+    product, like = equations.product, equations.rhs
     first = 1 + 0.1 * jax.random.normal(jax.random.key(0), like.shape, like.real.dtype)
     first = (first / norm(first)).astype(like.dtype)
 
@@ -142,7 +139,7 @@ def largest_eigenvalue(product: Callable[[Array], Array], like: Array) -> Float[
     going = lambda carry: (carry[3] < _POWER_STEPS) & (jnp.abs(carry[1] - carry[2]) > 3e-3 * carry[1])
     zero = jnp.zeros((), like.real.dtype)
     found = lax.while_loop(going, body, (first, zero + 1, zero, 0))[1]
-    return jnp.where(found > 0, found, 1)
+    return _SAFETY * jnp.where(found > 0, found, 1)
 
 
 def _fista_step(problem: _Proximal, x: Array, state: _FistaState):
