@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._model import Model
-from ..operators import ParallelProjector
+from ..operators import AlignedProjector, ParallelProjector
 from ..scan import Scan
 
 __all__ = ["Tomography"]
@@ -15,8 +15,10 @@ __all__ = ["Tomography"]
 class Tomography(Model):
     """Line integrals of a volume: `model(views) = projector(volume, views)`, `(view, z, u)`.
 
-    **Fields:** `volume` `(z, y, x)` [1/pixel]; `projector`, whose `centre` and `shifts` may be unknowns too
-    (`unknowns=("volume", "projector.centre")`).
+    **Fields:** `volume` `(z, y, x)` [1/pixel]; `projector`, whose geometry may be unknown too: `centre` and `shifts` of
+    a `ParallelProjector` (`unknowns=("volume", "projector.centre")`), every field of the geometry of an
+    `AlignedProjector` (`unknowns=("volume", "projector.geometry.roll")`). `recipes.align` finds the latter in a few
+    second-order steps.
 
     ```python
     model = Tomography(jnp.zeros((1, 64, 64)), ParallelProjector(np.linspace(0, 3, 50), (64, 64), 64))
@@ -25,7 +27,7 @@ class Tomography(Model):
     """
 
     volume: Float[Array, "z y x"]
-    projector: ParallelProjector
+    projector: ParallelProjector | AlignedProjector
 
     unknowns: ClassVar[tuple[str, ...]] = ("volume",)
 

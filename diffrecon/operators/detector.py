@@ -46,7 +46,7 @@ def move_images(
     pivot: ArrayLike | None = None,
     centre: ArrayLike | None = None,
 ) -> Float[Array, "view row column"]:
-    """Images as a detector sees them that is shifted, rolled and magnified; linear in the images, differentiable in all.
+    """Images as a shifted, rolled and magnifying detector sees them; linear in the images, differentiable in all.
 
     The point of the image `pivot` columns from the left, in the middle of its rows, falls on column `centre` and the
     middle row of the detector, plus the shift; about it the picture is turned and magnified (see the top of this
@@ -122,7 +122,7 @@ def _magnified(images: Float[Array, "view y x"], factor: Float[Array, " view"], 
 
 
 def _scaled(images: Float[Array, "view y x"], factor: Float[Array, " view"], pivot: Array) -> Array:
-    """Values at pivot + (n - pivot)/factor along x: the chirp z transform (L. I. Bluestein 1970) of the line's spectrum.
+    """Values at pivot + (n - pivot)/factor along x: a chirp z transform (L. I. Bluestein 1970) of the line's spectrum.
 
     `2 k n = k^2 + n^2 - (n - k)^2` makes the sum over frequencies a convolution. Squares are reduced modulo the period
     in integers: only what the factor differs from 1 by is left to floating point.
@@ -328,6 +328,20 @@ class AlignedProjector(eqx.Module):
         """`geometry.centre`."""
         return self.geometry.centre
 
+    def subset(self, views: ArrayLike) -> "AlignedProjector":
+        """A projector of some of the views, in their order, of the same volume."""
+        picked = np.asarray(views)
+        if picked.dtype == bool:
+            picked = np.flatnonzero(picked)
+        geometry, some = self.geometry, {}
+        for name in ("shifts", "angles", "magnification", "wobble"):
+            value = getattr(geometry, name)
+            some[name] = None if value is None else value[picked]
+        if geometry.drift is not None:
+            some["shifts"] = geometry.offsets(self.angles.size)[picked]
+        part = TomographyGeometry(geometry.centre, roll=geometry.roll, pitch=geometry.pitch, **some)
+        return AlignedProjector(self.angles[picked], self.shape, self.detector_shape, part, slices=self.volume_shape[0])
+
     def at(self, geometry: TomographyGeometry) -> "AlignedProjector":
         """The same in another geometry, which has to have the same fields and may be traced."""
         return eqx.tree_at(lambda A: A.geometry, self, geometry)
@@ -376,8 +390,7 @@ class AlignedProjector(eqx.Module):
 
     def _posed(self) -> PoseProjector:
         vectors, offsets = _pose(jnp, self.geometry, self.angles, self.detector_shape[1])
-        where = lambda p: (p.ray, p.row, p.column, p.offsets)
-        return eqx.tree_at(where, self.inner, (*vectors, offsets))
+        return self.inner.with_poses(*vectors, offsets)
 
 
 def _pose(xp: Any, geometry: TomographyGeometry, angles: np.ndarray, columns: int) -> tuple[tuple, Any]:
