@@ -4,5 +4,7 @@ from ._dynamic import DynamicProjector as DynamicProjector
 from ._dynamic import DynamicTomography as DynamicTomography
 from ._dynamic import spline_basis as spline_basis
 from ._holography import Holography as Holography
+from ._laminography import Laminography as Laminography
 from ._ptychography import Ptychography as Ptychography
 from ._tomography import Tomography as Tomography
+from ._transmission import TransmissionTomography as TransmissionTomography

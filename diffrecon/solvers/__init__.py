@@ -29,3 +29,4 @@ from ._proximal import primal_dual as primal_dual
 from ._subsets import osem as osem
 from ._subsets import sart as sart
 from ._subsets import subset_views as subset_views
+from ._transmission import transmission as transmission
