@@ -111,7 +111,7 @@ class Frames(LazyFrames):
             need_filters(stored)
             try:
                 for place, run in _runs(order):
-                    values[place] = stored[run, rows, columns]
+                    stored.read_direct(values, np.s_[run, rows, columns], np.s_[place])
             except (OSError, RuntimeError) as error:
                 raise InputError(f"{self.path.name}: {self.dataset} cannot be read, the file is damaged or incomplete "
                                  f"({str(error).splitlines()[0]})") from error
@@ -119,12 +119,11 @@ class Frames(LazyFrames):
 
 
 def _runs(order: np.ndarray) -> Iterator[tuple[slice, slice]]:
-    """Increasing indices as slices of even step, with their places among the indices."""
-    steps = np.diff(order)
-    if order.size > 1 and (steps == steps[0]).all():
-        yield slice(None), slice(int(order[0]), int(order[-1]) + 1, int(steps[0]))
-        return
-    ends = [0, *(np.flatnonzero(steps != 1) + 1).tolist(), order.size]
+    """Increasing indices as runs of neighbours, with their places among the indices.
+
+    Runs with gaps would be one read each, but HDF5 takes 50 times as long for them where frames are chunks.
+    """
+    ends = [0, *(np.flatnonzero(np.diff(order) != 1) + 1).tolist(), order.size]
     for first, last in zip(ends[:-1], ends[1:], strict=True):
         if last > first:
             yield slice(first, last), slice(int(order[first]), int(order[last - 1]) + 1)
@@ -188,17 +187,25 @@ class Window:
 
 
 def _total(block: np.ndarray, binning: tuple[int, int], axis: int) -> np.ndarray:
+    """Sums over bins of rows (at `axis`) and columns, in the type of `_summed_dtype`."""
     if binning == (1, 1):
         return block
-    split = [n // b for n, b in zip(block.shape[axis:axis + 2], binning, strict=True)]
-    shape = (*block.shape[:axis], split[0], binning[0], split[1], binning[1], *block.shape[axis + 2:])
     wide = _summed_dtype(block.dtype)
-    narrow = wide.kind in "iu" and block.dtype.itemsize < 4
-    total = block.reshape(shape).sum((axis + 1, axis + 3), dtype=wide if wide.kind == "f" or narrow else None)
-    if wide.kind in "iu" and not narrow and total.size and total.max() > np.iinfo(wide).max:
+    exact = wide if wide.kind == "f" or block.dtype.itemsize < 4 else np.dtype(f"{wide.kind}8")
+    total = _added(_added(block, binning[0], axis, exact), binning[1], axis + 1, exact)
+    if exact != wide and total.size and total.max() > np.iinfo(wide).max:
         raise InputError(f"binning {binning[0]} x {binning[1]}: a sum of counts is {total.max()}, more than 32 bits "
                          "hold; mask or leave out saturated pixels, or bin less")
     return total.astype(wide, copy=False)
+
+
+def _added(block: np.ndarray, factor: int, axis: int, dtype: np.dtype) -> np.ndarray:
+    """Every first, second, ... of `factor` neighbours as strided views, added: several times faster than `sum`."""
+    parts = (block[(slice(None),) * axis + (slice(i, None, factor),)] for i in range(factor))
+    total = next(parts).astype(dtype)
+    for part in parts:
+        total += part
+    return total
 
 
 def _summed_dtype(dtype: Any) -> np.dtype:
@@ -214,7 +221,7 @@ class Excerpt(LazyFrames):
     the detector by default).
     """
 
-    _BLOCK = 2**28  # bytes of unbinned frames in memory at once
+    _BLOCK = 2**24  # bytes of unbinned frames read at once: what the caches hold
 
     def __init__(self, frames: Any, views: np.ndarray | None = None, window: Window | None = None):
         whole = tuple(frames.shape)

@@ -53,9 +53,10 @@ def test_lazy_frames_select_blocks_and_pickle(frames):
     "select, read",
     [
         ([0, 1, 2, 3], 1),
-        ([6, 4, 2, 0], 1),
+        ([6, 4, 2, 0], 4),
         ([0, 1, 4, 5, 6], 2),
-        ([3, 3, 0], 1),
+        ([3, 3, 0], 2),
+        ([5, 4, 3], 1),
         ([], 0),
     ],
     ids=str,
@@ -63,8 +64,8 @@ def test_lazy_frames_select_blocks_and_pickle(frames):
 def test_lazy_frames_read_runs(frames, select, read, monkeypatch):
     values, path = frames
     lazy, count = Frames(path, "counts"), []
-    get = h5py.Dataset.__getitem__
-    monkeypatch.setattr(h5py.Dataset, "__getitem__", lambda *a, **k: (count.append(1), get(*a, **k))[1])
+    get = h5py.Dataset.read_direct
+    monkeypatch.setattr(h5py.Dataset, "read_direct", lambda *a, **k: (count.append(1), get(*a, **k))[1])
     picked = lazy[np.array(select, int)]
     np.testing.assert_array_equal(picked, values[np.array(select, int)])
     assert len(count) == read

@@ -4,6 +4,7 @@ Everything is written under a temporary name beside the final one, `.<name>.part
 that are done, and renamed when it is whole; so a killed run leaves no half volume, and another one can go on with it.
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -30,6 +31,7 @@ from ._nexus import (
     write_report,
 )
 from ._ome import OmeZarr
+from ._toml import dumps
 
 __all__ = ["VolumeWriter", "check_output", "open_volume", "write_volume"]
 
@@ -48,6 +50,7 @@ def open_volume(
     long_name: str = "",
     method: str = "tomography",
     scan: Scan | None = None,
+    settings: Mapping[str, Any] | None = None,
     first: int = 0,
     value_range: tuple[float, float] | None = None,
     resume: bool = False,
@@ -67,6 +70,8 @@ def open_volume(
       that become 0 and the largest integer. What lies outside is clipped and counted.
     - `pixel_size` [m] of a cubic voxel (`None` = not known); `units` of the values.
     - `name` and `long_name` of the quantity; `method` and `scan` for the provenance.
+    - `settings` of the reconstruction, by section: what an interrupted run has left is gone on with only if it was made
+      of the same scan by the same settings.
     - `first`: number of the first slice, as `write` and `done` count them.
     - `resume`: go on with what an interrupted run has left under the temporary name.
 
@@ -85,7 +90,17 @@ def open_volume(
     z, y, x = (int(n) for n in shape)
     quantity = Quantity(np.empty(0), units, ("z", "y", "x"), pixel_size, long_name or name.replace("_", " "), "volume")
     store = _store_of(path)(path, (z, y, x), dtype, name, quantity, value_range)
-    return VolumeWriter(store, Result(method, {}), scan, first, resume)
+    store.signature |= {"first": first, "method": method, **_made_of(scan, settings)}
+    return VolumeWriter(store, Result(method, {}, settings=settings or {}), scan, first, resume)
+
+
+def _made_of(scan: Scan | None, settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What tells two runs apart that write volumes of one shape."""
+    made: dict[str, Any] = {"settings": dumps(dict(settings or {}))}
+    if scan is not None:
+        window = None if scan.window is None else dataclasses.asdict(scan.window)
+        made["scan"] = json.loads(json.dumps([scan.name, list(scan.counts.shape), window]))
+    return made
 
 
 def check_output(path: str | Path) -> Path:
@@ -178,7 +193,7 @@ class VolumeWriter:
             same, done = False, []
         if not same:
             raise InputError(f"{self.path}: what is left of an interrupted run ({self._store.part.name}) is of another "
-                             "volume; run without resume, or remove it")
+                             "volume or of other settings; run without resume, or remove it")
         self._done = {z for first, count in done for z in range(first, first + count)}
         self._store.reopen()
 

@@ -15,6 +15,7 @@ from diffrecon._result import Quantity, Result
 from diffrecon.errors import InputError, MissingPackage
 from diffrecon.io import VolumeWriter, _volume, check_output, open_volume, process, read_result, write
 from diffrecon.io._ome import halved, pyramid
+from diffrecon.scan import Scan
 
 SHAPE = (7, 40, 33)
 VOLUME = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
@@ -92,6 +93,10 @@ def test_another_volume_is_not_gone_on_with(path):
     writer.abort()
     with pytest.raises(InputError, match="of another volume"):
         open_volume(path, (8, 40, 33), pixel_size=6.5e-7, units="1/m", resume=True)
+    for other in ({"settings": {"solver": {"name": "cgls"}}}, {"first": 1}, {"method": "dynamics"},
+                  {"scan": Scan.from_arrays(np.ones((3, 7, 33)))}):
+        with pytest.raises(InputError, match="other settings"):
+            opened(path, resume=True, **other)
     opened(path).abort(keep=False)  # without resume it starts anew
     assert not left(path.parent)
 
