@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,7 @@ class _Tiff:
     def __init__(self, path: Path, stack: contextlib.ExitStack):
         tifffile = require("tifffile", "tiff")
         file = stack.enter_context(tifffile.TiffFile(path))
+        _refuse_broken_chain(file)
         self._series = file.series[0]
         shape = tuple(self._series.shape)
         if len(shape) not in (2, 3) or self._series.keyframe.samplesperpixel != 1:
@@ -115,10 +117,23 @@ class _Tiff:
         return self._series.pages[index].asarray()[rows, columns]
 
 
+def _refuse_broken_chain(file: Any) -> None:
+    """Where pages are missing at the end of a file, tifffile takes those before; here the last is to be the last."""
+    form, last = file.tiff, file.pages[-1].offset
+    file.filehandle.seek(last)
+    (tags,) = struct.unpack(form.tagnoformat, file.filehandle.read(form.tagnosize))
+    file.filehandle.seek(last + form.tagnosize + tags * form.tagsize)
+    (following,) = struct.unpack(form.offsetformat, file.filehandle.read(form.offsetsize))
+    if following:
+        raise ValueError(f"it ends after {len(file.pages)} of its pages; copy it again")
+
+
 class _Edf:
     def __init__(self, path: Path, stack: contextlib.ExitStack):
         self._image = require("fabio", "edf").open(str(path))
         stack.callback(self._image.close)
+        if getattr(self._image, "incomplete_file", False):  # fabio fills up with zeros
+            raise ValueError("the last image is incomplete; copy it again")
         self.pages = int(self._image.nframes)
         first = np.asarray(self._image.data)
         if first.ndim != 2:

@@ -82,6 +82,18 @@ def test_images_that_cannot_be_frames(tmp_path):
         open_scan(tmp_path / "f")
 
 
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"bigtiff": True}, {"metadata": None}], ids=str)
+@pytest.mark.parametrize("kept", [0.1, 0.4, 0.8])
+def test_truncated_tiff_is_refused(tmp_path, options, kept):
+    """Also where the library would give the pages that are left."""
+    tifffile = pytest.importorskip("tifffile")
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.tile(FRAMES, (1, 9, 9)), photometric="minisblack", **options)
+    path.write_bytes(path.read_bytes()[:int(kept * path.stat().st_size)])
+    with pytest.raises(InputError, match=r"a\.tif: the TIFF file cannot be read"):
+        open_scan(path, angles="0..180 deg")
+
+
 # ---------------------------------------------------------------------- EDF
 def edf(path, *frames):
     image = pytest.importorskip("fabio.edfimage").EdfImage(frames[0])
@@ -130,6 +142,10 @@ def test_damaged_edf(tmp_path):
     (tmp_path / "a.edf").write_bytes(b"no header at all")
     with pytest.raises(InputError, match=r"a\.edf.*cannot be read"):
         open_scan(tmp_path / "a.edf")
+    edf(tmp_path / "b.edf", *FRAMES)
+    (tmp_path / "b.edf").write_bytes((tmp_path / "b.edf").read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"b\.edf.*incomplete"):
+        open_scan(tmp_path / "b.edf")
 
 
 def test_measured_edf(shared_data):
