@@ -1,22 +1,32 @@
-"""The rotation centre from the sinogram itself, by two estimators that check one another."""
+"""The rotation centre from the sinogram itself, by several estimators that check one another."""
 
 import dataclasses
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from ..errors import InputError
+from ..operators.projection import ParallelProjector
+from ..solvers import fbp
+from ._full_turn import is_full_turn
 
 __all__ = ["RotationCentre", "find_rotation_centre"]
+
+_PAIRS = 24  # of views half a turn apart that are compared
+_LEAST_OVERLAP = 12  # columns that a view and a mirror image must share
+_DISAGREE = 1.0  # [pixel] of the estimators that is worth a warning
+_SMALL, _FEW = 256, 180  # columns and views to which the sinogram is reduced for the cost of a reconstruction
+_REACH = 24  # that cost is searched within this fraction of the columns around what the others found
 
 
 @dataclasses.dataclass(frozen=True)
 class RotationCentre:
     """**Fields:** `centre` = detector column of the rotation axis [pixel]; `spread` = half the difference of the
-    estimators [pixel]; `estimates` by name; `message` in words, with a warning where they disagree or the search ended
-    at the edge of its range."""
+    estimators [pixel]; `estimates` by name; `message` in words, with a WARNING where they disagree by more than a pixel
+    or the search ended at the edge of its range."""
 
     centre: float
     spread: float
@@ -33,46 +43,102 @@ def find_rotation_centre(
 ) -> RotationCentre:
     """Find the detector column on which the rotation axis falls.
 
-    Two estimators: the double-wedge metric of a sinogram joined with its mirror image (Vo et al. 2014,
-    10.1364/OE.22.019078), and the correlation of views half a turn apart with their mirror images. The first one
-    counts, unless it ends on the edge of the search; the second says how far it can be trusted.
+    Four estimators, of which those that apply are used:
 
-    **Arguments:** line integrals `(view, y, x)`; `angles` [rad]; `search` = (first, last) column, the middle half of
-    the detector by default; `rows` = number of detector rows used, evenly spaced, those with most contrast.
+    - `mirror`: views half a turn apart match each other's mirror image, over the columns that both see. All pairs of a
+      full turn, the nearest to a pair of a half turn (within 1.5 degrees).
+    - `double wedge`: a sinogram joined with its mirror image has no energy outside a double wedge of its transform
+      (N. T. Vo et al., Opt. Express 22, 19078 (2014)).
+    - `mass`: the centre of mass of the views goes round the axis in a sinusoid. Only where the sample stays within the
+      detector.
+    - `reconstruction`: the views are best explained by their own reconstruction, the cost `|A(c) x(c) - b|^2` with the
+      filtered back-projection x(c), least over the centre c. A check of the others, within a 24th of the columns around
+      them, where the sample stays within the detector, on a sinogram reduced to 256 columns.
 
-    **Raises:** `InputError` when the views span less than 170 degrees.
+    The estimators that did not end on the edge of the search count: over a full turn the mirror images, otherwise the
+    double wedge where it is within a pixel of the median of all, else that median.
 
-    Cost: about 200 FFTs of a sinogram.
+    **Arguments:** line integrals `(view, y, x)`; `angles` [rad]; `search` = (first, last) column, by default the middle
+    half of the detector, over a full turn all of it but for 12 columns; `rows` = number of detector rows used, those
+    with most contrast along the views.
+
+    **Raises:** `InputError` when the views span less than 170 degrees, or nothing but empty beam is seen.
+
+    **Cost:** about 200 FFTs of a sinogram and 39 small reconstructions.
     """
+    angles = np.asarray(angles, float)
     turn = float(np.ptp(angles))
     if turn < np.radians(170):
         raise InputError(
             f"the views span {np.degrees(turn):.0f} degrees: a rotation centre cannot be found from less than half a "
             "turn; give it (geometry.rotation_centre)"
         )
+    columns, full = sinograms.shape[-1], is_full_turn(angles)
+    margin = _LEAST_OVERLAP if full and columns > 4 * _LEAST_OVERLAP else columns / 4
+    low, high = search or (margin, columns - 1 - margin)
+    chosen = _informative(sinograms, rows)
+    mirror = _mirror(chosen, angles, low, high, full)
+    estimates = {
+        "mirror": mirror,
+        "double wedge": _double_wedge_of(chosen, angles, low, high, mirror if full else None),
+        "mass": _mass(chosen, angles),
+    }
+    found = {name: value for name, value in estimates.items() if value is not None}
+    if _within(chosen):
+        guess = found["mirror"] if full and mirror is not None else float(np.median(list(found.values())))
+        found["reconstruction"] = _reconstruction(chosen, angles, guess)
+    return _verdict(found, full, float(low), float(high))
+
+
+def _informative(sinograms: Float[np.ndarray, "view y x"], rows: int) -> Float[np.ndarray, "view y x"]:
+    """The rows in which most happens along the views."""
+    contrast = np.nan_to_num(np.asarray(sinograms, np.float32).std(0).mean(-1))
+    if not contrast.max(initial=0) > 0:
+        raise InputError("the views do not differ: a rotation centre cannot be found; give it "
+                         "(geometry.rotation_centre)")
+    return np.asarray(sinograms[:, np.sort(np.argsort(contrast)[-rows:])], np.float32)
+
+
+def _verdict(found: dict[str, float], full: bool, low: float, high: float) -> RotationCentre:
+    inside = {name: value for name, value in found.items() if low + 1 < value < high - 1} or found
+    if full and "mirror" in inside:
+        centre = inside["mirror"]
+    else:
+        centre = float(np.median(list(inside.values())))
+        wedge = inside.get("double wedge", np.inf)
+        centre = wedge if abs(wedge - centre) <= _DISAGREE or len(inside) == 2 and np.isfinite(wedge) else centre
+    spread = float(np.ptp(list(inside.values()))) / 2
+    message = f"rotation centre {centre:.2f} (" + ", ".join(f"{k} {v:.2f}" for k, v in found.items()) + ")"
+    at_edge = [name for name in found if name not in inside] if inside is not found else []
+    if not low + 1 < centre < high - 1:
+        message += f"; WARNING: it lies on the edge of the search from {low:.0f} to {high:.0f}: check it, or give "
+        message += "geometry.rotation_centre"
+    elif at_edge:
+        message += f"; WARNING: {' and '.join(at_edge)} ended on the edge of the search from {low:.0f} to {high:.0f}"
+    elif 2 * spread > _DISAGREE:
+        message += f"; WARNING: the estimators differ by {2 * spread:.1f} pixels: check it in the picture, or give "
+        message += "geometry.rotation_centre"
+    return RotationCentre(centre, spread, found, message)
+
+
+# ---------------------------------------------------------------------------------------------------- double wedge
+def _double_wedge_of(
+    sinograms: Float[np.ndarray, "view y x"],
+    angles: Float[np.ndarray, " view"],
+    low: float,
+    high: float,
+    near: float | None,
+) -> float | None:
+    """Median over the rows; over a full turn near the mirror images' centre only, and `None` where that is so near an
+    edge that half a turn says little."""
     columns = sinograms.shape[-1]
-    low, high = search or (columns / 4, columns * 3 / 4 - 1)
+    if near is not None:
+        if not columns / 4 < near < columns * 3 / 4 - 1:
+            return None
+        low, high = max(low, near - columns / 16), min(high, near + columns / 16)
     order = np.argsort(angles)
     half = order[angles[order] < angles[order[0]] + np.pi - 1e-9]
-    contrast = sinograms.std((0, 2))
-    chosen = np.argsort(contrast)[-rows:]
-    double = float(np.median([_double_wedge(sinograms[half, row], low, high) for row in chosen]))
-    mirror = _mirror(sinograms[:, chosen], angles, low, high)
-    estimates = {"double wedge": double} | ({"mirror": mirror} if mirror is not None else {})
-    spread = 0.0 if mirror is None else abs(mirror - double) / 2
-    edge = lambda centre: centre - low < 1 or high - centre < 1
-    centre = mirror if mirror is not None and edge(double) and not edge(mirror) else double
-    return RotationCentre(centre, spread, estimates, _say(centre, estimates, edge(centre), low, high))
-
-
-def _say(centre: float, estimates: dict[str, float], edge: bool, low: float, high: float) -> str:
-    message = f"rotation centre {centre:.2f} (" + ", ".join(f"{k} {v:.2f}" for k, v in estimates.items()) + ")"
-    if edge:
-        message += f"; it lies on the edge of the search from {low:.0f} to {high:.0f}: check it, or give "
-        message += "geometry.rotation_centre"
-    elif np.ptp(list(estimates.values())) > 2:
-        message += "; the estimators disagree: check it in the picture, or give geometry.rotation_centre"
-    return message
+    return float(np.median([_double_wedge(sinograms[half, row], low, high) for row in range(sinograms.shape[1])]))
 
 
 def _double_wedge(sinogram: np.ndarray, low: float, high: float) -> float:
@@ -120,25 +186,103 @@ def _energies(
     return jax.lax.map(energy, centres)
 
 
-def _mirror(sinograms: np.ndarray, angles: np.ndarray, low: float, high: float) -> float | None:
-    """Least-squares match of views with the mirror images of those half a turn away (within 1.5 degrees)."""
+# ---------------------------------------------------------------------------------------------------- mirror images
+def _mirror(
+    sinograms: Float[np.ndarray, "view y x"], angles: Float[np.ndarray, " view"], low: float, high: float, full: bool
+) -> float | None:
+    """Least normalised difference of views and the mirror images of those half a turn away."""
     turn = np.abs((angles[:, None] - angles[None]) % (2 * np.pi) - np.pi)
-    first, second = np.nonzero(turn < np.radians(1.5))
-    if not first.size:
+    turn[np.tril_indices(len(angles))] = np.inf
+    partner = turn.argmin(1)
+    error = turn[np.arange(len(angles)), partner]
+    usual = 1.01 * np.median(np.diff(np.sort(angles))) if full else np.radians(1.5)
+    first = np.flatnonzero(error <= max(usual, error.min() * 1.01))
+    if not first.size or error.min() > np.radians(1.5):
         return None
-    pick = np.linspace(0, first.size - 1, min(8, first.size)).astype(int)
-    a = sinograms[first[pick]].astype(float)
-    b = sinograms[second[pick]][..., ::-1].astype(float)
-    columns = a.shape[-1]
-
-    def misfit(shift: int) -> float:
-        u = slice(max(shift, 0), columns + min(shift, 0))
-        v = slice(max(-shift, 0), columns + min(-shift, 0))
-        return float(np.mean((a[..., u] - b[..., v]) ** 2))
-
+    if not full:
+        first = first[np.argsort(error[first])][:8]
+    pick = first[np.linspace(0, first.size - 1, min(_PAIRS, first.size)).astype(int)]
+    columns = sinograms.shape[-1]
+    a = sinograms[pick].astype(float).reshape(-1, columns)
+    b = sinograms[partner[pick]].astype(float).reshape(-1, columns)[:, ::-1]
     shifts = np.arange(int(np.ceil(2 * low)) - (columns - 1), int(np.floor(2 * high)) - (columns - 1) + 1)
-    curve = np.array([misfit(s) for s in shifts])
-    k = int(np.clip(np.argmin(curve), 1, len(shifts) - 2))
+    curve = _normalised_difference(a, b, shifts)
+    k = int(np.clip(np.nanargmin(curve), 1, len(shifts) - 2))
     bend = curve[k - 1] - 2 * curve[k] + curve[k + 1]
     fine = 0.5 * (curve[k - 1] - curve[k + 1]) / bend if bend > 0 else 0.0
-    return float((shifts[k] + fine + columns - 1) / 2)
+    return float((shifts[k] + np.clip(fine, -1, 1) + columns - 1) / 2)
+
+
+def _normalised_difference(
+    a: Float[np.ndarray, "pair x"], b: Float[np.ndarray, "pair x"], shifts: np.ndarray
+) -> Float[np.ndarray, " shift"]:
+    """Mean square of a(u) - b(u - shift) over the variances of both, where they overlap; one transform for all
+    shifts."""
+    columns = a.shape[1]
+    transform = lambda x: np.fft.rfft(x, 2 * columns)
+    with_ones = lambda x: np.fft.irfft((transform(x) * transform(np.ones(columns)).conj()).sum(0), 2 * columns)[shifts]
+    onto_ones = lambda x: np.fft.irfft((transform(np.ones(columns)) * transform(x).conj()).sum(0), 2 * columns)[shifts]
+    product = np.fft.irfft((transform(a) * transform(b).conj()).sum(0), 2 * columns)[shifts]
+    number = len(a) * np.maximum(columns - np.abs(shifts), 1)
+    squares = with_ones(a**2) + onto_ones(b**2)
+    difference = (squares - 2 * product) / number
+    spread = squares / number - (with_ones(a) / number) ** 2 - (onto_ones(b) / number) ** 2
+    enough = (columns - np.abs(shifts) >= min(_LEAST_OVERLAP, columns // 2)) & (spread > 1e-9 * np.abs(squares).max())
+    return np.where(enough, difference / np.where(enough, spread, 1), np.inf)
+
+
+# ---------------------------------------------------------------------------------------------------- centre of mass
+def _mass(sinograms: Float[np.ndarray, "view y x"], angles: Float[np.ndarray, " view"]) -> float | None:
+    """Constant of the sinusoid that the centre of mass follows; `None` where mass leaves the detector or is lost."""
+    views = sinograms.astype(float).sum(1)
+    total = views.sum(-1)
+    if not _within(sinograms) or total.min() <= 0 or np.ptp(total) > 0.2 * total.mean():
+        return None
+    places = (views @ np.arange(sinograms.shape[-1])) / total
+    basis = np.stack([np.ones_like(angles), np.cos(angles), np.sin(angles)], 1)
+    return float(np.linalg.lstsq(basis, places, rcond=None)[0][0])
+
+
+def _within(sinograms: Float[np.ndarray, "view y x"]) -> bool:
+    """Whether the sample stays within the detector in all views."""
+    reach = max(2, sinograms.shape[-1] // 64)
+    edges = np.concatenate([sinograms[..., :reach], sinograms[..., -reach:]], -1).mean(-1)
+    return bool(np.abs(edges).max() <= 0.03 * np.quantile(sinograms, 0.98))
+
+
+# ---------------------------------------------------------------------------------------------------- reconstruction
+def _reconstruction(
+    sinograms: Float[np.ndarray, "view y x"], angles: Float[np.ndarray, " view"], near: float
+) -> float:
+    """Centre of least disagreement between the views and their own filtered back-projection, around another guess."""
+    step = max(1, -(-sinograms.shape[-1] // _SMALL))
+    views = np.unique(np.linspace(0, len(angles) - 1, min(_FEW, len(angles))).astype(int))
+    row = sinograms[views, sinograms.shape[1] // 2]
+    columns = row.shape[-1] // step
+    small = row[:, : columns * step].reshape(len(views), columns, step).mean(-1)
+    best, reach = (near - (step - 1) / 2) / step, columns / _REACH
+    furthest = best + np.copysign(reach, best - (columns - 1) / 2)
+    # Large enough for a sample around the axis wherever that is.
+    side = int(np.ceil(columns + 2 * abs(furthest - (columns - 1) / 2)))
+    A = ParallelProjector(angles[views], (side, side), columns, centre=furthest, kernel_width=4, oversampling=2)
+    low, high = best - reach, best + reach
+    for _ in range(3):
+        places = np.linspace(max(low, best - reach), min(high, best + reach), 13)
+        costs = np.asarray(_disagreement(A, jnp.asarray(small), jnp.asarray(places, jnp.float32)), float)
+        k = int(np.argmin(costs))
+        best, reach = places[k], reach / 4
+    if 1 <= k <= len(places) - 2:
+        bend = costs[k - 1] - 2 * costs[k] + costs[k + 1]
+        best += (places[1] - places[0]) * 0.5 * (costs[k - 1] - costs[k + 1]) / bend if bend > 0 else 0.0
+    return float(best * step + (step - 1) / 2)
+
+
+@jax.jit
+def _disagreement(
+    A: ParallelProjector, data: Float[Array, "view u"], centres: Float[Array, " centre"]
+) -> Float[Array, " centre"]:
+    def cost(centre):
+        moved = eqx.tree_at(lambda A: A.centre, A, centre.astype(A.centre.dtype))
+        return jnp.sum((moved(fbp(moved, data, pad="edge", filter="hann")) - data) ** 2)
+
+    return jax.lax.map(cost, centres)

@@ -13,6 +13,7 @@ from ._references import References
 __all__ = ["BadPixels", "find_bad_pixels", "remove_zingers"]
 
 ZINGER_REACH = 2  # neighbours on each side, in time and along the detector row
+_DRIFT = 3  # columns that an edge of the sample may move from one view to the next
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,10 +116,11 @@ def remove_zingers(
 ) -> tuple[Float[Array, "view y x"], Bool[Array, "view y x"]]:
     """Replace counts far above both their neighbours in time and those along the row; `(counts, which)`.
 
-    A value is a zinger when it exceeds the median of two views before and two after AND the median of two columns on
-    either side by `threshold` standard deviations of the counting noise, `sqrt(gain * median + read_noise^2)`. An edge
-    that moves across a pixel is bright in one direction only and stays. The median of the neighbours in time takes its
-    place.
+    A value is a zinger when it exceeds by `threshold` standard deviations of the counting noise, `sqrt(gain * level +
+    read_noise^2)`, the median of two columns on either side AND what the views before and those after hold anywhere
+    within 3 columns (twice as far two views away; one of the two views on a side may be hit itself). The bright fringe
+    of an edge, narrow as it is, is in the next view a few columns further on, and stays. The median of the same pixel
+    in the four views takes its place.
 
     **Arguments:** `threshold` in standard deviations, 6 to 10; `gain` = counts a photon; `read_noise` [counts].
 
@@ -129,20 +131,37 @@ def remove_zingers(
     """
     values = counts.astype(jnp.result_type(counts.dtype, jnp.float32))
     in_time, in_space = _median_of_neighbours(values, 0), _median_of_neighbours(values, 2)
-    usual = jnp.maximum(in_time, in_space)
+    usual = jnp.maximum(_nearby_in_time(values), in_space)
     noise = jnp.sqrt(gain * jnp.maximum(usual, 1) + read_noise**2)
     where = values - usual > threshold * noise
     return jnp.where(where, in_time, values), where
 
 
+def _nearby_in_time(values: Float[Array, "view y x"]) -> Float[Array, "view y x"]:
+    """What the views before, or those after, hold at their brightest within some columns; of two views the darker."""
+    if values.shape[0] <= ZINGER_REACH:
+        return jnp.full_like(values, jnp.inf)
+    near = _running_maximum(values, _DRIFT)
+    far = _running_maximum(near, _DRIFT)
+    before, after = (jnp.minimum(*pair) for pair in zip(_both_sides(near, 0, 1), _both_sides(far, 0, 2), strict=True))
+    return jnp.maximum(before, after)
+
+
+def _running_maximum(values: Float[Array, "view y x"], reach: int) -> Float[Array, "view y x"]:
+    return jax.lax.reduce_window(values, -jnp.inf, jax.lax.max, (1, 1, 2 * reach + 1), (1, 1, 1), "SAME")
+
+
 def _median_of_neighbours(values: Float[Array, "view y x"], axis: int) -> Float[Array, "view y x"]:
-    """Median of the two before and the two after; at the ends those of the other side stand in."""
-    reach = min(ZINGER_REACH, values.shape[axis] - 1)
-    if reach < ZINGER_REACH:
+    """Median of the two before and the two after."""
+    if values.shape[axis] <= ZINGER_REACH:
         return values
-    widths = [(reach, reach) if i == axis else (0, 0) for i in range(3)]
-    padded = jnp.pad(values, widths, mode="reflect")
-    take = lambda start: jax.lax.slice_in_dim(padded, start, start + values.shape[axis], axis=axis)
-    a, b, c, d = (take(start) for start in (0, 1, 3, 4))
+    (a, d), (b, c) = _both_sides(values, axis, 2), _both_sides(values, axis, 1)
     low, high = jnp.maximum(jnp.minimum(a, b), jnp.minimum(c, d)), jnp.minimum(jnp.maximum(a, b), jnp.maximum(c, d))
     return (low + high) / 2
+
+
+def _both_sides(values: Float[Array, "view y x"], axis: int, step: int) -> tuple[Array, Array]:
+    """Neighbours `step` before and after; at the ends those of the other side stand in."""
+    padded = jnp.pad(values, [(step, step) if i == axis else (0, 0) for i in range(3)], mode="reflect")
+    take = lambda start: jax.lax.slice_in_dim(padded, start, start + values.shape[axis], axis=axis)
+    return take(0), take(2 * step)

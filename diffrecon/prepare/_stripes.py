@@ -17,13 +17,14 @@ from ._wavelet import daubechies, wavelet_join, wavelet_split
 
 __all__ = ["STRIPE_METHODS", "Stripes", "remove_stripes", "running_median"]
 
-_DROP = 0.1  # of the sorted values at either end left out when a column is judged
 _SIGMAS = 5.0  # robust standard deviations from the other columns that make a column defective
 _FACTOR = 2.0  # and at least this much more or less fluctuation than its neighbours, for a dead column
+_FOLLOWS = 0.4  # of the neighbours' variation along the views that a living column has at least
+_THROUGHOUT = 0.4  # share of the sorted values of a large stripe that deviate in its direction
 _SMOOTH = 11  # views over which the fluctuation of a column is measured
 _WAVELET = 5  # vanishing moments
-_CYCLES = 2.0  # standard deviation [cycles a scan] of what counts as constant along a stripe
-_SIZES = {"sorting": 21, "fourier-wavelet": 21, "large": 61, "dead": 51, "all": 21}
+_CYCLES = 0.5  # standard deviation [cycles a scan] of what counts as constant along a stripe
+_SIZES = {"sorting": 11, "fourier-wavelet": 4, "large": 61, "dead": 51, "all": 11}
 STRIPE_METHODS = ("none", *_SIZES)
 
 
@@ -42,20 +43,21 @@ def remove_stripes(values: Float[Array, "view z u"], method: str, *, size: int |
 
     - `values`: line integrals.
     - `method`:
-      `"sorting"`: each column is sorted along the views, sorted columns are smoothed by a median across `size` columns,
-      and every value goes back to its view (N. T. Vo, R. C. Atwood and M. Drakopoulos, Opt. Express 26, 28396 (2018),
-      algorithm 3): partial and full stripes narrower than half of `size`, no parameter that depends on the sample.
+      `"sorting"`: each column is sorted along the views, what sorted columns have of their own against `size` columns
+      around is taken off, and every value goes back to its view (N. T. Vo, R. C. Atwood and M. Drakopoulos, Opt.
+      Express 26, 28396 (2018), algorithm 3, with a parabola beside the median so that maxima of the sample stay):
+      partial and full stripes narrower than half of `size`, no parameter that depends on the sample.
       `"fourier-wavelet"`: in the details of a wavelet transform across the columns, what stays constant along the views
-      is damped (B. Muench, P. Trtik, F. Marone and M. Stampanoni, Opt. Express 17, 8567 (2009)): strong on straight
-      stripes, weak on partial ones.
-      `"large"`: columns that stand out from their neighbours by 5 robust standard deviations are replaced by the median
-      of the sorted neighbours (Vo 2018, algorithm 5); all others stay as they are.
-      `"dead"`: columns that fluctuate along the views much less or more than their neighbours are interpolated
-      (Vo 2018, algorithm 6).
+      is damped (B. Muench, P. Trtik, F. Marone and M. Stampanoni, Opt. Express 17, 8567 (2009)): for straight narrow
+      stripes; with wide ones it takes off what is smooth in the sample too.
+      `"large"`: columns that stand out from their neighbours by 5 robust standard deviations lose what they have of
+      their own when sorted (after Vo 2018, algorithm 5); all others stay as they are.
+      `"dead"`: columns that fluctuate along the views much less or more than their neighbours, or do not follow the
+      sample as these do, are interpolated (after Vo 2018, algorithm 6).
       `"all"`: dead, large, sorting, in this order.
       `"none"`: nothing.
-    - `size`: width of the median across columns, about twice the widest stripe [pixel]; default 21 ("large" 61, "dead"
-      51, "all" 61, 51 and 21). For `"fourier-wavelet"` the widest stripe.
+    - `size`: width of the median across columns, about twice the widest stripe [pixel]; default 11 ("large" 61, "dead"
+      51, "all" 51, 61 and 11). For `"fourier-wavelet"` the widest stripe itself, default 4.
 
     **Raises:** `InputError` for an unknown method, a size below 3.
 
@@ -89,8 +91,23 @@ def _each_row(values: Float[Array, "view z u"], method: str, size: int) -> tuple
 # ---------------------------------------------------------------------------------------------------- one row
 def _sorting(row: Float[Array, "view u"], size: int) -> tuple[Array, Array]:
     order = jnp.argsort(row, 0)
-    smooth = running_median(jnp.take_along_axis(row, order, 0), size)
-    return _unsorted(smooth, order), jnp.zeros(row.shape[1], bool)
+    stripes = _stripe_part(jnp.take_along_axis(row, order, 0), size)
+    return row - _unsorted(stripes, order), jnp.zeros(row.shape[1], bool)
+
+
+def _stripe_part(ranked: Float[Array, "view u"], size: int) -> Float[Array, "view u"]:
+    """What the columns of a sorted sinogram have of their own, against a smooth course across the columns.
+
+    The smaller one of the deviations from a running median and from a running parabola where they agree in sign, else
+    nothing. A median alone flattens every maximum and minimum of the sample, and leaves rings of its own there; a
+    parabola alone rings at the sample's edges. Each is exact where the other fails, and both see a stripe.
+    """
+    from_median = ranked - running_median(ranked, size)
+    usual = 1.4826 * running_median(jnp.abs(from_median), size)
+    level = ranked - from_median + jnp.clip(from_median, -2 * usual, 2 * usual)
+    from_parabola = ranked - _running_parabola(level, size)
+    smaller = jnp.minimum(jnp.abs(from_median), jnp.abs(from_parabola))
+    return jnp.where(from_median * from_parabola > 0, jnp.sign(from_median) * smaller, 0)
 
 
 def _unsorted(values: Float[Array, "view u"], order: Array) -> Float[Array, "view u"]:
@@ -100,20 +117,29 @@ def _unsorted(values: Float[Array, "view u"], order: Array) -> Float[Array, "vie
 def _large(row: Float[Array, "view u"], size: int) -> tuple[Array, Array]:
     order = jnp.argsort(row, 0)
     ranked = jnp.take_along_axis(row, order, 0)
-    smooth = running_median(ranked, size)
-    middle = slice(int(_DROP * row.shape[0]), max(int((1 - _DROP) * row.shape[0]), 1))
-    offset = jnp.mean((ranked - smooth)[middle], 0)
-    defective = _widened(_outliers(offset))
-    return jnp.where(defective, _unsorted(smooth, order), row), defective
+    stripes = _stripe_part(ranked, size)
+    offset = jnp.mean(stripes, 0)
+    # The rim of a sample stands out too, but in the highest ranks only.
+    throughout = jnp.mean(stripes * jnp.sign(offset) > 0, 0) > _THROUGHOUT
+    defective = _widened(_outliers(offset, size) & throughout)
+    return row - jnp.where(defective, _unsorted(stripes, order), 0), defective
 
 
 def _dead(row: Float[Array, "view u"], size: int) -> tuple[Array, Array]:
-    fluctuation = jnp.mean(jnp.abs(row - _running_mean(row, _SMOOTH)), 0)
-    tiny = 1e-3 * jnp.mean(fluctuation) + jnp.finfo(row.dtype).tiny
-    fluctuation = jnp.log(fluctuation + tiny)
-    relative = fluctuation - running_median(fluctuation[None], size)[0]
-    defective = _widened(_outliers(relative) & (jnp.abs(relative) > np.log(_FACTOR)))
+    smooth = _running_mean(row, _SMOOTH)
+    fluctuation = jnp.mean(jnp.abs(row - smooth), 0)
+    noisier = _relative(fluctuation, size)
+    followed = _relative(jnp.std(smooth, 0) + fluctuation / np.sqrt(_SMOOTH), size)
+    shaky = _outliers(noisier, size) & (jnp.abs(noisier) > np.log(_FACTOR))
+    idle = _outliers(followed, size) & (followed < np.log(_FOLLOWS))
+    defective = _widened(shaky | idle)
     return _interpolated(row, defective), defective
+
+
+def _relative(figure: Float[Array, " u"], size: int) -> Float[Array, " u"]:
+    """Logarithm of a figure of the columns against the median of those around."""
+    logs = jnp.log(figure + 1e-3 * jnp.mean(figure) + jnp.finfo(figure.dtype).tiny)
+    return logs - running_median(logs[None], size)[0]
 
 
 def _all(row: Float[Array, "view u"], size: int) -> tuple[Array, Array]:
@@ -126,7 +152,7 @@ def _all(row: Float[Array, "view u"], size: int) -> tuple[Array, Array]:
 def _fourier_wavelet(row: Float[Array, "view u"], size: int) -> tuple[Array, Array]:
     """Details up to the width of the widest stripe lose their constant part along the views."""
     views, columns = row.shape
-    levels = max(1, int(np.ceil(np.log2(size))) + 1)
+    levels = int(np.round(np.log2(size))) + 1
     low = daubechies(_WAVELET)
     # Mirrored at the ends, to a length that can be halved on every level; the transform is periodic.
     margin = min(columns - 1, 2 * _WAVELET * 2 ** (levels - 1))
@@ -155,11 +181,11 @@ _METHODS: dict[str, Callable[[Any, int], tuple[Array, Array]]] = {
 
 
 # ---------------------------------------------------------------------------------------------------- tools
-def _outliers(figure: Float[Array, " u"]) -> Bool[Array, " u"]:
-    """Columns further from the median than robust standard deviations allow."""
-    deviation = jnp.abs(figure - jnp.median(figure))
-    spread = 1.4826 * jnp.median(deviation)
-    return deviation > _SIGMAS * spread + 1e-6 * jnp.max(jnp.abs(figure))
+def _outliers(figure: Float[Array, " u"], size: int) -> Bool[Array, " u"]:
+    """Columns further from zero than robust standard deviations allow, those of the columns around or of all."""
+    deviation = jnp.abs(figure)
+    spread = 1.4826 * jnp.maximum(running_median(deviation[None], size)[0], jnp.median(deviation))
+    return deviation > _SIGMAS * spread + 1e-6 * jnp.max(deviation)
 
 
 def _widened(defective: Bool[Array, " u"]) -> Bool[Array, " u"]:
@@ -188,8 +214,21 @@ def _running_mean(row: Float[Array, "view u"], size: int) -> Float[Array, "view 
     return total / jnp.convolve(jnp.ones(row.shape[0], row.dtype), window, mode="same")[:, None]
 
 
+def _running_parabola(values: Float[Array, "view u"], size: int) -> Float[Array, "view u"]:
+    """Value in the middle of the parabola through `size` neighbours along u (A. Savitzky and M. J. E. Golay, Anal.
+    Chem. 36, 1627 (1964)); continued by point reflection at the ends."""
+    m, at, columns = size // 2, np.arange(size) - size // 2, values.shape[1]
+    weights = 3 * (3 * m * (m + 1) - 1 - 5 * at**2) / ((2 * m - 1) * (2 * m + 1) * (2 * m + 3))
+    padded = _continued(values, m)
+    return jnp.asarray(sum(float(weights[i]) * padded[:, i : i + columns] for i in range(size)))
+
+
+def _continued(values: Float[Array, "view u"], reach: int) -> Float[Array, "view column"]:
+    return jnp.pad(values, ((0, 0), (reach, reach)), mode="reflect", reflect_type="odd")
+
+
 def running_median(values: Float[Array, "view u"], size: int) -> Float[Array, "view u"]:
-    """Median of an odd number of neighbours along u, exact; mirrored at the ends.
+    """Median of an odd number of neighbours along u, exact; continued by point reflection at the ends.
 
     Floats in the order of their bit patterns are bisected bit by bit, counting how many of the window lie below: one
     fused loop of comparisons for any size, where a sort of every window would be ten times slower in XLA.
@@ -199,8 +238,8 @@ def running_median(values: Float[Array, "view u"], size: int) -> Float[Array, "v
     integer = jnp.int64 if bits == 64 else jnp.int32
     flip = np.asarray(np.iinfo(integer).max, integer)
     # Adding zero turns -0 into +0; negative floats count down in their bits.
-    pattern = jax.lax.bitcast_convert_type(values + 0, integer)
-    keys = jnp.pad(jnp.where(pattern < 0, pattern ^ flip, pattern), ((0, 0), (reach, reach)), mode="symmetric")
+    pattern = jax.lax.bitcast_convert_type(_continued(values, reach) + 0, integer)
+    keys = jnp.where(pattern < 0, pattern ^ flip, pattern)
 
     def halve(_, ends):
         low, high = ends
