@@ -106,15 +106,15 @@ class _Tiff:
             raise InputError(f"{path}: a TIFF of shape {shape}; expected grey images")
         self.pages, self.frame_shape = (1 if len(shape) == 2 else shape[0]), shape[-2:]
         self.dtype = np.dtype(self._series.dtype).newbyteorder("=")
-        self._plain = None
-        if self._series.dataoffset is not None:  # one run of numbers, as they are
-            self._plain = np.memmap(path, np.dtype(file.byteorder + self._series.dtype.char), "r",
-                                    self._series.dataoffset, (self.pages, *self.frame_shape))
+        self._path, self._stored = path, np.dtype(file.byteorder + self._series.dtype.char)
 
     def page(self, index: int, rows: slice, columns: slice) -> np.ndarray:
-        if self._plain is not None:
-            return self._plain[index, rows, columns]
-        return self._series.pages[index].asarray()[rows, columns]
+        if self._series.dataoffset is None:  # packed, or in strips here and there
+            return self._series.pages[index].asarray()[rows, columns]
+        height, width = self.frame_shape
+        first = self._series.dataoffset + (index * height + rows.start) * width * self._stored.itemsize
+        count = rows.stop - rows.start
+        return np.fromfile(self._path, self._stored, count * width, offset=first).reshape(count, width)[:, columns]
 
 
 def _refuse_broken_chain(file: Any) -> None:
