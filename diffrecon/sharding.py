@@ -18,8 +18,17 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
 __all__ = [
-    "OverSlices", "data_mesh", "initialise", "on_slices", "replicate", "shard_slices", "shard_views", "slice_mesh",
-    "splits_slices", "wait_for_all",
+    "OverSlices",
+    "data_mesh",
+    "initialise",
+    "on_slices",
+    "place_of_slices",
+    "replicate",
+    "shard_slices",
+    "shard_views",
+    "slice_mesh",
+    "splits_slices",
+    "wait_for_all",
 ]
 
 
@@ -62,7 +71,7 @@ def slice_mesh(devices: int | None = None, *, local: bool = False) -> Mesh | Non
     return _mesh((jax.local_devices() if local else jax.devices())[:devices], "slice")
 
 
-def _mesh(devices: list[jax.Device], axis: str) -> Mesh | None:
+def _mesh(devices: list[Any], axis: str) -> Mesh | None:
     if len(devices) < 2:
         return None
     return jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices)
@@ -113,6 +122,11 @@ def shard_slices(values: Any, mesh: Mesh | None, axis: int = 1) -> Array:
         return np.pad(part, missing) if missing[axis][1] else part
 
     return jax.make_array_from_callback(shape, NamedSharding(mesh, _slices_at(axis)), read)
+
+
+def place_of_slices(mesh: Mesh | None, axis: int = 1) -> NamedSharding | None:
+    """Where `shard_slices` puts an array; `None` without a mesh."""
+    return None if mesh is None else NamedSharding(mesh, _slices_at(axis))
 
 
 def on_slices(

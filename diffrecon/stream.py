@@ -34,6 +34,7 @@ Solve = Callable[[ParallelProjector, Array], Array]  # projector, (view, z, u) -
 
 _SHARE_OF_MEMORY = 0.5  # of what is free: the page cache and the user's other programs want some
 _WAITING = 1  # slabs in a queue; one more is in the hands of the thread that fills it
+_WORKING = 5  # times its sinogram that a slice takes while FBP works on it
 _SLABS = 4  # at least, or nothing overlaps
 
 
@@ -106,7 +107,7 @@ def tomography_slabs(
     - `available`: (first, last) row that may be read for the halo; `slices` by default.
     - `solve(projector, sinogram) -> volume`: `fbp`, a `functools.partial` of it, or any solver of slabs. The result
       does not depend on the slabs when it treats every slice by itself: see `each_slice`.
-    - `slab`: slices at a time; by default what half the free memory holds (`slab_size`).
+    - `slab`: slices at a time; by default what half the free memory holds, by the compiler's own account of `solve`.
     - `halo`: further rows on both sides that the solver sees and that are not kept (`PhaseFilter.reach`, a
       three-dimensional penalty). Where there are none they are mirrored.
     - `scale`: factor of the result (1/pixel size for 1/m).
@@ -123,18 +124,19 @@ def tomography_slabs(
     class Keep(dict):
         write, close, abort, done = dict.__setitem__, lambda self, result: None, dict.clear, lambda self: set()
     slabs = Keep()
-    report = tomography_slabs(A, lambda first, last: np.ones((90, last - first, 64), "f4"), slabs, slices=(0, 10), slab=4)
+    rows = lambda first, last: np.ones((90, last - first, 64), "f4")
+    report = tomography_slabs(A, rows, slabs, slices=(0, 10), slab=4)
     assert slabs[8].shape == (2, 64, 64)
     ```
     """
-    slab = slab or slab_size(projector, slices[1] - slices[0], mesh=mesh)
-    devices = 1 if mesh is None else mesh.size
     if mesh is not None and halo:
         raise InputError("stream: a halo needs whole slabs on one device; leave the mesh out, or give each process "
                          "its share of the slices")
-    slab = -(-slab // devices) * devices
-    program = _program(solve, mesh)
-    factor = np.float32(scale)
+    program, factor = _program(solve, mesh), np.float32(scale)
+    if slab is None:
+        slab = slab_size(projector, slices[1] - slices[0], mesh=mesh, halo=halo)
+        slab = _as_compiled(program, projector, slab, halo, mesh)
+    slab = -(-slab // _size(mesh)) * _size(mesh)
 
     def compute(sinogram: Array) -> tuple[Array, Array]:
         return program(projector, sinogram, factor)
@@ -201,27 +203,57 @@ def stream(
 
 # ---------------------------------------------------------------------------------------------------- sizes
 def slab_size(
-    projector: ParallelProjector, slices: int, *, mesh: Mesh | None = None, memory: float | None = None
+    projector: ParallelProjector,
+    slices: int,
+    *,
+    mesh: Mesh | None = None,
+    halo: int = 0,
+    memory: float | None = None,
 ) -> int:
-    """Slices a slab so that half of the free memory holds all that is in flight.
+    """Slices a slab so that half of the free memory holds all that FBP has in flight; four slabs at least.
 
     **Arguments:** `memory` [byte] is that of one device; by default what it says is free (a CPU: of the machine or of
     the job's limit).
 
-    **Raises:** `InputError` where not even one slice fits.
+    **Raises:** `InputError` where not even one slice and its halo fit.
     """
-    devices = 1 if mesh is None else mesh.size
-    device = (jax.local_devices() if mesh is None else list(mesh.local_devices))[0]
-    shares = devices if device.platform == "cpu" else 1  # CPU devices share one memory
-    free = _SHARE_OF_MEMORY * (free_memory(device) if memory is None else memory) / shares
+    budget = _budget(mesh, memory)
     fixed, each = memory_needed(projector)
-    fits = int((free - fixed) // each)
+    fits = int((budget - fixed) // each) - 2 * halo
     if fits < 1:
+        wanted = fixed + (1 + 2 * halo) * each
         raise InputError(
-            f"one slice and the projector's tables need {(fixed + each) / 2**30:.1f} GiB, half of the free memory is "
-            f"{free / 2**30:.1f} GiB: bin the data (data.binning), or take a machine with more"
+            f"one slice{f' with {halo} on either side' if halo else ''} and the projector's tables need "
+            f"{wanted / 2**30:.2g} GiB, half of the free memory is {budget / 2**30:.2g} GiB: bin the data "
+            "(data.binning), or take a machine with more"
         )
-    return max(1, min(fits * devices, -(-slices // _SLABS)))
+    return max(1, min(fits * _size(mesh), -(-slices // _SLABS)))
+
+
+def _as_compiled(
+    program: Any, projector: ParallelProjector, slab: int, halo: int, mesh: Mesh | None
+) -> int:
+    """A slab that also fits where the solver needs more than FBP does, as the compiler finds."""
+    devices = _size(mesh)
+    shape = (projector.angles.shape[0], -(-slab // devices) * devices + 2 * halo, projector.detector)
+    sinogram = jax.ShapeDtypeStruct(shape, projector.centre.dtype, sharding=sharding.place_of_slices(mesh))
+    stats = program.lower(projector, sinogram, np.float32(1)).compile().memory_analysis()
+    needed = 0 if stats is None else stats.temp_size_in_bytes
+    fixed, each = memory_needed(projector)
+    waiting = fixed + (each - _WORKING * sinogram.dtype.itemsize * shape[0] * shape[2]) * shape[1] / devices
+    share = (_budget(mesh, None) - waiting) / needed if needed else 1.0
+    return slab if share >= 1 else max(1, int(slab * max(share, 0)))
+
+
+def _budget(mesh: Mesh | None, memory: float | None) -> float:
+    """Bytes that the slabs of one device may take."""
+    device = (jax.local_devices() if mesh is None else list(mesh.local_devices))[0]
+    shares = _size(mesh) if device.platform == "cpu" else 1  # CPU devices share one memory
+    return _SHARE_OF_MEMORY * (free_memory(device) if memory is None else memory) / shares
+
+
+def _size(mesh: Mesh | None) -> int:
+    return 1 if mesh is None else mesh.size
 
 
 def memory_needed(projector: ParallelProjector) -> tuple[int, int]:
@@ -234,10 +266,10 @@ def memory_needed(projector: ParallelProjector) -> tuple[int, int]:
     size = projector.centre.dtype.itemsize
     sinogram = projector.angles.shape[0] * projector.detector * size
     grid = 4 * projector.plan.grid_x * projector.plan.grid_y * size  # one slice at a time on a CPU
-    return tables + grid, int(8.5 * sinogram + 3 * projector.shape[0] * projector.shape[1] * size)
+    return tables + grid, int((3.5 + _WORKING) * sinogram + 3 * projector.shape[0] * projector.shape[1] * size)
 
 
-def free_memory(device: jax.Device) -> float:
+def free_memory(device: Any) -> float:
     """Bytes that are free: on a GPU by its own count, on a CPU of the machine or of the job's control group."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
@@ -245,7 +277,8 @@ def free_memory(device: jax.Device) -> float:
     free = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
-        free = 1024.0 * next(int(s.split()[1]) for s in meminfo.read_text().splitlines() if s.startswith("MemAvailable"))
+        lines = meminfo.read_text().splitlines()
+        free = 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
     if limit.exists() and (said := limit.read_text().strip()).isdigit():
         free = min(free, float(said) - float(used.read_text()))
@@ -276,17 +309,17 @@ def _slabs(missing: list[int], slab: int) -> Iterator[tuple[int, int]]:
 
 
 # ---------------------------------------------------------------------------------------------------- compute
-def _program(solve: Solve, mesh: Mesh | None) -> Callable[..., tuple[Array, Array]]:
+def _program(solve: Solve, mesh: Mesh | None) -> Any:
     """Solve, scale, and look whether all is finite, as one compiled program; on a mesh every device its slices."""
     def whole(projector: ParallelProjector, sinogram: Float[Array, "view z u"], factor: Array):
         volume = solve(projector, sinogram)
         return volume * factor.astype(volume.dtype), jnp.all(jnp.isfinite(volume))
 
     if mesh is None:
-        return eqx.filter_jit(whole)
+        return jax.jit(whole)
     split = sharding.on_slices(lambda A, b, f: whole(A, b, f)[0], mesh, axes=(None, 1, None), out=0)
 
-    @eqx.filter_jit
+    @jax.jit
     def joined(projector: ParallelProjector, sinogram: Array, factor: Array):
         volume = split(projector, sinogram, factor)
         return volume, jnp.all(jnp.isfinite(volume))

@@ -104,7 +104,7 @@ def fbp(
     - `cutoff`: fraction of the Nyquist frequency where the window ends, in (0, 1].
     - `pad`: what is assumed beyond the detector: `"zero"` where it sees the whole specimen. Where it does not, the
       slice is right up to a constant and a slow bend: `"edge"` (the last value goes on for half a detector), or
-      `"smooth"` (the projection of a round specimen about the axis, scaled to the last value, falls to zero at its rim).
+      `"smooth"` (the projection of a round specimen about the axis, scaled to the last value, 0 beyond its rim).
     - `extent`: diameter of that specimen [pixel]; 2.5 detectors where it is not known. The better it is known, the
       flatter the slice.
     - `phase`: a `PhaseFilter`, fused in. With a z axis it filters along z too (mirrored at its ends: leave out

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from .. import sharding
@@ -103,10 +103,10 @@ def minimise(
       default the model's own `unknowns`, or all floating-point arrays. A plain number (a distance) may be named too.
     - `project`: a function `model -> model` applied after each step (constraints).
     - `held_out`: views never used in a step; the cost on them is shown and recorded.
-    - `mesh`: devices to split the views over (`diffrecon.sharding.data_mesh()`, the default where there are several). Or
-      a `slice_mesh()`: arrays of the model and of `data` that `sharding.shard_slices` has split stay so, the rest is on
-      every device, and what the cost sums over slices (the gradient of shifts that they share) is summed over devices;
-      the projector is then `sharding.OverSlices`.
+    - `mesh`: devices to split the views over (`diffrecon.sharding.data_mesh()`, the default where there are several).
+      Or a `slice_mesh()`: arrays of the model and of `data` that `sharding.shard_slices` has split stay so, the rest is
+      on every device, and what the cost sums over slices (the gradient of shifts that they share) is summed over
+      devices; the projector is then `sharding.OverSlices`.
     - `callbacks`: called with a `Progress` between compiled chunks of `chunk` steps; returning `True` stops.
     - `checkpoint`: file that keeps the state, written between chunks at most once a minute, and at the end or Ctrl-C;
       `resume=True` goes on from it to the same numbers as an uninterrupted run. `resume` may also be `Solution.state`.
