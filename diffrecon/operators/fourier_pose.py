@@ -15,7 +15,7 @@ Both are linear in the volume with transposes written by hand, and differentiabl
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -326,8 +326,8 @@ _SINC, _INVERSE_SINC = _even_fit(np.sinc(_HALF), _HALF, 4), _even_fit(1 / np.sin
 
 # A primitive, because of the transpose: the spectra of all views add up in one array in place, which the transpose that
 # JAX derives does not do, and a function with its own transpose that can be pushed forward and batched is not to be had
-# from custom_vjp or linear_call. Arguments: ray, row, column, offsets (view, ...), member (view,), then the spectrum or,
-# transposed, the images.
+# from custom_vjp or linear_call. Arguments: ray, row, column, offsets (view, ...), member (view,), then the spectrum,
+# or, transposed, the images.
 
 _images_p = Primitive("pose_projection_images")
 

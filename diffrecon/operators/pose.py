@@ -104,7 +104,8 @@ class Poses(eqx.Module):
         **Raises:** `InputError` where there are not as many poses as before.
         """
         if any(v.shape != self.ray.shape for v in (ray, row, column)):
-            raise InputError(f"with_poses: vectors must be {self.ray.shape}, got {ray.shape}, {row.shape}, {column.shape}")
+            shapes = [v.shape for v in (ray, row, column)]
+            raise InputError(f"with_poses: vectors must be {self.ray.shape}, got {shapes}")
         offsets = self.offsets if offsets is None else offsets
         return eqx.tree_at(lambda p: (p.ray, p.row, p.column, p.offsets), self, (ray, row, column, offsets))
 
