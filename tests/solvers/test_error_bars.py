@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffrecon import quality
 from diffrecon.errors import InputError
 from diffrecon.operators import ParallelProjector
 from diffrecon.solvers import fbp, fbp_deviation
@@ -56,3 +57,21 @@ def test_variance_must_be_one(wrong):
 def test_unknown_filter():
     with pytest.raises(InputError, match="filter"):
         fbp_deviation(projector(ANGLES["uneven"]), jnp.ones((VIEWS, N)), filter="rump")
+
+
+def test_bootstrap_of_counts_agrees():
+    """From counts: the variance of the logarithm through the closed form, and reconstructions from redrawn counts."""
+    angles = ANGLES["half turn"]
+    A = projector(angles)
+    u = np.arange(N) - (N - 1) / 2
+    chord = 0.06 * 2 * np.sqrt(np.clip(15.0**2 - u**2, 0, None))
+    counts = np.random.default_rng(2).poisson(np.broadcast_to(2000 * np.exp(-chord) + 50, (VIEWS, N)))
+
+    def reconstruct(counts):
+        return fbp(A, jnp.asarray(-np.log((counts - 50) / 2000), jnp.float32))
+
+    bars = quality.bootstrap_photons(reconstruct, counts, draws=40)
+    variance = quality.line_integral_variance(counts, 2050.0, 50.0)
+    ratio = np.asarray(fbp_deviation(A, jnp.asarray(variance, jnp.float32)))[DISC] / bars.deviation[DISC]
+    assert abs(ratio.mean() - 1) < 0.04
+    assert np.corrcoef(bars.mean[DISC], np.asarray(reconstruct(counts))[DISC])[0, 1] > 0.98
