@@ -106,27 +106,42 @@ class Frames(LazyFrames):
         order, back = np.unique(self._select[views], return_inverse=True)
         part = (rows.stop - rows.start, columns.stop - columns.start)
         values = np.empty((len(order), *part, *self.shape[3:]), self.dtype)
-        with open_hdf5(self.path, self.dataset) as file:
+        # Without a cache of chunks only the wanted rows of an unpacked chunk are read.
+        with open_hdf5(self.path, self.dataset, rdcc_nbytes=0) as file:
             stored = file[self.dataset]
             need_filters(stored)
             try:
-                for place, run in _runs(order):
-                    stored.read_direct(values, np.s_[run, rows, columns], np.s_[place])
+                for place in _runs(order, stored.chunks[0] if stored.chunks else 1):
+                    _read_run(stored, order[place], (rows, columns), values[place])
             except (OSError, RuntimeError) as error:
                 raise InputError(f"{self.path.name}: {self.dataset} cannot be read, the file is damaged or incomplete "
                                  f"({str(error).splitlines()[0]})") from error
         return values if (np.diff(back) == 1).all() else values[back]
 
 
-def _runs(order: np.ndarray) -> Iterator[tuple[slice, slice]]:
-    """Increasing indices as runs of neighbours, with their places among the indices.
-
-    Runs with gaps would be one read each, but HDF5 takes 50 times as long for them where frames are chunks.
-    """
-    ends = [0, *(np.flatnonzero(np.diff(order) != 1) + 1).tolist(), order.size]
+def _runs(order: np.ndarray, reach: int) -> Iterator[slice]:
+    """Places of runs among increasing indices, that are neighbours or less than `reach` apart."""
+    ends = [0, *(np.flatnonzero(np.diff(order) > max(reach - 1, 1)) + 1).tolist(), order.size]
     for first, last in zip(ends[:-1], ends[1:], strict=True):
         if last > first:
-            yield slice(first, last), slice(int(order[first]), int(order[last - 1]) + 1)
+            yield slice(first, last)
+
+
+def _read_run(stored: Any, run: np.ndarray, part: tuple[slice, slice], values: np.ndarray) -> None:
+    """Increasing views into `values`, in reads of neighbours; HDF5 takes 50 times as long for strides over chunks.
+
+    Views that share chunks come out of one read, even if some between are not wanted, so that no chunk is unpacked
+    twice.
+    """
+    first, last = int(run[0]), int(run[-1]) + 1
+    if last - first == run.size:
+        stored.read_direct(values, (slice(first, last), *part))
+        return
+    block = -(-64 // stored.chunks[0]) * stored.chunks[0]
+    for start in range(first // block * block, last, block):
+        wanted = (run >= start) & (run < start + block)
+        low, high = max(start, first), min(start + block, last)
+        values[wanted] = stored[(slice(low, high), *part)][run[wanted] - low]
 
 
 class FourierOrdered(LazyFrames):
@@ -248,35 +263,35 @@ class Excerpt(LazyFrames):
         return values
 
 
-def open_hdf5(path: str | Path, name: str | None = None) -> Any:
+def open_hdf5(path: str | Path, name: str | None = None, **options: Any) -> Any:
     """An HDF5 file for reading, never locked, also while another program writes it (SWMR).
 
     **Arguments:** `name` of the dataset that is wanted: one behind an external link, in a file that is being written,
-    is found too.
+    is found too; `options` of `h5py.File`.
 
     **Raises:** `OSError` as HDF5 does.
     """
     import h5py
 
     try:
-        file = h5py.File(path, "r", locking=False)
+        file = h5py.File(path, "r", locking=False, **options)
     except OSError as error:
         if "locking" in str(error):  # this process has the file open with other settings already
-            return h5py.File(path, "r")
+            return h5py.File(path, "r", **options)
         if "already open for" not in str(error):
             raise
-        return live_hdf5(path)
+        return live_hdf5(path, **options)
     if name is None or file.get(name) is not None:
         return file
     file.close()
-    return live_hdf5(path)
+    return live_hdf5(path, **options)
 
 
-def live_hdf5(path: str | Path) -> Any:
+def live_hdf5(path: str | Path, **options: Any) -> Any:
     """An HDF5 file, and those its links lead to, as readers see them while another program writes."""
     import h5py
 
-    return h5py.File(path, "r", libver="latest", swmr=True, locking=False)
+    return h5py.File(path, "r", libver="latest", swmr=True, locking=False, **options)
 
 
 def need_filters(dataset: Any) -> None:

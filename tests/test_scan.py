@@ -71,6 +71,21 @@ def test_lazy_frames_read_runs(frames, select, read, monkeypatch):
     assert len(count) == read
 
 
+@pytest.mark.parametrize("chunks", [(16, 2, 3), (5, 4, 6), (100, 4, 6), (1, 4, 6)], ids=str)
+def test_lazy_frames_of_chunks_that_hold_many_views(tmp_path, chunks, monkeypatch):
+    values = np.random.default_rng(0).integers(0, 1000, (300, 4, 6)).astype(np.uint16)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("counts", data=values, chunks=chunks, compression="gzip")
+    lazy, reads = Frames(tmp_path / "a.h5", "counts"), []
+    get = h5py.Dataset.__getitem__
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", lambda *a, **k: (reads.append(1), get(*a, **k))[1])
+    for index in (np.s_[3:290:7], np.s_[::2, 1:3], np.s_[[290, 5, 6, 100, 5]], np.s_[7], np.s_[250:]):
+        np.testing.assert_array_equal(lazy[index], values[index])
+    reads.clear()
+    lazy[::4]
+    assert len(reads) == (0 if chunks[0] == 1 else -(-297 // (-(-64 // chunks[0]) * chunks[0])))
+
+
 @pytest.mark.parametrize(
     "index",
     [..., (..., 2), (0, ..., 1), (slice(None), slice(3, 0, -2)), (slice(None), slice(2, 2)), (1, -1, -1),
