@@ -46,7 +46,8 @@ _VOLUME_STEPS = 10  # conjugate gradients for the volume alone, at the start of 
 class Alignment:
     """**Fields:** `geometry`, what was found; `volume` `(z, y, x)` [1/pixel], in it, by least squares
     (slices beyond the detector's rows included: `projector.volume_shape`); `projector`, which predicts the data from
-    it; `messages` in words; `history`, one row a step: binning, relative residual, largest motion of a pixel by the step [pixel]."""
+    it; `messages` in words; `history`, one row a step: binning, relative residual, largest motion of a pixel by the
+    step [pixel]."""
 
     geometry: TomographyGeometry
     volume: Float[Array, "z y x"]
