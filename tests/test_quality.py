@@ -255,6 +255,22 @@ def test_angle_that_rounds_to_a_turn_is_the_first_direction():
     assert seen[0] == pytest.approx([2 * np.pi, 1.0], abs=1e-6)
 
 
+@pytest.mark.parametrize("gain", [1.0, 4.0])
+def test_photon_halves_have_twice_the_variance(gain):
+    """White signal of variance S on a level L of photons: each half scatters by 2 L, hence S / (S + 2 L)."""
+    level = 2000.0
+    truth = level + 60 * np.random.default_rng(0).normal(size=(128, 128))
+    counts = gain * np.random.default_rng(1).poisson(truth)
+    found = quality.photon_halves(lambda c: c / gain, counts, gain=gain, pixel_size=1e-6)
+    signal = truth.var()
+    expected = signal / (signal + 2 * level)
+    kept = found.samples > 100
+    assert np.abs(found.correlation[kept] - expected).mean() < 0.05
+    assert quality.photon_halves(lambda c: c, np.full((64, 64), 500)).crossing < 0.1
+    with pytest.raises(InputError, match="counts"):
+        quality.photon_halves(np.asarray, -counts)
+
+
 @pytest.mark.parametrize("direction", [(0, 0, 1), (0, 1, 1), (1, 2, 2)])
 def test_edge_along_an_oblique_line(direction):
     """An error function across a tilted plane, with noise that averaging over the plane removes."""
