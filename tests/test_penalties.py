@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from diffrecon import penalties
+from diffrecon.errors import InputError
 
 RANDOM = np.random.default_rng(3)
 PENALTIES = {
@@ -86,3 +87,132 @@ def test_prox_tv_lowers_a_step_by_weight_over_length():
     step = jnp.concatenate([jnp.zeros(4), jnp.ones(8)])
     expected = np.concatenate([np.full(4, 0.3 / 4), np.full(8, 1 - 0.3 / 8)])
     np.testing.assert_allclose(penalties.prox_tv(step, 0.3, steps=300), expected, atol=1e-4)
+
+
+# ---------------------------------------------------------------------------------------- penalties as objects
+OBJECTS = {
+    "tv": penalties.TotalVariation(0.4),
+    "tv of rows": penalties.TotalVariation(0.4, axes=(-1,)),
+    "anisotropic tv": penalties.TotalVariation(0.4, isotropic=False),
+    "huber tv": penalties.TotalVariation(0.4, huber=0.3),
+    "tgv": penalties.GeneralisedVariation(0.4, ratio=1.5),
+    "directional": penalties.DirectionalVariation(0.4, [[0.7, 0.7], [0.2, -0.2], [0.0, 0.5]]),
+    "haar": penalties.WaveletSparsity(0.4, order=1, levels=2),
+    "daubechies 2": penalties.WaveletSparsity(0.4, order=2, levels=2),
+    "daubechies 3": penalties.WaveletSparsity(0.4, order=3, levels=1),
+    "daubechies 4": penalties.WaveletSparsity(0.4, order=4, levels=2),
+}
+
+
+def primal(penalty, x, draw):
+    return (x, jax.tree.map(draw, penalty.auxiliary(x))) if hasattr(penalty, "auxiliary") else x
+
+
+def inner_product(a, b):
+    return sum(jnp.sum(p * q) for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+@pytest.mark.parametrize("shape", [(8, 12), (3, 8, 8)])
+@pytest.mark.parametrize("name", OBJECTS)
+def test_synthesis_is_the_transpose_of_analysis(name, shape):
+    with jax.enable_x64(True):
+        penalty, draw = OBJECTS[name], lambda like: jnp.asarray(RANDOM.normal(size=like.shape))
+        x = primal(penalty, draw(jnp.zeros(shape)), draw)
+        fields = penalty.analyse(x)
+        dual = jax.tree.map(draw, fields)
+        np.testing.assert_allclose(inner_product(fields, dual), inner_product(x, penalty.synthesise(dual)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_bound_is_no_less_than_the_norm(name):
+    penalty, draw = OBJECTS[name], lambda like: jnp.asarray(RANDOM.normal(size=like.shape), jnp.float32)
+    x = primal(penalty, draw(jnp.zeros((16, 16))), draw)
+    x = jax.tree.map(lambda v: v / 16, x)
+    for _ in range(60):
+        y = penalty.synthesise(penalty.analyse(x))
+        size = jnp.sqrt(inner_product(y, y) / inner_product(x, x))
+        x = jax.tree.map(lambda v, scale=1 / size: scale * v, y)
+    assert 0.3 * penalty.bound(x) < size <= 1.0001 * penalty.bound(x)
+
+
+@pytest.mark.parametrize("name", [n for n in OBJECTS if n != "tgv"])
+def test_proximal_map_of_objects_minimises_its_definition(name):
+    with jax.enable_x64(True):
+        penalty, x = OBJECTS[name], image((8, 8), False)
+        objective = lambda y: 0.5 * jnp.sum((y - x) ** 2) + 0.7 * penalty.cost(y)
+        best = penalty.prox(x, 0.7, penalty.start(x), steps=600)[0]
+        assert objective(best) < objective(x)
+        for scale in (1e-1, 1e-2, 1e-3):
+            for _ in range(10):
+                assert objective(best) <= objective(best + scale * image(x.shape, False)) + 1e-6
+
+
+def test_bounds_and_warm_starts_of_the_proximal_map():
+    penalty, x = OBJECTS["tv"], jnp.asarray(RANDOM.normal(size=(12, 12)), jnp.float32)
+    best, state = penalty.prox(x, 1.0, penalty.start(x), steps=500, bounds=(0.0, 0.5))
+    assert float(best.min()) == 0.0 and float(best.max()) == 0.5
+    warm = penalty.start(x)
+    for _ in range(200):
+        few, warm = penalty.prox(x, 1.0, warm, steps=2, bounds=(0.0, 0.5))
+    np.testing.assert_allclose(few, best, atol=2e-3)
+
+
+def test_generalised_variation_leaves_slopes_as_they_are():
+    y, x = np.mgrid[:24, :24] / 24.0
+    slope = jnp.asarray(0.5 * x + 0.3 * y, jnp.float32)
+    noisy = slope + 0.05 * jnp.asarray(RANDOM.normal(size=slope.shape), jnp.float32)
+    tgv, tv = penalties.GeneralisedVariation(1.0), penalties.TotalVariation(1.0)
+    clean = tgv.prox(slope, 1.0, tgv.start(slope), steps=600)[0]
+    np.testing.assert_allclose(clean, slope, atol=2e-3)
+    errors = [float(jnp.linalg.norm(p.prox(noisy, 0.15, p.start(slope), steps=600)[0] - slope)) for p in (tgv, tv)]
+    assert errors[0] < 0.6 * errors[1]
+
+
+def test_generalised_variation_is_flat_on_affine_images():
+    image = jnp.asarray(np.add.outer(np.arange(6.0), 2 * np.arange(7.0)), jnp.float32)
+    field = tuple(jnp.full((6, 7), slope) for slope in (1.0, 2.0))
+    assert float(penalties.GeneralisedVariation(1.0).cost((image, field))) < 1e-5
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_wavelets_are_orthonormal_and_do_not_see_polynomials(order):
+    penalty = penalties.WaveletSparsity(1.0, order=order, levels=1)
+    x = jnp.asarray(RANDOM.normal(size=(16, 16)), jnp.float32)
+    parts = penalty.analyse(x)
+    np.testing.assert_allclose(inner_product(parts, parts), jnp.sum(x**2), rtol=1e-5)
+    np.testing.assert_allclose(penalty.synthesise(parts), x, atol=1e-5)
+    power = jnp.broadcast_to((jnp.arange(16.0) / 16) ** (order - 1), (16, 16))
+    along_x = penalty.analyse(power)[0][1]
+    assert float(jnp.abs(along_x[:, : -(order - 1) or None]).max()) < 1e-5  # the border wraps round
+
+
+def test_cycle_spinning_moves_the_grid():
+    penalty = penalties.WaveletSparsity(0.3, order=1, levels=3)
+    step = jnp.zeros((8, 8)).at[:, 3:].set(1.0)
+    state, seen = penalty.start(step), set()
+    for _ in range(8):
+        out, state = penalty.prox(step, 1.0, state)
+        seen.add(round(float(jnp.sum(jnp.abs(out - step))), 4))
+    assert int(state) == 8 and len(seen) > 1
+
+
+def test_directional_variation_keeps_layers():
+    layers = jnp.broadcast_to(jnp.asarray(RANDOM.normal(size=16), jnp.float32)[:, None], (16, 16))
+    noisy = layers + 0.3 * jnp.asarray(RANDOM.normal(size=(16, 16)), jnp.float32)
+    directional, tv = penalties.DirectionalVariation(1.0, [[0.0, 1.0], [0.05, 0.0]]), penalties.TotalVariation(0.3)
+    errors = [float(jnp.linalg.norm(p.prox(noisy, 1.0, p.start(noisy), steps=400)[0] - layers))
+              for p in (directional, tv)]
+    assert errors[0] < 0.5 * errors[1]
+
+
+def test_penalty_objects_refuse_nonsense():
+    with pytest.raises(InputError, match="weight"):
+        penalties.TotalVariation(-1.0)
+    with pytest.raises(InputError, match="weight"):
+        penalties.GeneralisedVariation(np.nan)
+    with pytest.raises(InputError, match="order"):
+        penalties.WaveletSparsity(1.0, order=7)
+    with pytest.raises(InputError, match="even"):
+        penalties.WaveletSparsity(1.0).start(jnp.zeros((5, 8)))
+    with pytest.raises(InputError, match="directions"):
+        penalties.DirectionalVariation(1.0, [0.0, 1.0])
