@@ -29,6 +29,7 @@ from ._normal import NormalEquations, normal_equations
 
 __all__ = ["cgls", "lsqr", "mlem", "sirt"]
 
+_SHIFT = 0.01  # of the largest datum: background of mlem and osem
 _SHORT_RAY = 0.02  # of the longest: below it a ray's weight grows no further
 
 
@@ -146,7 +147,8 @@ def mlem(
 ) -> LinearSolution:
     """Maximum likelihood of Poisson data `b ~ A x`: `x <- x / (A'1) A'(b / (A x))` (Shepp & Vardi 1982, eq. 2.13).
 
-    x stays non-negative. `x0` must be positive where x may be; default: one value that predicts the sum of the data.
+    x stays non-negative. Both sides have a background of 1 % of the largest datum added, so that rays through air, where
+    a band-limited projector rings about zero, do no harm. `x0` must be positive where x may be; default: one value that predicts the sum of the data.
 
     **Raises:** `InputError` for negative data.
     """
@@ -335,9 +337,13 @@ def mlem_start(operator: Operator) -> tuple[Array, Array]:
 
 
 def mlem_factor(operator: Operator, sensitivity: Array, predicted: Array) -> Array:
-    """What the volume is multiplied by: (A'1)^-1 A'(b / predicted)."""
-    floor = 1e-6 * jnp.max(predicted)
-    ratio = jnp.where(predicted > floor, operator.b / jnp.maximum(predicted, floor), 0)
+    """What the volume is multiplied by: `(A'1)^-1 A'((b + s) / (A x + s))`.
+
+    The shift s is a background known to be in both (1 % of the largest datum). Without it a band-limited projector,
+    which rings about zero in air, divides noise by almost nothing there and diverges.
+    """
+    shift = _SHIFT * jnp.max(operator.b)
+    ratio = (operator.b + shift) / jnp.maximum(predicted + shift, 0.1 * shift)
     return jnp.maximum(guarded_inverse(sensitivity) * operator.adjoint(ratio), 0)
 
 
