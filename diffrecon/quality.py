@@ -189,8 +189,8 @@ def even_odd(
     """Resolution of a tomogram from one scan: shell correlation of what its even and its odd views give.
 
     Views are ordered by angle (modulo a turn) and dealt alternately, so that both halves cover every direction. Where
-    half of the views undersample the specimen, their streaks, opposite in both halves, lower the correlation, even below
-    zero: the figure is then a pessimistic one. `photon_halves` keeps all views in both.
+    half of the views undersample the specimen, their streaks, opposite in both halves, lower the correlation, even
+    below zero: the figure is then a pessimistic one. `photon_halves` keeps all views in both.
 
     **Arguments:** `reconstruct(sinogram, angles) -> (z, y, x)` or `(y, x)`, any method (use the settings of the whole
     volume); `sinogram` with the view first, `angles` [rad]; the rest as `shell_correlation`.
