@@ -79,7 +79,7 @@ def open_volume(
     interrupted run left is of another volume.
 
     ```python
-    writer = open_volume("/tmp/tooth.h5", (4, 64, 64), pixel_size=1e-6, units="1/m")
+    writer = open_volume("tooth.h5", (4, 64, 64), pixel_size=1e-6, units="1/m")
     for slice_number in (0, 2):
         writer.write(slice_number, np.ones((2, 64, 64)))
     writer.close()

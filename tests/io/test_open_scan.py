@@ -320,8 +320,10 @@ def test_own_layout_round_trip(tmp_path):
     assert (np.asarray(again.counts) == counts).all() and (again.mask == scan.mask).all()
     assert again.positions == pytest.approx(scan.positions) and again.pixel_size == pytest.approx(scan.pixel_size)
     tomography = Scan.from_arrays(counts, angles=np.linspace(0, 3, 16), method="tomography", rotation_centre=15.25,
-                                  geometry=ParallelBeam(1e-6, 2e4, 0.1), flats=counts[:2])
+                                  geometry=ParallelBeam(1e-6, 2e4, 0.1), flats=counts[:2],
+                                  extra={"flat_views": np.array([0.0, 16.0])})
     again = open_scan(write_scan(tmp_path / "b.h5", tomography))
+    assert again.extra["flat_views"].tolist() == [0, 16]
     assert again.rotation_centre == 15.25 and again.geometry.energy == 2e4
     assert again.angles == pytest.approx(tomography.angles)
 
