@@ -8,8 +8,8 @@ import pytest
 
 from diffrecon.errors import InputError
 from diffrecon.operators.projection import ParallelProjector
+from diffrecon.solvers import cgls, lsqr, mlem, osem, sart, sirt, subset_views
 from diffrecon.solvers._fbp import angle_weights, fbp, ramp_filter
-from diffrecon.solvers import cgls, mlem, sirt
 
 RANDOM = np.random.default_rng(1)
 
@@ -131,6 +131,137 @@ def test_wrong_use_is_refused():
         cgls(lambda x: x, jnp.ones(3), x0=jnp.ones(3), steps=0)
     with pytest.raises(InputError, match="relaxation"):
         sirt(lambda x: x, jnp.ones(3), x0=jnp.ones(3), relaxation=2.5)
+
+
+# LSQR, weights, ordered subsets, rules that end a solve
+
+
+@pytest.mark.parametrize("complex_numbers", [False, True])
+@pytest.mark.parametrize("damping", [0.0, 0.7])
+def test_lsqr_solves_the_normal_equations_from_any_start(complex_numbers, damping):
+    a = matrix(complex_numbers)
+    b = (a @ np.ones(7) + RANDOM.normal(size=12)).astype(a.dtype)
+    start = jnp.asarray(RANDOM.normal(size=7), a.dtype)
+    solution = lsqr(lambda x: jnp.asarray(a) @ x, jnp.asarray(b), x0=start, steps=20, damping=damping)
+    expected = np.linalg.solve(a.conj().T @ a + damping**2 * np.eye(7), a.conj().T @ b)
+    np.testing.assert_allclose(solution.x, expected, rtol=5e-4, atol=5e-5)
+    final = np.linalg.norm(a @ expected - b) / np.linalg.norm(b)
+    np.testing.assert_allclose(solution.history[-1], final, rtol=2e-3)
+
+
+def test_lsqr_and_cgls_take_the_same_steps(disc):
+    A, image = disc
+    b = A(image)
+    first, second = lsqr(A, b, steps=6), cgls(A, b, steps=6)
+    np.testing.assert_allclose(first.x, second.x, atol=2e-4)
+    np.testing.assert_allclose(first.history, second.history, rtol=1e-2)
+
+
+@pytest.mark.parametrize("solver", [cgls, lsqr])
+def test_weights_are_inverse_variances(solver):
+    a, weights = matrix(False), RANDOM.uniform(0.1, 2, 12).astype("f4")
+    weights[3] = 0
+    b = (a @ np.ones(7) + RANDOM.normal(size=12)).astype("f4")
+    spoilt = b.copy()
+    spoilt[3] = np.nan
+    found = solver(lambda x: jnp.asarray(a) @ x, jnp.asarray(spoilt), x0=jnp.zeros(7), steps=20, weights=weights).x
+    expected = np.linalg.solve(a.T @ (weights[:, None] * a), a.T @ (weights * b))
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4)
+
+
+def test_weighted_sirt_goes_to_the_weighted_solution():
+    a, weights = RANDOM.uniform(0.1, 1, (12, 4)).astype("f4"), RANDOM.uniform(0.2, 2, 12).astype("f4")
+    b = RANDOM.uniform(1, 2, 12).astype("f4")
+    found = np.asarray(sirt(lambda x: jnp.asarray(a) @ x, jnp.asarray(b), 6000, x0=jnp.zeros(4), weights=weights).x)
+    metric = weights / a.sum(1)  # SIRT weighs rays by their reciprocal length too
+    expected = np.linalg.solve(a.T @ (metric[:, None] * a), a.T @ (metric * b))
+    np.testing.assert_allclose(found, expected, rtol=2e-2, atol=2e-2)
+
+
+def test_ordered_subsets_get_further_in_a_pass(disc):
+    A, image = disc
+    b = A(image)
+    whole, subsets = sirt(A, b, 5, bounds=(0.0, None)), sart(A, b, 5, subsets=4, bounds=(0.0, None))
+    assert float(jnp.min(subsets.x)) >= 0
+    errors = [float(jnp.linalg.norm(A(s.x) - b)) for s in (whole, subsets)]
+    assert errors[1] < 0.6 * errors[0]
+
+
+def test_one_subset_is_sirt_and_osem_with_one_is_mlem(disc):
+    A, image = disc
+    b = jnp.maximum(A(image), 0)
+    np.testing.assert_allclose(sart(A, b, 3, subsets=1, relaxation=1.5).x, sirt(A, b, 3).x, atol=1e-5)
+    np.testing.assert_allclose(osem(A, b, 3, subsets=1).x, mlem(A, b, 3).x, atol=1e-4)
+
+
+def test_osem_gets_further_than_mlem(disc):
+    A, image = disc
+    b = jnp.maximum(A(image), 0)
+    errors = [float(jnp.linalg.norm(s(A, b, 4).x - image)) for s in (mlem, lambda *a: osem(*a, subsets=4))]
+    assert errors[1] < 0.5 * errors[0]
+
+
+class Rows:
+    """An operator that takes views and has no subset()."""
+
+    def __init__(self, a):
+        self.a = jnp.asarray(a)
+
+    def __call__(self, x, views=None):
+        return (self.a if views is None else self.a[views]) @ x
+
+    def adjoint(self, y, views=None):
+        return (self.a if views is None else self.a[views]).T @ y
+
+
+def test_subsets_of_an_operator_that_takes_views():
+    a = RANDOM.uniform(0.1, 1, (12, 4)).astype("f4")
+    found = sart(Rows(a), jnp.asarray(a @ np.arange(1.0, 5)), 800, subsets=3, x0=jnp.zeros(4))
+    np.testing.assert_allclose(found.x, np.arange(1.0, 5), rtol=0.05)
+
+
+def test_subsets_are_interleaved_and_follow_each_other_far_apart():
+    angles = np.linspace(0, np.pi, 60, endpoint=False)
+    groups = subset_views(RANDOM.permutation(angles), 60, 10)
+    assert sorted(np.concatenate(groups)) == list(range(60)) and {len(g) for g in groups} == {6}
+    first = [subset_views(angles, 60, 10)[k][0] for k in range(10)]
+    assert min(abs(np.diff(first))) >= 3
+    with pytest.raises(InputError, match="subsets"):
+        subset_views(None, 4, 5)
+
+
+@pytest.mark.parametrize("solver", [cgls, lambda A, b, steps, **k: sart(A, b, steps, subsets=4, **k)])
+def test_held_out_views_choose_the_number_of_steps(disc, solver):
+    A, image = disc
+    noisy = A(image) + jnp.asarray(np.random.default_rng(0).normal(size=(100, 64)) * 2.0, jnp.float32)
+    chosen = solver(A, noisy, steps=40, stopping="held-out")
+    errors = [float(jnp.linalg.norm(solver(A, noisy, steps=k).x - image)) for k in (1, 3, 10, 40)]
+    assert float(jnp.linalg.norm(chosen.x - image)) < 1.15 * min(errors)
+    assert "held out" in chosen.message and chosen.held_out.size >= chosen.history.size
+
+
+def test_discrepancy_stops_at_the_noise(disc):
+    A, image = disc
+    noisy = A(image) + jnp.asarray(np.random.default_rng(0).normal(size=(100, 64)) * 1.0, jnp.float32)
+    stopped = cgls(A, noisy, steps=40, stopping="discrepancy", noise=1.0)
+    curve = np.asarray(stopped.history)
+    last = int(np.isfinite(curve).sum()) - 1
+    target = np.sqrt(noisy.size) / np.linalg.norm(noisy)
+    assert curve[last] <= target < curve[last - 1]
+    exact = np.linalg.norm(A(stopped.x) - noisy) / np.linalg.norm(noisy)
+    assert curve[last] == pytest.approx(exact, rel=1e-3)
+    weighted = cgls(A, noisy, steps=40, stopping="discrepancy", weights=np.ones(100))
+    np.testing.assert_allclose(weighted.x, stopped.x, atol=1e-5)
+    with pytest.raises(InputError, match="noise"):
+        cgls(A, noisy, stopping="discrepancy")
+    with pytest.raises(InputError, match="held-out"):
+        cgls(A, noisy, stopping="never")
+
+
+def test_the_callback_can_stop(disc):
+    A, image = disc
+    stopped = cgls(A, A(image), steps=120, callback=lambda step, x, residual: step >= 50)
+    assert np.isfinite(stopped.history).sum() == 50 and "callback" in stopped.message
 
 
 # Filtered back-projection
