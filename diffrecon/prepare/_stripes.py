@@ -57,7 +57,7 @@ def remove_stripes(values: Float[Array, "view z u"], method: str, *, size: int |
       `"all"`: dead, large, sorting, in this order.
       `"none"`: nothing.
     - `size`: width of the median across columns, about twice the widest stripe [pixel]; default 11 ("large" 61, "dead"
-      51, "all" 51, 61 and 11). For `"fourier-wavelet"` the widest stripe itself, default 4.
+      51, "all" 51, 61 and 11; at most a tenth of the columns, but 21). For `"fourier-wavelet"` the widest stripe itself, default 4.
 
     **Raises:** `InputError` for an unknown method, a size below 3.
 
@@ -74,7 +74,13 @@ def remove_stripes(values: Float[Array, "view z u"], method: str, *, size: int |
     values = jnp.asarray(values)
     if method == "none":
         return Stripes(values, jnp.zeros(values.shape[1:], bool))
-    return Stripes(*_each_row(values, method, _odd(size or _SIZES[method], values.shape[-1])))
+    columns = values.shape[-1]
+    return Stripes(*_each_row(values, method, _odd(size, columns) if size else _usual_size(method, columns)))
+
+
+def _usual_size(method: str, columns: int) -> int:
+    """Wide medians only where the detector is wide: on a small one they would span the sample's own structure."""
+    return _odd(min(_SIZES[method], max(21, columns // 10)), columns)
 
 
 def _odd(size: int, columns: int) -> int:
@@ -144,8 +150,8 @@ def _relative(figure: Float[Array, " u"], size: int) -> Float[Array, " u"]:
 
 def _all(row: Float[Array, "view u"], size: int) -> tuple[Array, Array]:
     columns = row.shape[1]
-    row, dead = _dead(row, _odd(_SIZES["dead"], columns))
-    row, large = _large(row, _odd(max(_SIZES["large"], size), columns))
+    row, dead = _dead(row, _usual_size("dead", columns))
+    row, large = _large(row, max(_usual_size("large", columns), size))
     return _sorting(row, size)[0], dead | large
 
 
