@@ -146,6 +146,36 @@ def test_subset_keeps_an_unknown_centre():
     np.testing.assert_allclose(of_subset, jax.grad(cost)(A.centre, lambda a: a(image)[views]), rtol=1e-4)
 
 
+def test_slices_do_not_depend_on_the_block_they_are_in():
+    A = build(GEOMETRIES["shifted views in any order"], jnp.float32)
+    few = jnp.asarray(RANDOM.normal(size=(3, 30, 31)), jnp.float32)
+    places = np.array([0, 8, 16])
+    many = jnp.zeros((17, 30, 31), jnp.float32).at[places].set(few)  # three blocks of six, the last with one to spare
+    weight = jnp.asarray(RANDOM.normal(size=(23, 3, 40)), jnp.float32)
+
+    def cost(geometry, volume, places):
+        centre, shifts = geometry
+        moved = eqx.tree_at(lambda a: (a.centre, a.shifts), A, (centre, shifts))
+        return jnp.sum(weight * moved(volume)[:, places] ** 2)
+
+    run = jax.value_and_grad(cost, argnums=(0, 1))
+    value, gradient = run((A.centre, A.shifts), many, places)
+    expected, (geometry, volume) = run((A.centre, A.shifts), few, np.arange(3))
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
+    for got, wanted in zip(gradient[0], geometry, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-3 * float(jnp.max(jnp.abs(wanted))))
+    np.testing.assert_allclose(gradient[1][places], volume, atol=1e-4 * float(jnp.max(jnp.abs(volume))))
+    assert dot_test(A, A.adjoint, many) < 1e-6
+
+
+def test_vmap_over_volumes_and_sinograms():
+    A = build(GEOMETRIES["odd"], jnp.float32)
+    volumes = jnp.asarray(RANDOM.normal(size=(3, 4, *A.shape)), jnp.float32)  # twelve slices: two blocks
+    sinograms = jax.vmap(A)(volumes)
+    np.testing.assert_allclose(sinograms[2], A(volumes[2]), atol=1e-4)
+    assert dot_test(jax.vmap(A), jax.vmap(A.adjoint), volumes) < 1e-6
+
+
 def test_wider_window_converges():
     image = jnp.asarray(ellipse_image(64), jnp.float32)
     angles = np.linspace(0, np.pi, 20, endpoint=False)
@@ -281,8 +311,28 @@ def test_toeplitz_of_a_disc_and_of_a_square_on_a_cropped_detector():
     assert A.toeplitz_error(jnp.ones((64, 64), jnp.float32)) > 1e-2
     with pytest.raises(InputError, match="sees a disc of radius 32"):
         A.normal(support="square")
-    with pytest.raises(InputError, match="radius"):
-        ParallelProjector(angles, (64, 64), 64, centre=20.0, dtype=jnp.float32).normal()
+    assert A.normal_is_exact()[0] and not A.normal_is_exact("square")[0] and A.normal_is_exact(20.0)[0]
+
+
+def test_toeplitz_where_the_axis_or_a_shift_takes_the_object_out_of_view():
+    angles = np.linspace(0, np.pi, 12, endpoint=False)
+    off_axis = ParallelProjector(angles, (64, 64), 64, centre=20.0, dtype=jnp.float32)
+    with pytest.raises(InputError, match=r"sees a disc of radius 20\.5 px only, the support has 32"):
+        off_axis.normal()
+    assert off_axis.normal_is_exact(20.0)[0]
+    shifted = ParallelProjector(angles, (64, 64), 64, shifts=np.eye(12)[4] * 6.0, dtype=jnp.float32)
+    exact, reason = shifted.normal_is_exact()
+    assert not exact and "radius 26.0 px only" in reason
+    assert ParallelProjector(angles, (64, 64), 76, shifts=np.eye(12)[4] * 6.0, dtype=jnp.float32).normal_is_exact()[0]
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (17, 24), (58, 20)])
+def test_toeplitz_of_any_shape_and_several_slices(shape):
+    with jax.enable_x64(True):
+        A = ParallelProjector(np.linspace(0, 3, 13), shape, 96, kernel_width=12, oversampling=2)
+        assert A.plan.period == 96  # the detector holds the whole ringing of the slice's edges
+        volume = jnp.asarray(RANDOM.normal(size=(3, *shape)))
+        assert relative(A.normal(support="square", kernel_width=12)(volume), A.adjoint(A(volume))) < 1e-8
 
 
 def test_toeplitz_is_symmetric():
