@@ -6,7 +6,7 @@ import dataclasses
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ def reconstruct(options: argparse.Namespace) -> int:
     if options.settings:
         return _print_settings(options, settings, method)
     output = _output(options, settings)
+    if options.preview:
+        return preview(options, method, settings)
     return run(options.file, output, method, settings, quiet=options.quiet, resume=options.resume)
 
 
@@ -32,22 +34,17 @@ def run(
     from .._console import Console
 
     io.check_output(output)
-    if method is not None:
-        refuse_unknown(settings, method)
-    scan = io.open_scan(file, method=method, **settings.file)
-    if scan.method is None:
-        raise InputError(f"{file}: it is not clear what was measured; say it with -m ({', '.join(recipes.METHODS)})")
-    refuse_unknown(settings, scan.method)
     say = (lambda *_: None) if quiet else print
-    say(describe(scan))
-    for message in scan.provenance.messages:
-        say(f"  {message}")
+    scan = _opened(file, method, settings, say)
+    if recipes.wants_slabs(scan, scan.method, settings.recipe):
+        return _slabs(scan, output, settings, Console(quiet=quiet), resume, say)
     checkpoint = output.with_name(f"{output.stem}.checkpoint")
     if resume and not checkpoint.exists():
         say(f"  no checkpoint {checkpoint}: from the start")
     console = Console(quiet=quiet, checkpoint=str(checkpoint), resume=resume and checkpoint.exists())
     start = time.monotonic()
     with _interrupts() as interrupts:
+        assert scan.method is not None
         result = recipes.reconstruct(scan, scan.method, settings.recipe, console)
         result = dataclasses.replace(result, settings=settings.record(result.settings))
         io.write(output, result, scan)
@@ -55,10 +52,82 @@ def run(
         checkpoint.unlink(missing_ok=True)
     for line in result.verdict:
         say(line)
-    picture = draw(result, output.with_suffix(".png")) if settings.output["picture"] else ""
+    picture = draw(result, beside(output)) if settings.output["picture"] else ""
     outcome = "interrupted; best state so far" if interrupts else "done"
     say(f"{outcome} in {time.monotonic() - start:.1f} s: {output}{picture}")
     return 130 if interrupts else 0
+
+
+def _opened(file: str, method: str | None, settings: Settings, say: Callable[[str], Any]) -> Any:
+    """The scan, once every setting is known to exist."""
+    from .. import io, recipes
+
+    if method is not None:
+        refuse_unknown(settings, method)
+    scan = io.open_scan(file, method=method, **settings.file)
+    if scan.method is None:
+        raise InputError(f"{file}: it is not clear what was measured; say it with -m ({', '.join(recipes.METHODS)})")
+    refuse_unknown(settings, scan.method)
+    say(describe(scan))
+    for message in scan.provenance.messages:
+        say(f"  {message}")
+    return scan
+
+
+# ---------------------------------------------------------------------------------------------------- volumes
+def _slabs(
+    scan: Any, output: Path, settings: Settings, console: Any, resume: bool, say: Callable[[str], Any]
+) -> int:
+    """A volume slab by slab into its file; Ctrl-C keeps the slices that are finished."""
+    from .. import io, recipes
+
+    def writer(shape: tuple[int, int, int], units: str, pixel_size: float | None, long_name: str) -> Any:
+        target = io.open_volume(output, shape, pixel_size=pixel_size, units=units, long_name=long_name,
+                                method=scan.method, scan=scan, resume=resume)
+        close = target.close
+        # What was said about the file belongs to the record too.
+        target.close = lambda result: close(dataclasses.replace(result, settings=settings.record(result.settings)))
+        return target
+
+    start = time.monotonic()
+    try:
+        result = recipes.reconstruct_slabs(scan, scan.method, settings.recipe, console, writer)
+    except KeyboardInterrupt:
+        say("interrupted; finished slices are kept, --resume goes on")
+        return 130
+    for line in result.verdict:
+        say(line)
+    picture = draw(result, beside(output)) if settings.output["picture"] else ""
+    say(f"done in {time.monotonic() - start:.1f} s: {output}{picture}")
+    return 0
+
+
+def preview(options: argparse.Namespace, method: str | None, settings: Settings) -> int:
+    """A picture of one slice with three rotation centres."""
+    from .. import io, recipes
+    from .._console import Console
+    from .._optional import require
+
+    require("matplotlib", "plot")
+    say = (lambda *_: None) if options.quiet else print
+    stem = Path(options.file.rstrip("/")).stem
+    picture = Path(options.output) if options.output else Path(f"{stem}_preview.png")
+    io.check_output(picture)
+    scan = _opened(options.file, method, settings, say)
+    start = time.monotonic()
+    result = recipes.preview(scan, scan.method, settings.recipe, Console(quiet=options.quiet))
+    from .. import plot
+
+    plot.figure(result, picture)
+    for line in result.verdict:
+        say(line)
+    say(f"done in {time.monotonic() - start:.1f} s: {picture}")
+    return 0
+
+
+def beside(output: Path) -> Path:
+    """The picture's path beside a result: `volume_####.tif` gives `volume.png`."""
+    return output.with_name(output.name.replace("#", "").replace("_.", ".")).with_suffix(".png")
 
 
 def describe(scan: Any) -> str:

@@ -6,13 +6,15 @@ preparation together and touch no file.
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._console import Console as Console
 from .._result import Result
 from ..errors import InputError
 from ..scan import Scan
+from ._alignment import Alignment as Alignment
+from ._alignment import align as align
 from ._settings import merge as merge
 from ._settings import nearest as nearest
 
@@ -22,6 +24,7 @@ METHODS: dict[str, str] = {
     "far-field-ptychography": "_ptychography",
     "tomography": "_tomography",
     "holography": "_holography",
+    "laminography": "_laminography",
     "saxs-tensor-tomography": "_scattering",
 }
 
@@ -57,6 +60,57 @@ def reconstruct(
     return module.reconstruct(
         scan, merge(module.defaults(method), settings or {}, method), console or Console(quiet=True), method
     )
+
+
+def wants_slabs(scan: Scan, method: str | None, settings: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the method would go through this scan slab by slab: as `solver.slab` says, or for want of memory."""
+    module = _module(method or "")
+    return hasattr(module, "wants_slabs") and module.wants_slabs(
+        scan, merge(module.defaults(method), settings, method or "")
+    )
+
+
+def reconstruct_slabs(
+    scan: Scan,
+    method: str | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    console: Console | None = None,
+    writer: Callable[..., Any] | None = None,
+) -> Result:
+    """As `reconstruct`, slab by slab into a file, for volumes that memory does not hold.
+
+    **Arguments:** `writer(shape, units, pixel_size, long_name)` makes what slabs are written to, such as
+    `lambda shape, units, pixel, name: diffrecon.io.open_volume("volume.h5", shape, units=units, pixel_size=pixel)`.
+
+    **Returns:** a `Result` with the middle slice and the figures; the volume is in the file.
+
+    **Raises:** `InputError` for methods and solvers that need the whole volume.
+    """
+    method = method or scan.method or ""
+    module = _module(method)
+    if not hasattr(module, "reconstruct_slabs") or writer is None:
+        raise InputError(f"{method} does not go slab by slab into a writer; tomography does")
+    return module.reconstruct_slabs(
+        scan, merge(module.defaults(method), settings or {}, method), console or Console(quiet=True), method, writer
+    )
+
+
+def preview(
+    scan: Scan,
+    method: str | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    console: Console | None = None,
+) -> Result:
+    """A first look in seconds: for tomography one slice with three rotation centres.
+
+    **Raises:** `InputError` for methods without a preview.
+    """
+    method = method or scan.method or ""
+    module = _module(method)
+    if not hasattr(module, "preview"):
+        raise InputError(f"{method} has no preview; tomography has one")
+    return module.preview(scan, merge(module.defaults(method), settings or {}, method), console or Console(quiet=True),
+                          method)
 
 
 def _module(method: str) -> Any:

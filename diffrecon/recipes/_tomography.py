@@ -1,42 +1,54 @@
-"""Absorption tomography in a parallel beam: flat-field, logarithm, rotation centre, a direct or an iterative solve."""
+"""Tomography in a parallel beam: preparation, rotation centre, geometry, a direct or an iterative solve, a verdict.
 
-from collections.abc import Mapping
-from typing import Any
+`reconstruct` holds everything in memory; `reconstruct_slabs` goes through the volume slab by slab, from file to device
+to file; `preview` looks at one slice with three rotation centres.
+"""
 
-import jax
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
-import optax
+from jaxtyping import Array, Float
 
-from .. import losses, penalties, prepare, solvers
+from .. import physics, prepare, quality, solvers
 from .._console import Console
-from .._model import Batch
 from .._result import Quantity, Result
 from ..errors import InputError, nearest
-from ..models import Tomography
 from ..operators import ParallelProjector
+from ..operators.detector import AlignedProjector
 from ..scan import Scan
+from ._slices import SOLVER, Slices, check_solver, padding, slab_solver, solve_counts, solve_slices
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "prepare": {
-        "clip": 1e-3,            # smallest transmission
+        **prepare.DEFAULTS,
         "centre_search": None,   # [first, last] column; the middle half of the detector by default
+        "delta_beta": None,      # phase contrast: delta/beta of the sample, for Paganin's filter before the logarithm
     },
-    "model": {"size": None},     # pixels of a slice along x and y; the detector's columns by default
-    "loss": {"function": None},  # solver.name = "tv" or "minimise": a function (model, batch) -> scalar
-    "optimiser": {"learning_rate": 0.03},  # of solver.name = "tv" and "minimise", in units of the volume's range
+    "align": {
+        "unknowns": [],          # of the geometry: centre, shifts, roll, pitch, angles, magnification, drift, wobble
+        "rows": 64,              # detector rows that are used for it, about the middle
+    },
+    "model": {
+        "size": None,            # pixels of a slice along x and y; the detector's columns by default
+        "quantity": "attenuation",  # attenuation, delta, density, electron-density
+        "material": None,        # composition of the sample, such as "SiO2, 2.2" (density, dose; needs xraydb)
+    },
+    "loss": {"function": None},  # solver.name = "minimise": a function (model, batch) -> scalar
+    "optimiser": {"learning_rate": 0.03},  # of it, in units of the volume's range
     "solver": {
-        "name": "fbp",           # fbp, cgls, sirt, mlem, tv, minimise
-        "steps": None,           # 20 (cgls), 100 (sirt), 50 (mlem), 200 (tv, minimise)
-        "filter": "ramp",        # fbp: ramp, shepp-logan, cosine, hamming, hann
-        "pad": "zero",           # fbp: zero, or edge where the sample is wider than the detector
-        "tikhonov": 0.0,         # cgls
-        "positive": False,       # sirt
-        "tv": 1.0,              # weight of total variation, in units of misfit of the FBP / range
+        **SOLVER,
+        "slab": None,            # slices at a time; by default what the memory holds, 0 = all at once
+    },
+    "quality": {
+        "halves": False,         # resolution: shell correlation of even and odd views
+        "deviation": "none",     # error bars: closed-form (fbp), bootstrap
+        "draws": 20,             # of the bootstrap
+        "seed": 0,
     },
 }
-
-_STEPS = {"cgls": 20, "sirt": 100, "mlem": 50, "tv": 200, "minimise": 200}
 
 
 def defaults(method: str) -> Mapping[str, Mapping[str, Any]]:
@@ -45,114 +57,360 @@ def defaults(method: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: Console, method: str) -> Result:
-    """The attenuation coefficient of a volume, slice by detector row."""
-    if settings["solver"]["name"] not in ("fbp", *_STEPS):
-        raise InputError(f"solver.name: tomography has no solver {settings['solver']['name']!r}"
-                         f"{nearest(settings['solver']['name'], ('fbp', *_STEPS))}")
-    angles = scan.require("angles", "the rotation angle of each view", "/path/of/angles")
-    integrals = prepare.line_integrals(scan, clip=settings["prepare"]["clip"])
-    messages = integrals.messages(settings["prepare"]["clip"])
-    centre, said = _centre(scan, integrals.values, angles, settings)
-    for line in (*messages, said):
-        console.say(line)
-
-    columns = scan.frame_shape[1]
-    size = settings["model"]["size"] or columns
-    projector = ParallelProjector(angles, (size, size), columns, centre=centre)
-    sinogram = jnp.asarray(integrals.values)
-    volume, history, ending = _solve(projector, sinogram, settings, console)
-    if not bool(jnp.all(jnp.isfinite(volume))):
-        raise InputError(f"{scan.name}: the reconstruction is not finite; check the flats and darks")
-    return _result(method, scan, projector, sinogram, volume, history, (*messages, said, *ending), centre, settings)
-
-
-def _centre(scan: Scan, values: np.ndarray, angles: np.ndarray, settings) -> tuple[float, str]:
-    if scan.rotation_centre is not None:
-        return float(scan.rotation_centre), f"rotation centre {scan.rotation_centre:.2f} as given"
-    search = settings["prepare"]["centre_search"]
-    found = prepare.find_rotation_centre(values, angles, search=tuple(search) if search else None)
-    return found.centre, found.message
-
-
-# ---------------------------------------------------------------------------------------------------- solve
-def _solve(
-    projector: ParallelProjector, sinogram: jax.Array, settings: Mapping[str, Mapping[str, Any]], console: Console
-) -> tuple[jax.Array, np.ndarray, tuple[str, ...]]:
-    """Volume [1/pixel], history of the relative residual (or cost), and what the user should know of how it ended."""
-    solver = settings["solver"]
-    name = solver["name"]
-    steps = solver["steps"] or _STEPS.get(name, 0)
-    if name == "fbp":
-        return solvers.fbp(projector, sinogram, filter=solver["filter"], pad=solver["pad"]), np.zeros(0), ()
-    if name in ("tv", "minimise"):
-        return _minimise(projector, sinogram, steps, settings, console)
-    progress = console.progress(steps, f"{name}: step")
-    show = lambda step, x, residual: progress.update(step, residual=residual)
-    if name == "cgls":
-        solution = solvers.cgls(projector, sinogram, steps=steps, tikhonov=solver["tikhonov"], callback=show)
-    elif name == "sirt":
-        bounds = (0.0, None) if solver["positive"] else None
-        solution = solvers.sirt(projector, sinogram, steps, bounds=bounds, callback=show)
+    """A volume slice by detector row, all of it in memory."""
+    start = _prepared(scan, settings, console)
+    rows = np.asarray(start.rows(0, start.height))
+    geometry = _geometry(start, settings, console)
+    sinogram = jnp.asarray(rows)
+    variance = _variance(scan, start, rows, settings)
+    if settings["solver"]["name"] == "poisson":
+        solved = solve_counts(geometry.projector, *_counts(scan, start, settings), settings["solver"], console)
     else:
-        solution = solvers.mlem(projector, jnp.maximum(sinogram, 0), steps, callback=show)
-    ending = (f"{name} diverged and was stopped; the last good volume is kept",) if bool(solution.diverged) else ()
-    return solution.x, np.asarray(solution.history), ending
+        solved = solve_slices(geometry.projector, sinogram, settings, console, variance=variance)
+    if not bool(jnp.all(jnp.isfinite(solved.volume))):
+        raise InputError(f"{scan.name}: the reconstruction is not finite; check the flats and darks")
+    return _result(method, scan, settings, console, start, geometry, sinogram, variance, solved)
 
 
-def _minimise(projector, sinogram, steps, settings, console) -> tuple[jax.Array, np.ndarray, tuple[str, ...]]:
-    """The one optax loop on line integrals, from the filtered back-projection; with total variation, or the user's
-    cost.
-    """
-    start = solvers.fbp(projector, sinogram, filter="hann")
-    span = float(jnp.percentile(start, 99) - jnp.percentile(start, 1))
-    weight = settings["solver"]["tv"] * float(jnp.mean((projector(start) - sinogram) ** 2)) / span
+# ---------------------------------------------------------------------------------------------------- prepare
+class _Start(NamedTuple):
+    """What the frames give: prepared rows, their angles, what was done."""
 
-    def total_variation(model: Tomography, batch: Batch) -> jax.Array:
-        return losses.gaussian(model(batch.views), batch.values) + weight * penalties.tv(model.volume, eps=1e-3 * span)
-
-    def least_squares(model: Tomography, batch: Batch) -> jax.Array:
-        return losses.gaussian(model(batch.views), batch.values)
-
-    name = settings["solver"]["name"]
-    cost = settings["loss"]["function"] or (total_variation if name == "tv" else least_squares)
-    rate = optax.cosine_decay_schedule(settings["optimiser"]["learning_rate"] * span, steps, 0.02)
-    solution = solvers.minimise(
-        cost, Tomography(start, projector), {"values": sinogram}, optax.adam(rate), steps=steps, unknowns=("volume",),
-        console=console, label=f"{name}: step", checkpoint=console.checkpoint, resume=console.resume,
-    )
-    ending = () if solution.result.startswith("done") else (solution.result,)
-    return solution.value.volume, solution.history, ending
+    preparation: prepare.Preparation
+    rows: Callable[[int, int], Any]
+    angles: np.ndarray
+    columns: int
+    height: int
 
 
-# ---------------------------------------------------------------------------------------------------- out
-def _result(method, scan, projector, sinogram, volume, history, lines, centre, settings) -> Result:
-    residual = float(jnp.linalg.norm(projector(volume) - sinogram) / jnp.linalg.norm(sinogram))
+def _prepared(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: Console) -> _Start:
+    check_solver(settings["solver"])
+    _check(settings)
+    wanted = {key: settings["prepare"][key] for key in prepare.DEFAULTS}
+    preparation = prepare.Preparation(scan, wanted)
+    angles = preparation.angles
+    if angles is None:
+        angles = scan.require("angles", "the rotation angle of each view", "/path/of/angles")
+    _, height, columns = preparation.shape
+    start = _Start(preparation, preparation.rows, np.asarray(angles), columns, height)
+    return start if settings["prepare"]["delta_beta"] is None else _with_phase(start, scan, settings)
+
+
+def _check(settings: Mapping[str, Mapping[str, Any]]) -> None:
+    known = ("attenuation", "delta", "density", "electron-density")
+    said = settings["model"]["quantity"]
+    if said not in known:
+        raise InputError(f"model.quantity: {said!r} is not known{nearest(said, known)}")
+    phase, material = settings["prepare"]["delta_beta"], settings["model"]["material"]
+    if said == "delta" and phase is None:
+        raise InputError("model.quantity=delta needs phase contrast: give prepare.delta_beta of the sample")
+    if said == "density" and material is None:
+        raise InputError('model.quantity=density needs the composition: give model.material, such as "SiO2, 2.2"')
+    if said == "electron-density" and material is None and phase is None:
+        raise InputError('model.quantity=electron-density needs model.material, such as "SiO2, 2.2", or '
+                         "prepare.delta_beta")
+    kinds = ("none", "closed-form", "bootstrap")
+    kind = settings["quality"]["deviation"]
+    if kind not in kinds:
+        raise InputError(f"quality.deviation: {kind!r} is not known{nearest(kind, kinds)}")
+    if kind == "closed-form" and settings["solver"]["name"] != "fbp":
+        raise InputError("quality.deviation=closed-form is that of solver.name=fbp; take bootstrap")
+
+
+def _with_phase(start: _Start, scan: Scan, settings: Mapping[str, Mapping[str, Any]]) -> _Start:
+    """Paganin's filter on whole frames, before the logarithm; it sees some rows beyond those that are asked for."""
+    place = scan.require("geometry", "the geometry (energy, distance, pixel)", "a file with geometry")
+    numbers = {"energy": place.wavelength, "sample_to_detector": place.distance, "detector_pixel": place.pixel_size}
+    for name, value in numbers.items():
+        if value is None:
+            raise InputError(f"{scan.name}: prepare.delta_beta needs geometry.{name}")
+    phase = solvers.PhaseFilter(float(place.pixel_size), float(place.wavelength), float(place.distance),
+                                float(settings["prepare"]["delta_beta"])).checked()
+
+    def rows(first: int, last: int) -> Array:
+        low, high = max(first - phase.reach, 0), min(last + phase.reach, start.height)
+        transmission = jnp.exp(-jnp.asarray(start.rows(low, high)))
+        return phase.line_integrals(transmission)[:, first - low : last - low]
+
+    return start._replace(rows=rows)
+
+
+# ---------------------------------------------------------------------------------------------------- geometry
+class _Geometry(NamedTuple):
+    """Where the axis is, and what was found out about it."""
+
+    projector: Any  # ParallelProjector, or AlignedProjector where more than columns move
+    centre: float
+    lines: tuple[str, ...]
+    alignment: Any | None = None
+
+
+def _geometry(start: _Start, settings: Mapping[str, Mapping[str, Any]], console: Console) -> _Geometry:
+    scan, size = start.preparation.scan, settings["model"]["size"] or start.columns
+    if scan.rotation_centre is not None and start.preparation.rotation_centre is None:
+        centre, said = float(scan.rotation_centre), f"rotation centre {scan.rotation_centre:.2f} as given"
+    else:
+        search = settings["prepare"]["centre_search"]
+        found = start.preparation.find_rotation_centre(search=tuple(search) if search else None)
+        centre, said = found.centre, found.message
+    for line in (*start.preparation.messages, said):
+        console.say(line)
+    shape = (size, size)
+    if not settings["align"]["unknowns"]:
+        return _Geometry(ParallelProjector(start.angles, shape, start.columns, centre=centre), centre, (said,))
+    from ._alignment import align
+
+    first, last = _middle(start.height, settings["align"]["rows"])
+    found = align(start.rows(first, last), start.angles, unknowns=tuple(settings["align"]["unknowns"]), centre=centre,
+                  size=size, console=console)
+    for line in found.messages:
+        console.say(line)
+    return _Geometry(_projector(found, start, shape), float(found.geometry.centre), (said, *found.messages), found)
+
+
+def _middle(height: int, rows: int) -> tuple[int, int]:
+    first = max((height - int(rows)) // 2, 0)
+    return first, min(first + int(rows), height)
+
+
+def _projector(found: Any, start: _Start, shape: tuple[int, int]) -> Any:
+    """The fast projector where the picture moves along columns only."""
+    geometry, views = found.geometry, start.angles.size
+    flat = all(getattr(geometry, n) is None for n in ("roll", "pitch", "angles", "magnification", "wobble"))
+    moves = np.asarray(geometry.offsets(views))
+    if flat and (start.height == 1 or not np.abs(moves[:, 0]).max() > 0):
+        return ParallelProjector(start.angles, shape, start.columns, centre=geometry.centre, shifts=moves[:, 1])
+    return AlignedProjector(start.angles, shape, (start.height, start.columns), geometry)
+
+
+# ---------------------------------------------------------------------------------------------------- noise
+def _variance(
+    scan: Scan, start: _Start, rows: np.ndarray, settings: Mapping[str, Mapping[str, Any]]
+) -> Float[Array, "view z u"] | None:
+    """Of the line integrals, by photon noise: the detector is taken to count photons."""
+    wanted = settings["solver"]["weights"] == "photons" or settings["quality"]["deviation"] == "closed-form"
+    if not wanted:
+        return None
+    if scan.flats is None or rows.shape[2] != scan.frame_shape[1]:
+        raise InputError(f"{scan.name}: photon noise needs the flats (data.flats) of views that were not joined")
+    flats, dark = np.asarray(scan.flats, float), 0.0 if scan.darks is None else np.asarray(scan.darks, float).mean(0)
+    flat = flats.mean(0)
+    counts = (flat - dark) * np.exp(-rows) + dark
+    variance = quality.line_integral_variance(counts, flat, dark, len(flats))
+    return jnp.asarray(variance, jnp.float32)
+
+
+def _counts(scan: Scan, start: _Start, settings: Mapping[str, Mapping[str, Any]]) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Raw counts of all views, the empty beam less the dark, the dark: what the likelihood of the counts wants."""
+    plain = {key: settings["prepare"][key] for key in prepare.DEFAULTS if key not in ("clip", "bad_pixels", "flats")}
+    changed = [key for key, value in plain.items() if value != prepare.DEFAULTS[key]]
+    if scan.flats is None or changed or start.columns != scan.frame_shape[1]:
+        raise InputError(f"{scan.name}: solver.name=poisson works on the counts as they are: it needs flats, and no "
+                         f"prepare.{changed[0] if changed else 'full_turn'}")
+    dark = np.zeros(scan.frame_shape) if scan.darks is None else np.asarray(scan.darks, float).mean(0)
+    return np.asarray(scan.counts), np.maximum(np.asarray(scan.flats, float).mean(0) - dark, 0), dark
+
+
+# ---------------------------------------------------------------------------------------------------- quantities
+class _Unit(NamedTuple):
+    """What the values of a volume [1/pixel] are multiplied by, and what they are then."""
+
+    factor: float
+    units: str
+    long_name: str
+
+
+def _unit(scan: Scan, settings: Mapping[str, Mapping[str, Any]]) -> _Unit:
+    said, material = settings["model"]["quantity"], settings["model"]["material"]
     pixel = None if scan.pixel_size is None else float(scan.pixel_size)
-    units = "1/pixel" if pixel is None else "1/m"
-    scaled = np.asarray(volume) / (pixel or 1.0)
+    if said == "attenuation":
+        return _Unit(1 / (pixel or 1.0), "1/pixel" if pixel is None else "1/m", "attenuation")
+    energy = getattr(scan.geometry, "energy", None)
+    if pixel is None or energy is None:
+        raise InputError(f"{scan.name}: model.quantity={said} needs geometry.detector_pixel and geometry.energy")
+    energy, ratio = float(energy), settings["prepare"]["delta_beta"]
+    wavelength = float(physics.energy_to_wavelength(energy))
+    delta = None if ratio is None else wavelength / (4 * np.pi) * float(ratio) / pixel
+    if said == "delta":
+        assert delta is not None
+        return _Unit(delta, "", "refractive index decrement")
+    if said == "electron-density" and delta is not None:
+        return _Unit(1e-30 * float(physics.electron_density(delta, wavelength)), "1/angstrom^3", "electron density")
+    density = (physics.density_from_attenuation(1 / pixel, material, energy) if delta is None
+               else physics.density_from_delta(delta, material, energy))
+    if said == "density":
+        return _Unit(float(density), "g/cm^3", f"density as {material}")
+    electrons = 1e-30 * float(physics.electrons_from_density(density, material))
+    return _Unit(electrons, "1/angstrom^3", "electron density")
+
+
+# ---------------------------------------------------------------------------------------------------- verdict
+def _result(method, scan, settings, console, start, geometry, sinogram, variance, solved: Slices) -> Result:
+    projector, unit, kept = geometry.projector, _unit(scan, settings), _kept(solved.volume.shape[0], start.height)
+    pixel = None if scan.pixel_size is None else float(scan.pixel_size)
+    residual = float(jnp.linalg.norm(projector(solved.volume) - sinogram) / jnp.linalg.norm(sinogram))
+    name = settings["solver"]["name"]
     quantities = {
-        "volume": Quantity(scaled, units, ("z", "y", "x"), pixel, "attenuation coefficient", "volume"),
-        "sinogram": Quantity(
-            np.asarray(sinogram[:, sinogram.shape[1] // 2]),
-            "",
-            ("view", "x"),
-            pixel,
-            "line integrals of the middle row",
-            "sinogram",
-        ),
+        "volume": Quantity(np.asarray(solved.volume)[kept] * np.float32(unit.factor), unit.units, ("z", "y", "x"), pixel,
+                           unit.long_name, "volume"),
+        "sinogram": Quantity(np.asarray(sinogram[:, sinogram.shape[1] // 2]), "", ("view", "x"), pixel,
+                             "line integrals of the middle row", "sinogram"),
     }
-    figures: dict[str, Any] = {"relative_residual": residual, "rotation_centre": centre}
-    if history.size:
-        figures["history"] = history
-    verdict = (
-        *lines,
-        f"relative residual |A x - b| / |b| = {residual:.4f} ({settings['solver']['name']}, {scan.views} views)",
+    figures: dict[str, Any] = {"relative_residual": residual, "rotation_centre": geometry.centre, **solved.curves}
+    if solved.history.size:
+        figures["history"] = solved.history
+    lines = [*start.preparation.messages, *geometry.lines, *solved.messages,
+             f"relative residual |A x - b| / |b| = {residual:.4f} ({name}, {start.angles.size} views)"]
+    if geometry.alignment is not None:
+        figures |= _found(geometry.alignment, start.angles.size)
+    repeat = partial(_repeat, projector, sinogram, variance, settings)
+    if settings["quality"]["halves"]:
+        correlation = quality.even_odd(lambda views, _: repeat(np.asarray(views)), np.arange(start.angles.size),
+                                       start.angles, pixel_size=pixel)
+        figures["shell_correlation"] = correlation.as_quality()
+        lines.append(f"even against odd views: {correlation}")
+    if settings["quality"]["deviation"] != "none":
+        bars = _deviation(projector, variance, settings, repeat, start.angles.size)[kept] * unit.factor
+        quantities["deviation"] = Quantity(bars.astype(np.float32), unit.units, ("z", "y", "x"), pixel,
+                                           "standard deviation", "volume")
+        lines.append(f"error bar: median standard deviation {np.median(bars):.3g} {unit.units}".rstrip())
+    lines += _dose(scan, settings, sinogram, pixel) + _few_views(start, name)
+    return Result(method, quantities, figures, tuple(lines), settings)
+
+
+def _kept(slices: int, rows: int) -> slice:
+    """The slices that the detector's rows see: a volume that moves along rows has more."""
+    first = (slices - rows) // 2
+    return slice(first, first + rows)
+
+
+def _repeat(A, sinogram, variance, settings, views: np.ndarray) -> np.ndarray:
+    """The volume from some of the views, by the same settings."""
+    part = None if variance is None else variance[views]
+    return np.asarray(solve_slices(A.subset(views), sinogram[views], settings, Console(quiet=True), variance=part).volume)
+
+
+def _deviation(A, variance, settings, repeat, views: int) -> np.ndarray:
+    if settings["quality"]["deviation"] == "closed-form":
+        return np.asarray(solvers.fbp_deviation(A, variance, filter=settings["solver"]["filter"]))
+    chosen = settings["quality"]
+    return np.asarray(quality.bootstrap_views(repeat, views, draws=chosen["draws"], seed=chosen["seed"]).deviation)
+
+
+def _found(alignment: Any, views: int) -> dict[str, Any]:
+    """The geometry that was found, as figures."""
+    geometry = alignment.geometry
+    named = {n: getattr(geometry, n) for n in geometry.names() if n != "shifts"}
+    figures = {f"geometry_{n}": np.asarray(v) for n, v in named.items() if v is not None}
+    return figures | {"geometry_shifts": np.asarray(geometry.offsets(views))}
+
+
+def _dose(scan: Scan, settings, sinogram: Array, pixel: float | None) -> list[str]:
+    """Dose and the smallest void seen, where the file and the user say enough; the detector is taken to count."""
+    material, energy = settings["model"]["material"], getattr(scan.geometry, "energy", None)
+    if material is None or energy is None or pixel is None or scan.flats is None:
+        return []
+    if physics.material(material).density is None:
+        return []
+    light = np.asarray(scan.flats, float).mean() - (0.0 if scan.darks is None else np.asarray(scan.darks, float).mean())
+    seen = np.asarray(jnp.mean(sinogram, axis=(0, 1)))
+    diameter = pixel * max(1, int((seen > 0.05 * seen.max()).sum()))
+    return [physics.dose_statement(float(light), scan.views, pixel, material, float(energy), diameter)]
+
+
+def _few_views(start: _Start, name: str) -> list[str]:
+    needed = int(np.ceil(np.pi / 2 * start.columns))
+    if start.angles.size >= needed / 2 or name != "fbp":
+        return []
+    return [f"{start.angles.size} views where about {needed} (pi/2 columns) sample every direction: expect streaks, or "
+            "try solver.name=fista"]
+
+
+# ---------------------------------------------------------------------------------------------------- slabs
+def wants_slabs(scan: Scan, settings: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the volume goes through in slabs: as said, or where it would take more than half of the free memory."""
+    from ..stream import free_memory
+
+    slab = settings["solver"]["slab"]
+    if slab is not None:
+        return int(slab) > 0
+    import jax
+
+    height, columns = scan.frame_shape
+    size = settings["model"]["size"] or columns
+    # Sinogram and volume in float32, each three times over: data, work, result.
+    return 12.0 * height * (scan.views * columns + size * size) > 0.5 * free_memory(jax.local_devices()[0])
+
+
+def reconstruct_slabs(
+    scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: Console, method: str, writer: Callable[..., Any]
+) -> Result:
+    """A volume slab by slab, from the file to a writer; what the `Result` holds of it is the middle slice.
+
+    **Arguments:** `writer(shape, units, pixel_size, long_name)` makes the `SlabWriter` (see `diffrecon.stream`).
+
+    **Raises:** `InputError` for solvers that need the whole volume at once.
+    """
+    from .. import sharding, stream
+
+    start = _prepared(scan, settings, console)
+    geometry = _geometry(start, settings, console)
+    if not isinstance(geometry.projector, ParallelProjector):
+        raise InputError("slabs: motion along rows, roll and pitch join the slices: reconstruct the volume at once "
+                         "(solver.slab=0), or align columns only (align.unknowns=[\"centre\"])")
+    A, unit, pixel = geometry.projector, _unit(scan, settings), scan.pixel_size
+    first, last = _middle(start.height, 2)
+    sample = jnp.asarray(start.rows(first, last))
+    trial = solve_slices(A, sample, settings, Console(quiet=True))
+    solver = settings["solver"]
+    solve = slab_solver(solver, padding(A, sample, solver["pad"]), _weight(trial, solver))
+    target = writer((start.height, *A.shape), unit.units, None if pixel is None else float(pixel), unit.long_name)
+    mesh = sharding.slice_mesh(local=True)
+    result = _slab_result(method, scan, settings, start, geometry, sample, trial, unit)
+    report = stream.tomography_slabs(
+        A, start.rows, target, slices=(0, start.height), solve=solve, slab=solver["slab"] or None, scale=unit.factor,
+        mesh=mesh, console=console, result=result,
     )
-    needed = int(np.ceil(np.pi / 2 * scan.frame_shape[1]))
-    if scan.views < needed / 2 and settings["solver"]["name"] == "fbp":
-        verdict = (
-            *verdict,
-            f"{scan.views} views where about {needed} (pi/2 columns) sample every direction: expect streaks, or "
-            "try solver.name=tv",
-        )
-    return Result(method, quantities, figures, verdict, settings)
+    return Result(method, result.quantities, result.quality, (*result.verdict, report.message), settings)
+
+
+def _weight(trial: Slices, solver: Mapping[str, Any]) -> float | None:
+    return trial.curves["penalty_weight"] if solver["weight"] is None and "penalty_weight" in trial.curves \
+        else solver["weight"]
+
+
+def _slab_result(method, scan, settings, start, geometry, sample, trial: Slices, unit: _Unit) -> Result:
+    """Figures of the middle rows, which stand for the volume."""
+    pixel = None if scan.pixel_size is None else float(scan.pixel_size)
+    residual = float(jnp.linalg.norm(geometry.projector(trial.volume) - sample) / jnp.linalg.norm(sample))
+    middle = np.asarray(trial.volume[trial.volume.shape[0] // 2]) * np.float32(unit.factor)
+    quantities = {
+        "middle_slice": Quantity(middle, unit.units, ("y", "x"), pixel, unit.long_name, "image"),
+        "sinogram": Quantity(np.asarray(sample[:, sample.shape[1] // 2]), "", ("view", "x"), pixel,
+                             "line integrals of the middle row", "sinogram"),
+    }
+    lines = [*start.preparation.messages, *geometry.lines, *trial.messages,
+             f"relative residual |A x - b| / |b| = {residual:.4f} in the middle rows "
+             f"({settings['solver']['name']}, {start.angles.size} views)"]
+    figures = {"relative_residual": residual, "rotation_centre": geometry.centre, **trial.curves}
+    return Result(method, quantities, figures, (*lines, *_few_views(start, settings["solver"]["name"])), settings)
+
+
+# ---------------------------------------------------------------------------------------------------- preview
+def preview(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: Console, method: str) -> Result:
+    """One slice with three rotation centres: the one found and one on either side. For a look before the long run."""
+    start = _prepared(scan, settings, console)
+    row = start.height // 2
+    sinogram = jnp.asarray(start.rows(row, row + 1))
+    geometry = _geometry(start, {**settings, "align": {**settings["align"], "unknowns": []}}, console)
+    step = max(1.0, start.columns / 200)
+    unit, pixel = _unit(scan, settings), None if scan.pixel_size is None else float(scan.pixel_size)
+    quantities = {}
+    for label, centre in (("_less", geometry.centre - step), ("", geometry.centre), ("_more", geometry.centre + step)):
+        A = ParallelProjector(start.angles, geometry.projector.shape, start.columns, centre=centre)
+        image = solvers.fbp(A, sinogram, pad=padding(A, sinogram, settings["solver"]["pad"]))[0] * unit.factor
+        quantities[f"slice{label}"] = Quantity(np.asarray(image), unit.units, ("y", "x"), pixel,
+                                               f"rotation centre {centre:.2f}", "image")
+    lines = (*start.preparation.messages, *geometry.lines,
+             f"preview of detector row {row}: rotation centre {geometry.centre:.2f}, and {step:g} pixels less and more")
+    return Result(method, quantities, {"rotation_centre": geometry.centre}, lines, settings)
