@@ -153,7 +153,8 @@ def shell_correlation(
 
     **Raises:** `InputError` for different shapes, values that are not finite, an empty mask.
 
-    **Cost:** two real transforms, about a minute and 10 GB for 1024^3 in float32; cut a region out of larger volumes.
+    **Cost:** two real transforms: 2 CPU seconds and 0.55 GB for 256^3 in float32, eight times the room of one volume;
+    cut a region out of large ones.
 
     ```python
     fsc = shell_correlation(np.random.rand(16, 32, 32), np.random.rand(16, 32, 32), pixel_size=1e-6)
@@ -258,16 +259,11 @@ def _correlation(
     transform = np.fft.rfftn if half else np.fft.fftn
     first, second = (np.asarray(transform(_centred(v, window), axes=axes)) for v in (a, b))
     shape = tuple(a.shape[i] for i in axes)
-    ring, count, twice = _rings(shape, half)
-    over_slices = lambda values: values.sum(0) if stack else values
-    sums = [
-        np.bincount(ring.ravel(), (twice * over_slices(v)).ravel(), count + 1)[:count]
-        for v in ((first * second.conj()).real, _abs2(first), _abs2(second))
-    ]
+    count = min(shape) // 2 + 1
+    sums = _ring_sums(first, second, shape, count, half)
     correlation = sums[0] / np.maximum(np.sqrt(sums[1] * sums[2]), np.finfo(float).tiny)
     share = (window**2).sum() ** 2 / (window.size * (window**4).sum())
-    number = np.bincount(ring.ravel(), np.broadcast_to(twice, ring.shape).ravel(), count + 1)[:count]
-    samples = np.maximum(number * share * (a.shape[0] if stack else 1), 1.0)
+    samples = np.maximum(sums[3] * share * (a.shape[0] if stack else 1), 1.0)
     frequency = np.arange(count) / min(shape)
     half_bit = threshold(samples, 0.5)
     return RingCorrelation(
@@ -280,6 +276,25 @@ def _correlation(
         shift,
         pixel_size,
     )
+
+
+def _ring_sums(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...], count: int, half: bool) -> np.ndarray:
+    """Sums over each ring of the product, the two powers and the number of samples, `(4, ring)`.
+
+    Rings of the last axes of the spectra; what is before them is added up. Block by block: a large volume has more
+    samples than there is room for their indices.
+    """
+    sums = np.zeros((4, count))
+    block = max(1, 2**22 // int(np.prod(shape[1:])))
+    for start in range(0, shape[0], block):
+        part = slice(start, start + block)
+        ring, twice = _rings(shape, count, half, part)
+        a, b = (v[..., part, :] if len(shape) == 2 else v[part] for v in (first, second))
+        values = [np.real(a * b.conj()), _abs2(a), _abs2(b)]
+        values = [v.reshape(-1, *ring.shape).sum(0) for v in values]
+        for total, v in zip(sums, [*values, np.ones(ring.shape)], strict=True):
+            total += np.bincount(ring.ravel(), (twice * v).ravel(), count + 1)[:count]
+    return sums
 
 
 def _centred(values: np.ndarray, window: np.ndarray) -> np.ndarray:
@@ -342,20 +357,20 @@ def _softened(mask: np.ndarray, width: float, stack: bool) -> np.ndarray:
     return np.clip(np.fft.irfftn(spectrum, [mask.shape[i] for i in axes], axes=axes), 0, 1)
 
 
-def _rings(shape: tuple[int, ...], half: bool) -> tuple[np.ndarray, int, np.ndarray]:
-    """Index of the ring of each Fourier sample, one sample of the shortest axis wide; `count` rings reach Nyquist.
+def _rings(shape: tuple[int, ...], count: int, half: bool, part: slice) -> tuple[np.ndarray, np.ndarray]:
+    """Index of the ring of each Fourier sample of some rows (of the first axis), one sample of the shortest axis wide;
+    `count` for those beyond Nyquist.
 
-    With `half` the samples are those of a real transform; the third result says how many of the whole each stands for.
+    With `half` the samples are those of a real transform; the second result says how many of the whole each stands for.
     """
     square, twice = np.zeros(()), np.ones(1)
     for axis, length in enumerate(shape):
         last = half and axis == len(shape) - 1
         frequency = np.fft.rfftfreq(length) if last else np.fft.fftfreq(length)
-        square = square[..., None] + frequency**2
+        square = square[..., None] + (frequency[part] if axis == 0 else frequency) ** 2
         if last:
             twice = np.where((frequency == 0) | (frequency == 0.5), 1.0, 2.0)
-    count = min(shape) // 2 + 1
-    return np.minimum(np.rint(np.sqrt(square) * min(shape)).astype(int), count), count, twice
+    return np.minimum(np.rint(np.sqrt(square) * min(shape)).astype(int), count), twice
 
 
 def _crossing(frequency: np.ndarray, above: np.ndarray) -> float:
