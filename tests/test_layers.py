@@ -119,7 +119,7 @@ def test_nothing_imports_the_command_line():
 
 def test_core_needs_core_packages_only():
     """Optional packages are imported through `require`, which names the install command."""
-    optional = {"scipy", "matplotlib", "hdf5plugin", "xraydb", "tifffile", "torch", "pandas"}
+    optional = {"scipy", "matplotlib", "hdf5plugin", "xraydb", "tifffile", "zarr", "fabio", "torch", "pandas"}
     for path in sorted(ROOT.rglob("*.py")):
         tree = ast.parse(path.read_text())
         if 'require("matplotlib' in path.read_text():

@@ -83,7 +83,7 @@ def _slabs(
 
     def writer(shape: tuple[int, int, int], units: str, pixel_size: float | None, long_name: str) -> Any:
         target = io.open_volume(output, shape, pixel_size=pixel_size, units=units, long_name=long_name,
-                                method=scan.method, scan=scan, resume=resume)
+                                method=scan.method, scan=scan, settings=settings.recipe, resume=resume)
         close = target.close
         # What was said about the file belongs to the record too.
         target.close = lambda result: close(dataclasses.replace(result, settings=settings.record(result.settings)))

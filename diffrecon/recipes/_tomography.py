@@ -153,6 +153,9 @@ def _geometry(start: _Start, settings: Mapping[str, Mapping[str, Any]], console:
         search = settings["prepare"]["centre_search"]
         found = start.preparation.find_rotation_centre(search=tuple(search) if search else None)
         centre, said = found.centre, found.message
+    window = scan.window
+    if window is not None and start.preparation.rotation_centre is None:
+        said += f"; column {window.whole_column(centre):.2f} of the whole detector"
     for line in (*start.preparation.messages, said):
         console.say(line)
     shape = (size, size)
