@@ -113,7 +113,7 @@ class Laminography(Model):
         angles = scan.require("angles", "the rotation angle of each view", "/path/of/angles")
         rows, columns = scan.frame_shape
         side = columns if size is None else size
-        shape = (rows, side, side) if isinstance(side, int) else tuple(int(n) for n in side)
+        shape = (rows, side, side) if isinstance(side, int) else (int(side[0]), int(side[1]), int(side[2]))
         centre = (columns - 1) / 2 if scan.rotation_centre is None else float(scan.rotation_centre)
         offsets = np.tile([0.0, (columns - 1) / 2 - centre], (scan.views, 1))
         return cls.from_angles(angles, float(np.asarray(tilt)), shape, (rows, columns), offsets=offsets)

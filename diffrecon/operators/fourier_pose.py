@@ -46,10 +46,10 @@ class _Group(NamedTuple):
     """Sizes for the views whose rays have the same dominant axis; hashable, for it is static."""
 
     axis: int  # of the volume (z, y, x)
-    volume: tuple[int, int, int]  # (depth, a, b): along that axis, then along the others
+    volume: tuple[int, ...]  # (depth, a, b): along that axis, then along the others
     depth: int  # samples of the transform along the dominant axis
-    period: tuple[int, int]  # of the base plane (a, b) [voxel]
-    fine: tuple[int, int]  # pixels of the oversampled base plane
+    period: tuple[int, ...]  # of the base plane (a, b) [voxel]
+    fine: tuple[int, ...]  # pixels of the oversampled base plane
     detector: tuple[int, int]
 
     @property
@@ -148,7 +148,7 @@ class FourierPoseProjector(Poses):
 
 
 def _group(axis: int, vectors: list[np.ndarray], shift: np.ndarray, volume: Sequence[int], detector: tuple[int, int]):
-    slopes, matrix = base_map(*vectors, axis)
+    slopes, matrix = base_map(vectors[0], vectors[1], vectors[2], axis)
     depth, sides = volume[axis], np.array([n for a, n in enumerate(volume) if a != axis])
     object_reach = (sides + np.abs(slopes).max(0) * depth) / 2
     detector_reach = (np.abs(matrix) @ (np.array(detector) / 2 + shift)).max(0)
@@ -187,7 +187,7 @@ def _transform(group: _Group, volume: Float[Array, "z y x"]) -> Complex[Array, "
 
 # --- one view -------------------------------------------------------------------------------------
 
-Pose = tuple[Array, Array, Array, Array]  # ray, row, column (3,), offsets (2,)
+Pose = tuple[Array, ...]  # ray, row, column (3,), offsets (2,)
 
 
 def _view(group: _Group, pose: Pose, spectrum: Complex[Array, "depth kb ka"]) -> Float[Array, "row column"]:
@@ -268,7 +268,7 @@ def _pixels(group: _Group, pose: Pose) -> tuple[list[Array], list[Array], Array,
 
 
 def _base(group: _Group, pose: Pose) -> tuple[Float[Array, " 2"], Float[Array, "2 2"]]:
-    slopes, matrix = base_map(*(v[None] for v in pose[:3]), group.axis)
+    slopes, matrix = base_map(pose[0][None], pose[1][None], pose[2][None], group.axis)
     return slopes[0], matrix[0]
 
 
@@ -276,14 +276,14 @@ def _base(group: _Group, pose: Pose) -> tuple[Float[Array, " 2"], Float[Array, "
 def _sample(image: Float[Array, "a b"], rows: list, columns: list, weight_a: Array, weight_b: Array) -> Array:
     """Values of the image between its pixels."""
     flat, size = image.reshape(-1), image.shape[1]
-    return sum(
-        weight_a[s]
-        * sum(weight_b[t] * flat.at[row * size + c].get(mode="promise_in_bounds") for t, c in enumerate(columns))
-        for s, row in enumerate(rows)
-    )
+    total = jnp.zeros_like(weight_a[0])
+    for s, row in enumerate(rows):
+        line = [weight_b[t] * flat.at[row * size + c].get(mode="promise_in_bounds") for t, c in enumerate(columns)]
+        total = total + weight_a[s] * sum(line)
+    return total
 
 
-def _spread(values: Float[Array, " pixel"], shape: tuple[int, int], rows, columns, weight_a, weight_b) -> Array:
+def _spread(values: Float[Array, " pixel"], shape: tuple[int, ...], rows, columns, weight_a, weight_b) -> Array:
     """Transpose of `_sample`, one tap after the other in place."""
     flat = jnp.zeros(shape[0] * shape[1], values.dtype)
     for s, row in enumerate(rows):

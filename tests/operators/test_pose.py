@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from ellipsoids import any_pose, ellipsoid_projection, ellipsoid_volume, error, joseph, tilted
 
 from diffrecon.errors import InputError
