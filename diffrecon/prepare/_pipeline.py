@@ -46,17 +46,14 @@ _CENTRE_ROWS = 16  # among which those with most contrast are chosen
 class LineIntegrals(NamedTuple):
     """**Fields:** `values` `(view, z, u)` = integral of mu along the ray; `angles` [rad] of the views (those of the
     scan unless half views were joined; `None` where it has none); `clipped` = number of pixels whose transmission was
-    below the clip; `dead` = number of bad detector pixels that were filled; `lines` = what was done, in words."""
+    below the clip; `dead` = number of bad detector pixels that were filled; `messages` = what was done, in
+    words."""
 
     values: np.ndarray
     angles: np.ndarray | None
     clipped: int
     dead: int
-    lines: tuple[str, ...]
-
-    def messages(self, clip: float) -> list[str]:
-        """What was done, for the user."""
-        return list(self.lines)
+    messages: tuple[str, ...]
 
 
 def line_integrals(scan: Scan, **settings: Any) -> LineIntegrals:

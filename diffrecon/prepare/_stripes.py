@@ -57,7 +57,8 @@ def remove_stripes(values: Float[Array, "view z u"], method: str, *, size: int |
       `"all"`: dead, large, sorting, in this order.
       `"none"`: nothing.
     - `size`: width of the median across columns, about twice the widest stripe [pixel]; default 11 ("large" 61, "dead"
-      51, "all" 51, 61 and 11; at most a tenth of the columns, but 21). For `"fourier-wavelet"` the widest stripe itself, default 4.
+      51, "all" 51, 61 and 11; at most a tenth of the columns, but 21). For `"fourier-wavelet"` the
+      widest stripe itself, default 4.
 
     **Raises:** `InputError` for an unknown method, a size below 3.
 

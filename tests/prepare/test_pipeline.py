@@ -31,7 +31,7 @@ def test_line_integrals_are_the_truth_within_noise():
     found = prepare.line_integrals(scan_of(truth, noise=False))
     np.testing.assert_allclose(found.values, truth, atol=2e-5)
     assert found.clipped == 0 and found.dead == 0 and found.values.dtype == np.float32
-    assert found.lines == ("mean of 10 flats",)
+    assert found.messages == ("mean of 10 flats",)
 
 
 @pytest.mark.parametrize(
