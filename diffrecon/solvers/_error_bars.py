@@ -34,7 +34,7 @@ def fbp_deviation(
 
     **Cost:** as `fbp`. Within about 1 % of Monte Carlo where the variance changes slowly over a few columns.
 
-    **Raises:** `InputError` for an unknown filter, or a variance that is negative or not finite.
+    **Raises:** `InputError` for an unknown filter, or a variance of the wrong shape, negative or not finite.
 
     ```python
     A = ParallelProjector(np.linspace(0, np.pi, 90, endpoint=False), (64, 64), 64)
@@ -43,6 +43,10 @@ def fbp_deviation(
     ```
     """
     variance = jnp.asarray(variance)
+    expected = A.angles.shape[0], A.detector
+    if variance.ndim not in (2, 3) or (variance.shape[0], variance.shape[-1]) != expected:
+        raise InputError(f"fbp_deviation: {expected[0]} views of {expected[1]} columns, but a variance of the shape "
+                         f"{variance.shape}: give (view, u) or (view, z, u)")
     if not bool(jnp.all(jnp.isfinite(variance) & (variance >= 0))):
         raise InputError("fbp_deviation: the variance of some rays is negative or not finite; rays without light have "
                          "no finite one, clip them as the line integrals were clipped")

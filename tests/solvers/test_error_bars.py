@@ -54,6 +54,12 @@ def test_variance_must_be_one(wrong):
         fbp_deviation(projector(ANGLES["uneven"]), jnp.full((VIEWS, N), wrong))
 
 
+@pytest.mark.parametrize("shape", [(VIEWS, N + 1), (VIEWS - 1, N), (VIEWS * N,)])
+def test_variance_must_fit_the_projector(shape):
+    with pytest.raises(InputError, match="views"):
+        fbp_deviation(projector(ANGLES["uneven"]), jnp.ones(shape))
+
+
 def test_unknown_filter():
     with pytest.raises(InputError, match="filter"):
         fbp_deviation(projector(ANGLES["uneven"]), jnp.ones((VIEWS, N)), filter="rump")
