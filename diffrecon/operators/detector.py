@@ -68,15 +68,15 @@ def move_images(
     views, height, width = images.shape
     rows, columns = shape
     dtype = images.dtype
-    pivot = jnp.asarray((width - 1) / 2 if pivot is None else pivot, dtype)
-    centre = jnp.asarray((columns - 1) / 2 if centre is None else centre, dtype)
+    axis = jnp.asarray((width - 1) / 2 if pivot is None else pivot, dtype)
+    aim = jnp.asarray((columns - 1) / 2 if centre is None else centre, dtype)
     shift_row, shift_column = (shifts[:, i, None].astype(dtype) for i in (0, 1))
     if magnification is not None:
-        images = _magnified(images, magnification.astype(dtype), pivot)
+        images = _magnified(images, magnification.astype(dtype), axis)
     w = jnp.arange(height, dtype=dtype) - (height - 1) / 2
-    u = jnp.arange(width, dtype=dtype) - pivot
+    u = jnp.arange(width, dtype=dtype) - axis
     row = jnp.arange(rows, dtype=dtype) - (rows - 1) / 2 - shift_row
-    along_u = pivot - centre - shift_column  # (view, 1): where to read, less where it is written
+    along_u = axis - aim - shift_column  # (view, 1): where to read, less where it is written
     along_w = (height - rows) / 2 - shift_row
     if height == 1:
         return _read(images, jnp.broadcast_to(along_u, (views, rows)), columns)
@@ -310,8 +310,8 @@ class AlignedProjector(eqx.Module):
             turned = self.angles + (0.0 if geometry.angles is None else np.asarray(geometry.angles, np.float64))
             self.inner = ParallelProjector(turned, self.volume_shape[1:], columns + 2 * margin_column)
         else:
-            vectors, offsets = _pose(np, geometry, self.angles, columns)
-            self.inner = PoseProjector(*vectors, self.volume_shape, self.detector_shape, offsets)
+            (ray, row, column), offsets = _pose(np, geometry, self.angles, columns)
+            self.inner = PoseProjector(ray, row, column, self.volume_shape, self.detector_shape, offsets)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -382,15 +382,18 @@ class AlignedProjector(eqx.Module):
         return project_parallel(volume, angles, detector=self.inner.detector)
 
     def _moved(self, pictures: Float[Array, "view z u"], views: Array | None) -> Float[Array, "view row column"]:
-        geometry, of = self.geometry, (lambda v: v if views is None or v is None else v[views])
+        shifts, magnification = self.geometry.offsets(self.angles.size), self.geometry.magnification
+        if views is not None:
+            shifts, magnification = shifts[views], None if magnification is None else magnification[views]
         return move_images(
-            pictures, self.detector_shape, shifts=of(geometry.offsets(self.angles.size)), roll=geometry.roll,
-            magnification=of(geometry.magnification), centre=geometry.centre,
+            pictures, self.detector_shape, shifts=shifts, roll=self.geometry.roll, magnification=magnification,
+            centre=self.geometry.centre,
         )
 
     def _posed(self) -> PoseProjector:
-        vectors, offsets = _pose(jnp, self.geometry, self.angles, self.detector_shape[1])
-        return self.inner.with_poses(*vectors, offsets)
+        assert isinstance(self.inner, PoseProjector)
+        (ray, row, column), offsets = _pose(jnp, self.geometry, self.angles, self.detector_shape[1])
+        return self.inner.with_poses(ray, row, column, offsets)
 
 
 def _pose(xp: Any, geometry: TomographyGeometry, angles: np.ndarray, columns: int) -> tuple[tuple, Any]:

@@ -161,7 +161,8 @@ class _Level:
 
     def projector(self, geometry: TomographyGeometry) -> AlignedProjector:
         """In a geometry in pixels of the level."""
-        return AlignedProjector(self.angles, (self.size, self.size), self.data.shape[1:], geometry)
+        _, rows, columns = self.data.shape
+        return AlignedProjector(self.angles, (self.size, self.size), (rows, columns), geometry)
 
 
 def _scaled(geometry: TomographyGeometry, factor: float, centre: Array) -> TomographyGeometry:
@@ -170,7 +171,7 @@ def _scaled(geometry: TomographyGeometry, factor: float, centre: Array) -> Tomog
     return _changed(geometry, {**lengths, "centre": centre})
 
 
-def _changed(geometry: TomographyGeometry, values: Mapping[str, Array]) -> TomographyGeometry:
+def _changed(geometry: TomographyGeometry, values: Mapping[str, Array | None]) -> TomographyGeometry:
     fields = {n: getattr(geometry, n) for n in geometry.names()} | dict(values)
     return TomographyGeometry(fields.pop("centre"), **fields)
 
@@ -325,7 +326,7 @@ class _Joint(eqx.Module):
             scale = self.scale[name]
             numbers[name] = vector[at : at + scale.size].reshape(scale.shape) * scale
             at += scale.size
-        return _without_freedoms(numbers, self.A.angles)
+        return _without_freedoms(numbers, jnp.asarray(self.A.angles))
 
     def _motion(self, numbers: Mapping[str, Array]) -> Array:
         amounts = _amounts(numbers, self.A.angles.shape[0])
@@ -347,7 +348,8 @@ def _amounts(numbers: Mapping[str, Array], views: int) -> dict[str, Float[Array,
             value = jnp.asarray(drift_basis(views, value.shape[0]), value.dtype) @ value
         columns = value.T if name in ("shifts", "drift", "wobble") else [value]
         parts += [(kind, jnp.broadcast_to(v, (views,))) for kind, v in zip(_KINDS[name], columns, strict=True)]
-    return {kind: sum(v for k, v in parts if k == kind) for kind, _ in parts}
+    kinds = dict.fromkeys(kind for kind, _ in parts)
+    return {kind: jnp.sum(jnp.stack([v for k, v in parts if k == kind]), axis=0) for kind in kinds}
 
 
 def _without_freedoms(numbers: Mapping[str, Array], angles: Array) -> dict[str, Array]:
@@ -484,5 +486,5 @@ def _checked(sinogram: ArrayLike, angles: ArrayLike) -> tuple[Array, np.ndarray]
         raise InputError(f"align: angles span {np.ptp(turned):.1f} rad, more than four turns: are they in degrees?")
     if not np.any(data):
         raise InputError("align: the line integrals are all zero")
-    kept = data.dtype if data.dtype == np.float64 and jax.config.jax_enable_x64 else np.float32
-    return jnp.asarray(data, kept), turned
+    # The geometry's precision: float32 unless x64 is on and the data have it.
+    return jnp.asarray(data, jnp.result_type(float) if data.dtype == np.float64 else np.float32), turned
