@@ -33,7 +33,7 @@ def without_freedoms(shifts, centre, roll=0.0) -> tuple[np.ndarray, float]:
 def test_shifts_roll_and_centre_together():
     rng = np.random.default_rng(7)
     shifts, roll = rng.uniform(-3, 3, (VIEWS, 2)), np.radians(0.5)
-    found = align(scan(22.5, shifts=shifts, roll=roll, counts=1e4), ANGLES, levels=(1,), steps=3, cg_steps=15)
+    found = align(scan(22.5, shifts=shifts, roll=roll, counts=1e4), ANGLES, levels=(1,), steps=8, tolerance=0.003)
     expected, centre = without_freedoms(shifts, 22.5, roll)
     moved, at = without_freedoms(np.asarray(found.geometry.shifts, float), float(found.geometry.centre), roll)
     assert np.sqrt(np.mean((moved - expected) ** 2)) < 0.05
