@@ -114,8 +114,8 @@ def align(
     names, messages = _possible(unknowns, data.shape[1])
     geometry = start or TomographyGeometry((data.shape[2] - 1) / 2 if centre is None else centre)
     before = {n for n in geometry.names() if getattr(geometry, n) is not None}
-    geometry = geometry.freed([*names, *(_FIELDS[k] for n in names if n != "centre" for k in _KINDS[n])],
-                              angles.size, drift)
+    # With the fields that make the motions of the unknowns; those that are no unknowns stay zero and go at the end.
+    geometry = geometry.freed([*names, *(_FIELDS[k] for n in names for k in _KINDS[n])], angles.size, drift)
     levels = tuple(levels or _levels(data.shape))
     coarse = _Level.make(data, angles, levels[0], size)
     if {"centre", "shifts"} & set(names):
