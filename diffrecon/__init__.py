@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 # Submodules and names are imported when they are first used: `diffrecon --help` must not wait for jax.
 _MODULES = (
     "constraints", "errors", "geometry", "io", "losses", "models", "operators", "penalties", "physics", "plot",
-    "prepare", "quality", "recipes", "sharding", "simulate", "solvers",
+    "prepare", "quality", "recipes", "sharding", "simulate", "solvers", "stream",
 )
 _NAMES = {
     "Batch": "._model", "Model": "._model",
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from . import sharding as sharding
     from . import simulate as simulate
     from . import solvers as solvers
+    from . import stream as stream
     from ._console import Console as Console
     from ._model import Batch as Batch
     from ._model import Model as Model

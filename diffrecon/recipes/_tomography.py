@@ -92,7 +92,9 @@ def _prepared(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: Co
     if angles is None:
         angles = scan.require("angles", "the rotation angle of each view", "/path/of/angles")
     _, height, columns = preparation.shape
-    start = _Start(preparation, preparation.rows, np.asarray(angles), columns, height)
+    angles = np.asarray(angles)
+    turns = np.ptp(angles) > 4 * np.pi  # a sample that goes on turning: directions repeat
+    start = _Start(preparation, preparation.rows, np.mod(angles, 2 * np.pi) if turns else angles, columns, height)
     return start if settings["prepare"]["delta_beta"] is None else _with_phase(start, scan, settings)
 
 
@@ -295,7 +297,8 @@ def _repeat(A, sinogram, variance, settings, views: np.ndarray) -> np.ndarray:
 
 def _deviation(A, variance, settings, repeat, views: int) -> np.ndarray:
     if settings["quality"]["deviation"] == "closed-form":
-        return np.asarray(solvers.fbp_deviation(A, variance, filter=settings["solver"]["filter"]))
+        return np.asarray(solvers.fbp_deviation(A, variance, filter=settings["solver"]["filter"],
+                                                cutoff=settings["solver"]["cutoff"]))
     chosen = settings["quality"]
     return np.asarray(quality.bootstrap_views(repeat, views, draws=chosen["draws"], seed=chosen["seed"]).deviation)
 
