@@ -1,15 +1,19 @@
-"""Parallel-beam projection: times and errors of diffrecon and, where they can be imported, ASTRA and jax-finufft.
+"""Parallel-beam projection: times and errors of diffrecon and, where they can be imported, ASTRA, jax-finufft,
+scikit-image, algotom and mbirjax.
 
-    python benchmarks/projection.py [--size 512] [--views 720] [--slices 16] [--repeats 7]
+    python benchmarks/projection.py [--size 512] [--views 720] [--slices 16] [--repeats 7] [--cube 256]
 
 Every code projects the same ellipses; errors are to their exact, bin-averaged sinogram. CPU seconds are of the process,
-all threads; medians after two warm-up calls. A package that is not installed is skipped with a line.
+all threads; medians after two warm-up calls. A package that is not installed is skipped with a line. `--cube 0` leaves
+out the last part, a whole volume of cube^3 from 180 views.
 """
 
 import argparse
+import importlib
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,16 +61,25 @@ def exact_sinogram(n: int, angles: np.ndarray, fine: int = 16) -> np.ndarray:
     return (total * (n / 2)).reshape(angles.size, n, fine).mean(2)
 
 
+def peer(name: str, module: str) -> Any:
+    """The module, or None and a line that says why not."""
+    try:
+        return importlib.import_module(module)
+    except Exception as reason:  # a package that breaks on import must not end the others' comparison
+        print(f"{name}: skipped ({type(reason).__name__}: {reason})")
+        return None
+
+
 def relative(a, b) -> float:
     return float(np.linalg.norm(np.asarray(a, float) - b) / np.linalg.norm(b))
 
 
-def report(name: str, function: Callable, repeats: int, note: str = "") -> None:
+def report(name: str, function: Callable, repeats: int, note: str = "", warm: int = 2) -> None:
     cpu, wall = [], []
-    for number in range(repeats + 2):
+    for number in range(repeats + warm):
         start = time.process_time(), time.perf_counter()
         jax.block_until_ready(function())
-        if number > 1:
+        if number >= warm:
             cpu.append(time.process_time() - start[0])
             wall.append(time.perf_counter() - start[1])
     print(f"{name:44s} CPU {np.median(cpu):8.4f} s   wall {np.median(wall):8.4f} s   {note}", flush=True)
@@ -85,6 +98,10 @@ def ours(image: np.ndarray, exact: np.ndarray, angles: np.ndarray, slices: int, 
     report(f"diffrecon forward, {slices} slices", lambda: A(volume), repeats)
     stack = A(volume)
     report(f"diffrecon adjoint, {slices} slices", lambda: A.adjoint(stack), repeats)
+    few = A.subset(np.arange(0, angles.size, 10))
+    few_lines = few(x)
+    report(f"diffrecon forward, {few_lines.shape[0]} views (subset)", lambda: few(x), repeats)
+    report(f"diffrecon adjoint, {few_lines.shape[0]} views (subset)", lambda: few.adjoint(few_lines), repeats)
     N, back = A.normal(), A.adjoint(b)
     gradient = jax.jit(lambda N, x, back: N(x) - back)
     report("diffrecon least-squares gradient, Toeplitz", lambda: gradient(N, x, back), repeats)
@@ -97,10 +114,8 @@ def ours(image: np.ndarray, exact: np.ndarray, angles: np.ndarray, slices: int, 
 
 
 def astra_toolbox(image: np.ndarray, exact: np.ndarray, angles: np.ndarray, repeats: int) -> None:
-    try:
-        import astra
-    except ImportError:
-        print("ASTRA: not installed, skipped")
+    astra = peer("ASTRA", "astra")
+    if astra is None:
         return
     n = image.shape[0]
     upright = np.ascontiguousarray(image[::-1])  # its y axis points up
@@ -114,11 +129,10 @@ def astra_toolbox(image: np.ndarray, exact: np.ndarray, angles: np.ndarray, repe
 
 
 def finufft(image: np.ndarray, exact: np.ndarray, angles: np.ndarray, repeats: int) -> None:
-    try:
-        from jax_finufft import nufft1, nufft2
-    except ImportError:
-        print("jax-finufft: not installed, skipped")
+    package = peer("jax-finufft", "jax_finufft")
+    if package is None:
         return
+    nufft1, nufft2 = package.nufft1, package.nufft2
     n = image.shape[0]
     frequency = np.arange(n + 1) / (2 * n)
     kx, ky = (np.outer(f(angles), frequency).ravel() for f in (np.cos, np.sin))
@@ -142,12 +156,69 @@ def finufft(image: np.ndarray, exact: np.ndarray, angles: np.ndarray, repeats: i
     report("jax-finufft 1e-4 adjoint", lambda: adjoint(sinogram, x, y, turn), repeats)
 
 
+def scikit_image(image: np.ndarray, exact: np.ndarray, angles: np.ndarray) -> None:
+    """Its radon sums along columns and counts angles the other way; its iradon is a filtered back-projection."""
+    transform = peer("scikit-image", "skimage.transform")
+    if transform is None:
+        return
+    degrees = np.rad2deg(angles)
+    padded = np.ascontiguousarray(image[::-1])
+
+    def forward():
+        return transform.radon(padded, degrees, circle=True).T
+
+    # its axis is pixel n // 2, half a pixel beside the middle: the error holds that shift
+    report("scikit-image radon", forward, 1, f"error {relative(forward(), exact):.5f} (axis half a pixel off)", warm=0)
+    sinogram = np.ascontiguousarray(exact.T, dtype=np.float32)
+    report("scikit-image iradon (ramp)", lambda: transform.iradon(sinogram, degrees, circle=True), 1, warm=1)
+
+
+def algotom(image: np.ndarray, exact: np.ndarray, angles: np.ndarray, repeats: int) -> None:
+    """Has no projector, only reconstructions: filtered back-projection on the CPU (numba)."""
+    package = peer("algotom", "algotom.rec.reconstruction")
+    if package is None:
+        return
+    n = image.shape[0]
+    inside = np.hypot(*(np.mgrid[:n, :n] - (n - 1) / 2)) < n / 2
+    sinogram = exact.astype(np.float32)
+
+    def run():
+        return package.fbp_reconstruction(
+            sinogram, (n - 1) / 2, angles, filter_name=None, apply_log=False, gpu=False, ncore=os.cpu_count()
+        )
+
+    # its rows may run the other way
+    made = max((run(), run()[::-1]), key=lambda x: np.vdot(x[inside], image[inside]))
+    report("algotom fbp", run, min(repeats, 3), f"error in the disc {relative(made[inside], image[inside]):.4f}")
+
+
+def cube(side: int, repeats: int, views: int = 180) -> None:
+    """Forward projection and back of a whole volume, ours and mbirjax's."""
+    angles = np.linspace(0, np.pi, views, endpoint=False)
+    volume = np.repeat(phantom(side, 4)[None], side, 0)
+    A, x = ParallelProjector(angles, (side, side), side), jnp.asarray(volume)
+    name = f"{side}^3, {views} views, forward and back"
+    exact = exact_sinogram(side, angles)
+    note = f"error {relative(A(x[:1])[:, 0], exact):.5f}"
+    report(f"diffrecon {name}", lambda: A.adjoint(A(x)), repeats, note)
+    package = peer("mbirjax", "mbirjax")
+    if package is None:
+        return
+    model = package.ParallelBeamModel((views, side, side), angles)
+    turned = jnp.asarray(np.transpose(volume, (1, 2, 0))[::-1])  # rows upwards, columns, slices
+    sinogram = np.asarray(model.forward_project(turned))[:, side // 2]
+    error = min(relative(s, exact) for s in (sinogram, sinogram[:, ::-1]))
+    run = lambda: model.back_project(model.forward_project(turned))  # noqa: E731
+    report(f"mbirjax {name}", run, 1, f"error {error:.5f}", warm=1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--views", type=int, default=720)
     parser.add_argument("--slices", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--cube", type=int, default=256)
     options = parser.parse_args()
     angles = np.linspace(0, np.pi, options.views, endpoint=False)
     image, exact = phantom(options.size), exact_sinogram(options.size, angles)
@@ -156,6 +227,10 @@ def main() -> None:
     ours(image, exact, angles, options.slices, options.repeats)
     finufft(image, exact, angles, options.repeats)
     astra_toolbox(image, exact, angles, options.repeats)
+    scikit_image(image, exact, angles)
+    algotom(image, exact, angles, options.repeats)
+    if options.cube:
+        cube(options.cube, min(options.repeats, 5))
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ class ParallelProjector(eqx.Module):
 
     **Cost:** for n x n pixels and v views one real transform of (1.5 n)^2 and about `0.63 v n` Fourier samples of
     `kernel_width^2` complex multiply-adds a slice, forward and back alike. Slices are taken eight at a time: a stack
-    costs half as much a slice as a single one. The tables take about 300 bytes a sample: 70 MB for 512^2 and 720 views.
+    costs two thirds as much a slice as a single one, and 16 Fourier grids of memory. The tables take about 300 bytes a sample: 70 MB for 512^2 and 720 views.
     Where those of the adjoint would exceed 2 GiB it is a scatter instead, about 7 times slower.
 
     **Raises:** `InputError` for empty or non-finite angles, wrong shapes.
@@ -131,7 +131,7 @@ class ParallelProjector(eqx.Module):
         """The projector of some of the views, in the order given; views may repeat.
 
         The fast way to ordered subsets: `A.adjoint(sinogram, views)` fills the whole Fourier grid from tables of all
-        views, a subset only touches its own samples (and transforms the grid: one view costs a sixth of 720). Centre
+        views, a subset only touches its own samples (and transforms the grid: one view costs a fifth of 720). Centre
         and shifts are those of `A`, also traced ones; the Fourier grid is the same, so that `A.subset(i)(x)` is
         `A(x)[i]` to rounding.
 
