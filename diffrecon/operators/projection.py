@@ -63,8 +63,9 @@ class ParallelProjector(eqx.Module):
 
     **Cost:** for n x n pixels and v views one real transform of (1.5 n)^2 and about `0.63 v n` Fourier samples of
     `kernel_width^2` complex multiply-adds a slice, forward and back alike. Slices are taken eight at a time: a stack
-    costs two thirds as much a slice as a single one, and 16 Fourier grids of memory. The tables take about 300 bytes a sample: 70 MB for 512^2 and 720 views.
-    Where those of the adjoint would exceed 2 GiB it is a scatter instead, about 7 times slower.
+    costs two thirds as much a slice as a single one, and 16 Fourier grids of memory. The tables take about 300 bytes a
+    sample: 70 MB for 512^2 and 720 views. Where those of the adjoint would exceed 2 GiB it is a scatter instead, about
+    7 times slower.
 
     **Raises:** `InputError` for empty or non-finite angles, wrong shapes.
 
