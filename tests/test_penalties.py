@@ -127,7 +127,7 @@ def test_synthesis_is_the_transpose_of_analysis(name, shape):
 def test_bound_is_no_less_than_the_norm(name):
     penalty, draw = OBJECTS[name], lambda like: jnp.asarray(RANDOM.normal(size=like.shape), jnp.float32)
     x = primal(penalty, draw(jnp.zeros((16, 16))), draw)
-    x = jax.tree.map(lambda v: v / 16, x)
+    x, size = jax.tree.map(lambda v: v / 16, x), 0.0
     for _ in range(60):
         y = penalty.synthesise(penalty.analyse(x))
         size = jnp.sqrt(inner_product(y, y) / inner_product(x, x))
@@ -151,7 +151,7 @@ def test_bounds_and_warm_starts_of_the_proximal_map():
     penalty, x = OBJECTS["tv"], jnp.asarray(RANDOM.normal(size=(12, 12)), jnp.float32)
     best, state = penalty.prox(x, 1.0, penalty.start(x), steps=500, bounds=(0.0, 0.5))
     assert float(best.min()) == 0.0 and float(best.max()) == 0.5
-    warm = penalty.start(x)
+    few, warm = x, penalty.start(x)
     for _ in range(200):
         few, warm = penalty.prox(x, 1.0, warm, steps=2, bounds=(0.0, 0.5))
     cold = penalty.prox(x, 1.0, penalty.start(x), steps=2, bounds=(0.0, 0.5))[0]

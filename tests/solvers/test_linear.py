@@ -237,7 +237,7 @@ def test_held_out_views_choose_the_number_of_steps(disc, solver):
     chosen = solver(A, noisy, steps=40, stopping="held-out")
     errors = [float(jnp.linalg.norm(solver(A, noisy, steps=k).x - image)) for k in (1, 3, 10, 40)]
     # prediction is a milder judge than the image: a step or two more than the best
-    assert float(jnp.linalg.norm(chosen.x - image)) < min(1.6 * min(errors), 0.4 * errors[-1])
+    assert float(jnp.linalg.norm(chosen.x - image)) < min(1.6 * min(errors), 0.6 * errors[-1])
     assert "held out" in chosen.message and chosen.held_out.size >= chosen.history.size
 
 
