@@ -84,10 +84,7 @@ def _slabs(
     def writer(shape: tuple[int, int, int], units: str, pixel_size: float | None, long_name: str) -> Any:
         target = io.open_volume(output, shape, pixel_size=pixel_size, units=units, long_name=long_name,
                                 method=scan.method, scan=scan, settings=settings.recipe, resume=resume)
-        close = target.close
-        # What was said about the file belongs to the record too.
-        target.close = lambda result: close(dataclasses.replace(result, settings=settings.record(result.settings)))
-        return target
+        return _Recorded(target, settings)
 
     start = time.monotonic()
     try:
@@ -100,6 +97,18 @@ def _slabs(
     picture = draw(result, beside(output)) if settings.output["picture"] else ""
     say(f"done in {time.monotonic() - start:.1f} s: {output}{picture}")
     return 0
+
+
+class _Recorded:
+    """A writer that records what was said about the file too."""
+
+    def __init__(self, target: Any, settings: Settings):
+        self.write, self.abort, self.done = target.write, target.abort, target.done
+        self._target, self._settings = target, settings
+
+    def close(self, result: Any = None) -> None:
+        record = self._settings.record(result.settings)
+        self._target.close(dataclasses.replace(result, settings=record))
 
 
 def preview(options: argparse.Namespace, method: str | None, settings: Settings) -> int:

@@ -7,10 +7,10 @@ from .adjoint import adjoint_of as adjoint_of
 from .adjoint import dot_test as dot_test
 from .adjoint import inner as inner
 from .adjoint import random_like as random_like
-from .fourier_pose import FourierPoseProjector as FourierPoseProjector
 from .detector import AlignedProjector as AlignedProjector
 from .detector import TomographyGeometry as TomographyGeometry
 from .detector import move_images as move_images
+from .fourier_pose import FourierPoseProjector as FourierPoseProjector
 from .pose import PoseProjector as PoseProjector
 from .pose import laminography_poses as laminography_poses
 from .probe import bin_pixels as bin_pixels

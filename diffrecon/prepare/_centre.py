@@ -266,6 +266,7 @@ def _reconstruction(
     side = int(np.ceil(columns + 2 * abs(furthest - (columns - 1) / 2)))
     A = ParallelProjector(angles[views], (side, side), columns, centre=furthest, kernel_width=4, oversampling=2)
     low, high = best - reach, best + reach
+    places, costs, k = np.zeros(0), np.zeros(0), 0
     for _ in range(3):
         places = np.linspace(max(low, best - reach), min(high, best + reach), 13)
         costs = np.asarray(_disagreement(A, jnp.asarray(small), jnp.asarray(places, jnp.float32)), float)

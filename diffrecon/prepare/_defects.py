@@ -99,8 +99,8 @@ class Filling(NamedTuple):
         share = np.where(right > left, (columns - left) / np.maximum(right - left, 1), 0.0)
         size = 1 << (rows.size - 1).bit_length()
         fill = lambda a, dtype: jnp.asarray(np.pad(a, (0, size - rows.size), mode="edge"), dtype)
-        index = [fill(a, jnp.int32) for a in (rows, columns, left, right)]
-        return cls(*index, fill(share, jnp.float32), fill(lost, bool))
+        rows, columns, left, right = (fill(a, jnp.int32) for a in (rows, columns, left, right))
+        return cls(rows, columns, left, right, fill(share, jnp.float32), fill(lost, bool))
 
     def fill(self, values: Float[Array, "view y x"], otherwise: float) -> Float[Array, "view y x"]:
         """Linear interpolation along the row; `otherwise` in rows without any good pixel."""

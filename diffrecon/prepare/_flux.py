@@ -31,7 +31,7 @@ def find_air(
     means = np.add.reduceat(np.add.reduceat(transmissions, rows[:-1], 1), columns[:-1], 2, dtype=float)
     means /= np.diff(rows)[:, None] * np.diff(columns)
     air = _air_tiles(means)
-    left, right = _run(air.all(0)), _run(air.all(0)[::-1])
+    left, right = _run(np.asarray(air.all(0))), _run(np.asarray(air.all(0))[::-1])
     bands = []
     if left:
         bands.append((0, height, 0, int(columns[left])))
@@ -39,7 +39,7 @@ def find_air(
         bands.append((0, height, int(columns[-1 - right]), width))
     if bands:
         return bands
-    top, bottom = _run(air.all(1)), _run(air.all(1)[::-1])
+    top, bottom = _run(np.asarray(air.all(1))), _run(np.asarray(air.all(1))[::-1])
     if top:
         bands.append((0, int(rows[top]), 0, width))
     if bottom:
@@ -57,7 +57,7 @@ def _air_tiles(means: Float[np.ndarray, "view row column"]) -> Bool[np.ndarray, 
     calm = np.quantile(shaky, 0.1)
     # The largest and not the mean: a sample that turns into the tile for a few views has shaded it.
     air = (np.abs(depth).max(0) < _DEEP + 3 * calm) & (np.abs(depth.mean(0)) < _DEEP) & (shaky < _SHAKY * calm + 1e-6)
-    return air.reshape(means.shape[1:])
+    return np.asarray(air).reshape(means.shape[1:])
 
 
 def _run(air: Bool[np.ndarray, " tile"]) -> int:

@@ -23,7 +23,8 @@ def daubechies(order: int) -> Float[np.ndarray, " tap"]:
         taps = np.convolve(taps, [1, -(z if abs(z) < 1 else 1 / z)])
     for _ in range(order):
         taps = np.convolve(taps, [1, 1])
-    return taps.real * np.sqrt(2) / taps.real.sum()
+    real = np.real(np.asarray(taps))
+    return real * np.sqrt(2) / real.sum()
 
 
 def _pair(low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ binned data to full ones and starts from what a parallel beam conserves.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -171,7 +172,7 @@ def _scaled(geometry: TomographyGeometry, factor: float, centre: Array) -> Tomog
 
 
 def _changed(geometry: TomographyGeometry, values: Mapping[str, Array | None]) -> TomographyGeometry:
-    fields = {n: getattr(geometry, n) for n in geometry.names()} | dict(values)
+    fields: dict[str, Any] = {n: getattr(geometry, n) for n in geometry.names()} | dict(values)
     return TomographyGeometry(fields.pop("centre"), **fields)
 
 

@@ -15,7 +15,6 @@ from .._console import Console
 from .._model import Batch
 from ..errors import InputError, nearest
 from ..models import Tomography
-from ..operators import ParallelProjector
 
 __all__ = ["SOLVER", "STEPS", "Slices", "check_solver", "slab_solver", "solve_counts", "solve_slices"]
 

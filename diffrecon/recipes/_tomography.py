@@ -255,9 +255,9 @@ def _result(method, scan, settings, console, start, geometry, sinogram, variance
     pixel = None if scan.pixel_size is None else float(scan.pixel_size)
     residual = float(jnp.linalg.norm(projector(solved.volume) - sinogram) / jnp.linalg.norm(sinogram))
     name = settings["solver"]["name"]
+    volume = np.asarray(solved.volume)[kept] * np.float32(unit.factor)
     quantities = {
-        "volume": Quantity(np.asarray(solved.volume)[kept] * np.float32(unit.factor), unit.units, ("z", "y", "x"), pixel,
-                           unit.long_name, "volume"),
+        "volume": Quantity(volume, unit.units, ("z", "y", "x"), pixel, unit.long_name, "volume"),
         "sinogram": Quantity(np.asarray(sinogram[:, sinogram.shape[1] // 2]), "", ("view", "x"), pixel,
                              "line integrals of the middle row", "sinogram"),
     }
@@ -292,7 +292,8 @@ def _kept(slices: int, rows: int) -> slice:
 def _repeat(A, sinogram, variance, settings, views: np.ndarray) -> np.ndarray:
     """The volume from some of the views, by the same settings."""
     part = None if variance is None else variance[views]
-    return np.asarray(solve_slices(A.subset(views), sinogram[views], settings, Console(quiet=True), variance=part).volume)
+    solved = solve_slices(A.subset(views), sinogram[views], settings, Console(quiet=True), variance=part)
+    return np.asarray(solved.volume)
 
 
 def _deviation(A, variance, settings, repeat, views: int) -> np.ndarray:

@@ -147,8 +147,9 @@ def mlem(
 ) -> LinearSolution:
     """Maximum likelihood of Poisson data `b ~ A x`: `x <- x / (A'1) A'(b / (A x))` (Shepp & Vardi 1982, eq. 2.13).
 
-    x stays non-negative. Both sides have a background of 1 % of the largest datum added, so that rays through air, where
-    a band-limited projector rings about zero, do no harm. `x0` must be positive where x may be; default: one value that predicts the sum of the data.
+    x stays non-negative. Both sides have a background of 1 % of the largest datum added, so that rays through air,
+    where a band-limited projector rings about zero, do no harm. `x0` must be positive where x may be; default: one
+    value that predicts the sum of the data.
 
     **Raises:** `InputError` for negative data.
     """
