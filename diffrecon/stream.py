@@ -33,6 +33,7 @@ Rows = Callable[[int, int], Any]  # (first, last) -> (view, last - first, u), li
 Solve = Callable[[ParallelProjector, Array], Array]  # projector, (view, z, u) -> (z, y, x)
 
 _SHARE_OF_MEMORY = 0.5  # of what is free: the page cache and the user's other programs want some
+_GRIDS = 256 << 20  # bytes of the grids of a block of slices at most, see operators.projection
 _WAITING = 1  # slabs in a queue; one more is in the hands of the thread that fills it
 _WORKING = 5  # times its sinogram that a slice takes while FBP works on it
 _SLABS = 4  # at least, or nothing overlaps
@@ -260,12 +261,14 @@ def memory_needed(projector: ParallelProjector) -> tuple[int, int]:
     """Bytes of the projector's tables, and bytes that every slice in flight adds, by FBP (measured: docs/scaling.md).
 
     A slice is there as counts, as line integrals in three places (being prepared, waiting, in work), five times while
-    it is filtered and gridded, and as a volume in three places.
+    it is filtered and gridded, and as a volume in three places. Grids are those of the slices that are transformed
+    together: eight of them, twice, up to what the projector allows itself.
     """
     tables = sum(leaf.nbytes for leaf in jax.tree.leaves(projector) if eqx.is_array(leaf))
     size = projector.centre.dtype.itemsize
     sinogram = projector.angles.shape[0] * projector.detector * size
-    grid = 4 * projector.plan.grid_x * projector.plan.grid_y * size  # one slice at a time on a CPU
+    one = projector.plan.grid_x * projector.plan.grid_y * size
+    grid = max(4 * one, min(16 * one, 2 * _GRIDS))
     return tables + grid, int((3.5 + _WORKING) * sinogram + 3 * projector.shape[0] * projector.shape[1] * size)
 
 
