@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
 from ..errors import InputError, nearest
-from .pose import PoseProjector
+from .fourier_pose import FourierPoseProjector
 from .projection import ParallelProjector, project_parallel
 
 __all__ = ["AlignedProjector", "TomographyGeometry", "move_images"]
@@ -260,7 +260,7 @@ class AlignedProjector(eqx.Module):
 
     `A(volume)`, `A.adjoint(sinogram)` and the differentiation in the volume and in every field of `A.geometry` are as
     those of `ParallelProjector`; where the geometry has neither pitch nor wobble that is what works inside, and
-    `move_images` moves its pictures. With them, `PoseProjector` does everything (slower; see there for its accuracy).
+    `move_images` moves its pictures. With them, `FourierPoseProjector` does everything (slower).
 
     **Arguments:**
 
@@ -285,7 +285,7 @@ class AlignedProjector(eqx.Module):
 
     geometry: TomographyGeometry
     angles: Float[np.ndarray, " view"]
-    inner: ParallelProjector | PoseProjector
+    inner: ParallelProjector | FourierPoseProjector
     volume_shape: tuple[int, int, int] = eqx.field(static=True)
     detector_shape: tuple[int, int] = eqx.field(static=True)
 
@@ -311,7 +311,7 @@ class AlignedProjector(eqx.Module):
             self.inner = ParallelProjector(turned, self.volume_shape[1:], columns + 2 * margin_column)
         else:
             (ray, row, column), offsets = _pose(np, geometry, self.angles, columns)
-            self.inner = PoseProjector(ray, row, column, self.volume_shape, self.detector_shape, offsets)
+            self.inner = FourierPoseProjector(ray, row, column, self.volume_shape, self.detector_shape, offsets)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -346,16 +346,18 @@ class AlignedProjector(eqx.Module):
         """The same in another geometry, which has to have the same fields and may be traced."""
         return eqx.tree_at(lambda A: A.geometry, self, geometry)
 
+    @eqx.filter_jit
     def __call__(
         self, volume: Float[Array, "z y x"], views: Int[Array, " batch"] | None = None
     ) -> Float[Array, "view row column"]:
         """Projections of a volume; `views` picks some, and may be traced."""
         if volume.shape != self.volume_shape:
             raise InputError(f"projector of a volume {self.volume_shape} (z, y, x) got {volume.shape}")
-        if isinstance(self.inner, PoseProjector):
+        if isinstance(self.inner, FourierPoseProjector):
             return self._posed()(volume, views)
         return self._moved(self._pictures(volume, views), views)
 
+    @eqx.filter_jit
     def adjoint(
         self, sinogram: Float[Array, "view row column"], views: Int[Array, " batch"] | None = None
     ) -> Float[Array, "z y x"]:
@@ -363,7 +365,7 @@ class AlignedProjector(eqx.Module):
         count = self.angles.size if views is None else jnp.shape(views)[0]
         if sinogram.shape != (count, *self.detector_shape):
             raise InputError(f"adjoint of {count} views of {self.detector_shape} pixels got {sinogram.shape}")
-        if isinstance(self.inner, PoseProjector):
+        if isinstance(self.inner, FourierPoseProjector):
             return self._posed().adjoint(sinogram, views)
         like = jax.ShapeDtypeStruct((count, self.volume_shape[0], self.inner.detector), sinogram.dtype)
         pictures = jax.linear_transpose(lambda images: self._moved(images, views), like)(sinogram)[0]
@@ -390,14 +392,14 @@ class AlignedProjector(eqx.Module):
             centre=self.geometry.centre,
         )
 
-    def _posed(self) -> PoseProjector:
-        assert isinstance(self.inner, PoseProjector)
+    def _posed(self) -> FourierPoseProjector:
+        assert isinstance(self.inner, FourierPoseProjector)
         (ray, row, column), offsets = _pose(jnp, self.geometry, self.angles, self.detector_shape[1])
         return self.inner.with_poses(ray, row, column, offsets)
 
 
 def _pose(xp: Any, geometry: TomographyGeometry, angles: np.ndarray, columns: int) -> tuple[tuple, Any]:
-    """Ray, row, column `(view, 3)` and offsets `(view, 2)` of a `PoseProjector`, with `xp` = numpy or jax.numpy."""
+    """Ray, row, column `(view, 3)` and offsets `(view, 2)` of poses, with `xp` = numpy or jax.numpy."""
     views = angles.size
     number = lambda v, default=0.0: xp.broadcast_to(xp.asarray(default if v is None else v), (views,))
     theta = xp.asarray(angles) + number(geometry.angles)

@@ -39,6 +39,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
 _FIELDS = {"row": "shifts", "column": "shifts", "roll": "roll", "pitch": "pitch", "angle": "angles",
            "magnification": "magnification"}
 _SMALLEST = (32, 8)  # columns and rows below which data are not binned further
+_SOON = {"centre", "shifts", "roll"}  # unknowns that converge in few steps
 _VOLUME_STEPS = 10  # conjugate gradients for the volume alone, at the start of a level
 
 
@@ -65,7 +66,7 @@ def align(
     start: TomographyGeometry | None = None,
     size: int | None = None,
     levels: Sequence[int] | None = None,
-    steps: int = 6,
+    steps: int | None = None,
     cg_steps: int = 25,
     reach: float = 8.0,
     tolerance: float = 0.01,
@@ -84,9 +85,10 @@ def align(
       how known parts of it are given.
     - `size`: pixels of a slice along x and y; the detector's columns by default.
     - `levels`: binning factors, from coarse to fine; 4, 2, 1 by default, as far as 32 columns and 8 rows are left.
-    - `steps`: at most, on each level; `cg_steps`: conjugate gradients in each.
+    - `steps`: at most, on each level; by default 6, and 12 where more is unknown than centre, shifts and roll;
+      `cg_steps`: conjugate gradients in each.
     - `reach`: the largest shift along rows that is looked for in the first guess [pixel].
-    - `tolerance`: a level ends when no pixel moves by more in a step [its pixels].
+    - `tolerance`: a level ends when no pixel has moved by more in two steps [its pixels].
     - `drift`: number of cosines of the unknown "drift".
 
     **First guess of shifts and centre:** each row's sum is the same in every view, and the centre of mass of a view
@@ -112,6 +114,7 @@ def align(
     console = console or Console(quiet=True)
     data, angles = _checked(sinogram, angles)
     names, messages = _possible(unknowns, data.shape[1])
+    steps = steps or (6 if set(names) <= _SOON else 12)
     geometry = start or TomographyGeometry((data.shape[2] - 1) / 2 if centre is None else centre)
     before = {n for n in geometry.names() if getattr(geometry, n) is not None}
     # With the fields that make the motions of the unknowns; those that are no unknowns stay zero and go at the end.
@@ -196,7 +199,7 @@ def _refine(
     geometry = level.coarse(geometry)
     A = level.projector(geometry)
     vector, volume = _volume_alone(A, level.data)
-    misfit = _misfit(A, volume, level.data)
+    misfit, before = _misfit(A, volume, level.data), math.inf
     for step in range(1, steps + 1):
         joint = _linearised(A, volume, names)
         solution = solvers.cgls(joint, level.data, x0=joint.start(vector), steps=cg_steps)
@@ -211,8 +214,10 @@ def _refine(
         geometry, A, misfit = trial, A.at(trial), new
         history.append((level.factor, misfit, moved * level.factor))
         progress.update(step, residual=misfit, moved=moved * level.factor)
-        if moved < tolerance:
+        # One small step may be a turning point: steps towards a pitch alternate.
+        if max(moved, before) < tolerance:
             break
+        before = moved
     return level.fine(geometry), volume, A
 
 
@@ -455,6 +460,8 @@ def _verdict(history: list, names: tuple[str, ...], finest: int, tolerance: floa
              f"moved no pixel by more than {moved:.3f}"]
     if moved > 10 * tolerance * finest:
         lines.append("the geometry is still moving: give more steps, fewer unknowns, or a better start")
+    if "wobble" in names:
+        lines.append("wobble is found in part only: in simulations half of it was left")
     if free := [TomographyGeometry.FREEDOMS[n] for n in names if n in TomographyGeometry.FREEDOMS]:
         lines.append("what no data can tell was set to zero: " + "; ".join(free))
     return lines
