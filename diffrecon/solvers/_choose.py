@@ -70,7 +70,7 @@ def choose_weight(
 
     ```python
     from diffrecon.penalties import TotalVariation
-    A = ParallelProjector(np.linspace(0, np.pi, 24, endpoint=False), (32, 32), 48)
+    A = dr.operators.ParallelProjector(np.linspace(0, np.pi, 24, endpoint=False), (32, 32), 48)
     disc = jnp.asarray(np.hypot(*np.mgrid[-16:16, -16:16]) < 10, jnp.float32)
     noisy = A(disc) + 0.3 * jax.random.normal(jax.random.key(0), (24, 48))
     choice = choose_weight(A, noisy, TotalVariation(), bounds=(0.0, None))

@@ -49,7 +49,7 @@ def sart(
     views.
 
     ```python
-    A = ParallelProjector(np.linspace(0, np.pi, 30, endpoint=False), (32, 32), 32)
+    A = dr.operators.ParallelProjector(np.linspace(0, np.pi, 30, endpoint=False), (32, 32), 32)
     solution = sart(A, A(jnp.ones((32, 32))), 3, subsets=3, bounds=(0.0, None))
     ```
     """

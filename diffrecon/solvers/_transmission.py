@@ -51,7 +51,7 @@ def transmission(
     **Raises:** `InputError` for negative counts, flats that are nowhere positive, wrong shapes.
 
     ```python
-    A = ParallelProjector(np.linspace(0, np.pi, 30, endpoint=False), (32, 32), 48)
+    A = dr.operators.ParallelProjector(np.linspace(0, np.pi, 30, endpoint=False), (32, 32), 48)
     disc = jnp.asarray(np.hypot(*np.mgrid[-16:16, -16:16]) < 8, jnp.float32) / 8
     counts = np.random.default_rng(0).poisson(50 * np.exp(-A(disc)) + 1)
     solution = transmission(A, counts, 50.0, 1.0, steps=3)
