@@ -3,8 +3,8 @@
     pip install astra-toolbox
     python experiments/tooth/beside_astra.py FOLDER [--output FOLDER]
 
-FOLDER holds tooth.h5. ASTRA's FBP knows a rotation axis in the middle only: it gets the columns that lie evenly about the
-axis, rounded to half a column. Writes beside_astra.png and prints the residuals.
+FOLDER holds tooth.h5. ASTRA's FBP knows a rotation axis in the middle only: it gets the columns that lie evenly about
+the axis, rounded to half a column. Writes beside_astra.png and prints the residuals.
 """
 
 import argparse
@@ -58,10 +58,11 @@ def main() -> None:
         theirs = by_astra(values[:, row], np.asarray(scan.angles), centre)
         # ASTRA's y grows upwards, and its sense of rotation is the other one.
         theirs = min((theirs, theirs[::-1]), key=lambda image: np.linalg.norm(image - ours))
-        print(f"row {row}: residual {relative(ours, values[:, row]):.4f}, ASTRA {relative(theirs, values[:, row]):.4f}; "
+        residuals = [relative(image, values[:, row]) for image in (ours, theirs)]
+        print(f"row {row}: residual {residuals[0]:.4f}, ASTRA {residuals[1]:.4f}; "
               f"difference {np.linalg.norm(ours - theirs) / np.linalg.norm(ours):.3f} of the slice")
-        for ax, (name, image) in zip(axes[row], {"diffrecon": ours, "ASTRA": theirs, "difference": ours - theirs}.items(),
-                                     strict=True):
+        images = {"diffrecon": ours, "ASTRA": theirs, "difference": ours - theirs}
+        for ax, (name, image) in zip(axes[row], images.items(), strict=True):
             plot.image(image[BOX, BOX], units="1/pixel", title=f"{name}, row {row}", ax=ax)
     figure.savefig(options.output / "beside_astra.png", dpi=100)
 
