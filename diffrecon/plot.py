@@ -164,6 +164,8 @@ def _curve_panels(result: Result, quantities: Mapping[str, Quantity]) -> "list[_
     history = np.asarray(quality.get("history", ()), float)
     if history.ndim == 1 and history.size > 1:
         panels.append(_convergence_panel(history, quality.get("held_out_history")))
+    if "penalty_weights" in quality and np.size(quality["penalty_weights"]) > 1:
+        panels.append(_weight_panel(quality))
     for name, figures in [("ring correlation", quality), *quality.items()]:
         if isinstance(figures, Mapping) and "correlation" in figures and "frequency" in figures:
             panels.append(_ring_panel(figures, None, name.replace("_", " ")))
@@ -536,6 +538,17 @@ def _convergence_panel(history: np.ndarray, held_out: Any) -> _Panel:
             _inside_legend(ax, [("fitted", DARK), ("held out", ORANGE)])
 
     return _Panel(draw, 1.35, 1.0, left=0.55, right=0.1, bottom=0.42)
+
+
+def _weight_panel(quality: Mapping[str, Any]) -> _Panel:
+    """What views left out say of the weights of a penalty that were tried; the chosen one is marked."""
+    def draw(ax):
+        ax.plot(quality["penalty_weights"], quality["held_out_by_weight"], color=ORANGE, marker="o", markersize=2.5)
+        ax.axvline(float(quality["penalty_weight"]), color="0.6", linewidth=0.8)
+        ax.set_xscale("log")
+        _curve_axes(ax, "weight of the penalty", "residual of views held out", "choice of the weight")
+
+    return _Panel(draw, 1.35, 1.0, left=0.6, right=0.1, bottom=0.42)
 
 
 def _ring_panel(result: Any, pixel_size: float | None, title: str) -> _Panel:

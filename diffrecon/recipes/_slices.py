@@ -100,7 +100,8 @@ def solve_slices(
     solution = _plain(A, sinogram, steps, solver, weights, show)
     ending = (f"{name} diverged and was stopped; the last good volume is kept",) if bool(solution.diverged) else ()
     said = (f"{name}: {solution.message}",) if solution.message and not ending else ()
-    curves = {} if solution.held_out is None else {"held_out_residual_by_step": np.asarray(solution.held_out)}
+    held = None if solution.held_out is None else np.asarray(solution.held_out)
+    curves = {} if held is None else {"held_out_history": np.stack([np.arange(1, held.size + 1), held], 1)}
     return Slices(solution.x, np.asarray(solution.history), (*ending, *said), curves)
 
 
