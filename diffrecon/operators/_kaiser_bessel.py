@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["KaiserBessel"]
+__all__ = ["KaiserBessel", "beatty_shape", "fitted", "polynomial", "transform"]
 
 
 class KaiserBessel:
@@ -25,18 +25,17 @@ class KaiserBessel:
 
     def __init__(self, width: int, oversampling: float):
         self.width = width
-        self.beta = math.pi * math.sqrt((width / oversampling * (oversampling - 0.5)) ** 2 - 0.8)
+        self.beta = beatty_shape(width, oversampling)
 
     def transform(self, frequency: Any) -> np.ndarray:
         """Its transform at frequencies [1/sample], in float64: what a spectrum is divided by before interpolation."""
-        root = np.sqrt((self.beta**2 - (np.pi * self.width * np.asarray(frequency)) ** 2).astype(complex))
-        return (self.width * np.sinh(root) / root).real / np.i0(self.beta)
+        return transform(self.width, self.beta, frequency)
 
     def taps(self, position: Any) -> tuple[Any, Any]:
         """First sample within reach of each position (integer, not wrapped) and the weights `(tap, *position)`."""
         first = jnp.ceil(position - self.width / 2)
         q = [((position - first - tap) * (2 / self.width)) ** 2 for tap in range(self.width)]
-        weights = jnp.stack([polynomial(_fit(self.width, self.beta), jnp.minimum(each, 1.0)) for each in q])
+        weights = jnp.stack([polynomial(fitted(self.beta), jnp.minimum(each, 1.0)) for each in q])
         return first.astype(jnp.int32), weights
 
 
@@ -48,10 +47,22 @@ def polynomial(coefficients: tuple[float, ...], x: Any) -> Any:
     return value
 
 
+def beatty_shape(width: int, oversampling: float) -> float:
+    """beta by eq. 5."""
+    return math.pi * math.sqrt((width / oversampling * (oversampling - 0.5)) ** 2 - 0.8)
+
+
+def transform(width: int, beta: float, frequency: Any) -> np.ndarray:
+    """Transform of the window at frequencies [1/sample]."""
+    root = np.sqrt((beta**2 - (np.pi * width * np.asarray(frequency)) ** 2).astype(complex))
+    return (width * np.sinh(root) / root).real / np.i0(beta)
+
+
 @cache
-def _fit(width: int, beta: float) -> tuple[float, ...]:
-    """Polynomial in q = (2t/w)^2 that equals the window to 3e-7 (5 taps on 1.5)."""
+def fitted(beta: float, degree: int = 8) -> tuple[float, ...]:
+    """Coefficients, highest power first, of a polynomial in q = (2t/w)^2 that equals the window; degree 8 to 3e-7 (5
+    taps on 1.5)."""
     q = (1 - np.cos(np.pi * (np.arange(200) + 0.5) / 200)) / 2
     values = np.i0(beta * np.sqrt(1 - q)) / np.i0(beta)
-    fit = np.polynomial.Chebyshev.fit(q, values, deg=8, domain=[0, 1])
+    fit = np.polynomial.Chebyshev.fit(q, values, deg=degree, domain=[0, 1])
     return tuple(float(c) for c in fit.convert(kind=np.polynomial.Polynomial).coef[::-1])

@@ -28,6 +28,7 @@ from jaxtyping import Array, Complex, Float, Int, Shaped
 from numpy.typing import ArrayLike
 
 from ..errors import InputError
+from . import _kaiser_bessel
 
 __all__ = ["ParallelProjector", "ToeplitzNormal", "project_parallel"]
 
@@ -346,16 +347,11 @@ class _Plan(NamedTuple):
 
     def window_transform(self, n: int, m: int) -> Float[np.ndarray, " n"]:
         """Transform of the window at the pixels of an axis of n pixels, grid m."""
-        frequency = (np.arange(n) - n // 2) / m
-        root = np.sqrt((self.beta**2 - (np.pi * self.width * frequency) ** 2).astype(complex))
-        return (self.width * np.sinh(root) / root).real / np.i0(self.beta)
+        return _kaiser_bessel.transform(self.width, self.beta, (np.arange(n) - n // 2) / m)
 
-    def window_polynomial(self) -> list[float]:
-        """Coefficients, highest first, of I0(beta sqrt(1 - q)) / I0(beta) in q = (2 t / width)^2."""
-        q = (1 - np.cos(np.pi * (np.arange(200) + 0.5) / 200)) / 2
-        values = np.i0(self.beta * np.sqrt(1 - q)) / np.i0(self.beta)
-        fit = np.polynomial.Chebyshev.fit(q, values, deg=16, domain=[0, 1])
-        return [float(c) for c in fit.convert(kind=np.polynomial.Polynomial).coef[::-1]]
+    def window_polynomial(self) -> tuple[float, ...]:
+        """Coefficients, highest first, of the window in q = (2 t / width)^2."""
+        return _kaiser_bessel.fitted(self.beta, 16)
 
 
 def _plan(shape: tuple[int, int], detector: int, offset: float, width: int, oversampling: float) -> _Plan:
@@ -363,7 +359,7 @@ def _plan(shape: tuple[int, int], detector: int, offset: float, width: int, over
     # A projection fills +-half a diagonal, the detector +-detector/2 about its middle: a replica of the object one
     # period away must not reach the detector. Interpolation errors decay over a few pixels beyond the object.
     period = _good_size(max(math.hypot(ny, nx) / 2 + detector / 2 + offset + 8, detector))
-    beta = 1.03 * math.pi * math.sqrt((width / oversampling * (oversampling - 0.5)) ** 2 - 0.8)
+    beta = 1.03 * _kaiser_bessel.beatty_shape(width, oversampling)
     return _Plan(_good_size(ny * oversampling), _good_size(nx * oversampling), period, width, beta)
 
 
@@ -422,11 +418,7 @@ def _window(xp, distance: Any, plan: _Plan) -> Any:
     q = xp.minimum((distance * (2 / plan.width)) ** 2, 1.0)
     if xp is np:
         return np.i0(plan.beta * np.sqrt(1 - q)) / np.i0(plan.beta)
-    coefficients = plan.window_polynomial()
-    value = jnp.full_like(q, coefficients[0])
-    for coefficient in coefficients[1:]:
-        value = value * q + coefficient
-    return value
+    return _kaiser_bessel.polynomial(plan.window_polynomial(), q)
 
 
 def _transfer(xp, angles: Any, frequency: Any, shape: tuple[int, int]) -> Any:
