@@ -46,7 +46,8 @@ class LazyFrames:
         rows, inner_rows = _span(rest[0], self.shape[1])
         columns, inner_columns = _span(rest[1], self.shape[2])
         block = self._read(np.atleast_1d(wanted), rows, columns)
-        return block[(slice(None) if np.ndim(wanted) else 0, inner_rows, inner_columns, *rest[2:])]
+        key: Any = (slice(None) if np.ndim(wanted) else 0, inner_rows, inner_columns, *rest[2:])
+        return block[key]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         values = self[:]
@@ -245,7 +246,8 @@ class Excerpt(LazyFrames):
         self._window = Window((0, whole[1]), (0, whole[2])) if window is None else window
         binned = self._window.binning != (1, 1)
         self.dtype = _summed_dtype(frames.dtype) if binned else np.dtype(frames.dtype)
-        self.shape = (len(self._views), *self._window.shape, *whole[3:])
+        shape: Any = (len(self._views), *self._window.shape, *whole[3:])
+        self.shape = shape
 
     def _read(self, views: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         window, (by, bx) = self._window, self._window.binning

@@ -141,6 +141,7 @@ def test_halves_and_error_bars():
     assert 0.8 < ratio < 1.5
 
 
+@pytest.mark.full
 def test_bootstrap_of_any_solver():
     chosen = {"solver": {"name": "sirt", "steps": 10}, "quality": {"deviation": "bootstrap", "draws": 2}}
     result = recipes.reconstruct(make(), None, chosen)
