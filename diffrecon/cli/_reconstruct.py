@@ -50,12 +50,18 @@ def run(
         io.write(output, result, scan)
     if not interrupts:
         checkpoint.unlink(missing_ok=True)
+    _tell(result, output, settings, "interrupted; best state so far" if interrupts else "done", start, say)
+    return 130 if interrupts else 0
+
+
+def _tell(
+    result: Any, output: Path, settings: Settings, outcome: str, start: float, say: Callable[[str], Any]
+) -> None:
+    """Verdict, picture, where the result is."""
     for line in result.verdict:
         say(line)
     picture = draw(result, beside(output)) if settings.output["picture"] else ""
-    outcome = "interrupted; best state so far" if interrupts else "done"
     say(f"{outcome} in {time.monotonic() - start:.1f} s: {output}{picture}")
-    return 130 if interrupts else 0
 
 
 def _opened(file: str, method: str | None, settings: Settings, say: Callable[[str], Any]) -> Any:
@@ -92,10 +98,7 @@ def _slabs(
     except KeyboardInterrupt:
         say("interrupted; finished slices are kept, --resume goes on")
         return 130
-    for line in result.verdict:
-        say(line)
-    picture = draw(result, beside(output)) if settings.output["picture"] else ""
-    say(f"done in {time.monotonic() - start:.1f} s: {output}{picture}")
+    _tell(result, output, settings, "done", start, say)
     return 0
 
 

@@ -80,7 +80,7 @@ def _axis_line(scan: Scan) -> str:
     if scan.rotation_centre is not None:
         return f"rotation axis on column {scan.rotation_centre:.2f} as given"
     return f"rotation axis taken to be in the middle, column {(scan.frame_shape[1] - 1) / 2:.2f}: give " \
-           "data.rotation_centre where it is not"
+           "geometry.rotation_centre where it is not"
 
 
 # ---------------------------------------------------------------------------------------------------- tilt

@@ -15,8 +15,11 @@ from .._console import Console
 from .._model import Batch
 from ..errors import InputError, nearest
 from ..models import Tomography
+from ..stream import each_slice
 
-__all__ = ["SOLVER", "STEPS", "Slices", "check_solver", "slab_solver", "solve_counts", "solve_slices"]
+__all__ = [
+    "SOLVER", "STEPS", "Slices", "check_slabs", "check_solver", "padding", "slab_solver", "solve_counts", "solve_slices"
+]
 
 SOLVER: dict[str, Any] = {
     "name": "fbp",           # fbp, cgls, lsqr, sirt, sart, mlem, osem, fista, primal-dual, poisson, minimise
@@ -31,12 +34,14 @@ SOLVER: dict[str, Any] = {
     "positive": False,       # sirt, sart, fista, primal-dual: no negative values
     "weights": "none",       # photons: every ray by its photon noise
     "stopping": None,        # held-out (views left out choose the number of steps), discrepancy (with weights=photons)
-    "penalty": "tv",         # fista, primal-dual: tv, huber, tgv, wavelet, none
+    "penalty": "tv",         # fista, primal-dual: tv, tgv, wavelet, none
     "weight": None,          # of the penalty; chosen by views left out where it is not given
     "inner": 2,              # fista: steps of the penalty in each step
 }
 STEPS = {"cgls": 20, "lsqr": 20, "sirt": 100, "sart": 10, "mlem": 50, "osem": 10, "fista": 100, "primal-dual": 300,
          "poisson": 4, "minimise": 200}
+_CONTINUED = ("the sample is wider than the detector: projections are continued smoothly (solver.pad=smooth); values "
+              "are right up to a constant")
 _TAKES_BOUNDS = ("sirt", "sart", "fista", "primal-dual")
 _TAKES_STOPPING = ("cgls", "lsqr", "sirt", "sart", "mlem", "osem")
 _TAKES_WEIGHTS = ("cgls", "lsqr", "sirt", "sart", "fista", "primal-dual")
@@ -89,7 +94,9 @@ def solve_slices(
     solver = settings["solver"]
     name, steps = solver["name"], solver["steps"] or STEPS.get(solver["name"], 0)
     if name == "fbp":
-        return Slices(_fbp(A, sinogram, solver), np.zeros(0), _padding_said(A, sinogram, solver))
+        pad = padding(sinogram, solver["pad"])
+        said = (_CONTINUED,) if pad != "zero" and solver["pad"] == "auto" else ()
+        return Slices(_fbp(A, sinogram, solver, pad), np.zeros(0), said)
     if name == "minimise":
         return _minimise(A, sinogram, steps, settings, console)
     progress = console.progress(steps, f"{name}: step")
@@ -118,17 +125,24 @@ def solve_counts(A: Any, counts: Any, flats: np.ndarray, darks: np.ndarray, solv
     return Slices(solution.x, history, (said,))
 
 
+def check_slabs(solver: Mapping[str, Any]) -> None:
+    """Refuse solvers that need the whole volume at once.
+
+    **Raises:** `InputError` naming the solver.
+    """
+    name = solver["name"]
+    if name in ("poisson", "minimise") or solver["stopping"] is not None or solver["weights"] != "none":
+        raise InputError(f"slabs: {name} with these settings needs the whole volume at once (solver.slab=0)")
+
+
 def slab_solver(solver: Mapping[str, Any], pad: str, weight: float | None) -> Callable[[Any, Array], Array]:
     """The same as a function `(projector, sinogram) -> volume` that treats every slice by itself and can be compiled.
 
-    `pad` of fbp and the penalty's `weight` are fixed for all slabs.
+    `pad` of fbp and the penalty's `weight` are fixed for all slabs; for solvers that pass `check_slabs`.
     """
-    # Imported here: the module of slabs knows solvers, and is needed for large volumes only.
-    from ..stream import each_slice
-
     name = solver["name"]
     if name == "fbp":
-        return lambda A, b: _fbp(A, b, {**solver, "pad": pad})
+        return lambda A, b: _fbp(A, b, solver, pad)
     steps = solver["steps"] or STEPS[name]
     if name in ("fista", "primal-dual"):
         penalty, bounds = _penalty(solver, weight or 1.0), _bounds(solver)
@@ -136,13 +150,11 @@ def slab_solver(solver: Mapping[str, Any], pad: str, weight: float | None) -> Ca
             return each_slice(lambda A, b: solvers.fista(A, b, penalty, steps=steps, bounds=bounds,
                                                          inner=solver["inner"], normal="exact").x)
         return each_slice(lambda A, b: solvers.primal_dual(A, b, penalty, steps=steps, bounds=bounds).x)
-    if name in ("poisson", "minimise") or solver["stopping"] is not None or solver["weights"] != "none":
-        raise InputError(f"slabs: {name} with these settings needs the whole volume at once (solver.slab=0)")
     return each_slice(lambda A, b: _plain(A, b, steps, solver, None, None).x)
 
 
 # ---------------------------------------------------------------------------------------------------- direct
-def padding(A: Any, sinogram: Float[Array, "view z u"], pad: str) -> str:
+def padding(sinogram: Float[Array, "view z u"], pad: str) -> str:
     """What lies beyond the detector: nothing where the outer columns hold air, else the sample goes on."""
     if pad != "auto":
         return pad
@@ -151,16 +163,8 @@ def padding(A: Any, sinogram: Float[Array, "view z u"], pad: str) -> str:
     return "smooth" if float(jnp.median(edge)) > 0.05 * float(jnp.percentile(lines, 99)) else "zero"
 
 
-def _fbp(A: Any, sinogram: Array, solver: Mapping[str, Any]) -> Array:
-    return solvers.fbp(A, sinogram, filter=solver["filter"], cutoff=solver["cutoff"], extent=solver["extent"],
-                       pad=padding(A, sinogram, solver["pad"]))
-
-
-def _padding_said(A: Any, sinogram: Array, solver: Mapping[str, Any]) -> tuple[str, ...]:
-    if solver["pad"] != "auto" or padding(A, sinogram, "auto") == "zero":
-        return ()
-    return ("the sample is wider than the detector: projections are continued smoothly (solver.pad=smooth); values are "
-            "right up to a constant",)
+def _fbp(A: Any, sinogram: Array, solver: Mapping[str, Any], pad: str) -> Array:
+    return solvers.fbp(A, sinogram, filter=solver["filter"], cutoff=solver["cutoff"], extent=solver["extent"], pad=pad)
 
 
 # ---------------------------------------------------------------------------------------------------- iterative

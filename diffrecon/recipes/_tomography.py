@@ -8,18 +8,20 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .. import physics, prepare, quality, solvers
+from .. import physics, prepare, quality, sharding, solvers, stream
 from .._console import Console
 from .._result import Quantity, Result
 from ..errors import InputError, nearest
 from ..operators import ParallelProjector
 from ..operators.detector import AlignedProjector
 from ..scan import Scan
-from ._slices import SOLVER, Slices, check_solver, padding, slab_solver, solve_counts, solve_slices
+from ._alignment import Alignment, align
+from ._slices import SOLVER, Slices, check_slabs, check_solver, padding, slab_solver, solve_counts, solve_slices
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "prepare": {
@@ -60,16 +62,20 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     """A volume slice by detector row, all of it in memory."""
     start = _prepared(scan, settings, console)
     rows = np.asarray(start.rows(0, start.height))
-    geometry = _geometry(start, settings, console)
+    geometry = _geometry(start._replace(rows=lambda first, last: rows[:, first:last]), settings, console)
     sinogram = jnp.asarray(rows)
-    variance = _variance(scan, start, rows, settings)
+    variance = _variance(scan, 0, rows, settings)
     if settings["solver"]["name"] == "poisson":
         solved = solve_counts(geometry.projector, *_counts(scan, start, settings), settings["solver"], console)
     else:
         solved = solve_slices(geometry.projector, sinogram, settings, console, variance=variance)
     if not bool(jnp.all(jnp.isfinite(solved.volume))):
         raise InputError(f"{scan.name}: the reconstruction is not finite; check the flats and darks")
-    return _result(method, scan, settings, console, start, geometry, sinogram, variance, solved)
+    unit = _unit(scan, settings)
+    judged = _judged(scan, settings, start, geometry, sinogram, variance, solved, unit)
+    volume = np.asarray(solved.volume)[_kept(solved.volume.shape[0], start.height)] * np.float32(unit.factor)
+    quantities = {"volume": Quantity(volume, unit.units, ("z", "y", "x"), _pixel(scan), unit.long_name, "volume")}
+    return Result(method, {**quantities, **judged.quantities}, judged.figures, judged.lines, settings)
 
 
 # ---------------------------------------------------------------------------------------------------- prepare
@@ -144,7 +150,7 @@ class _Geometry(NamedTuple):
     projector: Any  # ParallelProjector, or AlignedProjector where more than columns move
     centre: float
     lines: tuple[str, ...]
-    alignment: Any | None = None
+    alignment: Alignment | None = None
 
 
 def _geometry(start: _Start, settings: Mapping[str, Mapping[str, Any]], console: Console) -> _Geometry:
@@ -163,8 +169,6 @@ def _geometry(start: _Start, settings: Mapping[str, Mapping[str, Any]], console:
     shape = (size, size)
     if not settings["align"]["unknowns"]:
         return _Geometry(ParallelProjector(start.angles, shape, start.columns, centre=centre), centre, (said,))
-    from ._alignment import align
-
     first, last = _middle(start.height, settings["align"]["rows"])
     found = align(start.rows(first, last), start.angles, unknowns=tuple(settings["align"]["unknowns"]), centre=centre,
                   size=size, console=console)
@@ -178,7 +182,7 @@ def _middle(height: int, rows: int) -> tuple[int, int]:
     return first, min(first + int(rows), height)
 
 
-def _projector(found: Any, start: _Start, shape: tuple[int, int]) -> Any:
+def _projector(found: Alignment, start: _Start, shape: tuple[int, int]) -> Any:
     """The fast projector where the picture moves along columns only."""
     geometry, views = found.geometry, start.angles.size
     flat = all(getattr(geometry, n) is None for n in ("roll", "pitch", "angles", "magnification", "wobble"))
@@ -189,19 +193,24 @@ def _projector(found: Any, start: _Start, shape: tuple[int, int]) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------------- noise
+def _beam(scan: Scan) -> tuple[np.ndarray, np.ndarray]:
+    """Mean flat and mean dark [counts]."""
+    dark = np.zeros(scan.frame_shape) if scan.darks is None else np.asarray(scan.darks, float).mean(0)
+    return np.asarray(scan.flats, float).mean(0), dark
+
+
 def _variance(
-    scan: Scan, start: _Start, rows: np.ndarray, settings: Mapping[str, Mapping[str, Any]]
+    scan: Scan, first: int, rows: np.ndarray, settings: Mapping[str, Mapping[str, Any]]
 ) -> Float[Array, "view z u"] | None:
-    """Of the line integrals, by photon noise: the detector is taken to count photons."""
+    """Of the line integrals of detector rows from `first` on, by photon noise: the detector is taken to count."""
     wanted = settings["solver"]["weights"] == "photons" or settings["quality"]["deviation"] == "closed-form"
     if not wanted:
         return None
     if scan.flats is None or rows.shape[2] != scan.frame_shape[1]:
         raise InputError(f"{scan.name}: photon noise needs the flats (data.flats) of views that were not joined")
-    flats, dark = np.asarray(scan.flats, float), 0.0 if scan.darks is None else np.asarray(scan.darks, float).mean(0)
-    flat = flats.mean(0)
+    flat, dark = (frame[first : first + rows.shape[1]] for frame in _beam(scan))
     counts = (flat - dark) * np.exp(-rows) + dark
-    variance = quality.line_integral_variance(counts, flat, dark, len(flats))
+    variance = quality.line_integral_variance(counts, flat, dark, len(scan.flats))
     return jnp.asarray(variance, jnp.float32)
 
 
@@ -212,8 +221,8 @@ def _counts(scan: Scan, start: _Start, settings: Mapping[str, Mapping[str, Any]]
     if scan.flats is None or changed or start.columns != scan.frame_shape[1]:
         raise InputError(f"{scan.name}: solver.name=poisson works on the counts as they are: it needs flats, and no "
                          f"prepare.{changed[0] if changed else 'full_turn'}")
-    dark = np.zeros(scan.frame_shape) if scan.darks is None else np.asarray(scan.darks, float).mean(0)
-    return np.asarray(scan.counts), np.maximum(np.asarray(scan.flats, float).mean(0) - dark, 0), dark
+    flat, dark = _beam(scan)
+    return np.asarray(scan.counts), np.maximum(flat - dark, 0), dark
 
 
 # ---------------------------------------------------------------------------------------------------- quantities
@@ -225,9 +234,12 @@ class _Unit(NamedTuple):
     long_name: str
 
 
+def _pixel(scan: Scan) -> float | None:
+    return None if scan.pixel_size is None else float(scan.pixel_size)
+
+
 def _unit(scan: Scan, settings: Mapping[str, Mapping[str, Any]]) -> _Unit:
-    said, material = settings["model"]["quantity"], settings["model"]["material"]
-    pixel = None if scan.pixel_size is None else float(scan.pixel_size)
+    said, material, pixel = settings["model"]["quantity"], settings["model"]["material"], _pixel(scan)
     if said == "attenuation":
         return _Unit(1 / (pixel or 1.0), "1/pixel" if pixel is None else "1/m", "attenuation")
     energy = getattr(scan.geometry, "energy", None)
@@ -250,37 +262,41 @@ def _unit(scan: Scan, settings: Mapping[str, Mapping[str, Any]]) -> _Unit:
 
 
 # ---------------------------------------------------------------------------------------------------- verdict
-def _result(method, scan, settings, console, start, geometry, sinogram, variance, solved: Slices) -> Result:
-    projector, unit, kept = geometry.projector, _unit(scan, settings), _kept(solved.volume.shape[0], start.height)
-    pixel = None if scan.pixel_size is None else float(scan.pixel_size)
+class _Judged(NamedTuple):
+    """What is said of a volume besides itself."""
+
+    quantities: dict[str, Quantity]
+    figures: dict[str, Any]
+    lines: tuple[str, ...]
+
+
+def _judged(scan, settings, start, geometry, sinogram, variance, solved: Slices, unit: _Unit, where="") -> _Judged:
+    """Residual, resolution, error bars, dose: of all rows, or of some, which `where` then names."""
+    projector, pixel, views, name = geometry.projector, _pixel(scan), start.angles.size, settings["solver"]["name"]
     residual = float(jnp.linalg.norm(projector(solved.volume) - sinogram) / jnp.linalg.norm(sinogram))
-    name = settings["solver"]["name"]
-    volume = np.asarray(solved.volume)[kept] * np.float32(unit.factor)
-    quantities = {
-        "volume": Quantity(volume, unit.units, ("z", "y", "x"), pixel, unit.long_name, "volume"),
-        "sinogram": Quantity(np.asarray(sinogram[:, sinogram.shape[1] // 2]), "", ("view", "x"), pixel,
-                             "line integrals of the middle row", "sinogram"),
-    }
+    quantities = {"sinogram": Quantity(np.asarray(sinogram[:, sinogram.shape[1] // 2]), "", ("view", "x"), pixel,
+                                       "line integrals of the middle row", "sinogram")}
     figures: dict[str, Any] = {"relative_residual": residual, "rotation_centre": geometry.centre, **solved.curves}
     if solved.history.size:
         figures["history"] = solved.history
     lines = [*start.preparation.messages, *geometry.lines, *solved.messages,
-             f"relative residual |A x - b| / |b| = {residual:.4f} ({name}, {start.angles.size} views)"]
+             f"relative residual |A x - b| / |b| = {residual:.4f}{where} ({name}, {views} views)"]
     if geometry.alignment is not None:
-        figures |= _found(geometry.alignment, start.angles.size)
+        figures |= _found(geometry.alignment, views)
     repeat = partial(_repeat, projector, sinogram, variance, settings)
     if settings["quality"]["halves"]:
-        correlation = quality.even_odd(lambda views, _: repeat(np.asarray(views)), np.arange(start.angles.size),
-                                       start.angles, pixel_size=pixel)
+        correlation = quality.even_odd(lambda chosen, _: repeat(np.asarray(chosen)), np.arange(views), start.angles,
+                                       pixel_size=pixel)
         figures["shell_correlation"] = correlation.as_quality()
-        lines.append(f"even against odd views: {correlation}")
+        lines.append(f"even against odd views{where}: {correlation}")
     if settings["quality"]["deviation"] != "none":
-        bars = _deviation(projector, variance, settings, repeat, start.angles.size)[kept] * unit.factor
+        kept = _kept(solved.volume.shape[0], sinogram.shape[1])
+        bars = _deviation(projector, variance, settings, repeat, views)[kept] * unit.factor
         quantities["deviation"] = Quantity(bars.astype(np.float32), unit.units, ("z", "y", "x"), pixel,
                                            "standard deviation", "volume")
-        lines.append(f"error bar: median standard deviation {np.median(bars):.3g} {unit.units}".rstrip())
+        lines.append(f"error bar: median standard deviation{where} {np.median(bars):.3g} {unit.units}".rstrip())
     lines += _dose(scan, settings, sinogram, pixel) + _few_views(start, name)
-    return Result(method, quantities, figures, tuple(lines), settings)
+    return _Judged(quantities, figures, tuple(lines))
 
 
 def _kept(slices: int, rows: int) -> slice:
@@ -304,7 +320,7 @@ def _deviation(A, variance, settings, repeat, views: int) -> np.ndarray:
     return np.asarray(quality.bootstrap_views(repeat, views, draws=chosen["draws"], seed=chosen["seed"]).deviation)
 
 
-def _found(alignment: Any, views: int) -> dict[str, Any]:
+def _found(alignment: Alignment, views: int) -> dict[str, Any]:
     """The geometry that was found, as figures."""
     geometry = alignment.geometry
     named = {n: getattr(geometry, n) for n in geometry.names() if n != "shifts"}
@@ -319,10 +335,10 @@ def _dose(scan: Scan, settings, sinogram: Array, pixel: float | None) -> list[st
         return []
     if physics.material(material).density is None:
         return []
-    light = np.asarray(scan.flats, float).mean() - (0.0 if scan.darks is None else np.asarray(scan.darks, float).mean())
+    flat, dark = _beam(scan)
     seen = np.asarray(jnp.mean(sinogram, axis=(0, 1)))
     diameter = pixel * max(1, int((seen > 0.05 * seen.max()).sum()))
-    return [physics.dose_statement(float(light), scan.views, pixel, material, float(energy), diameter)]
+    return [physics.dose_statement(float((flat - dark).mean()), scan.views, pixel, material, float(energy), diameter)]
 
 
 def _few_views(start: _Start, name: str) -> list[str]:
@@ -336,71 +352,48 @@ def _few_views(start: _Start, name: str) -> list[str]:
 # ---------------------------------------------------------------------------------------------------- slabs
 def wants_slabs(scan: Scan, settings: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether the volume goes through in slabs: as said, or where it would take more than half of the free memory."""
-    from ..stream import free_memory
-
     slab = settings["solver"]["slab"]
     if slab is not None:
         return int(slab) > 0
-    import jax
-
     height, columns = scan.frame_shape
     size = settings["model"]["size"] or columns
     # Sinogram and volume in float32, each three times over: data, work, result.
-    return 12.0 * height * (scan.views * columns + size * size) > 0.5 * free_memory(jax.local_devices()[0])
+    return 12.0 * height * (scan.views * columns + size * size) > 0.5 * stream.free_memory(jax.local_devices()[0])
 
 
 def reconstruct_slabs(
     scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: Console, method: str, writer: Callable[..., Any]
 ) -> Result:
-    """A volume slab by slab, from the file to a writer; what the `Result` holds of it is the middle slice.
+    """A volume slab by slab, from the file to a writer; the `Result` holds the middle slice, and figures of the middle
+    rows, which stand for the volume.
 
     **Arguments:** `writer(shape, units, pixel_size, long_name)` makes the `SlabWriter` (see `diffrecon.stream`).
 
     **Raises:** `InputError` for solvers that need the whole volume at once.
     """
-    from .. import sharding, stream
-
+    solver = settings["solver"]
     start = _prepared(scan, settings, console)
+    check_slabs(solver)
     geometry = _geometry(start, settings, console)
-    if not isinstance(geometry.projector, ParallelProjector):
+    A, unit, pixel = geometry.projector, _unit(scan, settings), _pixel(scan)
+    if not isinstance(A, ParallelProjector):
         raise InputError("slabs: motion along rows, roll and pitch join the slices: reconstruct the volume at once "
                          "(solver.slab=0), or align columns only (align.unknowns=[\"centre\"])")
-    A, unit, pixel = geometry.projector, _unit(scan, settings), scan.pixel_size
     first, last = _middle(start.height, 2)
-    sample = jnp.asarray(start.rows(first, last))
+    rows = np.asarray(start.rows(first, last))
+    sample, variance = jnp.asarray(rows), _variance(scan, first, rows, settings)
     trial = solve_slices(A, sample, settings, Console(quiet=True))
-    solver = settings["solver"]
-    solve = slab_solver(solver, padding(A, sample, solver["pad"]), _weight(trial, solver))
-    target = writer((start.height, *A.shape), unit.units, None if pixel is None else float(pixel), unit.long_name)
-    mesh = sharding.slice_mesh(local=True)
-    result = _slab_result(method, scan, settings, start, geometry, sample, trial, unit)
+    judged = _judged(scan, settings, start, geometry, sample, variance, trial, unit, " in the middle rows")
+    middle = np.asarray(trial.volume[trial.volume.shape[0] // 2]) * np.float32(unit.factor)
+    quantities = {"middle_slice": Quantity(middle, unit.units, ("y", "x"), pixel, unit.long_name, "image")}
+    result = Result(method, {**quantities, **judged.quantities}, judged.figures, judged.lines, settings)
+    solve = slab_solver(solver, padding(sample, solver["pad"]), trial.curves.get("penalty_weight", solver["weight"]))
     report = stream.tomography_slabs(
-        A, start.rows, target, slices=(0, start.height), solve=solve, slab=solver["slab"] or None, scale=unit.factor,
-        mesh=mesh, console=console, result=result,
+        A, start.rows, writer((start.height, *A.shape), unit.units, pixel, unit.long_name), slices=(0, start.height),
+        solve=solve, slab=solver["slab"] or None, scale=unit.factor, mesh=sharding.slice_mesh(local=True),
+        console=console, result=result,
     )
     return Result(method, result.quantities, result.quality, (*result.verdict, report.message), settings)
-
-
-def _weight(trial: Slices, solver: Mapping[str, Any]) -> float | None:
-    return trial.curves["penalty_weight"] if solver["weight"] is None and "penalty_weight" in trial.curves \
-        else solver["weight"]
-
-
-def _slab_result(method, scan, settings, start, geometry, sample, trial: Slices, unit: _Unit) -> Result:
-    """Figures of the middle rows, which stand for the volume."""
-    pixel = None if scan.pixel_size is None else float(scan.pixel_size)
-    residual = float(jnp.linalg.norm(geometry.projector(trial.volume) - sample) / jnp.linalg.norm(sample))
-    middle = np.asarray(trial.volume[trial.volume.shape[0] // 2]) * np.float32(unit.factor)
-    quantities = {
-        "middle_slice": Quantity(middle, unit.units, ("y", "x"), pixel, unit.long_name, "image"),
-        "sinogram": Quantity(np.asarray(sample[:, sample.shape[1] // 2]), "", ("view", "x"), pixel,
-                             "line integrals of the middle row", "sinogram"),
-    }
-    lines = [*start.preparation.messages, *geometry.lines, *trial.messages,
-             f"relative residual |A x - b| / |b| = {residual:.4f} in the middle rows "
-             f"({settings['solver']['name']}, {start.angles.size} views)"]
-    figures = {"relative_residual": residual, "rotation_centre": geometry.centre, **trial.curves}
-    return Result(method, quantities, figures, (*lines, *_few_views(start, settings["solver"]["name"])), settings)
 
 
 # ---------------------------------------------------------------------------------------------------- preview
@@ -411,13 +404,15 @@ def preview(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: Cons
     sinogram = jnp.asarray(start.rows(row, row + 1))
     geometry = _geometry(start, {**settings, "align": {**settings["align"], "unknowns": []}}, console)
     step = max(1.0, start.columns / 200)
-    unit, pixel = _unit(scan, settings), None if scan.pixel_size is None else float(scan.pixel_size)
+    unit, pad = _unit(scan, settings), padding(sinogram, settings["solver"]["pad"])
     quantities = {}
-    for label, centre in (("_less", geometry.centre - step), ("", geometry.centre), ("_more", geometry.centre + step)):
-        A = ParallelProjector(start.angles, geometry.projector.shape, start.columns, centre=centre)
-        image = solvers.fbp(A, sinogram, pad=padding(A, sinogram, settings["solver"]["pad"]))[0] * unit.factor
-        quantities[f"slice{label}"] = Quantity(np.asarray(image), unit.units, ("y", "x"), pixel,
-                                               f"rotation centre {centre:.2f}", "image")
+    for label, off in (("_less", -step), ("", 0.0), ("_more", step)):
+        A = geometry.projector
+        if off:
+            A = ParallelProjector(start.angles, A.shape, start.columns, centre=geometry.centre + off)
+        image = solvers.fbp(A, sinogram, pad=pad)[0] * unit.factor
+        quantities[f"slice{label}"] = Quantity(np.asarray(image), unit.units, ("y", "x"), _pixel(scan),
+                                               f"rotation centre {geometry.centre + off:.2f}", "image")
     lines = (*start.preparation.messages, *geometry.lines,
              f"preview of detector row {row}: rotation centre {geometry.centre:.2f}, and {step:g} pixels less and more")
     return Result(method, quantities, {"rotation_centre": geometry.centre}, lines, settings)

@@ -110,6 +110,21 @@ def test_slabs_of_an_iterative_solver_do_not_depend_on_the_slab(tmp_path):
     assert np.allclose(*volumes, atol=1e-4)  # rounding, of values up to 0.07
 
 
+@pytest.mark.parametrize("solver", [{"name": "poisson"}, {"name": "fista", "weights": "photons"}])
+def test_slabs_refuse_what_needs_the_whole_volume(solver):
+    with pytest.raises(InputError, match="whole volume at once"):
+        recipes.reconstruct_slabs(make(), None, {"solver": solver}, writer=lambda *_: None)
+
+
+def test_figures_of_slabs_are_those_of_the_middle_rows(tmp_path):
+    result = recipes.reconstruct_slabs(
+        make(), None, {"quality": {"halves": True, "deviation": "closed-form"}},
+        writer=lambda shape, units, pixel, label: open_volume(tmp_path / "a.h5", shape, units=units),
+    )
+    assert result["deviation"].shape == (2, SIZE, SIZE) and "shell_correlation" in result.quality
+    assert any("even against odd views in the middle rows" in line for line in result.verdict)
+
+
 def test_memory_decides_about_slabs():
     settings = recipes.merge(recipes.defaults("tomography"), {}, "tomography")
     assert not recipes.wants_slabs(make(), "tomography", settings)
