@@ -1,6 +1,7 @@
 """`Model` and `Batch`: the two words of which every cost functional is made."""
 
-from typing import Any
+import dataclasses
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -23,6 +24,10 @@ class Model(eqx.Module):
             return jnp.exp(-self.projector(self.volume, views))
     ```
     """
+
+    def replace(self, **fields: Any) -> Self:
+        """The same model with some fields changed."""
+        return dataclasses.replace(self, **fields)
 
 
 class Batch:

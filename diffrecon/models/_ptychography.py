@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
@@ -19,22 +20,41 @@ __all__ = ["Ptychography"]
 class Ptychography(Model):
     """Frames of a scan of one object through one (partially coherent) probe.
 
-    A view is `sum over modes |propagate(shift(probe, f) * object[corner])|^2 * gain + background`, with
-    `position = corner + f`; see `diffrecon.operators.near_field` and `far_field`. Any field may be an unknown.
+    A view is `sum over modes |propagate(shift(probe, f) * object[corner])|^2 * gain + background^2`, with
+    `position = corner + f`; see `diffrecon.operators.near_field` and `far_field`. Any field may be an unknown; those
+    that are `None` are left out of the physics.
 
     **Fields:**
 
-    - `object`: `(Y, X)` complex transmission.
+    - `object`: `(Y, X)` complex transmission, or `(slice, Y, X)` for a thick object, upstream first. With
+      `refractive=True` it holds `phase + i B` instead, of which the transmission is `exp(-B + i phase)`: no wraps.
     - `probe`: `(mode, y, x)` complex; `sum |probe|^2` is the number of counts of an unobstructed frame.
     - `positions`: `(view, 2)` corner (row, column) of each view's patch in the object [pixel].
-    - `background`: `(y, x)` amplitude [sqrt(counts)]; its square is added incoherently, so that it cannot be negative.
+    - `background`: `(y, x)`, or `(1, 1)` where it is uniform, amplitude [sqrt(counts)]; its square is added
+      incoherently, so that it cannot be negative.
     - `gain`: `(view,)` brightness of each view.
-    - `distance`: effective propagation distance [m] (unused in the far field); `wavelength` and `pixel_size` [m].
+    - `distance`: effective propagation distance [m] from the (last) slice (unused in the far field); `wavelength` and
+      `pixel_size` [m].
+    - `astigmatism`: vertical minus horizontal effective distance [m], of crossed mirrors (near field).
+    - `tilt`: `(2,)` slope of the scan plane along rows and columns [rad]: views away from its middle have another
+      distance (near field).
+    - `scan_matrix`: `(2, 2)` applied to the positions about the object's middle: scale, rotation and shear of the motors.
+    - `drift`: `(knot, 2)` [pixel] added to the positions, linear in time between its knots.
+    - `travel`: `(view, 2)` or `(1, 2)` path of a fly scan during an exposure [pixel], about the position.
+    - `source_blur`: `(2,)` standard deviation of the beam's wandering on the sample (rows, columns) [pixel]: the size
+      of the source as the sample sees it.
+    - `detector_blur`: `()` or `(2,)` standard deviation of the detector's point spread [detector pixel].
+    - `slice_spacing`: distance between slices [m].
+    - `probe_variations`: `(variation, y, x)`, and `variation_weights`: `(view, variation)`: a first probe mode that
+      changes from view to view in a space of low rank (Odstrcil, Baksh, Boden, Card, Chad, Frey & Brocklesby 2016).
     - `far`: `True` for the far field, whose frames have the zero frequency at index (0, 0).
     - `oversampling`: object pixels along a detector pixel (near field). Where the light has structure finer than a
       detector pixel, which sums intensities over it, 2 describes the frames better, at four times the cost.
+    - `border`: detector pixels of the beam's window beyond each edge of the frame (near field): where light enters
+      from the sides.
+    - `nodes`: points of the quadrature along `travel` and along each axis of `source_blur`.
 
-    Cost: 2 (far) or 3 (near field) FFTs a view and mode, about three times as many with the gradient.
+    Cost: 2 (far) or 3 (near field) FFTs a view and mode, about three times as many with the gradient; times the nodes.
 
     ```python
     model = Ptychography.from_scan(scan, modes=2)
@@ -42,101 +62,216 @@ class Ptychography(Model):
     ```
     """
 
-    object: Complex[Array, "Y X"]
+    object: Complex[Array, "*slice Y X"]
     probe: Complex[Array, "mode y x"]
     positions: Float[Array, "view 2"]
-    background: Float[Array, "y x"]
+    background: Float[Array, "#y #x"]
     gain: Float[Array, " view"]
     distance: Any = None
     wavelength: float | None = eqx.field(static=True, default=None)
     pixel_size: float | None = eqx.field(static=True, default=None)
     far: bool = eqx.field(static=True, default=False)
     oversampling: int = eqx.field(static=True, default=1)
+    border: int = eqx.field(static=True, default=0)
+    refractive: bool = eqx.field(static=True, default=False)
+    nodes: int = eqx.field(static=True, default=5)
+    astigmatism: Any = None
+    tilt: Float[Array, "2"] | None = None
+    scan_matrix: Float[Array, "2 2"] | None = None
+    drift: Float[Array, "knot 2"] | None = None
+    travel: Float[Array, "#view 2"] | None = None
+    source_blur: Float[Array, "2"] | None = None
+    detector_blur: Any = None
+    slice_spacing: Any = None
+    probe_variations: Complex[Array, "variation y x"] | None = None
+    variation_weights: Float[Array, "view variation"] | None = None
 
     unknowns: ClassVar[tuple[str, ...]] = ("object", "probe", "positions")
 
-    def waves(self, views: Any) -> Complex[Array, "view mode y x"]:
-        """The waves on the detector."""
-        positions = self.positions[views]
-        if self.far:
-            return operators.far_field(self.object, self.probe, positions)
-        return operators.near_field(self.object, self.probe, positions, self.transfer())
-
-    def transfer(self) -> Complex[Array, "y x"]:
-        """The Fresnel transfer function of the near field."""
-        return operators.fresnel_transfer(
-            (self.probe.shape[-2], self.probe.shape[-1]),
-            pixel_size=self.pixel_size, wavelength=self.wavelength, distance=self.distance, dtype=self.probe.dtype,
-        )
-
     def __call__(self, views: Any) -> Float[Array, "view y x"]:
         """Expected counts of some views."""
-        counts = operators.bin_pixels(operators.intensity(self.waves(views)), self.oversampling)
+        counts = jnp.zeros(())
+        for weight, offset in self.exposure(views):
+            counts = counts + weight * self.frames(views, self.places(views) + offset)
+        if self.detector_blur is not None:
+            counts = operators.blur_frames(counts, self.detector_blur)
         return counts * self.gain[views][:, None, None] + self.background**2
+
+    def frames(self, views: Any, places: Float[Array, "view 2"]) -> Float[Array, "view y x"]:
+        """Counts of sharp exposures at some places, on the detector's pixels."""
+        frames = operators.bin_pixels(operators.intensity(self.waves(views, places)), self.oversampling)
+        edge = self.border
+        return frames[:, edge:frames.shape[1] - edge, edge:frames.shape[2] - edge]
+
+    def waves(self, views: Any, places: Float[Array, "view 2"] | None = None) -> Complex[Array, "view mode y x"]:
+        """The waves on the detector."""
+        places = self.places(views) if places is None else places
+        between = None if self.slice_spacing is None else self.transfer(self.slice_spacing)
+        if self.far:
+            return operators.far_field(self.transmission(), self.beam(views), places, between)
+        return operators.near_field(self.transmission(), self.beam(views), places, self.to_detector(places), between)
+
+    def transmission(self) -> Complex[Array, "*slice Y X"]:
+        """The object's complex transmission, whichever way it is stored."""
+        return jnp.exp(1j * self.object) if self.refractive else self.object
+
+    def beam(self, views: Any) -> Complex[Array, "*view mode y x"]:
+        """The probe modes, for each view where they vary along the scan."""
+        if self.probe_variations is None or self.variation_weights is None:
+            return self.probe
+        weights = self.variation_weights[views].astype(self.probe.dtype)
+        change = jnp.einsum("vk,kyx->vyx", weights, self.probe_variations)
+        first = (self.probe[0] + change)[:, None]
+        others = jnp.broadcast_to(self.probe[1:], (first.shape[0], *self.probe[1:].shape))
+        return jnp.concatenate([first, others], axis=1)
+
+    def places(self, views: Any) -> Float[Array, "view 2"]:
+        """Where the patches of some views lie in the object [pixel]: positions, corrected for the scan as a whole."""
+        places = self.positions[views]
+        if self.scan_matrix is not None:
+            places = self._middle() + (places - self._middle()) @ self.scan_matrix.T
+        if self.drift is not None:
+            time = jnp.asarray(views) * ((self.drift.shape[0] - 1) / max(self.positions.shape[0] - 1, 1))
+            knots = jnp.arange(self.drift.shape[0], dtype=places.dtype)
+            hats = jnp.maximum(1 - jnp.abs(time[:, None].astype(places.dtype) - knots), 0)
+            places = places + hats @ self.drift
+        return places
+
+    def exposure(self, views: Any) -> list[tuple[Any, Any]]:
+        """Weights and offsets [pixel] of the sharp exposures that make up a frame."""
+        points: list[tuple[Any, Any]] = [(1.0, 0.0)]
+        if self.travel is not None:
+            travel = self.travel if self.travel.shape[0] == 1 else self.travel[views]
+            times, weights = np.polynomial.legendre.leggauss(self.nodes)
+            points = [(w / 2, t / 2 * travel) for t, w in zip(times, weights, strict=True)]
+        if self.source_blur is not None:
+            sigma = self.source_blur
+            nodes, weights = np.polynomial.hermite_e.hermegauss(min(self.nodes, 3))
+            weights = weights / weights.sum()
+            points = [
+                (w * wy * wx, at + jnp.stack([y * sigma[0], x * sigma[1]]))
+                for w, at in points
+                for y, wy in zip(nodes, weights, strict=True)
+                for x, wx in zip(nodes, weights, strict=True)
+            ]
+        return points
+
+    def to_detector(self, places: Float[Array, "view 2"]) -> Complex[Array, "*view y x"]:
+        """The Fresnel transfer function from the sample to the detector, one for each view on a tilted scan plane."""
+        difference = 0.0 if self.astigmatism is None else self.astigmatism / 2
+        both = lambda distance: (distance + difference, distance - difference)
+        if self.tilt is None:
+            return self.transfer(both(self.distance))
+        lift = (places - self._middle()) @ self.tilt * (self.pixel_size or 1.0)
+        return jax.vmap(lambda extra: self.transfer(both(self.distance + extra)))(lift)
+
+    def transfer(self, distance: Any) -> Complex[Array, "y x"]:
+        """A Fresnel transfer function of the probe's shape over some distance [m], or (vertical, horizontal)."""
+        return operators.fresnel_transfer(
+            (self.probe.shape[-2], self.probe.shape[-1]),
+            pixel_size=self.pixel_size, wavelength=self.wavelength, distance=distance, dtype=self.probe.dtype,
+        )
 
     # ------------------------------------------------------------------ first guess
     @classmethod
-    def from_scan(cls, scan: Scan, modes: int = 1, *, margin: float = 8, oversampling: int = 1) -> "Ptychography":
+    def from_scan(
+        cls, scan: Scan, modes: int = 1, *, margin: float = 8, oversampling: int = 1, border: int = 0, slices: int = 1,
+        slice_spacing: float | None = None, refractive: bool = False, variations: int = 0,
+    ) -> "Ptychography":
         """A first guess from the data: flat object, probe from file or mean frame, its power from the mean counts.
 
         **Arguments:** number of probe `modes` (the further ones start as the probe times low-order polynomials, at 2 %
         of its power each); `margin` [detector pixel] around the scanned area, room for positions to move;
-        `oversampling` of the near field.
+        `oversampling` and `border` of the near field; `slices` of the object, `slice_spacing` [m] apart; `refractive`:
+        the object as phase and attenuation; `variations`: how many ways the probe may change along the scan.
+
+        What else may be unknown starts from `model.replace(detector_blur=jnp.asarray(0.5))` and the like.
 
         **Raises:** `MissingMetadata` for positions or, in the near field, the distance; `InputError` for positions that
-        span nothing or more than a reasonable object, or oversampling in the far field.
+        span nothing or more than a reasonable object, or for what only the near field has in the far field.
         """
         positions = scan.require("positions", "positions of the views", "/path/of/positions")
         far = scan.far_field
-        if oversampling != 1 and far:
-            raise InputError(
-                "model.oversampling: detector pixels of the far field sample the wave's spectrum; it must be 1 there"
-            )
-        pixel = _pixel_size(scan, far)
+        if far and (oversampling != 1 or border):
+            raise InputError("model.oversampling must be 1 and model.border 0 in the far field: its detector pixels "
+                             "sample the wave's spectrum, not the wave")
+        if slices > 1 and slice_spacing is None:
+            raise MissingMetadata("model.slice_spacing", "the distance between slices", scan.name, "20 um")
+        pixel = _pixel_size(scan, far and slices == 1)
         in_pixels = _object_positions(scan, positions, pixel, margin) * oversampling
         pixel = pixel if pixel is None else pixel / oversampling
-        frame = (scan.frame_shape[0] * oversampling, scan.frame_shape[1] * oversampling)
-        shape = tuple(
-            int(n)
-            for n in np.ceil(in_pixels.max(0)).astype(int) + np.asarray(frame) + int(np.ceil(margin * oversampling))
-        )
+        frame = tuple((n + 2 * border) * oversampling for n in scan.frame_shape)
+        shape = tuple(int(n) for n in np.ceil(in_pixels.max(0)).astype(int) + np.asarray(frame)
+                      + int(np.ceil(margin * oversampling)))
         mean = mean_frame(scan)
         geometry = None if far else scan.geometry
         distance = None if geometry is None else float(geometry.distance)
         wavelength = None if scan.geometry is None else scan.geometry.wavelength
+        empty = jnp.zeros if refractive else jnp.ones
         base = cls(
-            object=jnp.ones(shape, jnp.complex64),
+            object=empty(shape if slices == 1 else (slices, *shape), jnp.complex64),
             probe=jnp.zeros((1, *frame), jnp.complex64),
             positions=jnp.asarray(in_pixels, jnp.float32),
             background=jnp.full(scan.frame_shape, 0.1 * max(float(np.median(mean)), 1e-2) ** 0.5, jnp.float32),
             gain=jnp.ones(scan.views, jnp.float32),
             distance=distance, wavelength=None if wavelength is None else float(wavelength), pixel_size=pixel, far=far,
-            oversampling=oversampling,
+            oversampling=oversampling, border=border, refractive=refractive,
+            slice_spacing=None if slices == 1 else slice_spacing,
         )
-        probe = _first_probe(scan, base, np.kron(mean, np.ones((oversampling, oversampling))) / oversampling**2)
-        return eqx.tree_at(lambda m: m.probe, base, jnp.asarray(_modes(probe, modes), jnp.complex64))
+        wide = np.kron(np.pad(mean, border, mode="edge"), np.ones((oversampling, oversampling))) / oversampling**2
+        probe = jnp.asarray(_modes(_first_probe(scan, base, wide), modes), jnp.complex64)
+        return base.replace(probe=probe, **_variations(np.asarray(probe[0]), variations, scan.views))
 
     # ------------------------------------------------------------------ out
     def quantities(self, scan: Scan | None = None) -> dict[str, Quantity]:
         """What is written to a file: `positions / pixel_size` are the patch corners in object pixels."""
         pixel, unit = (self.pixel_size, "m") if self.pixel_size else (1.0, "pixel")
         size = self.pixel_size
-        transmission = np.asarray(self.object)
-        return {
-            "object": Quantity(transmission, "", ("y", "x"), size, "object transmission", "complex"),
+        transmission, plane = np.asarray(self.transmission()), ("slice", "y", "x")[3 - self.object.ndim:]
+        places = np.asarray(self.places(jnp.arange(self.positions.shape[0])), np.float64)
+        phase = np.asarray(self.object.real) if self.refractive else np.angle(transmission)
+        found = {
+            "object": Quantity(transmission, "", plane, size, "object transmission", "complex"),
             "probe": Quantity(np.asarray(self.probe), "sqrt(counts)", ("mode", "y", "x"), size, "probe modes", "modes"),
-            "phase": Quantity(np.angle(transmission), "rad", ("y", "x"), size, "phase", "image"),
-            "positions": Quantity(
-                np.asarray(self.positions, np.float64) * pixel,
-                unit,
-                ("view", "axis"),
-                pixel,
-                "patch corners (row, column)",
-                "positions",
-            ),
-            "background": Quantity(np.asarray(self.background) ** 2, "counts", ("y", "x"), None, "background", "image"),
+            "phase": Quantity(phase, "rad", plane, size, "phase", "image"),
+            "positions": Quantity(places * pixel, unit, ("view", "axis"), pixel, "patch corners (row, column)",
+                                  "positions"),
+            "background": Quantity(np.broadcast_to(np.asarray(self.background) ** 2, self._frame()), "counts",
+                                   ("y", "x"), None, "background", "image"),
             "gain": Quantity(np.asarray(self.gain), "", ("view",), None, "gain of each view", "data"),
         }
+        if self.probe_variations is not None and self.variation_weights is not None:
+            found["probe_variations"] = Quantity(np.asarray(self.probe_variations), "sqrt(counts)",
+                                                 ("variation", "y", "x"), size, "changes of the first mode", "modes")
+            found["variation_weights"] = Quantity(np.asarray(self.variation_weights), "", ("view", "variation"), None,
+                                                  "weights of the changes", "data")
+        return found
+
+    def _middle(self) -> np.ndarray:
+        """Corner of a patch in the middle of the object [pixel], about which the scan scales and tilts."""
+        return np.asarray([n - m for n, m in zip(self.object.shape[-2:], self.probe.shape[-2:], strict=True)],
+                          self.positions.dtype) / 2
+
+    def _frame(self) -> tuple[int, int]:
+        """Shape of a frame [detector pixel]."""
+        rows, columns = (n // self.oversampling - 2 * self.border for n in self.probe.shape[-2:])
+        return rows, columns
+
+    def geometry(self) -> dict[str, Any]:
+        """The geometry that the model holds, by name: numbers and small arrays."""
+        names = ("distance", "astigmatism", "tilt", "scan_matrix", "drift", "travel", "source_blur", "detector_blur",
+                 "slice_spacing")
+        return {name: np.asarray(getattr(self, name)) for name in names if getattr(self, name) is not None}
+
+
+def _variations(probe: np.ndarray, count: int, views: int) -> dict[str, Any]:
+    """Low-order changes of the probe with small, random weights: zero weights of zero changes would never move."""
+    if not count:
+        return {}
+    changes = _modes(probe, count + 1)[1:]
+    weights = 0.1 * np.random.default_rng(0).standard_normal((views, count))
+    return {"probe_variations": jnp.asarray(changes, jnp.complex64),
+            "variation_weights": jnp.asarray(weights - weights.mean(0), jnp.float32)}
 
 
 def mean_frame(scan: Scan) -> np.ndarray:
@@ -185,7 +320,7 @@ def _first_probe(scan: Scan, model: Ptychography, mean: np.ndarray) -> np.ndarra
     elif model.far:
         probe = _defocused_aperture(mean)
     else:
-        probe = np.fft.ifft2(np.fft.fft2(np.sqrt(mean)) * np.conj(np.asarray(model.transfer())))
+        probe = np.fft.ifft2(np.fft.fft2(np.sqrt(mean)) * np.conj(np.asarray(model.transfer(model.distance))))
     return probe * np.sqrt(mean.sum() / np.sum(abs(probe) ** 2))
 
 

@@ -14,6 +14,7 @@ from .fourier_pose import FourierPoseProjector as FourierPoseProjector
 from .pose import PoseProjector as PoseProjector
 from .pose import laminography_poses as laminography_poses
 from .probe import bin_pixels as bin_pixels
+from .probe import blur_frames as blur_frames
 from .probe import coverage as coverage
 from .probe import deposit as deposit
 from .probe import exit_waves as exit_waves

@@ -99,8 +99,8 @@ def _inverse_fresnel_numbers(pixel_size: Any, wavelength: Any, distance: Any) ->
     """`lambda D / pixel^2` along both axes, in float64 where everything is a plain number."""
     values = (pixel_size, wavelength, distance)
     lib = jnp if any(isinstance(v, jax.Array) for v in jax.tree.leaves(values)) else np
-    pixel = lib.broadcast_to(lib.asarray(pixel_size), (2,))
-    path = lib.broadcast_to(lib.asarray(distance), (2,))
+    as_pair = lambda v: lib.broadcast_to(lib.stack([lib.asarray(e) for e in v]) if isinstance(v, tuple) else v, (2,))
+    pixel, path = as_pair(pixel_size), as_pair(distance)
     # In this order no factor leaves the range of float32: lambda / pixel is about 1e-3, D / pixel about 1e5.
     ratio = (wavelength / pixel) * (path / pixel)
     return ratio[0], ratio[1]

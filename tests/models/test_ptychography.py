@@ -179,3 +179,48 @@ def test_gradients_against_finite_differences():
         step = 1e-6
         ends = [figure(jax.tree.map(lambda x, m, s=sign: x + s * step * m, model, move)) for sign in (1, -1)]
         assert slope == pytest.approx(float(ends[0] - ends[1]) / (2 * step), rel=1e-5)
+
+
+EVERYTHING = {
+    "astigmatism": 0.05 * small_scans.DISTANCE, "tilt": np.array([0.1, -0.2]) * small_scans.DISTANCE
+    / small_scans.PIXEL / 60, "scan_matrix": np.array([[1.01, 0.02], [-0.01, 0.99]]),
+    "drift": np.array([[0.2, -0.1], [0.3, 0.2], [-0.2, 0.1]]), "travel": np.array([[0.8, -0.4]]),
+    "source_blur": np.array([0.5, 0.7]), "detector_blur": np.array([0.6, 0.4]),
+    "slice_spacing": 0.1 * small_scans.DISTANCE,
+}  # fmt: skip
+
+
+def everything(near: bool) -> Ptychography:
+    """A model in which every field is at work, float64."""
+    frames, obj, probe, positions = small_scans.make(near)
+    rng = np.random.default_rng(3)
+    waves = lambda *shape: rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+    values = {k: jnp.asarray(v) for k, v in EVERYTHING.items()}
+    return Ptychography(
+        jnp.asarray(np.stack([np.angle(obj) - 0.1j * np.log(abs(obj) + 0.1)] * 2) / 2),
+        jnp.asarray(np.stack([probe, 0.2 * probe * waves(*probe.shape)])),
+        jnp.asarray(positions), jnp.full((1, 1), 0.3), jnp.ones(len(frames)), jnp.asarray(small_scans.DISTANCE),
+        small_scans.WAVELENGTH, small_scans.PIXEL, not near, refractive=True, nodes=2,
+        probe_variations=jnp.asarray(0.1 * probe * waves(2, *probe.shape)),
+        variation_weights=jnp.asarray(rng.standard_normal((len(frames), 2))),
+        border=2 if near else 0, **values,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_every_field_has_its_gradient(near):
+    """Finite differences field by field, in float64."""
+    with jax.enable_x64(True):
+        model = everything(near)
+        views = np.array([0, 17, 35])
+        weight = jnp.asarray(np.random.default_rng(1).standard_normal(model(views).shape))
+        figure = jax.jit(lambda m: jnp.sum(weight * m(views)))
+        gradient = jax.jit(jax.grad(figure))(model)
+        unused = {"distance", "astigmatism", "tilt"} if not near else set()
+        for name in (f for f in model.__dataclass_fields__ if eqx.is_array(getattr(model, f))):
+            value = getattr(model, name)
+            move = dr.operators.random_like(value, 5) * (0.01 * jnp.abs(value).max() + 1e-30)
+            ends = [figure(model.replace(**{name: value + s * 1e-4 * move})) for s in (1, -1)]
+            slope, seen = float(ends[0] - ends[1]) / 2e-4, float(jnp.sum((getattr(gradient, name) * move).real))
+            assert seen == pytest.approx(slope, rel=1e-5), name
+            assert (seen == 0) == (name in unused), name
