@@ -38,7 +38,8 @@ class Ptychography(Model):
     - `astigmatism`: vertical minus horizontal effective distance [m], of crossed mirrors (near field).
     - `tilt`: `(2,)` slope of the scan plane along rows and columns [rad]: views away from its middle have another
       distance (near field).
-    - `scan_matrix`: `(2, 2)` applied to the positions about the object's middle: scale, rotation and shear of the motors.
+    - `scan_matrix`: `(2, 2)` applied to the positions about the object's middle: scale, rotation and shear of the
+      motors.
     - `drift`: `(knot, 2)` [pixel] added to the positions, linear in time between its knots.
     - `travel`: `(view, 2)` or `(1, 2)` path of a fly scan during an exposure [pixel], about the position.
     - `source_blur`: `(2,)` standard deviation of the beam's wandering on the sample (rows, columns) [pixel]: the size
@@ -129,7 +130,7 @@ class Ptychography(Model):
         """Where the patches of some views lie in the object [pixel]: positions, corrected for the scan as a whole."""
         places = self.positions[views]
         if self.scan_matrix is not None:
-            places = self._middle() + (places - self._middle()) @ self.scan_matrix.T
+            places = (places - self._middle()) @ self.scan_matrix.T + self._middle()
         if self.drift is not None:
             time = jnp.asarray(views) * ((self.drift.shape[0] - 1) / max(self.positions.shape[0] - 1, 1))
             knots = jnp.arange(self.drift.shape[0], dtype=places.dtype)
@@ -247,10 +248,10 @@ class Ptychography(Model):
                                                   "weights of the changes", "data")
         return found
 
-    def _middle(self) -> np.ndarray:
+    def _middle(self) -> Float[Array, "2"]:
         """Corner of a patch in the middle of the object [pixel], about which the scan scales and tilts."""
-        return np.asarray([n - m for n, m in zip(self.object.shape[-2:], self.probe.shape[-2:], strict=True)],
-                          self.positions.dtype) / 2
+        room = [n - m for n, m in zip(self.object.shape[-2:], self.probe.shape[-2:], strict=True)]
+        return jnp.asarray(room, self.positions.dtype) / 2
 
     def _frame(self) -> tuple[int, int]:
         """Shape of a frame [detector pixel]."""
