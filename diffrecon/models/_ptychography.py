@@ -91,12 +91,25 @@ class Ptychography(Model):
 
     def __call__(self, views: Any) -> Float[Array, "view y x"]:
         """Expected counts of some views."""
-        counts = jnp.zeros(())
-        for weight, offset in self.exposure(views):
-            counts = counts + weight * self.frames(views, self.places(views) + offset)
+        counts = self._exposed(views)
         if self.detector_blur is not None:
             counts = operators.blur_frames(counts, self.detector_blur)
         return counts * self.gain[views][:, None, None] + self.background**2
+
+    def _exposed(self, views: Any) -> Float[Array, "view y x"]:
+        """Frames summed over what moves during an exposure, one sharp exposure at a time: memory of one."""
+        weights, offsets = self.exposure(views)
+        places = self.places(views)
+        if len(weights) == 1:
+            return self.frames(views, places)
+
+        @jax.checkpoint
+        def add(counts, moment):
+            weight, offset = moment
+            return counts + weight * self.frames(views, places + offset), None
+
+        empty = jnp.zeros((places.shape[0], *self._frame()), places.dtype)
+        return jax.lax.scan(add, empty, (jnp.asarray(weights, places.dtype), offsets))[0]
 
     def frames(self, views: Any, places: Float[Array, "view 2"]) -> Float[Array, "view y x"]:
         """Counts of sharp exposures at some places, on the detector's pixels."""
@@ -138,24 +151,21 @@ class Ptychography(Model):
             places = places + hats @ self.drift
         return places
 
-    def exposure(self, views: Any) -> list[tuple[Any, Any]]:
-        """Weights and offsets [pixel] of the sharp exposures that make up a frame."""
-        points: list[tuple[Any, Any]] = [(1.0, 0.0)]
+    def exposure(self, views: Any) -> tuple[np.ndarray, Float[Array, "moment #view 2"]]:
+        """Weights and offsets [pixel] of the sharp exposures that make up a frame: Gauss-Legendre points along the
+        path of a fly scan, Gauss-Hermite points over a source.
+        """
+        weights, offsets = np.ones(1), jnp.zeros((1, 1, 2), self.positions.dtype)
         if self.travel is not None:
             travel = self.travel if self.travel.shape[0] == 1 else self.travel[views]
             times, weights = np.polynomial.legendre.leggauss(self.nodes)
-            points = [(w / 2, t / 2 * travel) for t, w in zip(times, weights, strict=True)]
+            weights, offsets = weights / 2, jnp.asarray(times / 2, travel.dtype)[:, None, None] * travel
         if self.source_blur is not None:
-            sigma = self.source_blur
-            nodes, weights = np.polynomial.hermite_e.hermegauss(min(self.nodes, 3))
-            weights = weights / weights.sum()
-            points = [
-                (w * wy * wx, at + jnp.stack([y * sigma[0], x * sigma[1]]))
-                for w, at in points
-                for y, wy in zip(nodes, weights, strict=True)
-                for x, wx in zip(nodes, weights, strict=True)
-            ]
-        return points
+            nodes, shares = np.polynomial.hermite_e.hermegauss(min(self.nodes, 3))
+            both = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), -1).reshape(-1, 1, 1, 2)
+            offsets = offsets + jnp.asarray(both, offsets.dtype) * self.source_blur
+            weights = np.outer(np.outer(shares, shares) / shares.sum() ** 2, weights)
+        return np.ravel(weights), offsets.reshape(-1, *offsets.shape[-2:])
 
     def to_detector(self, places: Float[Array, "view 2"]) -> Complex[Array, "*view y x"]:
         """The Fresnel transfer function from the sample to the detector, one for each view on a tilted scan plane."""
