@@ -6,5 +6,9 @@ from ._dynamic import spline_basis as spline_basis
 from ._holography import Holography as Holography
 from ._laminography import Laminography as Laminography
 from ._ptychography import Ptychography as Ptychography
+from ._ptychotomography import PtychoProjections as PtychoProjections
+from ._ptychotomography import PtychoTomography as PtychoTomography
+from ._ptychotomography import angle_table as angle_table
+from ._ptychotomography import frames_by_angle as frames_by_angle
 from ._tomography import Tomography as Tomography
 from ._transmission import TransmissionTomography as TransmissionTomography

@@ -25,6 +25,7 @@ METHODS: dict[str, str] = {
     "tomography": "_tomography",
     "holography": "_holography",
     "laminography": "_laminography",
+    "ptycho-tomography": "_ptychotomography",
     "saxs-tensor-tomography": "_scattering",
 }
 

@@ -1,0 +1,193 @@
+"""`PtychoTomography`: counts against the independent simulation, derivatives, grouping of views, ambiguities."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffrecon import Scan, losses, operators
+from diffrecon.errors import InputError, MissingMetadata
+from diffrecon.geometry import FarField
+from diffrecon.models import PtychoTomography, angle_table, frames_by_angle
+from diffrecon.operators import AlignedProjector, TomographyGeometry
+from diffrecon.physics import energy_to_wavelength
+from diffrecon.simulate import _ptychotomography as simulated
+
+SETUP = simulated.Setup(angles=12, views=2, step=5.0, frame=32, aperture=8.0, counts=400.0, wobble=0.0,
+                        position_error=0.0, centre=0.0)
+
+STEP = 1e-6  # of finite differences in float64: truncation and rounding both below 1e-5
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return simulated.measure(SETUP)[0]
+
+
+@pytest.fixture(scope="module")
+def true_model(scan):
+    """True volume and places; the light as the simulation made it, on the grid of the reconstruction."""
+    model = PtychoTomography.from_scan(scan)
+    rng = np.random.default_rng(SETUP.seed)
+    nominal = np.stack([simulated._raster(SETUP, rng) for _ in range(SETUP.angles)])
+    rng.standard_normal(2 * SETUP.angles + nominal.size)  # wobble and errors, both zero here
+    fine = simulated._probe(SETUP, rng)
+    edge = (fine.shape[0] - SETUP.frame * SETUP.fine) // 2
+    spectrum = np.fft.fftshift(np.fft.fft2(fine[edge:-edge, edge:-edge]))
+    low = SETUP.frame // 2
+    probe = np.fft.ifft2(np.fft.ifftshift(spectrum[low:-low, low:-low])) / SETUP.fine**2
+    # The middle of a pixel lies half a fine sample after its first one.
+    probe = np.asarray(operators.fourier_shift(jnp.asarray(probe), jnp.full(2, -0.25)))
+    wave_number = 2 * np.pi / energy_to_wavelength(simulated.ENERGY) * simulated.PIXEL
+    delta = jnp.asarray(simulated.DELTA * wave_number * simulated.phantom(simulated.ellipsoids(SETUP), model.delta.shape))
+    room = (np.asarray(model.optics.object.shape) - SETUP.frame) / 2
+    model = model.replace(delta=delta.astype(jnp.float32), beta=(delta / simulated.DELTA_BETA).astype(jnp.float32),
+                          positions=jnp.asarray(nominal + room, jnp.float32))
+    return eqx.tree_at(lambda m: (m.optics.probe, m.optics.background), model,
+                       (jnp.asarray(probe[None], jnp.complex64), jnp.full((1, 1), 0.2**0.5)))
+
+
+def test_true_volume_and_light_predict_the_independent_simulation(scan, true_model):
+    """Chords, propagation and pixels on a finer and wider grid there, and photon noise."""
+    data = frames_by_angle(scan)
+    predicted = np.asarray(eqx.filter_jit(lambda m: m(np.arange(12)))(true_model))
+    misfit = lambda p: float(losses.amplitude(jnp.asarray(p), jnp.asarray(data["counts"])))
+    print(misfit(predicted),[misfit(np.asarray(eqx.filter_jit(lambda m: m(np.arange(12)))(w))) for w in (true_model.replace(delta=0 * true_model.delta),true_model.replace(delta=true_model.delta[..., ::-1]))], predicted.sum(), data["counts"].sum())
+    assert misfit(predicted) < 0.5  # 0.25 is photon noise
+    # And it is the volume, seen from the right side, that does it.
+    empty = true_model.replace(delta=0 * true_model.delta)
+    mirrored = true_model.replace(delta=true_model.delta[..., ::-1])
+    for wrong in (empty, mirrored):
+        assert misfit(np.asarray(eqx.filter_jit(lambda m: m(np.arange(12)))(wrong))) > 2 * misfit(predicted)
+
+
+def test_views_go_to_their_angles():
+    rng = np.random.default_rng(0)
+    angles = np.array([0.5, 0.0, 0.5, 1.0, 0.0, 0.5 + 1e-9])
+    counts = rng.integers(1, 9, (6, 16, 16))
+    scan = Scan.from_arrays(counts, angles=angles, positions=rng.uniform(0, 9, (6, 2)), positions_unit="pixel")
+    table, found = angle_table(scan)
+    np.testing.assert_allclose(found, [0.5, 0.0, 1.0])
+    assert [set(row) for row in table] == [{0, 2, 5}, {1, 4}, {3}]
+    data = frames_by_angle(scan)
+    np.testing.assert_array_equal(data["seen"], [[True] * 3, [True, True, False], [True, False, False]])
+    np.testing.assert_array_equal(data["counts"][data["seen"]], counts[[0, 2, 5, 1, 4, 3]])
+
+
+def test_what_is_missing_is_named(scan):
+    with pytest.raises(MissingMetadata, match="angles"):
+        PtychoTomography.from_scan(scan.replace(angles=None))
+    with pytest.raises(InputError, match="2 different angles"):
+        PtychoTomography.from_scan(scan.replace(angles=np.arange(scan.views) % 2 * 1.0))
+    with pytest.raises(MissingMetadata, match="focus_to_sample"):
+        PtychoTomography.from_scan(scan.replace(geometry=None))
+
+
+def test_rotation_centre_of_the_scan_moves_the_patches(scan):
+    here, there = (PtychoTomography.from_scan(scan.replace(rotation_centre=c)) for c in (0.0, 2.0))
+    assert there.rotation_centre(scan.replace(rotation_centre=2.0)) == pytest.approx(2.0)
+    middle = lambda m: np.asarray(m.places(np.arange(12))) - (np.asarray(m.optics.object.shape) - SETUP.frame) / 2
+    np.testing.assert_allclose(middle(there)[..., 1], middle(here)[..., 1] - 2, atol=1e-4)
+    # The same by the unknown.
+    moved = here.replace(centre=here.centre + 2)
+    np.testing.assert_allclose(middle(moved), middle(there), atol=1e-4)
+    assert moved.rotation_centre(scan.replace(rotation_centre=0.0)) == pytest.approx(2.0)
+
+
+def test_constant_phase_of_projections_is_not_seen(true_model):
+    """What the documentation says that nobody can know."""
+    images = true_model.projections(np.arange(2))
+    still = true_model.separate().replace(images=true_model.projections(np.arange(12)))
+    np.testing.assert_allclose(still(np.arange(2)), true_model(np.arange(2)), rtol=1e-4, atol=1e-3)
+    offset = still.replace(images=still.images.at[:2].set(images + 0.7))
+    np.testing.assert_allclose(offset(np.arange(2)), still(np.arange(2)), rtol=1e-3, atol=1e-2)
+
+
+def test_matter_only_where_it_may_be(true_model):
+    inside = jnp.zeros(true_model.delta.shape, bool).at[8:12].set(True)
+    model = true_model.replace(sample=inside)
+    alone = true_model.replace(delta=jnp.where(inside, true_model.delta, 0), beta=jnp.where(inside, true_model.beta, 0))
+    np.testing.assert_array_equal(model.projections(np.arange(2)), alone.projections(np.arange(2)))
+    np.testing.assert_array_equal(model.refractive_index()[0], alone.refractive_index()[0])
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_derivatives_are_those_of_finite_differences(scan, far):
+    """Volume, probe, centre, shifts, positions: the cost's gradient along random directions, in float64."""
+    if far:
+        scan = scan.replace(geometry=FarField(24, 17000.0, 2.0, 75e-6), positions=scan.positions / simulated.PIXEL,
+                            positions_unit="pixel")
+    with jax.enable_x64(True):
+        model = _in_float64(PtychoTomography.from_scan(scan), np.random.default_rng(3))
+        assert model.optics.far is far
+        counts = jnp.asarray(frames_by_angle(scan)["counts"][:3], float)
+        names = ("delta", "beta", "shifts", "centre", "positions", "gain")
+        rng = np.random.default_rng(4)
+
+        def cost(free, probe):
+            changed = model.replace(**free, optics=model.optics.replace(probe=probe))
+            return losses.amplitude(changed(jnp.arange(3)), counts)
+
+        free = {name: getattr(model, name) for name in names}
+        value_and_slope = jax.jit(lambda f, p, df, dp: jax.jvp(cost, (f, p), (df, dp)))
+        gradient = jax.jit(jax.grad(cost, (0, 1)))(free, model.optics.probe)
+        zero = jax.tree.map(jnp.zeros_like, (free, model.optics.probe))
+        for name in (*names, "probe"):
+            way = jax.tree.map(jnp.asarray, zero)
+            if name == "probe":
+                real, imaginary = rng.standard_normal((2, *zero[1].shape))
+                way = (zero[0], jnp.asarray(real + 1j * imaginary))
+            else:
+                way[0][name] = jnp.asarray(rng.standard_normal(zero[0][name].shape))
+            here = (free, model.optics.probe)
+            sides = [value_and_slope(*jax.tree.map(lambda a, b, s=s: a + s * b, here, way), *zero)[0]
+                     for s in (STEP, -STEP)]
+            slope = float(sides[0] - sides[1]) / (2 * STEP)
+            forward = float(value_and_slope(free, model.optics.probe, *way)[1])
+            pairs = zip(jax.tree.leaves(gradient), jax.tree.leaves(way), strict=True)
+            backward = float(sum(jnp.sum(g * w).real for g, w in pairs))
+            assert slope == pytest.approx(forward, rel=2e-4, abs=1e-7), name
+            assert backward == pytest.approx(forward, rel=1e-10, abs=1e-14), name
+
+
+def _in_float64(model, rng):
+    """The model in double precision, with something in its volume, off the whole pixels."""
+    wide = lambda a: (a.astype(jnp.complex128 if jnp.iscomplexobj(a) else float) if eqx.is_inexact_array(a) else a)
+    model = jax.tree.map(wide, model)
+    smooth = lambda scale: jnp.asarray(scale * rng.random(model.delta.shape))
+    return model.replace(
+        delta=smooth(0.05), beta=smooth(1e-3), shifts=jnp.asarray(rng.uniform(-0.05, 0.05, model.shifts.shape)),
+        positions=jnp.floor(model.positions) + 0.2 + 0.05 * rng.random(model.positions.shape),
+        centre=model.centre + 0.1,
+        optics=model.optics.replace(background=model.optics.background + 0.3),
+    )
+
+
+def test_aligned_projector_is_the_same_and_knows_more(true_model):
+    """A roll of the axis is an unknown of the projector; at zero it changes nothing."""
+    shape = true_model.delta.shape
+    at = lambda roll: true_model.replace(projector=AlignedProjector(
+        true_model.projector.angles, shape[1:], (shape[0], true_model.projector.detector),
+        TomographyGeometry((true_model.projector.detector - 1) / 2, roll=roll), slices=shape[0]))
+    plain, aligned = (np.asarray(m.projections(np.arange(3))) for m in (true_model, at(0.0)))
+    assert np.linalg.norm(aligned - plain) < 5e-3 * np.linalg.norm(plain)
+    model, counts = at(0.02), true_model(np.arange(2))
+    cost = lambda roll: losses.amplitude(
+        eqx.tree_at(lambda m: m.projector.geometry.roll, model, roll)(jnp.arange(2)), counts)
+    assert float(jax.grad(cost)(jnp.asarray(0.02))) > 0 > float(jax.grad(cost)(jnp.asarray(-0.02)))
+
+
+def test_setup_of_the_simulation_is_honoured():
+    """The masses of projections and phantom agree, and a local sample leaves the field."""
+    parts = simulated.ellipsoids(SETUP)
+    axis = np.arange(-40, 40, 0.25)
+    mass = simulated.phantom(parts, (60, 60, 60)).sum()
+    for angle in (0.0, 1.1):
+        assert simulated.thickness(parts, angle, axis, axis).sum() * 0.25**2 == pytest.approx(mass, rel=0.02)
+    wide = simulated.ellipsoids(dataclasses.replace(SETUP, local=True))
+    edge = np.array([simulated.field_radius(SETUP)])
+    assert simulated.thickness(wide, 0.4, np.zeros(1), edge)[0] > 0
+    assert simulated.thickness(parts, 0.4, np.zeros(1), edge)[0] == 0
