@@ -21,6 +21,9 @@ from ._normal import NormalEquations as NormalEquations
 from ._normal import normal_equations as normal_equations
 from ._phase import ctf as ctf
 from ._phase import paganin as paganin
+from ._preconditioned import optimal_step as optimal_step
+from ._preconditioned import periodic_momentum as periodic_momentum
+from ._preconditioned import preconditioned as preconditioned
 from ._proximal import Huber as Huber
 from ._proximal import LeastSquares as LeastSquares
 from ._proximal import Poisson as Poisson

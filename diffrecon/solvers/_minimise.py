@@ -177,10 +177,15 @@ def _run_chunk(problem: _Problem, free, state, fixed, fields, first, count, size
     def body(carry):
         i, free, state, order, losses, _ = carry
         order = plan.refresh(order, first + i)
-        value_fn = _value_function(problem, fixed, *plan.batch(fields, order, first + i))
+        views, per_view, shared = plan.batch(fields, order, first + i)
+        value_fn = _value_function(problem, fixed, views, per_view, shared)
         loss, gradient = jax.value_and_grad(value_fn)(free)
         gradient = jax.tree.map(jnp.conj, gradient)
-        updates, new_state = problem.rule.update(gradient, state, free, value=loss, grad=gradient, value_fn=value_fn)
+        # Rules that look at the model itself (`preconditioned`, `optimal_step`) get it with the batch.
+        updates, new_state = problem.rule.update(
+            gradient, state, free, value=loss, grad=gradient, value_fn=value_fn, model=eqx.combine(free, fixed),
+            batch=Batch(views, per_view | shared),
+        )
         new = _moved(problem, free, updates, fixed)
         finite = _finite(loss, gradient, new)
         good = jnp.all(finite)
