@@ -8,7 +8,7 @@ against `counts`; `None` = all measured).
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
-__all__ = ["amplitude", "gaussian", "huber", "masked_mean", "poisson", "poisson_deviance"]
+__all__ = ["amplitude", "gaussian", "huber", "masked_mean", "poisson", "poisson_deviance", "saturated"]
 
 # Amplitudes below this number of counts are rounding noise of sqrt: with a floor of zero, dark pixels carry 8 % of the
 # gradient.
@@ -124,3 +124,18 @@ def huber(
     residual = jnp.abs(_safe(prediction, mask) - _counts(values, prediction, mask))
     inside = jnp.minimum(residual, threshold)
     return masked_mean(inside * (residual - 0.5 * inside), mask)
+
+
+def saturated(
+    prediction: Float[Array, "..."], counts: Num[Array, "..."], level: float
+) -> Float[Array, "..."]:
+    """The prediction as a detector that saturates at `level` [counts] would show it, for any loss.
+
+    A saturated pixel says "at least so many": where `counts` reach the level a larger prediction costs nothing, a
+    smaller one what it would cost anyway.
+
+    ```python
+    assert saturated(jnp.array([900.0, 900.0]), jnp.array([500, 30]), 500).tolist() == [500.0, 900.0]
+    ```
+    """
+    return jnp.where(counts >= level, jnp.minimum(prediction, counts.astype(prediction.dtype)), prediction)

@@ -53,7 +53,7 @@ class Ptychography(Model):
       detector pixel, which sums intensities over it, 2 describes the frames better, at four times the cost.
     - `border`: detector pixels of the beam's window beyond each edge of the frame (near field): where light enters
       from the sides.
-    - `nodes`: points of the quadrature along `travel` and along each axis of `source_blur`.
+    - `nodes`: points of the quadrature along `travel` (three along each axis of `source_blur`).
 
     Cost: 2 (far) or 3 (near field) FFTs a view and mode, about three times as many with the gradient; times the nodes.
 
@@ -161,7 +161,7 @@ class Ptychography(Model):
             times, weights = np.polynomial.legendre.leggauss(self.nodes)
             weights, offsets = weights / 2, jnp.asarray(times / 2, travel.dtype)[:, None, None] * travel
         if self.source_blur is not None:
-            nodes, shares = np.polynomial.hermite_e.hermegauss(min(self.nodes, 3))
+            nodes, shares = np.polynomial.hermite_e.hermegauss(3)
             both = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), -1).reshape(-1, 1, 1, 2)
             offsets = offsets + jnp.asarray(both, offsets.dtype) * self.source_blur
             weights = np.outer(np.outer(shares, shares) / shares.sum() ** 2, weights)

@@ -129,7 +129,8 @@ def blur_frames(frames: Float[Array, "*batch y x"], width: Any) -> Float[Array, 
     vertical, horizontal = jnp.broadcast_to(jnp.asarray(width, real), (2,))
     dampen = lambda f, sigma: jnp.exp(jnp.asarray(-2 * np.pi**2 * f**2, real) * sigma**2)
     pass_on = dampen(np.fft.fftfreq(rows), vertical)[:, None] * dampen(np.fft.rfftfreq(columns), horizontal)[None]
-    return jnp.fft.irfft2(jnp.fft.rfft2(frames) * pass_on, s=(rows, columns))
+    # A narrow Gaussian ends abruptly at the highest frequency: beside bright spots it would ring below zero.
+    return jnp.maximum(jnp.fft.irfft2(jnp.fft.rfft2(frames) * pass_on, s=(rows, columns)), 0)
 
 
 def exit_waves(

@@ -1,6 +1,8 @@
-"""Ptychography, near and far field: scale, guess, descend with a decaying step, judge on views never fitted."""
+"""Ptychography, near and far field: check the scan, guess, solve in stages, judge on views never fitted."""
 
-from collections.abc import Mapping
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -9,27 +11,50 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .. import losses, operators, quality
+from .. import losses, operators, penalties, quality
 from .._console import Console
 from .._model import Batch
 from .._result import Quantity, Result
 from ..errors import InputError
 from ..models import Ptychography
+from ..physics import quantity as in_units
 from ..scan import Scan
-from ..solvers import minimise
+from ..solvers import Solution, minimise
+from ._engines import decaying, run_stages
 
 _COMMON: dict[str, dict[str, Any]] = {
     "model": {
         "modes": 1,  # incoherent probe modes
         "margin": 8,  # detector pixels around the scanned area
-        "oversampling": 1,  # object pixels along a detector pixel (near field): 2 where the light is finer than a pixel
+        "oversampling": None,  # object pixels along a detector pixel (near field): 2 where light is finer than a pixel
+        "border": 0,  # detector pixels of the beam beyond each edge of the frame (near field)
+        "refractive": False,  # the object as phase and attenuation, without wraps
+        "slices": 1,  # of a thick object
+        "variations": 0,  # ways in which the first probe mode may change along the scan
+        "drift": 0,  # knots of a drift of the scan, linear in time between them
+        # Solved for or not:
         "object": True,
         "probe": True,
         "positions": True,
         "background": True,
-        "gain": False,  # what is solved for
+        "gain": False,
+        # false: not in the model, or as in the file; a number: fixed at it; true: solved for.
+        "distance": False,  # effective [m] (near field)
+        "astigmatism": False,  # vertical minus horizontal effective distance [m] (near field)
+        "tilt": False,  # of the scan plane, [rows, columns] [rad] (near field)
+        "scan_matrix": False,  # scale, rotation, shear of the positions, [[., .], [., .]]
+        "travel": False,  # path of a fly scan during an exposure, [rows, columns] [pixel]
+        "source_blur": False,  # standard deviation of the beam's wandering on the sample [pixel]
+        "detector_blur": False,  # standard deviation of the detector's point spread [detector pixel]
+        "slice_spacing": None,  # distance between slices [m]
+        "refine_spacing": False,  # whether it is solved for
     },
-    "loss": {"function": None},  # a function (model, batch) -> scalar; amplitudes by default
+    "loss": {
+        "function": None,  # a function (model, batch) -> scalar; amplitudes by default
+        "tv": None,  # weight of the object's total variation; by default as strong as the object's own, 0 for none
+        "position_prior": None,  # standard deviation of the motors' errors [detector pixel]; none by default
+        "saturation": None,  # counts from which on a pixel only says "at least so many"
+    },
     "optimiser": {
         "name": "adam",  # any optax optimiser that takes a learning rate
         "learning_rate": 0.04,  # of the object; the factors below multiply it
@@ -37,20 +62,31 @@ _COMMON: dict[str, dict[str, Any]] = {
         "positions": 1.0,  # [pixel]
         "background": 2.0,  # [sqrt(counts)]
         "gain": 0.1,
+        "geometry": 1.0,  # on the steps of distance, blur and the like
         "constant": 0.3,  # fraction of the steps before the step size decays (cosine) to 1/50
     },
     "solver": {
+        "stages": None,  # engines one after another, such as ["dm:60", "lsqml:30"]; the optimiser above by default
         "steps": 600,  # or ten epochs, where those are more
         "epochs": None,  # exactly so many instead
         "batch_size": 10,  # views a step; small batches stay in the processor's cache
         "seed": 0,
     },
-    "quality": {"held_out": 0.1, "seed": 0},
+    "quality": {
+        "held_out": 0.1,  # fraction of the views that are never fitted
+        "held_out_views": None,  # these instead
+        "seed": 0,
+        "halves": False,  # two more reconstructions, of the even and odd views, and their Fourier ring correlation
+    },
 }
 
 _NEAR = {"optimiser": {"positions": 2.0, "background": 10.0},
          "solver": {"steps": 2000}}
 _FAR = {"model": {"background": False}}
+
+# Photon noise in a frame's spectrum is white; where the power at the finest frequencies exceeds it so many times, the
+# light is finer than a detector pixel.
+_FINE_LIGHT = 30.0
 
 
 def defaults(method: str) -> Mapping[str, Mapping[str, Any]]:
@@ -62,28 +98,47 @@ def defaults(method: str) -> Mapping[str, Mapping[str, Any]]:
 def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: Console, method: str) -> Result:
     """Object, probe modes, positions and background of a ptychographic scan."""
     scan = scan.replace(method=method)
-    start = Ptychography.from_scan(scan, settings["model"]["modes"], margin=settings["model"]["margin"],
-                                   oversampling=settings["model"]["oversampling"])
-    if not settings["model"]["background"]:
-        start = eqx.tree_at(lambda m: m.background, start, jnp.zeros_like(start.background))
-    data = _data(scan)
-    _say_start(scan, start, console)
-
-    held = held_out_views(scan.views, settings["quality"]["held_out"], settings["quality"]["seed"])
-    solution = _descend(start, data, held, settings, console)
+    start, data, held = _prepared(scan, settings, console)
+    solution = _solve(start, data, held, settings, console)
     model = place_unseen(solution.value, start.positions, held)
     model, judged = _fit_held_out(model, data, held)
-    model = remove_ambiguities(model)
+    model = remove_ambiguities(model, bool(settings["model"]["gain"]))
     figures, verdict = _judge(model, judged, data, held, settings)
     figures["history"] = solution.history
     # Positions as in the file would hide what the curve of the held-out views is about.
     if not settings["model"]["positions"]:
         figures["held_out_history"] = solution.held_out
-    verdict = (solution.result, *verdict) if not solution.result.startswith("done") else verdict
+    verdict = (solution.result, *verdict) if not solution.result.startswith(("done", "converged")) else verdict
+    if settings["quality"]["halves"]:
+        correlation = _halves(start, data, held, settings, console)
+        figures |= correlation.as_quality()
+        verdict = (*verdict, f"two halves of the views: {correlation}")
     return Result(method, _quantities(model, scan), figures, verdict, settings)
 
 
 # ---------------------------------------------------------------------------------------------------- prepare
+def _prepared(
+    scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: Console
+) -> tuple[Ptychography, dict[str, Any], np.ndarray]:
+    """The first guess with the geometry that was asked for, the data, and the views that are never fitted."""
+    chosen = settings["model"]
+    data = _data(scan)
+    spacing = chosen["slice_spacing"]
+    spacing = None if spacing is None else in_units(spacing, "m", "model.slice_spacing")
+    sampling = chosen["oversampling"] or (2 if not scan.far_field and light_is_fine(data) else 1)
+    start = Ptychography.from_scan(
+        scan, chosen["modes"], margin=chosen["margin"], oversampling=int(sampling), border=chosen["border"],
+        slices=chosen["slices"], slice_spacing=spacing, refractive=chosen["refractive"],
+        variations=chosen["variations"],
+    )
+    if not chosen["background"]:
+        start = start.replace(background=jnp.zeros_like(start.background))
+    start = _with_geometry(start, scan, settings)
+    _say_start(scan, start, chosen["oversampling"] is None, console)
+    data["nominal"] = np.asarray(start.positions)
+    return start, data, _held_out(scan.views, settings["quality"])
+
+
 def _data(scan: Scan) -> dict[str, Any]:
     scan = scan.in_fft_order()
     return {
@@ -92,13 +147,74 @@ def _data(scan: Scan) -> dict[str, Any]:
     }
 
 
-def _say_start(scan: Scan, model: Ptychography, console: Console) -> None:
+def light_is_fine(data: Mapping[str, Any], views: int = 64) -> bool:
+    """Whether frames have structure finer than a pixel, which appears at the highest frequencies that they can show."""
+    frames = np.where(data["mask"], np.asarray(data["counts"][:views], float), 0)
+    rows, columns = (np.fft.fftfreq(n) for n in frames.shape[-2:])
+    corner = np.hypot(rows[:, None], columns[None]) > 0.5
+    power = np.mean([abs(np.fft.fft2(frame))[corner] ** 2 for frame in frames])
+    return bool(power > _FINE_LIGHT * frames.sum((1, 2)).mean())
+
+
+# Unknown geometry starts here where it is to be solved for; a derivative that vanishes at zero needs a start beside it.
+_STARTS: dict[str, Any] = {"astigmatism": 0.0, "tilt": np.zeros(2), "scan_matrix": np.eye(2),
+                           "source_blur": np.full(2, 0.5), "detector_blur": 0.5}
+_NEAR_ONLY = ("distance", "astigmatism", "tilt")
+GEOMETRY = ("distance", "astigmatism", "tilt", "scan_matrix", "travel", "source_blur", "detector_blur")
+
+
+def _with_geometry(model: Ptychography, scan: Scan, settings: Mapping[str, Mapping[str, Any]]) -> Ptychography:
+    """The model with what the settings say about the geometry."""
+    fields: dict[str, Any] = {}
+    for name in GEOMETRY:
+        said = settings["model"][name]
+        if said is False:
+            continue
+        if model.far and name in _NEAR_ONLY:
+            raise InputError(f"model.{name}: frames of the far field do not depend on it; leave it false")
+        if said is not True:
+            fields[name] = _given_geometry(name, said, model)
+        elif name == "travel":
+            fields[name] = _path(np.asarray(model.positions, float))
+        elif name != "distance":
+            fields[name] = _STARTS[name]
+    if settings["model"]["drift"]:
+        fields["drift"] = np.zeros((max(int(settings["model"]["drift"]), 2), 2))
+    return model.replace(**{name: jnp.asarray(value, jnp.float32) for name, value in fields.items()})
+
+
+def _given_geometry(name: str, said: Any, model: Ptychography) -> np.ndarray:
+    """A value of the settings, in the model's units and shape."""
+    shapes = {"tilt": (2,), "scan_matrix": (2, 2), "travel": (1, 2), "source_blur": (2,)}
+    try:
+        value = np.asarray(in_units(said, "m", f"model.{name}") if isinstance(said, str) else said, float)
+        value = value.reshape(1, 2) if name == "travel" else np.broadcast_to(value, shapes.get(name, value.shape))
+    except (TypeError, ValueError):
+        value = np.asarray(np.nan)
+    if not np.isfinite(value).all():
+        raise InputError(f"model.{name}: {said!r} is neither true, false nor a value of shape "
+                         f"{shapes.get(name, 'one number')}")
+    return value * model.oversampling if name in ("travel", "source_blur") else value
+
+
+def _path(positions: np.ndarray) -> np.ndarray:
+    """Where a continuous scan moves during an exposure: half way from the last point to half way to the next; nowhere
+    at the jumps between lines."""
+    path = np.gradient(positions, axis=0)
+    length = np.linalg.norm(path, axis=1)
+    return np.where((length > 2 * np.median(length))[:, None], 0.0, path)
+
+
+def _say_start(scan: Scan, model: Ptychography, chosen: bool, console: Console) -> None:
     pixel = "unknown pixel size" if model.pixel_size is None else f"pixel {model.pixel_size * 1e9:.2f} nm"
     counts = float(jnp.sum(jnp.abs(model.probe) ** 2))
     console.say(
         f"{scan.views} views of {scan.frame_shape[0]} x {scan.frame_shape[1]}, {pixel}, object "
-        f"{model.object.shape[0]} x {model.object.shape[1]}; probe power set to the mean frame, {counts:.4g} counts"
+        f"{model.object.shape[-2]} x {model.object.shape[-1]}; probe power set to the mean frame, {counts:.4g} counts"
     )
+    if chosen and model.oversampling > 1:
+        console.say("the light is finer than a detector pixel: object on pixels half as large (model.oversampling=1 to "
+                    "keep the detector's)")
     if not model.far:
         report = operators.sampling(
             (model.probe.shape[-2], model.probe.shape[-1]),
@@ -109,6 +225,16 @@ def _say_start(scan: Scan, model: Ptychography, console: Console) -> None:
         console.say(f"effective distance {float(model.distance) * 1e3:.4g} mm; {report.message}")
 
 
+def _held_out(views: int, said: Mapping[str, Any]) -> np.ndarray:
+    """The views that are never fitted."""
+    if said["held_out_views"] is None:
+        return held_out_views(views, said["held_out"], said["seed"])
+    held = np.unique(np.asarray(said["held_out_views"]))
+    if held.size and (held.dtype.kind not in "iu" or held.min() < 0 or held.max() >= views or held.size >= views):
+        raise InputError(f"quality.held_out_views: whole numbers from 0 to {views - 1}, and not all of them")
+    return held.astype(int)
+
+
 def held_out_views(views: int, fraction: float, seed: int) -> np.ndarray:
     """The views that are never fitted, chosen by seed; none for fewer than ten views."""
     count = int(round(views * fraction)) if views >= 10 else 0
@@ -116,43 +242,60 @@ def held_out_views(views: int, fraction: float, seed: int) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------------------------- solve
-def amplitude_cost(model: Ptychography, batch: Batch) -> jax.Array:
-    """The default cost functional: amplitudes, because their noise is the same in bright and dark pixels."""
-    return losses.amplitude(model(batch.views), batch.counts, batch.mask)
+@functools.lru_cache(maxsize=16)
+def cost_functional(tv: float, position_prior: float | None, saturation: float | None) -> Callable[..., jax.Array]:
+    """Amplitudes of the counts, total variation of the object and how far motors miss. Cached: one program for one
+    cost."""
+
+    def cost(model: Ptychography, batch: Batch) -> jax.Array:
+        prediction = model(batch.views)
+        if saturation is not None:
+            prediction = losses.saturated(prediction, batch.counts, saturation)
+        value = losses.amplitude(prediction, batch.counts, batch.mask)
+        if tv:
+            value = value + tv * penalties.tv(model.transmission(), eps=1e-2, axes=(-2, -1))
+        if position_prior is not None:
+            moved = (model.positions[batch.views] - batch.nominal) / (position_prior * model.oversampling)
+            # A mean over pixels of half the log-likelihood, as the amplitudes are: 1/4 for every unit of variance.
+            value = value + jnp.sum(moved**2) / (4 * batch.counts.size)
+        return value
+
+    return cost
 
 
-def _descend(
-    start: Ptychography, data: dict, held: np.ndarray, settings: Mapping[str, Mapping[str, Any]], console: Console
-):
-    optimiser, solver = settings["optimiser"], settings["solver"]
+def _solve(
+    start: Ptychography, data: Mapping[str, Any], held: np.ndarray, settings: Mapping[str, Mapping[str, Any]],
+    console: Console, label: str = "ptychography",
+) -> Solution:
+    optimiser, solver, loss = settings["optimiser"], settings["solver"], settings["loss"]
     train = data["counts"].shape[0] - held.size
     per_epoch = -(-train // min(solver["batch_size"], train))
-    steps = solver["epochs"] * per_epoch if solver["epochs"] else max(solver["steps"], 10 * per_epoch)
-    schedule = decaying(optimiser["learning_rate"], steps, optimiser["constant"])
-    weight = jnp.abs(start.probe) ** 2
-    # The amplitude where the light is: the root of the intensity's own weighted mean.
-    scale = float(jnp.sqrt(jnp.sum(weight**2) / jnp.sum(weight)))
-    factors = {"object": 1.0, "probe": scale * optimiser["probe"]}
-    factors |= {name: optimiser[name] for name in ("positions", "background", "gain")}
-    factors["positions"] *= start.oversampling
-    unknowns = {name: factor for name, factor in factors.items() if settings["model"][name]}
-    if not hasattr(optax, optimiser["name"]):
-        raise InputError(f"optimiser.name: optax has no optimiser {optimiser['name']!r}")
-    return minimise(
-        settings["loss"]["function"] or amplitude_cost, start, data, getattr(optax, optimiser["name"])(schedule),
-        steps=steps, batch_size=solver["batch_size"], unknowns=unknowns, held_out=held, seed=solver["seed"],
-        checkpoint=console.checkpoint, resume=console.resume, console=console, label="ptychography: step",
+    epochs = solver["epochs"] or max(10, -(-solver["steps"] // per_epoch))
+    cost = loss["function"] or cost_functional(loss["tv"] or 0.0, loss["position_prior"], loss["saturation"])
+    return run_stages(
+        start, data, solver["stages"] or [f"{optimiser['name']}:{epochs}"], unknowns=_unknowns(start, settings),
+        cost=cost, held_out=held, learning_rate=optimiser["learning_rate"], constant=optimiser["constant"],
+        batch_size=solver["batch_size"], seed=solver["seed"], console=console, label=label,
     )
 
 
-def decaying(rate: float, steps: int, constant: float) -> optax.Schedule:
-    """A constant rate for a fraction of the steps, then half a cosine down to a fiftieth: noise of the batches averages
-    out.
-    """
-    flat = int(steps * constant)
-    return optax.join_schedules(
-        [optax.constant_schedule(rate), optax.cosine_decay_schedule(rate, max(steps - flat, 1), 0.02)], [flat]
-    )
+def _unknowns(model: Ptychography, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """What is solved for, with its step in units of the object's."""
+    chosen, optimiser = settings["model"], settings["optimiser"]
+    factors = {"object": 1.0} | {name: optimiser[name] for name in ("probe", "positions", "background", "gain")}
+    factors = {name: factor for name, factor in factors.items() if chosen[name]}
+    distance = 0.0 if model.distance is None else abs(float(model.distance))
+    reach = (model.pixel_size or 1.0) * max(float(jnp.ptp(model.positions)), 1.0) / 2
+    steps = {"distance": 2e-3 * distance, "astigmatism": 2e-3 * distance, "tilt": 2e-3 * distance / reach,
+             "scan_matrix": 5e-3, "travel": 1.0, "source_blur": 0.5, "detector_blur": 0.2}
+    factors |= {name: step * optimiser["geometry"] for name, step in steps.items() if chosen[name] is True}
+    if chosen["drift"]:
+        factors["drift"] = optimiser["positions"] * model.oversampling
+    if chosen["variations"]:
+        factors |= {"probe_variations": optimiser["probe"], "variation_weights": 0.5}
+    if chosen["refine_spacing"] and model.slice_spacing is not None:
+        factors["slice_spacing"] = 5e-3 * abs(float(model.slice_spacing)) * optimiser["geometry"]
+    return factors
 
 
 # ---------------------------------------------------------------------------------------------------- judge
@@ -173,22 +316,34 @@ def _fit_held_out(model: Ptychography, data: dict, held: np.ndarray) -> tuple[Pt
     if not held.size:
         return model, None
     fields = {"counts": data["counts"][held], "mask": data["mask"]}
-    pick = lambda m: eqx.tree_at(lambda q: (q.positions, q.gain), m, (m.positions[held], m.gain[held]))
 
     def cost(model: Ptychography, batch: Batch):
         return losses.amplitude(_matched(model(batch.views), batch), batch.counts, batch.mask)
 
     fitted = minimise(
         cost,
-        pick(model),
+        _of_views(model, held) if model.drift is None else _of_views(_settled(model), held),
         fields,
         optax.adam(decaying(0.1 * model.oversampling, 60, 0.3)),
         steps=60,
         unknowns=("positions",),
     ).value
     batch = Batch(np.arange(held.size), {k: jnp.asarray(v) for k, v in fields.items()})
-    model = eqx.tree_at(lambda m: m.positions, model, model.positions.at[held].set(fitted.positions))
+    model = _settled(model)
+    model = model.replace(positions=model.positions.at[held].set(fitted.positions))
     return model, _matched(fitted(batch.views), batch)
+
+
+def _settled(model: Ptychography) -> Ptychography:
+    """A drift added to the positions, where it can no longer depend on the order of the views."""
+    if model.drift is None:
+        return model
+    flat = model.replace(scan_matrix=None)
+    places = flat.places(jnp.arange(model.positions.shape[0]))
+    if model.scan_matrix is not None:
+        # The drift comes after the scan matrix.
+        places = model.positions + (places - model.positions) @ jnp.linalg.inv(model.scan_matrix).T
+    return model.replace(positions=places, drift=None)
 
 
 def _matched(prediction: jax.Array, batch: Batch) -> jax.Array:
@@ -213,6 +368,10 @@ def _judge(model, judged, data, held, settings) -> tuple[dict[str, Any], tuple[s
                        f"ratio {residual / floor:.2f})")
         verdict.append(f"held-out Poisson deviance a pixel {deviance:.3f} (photon noise alone {floor_deviance:.3f})")
     seen = np.asarray(well_seen(model))
+    figures |= {name: value for name, value in model.geometry().items() if settings["model"].get(name) is True}
+    for name in GEOMETRY:
+        if settings["model"][name] is True and name != "travel":
+            verdict.append(f"{name} found: {np.array2string(np.asarray(getattr(model, name)), precision=5)}")
     figures["well_seen_fraction"] = float(seen.mean())
     power = np.asarray(jnp.sum(jnp.abs(model.probe) ** 2, (1, 2)))
     figures["mode_power"] = power / power.sum()
@@ -223,22 +382,72 @@ def _judge(model, judged, data, held, settings) -> tuple[dict[str, Any], tuple[s
 
 def well_seen(model: Ptychography) -> jax.Array:
     """Object pixels that got at least a tenth of the 95th percentile of the light."""
-    light = operators.coverage(model.probe, model.positions, (model.object.shape[0], model.object.shape[1]), model.gain)
+    light = _light(model)
     return light > 0.1 * jnp.percentile(light, 95)
 
 
+def _light(model: Ptychography) -> jax.Array:
+    """Photons that fell on each pixel of the object."""
+    places = model.places(jnp.arange(model.positions.shape[0]))
+    shape = (model.object.shape[-2], model.object.shape[-1])
+    return operators.coverage(model.probe, places, shape, model.gain)
+
+
+# ---------------------------------------------------------------------------------------------------- halves
+def _halves(
+    start: Ptychography, data: Mapping[str, Any], held: np.ndarray, settings: Mapping[str, Mapping[str, Any]],
+    console: Console,
+) -> quality.RingCorrelation:
+    """Fourier ring correlation of the reconstructions of every other view."""
+    views = np.setdiff1d(np.arange(start.positions.shape[0]), held)
+    found = []
+    for name, half in (("even", views[::2]), ("odd", views[1::2])):
+        part = {key: value if key == "mask" else value[half] for key, value in data.items()}
+        model = _solve(_of_views(start, half), part, np.zeros(0, int), settings, console, f"{name} views").value
+        found.append(remove_ambiguities(model, bool(settings["model"]["gain"])))
+    part = well_seen_rectangle(*found)
+    images = [np.asarray(m.transmission())[(..., *part)] for m in found]
+    images = [image.prod(0) if image.ndim == 3 else image for image in images]
+    return quality.ring_correlation(*images, pixel_size=start.pixel_size)
+
+
+def _of_views(model: Ptychography, views: np.ndarray) -> Ptychography:
+    """The model of some views only."""
+    names = [n for n in ("positions", "gain", "variation_weights", "travel") if getattr(model, n) is not None]
+    names = [n for n in names if getattr(model, n).shape[0] == model.positions.shape[0]]
+    return model.replace(**{name: getattr(model, name)[views] for name in names})
+
+
+def well_seen_rectangle(*models: Ptychography) -> tuple[slice, slice]:
+    """The middle of the field, as far as all models have seen nearly all of it."""
+    seen = np.logical_and.reduce([np.asarray(well_seen(model)) for model in models])
+    rows, columns = (np.flatnonzero(seen.any(1 - axis)) for axis in (0, 1))
+    within = lambda a, shrink: slice(int(a[0] + shrink * a.size), int(a[-1] + 1 - shrink * a.size))
+    parts = [(within(rows, shrink), within(columns, shrink)) for shrink in np.linspace(0, 0.45, 46)]
+    return next((part for part in parts if seen[part].mean() > 0.995), parts[-1])
+
+
 # ---------------------------------------------------------------------------------------------------- out
-def remove_ambiguities(model: Ptychography) -> Ptychography:
+def remove_ambiguities(model: Ptychography, gain: bool = False) -> Ptychography:
     """Fix what the data cannot tell, so that the predicted frames stay as they are: amplitude, phase and phase ramp
-    between object and probe, and the order and mixture of the modes (orthogonal, strongest first)."""
+    between object and probe, and the order and mixture of the modes (orthogonal, strongest first).
+
+    With `gain` an unknown, its mean goes into the probe too. Thick and refractive objects, and probes that vary, keep
+    phase and ramp: there the product is not the object's alone.
+    """
+    if gain:
+        level = jnp.mean(model.gain)
+        model = model.replace(gain=model.gain / level, probe=model.probe * jnp.sqrt(level))
+    if model.probe_variations is not None or model.object.ndim > 2:
+        return model
     probe = operators.orthogonal_modes(model.probe)
-    light = operators.coverage(probe, model.positions, (model.object.shape[0], model.object.shape[1]), model.gain)
-    weight = jnp.where(light > 0.1 * jnp.percentile(light, 95), light, 0.0)
-    obj = model.object
-    obj, probe = _remove_ramp(obj, probe, weight)
+    weight = jnp.where(well_seen(model), _light(model), 0.0)
+    obj, probe = _remove_ramp(model.transmission(), probe, weight)
     level = jnp.sqrt(jnp.sum(weight * jnp.abs(obj) ** 2) / jnp.sum(weight))
     phase = jnp.exp(1j * jnp.angle(jnp.sum(weight * obj)))
-    return eqx.tree_at(lambda m: (m.object, m.probe), model, (obj / (level * phase), probe * (level * phase)))
+    change = obj / (level * phase) / model.transmission()
+    stored = model.object - 1j * jnp.log(change) if model.refractive else obj / (level * phase)
+    return model.replace(object=stored, probe=probe * (level * phase))
 
 
 def _remove_ramp(obj: jax.Array, probe: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -263,8 +472,5 @@ def _remove_ramp(obj: jax.Array, probe: jax.Array, weight: jax.Array) -> tuple[j
 
 def _quantities(model: Ptychography, scan: Scan) -> dict[str, Quantity]:
     found = model.quantities(scan)
-    seen = np.asarray(well_seen(model))
-    phase = np.where(seen, found["phase"].data, np.nan)
-    return found | {
-        "phase": Quantity(phase, "rad", ("y", "x"), model.pixel_size, "phase where seen well", "image"),
-    }
+    phase = np.where(np.asarray(well_seen(model)), found["phase"].data, np.nan)
+    return found | {"phase": dataclasses.replace(found["phase"], data=phase, long_name="phase where seen well")}

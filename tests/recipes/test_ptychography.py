@@ -109,5 +109,5 @@ def test_decaying_schedule():
 def test_unknown_optimiser_is_refused(tmp_path):
     small_scans.write_cxi(tmp_path / "scan.cxi", False)
     scan = dr.open_scan(tmp_path / "scan.cxi", method="far-field-ptychography")
-    with pytest.raises(dr.InputError, match="optax has no optimiser 'adamm'"):
+    with pytest.raises(dr.InputError, match="no engine 'adamm'; did you mean adam"):
         dr.reconstruct(scan, settings={"optimiser": {"name": "adamm"}})
