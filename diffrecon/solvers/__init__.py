@@ -24,6 +24,8 @@ from ._phase import paganin as paganin
 from ._preconditioned import optimal_step as optimal_step
 from ._preconditioned import periodic_momentum as periodic_momentum
 from ._preconditioned import preconditioned as preconditioned
+from ._projections import SetSolution as SetSolution
+from ._projections import set_projections as set_projections
 from ._proximal import Huber as Huber
 from ._proximal import LeastSquares as LeastSquares
 from ._proximal import Poisson as Poisson
