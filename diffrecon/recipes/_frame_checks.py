@@ -1,0 +1,145 @@
+"""Which frames and pixels of a scan can be used: closed shutters, flashes, dead and saturated pixels."""
+
+import dataclasses
+
+import numpy as np
+
+from ..errors import InputError
+from ..scan import Scan
+
+__all__ = ["FramesReport", "check_frames"]
+
+_BRIGHTER = 20.0  # times the median brightness of a frame: no object or drift of the beam does that
+_BAD_PART = 0.05  # of a frame's pixels: more is a broken frame, less are broken pixels
+_SATURATED_AT_LEAST = 100  # counts: small numbers are the largest value often without being an end of the scale
+_SATURATED_PIXELS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class FramesReport:
+    """What of a scan can be used.
+
+    **Fields:** `views` = indices of the usable views, `mask` `(y, x)` `True` = measured, `saturation` = counts at which
+    frames look cut off, or `None`, `messages` = one line for everything that was found.
+    """
+
+    views: np.ndarray
+    mask: np.ndarray
+    saturation: float | None
+    messages: tuple[str, ...]
+
+    def apply(self, scan: Scan) -> Scan:
+        """The scan of the usable views, with the mask."""
+        scan = scan if self.views.size == scan.views else scan.subset(self.views)
+        return scan if self.mask.all() and scan.mask is None else scan.replace(mask=self.mask)
+
+
+def check_frames(scan: Scan, block: int = 64) -> FramesReport:
+    """Look for what would spoil a reconstruction silently.
+
+    Views are left out that have no counts (shutter closed), a position that is not finite, more than 5 % of pixels that
+    are not finite or negative (broken frames), or 20 times more or less light than the median (flashes, or a shutter
+    that was closing). Pixels are masked that are not finite or negative in any other view, or at the largest value of
+    an integer detector in at least half of the views, by which many detectors mark what they did not measure. Where
+    many pixels hold the same largest value, the frames look saturated; nothing is changed then.
+
+    One pass over the frames, `block` views at a time.
+
+    **Raises:** `InputError` when less than two views or half of the pixels remain.
+
+    ```python
+    counts = np.full((9, 8, 8), 40, np.uint16)
+    counts[3] = 0
+    report = check_frames(dr.Scan(counts=counts))
+    assert report.views.tolist() == [0, 1, 2, 4, 5, 6, 7, 8] and "view 3" in report.messages[0]
+    ```
+    """
+    measured = np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask
+    found = _survey(scan, measured, block)
+    reasons = _reasons(scan, found)
+    left_out = np.unique(np.concatenate(list(reasons.values())))
+    views = np.setdiff1d(np.arange(scan.views), left_out)
+    messages = [_line_of_views(reason, some) for reason, some in reasons.items() if some.size]
+    if views.size < 2:
+        raise InputError(f"{scan.name}: {views.size} of {scan.views} views can be used, a scan needs overlapping ones"
+                         + "".join(f"; {line}" for line in messages))
+    dead = found.marked >= 0.5 * scan.views
+    mask = measured.copy()
+    mask[measured] = ~found.wrong & ~dead
+    if mask.sum() < 0.5 * measured.sum():
+        raise InputError(f"{scan.name}: only {mask.sum()} of {measured.sum()} pixels have finite counts from zero on "
+                         "in all views: mask the others (data.mask) or undo a subtraction")
+    where = np.argwhere(measured)
+    if found.wrong.any():
+        messages.append(f"{_pixels(where[found.wrong])} not finite or negative in some views: left out in all")
+    if dead.any():
+        messages.append(f"{_pixels(where[dead])} at {found.mark:g}, the largest value of {scan.counts.dtype}: "
+                        "taken as not measured")
+    saturation = found.saturation(dead)
+    if saturation is not None:
+        messages.append(f"frames look saturated at {saturation:g} counts: set loss.saturation={saturation:g}")
+    return FramesReport(views, mask, saturation, tuple(messages))
+
+
+@dataclasses.dataclass
+class _Survey:
+    """What one pass over the measured pixels found."""
+
+    mark: float  # the largest value that the type of the counts can hold
+    broken: np.ndarray  # part of the pixels that are not finite or negative, by view
+    total: np.ndarray  # counts of the others, by view
+    wrong: np.ndarray  # whether a pixel is not finite or negative in a view that is not broken
+    marked: np.ndarray  # in how many views a pixel holds the mark
+    largest: float = 0.0  # below the mark
+    held: int = 0  # how often
+
+    def saturation(self, dead: np.ndarray) -> float | None:
+        """The largest value, where many pixels hold exactly it and none is beyond."""
+        marks = int(self.marked[~dead].sum())
+        top, held = (self.mark, marks) if marks else (self.largest, self.held)
+        return top if held >= _SATURATED_PIXELS and top >= _SATURATED_AT_LEAST else None
+
+
+def _survey(scan: Scan, measured: np.ndarray, block: int) -> _Survey:
+    mark = float(np.iinfo(scan.counts.dtype).max) if np.dtype(scan.counts.dtype).kind in "iu" else np.inf
+    pixels = int(measured.sum())
+    found = _Survey(mark, np.zeros(scan.views), np.zeros(scan.views), np.zeros(pixels, bool), np.zeros(pixels, int))
+    for start in range(0, scan.views, block):
+        part = np.asarray(scan.counts[start:start + block])[:, measured]
+        wrong = ~np.isfinite(part) | (part < 0)
+        at_mark = part == mark
+        good = np.where(wrong | at_mark, 0, part)
+        here = slice(start, start + block)
+        found.broken[here] = wrong.mean(1)
+        found.total[here] = good.sum(1, dtype=float)
+        found.wrong |= wrong[wrong.mean(1) <= _BAD_PART].any(0)
+        found.marked += at_mark.sum(0)
+        top = float(good.max())
+        found.held = found.held * (top <= found.largest) + int(np.sum(good == top)) * (top >= found.largest)
+        found.largest = max(found.largest, top)
+    return found
+
+
+def _reasons(scan: Scan, found: _Survey) -> dict[str, np.ndarray]:
+    """Views that cannot be used, by the reason."""
+    broken, total = found.broken > _BAD_PART, found.total
+    dark, lit = total <= 0, np.median(total[total > 0]) if (total > 0).any() else 1.0
+    placed = np.ones(scan.views, bool) if scan.positions is None else np.isfinite(scan.positions).all(1)
+    fine = placed & ~broken & ~dark
+    return {
+        "no finite position": np.flatnonzero(~placed),
+        "pixels not finite or negative": np.flatnonzero(placed & broken),
+        "no counts, shutter closed?": np.flatnonzero(placed & ~broken & dark),
+        f"more than {_BRIGHTER:g} times the usual counts": np.flatnonzero(fine & (total > _BRIGHTER * lit)),
+        f"less than 1/{_BRIGHTER:g} of the usual counts": np.flatnonzero(fine & (total < lit / _BRIGHTER)),
+    }
+
+
+def _line_of_views(reason: str, views: np.ndarray) -> str:
+    named = ", ".join(map(str, views[:8])) + (", ..." if views.size > 8 else "")
+    return f"view{'s' if views.size > 1 else ''} {named} left out: {reason}"
+
+
+def _pixels(places: np.ndarray) -> str:
+    first = tuple(map(int, places[0]))
+    return f"pixel {first} is" if len(places) == 1 else f"{len(places)} pixels (the first {first}) are"
