@@ -21,9 +21,11 @@ from ..physics import quantity as in_units
 from ..scan import Scan
 from ..solvers import Solution, minimise
 from ._engines import decaying, run_stages
+from ._scan_checks import check_orientation
 
 _COMMON: dict[str, dict[str, Any]] = {
     "model": {
+        "check": "auto",  # flipped or swapped positions are mended ("auto"), named ("report") or not looked for ("no")
         "modes": 1,  # incoherent probe modes
         "margin": 8,  # detector pixels around the scanned area
         "oversampling": None,  # object pixels along a detector pixel (near field): 2 where light is finer than a pixel
@@ -51,7 +53,7 @@ _COMMON: dict[str, dict[str, Any]] = {
     },
     "loss": {
         "function": None,  # a function (model, batch) -> scalar; amplitudes by default
-        "tv": None,  # weight of the object's total variation; by default as strong as the object's own, 0 for none
+        "tv": None,  # weight of the total variation of the object [1/step]; 0: none; by default from the object
         "position_prior": None,  # standard deviation of the motors' errors [detector pixel]; none by default
         "saturation": None,  # counts from which on a pixel only says "at least so many"
     },
@@ -88,6 +90,9 @@ _FAR = {"model": {"background": False}}
 # light is finer than a detector pixel.
 _FINE_LIGHT = 30.0
 
+# Steps of the transmission between neighbouring pixels below this count as flat.
+_SMALL_STEP = 1e-2
+
 
 def defaults(method: str) -> Mapping[str, Mapping[str, Any]]:
     """Every setting by section."""
@@ -97,7 +102,7 @@ def defaults(method: str) -> Mapping[str, Mapping[str, Any]]:
 
 def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: Console, method: str) -> Result:
     """Object, probe modes, positions and background of a ptychographic scan."""
-    scan = scan.replace(method=method)
+    scan = _oriented(scan.replace(method=method), settings["model"]["check"], console)
     start, data, held = _prepared(scan, settings, console)
     solution = _solve(start, data, held, settings, console)
     model = place_unseen(solution.value, start.positions, held)
@@ -137,6 +142,17 @@ def _prepared(
     _say_start(scan, start, chosen["oversampling"] is None, console)
     data["nominal"] = np.asarray(start.positions)
     return start, data, _held_out(scan.views, settings["quality"])
+
+
+def _oriented(scan: Scan, check: str, console: Console) -> Scan:
+    """The scan with its positions as the data say they are meant."""
+    if check not in ("auto", "report", "no"):
+        raise InputError(f'model.check: {check!r} is none of "auto", "report", "no"')
+    if check == "no" or scan.positions is None:
+        return scan
+    report = check_orientation(scan)
+    console.say(report.message)
+    return report.apply(scan) if check == "auto" else scan
 
 
 def _data(scan: Scan) -> dict[str, Any]:
@@ -243,17 +259,18 @@ def held_out_views(views: int, fraction: float, seed: int) -> np.ndarray:
 
 # ---------------------------------------------------------------------------------------------------- solve
 @functools.lru_cache(maxsize=16)
-def cost_functional(tv: float, position_prior: float | None, saturation: float | None) -> Callable[..., jax.Array]:
-    """Amplitudes of the counts, total variation of the object and how far motors miss. Cached: one program for one
-    cost."""
+def cost_functional(
+    variation: Callable[[jax.Array], jax.Array] | None, position_prior: float | None, saturation: float | None
+) -> Callable[..., jax.Array]:
+    """Amplitudes of the counts, variation of the object and how far motors miss. Cached: one cost, one program."""
 
     def cost(model: Ptychography, batch: Batch) -> jax.Array:
         prediction = model(batch.views)
         if saturation is not None:
             prediction = losses.saturated(prediction, batch.counts, saturation)
         value = losses.amplitude(prediction, batch.counts, batch.mask)
-        if tv:
-            value = value + tv * penalties.tv(model.transmission(), eps=1e-2, axes=(-2, -1))
+        if variation is not None:
+            value = value + variation(model.transmission())
         if position_prior is not None:
             moved = (model.positions[batch.views] - batch.nominal) / (position_prior * model.oversampling)
             # A mean over pixels of half the log-likelihood, as the amplitudes are: 1/4 for every unit of variance.
@@ -261,6 +278,29 @@ def cost_functional(tv: float, position_prior: float | None, saturation: float |
         return value
 
     return cost
+
+
+@functools.lru_cache(maxsize=16)
+def variation_prior(weight: float | None, seen: int, measured: int) -> Callable[[jax.Array], jax.Array] | None:
+    """Minus the logarithm of the prior of an object with sparse edges, in units of the mean amplitude cost, which is
+    half the log-likelihood's a measured number.
+
+    Steps d between neighbouring pixels have the density `weight^2 exp(-weight |d|) / 2 pi`. A weight that is not given
+    is taken out at its most likely value, 2 / mean |d|: the prior becomes `2 pixels log(mean |d|)`, which knows no
+    scale. `seen` object pixels count, against `measured` numbers.
+    """
+    if weight == 0:
+        return None
+
+    def prior(transmission: jax.Array) -> jax.Array:
+        planes = transmission.size / (transmission.shape[-1] * transmission.shape[-2])
+        total = penalties.tv(transmission, eps=_SMALL_STEP, axes=(-2, -1)) * transmission.size
+        if weight is not None:
+            return weight * total / (2 * measured)
+        mean = total / (seen * planes)
+        return seen * planes / measured * jnp.log(mean + _SMALL_STEP)
+
+    return prior
 
 
 def _solve(
@@ -271,7 +311,9 @@ def _solve(
     train = data["counts"].shape[0] - held.size
     per_epoch = -(-train // min(solver["batch_size"], train))
     epochs = solver["epochs"] or max(10, -(-solver["steps"] // per_epoch))
-    cost = loss["function"] or cost_functional(loss["tv"] or 0.0, loss["position_prior"], loss["saturation"])
+    measured = int(train * np.mean(data["mask"]) * np.prod(data["counts"].shape[1:]))
+    prior = variation_prior(loss["tv"], int(jnp.sum(well_seen(start))), measured)
+    cost = loss["function"] or cost_functional(prior, loss["position_prior"], loss["saturation"])
     return run_stages(
         start, data, solver["stages"] or [f"{optimiser['name']}:{epochs}"], unknowns=_unknowns(start, settings),
         cost=cost, held_out=held, learning_rate=optimiser["learning_rate"], constant=optimiser["constant"],
@@ -368,6 +410,9 @@ def _judge(model, judged, data, held, settings) -> tuple[dict[str, Any], tuple[s
                        f"ratio {residual / floor:.2f})")
         verdict.append(f"held-out Poisson deviance a pixel {deviance:.3f} (photon noise alone {floor_deviance:.3f})")
     seen = np.asarray(well_seen(model))
+    if _matter_upside_down(model):
+        verdict.append("the object advances the phase where it absorbs, as no matter does: the sign of the distance or "
+                       "the direction of the detector's axes is probably wrong")
     figures |= {name: value for name, value in model.geometry().items() if settings["model"].get(name) is True}
     for name in GEOMETRY:
         if settings["model"][name] is True and name != "travel":
@@ -378,6 +423,17 @@ def _judge(model, judged, data, held, settings) -> tuple[dict[str, Any], tuple[s
     verdict.append(f"{seen.mean():.0%} of the object's field is seen well; probe modes carry "
                    + ", ".join(f"{p:.1%}" for p in figures["mode_power"]))
     return figures, tuple(verdict)
+
+
+def _matter_upside_down(model: Ptychography) -> bool:
+    """Whether phase and attenuation contradict each other: delta and beta of matter are positive, so that both the
+    phase and the logarithm of the amplitude fall where there is more of it.
+    """
+    if model.object.ndim > 2:
+        return False
+    values = np.asarray(model.transmission())[np.asarray(well_seen(model))]
+    phase, amplitude = np.angle(values), np.log(np.maximum(abs(values), 1e-3))
+    return bool(values.size > 100 and np.corrcoef(phase, amplitude)[0, 1] < -0.5)
 
 
 def well_seen(model: Ptychography) -> jax.Array:
