@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +21,7 @@ from .._model import Batch
 from ..errors import InputError, nearest
 from ..models import Ptychography
 from ..solvers import Solution, minimise, optimal_step, periodic_momentum, preconditioned
+from ._exit_waves import project_waves
 
 __all__ = ["ENGINES", "Task", "amplitude_cost", "decaying", "parse_stages", "run_stages"]
 
@@ -141,10 +143,18 @@ def engine(name: str) -> Engine:
     """
     if name in ENGINES:
         return ENGINES[name]
-    if name.isidentifier() and callable(getattr(optax, name, None)) and name.islower():
+    if _is_optimiser(getattr(optax, name, None)):
         return lambda model, epochs, task: _optax(model, epochs, task, name)
     raise InputError(f"there is no engine {name!r}{nearest(name, [*ENGINES, 'adam', 'adamw', 'radam', 'lamb'])}; there "
                      f"are {', '.join(ENGINES)} and the optimisers of optax")
+
+
+def _is_optimiser(make: Any) -> bool:
+    """Whether something of optax makes an optimiser from a learning rate alone."""
+    try:
+        return isinstance(make(learning_rate=0.1), optax.GradientTransformation)
+    except (TypeError, ValueError):
+        return False
 
 
 def _in_units(model: Ptychography, unknowns: Mapping[str, float]) -> dict[str, float]:
@@ -284,9 +294,26 @@ def _lsqml(model: Ptychography, epochs: int, task: Task) -> Solution:
     return _with_waves(model, task, rule, epochs, task.batch_size)
 
 
+# ---------------------------------------------------------------------------------------------------- exit waves
+def _sets(model: Ptychography, epochs: int, task: Task, rule: str, beta: float) -> Solution:
+    """Difference map or RAAR on exit waves."""
+    views, held = np.arange(task.data["counts"].shape[0]), np.asarray(task.held_out, int)
+    cost = eqx.filter_jit(task.cost)
+
+    def judge(found: Ptychography) -> float:
+        fields = {"counts": jnp.asarray(task.data["counts"][held]), "mask": task.data["mask"]}
+        return float(cost(found, Batch(held, fields)))
+
+    return project_waves(model, task.data, np.setdiff1d(views, held), task.unknowns, rule=rule, beta=beta, steps=epochs,
+                         judge=judge if held.size else None, console=task.console, label=task.label)
+
+
 ENGINES: dict[str, Engine] = {
     "epie": lambda model, epochs, task: _pie(model, epochs, task, 1.0, 1.0),
     "rpie": lambda model, epochs, task: _pie(model, epochs, task, 0.1, 0.5),
     "mpie": lambda model, epochs, task: _pie(model, epochs, task, 0.1, 0.2, 0.9),
     "lsqml": _lsqml,
+    # beta = -1 is the difference map as ptychography writes it.
+    "dm": lambda model, epochs, task: _sets(model, epochs, task, "dm", -1.0),
+    "raar": lambda model, epochs, task: _sets(model, epochs, task, "raar", 0.75),
 }

@@ -36,8 +36,8 @@ def preconditioned(curvature: Curvature) -> optax.GradientTransformationExtraArg
     assert jnp.allclose(solution.value["a"], 0.0)
     ```
     """
-    def update(updates, state, params=None, *, model, batch, **extra):
-        divisors = curvature(model, batch)
+    def update(updates, state, params=None, **extra):
+        divisors = curvature(extra["model"], extra["batch"])
 
         def divide(path, gradient):
             divisor = divisors.get(_dotted(path))
@@ -76,9 +76,10 @@ def optimal_step(
     assert cost(solution.value, None) < 1e-5
     ```
     """
-    def update(updates, state, params=None, *, model, batch, grad, **extra):
+    def update(updates, state, params=None, **extra):
+        model, batch = extra["model"], extra["batch"]
         directions = {_dotted(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(updates)}
-        gradients = {_dotted(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(grad)}
+        gradients = {_dotted(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(extra["grad"])}
         missing = [name for name in names if name not in directions]
         if missing:
             raise InputError(f"optimal_step: {missing[0]!r} is not an unknown of this optimiser")
@@ -130,7 +131,7 @@ class MomentumState(NamedTuple):
 
     velocity: PyTree
     origin: PyTree
-    count: Array
+    since: Array
 
 
 def periodic_momentum(friction: float, every: int) -> optax.GradientTransformation:
@@ -146,7 +147,7 @@ def periodic_momentum(friction: float, every: int) -> optax.GradientTransformati
     def init(params):
         return MomentumState(jax.tree.map(jnp.zeros_like, params), params, jnp.zeros((), jnp.int32))
 
-    def update(updates, state, params):
+    def update(updates, state, params=None):
         def kick(_):
             moved = jax.tree.map(lambda p, u, o: p + u - o, params, updates, state.origin)
             velocity = jax.tree.map(lambda v, m: friction * v + m, state.velocity, moved)
@@ -154,8 +155,8 @@ def periodic_momentum(friction: float, every: int) -> optax.GradientTransformati
             return steps, MomentumState(velocity, jax.tree.map(jnp.add, params, steps), jnp.zeros((), jnp.int32))
 
         def go_on(_):
-            return updates, MomentumState(state.velocity, state.origin, state.count + 1)
+            return updates, MomentumState(state.velocity, state.origin, state.since + 1)
 
-        return jax.lax.cond(state.count + 1 >= every, kick, go_on, None)
+        return jax.lax.cond(state.since + 1 >= every, kick, go_on, None)
 
     return optax.GradientTransformation(init, update)
