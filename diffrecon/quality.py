@@ -17,6 +17,7 @@ from .errors import InputError
 __all__ = [
     "EdgeFit",
     "ErrorBars",
+    "PhaseTransfer",
     "RingCorrelation",
     "align",
     "bootstrap_photons",
@@ -28,6 +29,7 @@ __all__ = [
     "held_out_residual",
     "line_integral_variance",
     "noise_floor",
+    "phase_transfer",
     "photon_halves",
     "register",
     "ring_correlation",
@@ -745,3 +747,74 @@ def _spread(volumes: Iterable[ArrayLike], draws: int) -> ErrorBars:
         mean = mean + difference / number
         squares = squares + difference * (np.asarray(volume, float) - mean)
     return ErrorBars(mean, np.sqrt(squares / (draws - 1)), draws)
+
+
+# ---------------------------------------------------------------------- phase retrieval transfer function
+@dataclasses.dataclass(frozen=True)
+class PhaseTransfer:
+    """Phase-retrieval transfer function: how far independent starts agree on the phase, ring by ring.
+
+    **Fields:** `frequency` [cycles/pixel] of each ring, `transfer` (1 = the phase is always the same, 0 = random),
+    `at_half` and `at_e`, the first frequencies at which it falls below 0.5 and 1/e for good, `pixel_size` [m].
+    """
+
+    frequency: np.ndarray
+    transfer: np.ndarray
+    at_half: float
+    at_e: float
+    pixel_size: float | None = None
+
+    def as_quality(self) -> dict[str, Any]:
+        """Entries of a result's `quality`."""
+        return {"prtf_frequency": self.frequency, "prtf": self.transfer, "prtf_at_half": self.at_half,
+                "prtf_at_e": self.at_e}
+
+    def __str__(self) -> str:
+        def said(level: str, at: float) -> str:
+            if not at:
+                return f"below {level} everywhere"
+            if at >= self.frequency[-1]:
+                return f"above {level} up to the detector's edge"
+            size = f"{0.5 / at:.1f} pixels" if self.pixel_size is None else _length(0.5 / at * self.pixel_size)
+            return f"above {level} down to a half-period of {size}"
+
+        return f"phase retrieval transfer function {said('0.5', self.at_half)}, {said('1/e', self.at_e)}"
+
+
+def phase_transfer(
+    objects: ArrayLike, counts: ArrayLike, mask: ArrayLike | None = None, pixel_size: float | None = None
+) -> PhaseTransfer:
+    """Phase-retrieval transfer function of aligned reconstructions from independent starts,
+    `|<FFT(object)>| / sqrt(I)` over rings (Chapman et al. 2006, JOSA A 23, 1179, sec. 4).
+
+    It says how reproducible the phases are, not how right: starts that share a wrong support agree too.
+
+    **Arguments:** `objects` `(start, y, x)` or `(start, z, y, x)` with shift, twin and constant phase removed; `counts`
+    of their shape with the zero frequency at index 0, of `sum |object|^2` in total; `mask`, `True` = measured.
+
+    **Raises:** `InputError` for fewer than two objects.
+
+    ```python
+    objects = np.ones((3, 8, 8), complex)
+    assert np.allclose(phase_transfer(objects, abs(np.fft.fft2(objects[0], norm="ortho")) ** 2).transfer[0], 1.0)
+    ```
+    """
+    found = np.asarray(objects)
+    if found.ndim not in (3, 4) or len(found) < 2:
+        raise InputError(f"the transfer function needs two or more objects (start, y, x), got shape {found.shape}")
+    shape = found.shape[1:]
+    kept = np.ones(shape, bool) if mask is None else np.asarray(mask, bool)
+    mean = abs(np.fft.fftn(found.mean(0), norm="ortho"))
+    modulus = np.sqrt(np.maximum(np.asarray(counts, float), 0))
+    squares = [np.square(np.fft.fftfreq(n)) for n in shape]
+    radius = np.sqrt(sum(np.ix_(*squares)) + np.zeros(shape))
+    width = 1 / min(shape)
+    ring = np.round(radius / width).astype(int)
+    count = min(shape) // 2 + 1
+    inside = kept & (ring < count)
+    total = lambda values: np.bincount(ring[inside], values[inside], count)
+    known = total(modulus) > 0
+    frequency = np.arange(count)[known] * width
+    transfer = total(mean)[known] / total(modulus)[known]
+    falls = [_crossing(frequency, transfer - level) for level in (0.5, math.exp(-1))]
+    return PhaseTransfer(frequency, transfer, falls[0], falls[1], pixel_size)

@@ -29,6 +29,7 @@ METHODS: dict[str, str] = {
     "tomography": "_tomography",
     "holography": "_holography",
     "laminography": "_laminography",
+    "cdi": "_diffraction",
     "ptycho-tomography": "_ptychotomography",
     "saxs-tensor-tomography": "_scattering",
 }

@@ -1,0 +1,266 @@
+"""Coherent diffraction imaging: one isolated object, one far-field pattern in two or three dimensions."""
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Inexact, Num
+from numpy.typing import ArrayLike
+
+from .._model import Model
+from .._result import Quantity
+from ..errors import InputError
+from ..scan import Scan
+
+__all__ = ["Diffraction", "autocorrelation_support", "diffraction_pattern", "oversampling_ratio", "shrink_wrap"]
+
+
+class Diffraction(Model):
+    """The diffraction pattern of an isolated object in a plane wave, `|FFT(object)|^2 + background^2`.
+
+    **Fields:**
+
+    - `object`: `(y, x)`, or `(z, y, x)` for a pattern scanned through a Bragg peak or merged to three dimensions; real
+      or complex [sqrt(counts)], and `sum |object|^2` is the number of counts of the whole pattern. A Bragg object is
+      the density of its crystal with the phase `-Q.u` of its displacement field u.
+    - `support`: where the object may differ from zero.
+    - `positive`: whether the object is real and not negative (a weak absorber, an electron density).
+    - `background`: amplitude [sqrt(counts)], whose square is added incoherently; any shape that broadcasts.
+    - `coherence`: standard deviation [detector pixel] of the blur that the source's size makes of the pattern, one
+      number or one for each axis: partial coherence of a Gaussian source (Clark, Huang, Harder & Robinson 2012).
+    - `pixel_size` [m] of the object; `None` = unknown.
+
+    Array index (0, 0) of the pattern is the zero frequency. Cost: one FFT, three with `coherence`.
+
+    ```python
+    model = Diffraction(object=jnp.ones((4, 4)) / 4, support=jnp.ones((4, 4), bool))
+    assert jnp.isclose(model(jnp.arange(1))[0, 0, 0], 1.0)
+    ```
+    """
+
+    object: Inexact[Array, "*z y x"]
+    support: Bool[Array, "*z y x"]
+    background: Any = None
+    coherence: Any = None
+    positive: bool = eqx.field(static=True, default=False)
+    pixel_size: float | None = eqx.field(static=True, default=None)
+
+    unknowns: ClassVar[tuple[str, ...]] = ("object",)
+
+    def __call__(self, views: Any) -> Float[Array, "view *z y x"]:
+        """Expected counts, the same for every view."""
+        counts = jnp.abs(jnp.fft.fftn(self.inside(), norm="ortho")) ** 2
+        if self.coherence is not None:
+            counts = _blurred(counts, self.coherence)
+        if self.background is not None:
+            counts = counts + self.background**2
+        return jnp.broadcast_to(counts, (jnp.shape(views)[0], *counts.shape))
+
+    def inside(self) -> Inexact[Array, "*z y x"]:
+        """The object as constrained: zero outside the support, and not negative where it is said to be so."""
+        obj = jnp.where(self.support, self.object, 0)
+        return jnp.maximum(jnp.real(obj), 0) if self.positive else obj
+
+    @classmethod
+    def from_scan(
+        cls, scan: Scan, *, three_dimensional: bool | None = None, support: ArrayLike | None = None,
+        positive: bool = False, seed: int = 0,
+    ) -> "Diffraction":
+        """A first guess: the measured modulus with random phases, within a support from the autocorrelation.
+
+        **Arguments:** see `diffraction_pattern` for `three_dimensional`; `support` of the pattern's shape, or its sides
+        [pixel] of a box in the middle.
+
+        **Raises:** `InputError` for a pattern without counts, or a support that does not fit it.
+        """
+        counts, mask = diffraction_pattern(scan, three_dimensional)
+        where = support_of(counts.shape, support) if support is not None else autocorrelation_support(counts, mask)
+        phases = np.random.default_rng(seed).uniform(-np.pi, np.pi, counts.shape)
+        guess = np.fft.ifftn(np.sqrt(np.where(mask, counts, 0)) * np.exp(1j * phases), norm="ortho")
+        return cls(
+            object=jnp.asarray(np.where(where, guess, 0), jnp.complex64), support=jnp.asarray(where),
+            positive=positive, pixel_size=None if scan.pixel_size is None else float(scan.pixel_size),
+        )
+
+    def quantities(self, scan: Scan | None = None) -> dict[str, Quantity]:
+        """What is written to a file: object, modulus, phase where the support is, support."""
+        support = np.asarray(self.support)
+        obj = np.asarray(self.inside())
+        kind, axes = ("volume" if obj.ndim == 3 else "image"), ("z", "y", "x")[3 - obj.ndim:]
+        said = lambda data, units, name, kind: Quantity(data, units, axes, self.pixel_size, name, kind)
+        return {
+            "object": said(obj.astype(np.result_type(obj, np.complex64)), "sqrt(counts)", "object",
+                           kind if obj.ndim == 3 else "complex"),
+            "amplitude": said(abs(obj), "sqrt(counts)", "modulus of the object", kind),
+            "phase": said(np.where(support, np.angle(obj), np.nan), "rad", "phase where the support is", kind),
+            "support": said(support.astype(np.uint8), "", "support", "data"),
+        }
+
+
+def _blurred(counts: Float[Array, "*z y x"], widths: Any) -> Float[Array, "*z y x"]:
+    """Convolved with a Gaussian, periodically, as patterns in FFT order are."""
+    widths = jnp.broadcast_to(jnp.asarray(widths, counts.dtype), (counts.ndim,))
+    return jnp.fft.ifftn(jnp.fft.fftn(counts) * _transfer(counts.shape, widths)).real
+
+
+def _transfer(shape: tuple[int, ...], widths: Float[Array, " axis"]) -> Float[Array, "*z y x"]:
+    """The Fourier transform of a Gaussian of unit sum and so many pixels' standard deviation."""
+    exponent = jnp.zeros((1,) * len(shape), widths.dtype)
+    for axis, length in enumerate(shape):
+        frequency = jnp.asarray(np.fft.fftfreq(length), widths.dtype)
+        square = (widths[axis] * frequency) ** 2
+        exponent = exponent + square.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    return jnp.exp(-2 * np.pi**2 * exponent)
+
+
+# ---------------------------------------------------------------------------------------------------- data
+def diffraction_pattern(
+    scan: Scan, three_dimensional: bool | None = None
+) -> tuple[Num[np.ndarray, "*z y x"], Bool[np.ndarray, "*z y x"]]:
+    """The counts of one pattern and where they were measured, zero frequency at index (0, 0).
+
+    One frame is a pattern in two dimensions. Several frames are one in three (`three_dimensional=True`, the default),
+    the first axis through the Bragg peak, or repeated exposures whose counts are added (`False`).
+
+    **Raises:** `InputError` for patterns without counts, not finite or negative where measured, or masks that leave
+    nothing.
+    """
+    frames = np.asarray(scan.counts)
+    if frames.ndim != 3 or 0 in frames.shape:
+        raise InputError(f"{scan.name}: counts have shape {frames.shape}; expected (view, y, x)")
+    volume = frames.shape[0] > 1 if three_dimensional is None else three_dimensional
+    if volume and frames.shape[0] < 4:
+        raise InputError(f"{scan.name}: {frames.shape[0]} frames are no pattern in three dimensions; set "
+                         "model.three_dimensional=false to add them up")
+    counts = frames if volume else frames.sum(0, dtype=np.float64 if frames.dtype.kind == "f" else np.int64)
+    mask = np.broadcast_to(np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask, counts.shape)
+    if scan.extra.get("dc", "centre") == "centre":
+        counts, mask = np.fft.ifftshift(counts), np.fft.ifftshift(mask)
+    wrong = mask & ~(np.isfinite(counts) & (counts >= 0)) if counts.dtype.kind == "f" else mask & (counts < 0)
+    if wrong.any():
+        raise InputError(f"{scan.name}: {int(wrong.sum())} measured pixels are negative or not finite; mark them as "
+                         "unmeasured in the mask")
+    if not mask.any():
+        raise InputError(f"{scan.name}: the mask covers every pixel (diffrecon's masks are True where measured)")
+    if not counts[mask].any():
+        raise InputError(f"{scan.name}: all measured pixels are zero: there is no pattern to reconstruct")
+    return np.where(mask, counts, 0), np.array(mask)
+
+
+def oversampling_ratio(support: ArrayLike) -> float:
+    """Pixels of the pattern for each unknown pixel of the object (Miao, Sayre & Chapman 1998): it must be above 2 for a
+    complex object, or there are fewer data than unknowns; more than 4 is comfortable.
+
+    ```python
+    assert oversampling_ratio(np.eye(4, dtype=bool)) == 4.0
+    ```
+    """
+    support = np.asarray(support, bool)
+    return float(support.size / max(int(support.sum()), 1))
+
+
+# ---------------------------------------------------------------------------------------------------- support
+def support_of(shape: tuple[int, ...], said: ArrayLike) -> Bool[np.ndarray, "*z y x"]:
+    """A support from an array of the pattern's shape, or from the sides [pixel] of a box in the array's middle."""
+    given = np.asarray(said)
+    if given.shape == shape:
+        where = given != 0
+        if not where.any():
+            raise InputError("model.support is empty")
+        return where
+    if given.ndim > 1 or given.size not in (1, len(shape)) or given.dtype.kind not in "iuf":
+        raise InputError(f"model.support has shape {given.shape}; give an array of shape {shape}, true in the support, "
+                         f"or {len(shape)} sides of a box in pixels")
+    where = np.ones(shape, bool)
+    for axis, (length, side) in enumerate(zip(shape, np.broadcast_to(given, (len(shape),)), strict=True)):
+        if not 1 <= side <= length:
+            raise InputError(f"model.support: a side of {side:g} pixels does not fit into {length}")
+        inside = abs(np.arange(length) - length // 2) <= side / 2
+        where &= inside.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    return where
+
+
+def autocorrelation_support(
+    counts: ArrayLike, mask: ArrayLike | None = None, threshold: float = 0.04
+) -> Bool[np.ndarray, "*z y x"]:
+    """A first, loose support: where the object's autocorrelation exceeds a fraction of its maximum (Marchesini et al.
+    2003, sec. II), moved to the array's middle. Twice as wide as the object.
+
+    What a beam stop hides is filled by a Gaussian in q (Guinier's law) through the measured pixels around it, and zero
+    elsewhere.
+
+    ```python
+    counts = abs(np.fft.fft2(np.pad(np.ones((4, 4)), 14))) ** 2
+    assert autocorrelation_support(counts).sum() < 100
+    ```
+    """
+    counts = np.asarray(counts, float)
+    mask = np.ones(counts.shape, bool) if mask is None else np.asarray(mask, bool)
+    correlation = np.fft.fftshift(np.fft.ifftn(_without_hole(counts, mask)).real)
+    return correlation > threshold * correlation.max()
+
+
+def _without_hole(counts: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Counts with unmeasured pixels about the zero frequency filled by `exp(a - b q^2)`."""
+    filled = np.where(mask, counts, 0)
+    squares = [np.square(np.fft.fftfreq(n) * n) for n in counts.shape]
+    q2 = sum(np.ix_(*squares)) + np.zeros(counts.shape)
+    radius2 = q2[mask].min()
+    if radius2 == 0:
+        return filled
+    near = mask & (q2 <= 4 * max(radius2, 4)) & (counts > 0)
+    hole = ~mask & (q2 <= 4 * max(radius2, 4))
+    if near.sum() < 3:
+        return filled
+    slope, level = np.polyfit(q2[near], np.log(counts[near]), 1, w=np.sqrt(counts[near]))
+    return np.where(hole, np.exp(level + min(slope, 0.0) * q2), filled)
+
+
+@eqx.filter_jit
+def shrink_wrap(
+    objects: Inexact[Array, "*start z y x"], width: Float[Array, ""] | float, threshold: Float[Array, ""] | float,
+    dimensions: int = 2,
+) -> Bool[Array, "*start z y x"]:
+    """A tighter support from the object as it stands: its modulus blurred by a Gaussian, above a fraction of its
+    maximum (Marchesini et al. 2003, sec. II: a width of 3 pixels shrinking by 1 % each time to 1.5, threshold 0.2).
+
+    **Arguments:** `objects`, the last `dimensions` axes of which are space; `width`, standard deviation [pixel].
+
+    ```python
+    spot = jnp.zeros((16, 16)).at[8, 8].set(1.0)
+    assert shrink_wrap(spot, 1.0, 0.5).sum() == 5
+    ```
+    """
+    axes = tuple(range(-dimensions, 0))
+    modulus = jnp.abs(objects)
+    kernel = _transfer(objects.shape[-dimensions:], jnp.full(dimensions, width, modulus.dtype))
+    smooth = jnp.fft.ifftn(jnp.fft.fftn(modulus, axes=axes) * kernel, axes=axes).real
+    return smooth > threshold * jnp.max(smooth, axes, keepdims=True)
+
+
+# ---------------------------------------------------------------------------------------------------- projections
+def onto_counts(objects: Inexact[Array, "*start z y x"], data: dict[str, Any]) -> Inexact[Array, "*start z y x"]:
+    """The nearest objects with the measured modulus `data["modulus"]` where `data["measured"]`; elsewhere the modulus
+    stays as it is: unmeasured, never zero.
+    """
+    axes = tuple(range(-data["modulus"].ndim, 0))
+    wave = jnp.fft.fftn(objects, axes=axes, norm="ortho")
+    size = jnp.abs(wave)
+    phase = jnp.where(size > 0, wave / jnp.where(size > 0, size, 1), 1)
+    return jnp.fft.ifftn(jnp.where(data["measured"], data["modulus"] * phase, wave), axes=axes, norm="ortho")
+
+
+def onto_support(objects: Array, data: dict[str, Any]) -> Array:
+    """The nearest complex objects within `data["support"]`."""
+    return jnp.where(data["support"], objects, 0)
+
+
+def onto_real(objects: Array, data: dict[str, Any]) -> Array:
+    """The nearest real objects within the support."""
+    return jnp.where(data["support"], jnp.real(objects), 0).astype(objects.dtype)
+
+
+def onto_positive(objects: Array, data: dict[str, Any]) -> Array:
+    """The nearest real objects within the support that are not negative."""
+    return jnp.where(data["support"], jnp.maximum(jnp.real(objects), 0), 0).astype(objects.dtype)

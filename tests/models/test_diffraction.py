@@ -1,0 +1,245 @@
+"""The diffraction model against Fourier sums in plain NumPy, its data, its first support, its projections."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffrecon.errors import InputError
+from diffrecon.models import Diffraction, autocorrelation_support, diffraction_pattern, oversampling_ratio, shrink_wrap
+from diffrecon.models._diffraction import onto_counts, onto_positive, onto_real, onto_support, support_of
+from diffrecon.scan import Scan
+
+SHAPES = pytest.mark.parametrize("shape", [(12, 16), (6, 8, 10)], ids=["image", "volume"])
+
+
+def particle(shape, seed=0, kind=np.complex64):
+    """A random object in a box, and the box."""
+    rng = np.random.default_rng(seed)
+    support = np.zeros(shape, bool)
+    support[tuple(slice(n // 4, n // 4 + n // 3) for n in shape)] = True
+    values = rng.uniform(1, 2, shape) * np.exp(1j * rng.uniform(-1, 1, shape))
+    return np.where(support, values, 0).astype(kind), support
+
+
+def pattern_of(obj):
+    """`|sum object exp(-2 pi i q.r / n)|^2 / pixels`, one axis after the other as matrices."""
+    wave = np.asarray(obj, complex)
+    for axis, n in enumerate(obj.shape):
+        kernel = np.exp(-2j * np.pi * np.outer(np.arange(n), np.arange(n)) / n) / np.sqrt(n)
+        wave = np.moveaxis(np.tensordot(kernel, wave, (1, axis)), 0, axis)
+    return abs(wave) ** 2
+
+
+def scan_of(frames, **fields):
+    return Scan.from_arrays(frames, method="cdi", **fields)
+
+
+# ---------------------------------------------------------------------------------------------------- prediction
+@SHAPES
+def test_pattern_is_the_fourier_sum(shape):
+    obj, support = particle(shape)
+    model = Diffraction(object=jnp.asarray(obj), support=jnp.asarray(support))
+    found = model(jnp.arange(2))
+    assert found.shape == (2, *shape) and found.dtype == np.float32
+    np.testing.assert_allclose(found[1], pattern_of(obj), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(found[0].sum(), np.sum(abs(obj) ** 2), rtol=1e-5)
+
+
+def test_what_lies_outside_the_support_does_not_count():
+    obj, support = particle((12, 16))
+    dirty = obj + np.where(support, 0, 3.0)
+    found = Diffraction(object=jnp.asarray(dirty), support=jnp.asarray(support))(jnp.arange(1))[0]
+    np.testing.assert_allclose(found, pattern_of(obj), rtol=1e-4, atol=1e-3)
+    found = Diffraction(object=jnp.asarray(obj), support=jnp.asarray(support), positive=True)(jnp.arange(1))[0]
+    np.testing.assert_allclose(found, pattern_of(np.maximum(obj.real, 0)), rtol=1e-4, atol=1e-3)
+
+
+def test_blur_is_a_gaussian_and_background_is_added():
+    obj, support = particle((16, 16))
+    model = Diffraction(object=jnp.asarray(obj), support=jnp.asarray(support), coherence=jnp.asarray([1.0, 0.6]),
+                        background=jnp.asarray(2.0))
+    images = np.arange(-32, 33)  # what wraps round is added
+    kernels = [np.exp(-images**2 / (2 * s**2)) / np.exp(-images**2 / (2 * s**2)).sum() for s in (1.0, 0.6)]
+    sharp, expected = pattern_of(obj), np.zeros((16, 16))
+    for dy, a in zip(images[24:41], kernels[0][24:41], strict=True):
+        for dx, b in zip(images[24:41], kernels[1][24:41], strict=True):
+            expected += a * b * np.roll(sharp, (dy, dx), (0, 1))
+    # The model's Gaussian is one in the transform's space: for 0.6 pixels that differs by a percent.
+    np.testing.assert_allclose(model(jnp.arange(1))[0], expected + 4.0, atol=0.02 * sharp.max())
+    np.testing.assert_allclose(model(jnp.arange(1))[0].sum(), sharp.sum() + 4 * 256, rtol=1e-5)
+
+
+def test_gradients():
+    """By every unknown, against central differences in double precision."""
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(1)
+        obj, support = particle((8, 8), kind=np.complex128)
+        model = Diffraction(object=jnp.asarray(obj), support=jnp.asarray(support), coherence=jnp.asarray(0.5),
+                            background=jnp.asarray(1.0))
+        weights = jnp.asarray(rng.standard_normal((1, 8, 8)))
+        value = lambda m: jnp.sum(weights * m(jnp.arange(1)))
+        assert model(jnp.arange(1)).dtype == np.float64
+        gradient = jax.grad(lambda o, c, b: value(model.replace(object=o, coherence=c, background=b)), (0, 1, 2))(
+            model.object, model.coherence, model.background)
+        step = rng.standard_normal((8, 8)) + 1j * rng.standard_normal((8, 8))
+        moves = ({"object": step}, {"coherence": 1.0}, {"background": 1.0})
+        for move, slope in zip(moves, gradient, strict=True):
+            (name, direction), h = next(iter(move.items())), 1e-5
+            ends = [value(model.replace(**{name: getattr(model, name) + s * h * direction})) for s in (1, -1)]
+            expected = (ends[0] - ends[1]) / (2 * h)
+            np.testing.assert_allclose(jnp.sum(jnp.real(slope * direction)), expected, rtol=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------------- data
+@SHAPES
+def test_zero_frequency_goes_to_the_corner(shape):
+    obj, _ = particle(shape)
+    ideal = pattern_of(obj)
+    frames = np.fft.fftshift(ideal)
+    mask = np.ones(shape[-2:], bool)
+    mask[shape[-2] // 2, shape[-1] // 2] = False
+    counts, measured = diffraction_pattern(scan_of(frames if len(shape) == 3 else frames[None], mask=mask))
+    np.testing.assert_array_equal(counts[measured], ideal[measured])
+    assert counts[(0,) * len(shape)] == 0 and not measured[(0,) * len(shape)] and measured.mean() > 0.9
+
+
+def test_exposures_are_added():
+    frames = np.random.default_rng(0).poisson(5.0, (5, 8, 8))
+    counts, _ = diffraction_pattern(scan_of(frames), three_dimensional=False)
+    np.testing.assert_array_equal(counts, np.fft.ifftshift(frames.sum(0)))
+
+
+def frames_with(value):
+    frames = np.full((1, 8, 8), 3.0)
+    frames[0, 1, 2] = value
+    return frames
+
+
+@pytest.mark.parametrize("frames, fields, message", [
+    (np.zeros((1, 8, 8)), {}, "zero"),
+    (np.ones((1, 8, 8)), {"mask": np.zeros((8, 8), bool)}, "mask covers"),
+    (frames_with(np.nan), {}, "not finite"),
+    (frames_with(np.inf), {}, "not finite"),
+    (frames_with(-1.0), {}, "negative"),
+    (-np.ones((1, 8, 8), int), {}, "negative"),
+    (np.ones((3, 8, 8)), {}, "three_dimensional=false"),
+])
+def test_refuses(frames, fields, message):
+    with pytest.raises(InputError, match=message):
+        diffraction_pattern(scan_of(frames, **fields))
+
+
+def test_what_is_wrong_behind_the_mask_does_not_matter():
+    mask = np.ones((8, 8), bool)
+    mask[1, 2] = False
+    counts, measured = diffraction_pattern(scan_of(frames_with(np.nan), mask=mask))
+    assert np.isfinite(counts).all() and measured.sum() == 63
+
+
+def test_first_guess():
+    obj, support = particle((32, 32))
+    frames = np.fft.fftshift(pattern_of(obj))[None]
+    box = Diffraction.from_scan(scan_of(frames), support=[12, 14])
+    assert box.object.dtype == np.complex64 and 11 <= int(box.support.any(1).sum()) <= 13
+    loose = Diffraction.from_scan(scan_of(frames))
+    assert support.sum() < loose.support.sum() < 6 * support.sum()
+    np.testing.assert_array_equal(loose.object, jnp.where(loose.support, loose.object, 0))
+
+
+# ---------------------------------------------------------------------------------------------------- support
+def test_oversampling():
+    assert oversampling_ratio(np.eye(4)) == 4.0 and oversampling_ratio(np.zeros((2, 2))) == 4.0
+
+
+@SHAPES
+def test_autocorrelation_holds_the_object_in_any_place(shape):
+    """The support has the sides of the object with itself moved: 2 n - 1, about the middle."""
+    shape = tuple(2 * n for n in shape)
+    obj, support = particle(shape)
+    found = autocorrelation_support(pattern_of(obj), threshold=1e-4)
+    for axis in range(len(shape)):
+        others = tuple(i for i in range(len(shape)) if i != axis)
+        places = np.flatnonzero(found.any(others))
+        side = support.any(others).sum()
+        assert places.size == 2 * side - 1 and places.mean() == shape[axis] // 2
+
+
+def test_autocorrelation_behind_a_beam_stop():
+    """Without the middle of the pattern the support is nearly as with it, not the frame nor nothing."""
+    obj = np.zeros((64, 64))
+    obj[26:38, 22:40] = 1.0
+    counts = pattern_of(obj)
+    q = np.fft.fftfreq(64, 1 / 64)
+    mask = np.hypot(q[:, None], q) > 1.5
+    whole, stopped = autocorrelation_support(counts), autocorrelation_support(np.where(mask, counts, 0), mask)
+    assert 0.7 * whole.sum() < stopped.sum() < 1.5 * whole.sum()
+    assert (stopped & whole).sum() > 0.7 * whole.sum()
+
+
+def test_shrink_wrap_is_a_blur_and_a_threshold():
+    rng = np.random.default_rng(2)
+    objects = np.zeros((2, 24, 24), complex)
+    objects[:, 8:14, 9:17] = rng.uniform(1, 2, (2, 6, 8)) * np.exp(1j * rng.uniform(-3, 3, (2, 6, 8)))
+    found = np.asarray(shrink_wrap(jnp.asarray(objects, jnp.complex64), 1.5, 0.3))
+    offsets = np.arange(-8, 9)
+    kernel = np.exp(-offsets**2 / (2 * 1.5**2))
+    for one, support in zip(abs(objects), found, strict=True):
+        smooth = sum(a * b * np.roll(one, (dy, dx), (0, 1)) for dy, a in zip(offsets, kernel, strict=True)
+                     for dx, b in zip(offsets, kernel, strict=True))
+        relative = smooth / smooth.max()
+        clear = abs(relative - 0.3) > 1e-3
+        np.testing.assert_array_equal(support[clear], relative[clear] > 0.3)
+
+
+@pytest.mark.parametrize("said, message", [
+    ([4, 4, 4], "sides of a box"), ([0, 4], "does not fit"), ([4, 99], "does not fit"), (np.zeros((8, 8)), "empty"),
+    (np.ones((7, 8)), "shape"),
+])
+def test_refuses_a_support(said, message):
+    with pytest.raises(InputError, match=message):
+        support_of((8, 8), said)
+
+
+# ---------------------------------------------------------------------------------------------------- projections
+def wave_data(seed=3):
+    rng = np.random.default_rng(seed)
+    obj, support = particle((8, 8), seed)
+    measured = rng.uniform(size=(8, 8)) < 0.8
+    modulus = np.sqrt(pattern_of(obj)).astype(np.float32)
+    data = {"modulus": jnp.asarray(modulus), "measured": jnp.asarray(measured), "support": jnp.asarray(support)}
+    start = rng.standard_normal((2, 8, 8)) + 1j * rng.standard_normal((2, 8, 8))
+    return data, jnp.asarray(start, jnp.complex64)
+
+
+def test_projection_onto_counts():
+    """The measured modulus, phases as they were, and nothing touched where nothing was measured."""
+    data, start = wave_data()
+    found = onto_counts(start, data)
+    before, after = (np.fft.fft2(np.asarray(x), norm="ortho") for x in (start, found))
+    measured, modulus = np.asarray(data["measured"]), np.asarray(data["modulus"])
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_allclose(abs(other)[measured], modulus[measured], atol=1e-4)
+        np.testing.assert_allclose(other[~measured], one[~measured], atol=1e-4)
+        np.testing.assert_allclose((other * np.conj(one))[measured].imag, 0, atol=1e-3)
+        assert ((other * np.conj(one))[measured].real > -1e-3).all()
+
+
+@pytest.mark.parametrize("onto", [onto_counts, onto_support, onto_real, onto_positive])
+def test_projections_land_on_the_nearest_point_and_stay(onto):
+    """Once there, a projection moves no more; no point of the set near the found one is nearer to the start."""
+    data, start = wave_data()
+    found = onto(start, data)
+    np.testing.assert_allclose(onto(found, data), found, atol=1e-5)
+    distance = jnp.linalg.norm(found - start)
+    rng = np.random.default_rng(4)
+    for size in (0.01, 0.1, 1.0):
+        move = size * (rng.standard_normal(start.shape) + 1j * rng.standard_normal(start.shape))
+        other = onto(found + jnp.asarray(move, jnp.complex64), data)
+        assert jnp.linalg.norm(other - start) >= distance * (1 - 1e-6)
+
+
+def test_an_empty_start_gets_the_modulus():
+    data, start = wave_data()
+    found = onto_counts(jnp.zeros_like(start), data)
+    assert np.isfinite(np.asarray(found)).all() and float(jnp.abs(found).sum()) > 0
