@@ -21,6 +21,7 @@ from ..physics import quantity as in_units
 from ..scan import Scan
 from ..solvers import Solution, minimise
 from ._engines import decaying, run_stages
+from ._frame_checks import check_frames
 from ._scan_checks import check_orientation
 
 _COMMON: dict[str, dict[str, Any]] = {
@@ -90,6 +91,9 @@ _FAR = {"model": {"background": False}}
 # light is finer than a detector pixel.
 _FINE_LIGHT = 30.0
 
+# Variance of the root of a photon count.
+_NOISE_OF_AMPLITUDES = 0.25
+
 # Steps of the transmission between neighbouring pixels below this count as flat.
 _SMALL_STEP = 1e-2
 
@@ -102,7 +106,7 @@ def defaults(method: str) -> Mapping[str, Mapping[str, Any]]:
 
 def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: Console, method: str) -> Result:
     """Object, probe modes, positions and background of a ptychographic scan."""
-    scan = _oriented(scan.replace(method=method), settings["model"]["check"], console)
+    scan, settings, views, whole = _usable(scan.replace(method=method), settings, console)
     start, data, held = _prepared(scan, settings, console)
     solution = _solve(start, data, held, settings, console)
     model = place_unseen(solution.value, start.positions, held)
@@ -118,7 +122,11 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
         correlation = _halves(start, data, held, settings, console)
         figures |= correlation.as_quality()
         verdict = (*verdict, f"two halves of the views: {correlation}")
-    return Result(method, _quantities(model, scan), figures, verdict, settings)
+    found = _quantities(model, scan)
+    if views.size < whole.views:
+        figures["views"] = views
+        found |= _of_all_views(found, whole, start, views)
+    return Result(method, found, figures, verdict, settings)
 
 
 # ---------------------------------------------------------------------------------------------------- prepare
@@ -144,15 +152,53 @@ def _prepared(
     return start, data, _held_out(scan.views, settings["quality"])
 
 
-def _oriented(scan: Scan, check: str, console: Console) -> Scan:
-    """The scan with its positions as the data say they are meant."""
+def _usable(
+    scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: Console
+) -> tuple[Scan, Mapping[str, Mapping[str, Any]], np.ndarray, Scan]:
+    """The scan without frames and pixels that would spoil it, settings that fit what is left, which views are left, and
+    all of them; positions as the data say they are meant."""
+    report = check_frames(scan)
+    for line in report.messages:
+        console.say(line)
+    loss, judged = settings["loss"], settings["quality"]
+    if loss["saturation"] is None and report.saturation is not None:
+        loss = {**loss, "saturation": report.saturation}
+    if judged["held_out_views"] is not None and report.views.size < scan.views:
+        held = _held_out(scan.views, judged)
+        judged = {**judged, "held_out_views": np.flatnonzero(np.isin(report.views, held)).tolist()}
+    good = report.apply(scan)
+    turned = _orientation(good, settings["model"]["check"], console)
+    return turned(good), {**settings, "loss": loss, "quality": judged}, report.views, turned(scan)
+
+
+def _orientation(scan: Scan, check: str, console: Console) -> Callable[[Scan], Scan]:
+    """What mends flipped or swapped positions."""
     if check not in ("auto", "report", "no"):
         raise InputError(f'model.check: {check!r} is none of "auto", "report", "no"')
     if check == "no" or scan.positions is None:
-        return scan
+        return lambda scan: scan
     report = check_orientation(scan)
     console.say(report.message)
-    return report.apply(scan) if check == "auto" else scan
+    return report.apply if check == "auto" else lambda scan: scan
+
+
+def _of_all_views(
+    found: Mapping[str, Quantity], scan: Scan, start: Ptychography, views: np.ndarray
+) -> dict[str, Quantity]:
+    """Positions and gain of all views of the file: a view that was left out lies where its neighbours in time say, and
+    has no gain."""
+    kept, pixel = found["positions"].data, found["positions"].pixel_size or 1.0
+    written = np.asarray(scan.positions, float)
+    nominal = np.empty_like(written)
+    for axis in (0, 1):
+        slope, shift = np.polyfit(written[views, axis], np.asarray(start.positions[:, axis]) * pixel, 1)
+        moved = kept[:, axis] - np.asarray(start.positions[:, axis]) * pixel
+        nominal[:, axis] = slope * written[:, axis] + shift + np.interp(np.arange(scan.views), views, moved)
+    nominal[views] = kept
+    gain = np.zeros(scan.views, found["gain"].data.dtype)
+    gain[views] = found["gain"].data
+    return {name: dataclasses.replace(found[name], data=values)
+            for name, values in (("positions", nominal), ("gain", gain))}
 
 
 def _data(scan: Scan) -> dict[str, Any]:
@@ -270,7 +316,9 @@ def cost_functional(
             prediction = losses.saturated(prediction, batch.counts, saturation)
         value = losses.amplitude(prediction, batch.counts, batch.mask)
         if variation is not None:
-            value = value + variation(model.transmission())
+            # What the model cannot explain counts as noise: then the data weigh less against the prior.
+            noise = jnp.clip(jax.lax.stop_gradient(value) / _NOISE_OF_AMPLITUDES, 1, 4)
+            value = value + noise * variation(model.transmission())
         if position_prior is not None:
             moved = (model.positions[batch.views] - batch.nominal) / (position_prior * model.oversampling)
             # A mean over pixels of half the log-likelihood, as the amplitudes are: 1/4 for every unit of variance.
@@ -417,6 +465,7 @@ def _judge(model, judged, data, held, settings) -> tuple[dict[str, Any], tuple[s
     for name in GEOMETRY:
         if settings["model"][name] is True and name != "travel":
             verdict.append(f"{name} found: {np.array2string(np.asarray(getattr(model, name)), precision=5)}")
+    figures |= {"oversampling": model.oversampling, "border": model.border}
     figures["well_seen_fraction"] = float(seen.mean())
     power = np.asarray(jnp.sum(jnp.abs(model.probe) ** 2, (1, 2)))
     figures["mode_power"] = power / power.sum()

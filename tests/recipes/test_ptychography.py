@@ -111,3 +111,58 @@ def test_unknown_optimiser_is_refused(tmp_path):
     scan = dr.open_scan(tmp_path / "scan.cxi", method="far-field-ptychography")
     with pytest.raises(dr.InputError, match="no engine 'adamm'; did you mean adam"):
         dr.reconstruct(scan, settings={"optimiser": {"name": "adamm"}})
+
+
+def test_a_closed_shutter_and_swapped_positions_do_no_harm(tmp_path):
+    _, positions = small_scans.write_cxi(tmp_path / "scan.cxi", True)
+    said: list[str] = []
+    scan = dr.open_scan(tmp_path / "scan.cxi", method="near-field-ptychography", focus_to_sample=small_scans.FOCUS)
+    counts = np.array(scan.counts)
+    counts[4] = 0
+    assert scan.positions is not None
+    scan = scan.replace(counts=counts, positions=scan.positions[:, ::-1])
+    console = dr.Console(quiet=True)
+    console.say = said.append
+    result = dr.reconstruct(scan, settings={"solver": {"epochs": 25}}, console=console)
+    assert any("view 4" in line for line in said) and any("swapped" in line for line in said)
+    assert result.quality["held_out_residual"] < 2 * result.quality["noise_floor_residual"]
+    assert len(result["positions"]) == len(positions) and result["gain"][4] == 0
+    moved = result["positions"] / small_scans.PIXEL - positions
+    assert np.std(moved, axis=0).max() < 1.0  # where its neighbours in time say
+
+
+@pytest.mark.parametrize(
+    "settings, says",
+    [
+        ({"model": {"check": "maybe"}}, "model.check"),
+        ({"model": {"distance": True}}, "far field do not depend on it"),
+        ({"model": {"detector_blur": "wide"}}, "model.detector_blur"),
+        ({"model": {"scan_matrix": [1, 2, 3]}}, "model.scan_matrix"),
+        ({"model": {"slices": 2}}, "slice_spacing"),
+        ({"quality": {"held_out_views": [99]}}, "held_out_views"),
+        ({"solver": {"stages": ["adam"]}}, "epochs"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(tmp_path, settings, says):
+    small_scans.write_cxi(tmp_path / "scan.cxi", False)
+    scan = dr.open_scan(tmp_path / "scan.cxi", method="far-field-ptychography")
+    with pytest.raises(dr.InputError, match=says):
+        dr.reconstruct(scan, settings=settings)
+
+
+def test_halves_and_geometry_in_the_verdict(tmp_path):
+    small_scans.write_cxi(tmp_path / "scan.cxi", True)
+    scan = dr.open_scan(tmp_path / "scan.cxi", method="near-field-ptychography", focus_to_sample=small_scans.FOCUS)
+    settings = {"solver": {"epochs": 15}, "quality": {"halves": True}, "loss": {"saturation": 500, "position_prior": 1.0},
+                "model": {"detector_blur": True, "drift": 3, "check": "no", "refractive": True}}
+    result = dr.reconstruct(scan, settings=settings)
+    assert any("halves" in line for line in result.verdict) and any("detector_blur found" in v for v in result.verdict)
+    assert 0 < result.quality["crossing"] <= 0.5 and float(result.quality["detector_blur"]) < 0.5
+
+
+def test_fine_light_is_recognised_by_the_power_at_the_highest_frequencies():
+    rng = np.random.default_rng(0)
+    smooth = 1000 * np.exp(-(np.hypot(*np.mgrid[-16:16, -16:16]) ** 2) / 60) * np.ones((20, 1, 1))
+    mask = np.ones((32, 32), bool)
+    assert not recipe.light_is_fine({"counts": rng.poisson(smooth), "mask": mask})
+    assert recipe.light_is_fine({"counts": rng.poisson(smooth * rng.uniform(0.5, 1.5, (32, 32))), "mask": mask})
