@@ -108,15 +108,15 @@ class Frames(LazyFrames):
         part = (rows.stop - rows.start, columns.stop - columns.start)
         values = np.empty((len(order), *part, *self.shape[3:]), self.dtype)
         # Without a cache of chunks only the wanted rows of an unpacked chunk are read.
-        with open_hdf5(self.path, self.dataset, rdcc_nbytes=0) as file:
-            stored = file[self.dataset]
-            need_filters(stored)
-            try:
+        try:
+            with open_hdf5(self.path, self.dataset, rdcc_nbytes=0) as file:
+                stored = file[self.dataset]
+                need_filters(stored)
                 for place in _runs(order, stored.chunks[0] if stored.chunks else 1):
                     _read_run(stored, order[place], (rows, columns), values[place])
-            except (OSError, RuntimeError) as error:
-                raise InputError(f"{self.path.name}: {self.dataset} cannot be read, the file is damaged or incomplete "
-                                 f"({str(error).splitlines()[0]})") from error
+        except (OSError, RuntimeError, KeyError) as error:
+            raise InputError(f"{self.path.name}: {self.dataset} cannot be read, the file is damaged or incomplete "
+                             f"({str(error).splitlines()[0]})") from error
         return values if (np.diff(back) == 1).all() else values[back]
 
 

@@ -8,6 +8,7 @@ runs on one device, on several, and on several processes.
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -20,6 +21,7 @@ from jaxtyping import Array, PyTree
 __all__ = [
     "OverSlices",
     "data_mesh",
+    "free_memory",
     "initialise",
     "on_slices",
     "place_of_slices",
@@ -75,6 +77,22 @@ def _mesh(devices: list[Any], axis: str) -> Mesh | None:
     if len(devices) < 2:
         return None
     return jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def free_memory(device: Any) -> float:
+    """Bytes that are free: on a GPU by its own count, on a CPU of the machine or of the job's control group."""
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    free = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = meminfo.read_text().splitlines()
+        free = 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    if limit.exists() and (said := limit.read_text().strip()).isdigit():
+        free = min(free, float(said) - float(used.read_text()))
+    return free
 
 
 def shard_views(values: Any, mesh: Mesh | None) -> Array:

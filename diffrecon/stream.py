@@ -6,12 +6,10 @@ the device works on this one and a writer thread saves the last one; two slabs a
 program serves all slabs: the last one is filled up.
 """
 
-import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import equinox as eqx
@@ -25,6 +23,7 @@ from . import sharding
 from ._console import Console
 from .errors import InputError
 from .operators.projection import ParallelProjector
+from .sharding import free_memory
 from .solvers import fbp
 
 __all__ = ["Report", "SlabWriter", "each_slice", "memory_needed", "share", "slab_size", "stream", "tomography_slabs"]
@@ -270,22 +269,6 @@ def memory_needed(projector: ParallelProjector) -> tuple[int, int]:
     one = projector.plan.grid_x * projector.plan.grid_y * size
     grid = max(4 * one, min(16 * one, 2 * _GRIDS))
     return tables + grid, int((3.5 + _WORKING) * sinogram + 3 * projector.shape[0] * projector.shape[1] * size)
-
-
-def free_memory(device: Any) -> float:
-    """Bytes that are free: on a GPU by its own count, on a CPU of the machine or of the job's control group."""
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    free = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        lines = meminfo.read_text().splitlines()
-        free = 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    if limit.exists() and (said := limit.read_text().strip()).isdigit():
-        free = min(free, float(said) - float(used.read_text()))
-    return free
 
 
 def share(slices: tuple[int, int], processes: int, index: int) -> tuple[int, int]:

@@ -12,7 +12,8 @@ from jaxtyping import Array, PyTree
 from .._console import Console
 from .._model import Batch
 from ..errors import InputError
-from ._minimise import Progress, Solution, _Sampler, _Unknowns
+from ._feed import Sampler
+from ._minimise import Progress, Solution, _Unknowns
 
 __all__ = ["levenberg_marquardt"]
 
@@ -64,11 +65,11 @@ def levenberg_marquardt(
     """
     console = console or Console(quiet=True)
     model, chosen = _Unknowns.choose(model, unknowns)
-    sampler = _Sampler.make(data, None, held_out, seed)
-    fields = sampler.place(None)
-    blocks = _Blocks.make(fields, np.asarray(sampler.plan.views), block_size)
+    sampler = Sampler.make(data, None, held_out, seed)
+    feed = sampler.feed(None, np.inf)
+    blocks = _Blocks.make((feed.fields.per_view, feed.fields.shared), np.asarray(sampler.plan.views), block_size)
     free, fixed = eqx.partition(model, chosen.mask)
-    held = sampler.held_batches(fields[1], None)
+    held = list(feed.held_batches())
     problem = (residual, prior)
     progress = console.progress(steps, label)
     history: list[float] = []
@@ -228,9 +229,9 @@ def _step(problem, free, fixed, blocks: _Blocks, scale: PyTree, damping: Array, 
     return jax.tree.map(jnp.add, free, step), predicted
 
 
-def _conjugate_gradients(operator, right: PyTree, scale: PyTree, steps: Array) -> PyTree:
-    """Preconditioned conjugate gradients for a real symmetric operator on pytrees, at most `steps`, to 3 % of the
-    start.
+def _conjugate_gradients(operator, right: PyTree, scale: PyTree, steps: Array, tolerance: Any = 0.03) -> PyTree:
+    """Preconditioned conjugate gradients for a real symmetric operator on pytrees, at most `steps`, or until the
+    residual has fallen to `tolerance` of the right side.
     """
     divide = lambda r: jax.tree.map(lambda p, s: p / s, r, scale)
     z = divide(right)
@@ -238,7 +239,7 @@ def _conjugate_gradients(operator, right: PyTree, scale: PyTree, steps: Array) -
 
     def going(carry):
         i, _, _, _, rz = carry
-        return (i < steps) & (rz > 1e-3 * start)
+        return (i < steps) & (rz > tolerance**2 * start)
 
     def body(carry):
         i, x, r, p, rz = carry

@@ -22,6 +22,7 @@ from .. import sharding
 from .._console import Console
 from .._model import Batch
 from ..errors import InputError
+from ._feed import Feed, Fields, Plan, Sampler
 
 __all__ = ["Progress", "Solution", "minimise"]
 
@@ -37,7 +38,7 @@ class Solution:
 
     **Fields:** `value` (the model with its unknowns solved), `history` (the cost of every step), `held_out` (pairs of
     step and cost on the held-out views), `result` (a sentence: how it ended), `state` (what `resume` needs: optimiser
-    state and step).
+    state and step), `waited` (fraction of the time that went by waiting for files; 0 for data on the device).
     """
 
     value: Any
@@ -45,6 +46,7 @@ class Solution:
     held_out: np.ndarray
     result: str
     state: Any
+    waited: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +77,7 @@ def minimise(
     unknowns: Sequence[str] | Mapping[str, Any] | Callable[[Any], Any] | None = None,
     project: Callable[[Any], Any] | None = None,
     held_out: Sequence[int] | np.ndarray | None = None,
+    resident: float | None = None,
     mesh: Mesh | None = None,
     callbacks: Iterable[Callable[[Progress], Any]] = (),
     checkpoint: str | Path | None = None,
@@ -103,6 +106,9 @@ def minimise(
       default the model's own `unknowns`, or all floating-point arrays. A plain number (a distance) may be named too.
     - `project`: a function `model -> model` applied after each step (constraints).
     - `held_out`: views never used in a step; the cost on them is shown and recorded.
+    - `resident`: bytes of data that may lie on the device. Frames in files that take more are read ahead of the steps
+      that need them, block by block in a thread of its own, in their own integer type, with the same views in the same
+      steps. By default half of what is free; 0 reads everything ahead. Needs `batch_size`.
     - `mesh`: devices to split the views over (`diffrecon.sharding.data_mesh()`, the default where there are several).
       Or a `slice_mesh()`: arrays of the model and of `data` that `sharding.shard_slices` has split stay so, the rest is
       on every device, and what the cost sums over slices (the gradient of shifts that they share) is summed over
@@ -116,7 +122,8 @@ def minimise(
     **Returns:** a `Solution`. Ctrl-C returns the best state so far. A cost or gradient that is not finite stops the
     loop with the last finite state, and `result` says in which unknown and step.
 
-    **Raises:** `InputError` for names that the model does not have, or a checkpoint of another problem.
+    **Raises:** `InputError` for names that the model does not have, a checkpoint of another problem, data that neither
+    fit nor can be read in batches, or a file that fails while it is read (after the checkpoint is written).
 
     Complex gradients are conjugated here, and nowhere else: jax differentiates `f(z)` as `df/dx - i df/dy`, and
     steepest descent needs `df/dx + i df/dy`.
@@ -131,10 +138,10 @@ def minimise(
     console = console if console and jax.process_index() == 0 else Console(quiet=True)
     mesh = mesh if mesh is not None else sharding.data_mesh()
     model, chosen = _Unknowns.choose(model, unknowns)
-    sampler = _Sampler.make(data, batch_size, held_out, seed)
+    sampler = Sampler.make(data, batch_size, held_out, seed)
     total = sampler.total_steps(steps, epochs)
 
-    fields = sampler.place(mesh)
+    feed = sampler.feed(mesh, resident)
     free, fixed = sharding.replicate(eqx.partition(model, chosen.mask), mesh)
     rule = chosen.rule(optimiser or _DEFAULT_OPTIMISER, free)
     problem = _Problem(cost, rule, project, sampler.plan, chosen.scales, mesh, _places(free, mesh))
@@ -142,9 +149,7 @@ def minimise(
     if resume:
         run = _restore(run, resume if not isinstance(resume, bool) else checkpoint, mesh)
 
-    return _loop(
-        problem, run, fixed, fields, sampler, chosen, total, chunk, list(callbacks), checkpoint, console, label
-    )
+    return _loop(problem, run, fixed, feed, chosen, total, chunk, list(callbacks), checkpoint, console, label)
 
 
 # ---------------------------------------------------------------------------------------- the compiled part
@@ -155,7 +160,7 @@ class _Problem:
     cost: Cost
     rule: optax.GradientTransformationExtraArgs
     project: Callable[[Any], Any] | None
-    plan: "_Plan"
+    plan: Plan
     scales: tuple[float, ...]
     mesh: Mesh | None
     places: tuple[Any, ...] = ()  # where each unknown lies; none on one device
@@ -166,7 +171,7 @@ def _places(free: PyTree, mesh: Mesh | None) -> tuple[Any, ...]:
 
 
 @eqx.filter_jit
-def _run_chunk(problem: _Problem, free, state, fixed, fields, first, count, size: int):
+def _run_chunk(problem: _Problem, free, state, fixed, fields: Fields, first, count, size: int):
     """`count` (at most `size`) steps from step number `first`, or as many as stay finite.
 
     Returns the state, the losses, how many steps were done, and whether the cost and each unknown were finite in the
@@ -177,14 +182,14 @@ def _run_chunk(problem: _Problem, free, state, fixed, fields, first, count, size
     def body(carry):
         i, free, state, order, losses, _ = carry
         order = plan.refresh(order, first + i)
-        views, per_view, shared = plan.batch(fields, order, first + i)
+        views, per_view, shared = plan.batch(fields, order, first + i, i)
         value_fn = _value_function(problem, fixed, views, per_view, shared)
         loss, gradient = jax.value_and_grad(value_fn)(free)
         gradient = jax.tree.map(jnp.conj, gradient)
         # Rules that look at the model itself (`preconditioned`, `optimal_step`) get it with the batch.
         updates, new_state = problem.rule.update(
-            gradient, state, free, value=loss, grad=gradient, value_fn=value_fn, model=eqx.combine(free, fixed),
-            batch=Batch(views, per_view | shared),
+            gradient, state, free, value=loss, grad=gradient, value_fn=_line_search(value_fn),
+            model=eqx.combine(free, fixed), batch=Batch(views, per_view | shared),
         )
         new = _moved(problem, free, updates, fixed)
         finite = _finite(loss, gradient, new)
@@ -242,6 +247,11 @@ def _value_function(problem: _Problem, fixed, views, per_view: dict[str, Array],
     return value_fn
 
 
+def _line_search(value_fn):
+    """A cost for line searches of optax, which insist that somebody takes every further argument of a rule."""
+    return lambda free, model=None, batch=None: value_fn(free)
+
+
 def _moved(problem: _Problem, free, updates, fixed):
     """The unknowns after their updates, each times its step-size factor, and the projection."""
     leaves, structure = jax.tree.flatten(updates)
@@ -263,123 +273,6 @@ def _finite(loss, gradient, new) -> Array:
 @eqx.filter_jit
 def _cost_of(cost: Cost, free, fixed, batch: Batch):
     return jnp.real(cost(eqx.combine(free, fixed), batch))
-
-
-# ---------------------------------------------------------------------------------------- sampling of views
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """Which views a step sees; hashable, so that it is part of the compiled program."""
-
-    views: tuple[int, ...]
-    batch_size: int | None
-    seed: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return 1 if self.batch_size is None else -(-len(self.views) // self.batch_size)
-
-    def order(self, step) -> Array:
-        """The order of the views in the epoch of a step: a function of seed and epoch alone, so that a resumed run is
-        exact.
-        """
-        if self.batch_size is None:
-            return jnp.zeros(0, jnp.int32)
-        key = jax.random.fold_in(jax.random.key(self.seed), step // self.steps_per_epoch)
-        return jax.random.permutation(key, len(self.views)).astype(jnp.int32)
-
-    def refresh(self, order: Array, step) -> Array:
-        if self.batch_size is None:
-            return order
-        return jax.lax.cond(step % self.steps_per_epoch == 0, lambda: self.order(step), lambda: order)
-
-    def batch(self, fields: tuple[dict[str, Array], dict[str, Array]], order: Array, step):
-        """Views of a step, their fields, and the shared ones."""
-        per_view, shared = fields
-        if self.batch_size is None:
-            # The whole scan: concrete indices, so that operators can see that it is the whole.
-            count = len(self.views)
-            return np.asarray(self.views, np.int32), {k: v[:count] for k, v in per_view.items()}, shared
-        place = (step % self.steps_per_epoch) * self.batch_size + jnp.arange(self.batch_size)
-        index = order[place % len(self.views)]
-        return jnp.asarray(np.asarray(self.views, np.int32))[index], {k: v[index] for k, v in per_view.items()}, shared
-
-
-@dataclasses.dataclass(frozen=True)
-class _Sampler:
-    """The data on the host and how they are split into training and held-out views."""
-
-    per_view: Mapping[str, Any]
-    shared: Mapping[str, Any]
-    plan: _Plan
-    held: np.ndarray
-
-    @classmethod
-    def make(cls, data: Any, batch_size: int | None, held_out: Any, seed: int) -> "_Sampler":
-        per_view, shared = _split_fields(data)
-        count = next(iter(per_view.values())).shape[0] if per_view else 0
-        held = np.unique(np.asarray([] if held_out is None else held_out, int))
-        if held.size and (held[0] < 0 or held[-1] >= count):
-            raise InputError(f"held_out names view {held[-1]}, but the data have {count} views")
-        train = np.setdiff1d(np.arange(count), held)
-        if batch_size is not None and not per_view:
-            raise InputError("batch_size needs data to draw from")
-        if batch_size is not None and batch_size >= train.size:
-            batch_size = None
-        return cls(per_view, shared, _Plan(tuple(map(int, train)), batch_size, seed), held)
-
-    def total_steps(self, steps: int | None, epochs: float | None) -> int:
-        if (steps is None) == (epochs is None):
-            raise InputError("say how long: either steps=... or epochs=...")
-        return int(steps if steps is not None else round(float(epochs or 0) * self.plan.steps_per_epoch))
-
-    def place(self, mesh: Mesh | None) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Training views on the devices."""
-        views = np.asarray(self.plan.views)
-        whole = not self.held.size
-        split = {k: sharding.shard_views(v if whole else _Picked(v, views), mesh) for k, v in self.per_view.items()}
-        shared = {k: sharding.replicate(jnp.asarray(v), mesh) for k, v in self.shared.items()}
-        return split, shared
-
-    def held_batches(self, shared: dict[str, Array], mesh: Mesh | None, size: int = 32) -> list[tuple[int, Batch]]:
-        """The held-out views in batches with their number of views."""
-        parts = [self.held[i:i + size] for i in range(0, self.held.size, size)]
-        batches = []
-        for part in parts:
-            views, fields = sharding.replicate((part, {k: np.asarray(v[part]) for k, v in self.per_view.items()}), mesh)
-            batches.append((part.size, Batch(views, fields | shared)))
-        return batches
-
-
-class _Picked:
-    """Some views of an array-like, still lazy."""
-
-    def __init__(self, values: Any, views: np.ndarray):
-        self.values, self.views = values, views
-        self.shape, self.dtype = (views.size, *values.shape[1:]), values.dtype
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        return np.asarray(self.values[self.views[index]])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype)
-
-
-def _split_fields(data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fields with one entry a view, and fields shared by all views."""
-    if data is None:
-        return {}, {}
-    if hasattr(data, "batch_fields"):
-        return data.batch_fields()
-    fields = {k: v if hasattr(v, "shape") else np.asarray(v) for k, v in data.items() if v is not None}
-    if not fields:
-        return {}, {}
-    most = max(len(v.shape) for v in fields.values())
-    shared = {k: v for k, v in fields.items() if k == "mask" and len(v.shape) < most}
-    per_view = {k: v for k, v in fields.items() if k not in shared}
-    counts = {k: v.shape[0] for k, v in per_view.items()}
-    if len(set(counts.values())) > 1:
-        raise InputError(f"data have different numbers of views: {counts}")
-    return per_view, shared
 
 
 # ---------------------------------------------------------------------------------------- choice of unknowns
@@ -467,7 +360,7 @@ def _in_reals(rule: optax.GradientTransformationExtraArgs) -> optax.GradientTran
         return rule.init(split(params))
 
     def update(updates, state, params=None, **extra):
-        value_fn = lambda pairs: extra["value_fn"](join(pairs, params))
+        value_fn = _line_search(lambda pairs: extra["value_fn"](join(pairs, params)))
         pairs = split(updates)
         moves, state = rule.update(pairs, state, split(params), **extra | {"grad": pairs, "value_fn": value_fn})
         return join(moves, params), state
@@ -514,42 +407,33 @@ class _Run:
 
 
 def _loop(
-    problem, run, fixed, fields, sampler, chosen, total, chunk, callbacks, checkpoint, console, label
+    problem, run, fixed, feed: Feed, chosen, total, chunk, callbacks, checkpoint, console, label
 ) -> Solution:
     progress = console.progress(total, label)
     progress.first = run.step
-    held = sampler.held_batches(fields[1], problem.mesh)
     best, best_figure = run.free, np.inf
     ending = f"done: {total} steps"
     saved = started = time.monotonic()
+    pieces = feed.pieces(run.step, total, chunk)
     try:
         while run.step < total:
-            count = min(chunk, total - run.step)
-            free, state, losses, done, finite = _run_chunk(
-                problem, run.free, run.state, fixed, fields, jnp.asarray(run.step), jnp.asarray(count), chunk
-            )
-            losses, finite = np.asarray(losses)[:int(done)], np.asarray(finite)
-            run.free, run.state, run.step = free, state, run.step + losses.size
-            run.history += losses.tolist()
+            losses, finite = _advance(problem, run, fixed, pieces, min(chunk, total - run.step))
             if not finite.all():
                 ending = _say_not_finite(finite, chosen.names, run.step)
                 break
-            held_figure = None
-            if held:
-                held_figure = (
-                    sum(n * float(_cost_of(problem.cost, free, fixed, b)) for n, b in held) / sampler.held.size
-                )
+            held_figure = _held_figure(problem.cost, run.free, fixed, feed)
+            if held_figure is not None:
                 run.held_out.append((run.step, held_figure))
             figure = float(losses.mean()) if held_figure is None else held_figure
             if figure < best_figure:
-                best, best_figure = free, figure
+                best, best_figure = run.free, figure
             shown = {"loss": float(losses.mean())} | ({"held_out": held_figure} if held_figure is not None else {})
             progress.update(run.step, **shown)
             if checkpoint and time.monotonic() - saved > 60 and run.step < total:
                 _save(run, checkpoint)
                 saved = time.monotonic()
             if callbacks:
-                report = Progress(run.step, total, eqx.combine(free, fixed), shown["loss"], held_figure,
+                report = Progress(run.step, total, eqx.combine(run.free, fixed), shown["loss"], held_figure,
                                   time.monotonic() - started)
                 if any([callback(report) for callback in callbacks]):
                     ending = f"stopped by a callback after {run.step} steps"
@@ -559,17 +443,44 @@ def _loop(
         console.say(ending)
         if checkpoint:
             _save(run, checkpoint)
-        return _solution(dataclasses.replace(run, free=best), fixed, ending, run)
+        return _solution(dataclasses.replace(run, free=best), fixed, ending, run, feed.waited)
+    except InputError:
+        if checkpoint and run.step:
+            _save(run, checkpoint)
+        raise
+    finally:
+        pieces.close()
     if checkpoint:
         _save(run, checkpoint)
     if not ending.startswith("done"):
         console.say(ending)
-    return _solution(run, fixed, ending, run)
+    return _solution(run, fixed, ending, run, feed.waited)
 
 
-def _solution(chosen: _Run, fixed: PyTree, ending: str, run: _Run) -> Solution:
+def _advance(problem: _Problem, run: _Run, fixed, pieces, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """`count` steps, or as many as stay finite; their losses, and what was finite in the last one."""
+    first, before, finite = run.step, len(run.history), np.ones(1, bool)
+    while run.step < first + count and finite.all():
+        steps, size, fields = next(pieces)
+        free, state, losses, done, finite = _run_chunk(
+            problem, run.free, run.state, fixed, fields, jnp.asarray(run.step), jnp.asarray(steps), size
+        )
+        losses, finite = np.asarray(losses)[:int(done)], np.asarray(finite)
+        run.free, run.state, run.step = free, state, run.step + losses.size
+        run.history += losses.tolist()
+    return np.asarray(run.history[before:]), finite
+
+
+def _held_figure(cost: Cost, free, fixed, feed: Feed) -> float | None:
+    """The cost on the held-out views, a mean over them."""
+    costs = [(count, float(_cost_of(cost, free, fixed, batch))) for count, batch in feed.held_batches()]
+    return sum(n * c for n, c in costs) / sum(n for n, _ in costs) if costs else None
+
+
+def _solution(chosen: _Run, fixed: PyTree, ending: str, run: _Run, waited: float) -> Solution:
     return Solution(
-        eqx.combine(chosen.free, fixed), np.asarray(run.history), np.asarray(run.held_out).reshape(-1, 2), ending, run
+        eqx.combine(chosen.free, fixed), np.asarray(run.history), np.asarray(run.held_out).reshape(-1, 2), ending, run,
+        waited,
     )
 
 

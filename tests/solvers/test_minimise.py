@@ -13,7 +13,8 @@ from problems import PROBLEMS, SOLVERS, relative_error
 
 import diffrecon as dr
 from diffrecon.scan import Frames
-from diffrecon.solvers._minimise import _Plan, _run_chunk
+from diffrecon.solvers._feed import Fields, Plan
+from diffrecon.solvers._minimise import _run_chunk
 
 
 class Line(dr.Model):
@@ -161,8 +162,8 @@ def test_epoch_sees_every_view_and_held_out_ones_never(views, batch, epochs, hel
 
 
 def test_order_differs_between_epochs_and_seeds():
-    plan = _Plan(tuple(range(32)), 8, seed=0)
-    orders = [np.asarray(plan.order(step)) for step in (0, 3, 4)] + [np.asarray(_Plan(tuple(range(32)), 8, 1).order(0))]
+    plan = Plan(tuple(range(32)), 8, seed=0)
+    orders = [np.asarray(plan.order(step)) for step in (0, 3, 4)] + [np.asarray(Plan(tuple(range(32)), 8, 1).order(0))]
     np.testing.assert_array_equal(orders[0], orders[1])
     assert not np.array_equal(orders[0], orders[2]) and not np.array_equal(orders[0], orders[3])
     np.testing.assert_array_equal(np.sort(orders[0]), np.arange(32))
@@ -294,6 +295,93 @@ def test_project_is_applied_after_each_step_and_keeps_fixed_fields():
     assert value.slope == 1.0 and value.offset["value"] == pytest.approx(0.5, abs=1e-3)
 
 
+# ---------------------------------------------------------------------------------------- data that do not fit
+def frames_in(path, views=23, shape=(4, 5)):
+    counts = np.random.default_rng(1).poisson(9.0, (views, *shape)).astype(np.uint16)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("counts", data=counts, chunks=(3, *shape))
+    return counts
+
+
+def frames_cost(model, batch):
+    assert batch.counts.dtype == jnp.uint16
+    light = jnp.exp(model["gain"][batch.views])[:, None, None] * model["image"]
+    return jnp.mean(jnp.where(batch.valid, light - batch.counts, 0) ** 2)
+
+
+FRAMES_RULE = optax.adam(0.1)
+
+
+def fit_frames(counts, chunk=6, **settings):
+    start = {"gain": jnp.zeros(counts.shape[0]), "image": jnp.ones(counts.shape[1:])}
+    valid = np.random.default_rng(2).random(counts.shape) > 0.1
+    return dr.minimise(frames_cost, start, {"counts": counts, "valid": valid}, FRAMES_RULE, batch_size=4, chunk=chunk,
+                       **settings)
+
+
+def test_data_read_ahead_give_the_same_numbers(tmp_path):
+    """Same views in the same steps: with chunks longer and shorter than an epoch, held-out views, masks, resume."""
+    counts = frames_in(tmp_path / "f.h5")
+    lazy = Frames(tmp_path / "f.h5", "counts")
+    settings = {"steps": 27, "held_out": [0, 11], "seed": 3}
+    reference = fit_frames(counts, **settings)
+    state = tmp_path / "state.npz"
+    fit_frames(lazy, **settings | {"steps": 13}, resident=0, checkpoint=state)
+    for other in (fit_frames(lazy, **settings, resident=0), fit_frames(counts, **settings, resident=100),
+                  fit_frames(lazy, **settings, resident=0, checkpoint=state, resume=True),
+                  fit_frames(dr.scan.Excerpt(lazy), 4, **settings, resident=0)):
+        np.testing.assert_allclose(other.history, reference.history, rtol=1e-6)
+        np.testing.assert_allclose(other.value["image"], reference.value["image"], rtol=1e-6)
+        np.testing.assert_allclose(other.held_out[-1], reference.held_out[-1], rtol=1e-6)
+    assert reference.waited == 0
+
+
+def test_small_blocks_within_a_chunk_and_held_out_views_that_stay_in_the_file(tmp_path, monkeypatch):
+    counts = frames_in(tmp_path / "f.h5")
+    monkeypatch.setattr("diffrecon.solvers._feed._LEAST_BLOCK", 500)  # two steps of 4 views with 60 bytes each
+    reads = []
+
+    class Watched(Frames):
+        def _read(self, views, rows, columns):
+            reads.append(len(views))
+            return super()._read(views, rows, columns)
+
+    settings = {"steps": 12, "held_out": np.arange(0, 23, 2), "seed": 3}
+    found = fit_frames(Watched(tmp_path / "f.h5", "counts"), **settings, resident=0)
+    assert sorted(reads) == [8] * 6 + [12] * 2  # blocks of two steps; the held-out views after both chunks
+    np.testing.assert_allclose(found.history, fit_frames(counts, **settings).history, rtol=1e-6)
+
+
+def test_data_that_neither_fit_nor_are_drawn_from_are_refused(tmp_path):
+    frames_in(tmp_path / "f.h5")
+    scan = dr.Scan.from_arrays(Frames(tmp_path / "f.h5", "counts"))
+    for settings, says in (({"resident": 10}, "give batch_size"), ({"resident": -1}, "no number of bytes")):
+        with pytest.raises(dr.InputError, match=says):
+            dr.minimise(line_cost, line(), scan, steps=1, **settings)
+
+
+def test_file_that_breaks_while_it_is_read_is_one_line_and_the_state_is_saved(tmp_path):
+    frames_in(tmp_path / "f.h5", 40)
+    lazy = Frames(tmp_path / "f.h5", "counts")
+    state = tmp_path / "state.npz"
+
+    def cut(report):
+        if report.step == 6:
+            with open(tmp_path / "f.h5", "r+b") as file:
+                file.truncate(900)
+
+    with pytest.raises(dr.InputError, match="f.h5.*damaged or incomplete"):
+        fit_frames(lazy, steps=60, resident=0, checkpoint=state, callbacks=[cut])
+    assert state.is_file()
+
+
+def test_control_c_while_data_are_read_ahead(tmp_path):
+    frames_in(tmp_path / "f.h5")
+    at_12 = lambda report: _interrupt(report) if report.step == 12 else None
+    solution = fit_frames(Frames(tmp_path / "f.h5", "counts"), steps=60, resident=0, callbacks=[at_12])
+    assert solution.result.startswith("interrupted after 12 steps") and len(solution.history) == 12
+
+
 # ---------------------------------------------------------------------------------------- what is not finite
 def test_not_finite_cost_keeps_the_last_finite_state():
     solution = dr.minimise(lambda x, b: jnp.sum(x**4), jnp.full(2, 10.0), optimiser=optax.sgd(1.0), steps=50)
@@ -348,8 +436,8 @@ def test_data_are_arguments_of_the_program_and_not_part_of_it():
     cost = lambda x, b: jnp.mean((x - b.y) ** 2)
     model, chosen = _Unknowns.choose(jnp.zeros(1000), None)
     free, fixed = eqx.partition(model, chosen.mask)
-    problem = _Problem(cost, OPTIMISER, None, _Plan(tuple(range(1000)), 8, 0), chosen.scales, None)
-    fields = ({k: jnp.asarray(v) for k, v in data.items()}, {})
+    problem = _Problem(cost, OPTIMISER, None, Plan(tuple(range(1000)), 8, 0), chosen.scales, None)
+    fields = Fields({k: jnp.asarray(v) for k, v in data.items()}, {}, {})
     lowered = _run_chunk.lower(  # pyright: ignore[reportFunctionMemberAccess]
         problem, free, OPTIMISER.init(free), fixed, fields, jnp.asarray(0), jnp.asarray(5), 50)
     assert len(lowered.as_text()) < 200_000
