@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from .. import losses, operators, quality, solvers
+from .. import losses, operators, prepare, quality, solvers
 from .._console import Console
 from .._model import Batch
 from .._result import Result
@@ -31,7 +31,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "oversampling": 1,  # object pixels along a detector pixel (near field)
         "border": 0,  # detector pixels of the beam's window beyond the frame (near field)
         "air": "auto",  # voxels outside the sample are held at zero once it is seen; false where it fills the field
-        "positive": True,  # neither delta nor beta below zero
+        "positive": None,  # delta not below zero; where air is assumed, unless true or false is said
         "delta": True,
         "beta": True,
         "probe": True,
@@ -55,7 +55,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "constant": 0.3,  # fraction of the steps before the step size decays (cosine) to 1/50
     },
     "solver": {
-        "start": "volume",  # an empty one; or "projections": every angle by itself, aligned, back-projected
+        "start": None,  # "volume": an empty one; "projections": every angle by itself, aligned, back-projected; by
+        # default the former where there is air around the sample, the latter where it leaves the field
         "first": 120,  # steps of the first look, or of the reconstruction of the projections
         "steps": 400,
         "batch_size": 4,  # angles a step
@@ -74,9 +75,9 @@ def reconstruct(scan: Scan, settings: Settings, console: Console, method: str) -
     """delta and beta, probe, rotation axis, shifts and positions of ptychographic scans at many angles."""
     nominal = first_guess(scan, settings, console)
     data = frames_by_angle(scan)
-    parts = _Parts.split(data, settings["quality"])
+    parts = Parts.split(data, settings["quality"])
     start, train = parts.of_model(nominal, parts.train), parts.of_data(data, parts.train)
-    if settings["solver"]["start"] == "projections":
+    if _start(settings) == "projections":
         start, _ = two_step(start, train, settings, console)
     else:
         start = joint(start, train, settings, console, settings["solver"]["first"], label="first look").value
@@ -84,8 +85,8 @@ def reconstruct(scan: Scan, settings: Settings, console: Console, method: str) -
     console.say(said)
     start = start.replace(sample=sample)
     solution = joint(start, train, settings, console, settings["solver"]["steps"], checkpoint=console.checkpoint)
-    model, judged = _fit_held_out(parts.into(nominal, solution), data, parts)
-    model = _centred(model, nominal)
+    model, judged = fit_held_out(parts.into(nominal, solution.value), data, parts)
+    model = centred(model, nominal)
     figures, verdict = _judge(scan, model, judged, settings)
     figures["history"] = solution.history
     if settings["quality"]["halves"]:
@@ -95,6 +96,18 @@ def reconstruct(scan: Scan, settings: Settings, console: Console, method: str) -
 
 
 # ---------------------------------------------------------------------------------------------------- prepare
+def _whole(chosen: Mapping[str, Any]) -> bool:
+    """Whether the scan is taken to see all of the sample and air around it."""
+    return chosen["air"] is True or (chosen["air"] == "auto" and chosen["size"] is None)
+
+
+def _start(settings: Settings) -> str:
+    given = settings["solver"]["start"]
+    if given not in (None, "volume", "projections"):
+        raise InputError(f'solver.start: {given!r} is neither "volume" nor "projections"')
+    return given or ("volume" if _whole(settings["model"]) else "projections")
+
+
 def first_guess(scan: Scan, settings: Settings, console: Console) -> PtychoTomography:
     """The empty model of a scan, and what is said about it."""
     chosen = settings["model"]
@@ -113,14 +126,14 @@ def first_guess(scan: Scan, settings: Settings, console: Console) -> PtychoTomog
     return model
 
 
-class _Parts(eqx.Module):
+class Parts(eqx.Module):
     """Views of each angle that are fitted, `train`, and that never are, `held`: `(angle, view)`."""
 
     train: np.ndarray
     held: np.ndarray
 
     @classmethod
-    def split(cls, data: Mapping[str, np.ndarray], chosen: Mapping[str, Any]) -> "_Parts":
+    def split(cls, data: Mapping[str, np.ndarray], chosen: Mapping[str, Any]) -> "Parts":
         """The same number at every angle, by seed; none for fewer than six views an angle."""
         angles, views = data["seen"].shape
         wanted = views >= 6 and chosen["held_out"]
@@ -137,9 +150,9 @@ class _Parts(eqx.Module):
         rows = np.arange(part.shape[0])[:, None]
         return model.replace(positions=model.positions[rows, part], gain=model.gain[rows, part])
 
-    def into(self, nominal: PtychoTomography, solution: Any) -> PtychoTomography:
+    def into(self, nominal: PtychoTomography, found: PtychoTomography) -> PtychoTomography:
         """All views: those never fitted start where the others of their angle were found on average."""
-        found, rows = solution.value, np.arange(self.train.shape[0])[:, None]
+        rows = np.arange(self.train.shape[0])[:, None]
         moved = jnp.mean(found.positions - nominal.positions[rows, self.train], axis=1, keepdims=True)
         positions = (nominal.positions + moved).at[rows, self.train].set(found.positions)
         return found.replace(positions=positions, gain=nominal.gain.at[rows, self.train].set(found.gain))
@@ -156,25 +169,28 @@ def joint(
     unknowns: Mapping[str, float] | None = None, label: str = "ptycho-tomography", checkpoint: str | None = None,
 ) -> Solution:
     """Descend in all unknowns at once, a few angles a step."""
+    positive = settings["model"]["positive"]
+    positive = _whole(settings["model"]) if positive is None else positive
     return minimise(
         settings["loss"]["function"] or amplitude_cost, model, data, _rule(settings["optimiser"], steps), steps=steps,
         batch_size=settings["solver"]["batch_size"], unknowns=unknowns or _unknowns(model, settings),
-        seed=settings["solver"]["seed"], project=_positive if settings["model"]["positive"] else None, console=console,
+        seed=settings["solver"]["seed"], project=_positive if positive else None, console=console,
         label=f"{label}: step", checkpoint=checkpoint, resume=console.resume and checkpoint is not None,
     )
 
 
 def _positive(model: PtychoTomography) -> PtychoTomography:
-    return model.replace(delta=jnp.maximum(model.delta, 0), beta=jnp.maximum(model.beta, 0))
+    return model.replace(delta=jnp.maximum(model.delta, 0))
 
 
 def _rule(chosen: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
-    """Steps of full size, which the unknowns' own factors multiply, then half a cosine down to a fiftieth."""
+    """Steps that grow to full size, which the unknowns' own factors multiply, then half a cosine down to a fiftieth."""
     if not hasattr(optax, chosen["name"]):
         raise InputError(f"optimiser.name: optax has no optimiser {chosen['name']!r}")
-    flat = int(steps * chosen["constant"])
-    parts = [optax.constant_schedule(1.0), optax.cosine_decay_schedule(1.0, max(steps - flat, 1), 0.02)]
-    return getattr(optax, chosen["name"])(optax.join_schedules(parts, [flat]))
+    warm, flat = min(20, steps // 4), max(int(steps * chosen["constant"]), steps // 4)
+    parts = [optax.linear_schedule(0.02, 1.0, warm), optax.constant_schedule(1.0),
+             optax.cosine_decay_schedule(1.0, max(steps - flat, 1), 0.02)]
+    return getattr(optax, chosen["name"])(optax.join_schedules(parts, [warm, flat]))
 
 
 def _unknowns(model: Any, settings: Settings) -> dict[str, float]:
@@ -223,12 +239,17 @@ def _back_project(
     model: PtychoTomography, images: PtychoProjections, chosen: Mapping[str, Any], console: Console
 ) -> PtychoTomography:
     rows, columns = seen_field(images)
-    whole = chosen["size"] is None and chosen["air"] is not False
+    whole = _whole(chosen)
     delta, beta = (flattened(part[:, rows, columns], whole)
                    for part in (-np.asarray(images.images.real), np.asarray(images.images.imag)))
     angles, side = np.asarray(model.projector.angles), model.delta.shape[-1]
-    unknowns = [name for name in ("centre", "shifts") if chosen[name]]
     centre, shifts = float(model.centre) - columns.start, np.zeros((angles.size, 2))
+    if chosen["centre"] and not whole:
+        # The alignment lets the volume beyond the field explain a wrong centre; the double wedge does not.
+        found = prepare.find_rotation_centre(delta, angles)
+        console.say(found.message)
+        centre = found.centre
+    unknowns = [name for name in ("centre", "shifts") if chosen[name] and (whole or name == "shifts")]
     if unknowns:
         found = align(delta, angles, unknowns=unknowns, centre=centre, size=side, console=console)
         for line in found.messages:
@@ -266,10 +287,14 @@ def seen_field(model: Any) -> tuple[slice, slice]:
 
 
 def flattened(images: Float[np.ndarray, "view y x"], air: bool, share: float = 0.12) -> np.ndarray:
-    """Without the constant and, where the outer columns show air, the slope along columns that they have."""
+    """Without the constant and, where the outer columns show air, the slope along columns that they have.
+
+    Without air all get the same mean, so large that nothing is negative (a mass of zero would have no centre).
+    """
     count = max(int(share * images.shape[2]), 2)
     if not air:
-        return images - images.mean((1, 2), keepdims=True)
+        level = images - images.mean((1, 2), keepdims=True)
+        return level - level.min()
     left, right = (np.median(part, axis=(1, 2)) for part in (images[..., :count], images[..., -count:]))
     way = (np.arange(images.shape[2]) - (count - 1) / 2) / (images.shape[2] - count)
     return images - left[:, None, None] - (right - left)[:, None, None] * way
@@ -279,7 +304,7 @@ def flattened(images: Float[np.ndarray, "view y x"], air: bool, share: float = 0
 def _sample(model: PtychoTomography, chosen: Mapping[str, Any]) -> tuple[Array | None, str]:
     """Voxels that may hold matter, all but the air, and what is said about it."""
     unknown = "delta is known up to a constant and a slow bend"
-    if chosen["air"] is False or (chosen["air"] == "auto" and chosen["size"] is not None):
+    if not _whole(chosen):
         return None, f"no air is assumed anywhere: {unknown}"
     box = seen_box(model)
     smooth = np.asarray(_blurred(model.delta, 1.5))
@@ -325,8 +350,8 @@ def _grown(mask: np.ndarray, times: int) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------------------------- judge
-def _fit_held_out(
-    model: PtychoTomography, data: Mapping[str, np.ndarray], parts: _Parts
+def fit_held_out(
+    model: PtychoTomography, data: Mapping[str, np.ndarray], parts: Parts
 ) -> tuple[PtychoTomography, tuple[np.ndarray, np.ndarray, np.ndarray] | None]:
     """Two coordinates of each view never fitted, which no reconstruction can know; nothing else moves.
 
@@ -359,7 +384,7 @@ def _matched(prediction: jax.Array, counts: jax.Array) -> jax.Array:
     return prediction * (total(counts) / jnp.maximum(total(prediction), 1e-6))[..., None, None]
 
 
-def _centred(model: PtychoTomography, nominal: PtychoTomography) -> PtychoTomography:
+def centred(model: PtychoTomography, nominal: PtychoTomography) -> PtychoTomography:
     """The same places, told once: what all views of an angle have moved by is its shift, and what all angles have moved
     by along columns, next to a sine of the angle, is the centre."""
     common = jnp.mean(model.positions - nominal.positions, axis=1)

@@ -139,7 +139,8 @@ def phantom(parts: np.ndarray, shape: tuple[int, int, int], count: int = 3) -> n
         cut = np.ix_(np.abs(z - z0) < c, np.abs(y - y0) < reach, np.abs(x - x0) < reach)
         dz, dy, dx = z[cut[0]] - z0, y[cut[1]] - y0, x[cut[2]] - x0
         along, across = dx * np.cos(tilt) + dy * np.sin(tilt), dy * np.cos(tilt) - dx * np.sin(tilt)
-        volume[cut] += value * ((along / a) ** 2 + (across / b) ** 2 + (dz / c) ** 2 <= 1)
+        plane = (along / a) ** 2 + (across / b) ** 2
+        volume[cut] += np.float32(value) * (plane <= 1 - (dz / c) ** 2)
     return volume.reshape(shape[0], count, shape[1], count, shape[2], count).mean((1, 3, 5))
 
 

@@ -19,7 +19,10 @@ from diffrecon.simulate import _ptychotomography as simulated
 SETUP = simulated.Setup(angles=12, views=2, step=5.0, frame=32, aperture=8.0, counts=400.0, wobble=0.0,
                         position_error=0.0, centre=0.0)
 
-STEP = 1e-6  # of finite differences in float64: truncation and rounding both below 1e-5
+STEP = 1e-6  # of finite differences in float64: truncation and rounding are both below 1e-7 of the cost
+
+predict = eqx.filter_jit(lambda model, angles: model(angles))
+ALL = jnp.arange(SETUP.angles)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,8 @@ def true_model(scan):
     # The middle of a pixel lies half a fine sample after its first one.
     probe = np.asarray(operators.fourier_shift(jnp.asarray(probe), jnp.full(2, -0.25)))
     wave_number = 2 * np.pi / energy_to_wavelength(simulated.ENERGY) * simulated.PIXEL
-    delta = jnp.asarray(simulated.DELTA * wave_number * simulated.phantom(simulated.ellipsoids(SETUP), model.delta.shape))
+    contrast = simulated.phantom(simulated.ellipsoids(SETUP), model.delta.shape)
+    delta = jnp.asarray(simulated.DELTA * wave_number * contrast)
     room = (np.asarray(model.optics.object.shape) - SETUP.frame) / 2
     model = model.replace(delta=delta.astype(jnp.float32), beta=(delta / simulated.DELTA_BETA).astype(jnp.float32),
                           positions=jnp.asarray(nominal + room, jnp.float32))
@@ -52,16 +56,13 @@ def true_model(scan):
 
 def test_true_volume_and_light_predict_the_independent_simulation(scan, true_model):
     """Chords, propagation and pixels on a finer and wider grid there, and photon noise."""
-    data = frames_by_angle(scan)
-    predicted = np.asarray(eqx.filter_jit(lambda m: m(np.arange(12)))(true_model))
-    misfit = lambda p: float(losses.amplitude(jnp.asarray(p), jnp.asarray(data["counts"])))
-    print(misfit(predicted),[misfit(np.asarray(eqx.filter_jit(lambda m: m(np.arange(12)))(w))) for w in (true_model.replace(delta=0 * true_model.delta),true_model.replace(delta=true_model.delta[..., ::-1]))], predicted.sum(), data["counts"].sum())
-    assert misfit(predicted) < 0.5  # 0.25 is photon noise
+    counts = jnp.asarray(frames_by_angle(scan)["counts"])
+    misfit = lambda model: float(losses.amplitude(predict(model, ALL), counts))
+    found = misfit(true_model)
+    assert found < 0.32  # 0.25 is photon noise
     # And it is the volume, seen from the right side, that does it.
-    empty = true_model.replace(delta=0 * true_model.delta)
-    mirrored = true_model.replace(delta=true_model.delta[..., ::-1])
-    for wrong in (empty, mirrored):
-        assert misfit(np.asarray(eqx.filter_jit(lambda m: m(np.arange(12)))(wrong))) > 2 * misfit(predicted)
+    for wrong in (0 * true_model.delta, true_model.delta[..., ::-1]):
+        assert misfit(true_model.replace(delta=wrong)) > 2 * found
 
 
 def test_views_go_to_their_angles():
@@ -99,11 +100,11 @@ def test_rotation_centre_of_the_scan_moves_the_patches(scan):
 
 def test_constant_phase_of_projections_is_not_seen(true_model):
     """What the documentation says that nobody can know."""
-    images = true_model.projections(np.arange(2))
-    still = true_model.separate().replace(images=true_model.projections(np.arange(12)))
-    np.testing.assert_allclose(still(np.arange(2)), true_model(np.arange(2)), rtol=1e-4, atol=1e-3)
-    offset = still.replace(images=still.images.at[:2].set(images + 0.7))
-    np.testing.assert_allclose(offset(np.arange(2)), still(np.arange(2)), rtol=1e-3, atol=1e-2)
+    images = eqx.filter_jit(lambda m: m.projections(ALL))(true_model)
+    still = true_model.separate().replace(images=images)
+    counts = predict(still, ALL)
+    np.testing.assert_allclose(counts, predict(true_model, ALL), rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(predict(still.replace(images=images + 0.7), ALL), counts, rtol=1e-3, atol=1e-2)
 
 
 def test_matter_only_where_it_may_be(true_model):
@@ -127,30 +128,17 @@ def test_derivatives_are_those_of_finite_differences(scan, far):
         names = ("delta", "beta", "shifts", "centre", "positions", "gain")
         rng = np.random.default_rng(4)
 
-        def cost(free, probe):
-            changed = model.replace(**free, optics=model.optics.replace(probe=probe))
+        def cost(free):
+            changed = model.replace(**{n: free[n] for n in names}, optics=model.optics.replace(probe=free["probe"]))
             return losses.amplitude(changed(jnp.arange(3)), counts)
 
-        free = {name: getattr(model, name) for name in names}
-        value_and_slope = jax.jit(lambda f, p, df, dp: jax.jvp(cost, (f, p), (df, dp)))
-        gradient = jax.jit(jax.grad(cost, (0, 1)))(free, model.optics.probe)
-        zero = jax.tree.map(jnp.zeros_like, (free, model.optics.probe))
-        for name in (*names, "probe"):
-            way = jax.tree.map(jnp.asarray, zero)
-            if name == "probe":
-                real, imaginary = rng.standard_normal((2, *zero[1].shape))
-                way = (zero[0], jnp.asarray(real + 1j * imaginary))
-            else:
-                way[0][name] = jnp.asarray(rng.standard_normal(zero[0][name].shape))
-            here = (free, model.optics.probe)
-            sides = [value_and_slope(*jax.tree.map(lambda a, b, s=s: a + s * b, here, way), *zero)[0]
-                     for s in (STEP, -STEP)]
-            slope = float(sides[0] - sides[1]) / (2 * STEP)
-            forward = float(value_and_slope(free, model.optics.probe, *way)[1])
-            pairs = zip(jax.tree.leaves(gradient), jax.tree.leaves(way), strict=True)
-            backward = float(sum(jnp.sum(g * w).real for g, w in pairs))
-            assert slope == pytest.approx(forward, rel=2e-4, abs=1e-7), name
-            assert backward == pytest.approx(forward, rel=1e-10, abs=1e-14), name
+        free = {name: getattr(model, name) for name in names} | {"probe": model.optics.probe}
+        value, gradient = jax.jit(cost), jax.jit(jax.grad(cost))(free)
+        for name, leaf in free.items():
+            way = rng.standard_normal(leaf.shape) + (1j * rng.standard_normal(leaf.shape) if name == "probe" else 0)
+            sides = [float(value({**free, name: leaf + s * way})) for s in (STEP, -STEP)]
+            slope = (sides[0] - sides[1]) / (2 * STEP)
+            assert float(jnp.sum(gradient[name] * way).real) == pytest.approx(slope, rel=1e-5, abs=1e-7), name
 
 
 def _in_float64(model, rng):
@@ -174,10 +162,11 @@ def test_aligned_projector_is_the_same_and_knows_more(true_model):
         TomographyGeometry((true_model.projector.detector - 1) / 2, roll=roll), slices=shape[0]))
     plain, aligned = (np.asarray(m.projections(np.arange(3))) for m in (true_model, at(0.0)))
     assert np.linalg.norm(aligned - plain) < 5e-3 * np.linalg.norm(plain)
-    model, counts = at(0.02), true_model(np.arange(2))
-    cost = lambda roll: losses.amplitude(
-        eqx.tree_at(lambda m: m.projector.geometry.roll, model, roll)(jnp.arange(2)), counts)
-    assert float(jax.grad(cost)(jnp.asarray(0.02))) > 0 > float(jax.grad(cost)(jnp.asarray(-0.02)))
+    model, there = at(0.02), jnp.asarray(plain)
+    cost = lambda roll: jnp.sum(jnp.abs(
+        eqx.tree_at(lambda m: m.projector.geometry.roll, model, roll).projections(jnp.arange(3)) - there) ** 2)
+    slope = jax.jit(jax.grad(cost))
+    assert float(slope(jnp.asarray(0.02))) > 0 > float(slope(jnp.asarray(-0.02)))
 
 
 def test_setup_of_the_simulation_is_honoured():
