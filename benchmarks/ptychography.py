@@ -144,7 +144,7 @@ def _waves(model: dr.models.Ptychography, places: jax.Array, shifts_back: bool) 
     if shifts_back:
         return dr.operators.near_field(model.object, model.probe, places, transfer)
     corners, rest = dr.operators.split_positions(places)
-    ramps = dr.operators.shift_ramps(rest, model.probe.shape[-2:])
+    ramps = dr.operators.shift_ramps(rest, (model.probe.shape[-2], model.probe.shape[-1]))
     return jnp.fft.ifft2(jnp.fft.fft2(dr.operators.exit_waves(model.object, model.probe, corners, ramps)) * transfer)
 
 
@@ -152,12 +152,13 @@ def _fit_torch(case: Case, found: Found, held: np.ndarray) -> np.ndarray:
     """As `_fit_jax`, with the program's own prediction."""
     import torch  # pyright: ignore[reportMissingImports]
 
-    assert found.predict is not None
+    predict = found.predict
+    assert predict is not None
     counts, mask = torch.as_tensor(case.counts[held].astype(np.float32)), torch.as_tensor(case.mask)
     moves = torch.zeros((held.size, 2), requires_grad=True)
 
     def matched():
-        frames = found.predict(held, moves)
+        frames = predict(held, moves)
         return frames * ((counts * mask).sum((1, 2)) / (frames * mask).sum((1, 2)))[:, None, None]
 
     optimiser = torch.optim.Adam([moves], lr=0.1)
@@ -250,7 +251,7 @@ def batches(path: Path) -> None:
     scan = dr.open_scan(path)
     for modes in (1, 3):
         for size in (5, 10, 20, 40, 80):
-            settings = {"model": {"modes": modes}, "solver": {"epochs": 6, "batch_size": size}}
+            settings: dict[str, Any] = {"model": {"modes": modes}, "solver": {"epochs": 6, "batch_size": size}}
             found = diffrecon(scan, "far-field-ptychography", **settings)
             print(f"siemens, {modes} modes, batches of {size:3d}: {found.seconds / 6:.3f} CPU s an epoch, "
                   f"R after six {found.residual:.4f}", flush=True)

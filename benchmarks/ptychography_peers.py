@@ -50,6 +50,13 @@ class Case:
     def corners(self) -> np.ndarray:
         return np.asarray(self.start.positions, float)
 
+    @property
+    def lengths(self) -> tuple[float, float, float]:
+        """Object pixel, wavelength and effective distance [m] of the near field."""
+        pixel, wavelength, distance = (float(np.mean(np.asarray(getattr(self.start, name))))
+                                       for name in ("pixel_size", "wavelength", "distance"))
+        return pixel, wavelength, distance
+
 
 @dataclasses.dataclass(frozen=True)
 class Found:
@@ -129,9 +136,8 @@ def _ptychi_options(case: Case, epochs: int, engine: str, positions: bool):
         moves.optimizer, moves.step_size = api.Optimizers.ADAM, 0.01
     options.data_options.fft_shift = False
     if not model.far:
-        obj.pixel_size_m = float(model.pixel_size)
-        options.data_options.wavelength_m = float(model.wavelength)
-        options.data_options.free_space_propagation_distance_m = float(np.mean(np.asarray(model.distance)))
+        data = options.data_options
+        obj.pixel_size_m, data.wavelength_m, data.free_space_propagation_distance_m = case.lengths
         general.forward_model_options.pad_for_shift = 50
     return options
 
@@ -157,9 +163,8 @@ def _ptylab_engine(case: Case, views: np.ndarray):
     model, size = case.start, case.scan.frame_shape[0]
     data = PtyLab.ExperimentalData("test:nodata")
     # In units of the object's pixel: nothing but ratios counts in the far field.
-    pixel, wavelength = (1.0, 1.0) if model.far else (float(model.pixel_size), float(model.wavelength))
-    data.wavelength, data.dxd = wavelength, pixel
-    data.zo = size * pixel**2 / wavelength if model.far else float(np.mean(np.asarray(model.distance)))
+    pixel, data.wavelength, data.zo = (1.0, 1.0, size) if model.far else case.lengths
+    data.dxd = pixel
     frames = case.counts[views].astype(np.float32)
     data.ptychogram = np.fft.fftshift(frames, (-2, -1)) if model.far else frames
     corners = case.corners[views]
@@ -218,8 +223,7 @@ def _cdtools_dataset(case: Case, views: np.ndarray):
     from cdtools.datasets import Ptycho2DDataset  # pyright: ignore[reportMissingImports]
 
     model, size = case.start, case.scan.frame_shape[0]
-    pixel, wavelength = (1e-8, 1e-10) if model.far else (float(model.pixel_size), float(model.wavelength))
-    distance = 1.0 if model.far else float(np.mean(np.asarray(model.distance)))
+    pixel, wavelength, distance = (1e-8, 1e-10, 1.0) if model.far else case.lengths
     step = wavelength * distance / (size * pixel) if model.far else pixel
     basis = np.array([[0.0, step], [step, 0.0], [0.0, 0.0]])
     moves = np.pad(case.corners[:, ::-1] * pixel, ((0, 0), (0, 1))).astype(np.float32)
