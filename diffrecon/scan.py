@@ -265,6 +265,21 @@ class Excerpt(LazyFrames):
         return values
 
 
+def pick_views(counts: Any, views: np.ndarray) -> Any:
+    """Some views of frames in the given order; those that lie in a file stay there."""
+    lazy = isinstance(counts, LazyFrames | np.memmap)
+    return Excerpt(counts, np.arange(counts.shape[0])[views]) if lazy else np.asarray(counts)[views]
+
+
+def frame_blocks(counts: Any, views: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Frames (of some views) block after block, as many at a time as make some 64 MB."""
+    views = np.arange(counts.shape[0]) if views is None else np.asarray(views)
+    frame = np.prod(counts.shape[1:], dtype=float) * np.dtype(counts.dtype).itemsize
+    size = max(1, int(2**26 // max(frame, 1)))
+    for start in range(0, views.size, size):
+        yield np.asarray(counts[views[start:start + size]])
+
+
 def open_hdf5(path: str | Path, name: str | None = None, **options: Any) -> Any:
     """An HDF5 file for reading, never locked, also while another program writes it (SWMR).
 
@@ -350,6 +365,7 @@ class Scan:
     - `weights`, `transmission`: per-datum weights and per-pixel transmission of tensor SAXS.
     - `tensor_geometry`: `diffrecon.operators.TensorGeometry` of tensor SAXS.
     - `flux`: mean counts a pixel of the empty beam, where known.
+    - `saturation`: counts from which on a pixel only says "at least so many", where known.
     - `rotation_centre`: column of the rotation axis in these frames [pixel], where known.
     - `window`: which part of the whole frames these are, and how they were binned; `None` = all of them.
     - `extra`: further values by name. One entry a view: `shifts` (row, column) [pixel], `sample_translation` (x, y, z)
@@ -373,6 +389,7 @@ class Scan:
     transmission: np.ndarray | None = None
     tensor_geometry: Any = None
     flux: float | None = None
+    saturation: float | None = None
     rotation_centre: float | None = None
     window: Window | None = None
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -443,7 +460,7 @@ class Scan:
         picked = {k: getattr(self, k)[views] for k in per_view if getattr(self, k) is not None}
         if self.tensor_geometry is not None:
             picked["tensor_geometry"] = self.tensor_geometry.subset(views)
-        return self.replace(counts=self.counts[views], extra=extra_of_views(self.extra, views, self.views), **picked)
+        return self.replace(counts=pick_views(self.counts, views), extra=extra_of_views(self.extra, views, self.views), **picked)
 
     def absorption(self, **settings: Any) -> np.ndarray:
         """Line integrals `-ln((I - dark) / (flat - dark))`, `(view, y, x)`, by `diffrecon.prepare.line_integrals`."""
@@ -559,15 +576,15 @@ def _places_among(times: np.ndarray, views: np.ndarray) -> np.ndarray:
     return np.interp(times, views, np.arange(len(views))) + beyond / step
 
 
-def check_counts(counts: Any, mask: np.ndarray | None, name: str, block: int = 64) -> None:
+def check_counts(counts: Any, mask: np.ndarray | None, name: str) -> None:
     """Refuse negative or non-finite counts and frames without a single photon, naming the first bad view.
 
-    Reads the frames in blocks of `block` views. Pixels that the mask leaves out may hold anything.
+    Reads the frames in blocks of some 64 MB. Pixels that the mask leaves out may hold anything.
 
     **Raises:** `InputError`.
     """
-    for start in range(0, counts.shape[0], block):
-        part = np.asarray(counts[start:start + block])
+    start = 0
+    for part in frame_blocks(counts):
         if part.dtype.kind not in "iufb":
             raise InputError(f"{name}: counts are of type {part.dtype}; expected integers or floats")
         if mask is not None:
@@ -586,3 +603,4 @@ def check_counts(counts: Any, mask: np.ndarray | None, name: str, block: int = 6
         if empty.size:
             raise InputError(f"{name}: view {start + int(empty[0])} has no counts at all; leave such views out "
                              "(data.views) or check the shutter")
+        start += part.shape[0]

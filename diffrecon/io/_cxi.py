@@ -10,7 +10,6 @@ import numpy as np
 
 from .. import physics
 from ..errors import InputError
-from ..scan import Frames
 from ._source import Source
 
 # Bits of a CXI mask that mark a pixel without making its reading wrong: in a peak (0x20), in a halo (0x800).
@@ -29,11 +28,8 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     entry = _entry(source, given.get("entry"))
     detector = f"{entry}/instrument_1/detector_1"
     data = _first(source, f"{detector}/data", f"{entry}/data_1/data")
-    if data is None:
-        source.dataset(
-            f"{detector}/data", "detector frames"
-        )  # says what is wrong: missing, or a link that leads nowhere
-    found: dict[str, Any] = {"counts": Frames(source.path, str(data)), "dc": "centre"}
+    # Where there is none, this says what is wrong: missing, or a link that leads nowhere.
+    found: dict[str, Any] = {"counts": source.frames(data or f"{detector}/data"), "dc": "centre"}
     energy = _energy(source, entry)
     if energy is not None:
         found["energy"] = energy

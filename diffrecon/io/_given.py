@@ -10,6 +10,7 @@ import numpy as np
 from .. import physics
 from ..errors import InputError, nearest
 from ..scan import Frames, LazyFrames
+from ._guess import PIXELS
 from ._images import is_image, stack_of_images
 from ._source import Source
 from ._tables import AngleRange, load_table
@@ -36,11 +37,15 @@ KEYS: dict[str, Key] = {
     "angles": Key("data", "array", "rad"),
     "angle_unit": Key("data", "text"),
     "positions": Key("data", "array", "m"),
+    "positions_y": Key("data", "array", "m"),
+    "positions_x": Key("data", "array", "m"),
     "positions_unit": Key("data", "text"),
+    "positions_of": Key("data", "text"),
     "probe": Key("data", "array"),
     "weights": Key("data", "array"),
     "transmission": Key("data", "array"),
     "flux": Key("data", "number"),
+    "saturation": Key("data", "number"),
     "flat_views": Key("data", "array"),
     "dark_views": Key("data", "array"),
     "layout": Key("data", "text"),
@@ -66,7 +71,8 @@ KEYS: dict[str, Key] = {
     "beam": Key("geometry", "text"),
 }
 
-_CHOICES = {"dc": ("centre", "corner"), "beam": ("parallel", "cone"), "layout": ("projections", "sinogram")}
+_CHOICES = {"dc": ("centre", "corner"), "positions_of": ("patch", "sample"),
+            "beam": ("parallel", "cone"), "layout": ("projections", "sinogram")}
 
 
 def collect(data: Mapping[str, Any], geometry: Mapping[str, Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,8 +105,11 @@ def resolve(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
 
     **Raises:** `InputError` naming the key.
     """
-    resolved: dict[str, Any] = {}
+    joined = motors(source, given)
+    resolved = dict(joined)
     for name, value in given.items():
+        if name in MOTORS or name in joined:
+            continue
         kind, unit = KEYS[name].kind, KEYS[name].unit
         if kind in ("text", "range", "any"):
             resolved[name] = _text_or_choice(name, value) if kind == "text" else value
@@ -116,7 +125,40 @@ def resolve(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
                 resolved.setdefault("angle_unit" if name == "angles" else "positions_unit", written)
         else:
             resolved[name] = _number(source, name, value, unit)
-    return resolved | {k: resolved[k] for k in ("angle_unit", "positions_unit") if k in given}
+    return resolved
+
+
+MOTORS = ("positions_y", "positions_x")
+
+
+def motors(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Positions (view, 2) [m] or [pixel] from two arrays, each with a unit of its own."""
+    named = [name for name in MOTORS if name in given]
+    if not named:
+        return {}
+    if len(named) == 1 or "positions" in given:
+        raise InputError("positions are data.positions, or data.positions_y and data.positions_x: both of them, and no "
+                         "other")
+    axes = [np.asarray(_array(source, name, given[name])).ravel() for name in MOTORS]
+    if axes[0].size != axes[1].size or any(axis.dtype.kind not in "iuf" for axis in axes):
+        raise InputError(f"{source.name}: data.positions_y has {axes[0].size} values of type {axes[0].dtype}, "
+                         f"data.positions_x {axes[1].size} of type {axes[1].dtype}; expected one number a view in each")
+    units = [given.get("positions_unit") or _written(source, given[name]) for name in MOTORS]
+    if not any(units):
+        raise InputError(f"{source.name}: no unit beside data.positions_y and data.positions_x; say it, for example "
+                         "--set data.positions_unit=um")
+    units = [unit or other for unit, other in zip(units, units[::-1], strict=True)]
+    pixels = [str(unit).strip().lower() in PIXELS for unit in units]
+    if any(pixels) and not all(pixels):
+        raise InputError(f"{source.name}: data.positions_y is in {units[0]}, data.positions_x in {units[1]}")
+    scales = [1.0 if all(pixels) else physics.unit_scale(str(unit), "m") for unit in units]
+    source.say(f"positions from two arrays, rows in {units[0]}, columns in {units[1]}")
+    return {"positions": np.stack([axis * scale for axis, scale in zip(axes, scales, strict=True)], -1),
+            "positions_unit": "pixel" if all(pixels) else "m"}
+
+
+def _written(source: Source, value: Any) -> str | None:
+    return source.units(value) if _is_dataset(source, value) else None
 
 
 def _text_or_choice(name: str, value: Any) -> str:

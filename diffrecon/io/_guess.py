@@ -6,8 +6,10 @@ import numpy as np
 
 from .. import physics
 from ..errors import InputError
+from ..scan import frame_blocks
 
 _TURN = 2 * np.pi
+PIXELS = ("pixel", "pixels", "px")  # as a unit of positions
 
 
 def radians(angles: np.ndarray, written: str | None, insist: bool, name: str) -> tuple[np.ndarray, str]:
@@ -48,7 +50,7 @@ def _whole_turns(angles: np.ndarray) -> bool:
 
 def positions_unit(positions: np.ndarray, written: str | None) -> tuple[np.ndarray, str, str]:
     """Positions in [m] or in [pixel], which of the two, and a message."""
-    if written and written.strip().lower() in ("pixel", "pixels", "px"):
+    if written and written.strip().lower() in PIXELS:
         return positions, "pixel", "positions in pixels"
     if written:
         return positions * physics.unit_scale(written, "m"), "m", f"positions in {written}"
@@ -61,7 +63,8 @@ def positions_unit(positions: np.ndarray, written: str | None) -> tuple[np.ndarr
 def mean_frame(counts: Any, most: int = 64) -> np.ndarray:
     """Mean of at most `most` frames, evenly chosen."""
     chosen = np.unique(np.linspace(0, counts.shape[0] - 1, min(most, counts.shape[0])).astype(int))
-    return np.asarray(counts[chosen], np.float64).mean(0)
+    total = sum(block.sum(0, dtype=np.float64) for block in frame_blocks(counts, chosen))
+    return np.asarray(total) / chosen.size
 
 
 def zero_frequency(mean: np.ndarray) -> str:
@@ -86,14 +89,10 @@ def feature_motion(
     square = (steps**2).sum(-1)
     square[square < 1e-3 * np.median(square)] = np.inf
     partner = square.argmin(1)
-    first, second = (np.asarray(counts[i], np.float64) for i in (chosen, partner))
     mean = mean_frame(counts) if mask is None else np.where(mask, mean_frame(counts), 0)
     lit = mean > 0.05 * mean.max()
-    first, second = (np.where(lit, frames / np.where(lit, mean, 1) - 1, 0) for frames in (first, second))
-    spectrum = np.conj(np.fft.fft2(first)) * np.fft.fft2(second)
-    peak = np.fft.ifft2(spectrum).real.reshape(len(chosen), -1).argmax(1)
-    shape = np.array(mean.shape)
-    shift = (np.stack(np.unravel_index(peak, mean.shape), -1) + shape // 2) % shape - shape // 2
+    flat = lambda view: np.where(lit, np.asarray(counts[view], np.float64) / np.where(lit, mean, 1) - 1, 0)
+    shift = np.stack([_registered(flat(one), flat(other)) for one, other in zip(chosen, partner, strict=True)])
     moved = positions[partner] - positions[chosen]
     if np.linalg.matrix_rank(moved) < 2:
         return 0.0, np.zeros((2, 2))
@@ -106,6 +105,13 @@ def feature_motion(
     error = np.linalg.norm(shift - moved @ matrix.T, axis=1)
     size = np.linalg.norm(moved @ matrix.T, axis=1)
     return float(np.mean((error < 0.3 * size + 0.7) & (size > 1))), matrix
+
+
+def _registered(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Shift (row, column) [pixel] from one image to the other, by the peak of their correlation."""
+    correlation = np.fft.ifft2(np.conj(np.fft.fft2(first)) * np.fft.fft2(second)).real
+    shape = np.array(first.shape)
+    return (np.stack(np.unravel_index(correlation.argmax(), first.shape)) + shape // 2) % shape - shape // 2
 
 
 def lit_pixels(mean: np.ndarray) -> int:

@@ -10,9 +10,9 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import ConeBeam, FarField, ParallelBeam
-from ..scan import Frames, Scan
+from ..scan import Scan
 from ._disk import new_hdf5
-from ._given import KEYS
+from ._given import KEYS, MOTORS
 from ._nexus import _dataset, _group
 from ._source import Source, text
 
@@ -24,11 +24,13 @@ def probe(source: Source) -> bool:
 
 def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     """Everything in `/data` and `/geometry`; other names there are refused, so that a slip does not pass unseen."""
-    found: dict[str, Any] = {"counts": Frames(source.path, "data/counts")}
+    found: dict[str, Any] = {"counts": source.frames("data/counts")}
     for section in ("data", "geometry"):
         for name in source.file.get(section, {}):
             if name not in KEYS or KEYS[name].section != section:
                 source.say(f"not used: /{section}/{name}")
+            elif name in MOTORS:
+                found[name] = f"/data/{name}"
             elif name != "counts":
                 found[name] = _value(source, f"{section}/{name}", name)
     for name, key in (("positions", "positions_unit"), ("angles", "angle_unit")):
@@ -93,6 +95,7 @@ def _data(scan: Scan) -> dict[str, Any]:
             "weights",
             "transmission",
             "flux",
+            "saturation",
         )
     }
     named |= {k: v for k, v in scan.extra.items() if k in ("shifts", "dc", "flat_views", "dark_views")}

@@ -12,7 +12,7 @@ from ..errors import InputError, MissingMetadata
 from ..geometry import ConeBeam, FarField, Geometry, ParallelBeam
 from ..scan import LazyFrames, Provenance, Scan, check_counts
 from . import _cxi, _dxchange, _folder, _guess, _mumott, _native, _npz, _nxtomo, _part, _ptyd
-from ._given import KEYS, collect, full_name, resolve
+from ._given import KEYS, MOTORS, collect, full_name, motors, resolve
 from ._lazy import SinogramOrdered
 from ._source import Source
 from ._tables import AngleRange
@@ -77,7 +77,9 @@ def open_scan(
       [eV], [rad], or texts with a unit (`"3.65 mm"`, `"17 keV"`); a text that begins with `/` is a dataset of the file
       (`/path@name` an attribute). `data`: counts, layout (`"sinogram"` for stacks (row, view, column)), flats, darks,
       flat_views, dark_views, mask (True = measured), bad_pixels (True = bad), angles (also a range,
-      `"0..180 deg"`), angle_unit, positions, positions_unit, probe, flux, entry, image_key, dc, materials, shifts; and
+      `"0..180 deg"`), angle_unit, positions (or positions_y and positions_x, motors each in a unit of its own),
+      positions_unit, positions_of (`"patch"`, or `"sample"` where it is the sample that they move), probe, flux,
+      saturation (counts from which on a pixel says "at least so many"), entry, image_key, dc, materials, shifts; and
       which part: views, rows, columns, region (`[first row, last + 1, first column, last + 1]`), binning (pixels
       summed into one along both axes). `geometry`: energy, wavelength, focus_to_sample, focus_to_detector,
       sample_to_detector, detector_pixel, pixel_size, rotation_centre, two_theta, beam (`"parallel"` or `"cone"`).
@@ -103,6 +105,8 @@ def read(
     with Source(path) as source:
         given = resolve(source, given)
         reader, found = _find(source, given)
+        if "positions" not in given:
+            found |= motors(source, {k: v for k, v in found.items() if k in (*MOTORS, "positions_unit")})
         for name in set(given) & set(found):
             source.say(f"{full_name(name)}: the given value is used, the file's is not")
         for key in ("flats", "darks"):  # the file's times are of the file's frames
@@ -171,6 +175,7 @@ def _assemble(
         transmission=values.get("transmission"),
         tensor_geometry=values.get("tensor_geometry"),
         flux=_scalar(values.get("flux"), "flux"),
+        saturation=_saturation(source, values, counts),
         rotation_centre=_scalar(values.get("rotation_centre"), "rotation_centre"),
         window=window,
         extra=_extra(source, values, counts, kind),
@@ -255,6 +260,9 @@ def _positions(source: Source, values: dict[str, Any]) -> None:
     if not np.isfinite(positions).all():
         bad = int(np.flatnonzero(~np.isfinite(positions).all(1))[0])
         raise InputError(f"{source.name}: positions of view {bad} are not finite; leave the view out (data.views)")
+    if values.get("positions_of") == "sample":
+        source.say("positions are the motion of the sample: the patch moves the other way")
+        positions = -positions
     values["positions"], values["positions_unit"], message = _guess.positions_unit(
         positions.astype(float), values.get("positions_unit")
     )
@@ -293,6 +301,19 @@ def _scalar(value: Any, name: str) -> float | None:
     if np.size(value) != 1:
         raise InputError(f"{full_name(name)}: {np.size(value)} values where one is expected")
     return float(np.ravel(value)[0])
+
+
+def _saturation(source: Source, values: dict[str, Any], counts: Any) -> float | None:
+    """Counts from which on a pixel says "at least so many"; true of sums over bins, too."""
+    level = _scalar(values.get("saturation"), "saturation")
+    if level is None:
+        return None
+    if not level > 0:
+        raise InputError(f"{source.name}: data.saturation = {level:g}; expected a positive number of counts")
+    largest = np.iinfo(counts.dtype).max if counts.dtype.kind in "iu" else np.inf
+    if level > largest:
+        raise InputError(f"{source.name}: data.saturation = {level:g}, but {counts.dtype} counts end at {largest}")
+    return level
 
 
 def _extra(source: Source, values: dict[str, Any], counts: Any, kind: str | None) -> dict[str, Any]:

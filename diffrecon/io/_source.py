@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import physics
 from ..errors import InputError
-from ..scan import live_hdf5, need_filters, open_hdf5
+from ..scan import Frames, live_hdf5, need_filters, open_hdf5
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -130,6 +130,11 @@ class Source(contextlib.AbstractContextManager["Source"]):
             there = ", ".join(owner.attrs) or "none"
             raise InputError(f"{self.name}: {path} has no attribute {attribute} ({what}); attributes: {there}")
         return np.asarray(owner.attrs[attribute])
+
+    def frames(self, name: str) -> Any:
+        """A dataset of frames (view, y, x), in the file; a single frame (y, x) as a stack of one, in memory."""
+        stored = self.dataset(name, "frames")
+        return self.array(name, "frames")[None] if stored.ndim == 2 else Frames(self.path, name)
 
     def number(self, name: str, what: str, unit: str = "") -> float:
         """A scalar dataset in the base unit `unit`, by its `units` attribute where it has one.
