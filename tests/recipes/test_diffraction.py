@@ -1,0 +1,112 @@
+"""The recipe of coherent diffraction imaging on small patterns with known objects, and what it refuses."""
+
+import numpy as np
+import pytest
+
+import diffrecon as dr
+from diffrecon.errors import InputError
+from diffrecon.geometry import FarField
+from diffrecon.recipes._diffraction import _aligned, _centred, _schedule
+from diffrecon.simulate._diffraction import _difference
+
+QUICK = {"solver": {"starts": 8, "steps": 300, "refine": 40}, "model": {"coherence": None}}
+
+
+def measured(shape, seed=0, counts=3e6, positive=False, stop=True):
+    """An object without symmetry and its noisy pattern, zero frequency in the middle, behind a small stop."""
+    rng = np.random.default_rng(seed)
+    grids = np.meshgrid(*[np.arange(n) - n // 2 for n in shape], indexing="ij")
+    body = sum((g / (0.13 * n)) ** 2 for g, n in zip(grids, shape, strict=True)) < 1
+    body |= sum(((g - 0.1 * n) / (0.09 * n)) ** 2 for g, n in zip(grids, shape, strict=True)) < 1
+    phase = 0 if positive else sum(np.sin(3 * g / n * 6 + i) for i, (g, n) in enumerate(zip(grids, shape, strict=True)))
+    obj = np.where(body, rng.uniform(0.5, 1, shape) * np.exp(0.5j * phase), 0)
+    pattern = np.fft.fftshift(abs(np.fft.fftn(obj)) ** 2)
+    frames = rng.poisson(pattern * (counts / pattern.sum()))
+    mask = np.hypot(*np.meshgrid(*[np.arange(n) - n // 2 for n in shape[-2:]], indexing="ij")) > (1.2 if stop else -1)
+    return obj, frames if len(shape) == 3 else frames[None], mask
+
+
+def scan_of(frames, mask):
+    geometry = FarField(frames.shape[-1], 8000.0, 1.0, 55e-6)
+    return dr.Scan.from_arrays(frames, mask=mask, method="cdi", geometry=geometry, extra={"dc": "centre"})
+
+
+def error_of(found, truth):
+    return min(_difference(truth, one)[0] for one in (found, np.conj(np.flip(found))))
+
+
+@pytest.fixture(scope="module")
+def complex_result():
+    truth, frames, mask = measured((48, 48))
+    return truth, dr.reconstruct(scan_of(frames, mask), "cdi", QUICK)
+
+
+def test_complex_object_behind_a_stop(complex_result):
+    truth, result = complex_result
+    assert error_of(result["object"], truth) < 0.15
+    assert result.quality["held_out_deviance"] < 2 * result.quality["deviance_floor"]
+    assert result.quality["prtf_at_half"] > 0.3
+    assert "random starts" in " ".join(result.verdict)
+
+
+def test_quantities_say_what_they_are(complex_result):
+    _, result = complex_result
+    pixel = 1.5498e-10 / (48 * 55e-6)
+    assert result.quantities["object"].pixel_size == pytest.approx(pixel, rel=1e-3)
+    inside = result["support"].astype(bool)
+    np.testing.assert_array_equal(np.isfinite(result["phase"]), inside)
+    assert abs(np.array([w.mean() for w in np.nonzero(inside)]) - 24).max() < 1
+
+
+def test_positive_object():
+    truth, frames, mask = measured((48, 48), seed=3, positive=True)
+    result = dr.reconstruct(scan_of(frames, mask), "cdi", QUICK | {"model": {"coherence": None, "object": "positive"}})
+    obj = result["object"]
+    assert not obj.imag.any() or abs(obj.imag).max() < 1e-3 * abs(obj).max()
+    assert error_of(obj, truth) < 0.15
+
+
+@pytest.mark.full
+def test_bragg_particle():
+    """Three dimensions, with the phase of a strain; no stop."""
+    truth, frames, mask = measured((24, 28, 32), seed=1, stop=False, counts=3e6)
+    frames[0] += 1  # a Bragg stack may begin with empty frames, which arrays may not
+    result = dr.reconstruct(scan_of(frames, mask), "cdi", QUICK)
+    assert result["object"].ndim == 3 and error_of(result["object"], truth) < 0.2
+
+
+def test_what_a_pattern_cannot_tell_is_removed():
+    truth, _, _ = measured((48, 48))
+    twin = np.roll(np.conj(np.flip(truth)), (3, -5), (0, 1)) * np.exp(2j)
+    aligned = _aligned(np.stack([truth, twin]))
+    np.testing.assert_allclose(aligned[1], truth, atol=1e-6)
+
+
+def test_schedule_shrinks_and_ends_with_error_reduction():
+    solver = {"steps": 100, "rule": "hio", "shrink_every": 20, "shrink_width": [3.0, 1.0]}
+    pieces = _schedule(solver, True)
+    assert sum(steps for _, steps, _ in pieces) == 100 and pieces[-1] == ("er", 10, None)
+    widths = [w for _, _, w in pieces[:-1]]
+    assert widths[0] == 3.0 and widths[-1] == pytest.approx(1.0) and np.all(np.diff(widths) <= 1e-9)
+    assert _schedule(solver, False) == [("hio", 90, None), ("er", 10, None)]
+
+
+def test_centred_whatever_the_wrap():
+    support = np.zeros((8, 8), bool)
+    support[[7, 0, 1]] = True
+    model = dr.models.Diffraction(np.where(support, 1j, 0).astype(np.complex64), support)
+    moved = _centred(model)
+    assert np.flatnonzero(np.asarray(moved.support).any(1)).tolist() == [3, 4, 5]
+    assert np.allclose(np.asarray(moved.object)[4], 1)
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"model": {"object": "imaginary"}}, "model.object"), ({"solver": {"starts": 0}}, "solver.starts"),
+    ({"solver": {"shrink_width": [1.0]}}, "two widths"), ({"solver": {"keep": 0.0}}, "solver.keep"),
+    ({"model": {"background": -1.0}}, "model.background"), ({"model": {"coherence": 40.0}}, "model.coherence"),
+    ({"model": {"support": [99, 9]}}, "does not fit"), ({"solver": {"rule": "hoi"}}, "did you mean"),
+])
+def test_refuses(settings, message):
+    _, frames, mask = measured((16, 16))
+    with pytest.raises(InputError, match=message):
+        dr.reconstruct(scan_of(frames, mask), "cdi", settings)
