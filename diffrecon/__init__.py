@@ -9,7 +9,7 @@ dr.write("object.h5", result, scan)
 ```
 
 Everything public is here or one level down: `operators`, `models`, `losses`, `penalties`, `constraints`, `solvers`,
-`recipes`, `prepare`, `quality`, `plot`, `simulate`, `physics`, `geometry`, `sharding`.
+`recipes`, `prepare`, `quality`, `uncertainty`, `plot`, `simulate`, `physics`, `geometry`, `sharding`.
 """
 
 import importlib
@@ -21,6 +21,7 @@ __version__ = "0.1.0"
 _MODULES = (
     "constraints", "errors", "geometry", "io", "losses", "models", "operators", "penalties", "physics", "plot",
     "prepare", "quality", "recipes", "sharding", "simulate", "solvers", "stream",
+    "uncertainty",
 )
 _NAMES = {
     "Batch": "._model", "Model": "._model",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from . import simulate as simulate
     from . import solvers as solvers
     from . import stream as stream
+    from . import uncertainty as uncertainty
     from ._console import Console as Console
     from ._model import Batch as Batch
     from ._model import Model as Model

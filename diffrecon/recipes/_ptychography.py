@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .. import losses, operators, penalties, quality
+from .. import losses, operators, penalties, quality, uncertainty
 from .._console import Console
 from .._model import Batch
 from .._result import Quantity, Result
@@ -79,6 +79,7 @@ _COMMON: dict[str, dict[str, Any]] = {
         "held_out": 0.1,  # fraction of the views that are never fitted
         "held_out_views": None,  # these instead
         "seed": 0,
+        "error_bar": True,  # of the phase, from the photon noise
         "halves": False,  # two more reconstructions, of the even and odd views, and their Fourier ring correlation
     },
 }
@@ -123,6 +124,11 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
         figures |= correlation.as_quality()
         verdict = (*verdict, f"two halves of the views: {correlation}")
     found = _quantities(model, scan)
+    if settings["quality"]["error_bar"]:
+        found["phase_error"] = _error_bar(model, data, held, found["phase"])
+        bar = np.nanmedian(found["phase_error"].data)
+        verdict = (*verdict, f"error bar of the phase by photon noise, probe and positions taken as known: {bar:.2g} "
+                             "rad (median where seen well)")
     if views.size < whole.views:
         figures["views"] = views
         found |= _of_all_views(found, whole, start, views)
@@ -573,6 +579,14 @@ def _remove_ramp(obj: jax.Array, probe: jax.Array, weight: jax.Array) -> tuple[j
         1j * (slopes[0] * jnp.arange(shape[0])[:, None] + slopes[1] * jnp.arange(shape[1])[None])
     )
     return obj * jnp.conj(ramp(obj.shape)), probe * ramp(probe.shape[-2:])
+
+
+def _error_bar(model: Ptychography, data: Mapping[str, Any], held: np.ndarray, phase: Quantity) -> Quantity:
+    """Standard deviation of the phase by photon noise, from the Fisher information's diagonal."""
+    views = np.setdiff1d(np.arange(model.positions.shape[0]), held)
+    bar = uncertainty.phase_error_image(model, views, mask=data["mask"], probes=8)
+    return dataclasses.replace(phase, data=np.where(np.isfinite(phase.data), bar, np.nan),
+                               long_name="standard deviation of the phase by photon noise")
 
 
 def _quantities(model: Ptychography, scan: Scan) -> dict[str, Quantity]:

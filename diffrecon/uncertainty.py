@@ -1,0 +1,387 @@
+"""How well photons determine the unknowns of a model: Fisher information, error bars, resolution to expect.
+
+With a prediction `I(x)` and independent noise of variance `V`, the Fisher information of the unknowns is
+`F = J' diag(1/V) J`, `J = dI/dx` (Poisson: V = I). No unbiased reconstruction has a smaller covariance than its inverse
+(Cramer & Rao), and maximum likelihood reaches it where photons are many. `F` is never stored: products with it take one
+pass forward and one back through the model, so that any differentiable model has error bars. They hold photon noise
+only: not what the model does not describe, nor what a prior adds.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from ._model import Batch, Model
+from .errors import InputError
+from .quality import RingCorrelation, _centred, _crossing, _ring_sums, _window, threshold
+from .solvers._gauss_newton import _Blocks, _conj, _conjugate_gradients, _dot, _scaling, _weighted
+from .solvers._minimise import _Unknowns
+
+__all__ = ["Fisher", "fisher_information", "phase_error_image", "phase_noise", "predicted_resolution"]
+
+# Predicted counts below this carry no more information than this many would: as in `losses.poisson`.
+_FLOOR = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """The prediction in units of its noise; compiled in, hence hashable. Its Jacobian J has `F = J'J`."""
+
+    predict: Callable[[Any, Any], Array]
+    deviation: float | None  # of Gaussian noise; `None`: Poisson
+
+    def __call__(self, model: Any, batch: Batch) -> Array:
+        predicted = self.predict(model, batch.views)
+        variance = jnp.maximum(predicted, _FLOOR) if self.deviation is None else jnp.asarray(self.deviation**2)
+        weight = jnp.broadcast_to(jax.lax.rsqrt(variance.astype(predicted.dtype)), predicted.shape)
+        if batch.mask is not None:
+            weight = jnp.where(batch.mask, weight, 0.0)
+            predicted = jnp.where(batch.mask, predicted, 0.0)
+        return predicted * jax.lax.stop_gradient(weight)
+
+
+def _call(model: Any, views: Any) -> Array:
+    return model(views)
+
+
+class Fisher(eqx.Module):
+    """Fisher information of some unknowns, as a linear map; `fisher_information` makes it.
+
+    Vectors are pytrees like `unknowns`: the model with `None` where it is fixed. A complex unknown counts as two real
+    ones, its real and its imaginary part, and `F z` is the derivative `d/dx + i d/dy`.
+    """
+
+    unknowns: PyTree
+    fixed: PyTree
+    blocks: _Blocks
+    rows: _Rows = eqx.field(static=True)
+
+    def product(self, direction: PyTree) -> PyTree:
+        """`F` times a direction (a pytree like `unknowns`); twice the cost of a gradient over all views."""
+        return _product(self, direction)
+
+    def diagonal(self, probes: int = 16, seed: int = 0) -> PyTree:
+        """Diagonal of `F` by Hutchinson's random signs `s`: the mean of `s * (F s)` over `probes`.
+
+        Of a complex unknown: information on its real part, plus i times that on its imaginary part. One entry is off by
+        `sqrt(2 sum_q F_pq^2 / probes)`, q != p, and may be negative where there is hardly any light.
+        """
+        return _diagonal(self, jax.random.split(jax.random.key(seed), probes))
+
+    def solve(self, right: PyTree, *, steps: int = 60, damping: float = 1e-3, tolerance: float = 1e-4) -> PyTree:
+        """`(F + damping D)^-1` times a vector by conjugate gradients, D = diagonal of `F`.
+
+        The damping holds what the data cannot tell (a phase added to the object and taken from the probe), and lowers
+        bars of what they hardly tell: those beyond about `1/sqrt(damping)` of the diagonal's.
+        `tolerance` = norm of the residual over that of `right` at which the iterations end.
+        """
+        return _solve(self, right, _scale(self), jnp.asarray(steps), damping, tolerance)
+
+    def error_bar(
+        self, quantity: Callable[[Any], Array], *, steps: int = 100, damping: float = 1e-3, tolerance: float = 1e-4
+    ) -> Float[Array, "..."]:
+        """Standard deviation of a quantity (scalar or array) of the model, in the units of the quantity.
+
+        `sqrt(g' F^-1 g)` with its gradient g: correlations with all other unknowns are in it (delta method). What the
+        data cannot tell at all stays where the damping holds it and is not in the bar. One `solve` for each entry.
+
+        ```python
+        spread = information.error_bar(lambda model: jnp.angle(model.object[40, 40]))
+        ```
+        """
+        value, pull = jax.vjp(lambda free: jnp.asarray(quantity(eqx.combine(free, self.fixed))), self.unknowns)
+        if jnp.iscomplexobj(value):
+            raise InputError("error_bar: a complex quantity has two bars; give its phase, modulus, real part, ...")
+        scale = _scale(self)
+
+        def variance(index: int) -> Array:
+            gradient = _conj(pull(jnp.zeros(value.size, value.dtype).at[index].set(1).reshape(value.shape))[0])
+            solved = _solve(self, gradient, scale, jnp.asarray(steps), damping, tolerance)
+            return _dot(solved, _product(self, solved))
+
+        return jnp.sqrt(jnp.stack([variance(i) for i in range(value.size)]).reshape(value.shape))
+
+    def draws(self, count: int = 8, *, steps: int = 60, damping: float = 1e-3, seed: int = 0) -> PyTree:
+        """Errors of the unknowns as repeated measurements would have them, drawn from the whole `F^-1`; `(draw, ...)`.
+
+        Each solves `F x = J' V^-1/2 w`, w normal. Their spread is the error bar with all correlations (off by
+        `1/sqrt(2 count)` of itself), their spectra those of the noise. Cost: `steps` products each.
+        """
+        keys = jax.random.split(jax.random.key(seed), count)
+        return _draws(self, keys, _scale(self), jnp.asarray(steps), damping)
+
+
+def fisher_information(
+    model: Any,
+    views: Any,
+    *,
+    unknowns: Any = None,
+    noise: str | float = "poisson",
+    mask: Any = None,
+    predict: Callable[[Any, Any], Array] = _call,
+    block_size: int = 16,
+) -> Fisher:
+    """Fisher information of the unknowns of a model.
+
+    **Arguments:** `model`, best where it fits the data; `views`: how many, or their indices `(view,)`: those that were
+    fitted; `unknowns` as in `minimise` (the model's own by default): what is not named counts as known; `noise`:
+    "poisson" or the standard deviation [as the prediction] of Gaussian noise; `mask` (True = measured), `(y, x)` for
+    all or `(view, y, x)`; `predict`: a function `(model, views) -> (view, ...)`, the model's call by default;
+    `block_size` views are worked on at a time, so that memory does not grow with the scan.
+
+    **Raises:** `InputError` for no views, or noise that is neither.
+
+    ```python
+    class Mean(dr.Model):
+        value: jax.Array
+        def __call__(self, views):
+            return jnp.full((len(views), 1), 1.0) * self.value
+
+    information = fisher_information(Mean(jnp.asarray(3.0)), 50, noise=0.5)
+    assert abs(information.error_bar(lambda m: m.value) - 0.5 / 50**0.5) < 1e-4
+    ```
+    """
+    views = np.arange(views) if np.ndim(views) == 0 else np.asarray(views)
+    if views.size == 0:
+        raise InputError("fisher_information: no views, no information; give how many there are, or their indices")
+    if noise != "poisson" and (isinstance(noise, str) or not 0 < float(noise) < np.inf):
+        raise InputError(f'fisher_information: noise = {noise!r}: give "poisson" or a positive standard deviation')
+    model, chosen = _Unknowns.choose(model, unknowns)
+    free, fixed = eqx.partition(model, chosen.mask)
+    # The number of a view in the list is what cuts views into blocks; a mask for each of them is cut alike.
+    each = {"place": np.arange(views.size)}
+    shared = {}
+    if mask is not None:
+        mask = np.asarray(mask, bool)
+        (each if mask.ndim == 3 else shared)["mask"] = jnp.asarray(mask[views] if mask.ndim == 3 else mask)
+    blocks = _Blocks.make(({k: jnp.asarray(v) for k, v in each.items()}, shared), views, block_size)
+    deviation = None if isinstance(noise, str) else float(noise)
+    return Fisher(free, fixed, blocks, _Rows(predict, deviation))
+
+
+# ---------------------------------------------------------------------------------------------------- phases
+class _PhaseChange(Model):
+    """A model whose one unknown is an image added to the phase [rad] of its object."""
+
+    change: Float[Array, "*slice Y X"]
+    model: Any
+
+    def __call__(self, views: Any) -> Array:
+        model = self.model
+        if hasattr(model, "phase"):
+            return model.replace(phase=model.phase + self.change)(views)
+        turned = model.object + self.change if model.refractive else model.object * jnp.exp(1j * self.change)
+        return model.replace(object=turned)(views)
+
+
+def phase_error_image(
+    model: Any,
+    views: Any,
+    *,
+    noise: str | float = "poisson",
+    mask: Any = None,
+    block_size: int = 16,
+    probes: int = 16,
+    seed: int = 0,
+) -> Float[Array, "*slice Y X"]:
+    """Error bar of the object's phase [rad] in every pixel by photon noise, were everything else known: `1/sqrt(F_pp)`.
+
+    A lower bound, since errors shared with the probe and with neighbouring pixels are left out; `phase_noise` has them.
+    Infinite where no light came. Models with an `object` (transmission, or phase + i B) or a `phase`. Other arguments
+    as in `fisher_information`. Cost: `probes` times two gradients over all views.
+
+    ```python
+    bars = phase_error_image(model, 64, probes=8)
+    ```
+    """
+    like = model.phase if hasattr(model, "phase") else model.object.real
+    wrapped = _PhaseChange(jnp.zeros_like(like), model)
+    information = fisher_information(wrapped, views, unknowns=("change",), noise=noise, mask=mask,
+                                     block_size=block_size)
+    diagonal = information.diagonal(probes, seed).change
+    return jnp.where(diagonal > 1e-6 * jnp.max(diagonal), jax.lax.rsqrt(jnp.maximum(diagonal, 1e-30)), jnp.inf)
+
+
+def phase_noise(
+    model: Any,
+    views: Any,
+    *,
+    unknowns: Any = None,
+    noise: str | float = "poisson",
+    mask: Any = None,
+    block_size: int = 16,
+    draws: int = 8,
+    steps: int = 60,
+    damping: float = 1e-3,
+    seed: int = 0,
+) -> Float[Array, "draw *slice Y X"]:
+    """Errors of the object's phase [rad] as repeated measurements would have them, with all correlations.
+
+    Their root mean square over draws is the whole error bar (to `1/sqrt(2 draws)` of itself), constant and ramps that
+    probe and object share included, as far as `damping` lets them. Arguments as in `Fisher.draws` and
+    `fisher_information`. Cost: `draws * steps` times two gradients over all views.
+    """
+    information = fisher_information(model, views, unknowns=unknowns, noise=noise, mask=mask, block_size=block_size)
+    return _image_errors(information, _phase, information.draws(draws, steps=steps, damping=damping, seed=seed))
+
+
+def predicted_resolution(
+    model: Any,
+    views: Any,
+    *,
+    region: tuple[slice, slice] | None = None,
+    pixel_size: float | None = None,
+    halves: bool = True,
+    noiseless: bool = False,
+    unknowns: Any = None,
+    noise: str | float = "poisson",
+    mask: Any = None,
+    block_size: int = 16,
+    draws: int = 4,
+    steps: int = 60,
+    damping: float = 1e-3,
+    seed: int = 0,
+) -> RingCorrelation:
+    """Ring correlation to expect from photon noise alone: where the object's spectrum meets that of its errors.
+
+    With signal power S and noise power N of the whole dose in a ring, two halves of the dose correlate as
+    `S / (S + 2 N)`; a reconstruction and the truth, `halves=False`, as `sqrt(S / (S + N))`. N comes from `draws` of the
+    errors of the complex transmission, its constant phase and ramp removed; S from the model's own transmission, less N
+    unless it is `noiseless`.
+
+    **Arguments:** `region`: rows and columns that are well lit (the whole image by default); `pixel_size` [m]; the rest
+    as in `phase_noise`. Detector, positions and coherence can only make it worse.
+
+    **Returns:** a `diffrecon.quality.RingCorrelation`; as text the resolution in words.
+    """
+    information = fisher_information(model, views, unknowns=unknowns, noise=noise, mask=mask, block_size=block_size)
+    image = np.asarray(_transmission(model))
+    errors = np.asarray(_image_errors(information, _transmission,
+                                      information.draws(draws, steps=steps, damping=damping, seed=seed)))
+    region = region or (slice(None), slice(None))
+    return _expected(image[region], errors[(slice(None), *region)], halves, noiseless, pixel_size)
+
+
+def _phase(model: Any) -> Array:
+    """Phase [rad] of the object's transmission."""
+    if hasattr(model, "phase"):
+        return model.phase
+    return model.object.real if model.refractive else jnp.angle(model.object)
+
+
+def _transmission(model: Any) -> Array:
+    """The complex transmission, of all slices together."""
+    whole = model.transmission()
+    return whole if whole.ndim == 2 else jnp.prod(whole, axis=0)
+
+
+def _expected(
+    image: np.ndarray, errors: np.ndarray, halves: bool, noiseless: bool, pixel_size: float | None
+) -> RingCorrelation:
+    """The ring correlation that spectra of an image and of its errors make one expect."""
+    window = _window(image.shape, 0.25)
+    count = min(image.shape) // 2 + 1
+
+    def power(values: np.ndarray) -> np.ndarray:
+        spectrum = np.fft.fft2(_centred(values, window))
+        return _ring_sums(spectrum, spectrum, image.shape, count, False)[[1, 3]]
+
+    signal, samples = power(image)
+    noise = np.mean([power(_aligned(image, error, window))[0] for error in errors], axis=0)
+    signal = signal if noiseless else np.maximum(signal - noise, 0)
+    share = signal / np.maximum(signal + (2 if halves else 1) * noise, np.finfo(float).tiny)
+    correlation = (share if halves else np.sqrt(share))[1:]
+    samples = np.maximum(samples * (window**2).sum() ** 2 / (window.size * (window**4).sum()), 1.0)[1:]
+    frequency = np.arange(1, count) / min(image.shape)
+    crossing = _crossing(frequency, correlation - threshold(samples, 0.5))
+    return RingCorrelation(frequency, correlation, threshold(samples, 0.5), threshold(samples, 1.0), samples, crossing,
+                           (0.0, 0.0), pixel_size)
+
+
+def _aligned(image: np.ndarray, error: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """An error without what `quality.align` would remove: a constant factor, a ramp of the phase, a shift."""
+    y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in image.shape), indexing="ij")
+    steps = np.gradient(image)
+    ways = np.stack([image, 1j * image, 1j * image * y, 1j * image * x, *steps]) * window
+    matrix = np.concatenate([ways.real.reshape(6, -1), ways.imag.reshape(6, -1)], 1).T
+    right = (error * window).ravel()
+    shares = np.linalg.lstsq(matrix, np.concatenate([right.real, right.imag]), rcond=None)[0]
+    free = np.stack([image, 1j * image, 1j * image * y, 1j * image * x, *steps])
+    return error - np.tensordot(shares, free, 1)
+
+
+# ---------------------------------------------------------------------------------------------------- compiled
+def _apply(fisher: Fisher, direction: PyTree) -> PyTree:
+    def block(batch, weight):
+        rows = lambda free: _weighted(fisher.rows, free, fisher.fixed, batch, weight)
+        push = jax.jvp(rows, (fisher.unknowns,), (direction,))[1]
+        return jax.vjp(rows, fisher.unknowns)[1](push)[0]
+
+    return _conj(fisher.blocks.sum(block))
+
+
+_product = eqx.filter_jit(_apply)
+
+
+@eqx.filter_jit
+def _diagonal(fisher: Fisher, keys: Array) -> PyTree:
+    def parts(a: Array, b: Array) -> Array:
+        return jax.lax.complex(a.real * b.real, a.imag * b.imag) if jnp.iscomplexobj(a) else a * b
+
+    def one(total, key):
+        signs = _random(fisher.unknowns, key, jax.random.rademacher)
+        return jax.tree.map(lambda t, s, f: t + parts(s, f) / len(keys), total, signs, _apply(fisher, signs)), None
+
+    return jax.lax.scan(one, jax.tree.map(jnp.zeros_like, fisher.unknowns), keys)[0]
+
+
+def _random(tree: PyTree, key: Array, draw: Callable[..., Array]) -> PyTree:
+    """Independent numbers for every entry; real and imaginary parts for complex ones."""
+    def leaf(value: Array, key: Array) -> Array:
+        both = draw(key, (2, *value.shape), value.real.dtype)
+        return jax.lax.complex(*both) if jnp.iscomplexobj(value) else both[0]
+
+    leaves, structure = jax.tree.flatten(tree)
+    return jax.tree.unflatten(structure, map(leaf, leaves, jax.random.split(key, len(leaves))))
+
+
+def _scale(fisher: Fisher) -> PyTree:
+    """About the diagonal, never zero: what preconditions and damps."""
+    return _scaling((fisher.rows, None), fisher.unknowns, fisher.fixed, fisher.blocks, jax.random.key(7), 8)
+
+
+def _damped_inverse(fisher: Fisher, right: PyTree, scale: PyTree, steps: Array, damping, tolerance) -> PyTree:
+    def operator(x: PyTree) -> PyTree:
+        return jax.tree.map(lambda f, s, v: f + (damping * s).astype(v.real.dtype) * v, _apply(fisher, x), scale, x)
+
+    return _conjugate_gradients(operator, right, scale, steps, tolerance)
+
+
+_solve = eqx.filter_jit(_damped_inverse)
+
+
+@eqx.filter_jit
+def _draws(fisher: Fisher, keys: Array, scale: PyTree, steps: Array, damping: float) -> PyTree:
+    def one(key: Array) -> PyTree:
+        def block(batch, weight):
+            rows, pull = jax.vjp(lambda free: _weighted(fisher.rows, free, fisher.fixed, batch, weight),
+                                 fisher.unknowns)
+            own = jax.random.fold_in(key, batch.place[0])
+            return pull(jax.random.normal(own, rows.shape, rows.dtype))[0]
+
+        return _damped_inverse(fisher, _conj(fisher.blocks.sum(block)), scale, steps, damping, 1e-4)
+
+    return jax.lax.map(one, keys)
+
+
+@eqx.filter_jit
+def _image_errors(fisher: Fisher, image: Callable[[Any], Array], errors: PyTree) -> Array:
+    """What errors of the unknowns do to an image of the model, to first order; `(draw, ...)`."""
+    whole = lambda free: image(eqx.combine(free, fisher.fixed))
+    return jax.lax.map(lambda error: jax.jvp(whole, (fisher.unknowns,), (error,))[1], errors)
