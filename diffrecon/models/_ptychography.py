@@ -12,7 +12,7 @@ from .. import operators
 from .._model import Model
 from .._result import Quantity
 from ..errors import InputError, MissingMetadata
-from ..scan import Scan
+from ..scan import Scan, frame_blocks
 
 __all__ = ["Ptychography"]
 
@@ -288,8 +288,7 @@ def _variations(probe: np.ndarray, count: int, views: int) -> dict[str, Any]:
 def mean_frame(scan: Scan) -> np.ndarray:
     """Mean frame in the model's order, float64, dead pixels zero."""
     scan = scan.in_fft_order()
-    blocks = range(0, scan.views, 64)
-    total = np.sum([np.asarray(scan.counts[start:start + 64]).sum(0, dtype=float) for start in blocks], axis=0)
+    total = np.sum([block.sum(0, dtype=float) for block in frame_blocks(scan.counts)], axis=0)
     mean = total / scan.views
     return mean if scan.mask is None else np.where(scan.mask, mean, 0.0)
 

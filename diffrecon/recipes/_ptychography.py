@@ -18,7 +18,7 @@ from .._result import Quantity, Result
 from ..errors import InputError
 from ..models import Ptychography
 from ..physics import quantity as in_units
-from ..scan import Scan
+from ..scan import Scan, pick_views
 from ..solvers import Solution, minimise
 from ._engines import decaying, run_stages
 from ._frame_checks import check_frames
@@ -167,8 +167,8 @@ def _usable(
     for line in report.messages:
         console.say(line)
     loss, judged = settings["loss"], settings["quality"]
-    if loss["saturation"] is None and report.saturation is not None:
-        loss = {**loss, "saturation": report.saturation}
+    if loss["saturation"] is None:
+        loss = {**loss, "saturation": report.saturation if scan.saturation is None else scan.saturation}
     if judged["held_out_views"] is not None and report.views.size < scan.views:
         held = _held_out(scan.views, judged)
         judged = {**judged, "held_out_views": np.flatnonzero(np.isin(report.views, held)).tolist()}
@@ -210,7 +210,7 @@ def _of_all_views(
 def _data(scan: Scan) -> dict[str, Any]:
     scan = scan.in_fft_order()
     return {
-        "counts": np.asarray(scan.counts),
+        "counts": scan.counts,  # read as they are needed, where they lie in a file
         "mask": np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask,
     }
 
@@ -411,7 +411,7 @@ def _fit_held_out(model: Ptychography, data: dict, held: np.ndarray) -> tuple[Pt
     """Two coordinates and a gain of each held-out view, which no reconstruction can know; nothing else moves."""
     if not held.size:
         return model, None
-    fields = {"counts": data["counts"][held], "mask": data["mask"]}
+    fields = {"counts": np.asarray(data["counts"][held]), "mask": data["mask"]}
 
     def cost(model: Ptychography, batch: Batch):
         return losses.amplitude(_matched(model(batch.views), batch), batch.counts, batch.mask)
@@ -513,7 +513,7 @@ def _halves(
     views = np.setdiff1d(np.arange(start.positions.shape[0]), held)
     found = []
     for name, half in (("even", views[::2]), ("odd", views[1::2])):
-        part = {key: value if key == "mask" else value[half] for key, value in data.items()}
+        part = {key: value if key == "mask" else pick_views(value, half) for key, value in data.items()}
         model = _solve(_of_views(start, half), part, np.zeros(0, int), settings, console, f"{name} views").value
         found.append(remove_ambiguities(model, bool(settings["model"]["gain"])))
     part = well_seen_rectangle(*found)
