@@ -460,7 +460,8 @@ class Scan:
         picked = {k: getattr(self, k)[views] for k in per_view if getattr(self, k) is not None}
         if self.tensor_geometry is not None:
             picked["tensor_geometry"] = self.tensor_geometry.subset(views)
-        return self.replace(counts=pick_views(self.counts, views), extra=extra_of_views(self.extra, views, self.views), **picked)
+        extra = extra_of_views(self.extra, views, self.views)
+        return self.replace(counts=pick_views(self.counts, views), extra=extra, **picked)
 
     def absorption(self, **settings: Any) -> np.ndarray:
         """Line integrals `-ln((I - dark) / (flat - dark))`, `(view, y, x)`, by `diffrecon.prepare.line_integrals`."""

@@ -1,5 +1,6 @@
 """Files in and out: `open_scan(path) -> Scan`, `write(path, result)`, `read_result(path) -> Result`."""
 
+from ._cxi_out import write_cxi as write_cxi
 from ._disk import atomically as atomically
 from ._native import write_scan as write_scan
 from ._nexus import process as process

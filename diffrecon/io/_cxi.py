@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import physics
 from ..errors import InputError
-from ._source import Source
+from ._source import Source, text
 
 # Bits of a CXI mask that mark a pixel without making its reading wrong: in a peak (0x20), in a halo (0x800).
 _HARMLESS = 0x20 | 0x800
@@ -35,6 +35,9 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
         found["energy"] = energy
     if source.has(f"{detector}/distance"):
         found["sample_to_detector"] = abs(source.number(f"{detector}/distance", "sample-detector distance", "m"))
+    if source.has(f"{entry}/instrument_1/source_1/focus_to_sample"):  # not of CXI: `write_cxi` puts it there
+        found["focus_to_sample"] = source.number(f"{entry}/instrument_1/source_1/focus_to_sample", "focus", "m")
+    found |= {k: text(source.file[entry].attrs[k]) for k in ("method", "beam") if k in source.file[entry].attrs}
     basis, pixel = _basis(source, detector)
     if pixel is not None:
         found["detector_pixel"] = pixel

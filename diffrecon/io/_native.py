@@ -11,9 +11,10 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import ConeBeam, FarField, ParallelBeam
 from ..scan import Scan
+from ._cxi_out import write_cxi
 from ._disk import new_hdf5
 from ._given import KEYS, MOTORS
-from ._nexus import _dataset, _group
+from ._nexus import _dataset, _group, write_frames
 from ._source import Source, text
 
 
@@ -55,6 +56,8 @@ def _value(source: Source, path: str, name: str) -> Any:
 def write_scan(path: str | Path, scan: Scan) -> Path:
     """Write a scan so that `open_scan` reads it back: counts, what each view was, geometry; the file appears whole.
 
+    A path that ends in `.cxi` becomes a CXI file, for other programs too: see `write_cxi`.
+
     **Raises:** `InputError` when the path cannot be written, or for tensor SAXS (mumott's layout holds that).
 
     ```python
@@ -63,11 +66,14 @@ def write_scan(path: str | Path, scan: Scan) -> Path:
     """
     if scan.tensor_geometry is not None:
         raise InputError(f"{path}: write_scan has no place for the geometry of tensor SAXS; use mumott's layout")
+    if Path(path).suffix.lower() == ".cxi":
+        return write_cxi(path, scan)
     with new_hdf5(path) as file:
         file.attrs.update(creator="diffrecon", NX_class="NXroot")
         if scan.method:
             file.attrs["method"] = scan.method
         data = _group(file, "data", "NXcollection")
+        write_frames(data, "counts", scan.counts)
         for name, value in _data(scan).items():
             _dataset(data, name, np.asarray(value))
         for name, unit in (("angles", "rad"), ("positions", scan.positions_unit)):
@@ -85,7 +91,6 @@ def _data(scan: Scan) -> dict[str, Any]:
     named = {
         name: getattr(scan, name)
         for name in (
-            "counts",
             "flats",
             "darks",
             "mask",

@@ -11,7 +11,7 @@ The chain of `@default` leads viewers (silx, h5web, napari) to the first quantit
 import contextlib
 import datetime
 import importlib.metadata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from .._result import Quantity, Result
 from ..errors import InputError
-from ..scan import Scan
+from ..scan import Scan, frame_blocks
 from ._disk import new_hdf5
 from ._source import Source, text
 from ._toml import dumps
@@ -33,6 +33,8 @@ _KEEP_PLAIN = 64 * 1024  # bytes below which packing costs more than it saves
 def write(path: str | Path, result: Any, scan: Scan | None = None) -> Path:
     """Write a result as NeXus HDF5, atomically: the file appears whole or not at all.
 
+    A path that ends in `.cxi` gets a CXI file (images, process, positions as motion of the sample), `.ptyr` object and
+    probe as ptypy stores them, for other programs; diffrecon reads only NeXus results back.
     A path that ends in `.tif` or `.zarr` gets the result's volume alone, as TIFF (`name_####.tif`: one file a slice) or
     OME-Zarr, with figures and provenance as JSON: see `open_volume`.
 
@@ -56,10 +58,21 @@ def write(path: str | Path, result: Any, scan: Scan | None = None) -> Path:
     result = result if isinstance(result, Result) else _of_solution(result, scan)
     if not result.quantities:
         raise InputError(f"{path}: the result holds no quantity to write")
+    if scan is not None and path.exists() and Path(scan.provenance.path).is_file() and path.samefile(
+            scan.provenance.path):
+        raise InputError(f"{path}: is the measurement itself; give the result another name")
     if path.suffix.lower() in VOLUME_SUFFIXES:
         from ._volume import write_volume
 
         return write_volume(path, result, scan)
+    if path.suffix.lower() == ".cxi":
+        from ._cxi_out import write_result_cxi
+
+        return write_result_cxi(path, result, scan)
+    if path.suffix.lower() == ".ptyr":
+        from ._ptyr import write_ptyr
+
+        return write_ptyr(path, result, scan)
     with new_hdf5(path) as file:
         _write_file(file, result, scan)
     return path
@@ -166,6 +179,23 @@ def _dataset(group: Any, name: str, data: np.ndarray) -> Any:
         return group.create_dataset(name, data=np.asarray(data, dtype=object))
     packed = {} if data.nbytes < _KEEP_PLAIN else {"compression": "gzip", "compression_opts": 1, "shuffle": True}
     return group.create_dataset(name, data=data, **packed)
+
+
+def write_frames(group: Any, name: str, frames: Any, change: Callable[[np.ndarray], np.ndarray] = lambda a: a) -> None:
+    """Frames as a dataset in their own type, copied block by block, each changed on its way."""
+    if _nbytes(frames) < _KEEP_PLAIN:
+        group[name] = change(np.asarray(frames))
+        return
+    stored = group.create_dataset(name, frames.shape, frames.dtype, chunks=(1, *frames.shape[1:]), compression="gzip",
+                                  compression_opts=1, shuffle=True)
+    start = 0
+    for block in frame_blocks(frames):
+        stored[start:start + len(block)] = change(block)
+        start += len(block)
+
+
+def _nbytes(frames: Any) -> float:
+    return float(np.prod(frames.shape, dtype=float)) * np.dtype(frames.dtype).itemsize
 
 
 def _write_quality(entry: Any, result: Result) -> None:
