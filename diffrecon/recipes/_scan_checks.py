@@ -53,14 +53,15 @@ def check_orientation(scan: Scan, *, views: int = 36, seed: int = 0) -> Orientat
 
     About `views` neighbouring views, at reduced size, are reconstructed for all eight possibilities: only the right one
     explains what overlapping views have in common. It runs longer where few steps do not decide, and leaves the
-    positions as given where the data do not tell.
+    positions as given where the data do not tell. In the near field it then also tries positions half and twice as
+    large, and says so in its message if these fit.
 
     **What frames cannot tell** is the complex conjugate of all waves. In the near field that is the other sign of the
     distance, which is therefore not checked; in the far field it is the picture turned by 180 degrees, with both axes
     flipped: `"rows and columns flipped"` is found there only if the scan comes with a probe that says so.
 
-    **Cost:** 192 or 960 steps of nine frames of 48 to 96 pixels: half a second or two of one processor, and two to
-    compile. Reads `views` frames.
+    **Cost:** 192 steps of nine frames of 48 to 96 pixels, or 1200 to 1600 where the data do not tell: half a second, or
+    three, of one processor, and three to compile. Reads `views` frames.
 
     **Raises:** `MissingMetadata` for positions and what `Ptychography.from_scan` needs.
 
@@ -84,7 +85,27 @@ def check_orientation(scan: Scan, *, views: int = 36, seed: int = 0) -> Orientat
         name, significant = _decide(figures, trial.model.far, scan.probe is not None)
         if significant:
             break
-    return _report(figures, name, significant, trial.model.far and scan.probe is None)
+    report = _report(figures, name, significant, trial.model.far and scan.probe is None)
+    return report if significant or trial.model.far else _with_scale(report, scan, seed)
+
+
+def _with_scale(report: OrientationReport, scan: Scan, seed: int) -> OrientationReport:
+    """Where no orientation fits in the near field, positions may be in other units: twice too large or too small.
+
+    One orientation must then stand out: residuals of different scales do not compare, since an object spread more
+    widely has more pixels to fit with.
+    """
+    trial = _Trial.make(scan.replace(positions=2 * scan.require("positions", "positions", "")))  # room for the largest
+    hypotheses = _distinct(np.asarray(trial.model.positions))
+    for times, wrong in ((0.5, "twice too large"), (2.0, "twice too small")):
+        figures = {name: trial.run(matrix * times / 2, _STEPS[0], seed) for name, matrix in hypotheses.items()}
+        name, significant = _decide(figures, False, False)
+        if significant:
+            wrong += "" if name == AS_GIVEN else f" and {name}"
+            line = (f"positions look {wrong}: left as given; check data.positions_unit, the pixel size and the binning "
+                    f"(residual {figures[name]:.3f}, in other orientations up to {max(figures.values()):.3f})")
+            return dataclasses.replace(report, message=line)
+    return report
 
 
 # ---------------------------------------------------------------------------------------------------- hypotheses

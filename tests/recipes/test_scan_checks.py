@@ -54,6 +54,14 @@ def test_noise_decides_nothing(scan):
     assert report.name == "as given" and not report.significant and "do not tell" in report.message
 
 
+def test_positions_in_other_units_are_named(scan):
+    """Twice too large, in the near field: no orientation fits, the scale is told and left."""
+    if scan.far_field:
+        return
+    report = checks.check_orientation(scan.replace(positions=2 * scan.positions))
+    assert report.name == "as given" and not report.significant and "twice too large" in report.message
+
+
 def test_too_few_views(scan):
     report = checks.check_orientation(scan.subset(np.arange(5)))
     assert report.name == "as given" and not report.significant and "less than" in report.message
