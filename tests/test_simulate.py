@@ -7,20 +7,21 @@ import h5py
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import dawsn, erf, eval_legendre
+from scipy.special import dawsn, erf, eval_legendre, j1
 
 from diffrecon import io, recipes, simulate
 from diffrecon._result import Quantity, Result
 from diffrecon.cli._settings import gather
 from diffrecon.errors import InputError
 from diffrecon.operators.scattering import TensorProjector, harmonic_degrees, real_harmonics
-from diffrecon.simulate import _holography, _ptychography, _ptychotomography, _scattering, _tomography
+from diffrecon.simulate import _diffraction, _holography, _ptychography, _ptychotomography, _scattering, _tomography
 
 # Shorter scans of the same experiments: every method's constants and the shape of its counts.
 SMALL = {
     "near-field-ptychography": (_ptychography, {"VIEWS": 2, "FRAME": 64}, (4, 64, 64)),
     "tomography": (_tomography, {"VIEWS": 60, "ROWS": 1}, (60, 1, 256)),
     "holography": (_holography, {"FOCUS_TO_SAMPLE": _holography.FOCUS_TO_SAMPLE[:1], "FRAME": 128}, (1, 128, 128)),
+    "cdi": (_diffraction, {"FRAME": 64}, (1, 64, 64)),
     "ptycho-tomography": (
         _ptychotomography, {"DEMO": _ptychotomography.Setup(angles=3, views=2, frame=32)}, (12, 32, 32),
     ),
@@ -108,6 +109,21 @@ def test_ptychography_frames_keep_the_light(monkeypatch):
     probe = _ptychography._probe(np.random.default_rng(0))
     frame = _ptychography._frames(np.zeros((1, 2)), probe, 0)[0]
     assert frame.sum() * _ptychography.FINE**2 == pytest.approx(np.sum(abs(probe) ** 2), rel=0.02)
+
+
+def test_diffraction_is_the_fourier_sum():
+    """A disc's Fourier transform is a Bessel function; the light of a frame without stop is all of the object's."""
+    radius, n = 10.0, _diffraction.WIDTH * _diffraction.FINE
+    u = (np.arange(n) - (n - 1) / 2) / _diffraction.FINE
+    disc = np.hypot(u[:, None], u[None]) < radius
+    wave = _diffraction._spectrum(disc.astype(float), 0.25, -0.5)
+    v = np.arange(_diffraction.FRAME) - _diffraction.FRAME // 2
+    q = np.hypot((v + 0.25)[:, None], (v - 0.5)[None]) / _diffraction.FRAME
+    expected = radius * j1(2 * np.pi * radius * q) / q
+    np.testing.assert_allclose(wave, expected, atol=0.01 * np.pi * radius**2)
+    body = _diffraction.transmission(0)
+    light = np.sum(abs(_diffraction._spectrum(body)) ** 2) / _diffraction.FRAME**2
+    assert light == pytest.approx(np.sum(abs(body) ** 2) / _diffraction.FINE**2, rel=0.03)
 
 
 @pytest.mark.parametrize("concentration", [-8.0, -0.5, 0.5, 6.0])

@@ -84,18 +84,22 @@ class Diffraction(Model):
         )
 
     def quantities(self, scan: Scan | None = None) -> dict[str, Quantity]:
-        """What is written to a file: object, modulus, phase where the support is, support."""
-        support = np.asarray(self.support)
+        """What is written to a file: object, phase where the object is (above a tenth of its brightest modulus),
+        support; in three dimensions the modulus by itself too.
+        """
         obj = np.asarray(self.inside())
-        kind, axes = ("volume" if obj.ndim == 3 else "image"), ("z", "y", "x")[3 - obj.ndim:]
+        modulus, axes = abs(obj), ("z", "y", "x")[3 - obj.ndim:]
+        phase = np.where(modulus > 0.1 * modulus.max(), np.angle(obj), np.nan)
         said = lambda data, units, name, kind: Quantity(data, units, axes, self.pixel_size, name, kind)
-        return {
+        found = {
             "object": said(obj.astype(np.result_type(obj, np.complex64)), "sqrt(counts)", "object",
-                           kind if obj.ndim == 3 else "complex"),
-            "amplitude": said(abs(obj), "sqrt(counts)", "modulus of the object", kind),
-            "phase": said(np.where(support, np.angle(obj), np.nan), "rad", "phase where the support is", kind),
-            "support": said(support.astype(np.uint8), "", "support", "data"),
+                           "data" if obj.ndim == 3 else "complex"),
+            "phase": said(phase, "rad", "phase where the object is", "volume" if obj.ndim == 3 else "image"),
+            "support": said(np.asarray(self.support).astype(np.uint8), "", "support", "data"),
         }
+        if obj.ndim == 3:
+            found = {"amplitude": said(modulus, "sqrt(counts)", "modulus of the object", "volume")} | found
+        return found
 
 
 def _blurred(counts: Float[Array, "*z y x"], widths: Any) -> Float[Array, "*z y x"]:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Complex, Float
 from .. import losses, quality
 from .._console import Console
 from .._model import Batch
-from .._result import Quantity, Result
+from .._result import Result
 from ..errors import InputError
 from ..models import Diffraction, diffraction_pattern, oversampling_ratio, shrink_wrap
 from ..models._diffraction import onto_counts, onto_positive, onto_real, onto_support
@@ -25,7 +25,7 @@ _KNOWN = {"complex": onto_support, "real": onto_real, "positive": onto_positive}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "model": {
         "object": "complex",  # "real", or "positive" (real and not negative)
-        "support": None,  # of the pattern's shape, or sides of a box [pixel]; from the autocorrelation by default
+        "support": None,  # bound of the object: an array, or sides of a box [pixel]; the autocorrelation by default
         "three_dimensional": None,  # several frames: true = one pattern in 3-D (the default), false = add them up
         "background": None,  # counts in every pixel that are not the object's
         "coherence": 0.29,  # blur of the pattern in the refinement [detector pixel]; 0.29 is the pixel's own width
@@ -35,7 +35,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "rule": "hio",  # er, hio, raar, dm
         "beta": None,  # of the rule; its own default
         "steps": 600,  # projections, of which the last tenth is error reduction
-        "shrink_every": 20,  # steps between two looks at the support; 0 keeps the first support
+        "shrink_every": 20,  # steps between two looks at the support, within the bound; 0 keeps the first support
         "shrink_width": [3.0, 1.0],  # blur of the modulus that defines it [pixel], at the beginning and in the end
         "shrink_threshold": 0.15,  # of the blurred modulus' maximum
         "keep": 0.25,  # fraction of the starts, the best ones, that are averaged
@@ -64,12 +64,12 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
         positive=settings["model"]["object"] == "positive",
     )
     start = _with_geometry(start, settings)
-    notes = _say_start(scan, start, counts, mask, console)
+    _say_start(start, counts, mask, console)
     found = _from_starts(start, counts, used, settings, console)
     model = _refined(start.replace(object=found.average, support=jnp.asarray(found.support)), counts, used, settings,
                      console)
     figures, verdict = _judge(model, found, counts, used, held, settings)
-    return Result(method, _quantities(_centred(model), figures), figures, (*notes, *verdict), settings)
+    return Result(method, _centred(model).quantities(), figures, tuple(verdict), settings)
 
 
 # ---------------------------------------------------------------------------------------------------- prepare
@@ -105,13 +105,15 @@ def _with_geometry(model: Diffraction, settings: Mapping[str, Mapping[str, Any]]
     )
 
 
-def _say_start(scan: Scan, model: Diffraction, counts: np.ndarray, mask: np.ndarray, console: Console) -> list[str]:
+def _say_start(model: Diffraction, counts: np.ndarray, mask: np.ndarray, console: Console) -> None:
     ratio = oversampling_ratio(model.support)
     pixel = "unknown pixel size" if model.pixel_size is None else f"pixel {model.pixel_size * 1e9:.2f} nm"
     size = " x ".join(map(str, counts.shape))
     console.say(f"pattern of {size}, {counts.sum():.4g} counts, {1 - mask.mean():.1%} unmeasured; object on {size}, "
                 f"{pixel}; first support of {int(model.support.sum())} pixels, {ratio:.1f} data for each")
-    return []
+    if ratio < 2:
+        console.say("fewer than 2 data for each pixel of this support: if the object is as large, the pattern is not "
+                    "sampled finely enough (move the detector away, or give a smaller model.support)")
 
 
 # ---------------------------------------------------------------------------------------------------- solve
@@ -133,30 +135,37 @@ def _from_starts(
     """Random phases, projections with a shrinking support, the best of them averaged."""
     solver = settings["solver"]
     data = _data(model, counts, used, solver["starts"])
-    objects = _random_starts(data, solver["starts"], solver["seed"])
+    state = value = _random_starts(data, solver["starts"], solver["seed"])
     known = _KNOWN[settings["model"]["object"]]
-    free = settings["model"]["support"] is None and solver["shrink_every"] > 0
+    bound = model.support if settings["model"]["support"] is not None else jnp.ones_like(model.support)
     gaps, progress = [], console.progress(solver["steps"], "projections")
-    for rule, steps, width in _schedule(solver, free):
+    for rule, steps, width in _schedule(solver):
         beta = None if rule == "er" else solver["beta"]
-        found = set_projections(objects, onto_counts, known, data, rule=rule, beta=beta, steps=steps, batched=True)
-        objects = found.state
+        found = set_projections(state, onto_counts, known, data, rule=rule, beta=beta, steps=steps, batched=True)
+        state, value = found.state, found.value
         gaps.append(found.gap)
         if width is not None:
-            data |= {"support": shrink_wrap(found.value, width, solver["shrink_threshold"], counts.ndim)}
+            data |= {"support": bound & shrink_wrap(value, width, solver["shrink_threshold"], counts.ndim)}
         progress.update(sum(map(len, gaps)), gap=float(np.nanmin(found.gap[-1])))
         if not found.result.startswith("done"):
             console.say(found.result)
             break
-    residual = np.asarray(_residuals(found.value, data))
-    if not np.isfinite(residual).any():
-        raise InputError("every start broke down; look for NaN in the data")
-    best = np.argsort(residual)[:max(1, round(solver["keep"] * solver["starts"]))]
-    best = best[np.isfinite(residual[best])]
-    kept = _aligned(np.asarray(found.value)[best])
+    return _best_of(np.asarray(value), data, np.concatenate(gaps), solver["keep"])
+
+
+def _best_of(
+    objects: Complex[np.ndarray, "start *space"], data: dict[str, Any], gap: np.ndarray, share: float
+) -> _Found:
+    """The starts with the smallest residuals, aligned and averaged within the support of the very best."""
+    residual = np.asarray(_residuals(jnp.asarray(objects), data))
+    finite = np.flatnonzero(np.isfinite(residual))
+    if not finite.size:
+        raise InputError("every random start broke down: try fewer solver.steps before the support shrinks "
+                         "(solver.shrink_every=0), or give model.support")
+    best = finite[np.argsort(residual[finite])][:max(1, round(share * len(objects)))]
+    kept = _aligned(objects[best])
     support = np.asarray(data["support"])[best[0]]
-    average = np.where(support, kept.mean(0), 0)
-    return _Found(kept, jnp.asarray(average, jnp.complex64), support, residual, np.concatenate(gaps))
+    return _Found(kept, jnp.asarray(np.where(support, kept.mean(0), 0), jnp.complex64), support, residual, gap)
 
 
 def _data(model: Diffraction, counts: np.ndarray, used: np.ndarray, starts: int) -> dict[str, Any]:
@@ -178,19 +187,20 @@ def _random_starts(data: Mapping[str, Any], starts: int, seed: int) -> Complex[A
     return jnp.where(data["support"], jnp.asarray(objects, jnp.complex64), 0)
 
 
-def _schedule(solver: Mapping[str, Any], free: bool) -> list[tuple[str, int, float | None]]:
+def _schedule(solver: Mapping[str, Any]) -> list[tuple[str, int, float | None]]:
     """Rule, steps and the width of the shrink-wrap after them: pieces of the rule, then error reduction at the end."""
     last = min(max(solver["steps"] // 10, 1), solver["steps"])
     first = solver["steps"] - last
-    if not free:
-        return [(solver["rule"], first, None)] * (first > 0) + [("er", last, None)]
+    reduction: list[tuple[str, int, float | None]] = [("er", last, None)]
+    if not solver["shrink_every"]:
+        return [(solver["rule"], first, None)] * (first > 0) + reduction
     every = solver["shrink_every"]
     pieces = [min(every, first - done) for done in range(0, first, every)]
     begin, end = solver["shrink_width"]
     # Half of the pieces to shrink in, at an even ratio; the rest at the final width.
     ratio = np.minimum(np.arange(len(pieces)) / max(len(pieces) // 2, 1), 1)
     widths = begin * (end / begin) ** ratio
-    return [(solver["rule"], n, float(w)) for n, w in zip(pieces, widths, strict=True)] + [("er", last, None)]
+    return [(solver["rule"], n, float(w)) for n, w in zip(pieces, widths, strict=True)] + reduction
 
 
 @jax.jit
@@ -297,7 +307,3 @@ def _centred(model: Diffraction) -> Diffraction:
     mean = np.angle(np.sum(obj * abs(obj)))
     return model.replace(object=jnp.asarray(roll(obj * np.exp(-1j * mean)), model.object.dtype),
                          support=jnp.asarray(roll(support)))
-
-
-def _quantities(model: Diffraction, figures: Mapping[str, Any]) -> dict[str, Quantity]:
-    return model.quantities()

@@ -54,7 +54,8 @@ def test_quantities_say_what_they_are(complex_result):
     pixel = 1.5498e-10 / (48 * 55e-6)
     assert result.quantities["object"].pixel_size == pytest.approx(pixel, rel=1e-3)
     inside = result["support"].astype(bool)
-    np.testing.assert_array_equal(np.isfinite(result["phase"]), inside)
+    seen = np.isfinite(result["phase"])
+    assert 0.5 * inside.sum() < seen.sum() and not seen[~inside].any()
     assert abs(np.array([w.mean() for w in np.nonzero(inside)]) - 24).max() < 1
 
 
@@ -84,11 +85,11 @@ def test_what_a_pattern_cannot_tell_is_removed():
 
 def test_schedule_shrinks_and_ends_with_error_reduction():
     solver = {"steps": 100, "rule": "hio", "shrink_every": 20, "shrink_width": [3.0, 1.0]}
-    pieces = _schedule(solver, True)
+    pieces = _schedule(solver)
     assert sum(steps for _, steps, _ in pieces) == 100 and pieces[-1] == ("er", 10, None)
     widths = [w for _, _, w in pieces[:-1]]
     assert widths[0] == 3.0 and widths[-1] == pytest.approx(1.0) and np.all(np.diff(widths) <= 1e-9)
-    assert _schedule(solver, False) == [("hio", 90, None), ("er", 10, None)]
+    assert _schedule(solver | {"shrink_every": 0}) == [("hio", 90, None), ("er", 10, None)]
 
 
 def test_centred_whatever_the_wrap():
