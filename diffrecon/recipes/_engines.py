@@ -20,7 +20,7 @@ from .._console import Console
 from .._model import Batch
 from ..errors import InputError, nearest
 from ..models import Ptychography
-from ..solvers import Solution, minimise, optimal_step, periodic_momentum, preconditioned
+from ..solvers import Solution, levenberg_marquardt, minimise, optimal_step, periodic_momentum, preconditioned
 from ._exit_waves import project_waves
 
 __all__ = ["ENGINES", "Task", "amplitude_cost", "decaying", "parse_stages", "run_stages"]
@@ -103,12 +103,11 @@ def run_stages(
         done = sum(part.size for part in history)
         history.append(found.history)
         held.append(found.held_out + np.asarray([done, 0.0]))
-        ended = not found.result.startswith(("done", "converged"))
-        if ended and len(held) > 1 and _figure(held[-1], history[-1]) > _figure(held[-2], history[-2]):
-            found = dataclasses.replace(found, value=model)
-        model = found.value
-        if ended:
+        if not found.result.startswith(("done", "converged")):
+            if number > 1 and _figure(found.value, task) > _figure(model, task):
+                found = dataclasses.replace(found, value=model)
             break
+        model = found.value
     assert found is not None
     return dataclasses.replace(found, history=np.concatenate(history), held_out=np.concatenate(held))
 
@@ -173,11 +172,22 @@ def _checkpoint(console: Console, number: int, stages: int) -> Any:
     return path.with_name(f"{path.name}.{number}")
 
 
-def _figure(held: np.ndarray, history: np.ndarray) -> float:
-    """How good the end of a stage is: the cost on held-out views, or the last steps' cost."""
-    if held.size:
-        return float(held[:, 1].min())
-    return float(np.mean(history[-10:])) if history.size else np.inf
+def _figure(model: Ptychography, task: Task, most: int = 32) -> float:
+    """How good a model is: the cost on held-out views, or on some that were fitted."""
+    views = np.asarray(task.held_out, int)
+    views = (views if views.size else np.arange(task.data["counts"].shape[0]))[:most]
+    return float(_cost_of(task.cost, model, Batch(views, _fields(task.data, views))))
+
+
+def _fields(data: Mapping[str, Any], views: np.ndarray) -> dict[str, np.ndarray]:
+    """The data of some views; a mask of one frame is shared."""
+    shared = lambda name, value: name == "mask" and value.ndim < 3
+    return {name: np.asarray(value if shared(name, value) else value[views]) for name, value in data.items()}
+
+
+@eqx.filter_jit
+def _cost_of(cost: Cost, model: Ptychography, batch: Batch) -> Array:
+    return jnp.real(cost(model, batch))
 
 
 # ---------------------------------------------------------------------------------------------------- the cost
@@ -234,7 +244,7 @@ def wave_curvature(
     over views of the light on the object's pixel, and of the object's intensity on the probe's.
 
     Each view's light is mixed with its maximum, `(1 - share) |P|^2 + share max |P|^2`, so that dark pixels move slowly
-    (rPIE: Maiden, Johnson & Li 2017, eq. 13-14; a share of one is ePIE: Maiden & Rodenburg 2009, eq. 6-7).
+    (rPIE: Maiden, Johnson & Li 2017; a share of one is ePIE: Maiden & Rodenburg 2009).
     """
     places = model.places(batch.views)
     corners, rest = operators.split_positions(places)
@@ -297,15 +307,34 @@ def _lsqml(model: Ptychography, epochs: int, task: Task) -> Solution:
 # ---------------------------------------------------------------------------------------------------- exit waves
 def _sets(model: Ptychography, epochs: int, task: Task, rule: str, beta: float) -> Solution:
     """Difference map or RAAR on exit waves."""
-    views, held = np.arange(task.data["counts"].shape[0]), np.asarray(task.held_out, int)
-    cost = eqx.filter_jit(task.cost)
+    held = np.asarray(task.held_out, int)
+    views = np.setdiff1d(np.arange(task.data["counts"].shape[0]), held)
+    judge = (lambda found: _figure(found, task, held.size)) if held.size else None
+    return project_waves(model, task.data, views, task.unknowns, rule=rule, beta=beta, steps=epochs, judge=judge,
+                         console=task.console, label=task.label)
 
-    def judge(found: Ptychography) -> float:
-        fields = {"counts": jnp.asarray(task.data["counts"][held]), "mask": task.data["mask"]}
-        return float(cost(found, Batch(held, fields)))
 
-    return project_waves(model, task.data, np.setdiff1d(views, held), task.unknowns, rule=rule, beta=beta, steps=epochs,
-                         judge=judge if held.size else None, console=task.console, label=task.label)
+# ---------------------------------------------------------------------------------------------------- second order
+def stabilised_rows(model: Ptychography, batch: Batch) -> Array:
+    """Residuals `2 sqrt(p + 3/8) - 2 sqrt(n + 3/8)` of variance one (Anscombe 1948), zero where nothing was measured:
+    unlike plain amplitudes their derivative stays finite in dark pixels.
+    """
+    prediction = model(batch.views)
+    rows = 2 * (jnp.sqrt(prediction + 0.375) - jnp.sqrt(batch.counts.astype(prediction.dtype) + 0.375))
+    return rows if batch.mask is None else jnp.where(batch.mask, rows, 0)
+
+
+def _lm(model: Ptychography, epochs: int, task: Task) -> Solution:
+    """Levenberg-Marquardt on all views; an epoch is one damped step of ten conjugate gradients."""
+    if task.cost is not amplitude_cost and task.console:
+        task.console.say("engine lm fits the counts alone, by their amplitudes; priors and other costs do not enter")
+    found = levenberg_marquardt(stabilised_rows, model, task.data, steps=epochs, cg_steps=10,
+                                unknowns=tuple(task.unknowns), held_out=task.held_out, seed=task.seed,
+                                console=task.console, label=task.label)
+    # Half squares of a view, of variance one, to the mean amplitude cost.
+    pixels = np.prod(task.data["counts"].shape[1:]) * np.mean(task.data["mask"])
+    scale = 1 / (2 * pixels)
+    return dataclasses.replace(found, history=scale * found.history, held_out=found.held_out * [1, scale])
 
 
 ENGINES: dict[str, Engine] = {
@@ -316,4 +345,5 @@ ENGINES: dict[str, Engine] = {
     # beta = -1 is the difference map as ptychography writes it.
     "dm": lambda model, epochs, task: _sets(model, epochs, task, "dm", -1.0),
     "raar": lambda model, epochs, task: _sets(model, epochs, task, "raar", 0.75),
+    "lm": _lm,
 }

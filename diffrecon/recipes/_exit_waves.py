@@ -18,7 +18,7 @@ from .. import operators, stream
 from .._console import Console
 from ..errors import InputError
 from ..models import Ptychography
-from ..solvers import Solution, set_projections
+from ..solvers import SetSolution, Solution, set_projections
 
 __all__ = ["project_waves"]
 
@@ -92,14 +92,24 @@ def project_waves(
     """
     frames = Frames.of(model, data, views, unknowns)
     held: list[tuple[int, float]] = []
+    # Noise keeps the difference map moving for ever: at the end alternating projections let it settle.
+    settle = steps // 5 if rule == "dm" else 0
 
-    def look(step: int, state: Waves, gap: np.ndarray) -> None:
-        if judge is not None:
-            held.append((step, judge(_end_model(model, state))))
+    def project(start: Ptychography, rule: str, beta: float | None, steps: int, before: int) -> SetSolution:
+        def look(step: int, state: Waves, gap: np.ndarray) -> None:
+            if judge is not None:
+                held.append((before + step, judge(_end_model(model, state))))
 
-    found = set_projections(_start_waves(model, frames), _onto_frames, _onto_product, frames, rule=rule, beta=beta,
-                            steps=steps, callback=look, console=console, label=label)
-    return Solution(_end_model(model, found.value), found.gap, np.asarray(held).reshape(-1, 2), found.result, None)
+        return set_projections(_start_waves(start, frames), _onto_frames, _onto_product, frames, rule=rule, beta=beta,
+                               steps=steps, callback=look, console=console, label=label)
+
+    found = project(model, rule, beta, steps - settle, 0)
+    gaps, ending = [found.gap], found.result
+    if settle and ending.startswith("done"):
+        found = project(_end_model(model, found.state), "er", None, settle, steps - settle)
+        gaps.append(found.gap)
+        ending = found.result if not found.result.startswith("done") else f"done: {steps} steps"
+    return Solution(_end_model(model, found.value), np.concatenate(gaps), np.asarray(held).reshape(-1, 2), ending, None)
 
 
 def _refuse(model: Ptychography) -> None:
@@ -165,7 +175,7 @@ def _correction(detector: Complex[Array, "view mode y x"], frames: Frames) -> Fl
 
 def _onto_product(state: Waves, frames: Frames) -> Waves:
     """The nearest waves that are one object times one probe: weighted averages of the waves, object and probe by turns
-    (Thibault et al. 2009, eq. 6-7). One turn a projection is enough, because each starts from the last one's.
+    (Thibault, Dierolf, Bunk, Menzel & Pfeiffer 2009). One turn a projection is enough: each starts from the last one's.
     """
     obj, probe = state.object, state.probe
     if frames.free_object:

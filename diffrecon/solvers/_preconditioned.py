@@ -54,8 +54,8 @@ def preconditioned(curvature: Curvature) -> optax.GradientTransformationExtraArg
 def optimal_step(
     rows: Callable[[Any, Batch], PyTree], names: Sequence[str], *, limit: float = 2.0, damping: float = 1e-3
 ) -> optax.GradientTransformationExtraArgs:
-    """One step length for each of some unknowns, solved for jointly on the batch (least squares, as LSQML: Odstrcil,
-    Menzel & Guizar-Sicairos 2018, eq. 22-24, with two unknowns).
+    """One step length for each of some unknowns, solved for jointly on the batch (as in LSQML: Odstrcil, Menzel &
+    Guizar-Sicairos 2018, there for object and probe).
 
     The incoming updates are directions `d_i`, downhill after a change of sign. Along them the cost is about
     `g.d a + 1/2 sum |J d a|^2`, with J the derivative of `rows`; its minimum over the lengths `a` is a system as small
@@ -136,7 +136,7 @@ class MomentumState(NamedTuple):
 
 def periodic_momentum(friction: float, every: int) -> optax.GradientTransformation:
     """Momentum over many small steps: each `every` steps `v <- friction v + (x - x at the last kick)` and
-    `x <- x + friction v` (mPIE: Maiden, Johnson & Li 2017, eq. 19-20).
+    `x <- x + friction v` (mPIE: Maiden, Johnson & Li 2017).
 
     Comes last in a chain: what enters is the whole step. Single-view steps are too noisy for momentum of their own.
 
