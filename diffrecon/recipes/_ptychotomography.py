@@ -55,8 +55,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "constant": 0.3,  # fraction of the steps before the step size decays (cosine) to 1/50
     },
     "solver": {
-        "start": None,  # "volume": an empty one; "projections": every angle by itself, aligned, back-projected; by
-        # default the former where there is air around the sample, the latter where it leaves the field
+        "start": "volume",  # an empty one; or "projections": every angle by itself, aligned, back-projected
         "first": 120,  # steps of the first look, or of the reconstruction of the projections
         "steps": 400,
         "batch_size": 4,  # angles a step
@@ -103,9 +102,9 @@ def _whole(chosen: Mapping[str, Any]) -> bool:
 
 def _start(settings: Settings) -> str:
     given = settings["solver"]["start"]
-    if given not in (None, "volume", "projections"):
+    if given not in ("volume", "projections"):
         raise InputError(f'solver.start: {given!r} is neither "volume" nor "projections"')
-    return given or ("volume" if _whole(settings["model"]) else "projections")
+    return given
 
 
 def first_guess(scan: Scan, settings: Settings, console: Console) -> PtychoTomography:
@@ -246,12 +245,15 @@ def _back_project(
     centre, shifts = float(model.centre) - columns.start, np.zeros((angles.size, 2))
     if chosen["centre"] and not whole:
         # The alignment lets the volume beyond the field explain a wrong centre; the double wedge does not.
-        found = prepare.find_rotation_centre(delta, angles)
-        console.say(found.message)
-        centre = found.centre
+        try:
+            found = prepare.find_rotation_centre(delta, angles)
+            console.say(found.message)
+            centre = found.centre
+        except InputError as error:  # angles too far apart for it
+            console.say(f"rotation axis left where it was: {error}")
     unknowns = [name for name in ("centre", "shifts") if chosen[name] and (whole or name == "shifts")]
     if unknowns:
-        found = align(delta, angles, unknowns=unknowns, centre=centre, size=side, console=console)
+        found = align(delta, angles, unknowns=unknowns, centre=centre, size=side, cg_steps=15, console=console)
         for line in found.messages:
             console.say(line)
         centre = float(found.geometry.centre)

@@ -115,7 +115,7 @@ def test_matter_only_where_it_may_be(true_model):
     np.testing.assert_array_equal(model.refractive_index()[0], alone.refractive_index()[0])
 
 
-@pytest.mark.parametrize("far", [False, True])
+@pytest.mark.parametrize("far", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_derivatives_are_those_of_finite_differences(scan, far):
     """Volume, probe, centre, shifts, positions: the cost's gradient along random directions, in float64."""
     if far:
