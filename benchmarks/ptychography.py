@@ -7,7 +7,8 @@ FOLDER holds `p25_near_field.cxi` (https://doi.org/10.5281/zenodo.17899482) and 
 view from the sixth on is held out; of these only two coordinates and a gain are fitted, for every program in the same
 way. R is the amplitude residual, deviance is Poisson, a pixel. FRC: frequency, as a fraction of Nyquist, where two
 reconstructions of alternate views of the rest (the same settings, for each half) fall below the half-bit curve, phases
-correlated over the scanned area, ours without the prior of sparse edges. Times are processor seconds: of ours without compilation (the median chunk times the
+correlated over the scanned area, ours without the prior of sparse edges.
+Times are processor seconds: of ours without compilation (the median chunk times the
 number of steps), of the others what their loop takes. Programs that are not installed are left out, with a line; which
 settings they run with is in `ptychography_peers.py`.
 """
