@@ -41,7 +41,8 @@ def main() -> None:
             f"| {name} | {quality['held_out_residual']:.4f} | {quality['held_out_deviance']:.2f} | {seconds:.0f} |",
             flush=True,
         )
-        dr.write(options.output / f"p25_{name.replace(' ', '_')}.h5", result, scan)
+        stem = name.replace(" ", "_").replace("'", "")
+        dr.write(options.output / f"p25_{stem}.h5", result, scan)
         results[name] = result
     quality = next(iter(results.values())).quality
     print(f"| photon noise alone | {quality['noise_floor_residual']:.4f} | {quality['noise_floor_deviance']:.2f} | |")
