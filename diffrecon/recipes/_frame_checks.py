@@ -41,7 +41,7 @@ def check_frames(scan: Scan, block: int = 64) -> FramesReport:
     are not finite or negative (broken frames), or 20 times more or less light than the median (flashes, or a shutter
     that was closing). Pixels are masked that are not finite or negative in any other view, or at the largest value of
     an integer detector in at least half of the views, by which many detectors mark what they did not measure. Where
-    many pixels hold the same largest value, the frames look saturated; nothing is changed then.
+    many pixels hold the same largest value, the frames look saturated.
 
     One pass over the frames, `block` views at a time.
 
@@ -77,7 +77,8 @@ def check_frames(scan: Scan, block: int = 64) -> FramesReport:
                         "taken as not measured")
     saturation = found.saturation(dead)
     if saturation is not None:
-        messages.append(f"frames look saturated at {saturation:g} counts: set loss.saturation={saturation:g}")
+        messages.append(f"frames look saturated at {saturation:g} counts: such pixels say \"at least so many\" "
+                        "(loss.saturation=inf takes them as they are)")
     return FramesReport(views, mask, saturation, tuple(messages))
 
 

@@ -112,6 +112,8 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     solution = _solve(start, data, held, settings, console)
     model = place_unseen(solution.value, start.positions, held)
     model, judged = _fit_held_out(model, data, held)
+    if judged is not None and settings["loss"]["saturation"] is not None:
+        judged = losses.saturated(judged, data["counts"][held], settings["loss"]["saturation"])
     model = remove_ambiguities(model, bool(settings["model"]["gain"]))
     figures, verdict = _judge(model, judged, data, held, settings)
     figures["history"] = solution.history
