@@ -152,7 +152,12 @@ class FourierOrdered(LazyFrames):
         self.frames, self.shape, self.dtype = frames, tuple(frames.shape), frames.dtype
 
     def _read(self, views: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
-        return np.fft.ifftshift(np.asarray(self.frames[views]), (-2, -1))[:, rows, columns]
+        part = (rows.stop - rows.start, columns.stop - columns.start)
+        values, start = np.empty((len(views), *part), self.dtype), 0
+        for block in frame_blocks(self.frames, views):
+            values[start:start + len(block)] = np.fft.ifftshift(block, (-2, -1))[:, rows, columns]
+            start += len(block)
+        return values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,10 +277,10 @@ def pick_views(counts: Any, views: np.ndarray) -> Any:
 
 
 def frame_blocks(counts: Any, views: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """Frames (of some views) block after block, as many at a time as make some 64 MB."""
+    """Frames (of some views) block after block, as many at a time as make some 16 MB."""
     views = np.arange(counts.shape[0]) if views is None else np.asarray(views)
     frame = np.prod(counts.shape[1:], dtype=float) * np.dtype(counts.dtype).itemsize
-    size = max(1, int(2**26 // max(frame, 1)))
+    size = max(1, int(2**24 // max(frame, 1)))
     for start in range(0, views.size, size):
         yield np.asarray(counts[views[start:start + size]])
 
@@ -580,7 +585,7 @@ def _places_among(times: np.ndarray, views: np.ndarray) -> np.ndarray:
 def check_counts(counts: Any, mask: np.ndarray | None, name: str) -> None:
     """Refuse negative or non-finite counts and frames without a single photon, naming the first bad view.
 
-    Reads the frames in blocks of some 64 MB. Pixels that the mask leaves out may hold anything.
+    Reads the frames in blocks of some 16 MB. Pixels that the mask leaves out may hold anything.
 
     **Raises:** `InputError`.
     """

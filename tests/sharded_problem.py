@@ -58,6 +58,7 @@ def main(out, *processes):
             batch_size=size,
             held_out=held,
             checkpoint=f"{out}.state.npz",
+            resident=0 if size == 5 else None,  # read ahead, block by block
         )
         name = f"batches of {size}, {len(held)} held out"
         numbers[name] = np.concatenate([np.ravel(solution.value), solution.history, np.ravel(solution.held_out)])

@@ -19,7 +19,7 @@ from .._model import Batch
 from ..errors import InputError
 
 _SHARE_OF_MEMORY = 0.5  # of what is free: the model, its gradients and the page cache want the rest
-_LEAST_BLOCK = 64 << 20  # bytes of a block however little the user allows: small reads are slow
+_LEAST_BLOCK = 32 << 20  # bytes of a block however little the user allows: small reads are slow
 _HELD_BATCH = 32  # views
 
 

@@ -12,7 +12,7 @@ import pytest
 from problems import PROBLEMS, SOLVERS, relative_error
 
 import diffrecon as dr
-from diffrecon.scan import Frames
+from diffrecon.scan import Excerpt, Frames
 from diffrecon.solvers._feed import Fields, Plan
 from diffrecon.solvers._minimise import _run_chunk
 
@@ -329,7 +329,7 @@ def test_data_read_ahead_give_the_same_numbers(tmp_path):
     fit_frames(lazy, **settings | {"steps": 13}, resident=0, checkpoint=state)
     for other in (fit_frames(lazy, **settings, resident=0), fit_frames(counts, **settings, resident=100),
                   fit_frames(lazy, **settings, resident=0, checkpoint=state, resume=True),
-                  fit_frames(dr.scan.Excerpt(lazy), 4, **settings, resident=0)):
+                  fit_frames(Excerpt(lazy), 4, **settings, resident=0)):
         np.testing.assert_allclose(other.history, reference.history, rtol=1e-6)
         np.testing.assert_allclose(other.value["image"], reference.value["image"], rtol=1e-6)
         np.testing.assert_allclose(other.held_out[-1], reference.held_out[-1], rtol=1e-6)
