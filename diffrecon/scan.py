@@ -529,8 +529,13 @@ class Scan:
 
         **Raises:** `InputError` naming the file, the field and the first bad entry.
         """
-        self.check_shapes()
-        check_counts(self.counts, self.mask, self.name)
+        return self.check_shapes().check_counts()
+
+    def check_counts(self) -> "Scan":
+        """Refuse negative or non-finite counts, and frames without a photon; the ends of a rocking curve (`cdi`) may
+        have none.
+        """
+        check_counts(self.counts, self.mask, self.name, empty=self.method == "cdi")
         return self
 
     def check_shapes(self) -> "Scan":
@@ -582,8 +587,9 @@ def _places_among(times: np.ndarray, views: np.ndarray) -> np.ndarray:
     return np.interp(times, views, np.arange(len(views))) + beyond / step
 
 
-def check_counts(counts: Any, mask: np.ndarray | None, name: str) -> None:
-    """Refuse negative or non-finite counts and frames without a single photon, naming the first bad view.
+def check_counts(counts: Any, mask: np.ndarray | None, name: str, *, empty: bool = False) -> None:
+    """Refuse negative or non-finite counts and frames without a single photon (unless some may be `empty`), naming the
+    first bad view.
 
     Reads the frames in blocks of some 16 MB. Pixels that the mask leaves out may hold anything.
 
@@ -605,8 +611,8 @@ def check_counts(counts: Any, mask: np.ndarray | None, name: str) -> None:
             pixel = tuple(map(int, where[1:]))
             raise InputError(f"{name}: counts of view {start + where[0]}, pixel {pixel} are negative "
                              f"({part[tuple(where)]}); mask such pixels (data.mask) or undo the subtraction")
-        empty = np.flatnonzero(flat.max(1) == 0)
-        if empty.size:
-            raise InputError(f"{name}: view {start + int(empty[0])} has no counts at all; leave such views out "
+        dark = np.flatnonzero(flat.max(1) == 0)
+        if dark.size and not empty:
+            raise InputError(f"{name}: view {start + int(dark[0])} has no counts at all; leave such views out "
                              "(data.views) or check the shutter")
         start += part.shape[0]

@@ -47,6 +47,8 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     if translation is not None:
         found["positions"] = _positions(source, translation, basis)
         found["positions_unit"] = source.units(translation) or "m"
+    elif "positions" not in given:
+        found.setdefault("method", "cdi")
     if source.has(f"{detector}/mask"):
         found["bad_pixels"] = _bad_pixels(source, f"{detector}/mask")
     for name in (f"{entry}/instrument_1/source_1/probe", f"{entry}/instrument_1/source_1/illumination"):

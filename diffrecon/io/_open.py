@@ -10,7 +10,7 @@ import numpy as np
 from .. import physics
 from ..errors import InputError, MissingMetadata
 from ..geometry import ConeBeam, FarField, Geometry, ParallelBeam
-from ..scan import LazyFrames, Provenance, Scan, check_counts
+from ..scan import LazyFrames, Provenance, Scan
 from . import _cxi, _dxchange, _folder, _guess, _mumott, _native, _npz, _nxtomo, _part, _ptyd
 from ._given import KEYS, MOTORS, collect, full_name, motors, resolve
 from ._lazy import SinogramOrdered
@@ -117,7 +117,7 @@ def read(
             found.pop("energy", None)
         scan = _assemble(source, {**found, **given}, set(given), reader, method, strict)
     if check:
-        check_counts(scan.counts, scan.mask, scan.name)
+        scan.check_counts()
     return scan
 
 

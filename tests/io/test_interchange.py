@@ -230,7 +230,17 @@ def test_a_single_frame_is_a_scan_of_one_view(tmp_path):
         file["cxi_version"] = 160
         file["entry_1/instrument_1/detector_1/data"] = frame
     np.save(tmp_path / "d.npy", frame)
+    assert open_scan(tmp_path / "c.cxi").method == "cdi"  # CXI without positions
     for name, said in (("a.h5", {"counts": "/detector/image"}), ("b.h5", {}), ("c.cxi", {}), ("d.npy", {})):
         scan = open_scan(tmp_path / name, method="cdi", **said)
         assert scan.counts.shape == (1, 16, 16) and scan.extra["dc"] == "centre" and isinstance(scan.geometry, FarField)
         np.testing.assert_array_equal(np.asarray(scan.counts)[0], frame)
+
+
+def test_ends_of_a_rocking_curve_may_be_empty(tmp_path):
+    counts = np.zeros((5, 8, 8), np.uint16)
+    counts[1:4, 4, 4] = 100
+    np.save(tmp_path / "a.npy", counts)
+    assert open_scan(tmp_path / "a.npy", method="cdi").views == 5
+    with pytest.raises(InputError, match="no counts at all"):
+        open_scan(tmp_path / "a.npy", method="tomography", angles=np.arange(5) / 5)
