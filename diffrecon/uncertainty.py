@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
+from numpy.typing import ArrayLike
 
 from ._model import Batch, Model
 from .errors import InputError
@@ -23,7 +24,9 @@ from .quality import RingCorrelation, _centred, _crossing, _ring_sums, _window, 
 from .solvers._gauss_newton import _Blocks, _conj, _conjugate_gradients, _dot, _scaling, _weighted
 from .solvers._minimise import _Unknowns
 
-__all__ = ["Fisher", "fisher_information", "phase_error_image", "phase_noise", "predicted_resolution"]
+__all__ = [
+    "Fisher", "expected_correlation", "fisher_information", "phase_error_image", "phase_noise", "predicted_resolution",
+]
 
 # Predicted counts below this carry no more information than this many would: as in `losses.poisson`.
 _FLOOR = 1e-3
@@ -192,7 +195,10 @@ def phase_error_image(
 ) -> Float[Array, "*slice Y X"]:
     """Error bar of the object's phase [rad] in every pixel by photon noise, were everything else known: `1/sqrt(F_pp)`.
 
-    A lower bound, since errors shared with the probe and with neighbouring pixels are left out; `phase_noise` has them.
+    A lower bound: errors shared with neighbouring pixels, the probe and the positions are left out. `phase_noise` has
+    them: 1.24 times as much for a near-field scan of 36 overlapping views with all else known, 1.35 times with an
+    unknown probe, 1.41 times with unknown positions too (rms of 16 draws, `steps=100`, in the middle of the field).
+    Four probes estimate the bar to 5 %.
     Infinite where no light came. Models with an `object` (transmission, or phase + i B) or a `phase`. Other arguments
     as in `fisher_information`. Cost: `probes` times two gradients over all views.
 
@@ -265,7 +271,8 @@ def predicted_resolution(
     errors = np.asarray(_image_errors(information, _transmission,
                                       information.draws(draws, steps=steps, damping=damping, seed=seed)))
     region = region or (slice(None), slice(None))
-    return _expected(image[region], errors[(slice(None), *region)], halves, noiseless, pixel_size)
+    return expected_correlation(image[region], errors[(slice(None), *region)], halves=halves, noiseless=noiseless,
+                                pixel_size=pixel_size)
 
 
 def _phase(model: Any) -> Array:
@@ -281,10 +288,17 @@ def _transmission(model: Any) -> Array:
     return whole if whole.ndim == 2 else jnp.prod(whole, axis=0)
 
 
-def _expected(
-    image: np.ndarray, errors: np.ndarray, halves: bool, noiseless: bool, pixel_size: float | None
+def expected_correlation(
+    image: ArrayLike, errors: ArrayLike, *, halves: bool = True, noiseless: bool = False,
+    pixel_size: float | None = None,
 ) -> RingCorrelation:
-    """The ring correlation that spectra of an image and of its errors make one expect."""
+    """The ring correlation that the spectra of a complex image `(y, x)` and of its errors `(draw, y, x)` make one
+    expect.
+
+    Arguments as in `predicted_resolution`, which takes the errors from a model. They are those of the whole dose;
+    errors of N times the dose are smaller by the root of N.
+    """
+    image, errors = np.asarray(image), np.asarray(errors)
     window = _window(image.shape, 0.25)
     count = min(image.shape) // 2 + 1
 
