@@ -352,6 +352,17 @@ def test_small_blocks_within_a_chunk_and_held_out_views_that_stay_in_the_file(tm
     np.testing.assert_allclose(found.history, fit_frames(counts, **settings).history, rtol=1e-6)
 
 
+def test_files_are_read_ahead_where_memory_is_short(tmp_path, monkeypatch):
+    """By default half of what is free holds data; what is in the host's memory already stays there."""
+    counts = frames_in(tmp_path / "f.h5")
+    lazy = Frames(tmp_path / "f.h5", "counts")
+    assert fit_frames(lazy, steps=6).waited == 0
+    monkeypatch.setattr("diffrecon.sharding.free_memory", lambda device: 1000.0)
+    ahead, at_once = fit_frames(lazy, steps=6), fit_frames(counts, steps=6)
+    assert ahead.waited > 0 and at_once.waited == 0
+    np.testing.assert_allclose(ahead.history, at_once.history, rtol=1e-6)
+
+
 def test_data_that_neither_fit_nor_are_drawn_from_are_refused(tmp_path):
     frames_in(tmp_path / "f.h5")
     scan = dr.Scan.from_arrays(Frames(tmp_path / "f.h5", "counts"))
