@@ -166,7 +166,7 @@ def _image(entry: Any, number: int, name: str, quantity: Quantity, result: Resul
     group.attrs.update(title=name, long_name=quantity.long_name, units=quantity.units)
     _dataset(group, "data", data)
     group["data"].attrs["axes"] = ":".join(quantity.axes)
-    group["title"], group["data_space"] = name, "real"
+    group["title"], group["data_space"] = name, "diffraction" if name == "background" else "real"
     group["data_type"] = {"image": "real", "volume": "real"}.get(quantity.kind, "complex amplitude")
     group["dimensionality"] = np.int32(3 if quantity.kind == "volume" else 2)
     group["is_fft_shifted"] = np.int32(0)
