@@ -86,7 +86,7 @@ _COMMON: dict[str, dict[str, Any]] = {
 
 _NEAR = {"optimiser": {"positions": 2.0, "background": 10.0},
          "solver": {"steps": 2000}}
-_FAR = {"model": {"background": False}}
+_FAR = {"model": {"background": False}, "optimiser": {"learning_rate": 0.08, "constant": 0.2}}
 
 # Photon noise in a frame's spectrum is white; where the power at the finest frequencies exceeds it so many times, the
 # light is finer than a detector pixel.
