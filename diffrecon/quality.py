@@ -23,6 +23,7 @@ __all__ = [
     "bootstrap_photons",
     "bootstrap_views",
     "deviance",
+    "deviances",
     "edge_along",
     "edge_width",
     "even_odd",
@@ -619,10 +620,20 @@ def held_out_residual(counts: ArrayLike, prediction: ArrayLike, mask: ArrayLike 
 
 def deviance(counts: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None) -> float:
     """Poisson deviance a pixel, `mean 2 (p - I + I ln(I / p))`: about 1 where only the noise of many counts is left."""
+    return float(np.mean(deviances(counts, prediction, mask)))
+
+
+def deviances(counts: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None) -> np.ndarray:
+    """The Poisson deviance of each measured pixel `(pixel,)`, whose mean `deviance` is.
+
+    ```python
+    assert np.allclose(deviances([4.0, 0.0], [4.0, 1.5]), [0.0, 3.0])
+    ```
+    """
     measured, expected = _kept(counts, prediction, mask)
     expected = np.maximum(expected, 1e-12)
     logarithm = np.where(measured > 0, measured * np.log(np.maximum(measured, 1e-300) / expected), 0.0)
-    return float(2 * np.mean(expected - measured + logarithm))
+    return 2 * (expected - measured + logarithm)
 
 
 def noise_floor(

@@ -20,6 +20,9 @@ from ..models._diffraction import onto_counts, onto_positive, onto_real, onto_su
 from ..scan import Scan
 from ..solvers import minimise, set_projections
 
+# Fraction of the pixels that tell how loose the support is.
+_FREE = 0.02
+
 _KNOWN = {"complex": onto_support, "real": onto_real, "positive": onto_positive}
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -28,7 +31,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "support": None,  # bound of the object: an array, or sides of a box [pixel]; the autocorrelation by default
         "three_dimensional": None,  # several frames: true = one pattern in 3-D (the default), false = add them up
         "background": None,  # counts in every pixel that are not the object's
-        "coherence": 0.29,  # blur of the pattern in the refinement [detector pixel]; 0.29 is the pixel's own width
+        "coherence": 0.29,  # blur of the pattern in the refinement [detector pixel], one number or one for each axis;
+                            # 0.29 is the pixel's own width
     },
     "solver": {
         "starts": 16,  # random starts, all at once
@@ -37,7 +41,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "steps": 600,  # projections, of which the last tenth is error reduction
         "shrink_every": 20,  # steps between two looks at the support, within the bound; 0 keeps the first support
         "shrink_width": [3.0, 1.0],  # blur of the modulus that defines it [pixel], at the beginning and in the end
-        "shrink_threshold": 0.15,  # of the blurred modulus' maximum
+        "shrink_threshold": [0.05, 0.2],  # of the blurred modulus' maximum; of two, what lies between is tried first
         "keep": 0.25,  # fraction of the starts, the best ones, that are averaged
         "refine": 100,  # steps of the likelihood's gradient from the average, with what blurs the pattern
         "seed": 0,
@@ -80,9 +84,11 @@ def _checked(settings: Mapping[str, Mapping[str, Any]]) -> None:
     if solver["starts"] < 1 or solver["steps"] < 1 or solver["refine"] < 0 or solver["shrink_every"] < 0:
         raise InputError("solver.starts and solver.steps must be at least 1, solver.refine and solver.shrink_every not "
                          "negative")
-    if len(solver["shrink_width"]) != 2 or min(solver["shrink_width"]) <= 0 or not 0 < solver["shrink_threshold"] < 1:
-        raise InputError("solver.shrink_width is two widths in pixels, at the beginning and in the end, and "
-                         "solver.shrink_threshold lies between 0 and 1")
+    threshold = np.atleast_1d(solver["shrink_threshold"])
+    if len(solver["shrink_width"]) != 2 or min(solver["shrink_width"]) <= 0:
+        raise InputError("solver.shrink_width is two widths in pixels, at the beginning and in the end")
+    if threshold.size not in (1, 2) or not ((threshold > 0) & (threshold < 1)).all():
+        raise InputError("solver.shrink_threshold is a number between 0 and 1, or two to try what lies between")
     if not 0 < solver["keep"] <= 1 or not 0 <= settings["quality"]["held_out"] < 0.5:
         raise InputError("solver.keep lies between 0 and 1, quality.held_out between 0 and 0.5")
 
@@ -97,12 +103,19 @@ def _with_geometry(model: Diffraction, settings: Mapping[str, Mapping[str, Any]]
     background, coherence = settings["model"]["background"], settings["model"]["coherence"]
     if background is not None and (isinstance(background, bool) or not np.all(np.asarray(background, float) >= 0)):
         raise InputError("model.background: counts in every pixel, zero or more")
-    if coherence is not None and not 0 <= float(coherence) < 0.25 * min(model.object.shape):
-        raise InputError(f"model.coherence: {coherence} is no blur in detector pixels")
+    widths = _widths(coherence, model.object.shape)
     return model.replace(
         background=None if not np.any(background) else jnp.sqrt(jnp.asarray(background, jnp.float32)),
-        coherence=jnp.asarray(coherence, jnp.float32) if coherence else None,
+        coherence=jnp.asarray(widths, jnp.float32) if widths.any() else None,
     )
+
+
+def _widths(said: Any, shape: tuple[int, ...]) -> Float[np.ndarray, " axis"]:
+    """The blur along each axis: one number is that of the detector's two, a rocking curve is sampled at points."""
+    given = np.atleast_1d(np.asarray(0.0 if said is None else said, float))
+    if given.size not in (1, len(shape)) or not ((given >= 0) & (given < 0.25 * min(shape))).all():
+        raise InputError(f"model.coherence: {said} is no blur in detector pixels, one number or {len(shape)}")
+    return given if given.size > 1 else np.where(np.arange(len(shape)) < len(shape) - 2, 0.0, given)
 
 
 def _say_start(model: Diffraction, counts: np.ndarray, mask: np.ndarray, console: Console) -> None:
@@ -134,10 +147,51 @@ def _from_starts(
 ) -> _Found:
     """Random phases, projections with a shrinking support, the best of them averaged."""
     solver = settings["solver"]
+    threshold = _threshold(model, counts, used, settings, console)
     data = _data(model, counts, used, solver["starts"])
-    state = value = _random_starts(data, solver["starts"], solver["seed"])
+    value, gap = _projected(model, data, np.full(solver["starts"], threshold), solver["seed"], settings, console)
+    return _best_of(value, data, gap, solver["keep"])
+
+
+def _threshold(
+    model: Diffraction, counts: np.ndarray, used: np.ndarray, settings: Mapping[str, Mapping[str, Any]],
+    console: Console,
+) -> float:
+    """How much of the modulus belongs to the support: as said, or as pixels say that are left out for it.
+
+    A round of starts has all thresholds of a range. What counts is how well each predicts the free pixels (the free
+    likelihood of Favre-Nicolin, Leake & Chushkin 2020), which too loose and too tight supports do badly. Of thresholds
+    that are equal within the statistical error of that figure it is the highest: less freedom.
+    """
+    solver = settings["solver"]
+    low, high = map(float, np.broadcast_to(solver["shrink_threshold"], 2))
+    fitted, free = _held_out(used, {"held_out": _FREE, "seed": solver["seed"] + 1})
+    if low == high or not solver["shrink_every"] or not free.any():
+        return float(np.sqrt(low * high))
+    thresholds = np.geomspace(low, high, solver["starts"])
+    data = _data(model, counts, fitted, solver["starts"])
+    value, _ = _projected(model, data, thresholds, solver["seed"] + 1, settings, console)
+    patterns = np.asarray(_predicted(model, jnp.asarray(value)), float)
+    deviances = np.array([quality.deviances(counts, pattern, free) for pattern in patterns])
+    figure = np.nan_to_num(deviances.mean(1), nan=np.inf)
+    best = figure.argmin()
+    error = np.nan_to_num(deviances[best].std()) / np.sqrt(deviances.shape[1])
+    chosen = float(thresholds[figure <= figure[best] + error].max())
+    console.say(f"support above {chosen:.3f} of the modulus' maximum: predicts pixels that are left out best, to a "
+                f"deviance of {figure[best]:.2f}")
+    return chosen
+
+
+def _projected(
+    model: Diffraction, data: dict[str, Any], thresholds: np.ndarray, seed: int,
+    settings: Mapping[str, Mapping[str, Any]], console: Console,
+) -> tuple[Complex[np.ndarray, "start *space"], Float[np.ndarray, "step start"]]:
+    """Random starts after all projections, and their gaps; each support goes into `data`."""
+    solver, dimensions = settings["solver"], model.object.ndim
+    state = value = _random_starts(data, solver["starts"], seed)
     known = _KNOWN[settings["model"]["object"]]
     bound = model.support if settings["model"]["support"] is not None else jnp.ones_like(model.support)
+    above = jnp.asarray(thresholds, jnp.float32).reshape(-1, *(1,) * dimensions)
     gaps, progress = [], console.progress(solver["steps"], "projections")
     for rule, steps, width in _schedule(solver):
         beta = None if rule == "er" else solver["beta"]
@@ -145,12 +199,19 @@ def _from_starts(
         state, value = found.state, found.value
         gaps.append(found.gap)
         if width is not None:
-            data |= {"support": bound & shrink_wrap(value, width, solver["shrink_threshold"], counts.ndim)}
+            data |= {"support": bound & shrink_wrap(value, width, above, dimensions)}
         progress.update(sum(map(len, gaps)), gap=float(np.nanmin(found.gap[-1])))
         if not found.result.startswith("done"):
             console.say(found.result)
             break
-    return _best_of(np.asarray(value), data, np.concatenate(gaps), solver["keep"])
+    return np.asarray(value), np.concatenate(gaps)
+
+
+@jax.jit
+def _predicted(model: Diffraction, objects: Complex[Array, "start *space"]) -> Float[Array, "start *space"]:
+    """The pattern of each object."""
+    everywhere = jnp.ones_like(model.support)
+    return jax.vmap(lambda obj: model.replace(object=obj, support=everywhere)(jnp.arange(1))[0])(objects)
 
 
 def _best_of(

@@ -117,7 +117,7 @@ def frames_with(value):
 
 
 @pytest.mark.parametrize("frames, fields, message", [
-    (np.zeros((1, 8, 8)), {}, "no counts at all"),
+    (np.zeros((1, 8, 8)), {}, "all measured pixels are zero"),
     (np.ones((1, 8, 8)), {"mask": np.zeros((8, 8), bool)}, "mask leaves no pixel"),
     (frames_with(np.nan), {}, r"pixel \(1, 2\) are nan"),
     (frames_with(np.inf), {}, r"pixel \(1, 2\) are inf"),

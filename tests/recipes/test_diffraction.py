@@ -6,10 +6,10 @@ import pytest
 import diffrecon as dr
 from diffrecon.errors import InputError
 from diffrecon.geometry import FarField
-from diffrecon.recipes._diffraction import _aligned, _centred, _schedule
+from diffrecon.recipes._diffraction import _aligned, _centred, _schedule, _widths
 from diffrecon.simulate._diffraction import _difference
 
-QUICK = {"solver": {"starts": 8, "steps": 300, "refine": 40}, "model": {"coherence": None}}
+QUICK = {"solver": {"starts": 8, "steps": 300, "refine": 40, "shrink_threshold": 0.15}, "model": {"coherence": None}}
 
 
 def measured(shape, seed=0, counts=3e6, positive=False, stop=True):
@@ -67,6 +67,28 @@ def test_positive_object():
     assert error_of(obj, truth) < 0.15
 
 
+def test_soft_object_is_not_cut():
+    """Of a range of thresholds pixels left out choose one that keeps the flanks of a soft object."""
+    u = np.arange(48) - 24
+    radius = np.hypot(u[:, None], 1.3 * u[None] + 0.4 * u[:, None])
+    truth = np.exp(-((radius / 6) ** 2)) * np.exp(0.8j * np.sin(u[:, None] / 3 + 1) * np.cos(u[None] / 2.5))
+    pattern = np.fft.fftshift(abs(np.fft.fftn(truth)) ** 2)
+    frames = np.random.default_rng(5).poisson(pattern * (1e6 / pattern.sum()))[None]
+    scan = scan_of(frames, np.ones((48, 48), bool))
+    tight, tried = (dr.reconstruct(scan, "cdi", QUICK | {"solver": QUICK["solver"] | {"shrink_threshold": said}})
+                    for said in (0.4, [0.05, 0.4]))
+    assert tried["support"].sum() > 1.2 * tight["support"].sum()
+    assert error_of(tried["object"], truth) < 0.5 * error_of(tight["object"], truth)
+    assert tried.quality["held_out_deviance"] < tight.quality["held_out_deviance"]
+
+
+def test_blur_of_a_rocking_curve_is_the_detectors():
+    assert _widths(0.3, (8, 16, 16)).tolist() == [0, 0.3, 0.3] and _widths(None, (16, 16)).tolist() == [0, 0]
+    assert _widths([0.2, 0.1, 0.3], (8, 16, 16)).tolist() == [0.2, 0.1, 0.3]
+    with pytest.raises(InputError, match="one number or 2"):
+        _widths([0.1, 0.2, 0.3], (16, 16))
+
+
 @pytest.mark.full
 def test_bragg_particle():
     """Three dimensions, with the phase of a strain; no stop."""
@@ -103,7 +125,9 @@ def test_centred_whatever_the_wrap():
 
 @pytest.mark.parametrize("settings, message", [
     ({"model": {"object": "imaginary"}}, "model.object"), ({"solver": {"starts": 0}}, "solver.starts"),
-    ({"solver": {"shrink_width": [1.0]}}, "two widths"), ({"solver": {"keep": 0.0}}, "solver.keep"),
+    ({"solver": {"shrink_width": [1.0]}}, "two widths"),
+    ({"solver": {"shrink_threshold": [0.1, 2.0]}}, "between 0 and 1"),
+    ({"solver": {"keep": 0.0}}, "solver.keep"),
     ({"model": {"background": -1.0}}, "model.background"), ({"model": {"coherence": 40.0}}, "model.coherence"),
     ({"model": {"support": [99, 9]}}, "does not fit"), ({"solver": {"rule": "hoi"}}, "did you mean"),
 ])
