@@ -179,7 +179,8 @@ class _PhaseChange(Model):
         model = self.model
         if hasattr(model, "phase"):
             return model.replace(phase=model.phase + self.change)(views)
-        turned = model.object + self.change if model.refractive else model.object * jnp.exp(1j * self.change)
+        refractive = getattr(model, "refractive", False)
+        turned = model.object + self.change if refractive else model.object * jnp.exp(1j * self.change)
         return model.replace(object=turned)(views)
 
 
@@ -279,7 +280,7 @@ def _phase(model: Any) -> Array:
     """Phase [rad] of the object's transmission."""
     if hasattr(model, "phase"):
         return model.phase
-    return model.object.real if model.refractive else jnp.angle(model.object)
+    return model.object.real if getattr(model, "refractive", False) else jnp.angle(model.object)
 
 
 def _transmission(model: Any) -> Array:
@@ -321,12 +322,9 @@ def expected_correlation(
 def _aligned(image: np.ndarray, error: np.ndarray, window: np.ndarray) -> np.ndarray:
     """An error without what `quality.align` would remove: a constant factor, a ramp of the phase, a shift."""
     y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in image.shape), indexing="ij")
-    steps = np.gradient(image)
-    ways = np.stack([image, 1j * image, 1j * image * y, 1j * image * x, *steps]) * window
-    matrix = np.concatenate([ways.real.reshape(6, -1), ways.imag.reshape(6, -1)], 1).T
-    right = (error * window).ravel()
-    shares = np.linalg.lstsq(matrix, np.concatenate([right.real, right.imag]), rcond=None)[0]
-    free = np.stack([image, 1j * image, 1j * image * y, 1j * image * x, *steps])
+    free = np.stack([image, 1j * image, 1j * image * y, 1j * image * x, *np.gradient(image)])
+    reals = lambda values: np.concatenate([np.real(values * window), np.imag(values * window)], -1)
+    shares = np.linalg.lstsq(reals(free).reshape(len(free), -1).T, reals(error).ravel(), rcond=None)[0]
     return error - np.tensordot(shares, free, 1)
 
 

@@ -98,7 +98,7 @@ def test_attenuation_of_one_pixel_in_focus():
     assert bar == pytest.approx(0.5 / np.sqrt(counts), rel=1e-3)
 
 
-@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize("each", [pytest.param(False, marks=pytest.mark.full), True])
 def test_product_diagonal_and_bars_of_complex_unknowns_are_those_of_the_dense_matrix(each):
     with jax.enable_x64(True):
         model, views = waves(), np.array([1, 2, 4, 7, 8, 9, 11])  # two blocks, the last one filled up
@@ -179,10 +179,7 @@ def test_spread_of_reconstructed_phases_is_the_predicted_one():
     errors = np.asarray(phase_noise(model, 9, unknowns=("object",), draws=60))[(slice(None), *middle)]
     measured, predicted = (np.sqrt(np.mean(np.square(e))) for e in (found, errors))
     assert measured == pytest.approx(predicted, rel=0.08)
-    # What one pixel's bar says, correlations included, and the diagonal alone, a lower bound.
-    information = fisher_information(model, 9, unknowns=("object",))
-    bar = information.error_bar(lambda m: jnp.angle(m.object[5, 5]))
-    assert np.std(np.asarray(found)[:, 2, 2]) == pytest.approx(float(bar), rel=3 / np.sqrt(2 * 30))
+    # The diagonal alone is a lower bound.
     image = np.asarray(phase_error_image(model, 9, probes=8))
     assert np.median(image[middle]) < predicted
 

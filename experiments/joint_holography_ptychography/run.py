@@ -142,7 +142,7 @@ def draw(truth: np.ndarray, found: dict, path: Path) -> None:
         curve.plot(correlation.frequency, correlation.correlation, color=colours[column], linewidth=1.2, label=name)
     curve.plot(correlation.frequency, correlation.half_bit, color="0.6", linewidth=0.8, linestyle=":", label="half-bit")
     curve.set_xlabel("frequency [1/pixel]", fontsize=8)
-    curve.set_ylabel("ring correlation\nwith the truth", fontsize=8)
+    curve.set_ylabel("correlation with truth", fontsize=8)
     curve.tick_params(labelsize=8)
     curve.spines[["top", "right"]].set_visible(False)
     curve.set_ylim(-0.55, 1.05)
