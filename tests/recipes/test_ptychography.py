@@ -153,7 +153,8 @@ def test_settings_that_make_no_sense_are_refused(tmp_path, settings, says):
 def test_halves_and_geometry_in_the_verdict(tmp_path):
     small_scans.write_cxi(tmp_path / "scan.cxi", True)
     scan = dr.open_scan(tmp_path / "scan.cxi", method="near-field-ptychography", focus_to_sample=small_scans.FOCUS)
-    settings = {"solver": {"epochs": 15}, "quality": {"halves": True}, "loss": {"saturation": 500, "position_prior": 1.0},
+    settings = {"solver": {"epochs": 15}, "quality": {"halves": True},
+                "loss": {"saturation": 500, "position_prior": 1.0},
                 "model": {"detector_blur": True, "drift": 3, "check": "no", "refractive": True}}
     result = dr.reconstruct(scan, settings=settings)
     assert any("halves" in line for line in result.verdict) and any("detector_blur found" in v for v in result.verdict)
