@@ -203,10 +203,15 @@ def coverage(
     """
     corners, _ = split_positions(positions)
     seen = jnp.sum(jnp.abs(probe) ** 2, axis=0)
-    patches = jnp.broadcast_to(
-        jnp.reshape(jnp.asarray(times, seen.dtype), (-1, 1, 1)) * seen, (positions.shape[0], *seen.shape)
-    )
-    return deposit(jnp.zeros(shape, seen.dtype), corners, patches)
+    weights = jnp.broadcast_to(jnp.asarray(times, seen.dtype), (positions.shape[0],))
+
+    def add(i, canvas):
+        # One view at a time: a copy of the light for each would not fit the memory.
+        start = (corners[i, 0], corners[i, 1])
+        here = jax.lax.dynamic_slice(canvas, start, seen.shape)
+        return jax.lax.dynamic_update_slice(canvas, here + weights[i] * seen, start)
+
+    return jax.lax.fori_loop(0, positions.shape[0], add, jnp.zeros(shape, seen.dtype))
 
 
 def orthogonal_modes(probe: Complex[Array, "mode y x"]) -> Complex[Array, "mode y x"]:

@@ -92,6 +92,9 @@ _FAR = {"model": {"background": False}, "optimiser": {"learning_rate": 0.08, "co
 # light is finer than a detector pixel.
 _FINE_LIGHT = 30.0
 
+# Pixels of the waves that are in memory at once while held-out views are placed.
+_HELD_PIXELS = 2**23
+
 # Variance of the root of a photon count.
 _NOISE_OF_AMPLITUDES = 0.25
 
@@ -113,7 +116,8 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     model = place_unseen(solution.value, start.positions, held)
     model, judged = _fit_held_out(model, data, held)
     if judged is not None and settings["loss"]["saturation"] is not None:
-        judged = losses.saturated(judged, data["counts"][held], settings["loss"]["saturation"])
+        level = settings["loss"]["saturation"]
+        judged = np.asarray(losses.saturated(jnp.asarray(judged), jnp.asarray(data["counts"][held]), level))
     model = remove_ambiguities(model, bool(settings["model"]["gain"]))
     figures, verdict = _judge(model, judged, data, held, settings)
     figures["history"] = solution.history
@@ -219,11 +223,14 @@ def _data(scan: Scan) -> dict[str, Any]:
 
 def light_is_fine(data: Mapping[str, Any], views: int = 64) -> bool:
     """Whether frames have structure finer than a pixel, which appears at the highest frequencies that they can show."""
-    frames = np.where(data["mask"], np.asarray(data["counts"][:views], float), 0)
-    rows, columns = (np.fft.fftfreq(n) for n in frames.shape[-2:])
-    corner = np.hypot(rows[:, None], columns[None]) > 0.5
-    power = np.mean([abs(np.fft.fft2(frame))[corner] ** 2 for frame in frames])
-    return bool(power > _FINE_LIGHT * frames.sum((1, 2)).mean())
+    rows, columns = data["counts"].shape[1:]
+    corner = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.fftfreq(columns)[None]) > 0.5
+    power, light = 0.0, 0.0
+    for view in range(max(1, min(views, data["counts"].shape[0], 2**24 // (rows * columns)))):
+        frame = np.where(data["mask"], data["counts"][view], 0).astype(np.float32)
+        power += float(np.mean(abs(np.fft.fft2(frame))[corner] ** 2))
+        light += float(frame.sum(dtype=float))
+    return power > _FINE_LIGHT * light
 
 
 # Unknown geometry starts here where it is to be solved for; a derivative that vanishes at zero needs a start beside it.
@@ -409,27 +416,32 @@ def place_unseen(model: Ptychography, nominal: jax.Array, held: np.ndarray) -> P
     return eqx.tree_at(lambda m: m.positions, model, positions)
 
 
-def _fit_held_out(model: Ptychography, data: dict, held: np.ndarray) -> tuple[Ptychography, jax.Array | None]:
+def _fit_held_out(
+    model: Ptychography, data: Mapping[str, Any], held: np.ndarray
+) -> tuple[Ptychography, np.ndarray | None]:
     """Two coordinates and a gain of each held-out view, which no reconstruction can know; nothing else moves."""
     if not held.size:
         return model, None
-    fields = {"counts": np.asarray(data["counts"][held]), "mask": data["mask"]}
+    model, predicted = _settled(model), []
+    size = max(1, _HELD_PIXELS // int(np.prod(model.probe.shape)))
+    for part in (held[start:start + size] for start in range(0, held.size, size)):
+        found, prediction = _fit_places(_of_views(model, part), np.asarray(data["counts"][part]), data["mask"])
+        model = model.replace(positions=model.positions.at[part].set(found))
+        predicted.append(np.asarray(prediction))
+    return model, np.concatenate(predicted)
 
-    def cost(model: Ptychography, batch: Batch):
-        return losses.amplitude(_matched(model(batch.views), batch), batch.counts, batch.mask)
 
-    fitted = minimise(
-        cost,
-        _of_views(model, held) if model.drift is None else _of_views(_settled(model), held),
-        fields,
-        optax.adam(decaying(0.1 * model.oversampling, 60, 0.3)),
-        steps=60,
-        unknowns=("positions",),
-    ).value
-    batch = Batch(np.arange(held.size), {k: jnp.asarray(v) for k, v in fields.items()})
-    model = _settled(model)
-    model = model.replace(positions=model.positions.at[held].set(fitted.positions))
-    return model, _matched(fitted(batch.views), batch)
+def _fit_places(model: Ptychography, counts: np.ndarray, mask: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    """Positions of a few views, and what they predict with the gain that fits best."""
+    fields = {"counts": counts, "mask": mask}
+    rule = optax.adam(decaying(0.1 * model.oversampling, 60, 0.3))
+    fitted = minimise(_cost_of_places, model, fields, rule, steps=60, unknowns=("positions",)).value
+    batch = Batch(np.arange(counts.shape[0]), {k: jnp.asarray(v) for k, v in fields.items()})
+    return fitted.positions, _matched(fitted(batch.views), batch)
+
+
+def _cost_of_places(model: Ptychography, batch: Batch) -> jax.Array:
+    return losses.amplitude(_matched(model(batch.views), batch), batch.counts, batch.mask)
 
 
 def _settled(model: Ptychography) -> Ptychography:
