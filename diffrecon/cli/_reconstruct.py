@@ -34,6 +34,8 @@ def run(
     from .._console import Console
 
     io.check_output(output)
+    if output.exists() and Path(file).exists() and output.samefile(file):
+        raise InputError(f"{output}: is the measurement itself; give the result another name with -o")
     say = (lambda *_: None) if quiet else print
     scan = _opened(file, method, settings, say)
     if recipes.wants_slabs(scan, scan.method, settings.recipe):

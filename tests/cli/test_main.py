@@ -242,3 +242,11 @@ def test_an_internal_fault_is_one_line_too(tmp_path, recipe, capsys):
     assert said.count("\n") == 1 and "internal error: TypeError" in said and "--debug" in said
     with pytest.raises(TypeError):
         main(["reconstruct", path, "-o", str(tmp_path / "o.h5"), "--debug"])
+
+
+def test_the_measurement_is_never_the_output(tmp_path, capsys):
+    scan = tmp_path / "scan.h5"
+    scan.write_bytes(b"the only copy")
+    before = scan.read_bytes()
+    assert main(["reconstruct", str(scan), "-o", str(scan)]) == 2
+    assert "measurement itself" in capsys.readouterr().err and scan.read_bytes() == before
