@@ -189,7 +189,8 @@ class Ptychography(Model):
         cls, scan: Scan, modes: int = 1, *, margin: float = 8, oversampling: int = 1, border: int = 0, slices: int = 1,
         slice_spacing: float | None = None, refractive: bool = False, variations: int = 0,
     ) -> "Ptychography":
-        """A first guess from the data: flat object, probe from file or mean frame, its power from the mean counts.
+        """A first guess from the data: flat object, probe from file, from the empty beam (`scan.flats`, near field) or
+        from the mean frame, its power from the mean counts; background from the darks, where there are any.
 
         **Arguments:** number of probe `modes` (the further ones start as the probe times low-order polynomials, at 2 %
         of its power each); `margin` [detector pixel] around the scanned area, room for positions to move;
@@ -214,7 +215,8 @@ class Ptychography(Model):
         frame = tuple((n + 2 * border) * oversampling for n in scan.frame_shape)
         shape = tuple(int(n) for n in np.ceil(in_pixels.max(0)).astype(int) + np.asarray(frame)
                       + int(np.ceil(margin * oversampling)))
-        mean = mean_frame(scan)
+        mean = empty_beam(scan)
+        dark = 0.01 * max(float(np.median(mean)), 1e-2) if scan.darks is None else np.asarray(scan.darks, float).mean(0)
         geometry = None if far else scan.geometry
         distance = None if geometry is None else float(geometry.distance)
         wavelength = None if scan.geometry is None else scan.geometry.wavelength
@@ -223,7 +225,7 @@ class Ptychography(Model):
             object=empty(shape if slices == 1 else (slices, *shape), jnp.complex64),
             probe=jnp.zeros((1, *frame), jnp.complex64),
             positions=jnp.asarray(in_pixels, jnp.float32),
-            background=jnp.full(scan.frame_shape, 0.1 * max(float(np.median(mean)), 1e-2) ** 0.5, jnp.float32),
+            background=jnp.asarray(np.broadcast_to(np.sqrt(np.maximum(dark, 0)), scan.frame_shape), jnp.float32),
             gain=jnp.ones(scan.views, jnp.float32),
             distance=distance, wavelength=None if wavelength is None else float(wavelength), pixel_size=pixel, far=far,
             oversampling=oversampling, border=border, refractive=refractive,
@@ -285,6 +287,15 @@ def _variations(probe: np.ndarray, count: int, views: int) -> dict[str, Any]:
             "variation_weights": jnp.asarray(weights - weights.mean(0), jnp.float32)}
 
 
+def empty_beam(scan: Scan) -> np.ndarray:
+    """Counts of the beam without a sample: the mean flat of a near-field scan less its dark, else the mean frame."""
+    dark = 0.0 if scan.darks is None else np.asarray(scan.darks, float).mean(0)
+    if scan.flats is None or scan.far_field:
+        return np.maximum(mean_frame(scan) - dark, 0)
+    flat = np.maximum(np.asarray(scan.flats, float).mean(0) - dark, 0)
+    return flat if scan.mask is None else np.where(scan.mask, flat, 0.0)
+
+
 def mean_frame(scan: Scan) -> np.ndarray:
     """Mean frame in the model's order, float64, dead pixels zero."""
     scan = scan.in_fft_order()
@@ -325,13 +336,30 @@ def _first_probe(scan: Scan, model: Ptychography, mean: np.ndarray) -> np.ndarra
     """One probe mode whose power is the mean counts of a frame."""
     if scan.probe is not None:
         probe = np.asarray(scan.probe, complex).reshape(-1, *scan.probe.shape[-2:])[0]
+        if probe.shape == scan.frame_shape:
+            probe = _finer(np.pad(probe, model.border, mode="edge"), model.oversampling)
         if probe.shape != mean.shape:
-            raise InputError(f"{scan.name}: the probe has shape {probe.shape}, the model {mean.shape}")
+            raise InputError(f"{scan.name}: the probe has shape {probe.shape}, frames have {scan.frame_shape} and the "
+                             f"model {mean.shape}")
     elif model.far:
         probe = _defocused_aperture(mean)
     else:
         probe = np.fft.ifft2(np.fft.fft2(np.sqrt(mean)) * np.conj(np.asarray(model.transfer(model.distance))))
     return probe * np.sqrt(mean.sum() / np.sum(abs(probe) ** 2))
+
+
+def _finer(wave: np.ndarray, factor: int) -> np.ndarray:
+    """A wave on pixels so many times smaller, band-limited as it was; where the centre of a pixel was, that of its
+    parts is."""
+    if factor == 1:
+        return wave
+    shape = [n * factor for n in wave.shape]
+    half = (factor - 1) / 2
+    ramps = [np.exp(-2j * np.pi * np.fft.fftfreq(n) * half / factor) for n in wave.shape]
+    spectrum = np.fft.fftshift(np.fft.fft2(wave) * ramps[0][:, None] * ramps[1])
+    room = [(big // 2 - small // 2, big - small - (big // 2 - small // 2))
+            for big, small in zip(shape, wave.shape, strict=True)]
+    return np.fft.ifft2(np.fft.ifftshift(np.pad(spectrum, room)))
 
 
 def _defocused_aperture(mean: np.ndarray) -> np.ndarray:

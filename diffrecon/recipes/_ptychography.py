@@ -41,14 +41,14 @@ _COMMON: dict[str, dict[str, Any]] = {
         "positions": True,
         "background": True,
         "gain": False,
-        # false: not in the model, or as in the file; a number: fixed at it; true: solved for.
-        "distance": False,  # effective [m] (near field)
-        "astigmatism": False,  # vertical minus horizontal effective distance [m] (near field)
-        "tilt": False,  # of the scan plane, [rows, columns] [rad] (near field)
-        "scan_matrix": False,  # scale, rotation, shear of the positions, [[., .], [., .]]
-        "travel": False,  # path of a fly scan during an exposure, [rows, columns] [pixel]
-        "source_blur": False,  # standard deviation of the beam's wandering on the sample [pixel]
-        "detector_blur": False,  # standard deviation of the detector's point spread [detector pixel]
+        # None (or false): not in the model, or as in the file; a value: fixed at it; true: solved for.
+        "distance": None,  # effective [m] (near field)
+        "astigmatism": None,  # vertical minus horizontal effective distance [m] (near field)
+        "tilt": None,  # of the scan plane, [rows, columns] [rad] (near field)
+        "scan_matrix": None,  # scale, rotation, shear of the positions, [[., .], [., .]]
+        "travel": None,  # path of a fly scan during an exposure, [rows, columns] [pixel]
+        "source_blur": None,  # standard deviation of the beam's wandering on the sample [pixel]
+        "detector_blur": None,  # standard deviation of the detector's point spread [detector pixel]
         "slice_spacing": None,  # distance between slices [m]
         "refine_spacing": False,  # whether it is solved for
     },
@@ -156,7 +156,7 @@ def _prepared(
         slices=chosen["slices"], slice_spacing=spacing, refractive=chosen["refractive"],
         variations=chosen["variations"],
     )
-    if not chosen["background"]:
+    if not chosen["background"] and scan.darks is None:
         start = start.replace(background=jnp.zeros_like(start.background))
     start = _with_geometry(start, scan, settings)
     _say_start(scan, start, chosen["oversampling"] is None, console)
@@ -245,10 +245,10 @@ def _with_geometry(model: Ptychography, scan: Scan, settings: Mapping[str, Mappi
     fields: dict[str, Any] = {}
     for name in GEOMETRY:
         said = settings["model"][name]
-        if said is False:
+        if said is None or said is False:
             continue
         if model.far and name in _NEAR_ONLY:
-            raise InputError(f"model.{name}: frames of the far field do not depend on it; leave it false")
+            raise InputError(f"model.{name}: frames of the far field do not depend on it; leave it out")
         if said is not True:
             fields[name] = _given_geometry(name, said, model)
         elif name == "travel":

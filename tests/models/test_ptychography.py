@@ -69,6 +69,27 @@ def test_first_guess(tmp_path, near):
     np.testing.assert_allclose(power[1:] / power[0], 0.02, rtol=1e-3)
 
 
+def test_a_probe_from_the_file_fits_finer_pixels_and_a_wider_window(tmp_path):
+    """The same band-limited wave where pixels' centres are, and the border around it."""
+    scan, _, _ = open_small(tmp_path, True)
+    y, x = np.mgrid[:32, :32] - 15.5
+    beam = lambda y, x: np.exp(-(y**2 + x**2) / 40 + 0.2j * x)
+    model = Ptychography.from_scan(scan.replace(probe=beam(y, x)), oversampling=2, border=4)
+    fine = (np.arange(80) - 39.5) / 2
+    expected = beam(fine[:, None], fine[None])
+    found = np.asarray(model.probe[0])
+    found = found * np.vdot(found, expected) / np.vdot(found, found)
+    assert np.linalg.norm(found - expected) < 0.01 * np.linalg.norm(expected)
+
+
+def test_the_empty_beam_and_the_darks_are_the_first_guess(tmp_path):
+    scan, _, _ = open_small(tmp_path, True)
+    flats, darks = np.full((3, 32, 32), 90.0), np.full((2, 32, 32), 9.0)
+    model = Ptychography.from_scan(scan.replace(probe=None, flats=flats, darks=darks, mask=None))
+    assert float(jnp.sum(jnp.abs(model.probe) ** 2)) == pytest.approx(81 * 32 * 32, rel=1e-4)
+    np.testing.assert_allclose(model.background, 3.0)
+
+
 def test_scale_of_the_probe_in_the_file_changes_nothing(tmp_path):
     scan, _, _ = open_small(tmp_path, False)
     one, other = (Ptychography.from_scan(scan.replace(probe=scan.probe * factor)) for factor in (1, 128))

@@ -137,7 +137,8 @@ def test_a_closed_shutter_and_swapped_positions_do_no_harm(tmp_path):
         ({"model": {"check": "maybe"}}, "model.check"),
         ({"model": {"distance": True}}, "far field do not depend on it"),
         ({"model": {"detector_blur": "wide"}}, "model.detector_blur"),
-        ({"model": {"scan_matrix": [1, 2, 3]}}, "model.scan_matrix"),
+        ({"model": {"scan_matrix": [1, 2, 3]}}, "model.scan_matrix.*neither"),
+        ({"model": {"travel": [[1, "x"]]}}, "model.travel.*neither"),
         ({"model": {"slices": 2}}, "slice_spacing"),
         ({"quality": {"held_out_views": [99]}}, "held_out_views"),
         ({"solver": {"stages": ["adam"]}}, "epochs"),
@@ -159,6 +160,21 @@ def test_halves_and_geometry_in_the_verdict(tmp_path):
     result = dr.reconstruct(scan, settings=settings)
     assert any("halves" in line for line in result.verdict) and any("detector_blur found" in v for v in result.verdict)
     assert 0 < result.quality["crossing"] <= 0.5 and float(result.quality["detector_blur"]) < 0.5
+
+
+def test_geometry_in_the_settings_is_fixed_where_it_has_a_value(tmp_path):
+    small_scans.write_cxi(tmp_path / "scan.cxi", True)
+    scan = dr.open_scan(tmp_path / "scan.cxi", method="near-field-ptychography", focus_to_sample=small_scans.FOCUS)
+    said = {"detector_blur": 0.6, "source_blur": 0.4, "travel": [1.0, 0.0], "distance": "2 mm", "tilt": True,
+            "scan_matrix": False, "oversampling": 2}
+    settings = dr.recipes.merge(recipe.defaults("near-field-ptychography"), {"model": said}, "near-field-ptychography")
+    start, _, _ = recipe._prepared(scan, settings, dr.Console(quiet=True))
+    found = start.geometry()
+    assert found["detector_blur"] == np.float32(0.6) and found["distance"] == np.float32(2e-3)
+    np.testing.assert_allclose(found["source_blur"], 0.8)  # object pixels are half the detector's
+    np.testing.assert_allclose(found["travel"], [[2.0, 0.0]])
+    assert "scan_matrix" not in found and set(recipe._unknowns(start, settings)) == {
+        "object", "probe", "positions", "background", "tilt"}
 
 
 def test_fine_light_is_recognised_by_the_power_at_the_highest_frequencies():
