@@ -215,6 +215,8 @@ def near_field(path: Path, given: argparse.Namespace) -> None:
     scan, name = dr.open_scan(path, focus_to_sample="3.65 mm"), "near-field-ptychography"
     for epochs in given.epochs:
         show(given, f"P25, diffrecon, {epochs} epochs", lambda n=epochs: diffrecon(scan, name, solver={"epochs": n}))
+        show(given, f"P25, diffrecon, detector's pixels, {epochs} epochs",
+             lambda n=epochs: diffrecon(scan, name, solver={"epochs": n}, model={"oversampling": 1}))
     show(given, "P25, diffrecon, default", lambda: diffrecon(scan, name))
     if given.no_peers:
         return

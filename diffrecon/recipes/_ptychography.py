@@ -110,6 +110,7 @@ def defaults(method: str) -> Mapping[str, Mapping[str, Any]]:
 
 def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: Console, method: str) -> Result:
     """Object, probe modes, positions and background of a ptychographic scan."""
+    asked = settings
     scan, settings, views, whole = _usable(scan.replace(method=method), settings, console)
     start, data, held = _prepared(scan, settings, console)
     solution = _solve(start, data, held, settings, console)
@@ -124,8 +125,9 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     # Positions as in the file would hide what the curve of the held-out views is about.
     if not settings["model"]["positions"]:
         figures["held_out_history"] = solution.held_out
-    verdict = (solution.result, *verdict) if not solution.result.startswith(("done", "converged")) else verdict
-    if settings["quality"]["halves"]:
+    finished = solution.result.startswith(("done", "converged"))
+    verdict = verdict if finished else (solution.result, *verdict)
+    if settings["quality"]["halves"] and finished:
         correlation = _halves(start, data, held, settings, console)
         figures |= correlation.as_quality()
         verdict = (*verdict, f"two halves of the views: {correlation}")
@@ -136,9 +138,9 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
         verdict = (*verdict, f"error bar of the phase by photon noise, probe and positions taken as known: {bar:.2g} "
                              "rad (median where seen well)")
     if views.size < whole.views:
-        figures["views"] = views
+        figures |= {"views": views, "held_out_views": views[held]}
         found |= _of_all_views(found, whole, start, views)
-    return Result(method, found, figures, verdict, settings)
+    return Result(method, found, figures, verdict, asked)
 
 
 # ---------------------------------------------------------------------------------------------------- prepare

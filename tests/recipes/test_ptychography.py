@@ -127,6 +127,7 @@ def test_a_closed_shutter_and_swapped_positions_do_no_harm(tmp_path):
     assert any("view 4" in line for line in said) and any("swapped" in line for line in said)
     assert result.quality["held_out_residual"] < 2 * result.quality["noise_floor_residual"]
     assert len(result["positions"]) == len(positions) and result["gain"][4] == 0
+    assert 4 not in result.quality["held_out_views"] and max(result.quality["held_out_views"]) < len(positions)
     moved = result["positions"] / small_scans.PIXEL - positions
     assert np.std(moved, axis=0).max() < 1.0  # where its neighbours in time say
 
