@@ -34,6 +34,7 @@ _COMMON: dict[str, dict[str, Any]] = {
         "refractive": False,  # the object as phase and attenuation, without wraps
         "slices": 1,  # of a thick object
         "variations": 0,  # ways in which the first probe mode may change along the scan
+        "air": None,  # [first row, last, first column, last] of the object that is empty: its phase is zero there
         "drift": 0,  # knots of a drift of the scan, linear in time between them
         # Solved for or not:
         "object": True,
@@ -119,7 +120,8 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     if judged is not None and settings["loss"]["saturation"] is not None:
         level = settings["loss"]["saturation"]
         judged = np.asarray(losses.saturated(jnp.asarray(judged), jnp.asarray(data["counts"][held]), level))
-    model = remove_ambiguities(model, bool(settings["model"]["gain"]))
+    air = _air(settings["model"]["air"], model)
+    model = remove_ambiguities(model, bool(settings["model"]["gain"]), air)
     figures, verdict = _judge(model, judged, data, held, settings)
     figures["history"] = solution.history
     # Positions as in the file would hide what the curve of the held-out views is about.
@@ -131,7 +133,7 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
         correlation = _halves(start, data, held, settings, console)
         figures |= correlation.as_quality()
         verdict = (*verdict, f"two halves of the views: {correlation}")
-    found = _quantities(model, scan)
+    found = _quantities(model, air)
     if settings["quality"]["error_bar"]:
         found["phase_error"] = _error_bar(model, data, held, found["phase"])
         bar = np.nanmedian(found["phase_error"].data)
@@ -561,12 +563,30 @@ def well_seen_rectangle(*models: Ptychography) -> tuple[slice, slice]:
 
 
 # ---------------------------------------------------------------------------------------------------- out
-def remove_ambiguities(model: Ptychography, gain: bool = False) -> Ptychography:
+def _air(said: Any, model: Ptychography) -> np.ndarray | None:
+    """Where the object is known to be empty, of its shape."""
+    if said is None:
+        return None
+    rows, columns = model.object.shape[-2:]
+    try:
+        first, last, left, right = (int(n) for n in said)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"model.air: {said!r} is not [first row, last, first column, last]") from error
+    air = np.zeros((rows, columns), bool)
+    air[first:last, left:right] = True
+    if min(first, left) < 0 or not (air & np.asarray(well_seen(model))).any():
+        raise InputError(f"model.air: rows {first} to {last}, columns {left} to {right} hold nothing that was seen "
+                         f"of an object of {rows} x {columns} pixels")
+    return air
+
+
+def remove_ambiguities(model: Ptychography, gain: bool = False, air: np.ndarray | None = None) -> Ptychography:
     """Fix what the data cannot tell, so that the predicted frames stay as they are: amplitude, phase and phase ramp
     between object and probe, and the order and mixture of the modes (orthogonal, strongest first).
 
-    With `gain` an unknown, its mean goes into the probe too. Thick and refractive objects, and probes that vary, keep
-    phase and ramp: there the product is not the object's alone.
+    Phase and amplitude of the object are those of its mean, or of the `air` where some is known. With `gain` an
+    unknown, its mean goes into the probe too. Refractive objects keep their ramp, thick ones and those of probes that
+    vary their phase too: there the product is not the object's alone.
     """
     if gain:
         level = jnp.mean(model.gain)
@@ -574,13 +594,14 @@ def remove_ambiguities(model: Ptychography, gain: bool = False) -> Ptychography:
     if model.probe_variations is not None or model.object.ndim > 2:
         return model
     probe = operators.orthogonal_modes(model.probe)
-    weight = jnp.where(well_seen(model), _light(model), 0.0)
-    obj, probe = _remove_ramp(model.transmission(), probe, weight)
+    weight = jnp.where(well_seen(model) if air is None else well_seen(model) & air, _light(model), 0.0)
+    obj = model.transmission()
+    if not model.refractive:
+        obj, probe = _remove_ramp(obj, probe, weight)
     level = jnp.sqrt(jnp.sum(weight * jnp.abs(obj) ** 2) / jnp.sum(weight))
-    phase = jnp.exp(1j * jnp.angle(jnp.sum(weight * obj)))
-    change = obj / (level * phase) / model.transmission()
-    stored = model.object - 1j * jnp.log(change) if model.refractive else obj / (level * phase)
-    return model.replace(object=stored, probe=probe * (level * phase))
+    level = level * jnp.exp(1j * jnp.angle(jnp.sum(weight * obj)))
+    stored = model.object + 1j * jnp.log(level) if model.refractive else obj / level
+    return model.replace(object=stored, probe=probe * level)
 
 
 def _remove_ramp(obj: jax.Array, probe: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -611,7 +632,13 @@ def _error_bar(model: Ptychography, data: Mapping[str, Any], held: np.ndarray, p
                                long_name="standard deviation of the phase by photon noise")
 
 
-def _quantities(model: Ptychography, scan: Scan) -> dict[str, Quantity]:
-    found = model.quantities(scan)
-    phase = np.where(np.asarray(well_seen(model)), found["phase"].data, np.nan)
+def _quantities(model: Ptychography, air: np.ndarray | None) -> dict[str, Quantity]:
+    """What is written; the phase where it was seen well, without what is left of a ramp in the air."""
+    found, seen = model.quantities(), np.asarray(well_seen(model))
+    phase = np.where(seen, found["phase"].data, np.nan)
+    if air is not None and phase.ndim == 2:
+        rows, columns = np.nonzero(air & seen)
+        plane = np.stack([np.ones(rows.size), rows, columns], 1)
+        offset, down, right = np.linalg.lstsq(plane, phase[rows, columns], rcond=None)[0]
+        phase -= offset + down * np.arange(phase.shape[0])[:, None] + right * np.arange(phase.shape[1])
     return found | {"phase": dataclasses.replace(found["phase"], data=phase, long_name="phase where seen well")}

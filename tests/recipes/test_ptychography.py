@@ -141,6 +141,7 @@ def test_a_closed_shutter_and_swapped_positions_do_no_harm(tmp_path):
         ({"model": {"scan_matrix": [1, 2, 3]}}, "model.scan_matrix.*neither"),
         ({"model": {"travel": [[1, "x"]]}}, "model.travel.*neither"),
         ({"model": {"slices": 2}}, "slice_spacing"),
+        ({"model": {"air": [0, 2, 0, 2]}, "solver": {"epochs": 1}}, "model.air"),
         ({"quality": {"held_out_views": [99]}}, "held_out_views"),
         ({"solver": {"stages": ["adam"]}}, "epochs"),
     ],
@@ -157,9 +158,14 @@ def test_halves_and_geometry_in_the_verdict(tmp_path):
     scan = dr.open_scan(tmp_path / "scan.cxi", method="near-field-ptychography", focus_to_sample=small_scans.FOCUS)
     settings = {"solver": {"epochs": 15}, "quality": {"halves": True},
                 "loss": {"saturation": 500, "position_prior": 1.0},
-                "model": {"detector_blur": True, "drift": 3, "check": "no", "refractive": True}}
+                "model": {"detector_blur": True, "drift": 3, "check": "no", "refractive": True,
+                          "air": [20, 30, 22, 34]}}
     result = dr.reconstruct(scan, settings=settings)
     assert any("halves" in line for line in result.verdict) and any("detector_blur found" in v for v in result.verdict)
+    empty = result["phase"][20:30, 22:34]
+    rows, columns = np.nonzero(np.isfinite(empty))
+    plane = np.stack([np.ones(rows.size), rows, columns], 1)
+    np.testing.assert_allclose(plane.T @ empty[rows, columns] / rows.size, 0, atol=1e-4)
     assert 0 < result.quality["crossing"] <= 0.5 and float(result.quality["detector_blur"]) < 0.5
 
 
