@@ -19,6 +19,21 @@ def shared_data():
     return folder
 
 
+# Every compiled program holds some memory maps. A process may have 65530; beyond, the compiler crashes.
+_MAPS = Path("/proc/self/maps")
+_MOST_MAPS = 25_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _room_for_compiled_programs():
+    """Forget compiled programs, file by file, before they fill what the system allows a process."""
+    yield
+    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > _MOST_MAPS:
+        import jax
+
+        jax.clear_caches()
+
+
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="run the long versions too")
 
