@@ -374,11 +374,20 @@ def _solve(
     start: Ptychography, data: Mapping[str, Any], held: np.ndarray, settings: Mapping[str, Mapping[str, Any]],
     console: Console, label: str = "ptychography",
 ) -> Solution:
+    """The stages on the views that are not held out.
+
+    Where positions are unknown, held-out views stay away from the solver: their cost at places that nobody refines
+    would rise while everything gets better, and the state kept at Ctrl-C would be an early one.
+    """
+    train = np.setdiff1d(np.arange(start.positions.shape[0]), held)
+    if held.size and settings["model"]["positions"] and start.drift is None:
+        part = {key: value if key == "mask" else pick_views(value, train) for key, value in data.items()}
+        found = _solve(_of_views(start, train), part, np.zeros(0, int), settings, console, label)
+        return dataclasses.replace(found, value=_put_back(found.value, start, train))
     optimiser, solver, loss = settings["optimiser"], settings["solver"], settings["loss"]
-    train = data["counts"].shape[0] - held.size
-    per_epoch = -(-train // min(solver["batch_size"], train))
+    per_epoch = -(-train.size // min(solver["batch_size"], train.size))
     epochs = solver["epochs"] or max(10, -(-solver["steps"] // per_epoch))
-    measured = int(train * np.mean(data["mask"]) * np.prod(data["counts"].shape[1:]))
+    measured = int(train.size * np.mean(data["mask"]) * np.prod(data["counts"].shape[1:]))
     prior = variation_prior(loss["tv"], int(jnp.sum(well_seen(start))), measured)
     cost = loss["function"] or cost_functional(prior, loss["position_prior"], loss["saturation"])
     return run_stages(
@@ -546,11 +555,22 @@ def _halves(
     return quality.ring_correlation(np.angle(first), np.angle(second), pixel_size=start.pixel_size, realign=False)
 
 
+def _by_view(model: Ptychography) -> list[str]:
+    """Fields that have one entry for each view."""
+    names = [n for n in ("positions", "gain", "variation_weights", "travel") if getattr(model, n) is not None]
+    return [n for n in names if getattr(model, n).shape[0] == model.positions.shape[0]]
+
+
 def _of_views(model: Ptychography, views: np.ndarray) -> Ptychography:
     """The model of some views only."""
-    names = [n for n in ("positions", "gain", "variation_weights", "travel") if getattr(model, n) is not None]
-    names = [n for n in names if getattr(model, n).shape[0] == model.positions.shape[0]]
-    return model.replace(**{name: getattr(model, name)[views] for name in names})
+    return model.replace(**{name: getattr(model, name)[views] for name in _by_view(model)})
+
+
+def _put_back(found: Ptychography, whole: Ptychography, views: np.ndarray) -> Ptychography:
+    """A model of some views as one of all; the others are as they were in `whole`."""
+    return found.replace(
+        **{name: getattr(whole, name).at[views].set(getattr(found, name)) for name in _by_view(whole)}
+    )
 
 
 def well_seen_rectangle(*models: Ptychography) -> tuple[slice, slice]:
@@ -629,7 +649,7 @@ def _error_bar(model: Ptychography, data: Mapping[str, Any], held: np.ndarray, p
     views = np.setdiff1d(np.arange(model.positions.shape[0]), held)
     bar = uncertainty.phase_error_image(model, views, mask=data["mask"], probes=8)
     return dataclasses.replace(phase, data=np.where(np.isfinite(phase.data), bar, np.nan),
-                               long_name="standard deviation of the phase by photon noise")
+                               long_name="error bar of the phase")
 
 
 def _quantities(model: Ptychography, air: np.ndarray | None) -> dict[str, Quantity]:
