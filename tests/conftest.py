@@ -21,7 +21,7 @@ def shared_data():
 
 # Every compiled program holds some memory maps. A process may have 65530; beyond, the compiler crashes.
 _MAPS = Path("/proc/self/maps")
-_MOST_MAPS = 25_000
+_MOST_MAPS = 12_000
 
 
 @pytest.fixture(scope="module", autouse=True)
