@@ -24,6 +24,8 @@ sys.path.append(str(Path(__file__).parents[1]))
 import ptychography_sets as sets  # noqa: E402
 from ptychography_sets import DISTANCE, Optics  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 real = functools.partial(jnp.asarray, dtype=jnp.float32)
 typed = lambda values: jnp.asarray(values, jnp.complex64 if np.iscomplexobj(values) else jnp.float32)
 

@@ -143,6 +143,7 @@ def test_model_predicts_and_differentiates(measured):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_helix_is_better_than_the_best_peer(shared_data):
     """Independent, finer simulation with noise; numbers of mumott's SIGTT and MITRA, whichever is better in each."""
     import importlib.util

@@ -44,6 +44,7 @@ def test_shifts_roll_and_centre_together():
     assert found.geometry.pitch is None and found.geometry.drift is None
 
 
+@pytest.mark.full
 def test_centre_of_one_row():
     found = align(scan(21.2, rows=1)[:, 0], ANGLES, unknowns=("centre", "roll"), levels=(1,), steps=4)
     assert any("roll left out" in line for line in found.messages)
