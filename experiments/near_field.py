@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import diffrecon as dr
 from diffrecon.physics import energy_to_wavelength
@@ -115,6 +116,34 @@ def first_guess(positions: np.ndarray, counts: np.ndarray, size: int) -> dr.mode
     root = np.sqrt(counts.mean(0))
     probe = np.fft.ifft2(np.fft.fft2(root) * np.conj(np.asarray(model.transfer(DISTANCE))))
     return model.replace(probe=jnp.asarray(probe[None], jnp.complex64))
+
+
+def cost(model: dr.Model, batch: dr.Batch):
+    """Poisson, nothing else: what Fisher information is about."""
+    return dr.losses.poisson(model(batch.views), batch.counts)
+
+
+def residual(model: dr.Model, batch: dr.Batch):
+    """The same for second-order steps: roots of counts (Anscombe's) have the variance 1/4."""
+    return 2 * (jnp.sqrt(model(batch.views) + 0.375) - jnp.sqrt(batch.counts + 0.375))
+
+
+def solve(
+    scan: Scan, counts: np.ndarray, steps: int, second: int, tolerance: float = 0.0
+) -> dr.models.Ptychography:
+    """Object and probe from the mean frame: Adam, then second-order steps for their weakly determined mixtures."""
+    model = first_guess(scan.positions, counts, scan.size)
+    rule = optax.adam(optax.cosine_decay_schedule(0.04, steps, 0.02))
+    model = dr.minimise(cost, model, {"counts": counts}, rule, steps=steps, batch_size=min(9, len(counts)),
+                        unknowns={"object": 1.0, "probe": 0.7 * float(jnp.max(jnp.abs(model.probe)))}).value
+    return dr.solvers.levenberg_marquardt(residual, model, {"counts": counts}, steps=second, cg_steps=20, damping=1e-3,
+                                          tolerance=tolerance, unknowns=("object", "probe"), block_size=36).value
+
+
+def middle(size: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of a square of some width in the middle of a field."""
+    edge = (size - width) // 2
+    return slice(edge, edge + width), slice(edge, edge + width)
 
 
 def compare(

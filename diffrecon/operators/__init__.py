@@ -13,6 +13,7 @@ from .detector import move_images as move_images
 from .fourier_pose import FourierPoseProjector as FourierPoseProjector
 from .pose import PoseProjector as PoseProjector
 from .pose import laminography_poses as laminography_poses
+from .probe import beam_amplitude as beam_amplitude
 from .probe import bin_pixels as bin_pixels
 from .probe import blur_frames as blur_frames
 from .probe import coverage as coverage

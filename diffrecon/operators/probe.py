@@ -17,6 +17,7 @@ from jaxtyping import Array, Complex, Float, Int, Num
 from .propagation import propagate
 
 __all__ = [
+    "beam_amplitude",
     "bin_pixels",
     "blur_frames",
     "coverage",
@@ -60,17 +61,24 @@ def extract(obj: Num[Array, "Y X"], corners: Int[Array, "view 2"], shape: tuple[
 
 
 def deposit(
-    canvas: Num[Array, "Y X"], corners: Int[Array, "view 2"], patches: Num[Array, "view y x"]
+    canvas: Num[Array, "Y X"],
+    corners: Int[Array, "view 2"],
+    patches: Num[Array, "#view y x"],
+    times: Float[Array, " view"] | None = None,
 ) -> Num[Array, "Y X"]:
-    """Add patches to a canvas at integer corners: the adjoint of `extract`."""
+    """Add patches to a canvas at integer corners: the adjoint of `extract`.
+
+    **Arguments:** one patch for each view, or one for all, of which no copies are made; `times` multiplies each view's.
+    """
     shape = patches.shape[-2:]
 
     def add(i, canvas):
         start = (corners[i, 0], corners[i, 1])
+        patch = patches[i if patches.shape[0] > 1 else 0]
         here = jax.lax.dynamic_slice(canvas, start, shape)
-        return jax.lax.dynamic_update_slice(canvas, here + patches[i], start)
+        return jax.lax.dynamic_update_slice(canvas, here + (patch if times is None else times[i] * patch), start)
 
-    return jax.lax.fori_loop(0, patches.shape[0], add, canvas)
+    return jax.lax.fori_loop(0, corners.shape[0], add, canvas)
 
 
 def shift_ramps(shift: Float[Array, "view 2"], shape: tuple[int, int]) -> Complex[Array, "view y x"]:
@@ -204,14 +212,18 @@ def coverage(
     corners, _ = split_positions(positions)
     seen = jnp.sum(jnp.abs(probe) ** 2, axis=0)
     weights = jnp.broadcast_to(jnp.asarray(times, seen.dtype), (positions.shape[0],))
+    return deposit(jnp.zeros(shape, seen.dtype), corners, seen[None], weights)
 
-    def add(i, canvas):
-        # One view at a time: a copy of the light for each would not fit the memory.
-        start = (corners[i, 0], corners[i, 1])
-        here = jax.lax.dynamic_slice(canvas, start, seen.shape)
-        return jax.lax.dynamic_update_slice(canvas, here + weights[i] * seen, start)
 
-    return jax.lax.fori_loop(0, positions.shape[0], add, jnp.zeros(shape, seen.dtype))
+def beam_amplitude(probe: Complex[Array, "mode y x"]) -> float:
+    """Amplitude of a beam where its light is: the root of the intensity's mean, weighted by the intensity itself.
+
+    ```python
+    assert abs(beam_amplitude(jnp.zeros((1, 8, 8)).at[0, 2:4].set(3.0)) - 3.0) < 1e-5
+    ```
+    """
+    light = jnp.abs(probe) ** 2
+    return float(jnp.sqrt(jnp.sum(light**2) / jnp.sum(light)))
 
 
 def orthogonal_modes(probe: Complex[Array, "mode y x"]) -> Complex[Array, "mode y x"]:

@@ -158,9 +158,7 @@ def _is_optimiser(make: Any) -> bool:
 
 def _in_units(model: Ptychography, unknowns: Mapping[str, float]) -> dict[str, float]:
     """Step factors in the model's own units: the probe's amplitude where the light is, the object's pixels."""
-    weight = jnp.abs(model.probe) ** 2
-    # The root of the intensity's own weighted mean.
-    amplitude = float(jnp.sqrt(jnp.sum(weight**2) / jnp.sum(weight)))
+    amplitude = operators.beam_amplitude(model.probe)
     units = {"probe": amplitude, "probe_variations": amplitude, "positions": model.oversampling}
     return {name: factor * units.get(name, 1.0) for name, factor in unknowns.items()}
 

@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +22,7 @@ from ..solvers import Solution, minimise
 from ._engines import decaying, run_stages
 from ._frame_checks import check_frames
 from ._scan_checks import check_orientation
+from ._views import held_out_figures, matched, well_lit
 
 _COMMON: dict[str, dict[str, Any]] = {
     "model": {
@@ -162,7 +162,7 @@ def _prepared(
     )
     if not chosen["background"] and scan.darks is None:
         start = start.replace(background=jnp.zeros_like(start.background))
-    start = _with_geometry(start, scan, settings)
+    start = _with_geometry(start, settings)
     _say_start(scan, start, chosen["oversampling"] is None, console)
     data["nominal"] = np.asarray(start.positions)
     return start, data, _held_out(scan.views, settings["quality"])
@@ -244,7 +244,7 @@ _NEAR_ONLY = ("distance", "astigmatism", "tilt")
 GEOMETRY = ("distance", "astigmatism", "tilt", "scan_matrix", "travel", "source_blur", "detector_blur")
 
 
-def _with_geometry(model: Ptychography, scan: Scan, settings: Mapping[str, Mapping[str, Any]]) -> Ptychography:
+def _with_geometry(model: Ptychography, settings: Mapping[str, Mapping[str, Any]]) -> Ptychography:
     """The model with what the settings say about the geometry."""
     fields: dict[str, Any] = {}
     for name in GEOMETRY:
@@ -426,7 +426,7 @@ def place_unseen(model: Ptychography, nominal: jax.Array, held: np.ndarray) -> P
     moved = np.asarray(model.positions - nominal, float)
     found = np.stack([np.interp(held, seen, moved[seen, axis]) for axis in (0, 1)], -1)
     positions = model.positions.at[held].set(nominal[held] + jnp.asarray(found, nominal.dtype))
-    return eqx.tree_at(lambda m: m.positions, model, positions)
+    return model.replace(positions=positions)
 
 
 def _fit_held_out(
@@ -449,12 +449,11 @@ def _fit_places(model: Ptychography, counts: np.ndarray, mask: np.ndarray) -> tu
     fields = {"counts": counts, "mask": mask}
     rule = optax.adam(decaying(0.1 * model.oversampling, 60, 0.3))
     fitted = minimise(_cost_of_places, model, fields, rule, steps=60, unknowns=("positions",)).value
-    batch = Batch(np.arange(counts.shape[0]), {k: jnp.asarray(v) for k, v in fields.items()})
-    return fitted.positions, _matched(fitted(batch.views), batch)
+    return fitted.positions, matched(fitted(np.arange(counts.shape[0])), jnp.asarray(counts), jnp.asarray(mask))
 
 
 def _cost_of_places(model: Ptychography, batch: Batch) -> jax.Array:
-    return losses.amplitude(_matched(model(batch.views), batch), batch.counts, batch.mask)
+    return losses.amplitude(matched(model(batch.views), batch.counts, batch.mask), batch.counts, batch.mask)
 
 
 def _settled(model: Ptychography) -> Ptychography:
@@ -469,27 +468,13 @@ def _settled(model: Ptychography) -> Ptychography:
     return model.replace(positions=places, drift=None)
 
 
-def _matched(prediction: jax.Array, batch: Batch) -> jax.Array:
-    """The prediction with the gain that matches the sum of counts, view by view."""
-    total = lambda a: jnp.sum(jnp.where(batch.mask, a, 0), (-2, -1), dtype=prediction.dtype)
-    return prediction * (total(batch.counts) / jnp.maximum(total(prediction), 1e-6))[:, None, None]
-
-
 def _judge(model, judged, data, held, settings) -> tuple[dict[str, Any], tuple[str, ...]]:
     figures: dict[str, Any] = {}
     verdict: list[str] = []
     if judged is not None:
-        counts, mask = np.asarray(data["counts"][held]), np.broadcast_to(data["mask"], judged.shape)
-        prediction = np.asarray(judged)
-        residual, deviance = (f(counts, prediction, mask) for f in (quality.held_out_residual, quality.deviance))
-        seed = settings["quality"]["seed"]
-        floor, floor_deviance = (quality.noise_floor(prediction, mask, metric=f, seed=seed)
-                                 for f in (quality.held_out_residual, quality.deviance))
-        figures |= {"held_out_views": held, "held_out_residual": residual, "held_out_deviance": deviance,
-                    "noise_floor_residual": floor, "noise_floor_deviance": floor_deviance}
-        verdict.append(f"held-out residual R = {residual:.4f} ({held.size} views; photon noise alone {floor:.4f}, "
-                       f"ratio {residual / floor:.2f})")
-        verdict.append(f"held-out Poisson deviance a pixel {deviance:.3f} (photon noise alone {floor_deviance:.3f})")
+        counts, seed = np.asarray(data["counts"][held]), settings["quality"]["seed"]
+        found, verdict = held_out_figures(counts, judged, data["mask"], seed, f"{held.size} views")
+        figures |= {"held_out_views": held} | found
     seen = np.asarray(well_seen(model))
     if _matter_upside_down(model):
         verdict.append("the object advances the phase where it absorbs, as no matter does: the sign of the distance or "
@@ -520,8 +505,7 @@ def _matter_upside_down(model: Ptychography) -> bool:
 
 def well_seen(model: Ptychography) -> jax.Array:
     """Object pixels that got at least a tenth of the 95th percentile of the light."""
-    light = _light(model)
-    return light > 0.1 * jnp.percentile(light, 95)
+    return well_lit(_light(model))
 
 
 def _light(model: Ptychography) -> jax.Array:

@@ -20,6 +20,7 @@ from ..models import PtychoProjections, PtychoTomography, frames_by_angle
 from ..scan import Scan
 from ..solvers import Solution, minimise
 from ._alignment import align
+from ._views import held_out_figures, matched, well_lit
 
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -195,9 +196,7 @@ def _rule(chosen: Mapping[str, Any], steps: int) -> optax.GradientTransformation
 def _unknowns(model: Any, settings: Settings) -> dict[str, float]:
     """Names of what is solved for, each with its step."""
     chosen, rates = settings["model"], settings["optimiser"]
-    light = jnp.abs(model.optics.probe) ** 2
-    # The amplitude where the light is: the root of the intensity's own weighted mean.
-    amplitude = float(jnp.sqrt(jnp.sum(light**2) / jnp.sum(light)))
+    amplitude = operators.beam_amplitude(model.optics.probe)
     pixel = model.optics.oversampling
     steps = {
         "delta": rates["learning_rate"], "beta": rates["beta"], "optics.probe": rates["probe"] * amplitude,
@@ -277,8 +276,8 @@ def seen_field(model: Any) -> tuple[slice, slice]:
     """Rows and columns of projections, about their middle, that are well lit at nearly all angles."""
     shape = model.optics.object.shape[-2:]
     places = model.places(np.arange(model.shifts.shape[0])).reshape(-1, 2)
-    light = np.asarray(operators.coverage(model.optics.probe, places, shape))
-    lit = light > 0.1 * np.percentile(light, 95)
+    light = operators.coverage(model.optics.probe, places, shape)
+    lit = np.asarray(well_lit(light))
     cut = []
     for axis, size in enumerate(shape):
         line = lit[:, size // 2] if axis == 0 else lit[size // 2]
@@ -368,22 +367,17 @@ def fit_held_out(
     still = PtychoProjections(part.optics, part.positions, part.gain, part.shifts, part.centre, images)
 
     def cost(model: PtychoProjections, batch: Batch) -> jax.Array:
-        return losses.amplitude(_matched(model(batch.views), batch.counts), batch.counts,
+        return losses.amplitude(matched(model(batch.views), batch.counts, batch.mask), batch.counts,
                                 batch.mask & batch.seen[..., None, None])
 
     rule = optax.adam(optax.cosine_decay_schedule(0.1 * model.optics.oversampling, 40, 0.05))
     still = minimise(cost, still, fields, rule, steps=40, unknowns=("positions",)).value
-    predicted = np.asarray(_matched(still(np.arange(rows.size)), jnp.asarray(fields["counts"])), float)
+    predicted = matched(still(np.arange(rows.size)), jnp.asarray(fields["counts"]), jnp.asarray(data["mask"]))
+    predicted = np.asarray(predicted, float)
     keep = fields["seen"].ravel()
     flat = lambda a: np.reshape(a, (-1, *a.shape[2:]))[keep]
     return (model.replace(positions=model.positions.at[rows, parts.held].set(still.positions)),
             (flat(fields["counts"]), flat(predicted), data["mask"]))
-
-
-def _matched(prediction: jax.Array, counts: jax.Array) -> jax.Array:
-    """The prediction with the gain that matches the sum of counts, frame by frame."""
-    total = lambda a: jnp.sum(a, (-2, -1), dtype=prediction.dtype)
-    return prediction * (total(counts) / jnp.maximum(total(prediction), 1e-6))[..., None, None]
 
 
 def centred(model: PtychoTomography, nominal: PtychoTomography) -> PtychoTomography:
@@ -407,16 +401,9 @@ def _judge(
     verdict: list[str] = []
     if judged is not None:
         counts, predicted, mask = judged
-        seed = settings["quality"]["seed"]
-        mask = np.broadcast_to(mask, counts.shape)
-        for name, metric in (("residual", quality.held_out_residual), ("deviance", quality.deviance)):
-            figures[f"held_out_{name}"] = metric(counts, predicted, mask)
-            figures[f"noise_floor_{name}"] = quality.noise_floor(predicted, mask, metric=metric, seed=seed)
-        ratio = figures["held_out_residual"] / figures["noise_floor_residual"]
-        verdict.append(f"held-out residual R = {figures['held_out_residual']:.4f} ({len(counts)} views of all angles; "
-                       f"photon noise alone {figures['noise_floor_residual']:.4f}, ratio {ratio:.2f})")
-        verdict.append(f"held-out Poisson deviance a pixel {figures['held_out_deviance']:.3f} (photon noise alone "
-                       f"{figures['noise_floor_deviance']:.3f})")
+        which = f"{len(counts)} views of all angles"
+        found, verdict = held_out_figures(counts, predicted, mask, settings["quality"]["seed"], which)
+        figures |= found
     shifts = np.asarray(model.shifts)
     spread = shifts.std(0) / model.optics.oversampling
     verdict.append(f"rotation axis in the middle of a view at column {figures['rotation_centre']:.2f} pixel; from "

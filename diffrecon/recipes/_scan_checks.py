@@ -3,16 +3,15 @@
 import dataclasses
 import itertools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .. import losses
-from .._model import Batch
+from .. import operators
 from ..models import Ptychography
 from ..scan import Scan
 from ..solvers import minimise
+from ._engines import amplitude_cost
 
 __all__ = ["OrientationReport", "check_orientation"]
 
@@ -182,8 +181,7 @@ class _Trial:
         frames, mask = (_cut_spectrum if start.far else _binned)(np.where(mask, frames, 0), mask, factor)
         probe = _coarser(np.asarray(start.probe), factor, frames.shape[1:])
         probe *= np.sqrt(frames.sum((1, 2)).mean() / np.sum(abs(probe) ** 2))
-        weight = abs(probe) ** 2
-        unit = float(np.sum(weight**2) / np.sum(weight))
+        unit = operators.beam_amplitude(probe) ** 2
         positions = (positions - positions.mean(0)) / factor
         side = int(2 * np.ceil(abs(positions).max()) + 4 + max(frames.shape[1:]))
         model = start.replace(
@@ -198,14 +196,10 @@ class _Trial:
         """Residual of the last steps."""
         positions = np.asarray(self.model.positions) @ matrix.T + self.middle
         model = self.model.replace(positions=jnp.asarray(positions, self.model.positions.dtype))
-        solution = minimise(_cost, model, self.data, _OPTIMISER, steps=steps, batch_size=_BATCH, seed=seed,
+        solution = minimise(amplitude_cost, model, self.data, _OPTIMISER, steps=steps, batch_size=_BATCH, seed=seed,
                             unknowns=("object", "probe"), chunk=_STEPS[0])
         mean = np.mean(self.data["counts"][:, self.data["mask"]])
         return float(np.sqrt(solution.history[-8:].mean() / mean))
-
-
-def _cost(model: Ptychography, batch: Batch) -> jax.Array:
-    return losses.amplitude(model(batch.views), batch.counts, batch.mask)
 
 
 def _neighbours(positions: np.ndarray, count: int) -> np.ndarray:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import diffrecon as dr
 from diffrecon import plot, uncertainty
@@ -28,16 +27,6 @@ CONTRAST = 0.5                                  # of the object, 1 = a star of 0
 BRIGHT = 1e5                                    # photons of the model to predict from
 
 
-def cost(model, batch):
-    """Poisson, nothing else: what Fisher information is about."""
-    return dr.losses.poisson(model(batch.views), batch.counts)
-
-
-def residual(model, batch):
-    """The same for second-order steps: roots of counts (Anscombe's) have the variance 1/4."""
-    return 2 * (jnp.sqrt(model(batch.views) + 0.375) - jnp.sqrt(batch.counts + 0.375))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
@@ -45,10 +34,9 @@ def main() -> None:
     options = parser.parse_args()
     start = time.process_time()
     scan = near_field.scan(options.seed, VIEWS, contrast=CONTRAST)
-    edge = (scan.size - MIDDLE) // 2
-    part = (slice(edge, edge + MIDDLE),) * 2
+    part = near_field.middle(scan.size, MIDDLE)
     # The model to predict from is what bright light shows; errors fall as the root of the photons.
-    bright = calibrate(scan)
+    bright = near_field.solve(scan, (scan.frames * BRIGHT).astype(np.float32), 600, 60)
     information = uncertainty.fisher_information(bright, len(scan.positions), unknowns=("object",), block_size=25)
     errors = np.asarray(information.draws(8, steps=60, damping=1e-4).object)[(slice(None), *part)]
     light = np.asarray(dr.operators.coverage(bright.probe, bright.positions, bright.object.shape, bright.gain))[part]
@@ -63,22 +51,10 @@ def main() -> None:
     print(f"{time.process_time() - start:.0f} CPU s")
 
 
-def calibrate(scan: near_field.Scan) -> dr.models.Ptychography:
-    """Object and probe from bright light without noise."""
-    counts = (scan.frames * BRIGHT).astype(np.float32)
-    model = near_field.first_guess(scan.positions, counts, scan.size)
-    power = float(jnp.sqrt(jnp.max(jnp.abs(model.probe))))
-    rule = optax.adam(optax.cosine_decay_schedule(0.04, 600, 0.02))
-    model = dr.minimise(cost, model, {"counts": counts}, rule, steps=600, batch_size=9,
-                        unknowns={"object": 1.0, "probe": 0.7 * power**2}).value
-    return dr.solvers.levenberg_marquardt(residual, model, {"counts": counts}, steps=60, cg_steps=20, damping=1e-3,
-                                          tolerance=0.0, unknowns=("object", "probe"), block_size=25).value
-
-
 def reconstruct(bright: dr.models.Ptychography, counts: np.ndarray, photons: float) -> np.ndarray:
     """The object by maximum likelihood from nothing; probe and positions are known."""
     model = bright.replace(object=jnp.ones_like(bright.object), probe=bright.probe * (photons / BRIGHT) ** 0.5)
-    solved = dr.solvers.levenberg_marquardt(residual, model, {"counts": counts.astype(np.float32)}, steps=15,
+    solved = dr.solvers.levenberg_marquardt(near_field.residual, model, {"counts": counts.astype(np.float32)}, steps=15,
                                             cg_steps=30, tolerance=1e-6, unknowns=("object",), block_size=25)
     return np.asarray(solved.value.object)
 

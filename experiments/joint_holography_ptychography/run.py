@@ -102,8 +102,7 @@ def row(name: str, scan: near_field.Scan, bright: np.ndarray, truth: np.ndarray,
     obj = np.exp(1j * np.asarray(solved.object))
     errors = {}
     for where, width in (("scanned", 36), ("whole", 64)):
-        edge = (FIELD - width) // 2
-        errors[where] = near_field.compare(obj, truth, (slice(edge, edge + width),) * 2)
+        errors[where] = near_field.compare(obj, truth, near_field.middle(FIELD, width))
     print(f"| {name} | {PHOTONS:g} | {errors['scanned'][0]:.4f} | {errors['whole'][0]:.4f} | "
           f"{errors['scanned'][1].half_period:.2f} |", flush=True)
     return {"phase": np.angle(obj), "errors": errors}

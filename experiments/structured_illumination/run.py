@@ -10,9 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 import diffrecon as dr
 from diffrecon import plot
@@ -27,15 +25,6 @@ PHOTONS = 8000.0                                # in the middle of the beam, of 
 MIDDLE = 36                                     # pixels of the field that are judged
 STEPS = 1500
 SOFTNESS = 3.5                                  # of the beam's edge [pixel]: a hard one has fringes
-
-
-def cost(model, batch):
-    return dr.losses.poisson(model(batch.views), batch.counts)
-
-
-def residual(model, batch):
-    """The same for second-order steps: roots of counts (Anscombe's) have the variance 1/4."""
-    return 2 * (jnp.sqrt(model(batch.views) + 0.375) - jnp.sqrt(batch.counts + 0.375))
 
 
 def main() -> None:
@@ -56,16 +45,8 @@ def row(name: str, views: int, seed: int) -> dict:
     """One scan: the same photons in all, on more or fewer frames."""
     scan = near_field.scan(seed, views, structure=STRUCTURE[name], softness=SOFTNESS)
     counts = scan.counts(PHOTONS / views**2, seed + 1)
-    model = near_field.first_guess(scan.positions, counts, scan.size)
-    power = float(jnp.sqrt(jnp.max(jnp.abs(model.probe))))
-    rule = optax.adam(optax.cosine_decay_schedule(0.04, STEPS, 0.02))
-    model = dr.minimise(cost, model, {"counts": counts}, rule, steps=STEPS, batch_size=min(9, len(counts)),
-                        unknowns={"object": 1.0, "probe": 0.7 * power**2}).value
-    # Weakly determined mixtures of object and probe take second-order steps.
-    model = dr.solvers.levenberg_marquardt(residual, model, {"counts": counts}, steps=40, cg_steps=20, damping=1e-3,
-                                           tolerance=1e-6, unknowns=("object", "probe"), block_size=36).value
-    edge = (scan.size - MIDDLE) // 2
-    part = (slice(edge, edge + MIDDLE),) * 2
+    model = near_field.solve(scan, counts, STEPS, 40, 1e-6)
+    part = near_field.middle(scan.size, MIDDLE)
     obj, probe, truth = np.asarray(model.object), np.asarray(model.probe[0]), scan.truth()
     error, correlation = near_field.compare(obj, truth, part)
     found = dr.quality.align(truth[part], obj[part])[0]
