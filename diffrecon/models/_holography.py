@@ -1,5 +1,6 @@
 """In-line holography in a cone beam: one object, holograms at several distances, each on its own detector pixel."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from .. import operators
+from .. import operators, physics
 from .._model import Model
 from .._result import Quantity
 from ..errors import InputError, MissingMetadata
@@ -22,20 +23,31 @@ class Holography(Model):
 
     A view is `flux * box(|1 + P(exp(-B + i phase) - 1)|^2) + dark`: Fresnel propagation over the view's effective
     distance in vacuum, then integration over the pixels of that view, which lie at `(i - (n-1)/2 + shift) * pixel`
-    about the optical axis. `B` is `attenuation - phase / delta_beta`: for one material `attenuation` is zero;
-    `delta_beta = inf` makes the two maps independent.
+    about the optical axis.
 
     **Fields:**
 
     - `phase`: `(y, x)` [rad], negative in matter; on the pixel `pixel_size`, centred on the optical axis; vacuum
       outside.
-    - `attenuation`: `(y, x)`, what `delta_beta` does not explain.
-    - `delta_beta`: delta / beta of the main material.
+    - `attenuation`: `(y, x)`, what `delta_beta` does not explain: `B = attenuation - phase / delta_beta`.
+    - `delta_beta`: delta / beta of the main material; zero attenuation makes it the only one, `inf` makes the two maps
+      independent.
+    - `thickness`: `(material, y, x)` [m] of named materials, or `None`; `refraction`: `(material, 2)` their delta and
+      beta; `materials`: their names. They add `-k delta thickness` to the phase and `k beta thickness` to B.
     - `flux`: `(view, 1, 1)` counts a pixel of the empty beam, or `(view, y, x)` an image of it; `dark`: counts added
       to all.
-    - `shifts`: `(view, 2)` shift (row, column) of each frame [its own pixel].
-    - `distances`: `(view,)` effective propagation distances [m]; `pixels`: effective detector pixel of each view [m].
-    - `pixel_size`, `wavelength` [m]; `frame`: shape of a frame; `grid`: shape that the object is zero-padded to.
+    - `probe`: `(view, y, x)` complex wave of the empty beam at the object, on its window and 1 outside, or `None` for
+      1.
+    - `shifts`: `(view, 2)` shift (row, column) of each frame [its own pixel]; `rotations`: `(view,)` of each frame
+      [rad] from columns towards rows, or `None`; `stretch`: `(view, 2)` correction of each frame's pixel, about 1, or
+      `None`.
+    - `distances`: `(view, 2)` effective propagation distances [m] (vertical, horizontal: they differ in an astigmatic
+      beam).
+    - `source_blur`, `detector_blur`: standard deviation of the focus [m] and of the detector's point spread [detector
+      pixel].
+    - `pixels`: effective detector pixel of each view [m] (vertical, horizontal); `defocus`: how much of the source
+      each view sees, `(M - 1) / M`; `pixel_size`, `wavelength` [m]; `frame`: shape of a frame; `grid`: shape that the
+      object is zero-padded to.
 
     Any array may be an unknown. **Cost:** one FFT of the grid, and for each view one FFT and two matrix products
     `(frame, grid) x (grid, grid)`.
@@ -52,92 +64,141 @@ class Holography(Model):
     flux: Float[Array, "view #y #x"]
     dark: Float[Array, "#y #x"]
     shifts: Float[Array, "view 2"]
-    distances: Float[Array, " view"]
-    pixels: tuple[float, ...] = eqx.field(static=True)
+    distances: Float[Array, "view 2"]
+    source_blur: Float[Array, ""]
+    detector_blur: Float[Array, ""]
+    pixels: tuple[tuple[float, float], ...] = eqx.field(static=True)
+    defocus: tuple[float, ...] = eqx.field(static=True)
     pixel_size: float = eqx.field(static=True)
     wavelength: float = eqx.field(static=True)
     frame: tuple[int, int] = eqx.field(static=True)
     grid: tuple[int, int] = eqx.field(static=True)
+    rotations: Float[Array, " view"] | None = None
+    stretch: Float[Array, "view 2"] | None = None
+    probe: Complex[Array, "view y x"] | None = None
+    thickness: Float[Array, "material y x"] | None = None
+    refraction: Float[Array, "material 2"] | None = None
+    materials: tuple[str, ...] = eqx.field(static=True, default=())
 
     unknowns: ClassVar[tuple[str, ...]] = ("phase", "attenuation")
 
+    # ------------------------------------------------------------------ the object
+    def total_phase(self) -> Float[Array, "y x"]:
+        """Phase [rad] of all there is."""
+        return self.phase if self.thickness is None else self.phase - self._of_materials(0)
+
     def absorption(self) -> Float[Array, "y x"]:
         """`B = (2 pi/lambda) int beta dz`, so that the transmission is `exp(-B + i phase)`."""
-        return self.attenuation - self.phase / self.delta_beta
+        free = self.attenuation - self.phase / self.delta_beta
+        return free if self.thickness is None else free + self._of_materials(1)
+
+    def _of_materials(self, which: int) -> Float[Array, "y x"]:
+        """`k sum_m (delta_m or beta_m) thickness_m`."""
+        # k delta [1/m] times thickness [m]: about 1e4 times 1e-5, both well inside float32.
+        return jnp.tensordot(2 * np.pi / self.wavelength * self.refraction[:, which], self.thickness, 1)
 
     def transmission(self) -> Complex[Array, "y x"]:
         """`exp(-B + i phase)` on the object's window."""
-        return jnp.exp(jax.lax.complex(-self.absorption(), self.phase))
+        return jnp.exp(jax.lax.complex(-self.absorption(), self.total_phase()))
 
+    # ------------------------------------------------------------------ the measurement
     def __call__(self, views: Any) -> Float[Array, "view y x"]:
         """Expected counts of some views."""
-        # The window sits in the grid's corner: `pixel_matrix` knows where, and the FFT does not care.
-        scattered = jnp.fft.fft2(self.transmission() - 1, s=self.grid)
-        holograms = jax.vmap(lambda view: self.hologram(scattered, view))(jnp.asarray(views))
+        views, transmission = jnp.asarray(views), self.transmission()
+        if self.probe is None:
+            # The window sits in the grid's corner: `hologram` knows where, and the FFT does not care.
+            scattered = jnp.fft.fft2(transmission - 1, s=self.grid)
+            holograms = jax.vmap(lambda view: self.hologram(scattered, view))(views)
+        else:
+            probe = self.probe
+            holograms = jax.vmap(lambda v: self.hologram(jnp.fft.fft2(probe[v] * transmission - 1, s=self.grid), v))(views)
         return self.flux[views] * holograms + self.dark
 
+    def empty_beam(self, views: Any) -> Float[Array, "view y x"]:
+        """Expected counts of some views without the object: what flats measure."""
+        views = jnp.asarray(views)
+        if self.probe is None:
+            return jnp.broadcast_to(self.flux[views], (views.size, *self.frame)) + self.dark
+        probe = self.probe
+        beam = jax.vmap(lambda view: self.hologram(jnp.fft.fft2(probe[view] - 1, s=self.grid), view))(views)
+        return self.flux[views] * beam + self.dark
+
     def hologram(self, scattered: Complex[Array, "Y X"], view: Any) -> Float[Array, "y x"]:
-        """One view at unit flux, from the spectrum of `transmission - 1`."""
+        """One view at unit flux, from the spectrum of `wave - 1` behind the object."""
+        distance = self.distances[view]
         transfer = operators.fresnel_transfer(
-            self.grid, pixel_size=self.pixel_size, wavelength=self.wavelength, distance=self.distances[view],
+            self.grid, pixel_size=self.pixel_size, wavelength=self.wavelength, distance=(distance[0], distance[1]),
             dtype=scattered.dtype,
         )
         wave = 1 + jnp.fft.ifft2(scattered * transfer)
-        intensity = jnp.real(wave * jnp.conj(wave))
-        rows, columns = (self.pixel_matrix(view, axis) for axis in (0, 1))
-        return jnp.matmul(jnp.matmul(rows, intensity, precision="highest"), columns.T, precision="highest")
+        intensity = jnp.square(jnp.real(wave)) + jnp.square(jnp.imag(wave))
+        if self.rotations is not None:
+            middle = tuple(int((g - w) // 2) for g, w in zip(self.grid, self.phase.shape, strict=True))
+            back = (-middle[0], -middle[1])
+            intensity = jnp.roll(operators.rotate_periodic(jnp.roll(intensity, middle, (0, 1)), self.rotations[view]),
+                                 back, (0, 1))
+        return operators.to_pixels(intensity, self.pixel_matrix(view, 0), self.pixel_matrix(view, 1))
 
     def pixel_matrix(self, view: Any, axis: int) -> Float[Array, "frame grid"]:
-        """Matrix that integrates a periodic field of the grid over the pixels of a view along one axis.
-
-        Row i is the trigonometric interpolation at `((i - (n-1)/2) + shift) * pixel`, times the pixel's box (a sinc in
-        Fourier space): the view's magnification is in it, and so is a differentiable shift.
-        """
-        size, window, count, dtype = self.grid[axis], self.phase.shape[axis], self.frame[axis], self.phase.dtype
-        ratios = np.asarray(self.pixels) / self.pixel_size
-        centres = ratios[:, None] * (np.arange(count) - (count - 1) / 2) + (window - 1) / 2
-        whole = np.rint(centres)
-        rest = jnp.asarray(centres - whole, dtype)[view] + jnp.asarray(ratios, dtype)[view] * self.shifts[view, axis]
-        # Whole pixels times whole frequencies modulo one turn in integers: float32 keeps its digits on any grid.
-        k = np.arange(size // 2 + 1)
-        turns = (jnp.asarray(whole % size, jnp.int32)[view][:, None] * k % size + rest[:, None] * k) / size
-        box = jnp.asarray(np.sinc(np.outer(ratios, k / size)) * (k < size / 2), dtype)[view]  # without the Nyquist term
-        # irfft makes sum_k cos(2 pi k (x_i - X_m) / size) out of exp(-2 pi i k x_i / size).
-        waves = jax.lax.complex(jnp.cos(2 * np.pi * turns), -jnp.sin(2 * np.pi * turns))
-        return jnp.fft.irfft(waves * box, n=size, axis=1)
+        """Matrix that integrates a field of the grid over the pixels of a view along one axis."""
+        dtype, pixels = self.phase.dtype, np.asarray(self.pixels)[:, axis]
+        pick = lambda values: jnp.asarray(values, dtype)[view]
+        # The focus seen through the object, in pixels of the detector.
+        source = self.source_blur * pick(np.asarray(self.defocus) / pixels)
+        return operators.pixel_matrix(
+            self.frame[axis], self.grid[axis], ratio=pick(pixels / self.pixel_size), shift=self.shifts[view, axis],
+            stretch=1.0 if self.stretch is None else self.stretch[view, axis],
+            # sqrt has no derivative at zero; blurs of nothing stay nothing.
+            blur=jnp.sqrt(source**2 + self.detector_blur**2 + jnp.finfo(dtype).tiny),
+            centre=(self.phase.shape[axis] - 1) / 2, dtype=dtype,
+        )
 
     # ------------------------------------------------------------------ first guess
     @classmethod
-    def from_scan(cls, scan: Scan, *, delta_beta: float = np.inf, shape: tuple[int, int] | None = None) -> "Holography":
+    def from_scan(
+        cls,
+        scan: Scan,
+        *,
+        delta_beta: float = np.inf,
+        materials: Mapping[str, str | tuple[float, float]] | None = None,
+        shape: tuple[int, int] | None = None,
+    ) -> "Holography":
         """Vacuum in the geometry of a scan, on the finest of its pixels, as wide as the widest field of view.
 
-        **Arguments:** `delta_beta`: see the class; `shape` of the object's window [pixel].
+        **Arguments:** `delta_beta`: see the class; `materials` by name: formula and density [g/cm^3], such as `"C5H8O2,
+        1.19"` (needs xraydb), or the pair (delta, beta); `shape` of the object's window [pixel].
 
-        **Raises:** `MissingMetadata` for a geometry or flux that is not known; `InputError` for an astigmatic or
-        in-focus geometry.
+        **Raises:** `MissingMetadata` for a geometry or flux that is not known; `InputError` for an in-focus geometry or
+        a material that cannot be read.
         """
         place = scan.require("geometry", "the geometry (energy, distances, detector pixel)", "a file with geometry")
         if place.wavelength is None or place.distance is None or place.pixel_size is None:
             raise MissingMetadata("geometry.focus_to_sample", "the energy, a distance or the detector pixel", scan.name,
                                   "21 mm")
-        pixels, distances = (
-            np.broadcast_to(np.asarray(v, float), (scan.views,)) for v in (place.pixel_size, place.distance)
-        )
+        pixels, distances = (_pairs(v, scan.views) for v in (place.pixel_size, place.distance))
         if not (distances > 0).all():
-            raise InputError(f"{scan.name}: the propagation distances {distances} m are not all positive: "
+            raise InputError(f"{scan.name}: the propagation distances {np.unique(distances)} m are not all positive: "
                              "geometry.focus_to_detector must be larger than geometry.focus_to_sample")
+        magnification = getattr(place, "magnification", 1.0)
+        defocus = 1 - 1 / _pairs(magnification, scan.views).mean(1)
         pixel, frame = float(pixels.min()), scan.frame_shape
-        window = shape or tuple(_fast_size(int(np.ceil(n * pixels.max() / pixel)), n % 2) for n in frame)
+        window = shape or tuple(
+            _fast_size(int(np.ceil(n * pixels[:, axis].max() / pixel)), n % 2) for axis, n in enumerate(frame)
+        )
         need = int(np.ceil(float(place.wavelength) * distances.max() / pixel**2))
         grid = tuple(_fast_size(max(int(1.25 * n), min(need, int(2.5 * n)))) for n in window)
         shifts = scan.extra.get("shifts")
+        vacuum, zero = jnp.zeros(window, jnp.float32), jnp.zeros((), jnp.float32)
+        named = _refraction(materials or {}, place.energy)
         return cls(
-            phase=jnp.zeros(window, jnp.float32), attenuation=jnp.zeros(window, jnp.float32),
-            delta_beta=jnp.asarray(delta_beta, jnp.float32), flux=jnp.asarray(empty_beam(scan), jnp.float32),
-            dark=jnp.asarray(mean_dark(scan), jnp.float32),
+            phase=vacuum, attenuation=vacuum, delta_beta=jnp.asarray(delta_beta, jnp.float32),
+            flux=jnp.asarray(empty_beam(scan), jnp.float32), dark=jnp.asarray(mean_dark(scan), jnp.float32),
             shifts=jnp.zeros((scan.views, 2), jnp.float32) if shifts is None else jnp.asarray(shifts, jnp.float32),
-            distances=jnp.asarray(distances, jnp.float32), pixels=tuple(map(float, pixels)), pixel_size=pixel,
-            wavelength=float(place.wavelength), frame=frame, grid=(grid[0], grid[1]),
+            distances=jnp.asarray(distances, jnp.float32), source_blur=zero, detector_blur=zero,
+            pixels=tuple((float(v), float(h)) for v, h in pixels), defocus=tuple(map(float, defocus)),
+            pixel_size=pixel, wavelength=float(place.wavelength), frame=frame, grid=(grid[0], grid[1]),
+            thickness=jnp.zeros((len(named), *window), jnp.float32) if named else None,
+            refraction=jnp.asarray(list(named.values()), jnp.float32) if named else None, materials=tuple(named),
         )
 
     # ------------------------------------------------------------------ out
@@ -145,12 +206,41 @@ class Holography(Model):
         """What is written to a file, on the field of view of the finest pixel."""
         crop = tuple(slice((w - n) // 2, (w - n) // 2 + n) for w, n in zip(self.phase.shape, self.frame, strict=True))
         size, axes = self.pixel_size, ("y", "x")
-        cut = lambda a: np.asarray(a)[crop]
+        cut = lambda a: np.asarray(a)[..., crop[0], crop[1]]
+        named = {} if self.thickness is None else {
+            f"thickness_{name}": Quantity(cut(t), "m", axes, size, f"thickness of {name}", "image")
+            for name, t in zip(self.materials, self.thickness, strict=True)
+        }
         return {
-            "phase": Quantity(cut(self.phase), "rad", axes, size, "phase", "image"),
+            "phase": Quantity(cut(self.total_phase()), "rad", axes, size, "phase", "image"),
             "attenuation": Quantity(cut(self.absorption()), "", axes, size, "attenuation B", "image"),
             "object": Quantity(cut(self.transmission()), "", axes, size, "object transmission", "complex"),
-        }
+        } | named
+
+
+def _pairs(values: Any, views: int) -> np.ndarray:
+    """One number, one a view, or a pair (vertical, horizontal) for each view: as `(view, 2)`."""
+    values = np.asarray(values, float)
+    if values.ndim == 2 or (values.ndim == 1 and values.shape[0] == 2 != views):
+        return np.broadcast_to(values, (views, 2))
+    return np.broadcast_to(values.reshape(-1, 1), (views, 2))
+
+
+def _refraction(materials: Mapping[str, Any], energy: Any) -> dict[str, tuple[float, float]]:
+    """delta and beta of named materials."""
+    return {
+        name: refraction(said, name, energy) if isinstance(said, str) else (float(said[0]), float(said[1]))
+        for name, said in materials.items()
+    }
+
+
+def refraction(composition: str, name: str, energy: Any) -> tuple[float, float]:
+    """delta and beta of a composition at an energy [eV]."""
+    substance = physics.material(composition)
+    if substance.density is None or energy is None:
+        lacks = "the energy of the scan" if energy is None else "a density in g/cm^3"
+        raise InputError(f'{name} = {composition!r} needs {lacks}, such as "SiO2, 2.2" at "17 keV"')
+    return physics.delta_beta(substance.formula, substance.density, float(energy))
 
 
 def mean_dark(scan: Scan) -> np.ndarray:

@@ -11,6 +11,9 @@ from .detector import AlignedProjector as AlignedProjector
 from .detector import TomographyGeometry as TomographyGeometry
 from .detector import move_images as move_images
 from .fourier_pose import FourierPoseProjector as FourierPoseProjector
+from .pixels import pixel_matrix as pixel_matrix
+from .pixels import rotate_periodic as rotate_periodic
+from .pixels import to_pixels as to_pixels
 from .pose import PoseProjector as PoseProjector
 from .pose import laminography_poses as laminography_poses
 from .probe import beam_amplitude as beam_amplitude

@@ -23,6 +23,7 @@ from .._model import Batch
 from .._result import Result
 from ..errors import InputError
 from ..models import Holography
+from ..models._holography import refraction
 from ..scan import Scan
 from ..solvers import minimise
 from ..solvers._phase import ctf_response
@@ -96,14 +97,8 @@ def _delta_beta(scan: Scan, model: Mapping[str, Any]) -> float:
     """delta / beta to start from."""
     ratio, material = model["delta_beta"], model["material"]
     if material is not None:
-        formula, _, density = str(material).partition(",")
-        try:
-            grams = float(density)
-        except ValueError:
-            raise InputError(f"model.material: {material!r} is no formula with a density in g/cm^3, "
-                             'such as "SiO2, 2.2"') from None
         energy = scan.require("geometry", "the geometry (energy, distances)", "a file with geometry").energy
-        delta, beta = physics.delta_beta(formula.strip(), grams, float(energy))
+        delta, beta = refraction(str(material), "model.material", energy)
         ratio = delta / beta
     ratio = _light_matter(scan) if ratio is None else float(ratio)
     if not ratio > 0:
@@ -137,9 +132,9 @@ def _unknowns(
 
 def _say_start(scan: Scan, model: Holography, console: Console) -> str:
     """Tell the geometry; returns what is wrong with the sampling, or nothing."""
-    distances = np.asarray(model.distances, float)
+    distances, pixels = (np.asarray(v, float).mean(1) for v in (model.distances, model.pixels))
     console.say(f"{scan.views} holograms of {model.frame[0]} x {model.frame[1]}, pixels " +
-                ", ".join(f"{p * 1e9:.4g}" for p in model.pixels) + " nm, effective distances " +
+                ", ".join(f"{p * 1e9:.4g}" for p in pixels) + " nm, effective distances " +
                 ", ".join(f"{d * 1e3:.4g}" for d in distances) +
                 f" mm; object {model.phase.shape[0]} x {model.phase.shape[1]} of {model.pixel_size * 1e9:.4g} nm")
     reports = [
@@ -163,11 +158,11 @@ class _Curvature(eqx.Module):
 
     @classmethod
     def of(cls, model: Holography) -> "_Curvature":
-        numbers = [model.pixel_size**2 / (model.wavelength * float(d)) for d in model.distances]
+        numbers = [model.pixel_size**2 / (model.wavelength * float(d)) for d in np.asarray(model.distances).mean(1)]
         sine, cosine = ctf_response((model.phase.shape[0], model.phase.shape[1]), numbers)
         flux = np.asarray(model.flux, float).mean((1, 2))
         # Counts of each view on one pixel of the object.
-        weights = (flux * (model.pixel_size / np.asarray(model.pixels)) ** 2)[:, None, None]
+        weights = (flux * (model.pixel_size**2 / np.prod(model.pixels, axis=1)))[:, None, None]
         sine = sine + cosine / float(model.delta_beta)
         return cls(sine, cosine, weights, (weights * sine**2).sum(0), (weights * cosine**2).sum(0))
 
@@ -250,8 +245,10 @@ def on_object_pixels(model: Holography, data: Mapping[str, np.ndarray]) -> np.nd
     shifts = np.asarray(model.shifts, float)
     images = []
     for view, image in enumerate(contrast):
-        ratio = model.pixel_size / model.pixels[view]
-        rows, columns = (_cubic(model.phase.shape[a], model.frame[a], ratio, shifts[view, a]) for a in (0, 1))
+        rows, columns = (
+            _cubic(model.phase.shape[a], model.frame[a], model.pixel_size / model.pixels[view][a], shifts[view, a])
+            for a in (0, 1)
+        )
         images.append(rows @ image @ columns.T)
     return np.stack(images)
 

@@ -34,10 +34,10 @@ def independent(model: Holography, view: int, over: int = 3) -> np.ndarray:
     phase = -0.5 * np.exp(-((axis[:, None] - 3) ** 2 + (axis[None] + 5) ** 2) / (2 * 5.0**2))
     attenuation = -phase / float(model.delta_beta)
     f = np.fft.fftfreq(size, model.pixel_size / over)
-    chirp = np.exp(-1j * np.pi * model.wavelength * float(model.distances[view]) * f**2)
+    chirp = np.exp(-1j * np.pi * model.wavelength * float(model.distances[view, 0]) * f**2)
     wave = np.fft.ifft2(np.fft.fft2(np.exp(1j * phase - attenuation) - 1) * chirp[:, None] * chirp)
     spectrum = np.fft.fft2(np.abs(1 + wave) ** 2)
-    pixel = model.pixels[view]
+    pixel = model.pixels[view][0]
     centres = (np.arange(N) - (N - 1) / 2) * pixel + (size - 1) / 2 * model.pixel_size / over
     kernel = np.exp(2j * np.pi * np.outer(centres, f)) * np.sinc(f * pixel) / size
     return (kernel @ spectrum @ kernel.T).real
