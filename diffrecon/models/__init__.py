@@ -9,6 +9,9 @@ from ._dynamic import DynamicProjector as DynamicProjector
 from ._dynamic import DynamicTomography as DynamicTomography
 from ._dynamic import spline_basis as spline_basis
 from ._holography import Holography as Holography
+from ._holotomography import HoloTomography as HoloTomography
+from ._holotomography import hologram_table as hologram_table
+from ._holotomography import holograms_by_angle as holograms_by_angle
 from ._laminography import Laminography as Laminography
 from ._ptychography import Ptychography as Ptychography
 from ._ptychotomography import PtychoProjections as PtychoProjections
