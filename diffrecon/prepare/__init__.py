@@ -22,6 +22,8 @@ from ._pipeline import line_integrals as line_integrals
 from ._references import References as References
 from ._references import eigen_flats as eigen_flats
 from ._references import fit_eigen_weights as fit_eigen_weights
+from ._registration import DistanceRegistration as DistanceRegistration
+from ._registration import register_distances as register_distances
 from ._stripes import STRIPE_METHODS as STRIPE_METHODS
 from ._stripes import Stripes as Stripes
 from ._stripes import remove_stripes as remove_stripes
