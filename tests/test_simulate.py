@@ -14,13 +14,22 @@ from diffrecon._result import Quantity, Result
 from diffrecon.cli._settings import gather
 from diffrecon.errors import InputError
 from diffrecon.operators.scattering import TensorProjector, harmonic_degrees, real_harmonics
-from diffrecon.simulate import _diffraction, _holography, _ptychography, _ptychotomography, _scattering, _tomography
+from diffrecon.simulate import (
+    _diffraction,
+    _holography,
+    _holotomography,
+    _ptychography,
+    _ptychotomography,
+    _scattering,
+    _tomography,
+)
 
 # Shorter scans of the same experiments: every method's constants and the shape of its counts.
 SMALL = {
     "near-field-ptychography": (_ptychography, {"VIEWS": 2, "FRAME": 64}, (4, 64, 64)),
     "tomography": (_tomography, {"VIEWS": 60, "ROWS": 1}, (60, 1, 256)),
     "holography": (_holography, {"FOCUS_TO_SAMPLE": _holography.FOCUS_TO_SAMPLE[:1], "FRAME": 128}, (1, 128, 128)),
+    "holotomography": (_holotomography, {"DEMO": _holotomography.Setup(angles=3, frame=32)}, (12, 32, 32)),
     "cdi": (_diffraction, {"FRAME": 64}, (1, 64, 64)),
     "ptycho-tomography": (
         _ptychotomography, {"DEMO": _ptychotomography.Setup(angles=3, views=2, frame=32)}, (12, 32, 32),

@@ -28,6 +28,7 @@ METHODS: dict[str, str] = {
     "far-field-ptychography": "_ptychography",
     "tomography": "_tomography",
     "holography": "_holography",
+    "holotomography": "_holotomography",
     "laminography": "_laminography",
     "cdi": "_diffraction",
     "ptycho-tomography": "_ptychotomography",

@@ -17,6 +17,7 @@ _MODULES = {
     "near-field-ptychography": "_ptychography",
     "tomography": "_tomography",
     "holography": "_holography",
+    "holotomography": "_holotomography",
     "cdi": "_diffraction",
     "ptycho-tomography": "_ptychotomography",
     "saxs-tensor-tomography": "_scattering",
