@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 # Submodules and names are imported when they are first used: `diffrecon --help` must not wait for jax.
 _MODULES = (
     "constraints", "errors", "geometry", "io", "losses", "models", "operators", "penalties", "physics", "plot",
-    "prepare", "quality", "recipes", "sharding", "simulate", "solvers", "stream",
+    "prepare", "quality", "recipes", "regimes", "sharding", "simulate", "solvers", "stream",
     "uncertainty",
 )
 _NAMES = {
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from . import prepare as prepare
     from . import quality as quality
     from . import recipes as recipes
+    from . import regimes as regimes
     from . import sharding as sharding
     from . import simulate as simulate
     from . import solvers as solvers

@@ -49,6 +49,7 @@ __all__ = [
     "ring_correlation",
     "sinogram",
     "slices",
+    "transfer_functions",
 ]
 
 PAGE = 7.2  # [inch] both columns of a journal page
@@ -327,6 +328,57 @@ def axes_drawing(path: str | PathLike | None = None) -> "Figure":
     if path is not None:
         page.savefig(path)
     return page
+
+
+def transfer_functions(
+    setup: Any, *, highest: float | None = None, delta_beta: float = math.inf, path: str | PathLike | None = None
+) -> "Figure":
+    """Contrast transfer functions of a set of distances: of phase, of attenuation, and what all of them show together.
+
+    **Arguments:** `setup`: a `diffrecon.regimes.Setup`, or a near-field geometry; `highest` frequency [1/m], that of
+    the finest pixel by default; `delta_beta` of the object in the third panel, `inf` = pure phase; `path` where it is
+    saved. Half periods are on top; the line at a tenth is what `diffrecon inspect` calls seen.
+    """
+    from . import regimes
+
+    setup = setup if isinstance(setup, regimes.Setup) else regimes.Setup.of(setup)
+    top = highest or setup.nyquist
+    turns = setup.wavelength * setup.distances.max() * top**2
+    frequency = np.linspace(0, top, int(np.clip(40 * turns, 1000, 40000)))[1:]
+    phase, attenuation = regimes.transfer(frequency, setup)
+    total = np.sqrt(regimes.phase_information(frequency, setup, delta_beta) / (4 * setup.fluence.sum()))
+    curves = [("of a phase of 1 rad", phase), ("of an attenuation of 1", attenuation), ("all distances, root mean "
+               "square, over a perfect one", total[None])]
+    page = _page([[_transfer_panel(frequency, values, setup.distances, title)] for title, values in curves])
+    if path is not None:
+        page.savefig(path)
+    return page
+
+
+def _transfer_panel(frequency: np.ndarray, curves: np.ndarray, distances: np.ndarray, title: str) -> "_Panel":
+    def draw(ax):
+        micro = frequency * 1e-6
+        single = len(curves) == 1
+        shades = [DARK] if single else [str(g) for g in np.linspace(0.0, 0.72, len(curves))]
+        if 1 < len(curves) <= 4:
+            shades = [DARK, BLUE, ORANGE, "0.65"][: len(curves)]
+        # A narrow line for each; where fringes are finer than the page can show, the envelope remains.
+        for values, shade in zip(curves, shades, strict=True):
+            ax.plot(micro, values, color=shade, linewidth=0.8)
+        ax.axhline(0.1 if single else 0.0, color="0.6", linewidth=0.5, linestyle="--" if single else "-", zorder=0)
+        ax.set(xlim=(0, micro[-1]), ylim=(0, 1.03) if single else (-2.1, 2.1))
+        _curve_axes(ax, "spatial frequency [1/µm]", "transfer" if single else "contrast", "")
+        ax.set_title(title, fontsize=FONT + 1, loc="left", pad=26)
+        _half_period_axis(ax, 0.5 / frequency[-1])
+        if len(curves) > 1 or len(distances) == 1:
+            exponent, unit = _unit("m", float(distances.max()))
+            names = [f"{d / 10.0**exponent:.3g} {unit}" for d in distances]
+            ax.annotate("D = ", (1.005, 1.0), fontsize=FONT, xycoords="axes fraction", va="top")
+            for number, (name, shade) in enumerate(zip(names[:8], shades, strict=False)):
+                ax.annotate(name, (1.005, 1.0), (0, -11 * (number + 1)), "axes fraction", "offset points", color=shade,
+                            fontsize=FONT, va="top")
+
+    return _Panel(draw, 4.4, 1.0, left=0.5, right=0.72, bottom=0.4, top=0.6)
 
 
 # ---------------------------------------------------------------------- panels

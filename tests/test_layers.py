@@ -20,6 +20,7 @@ MAY = {
     "_model": set(),
     "_result": set(),
     "sharding": set(),
+    "regimes": {"physics", "geometry"},
     "losses": set(),
     "penalties": set(),
     "constraints": set(),
@@ -31,7 +32,7 @@ MAY = {
     "stream": {"operators", "solvers", "sharding", "_console"},
     "models": {"operators", "physics", "geometry", "scan", "_model", "_result"},
     "io": {"physics", "geometry", "scan", "_result"},
-    "plot": {"_result", "quality", "physics", "geometry", "scan"},
+    "plot": {"_result", "quality", "physics", "geometry", "scan", "regimes"},
     "simulate": {"_result", "physics", "geometry", "scan", "operators", "quality", "_console"},
     "uncertainty": {"_model", "solvers", "quality"},
     "recipes": {

@@ -1,11 +1,12 @@
 """`diffrecon inspect`: what a file is, what it holds, what is missing."""
 
 import argparse
+import dataclasses
 from typing import Any
 
 import numpy as np
 
-from .. import physics
+from ..errors import InputError
 from ._settings import gather
 
 
@@ -32,9 +33,48 @@ def _measurement(options: argparse.Namespace) -> int:
     given = collect(settings.recipe.get("data", {}), settings.recipe.get("geometry", {}), settings.file)
     scan = read(options.file, options.method or settings.method, given, check=False, strict=False)
     print("\n".join(scan_lines(scan)), flush=True)
+    _near_field(scan, getattr(options, "plot", None))
     # The figures stand printed; what makes the file unusable is the error.
     check_counts(scan.counts, scan.mask, scan.name)
     return 0
+
+
+def _near_field(scan: Any, picture: str | None) -> None:
+    """What a near-field geometry can see, and its transfer functions as a picture."""
+    from .. import regimes
+
+    setup = _setup(scan)
+    if setup is None:
+        if picture:
+            raise InputError(f"{scan.name}: --plot draws transfer functions, which need a near-field geometry: energy, "
+                             "distances and pixel")
+        return
+    print("\n".join(regimes.survey(setup).lines()), flush=True)
+    if picture:
+        from .. import io, plot
+
+        io.check_output(picture)
+        plot.transfer_functions(setup, path=picture)
+        print(f"  transfer functions: {picture}")
+
+
+def _setup(scan: Any) -> Any:
+    """The distances that differ, with the counts of the empty beam; `None` where it is no near-field geometry."""
+    from .. import regimes
+
+    place = scan.geometry
+    near = ("near-field-ptychography", "holography", "holotomography")
+    if scan.method not in near or place is None:
+        return None
+    if any(v is None for v in (place.pixel_size, place.wavelength, place.distance)):
+        return None
+    beam = scan.flats if scan.flats is not None else scan.flux
+    dark = 0.0 if scan.darks is None else float(np.mean(scan.darks))
+    counts = None if beam is None else float(np.mean(beam)) - dark * (scan.flats is not None)
+    setup = regimes.Setup.of(place, counts=counts, frame=min(scan.frame_shape))
+    _, first = np.unique(np.round(setup.distances, 12), return_index=True)
+    pick = lambda values: None if values is None else values[np.sort(first)]
+    return dataclasses.replace(setup, **{k: pick(getattr(setup, k)) for k in ("distances", "pixels", "blur", "counts")})
 
 
 # ---------------------------------------------------------------------- measurements
@@ -132,10 +172,6 @@ def _geometry_lines(scan: Any) -> list[str]:
         ]
         if known:
             lines.append(f"  {type(place).__name__.lower():<12} {', '.join(known)}")
-    near = scan.method in ("near-field-ptychography", "holography")
-    if near and all(v is not None for v in (place.pixel_size, place.wavelength, place.distance)):
-        number = physics.fresnel_number(place.pixel_size, place.wavelength, place.distance)
-        lines.append(f"  Fresnel      number of one pixel {_plain(number)}")
     return lines
 
 

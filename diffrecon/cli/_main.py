@@ -131,6 +131,7 @@ def _inspect(commands: Any) -> None:
         "Say what a file is, what it holds and what is missing; or show a result.",
     )
     parser.add_argument("file", metavar="FILE")
+    parser.add_argument("--plot", metavar="PICTURE", help="draw the contrast transfer functions of the distances")
     _described(parser)
 
 
@@ -171,6 +172,8 @@ def _after(commands: Any) -> None:
     parser.add_argument(
         "--region", metavar="Y0:Y1,X0:X1", help="part of the images, e.g. where both were well illuminated"
     )
+    parser = _command(commands, "design", "_design", "design", "Distances that show most of an object for a dose.")
+    importlib.import_module("._design", __package__).arguments(parser)
     parser = _command(commands, "report", "_report", "report", "A result as one HTML page.")
     parser.add_argument("file", metavar="OUT.h5")
     parser.add_argument("-o", "--output", metavar="report.html")
