@@ -19,8 +19,10 @@ from ._minimise import Solution as Solution
 from ._minimise import minimise as minimise
 from ._normal import NormalEquations as NormalEquations
 from ._normal import normal_equations as normal_equations
+from ._phase import PhaseMaps as PhaseMaps
 from ._phase import ctf as ctf
-from ._phase import paganin as paganin
+from ._phase import ctf_response as ctf_response
+from ._phase import ict as ict
 from ._preconditioned import optimal_step as optimal_step
 from ._preconditioned import periodic_momentum as periodic_momentum
 from ._preconditioned import preconditioned as preconditioned
@@ -35,3 +37,6 @@ from ._subsets import osem as osem
 from ._subsets import sart as sart
 from ._subsets import subset_views as subset_views
 from ._transmission import transmission as transmission
+from ._transport import mixed as mixed
+from ._transport import paganin as paganin
+from ._transport import tie as tie

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import InputError, nearest
 from ..operators.projection import ParallelProjector
-from ._phase import paganin
+from ._transport import paganin
 
 __all__ = ["PhaseFilter", "angle_weights", "fbp", "ramp_filter"]
 

@@ -1,72 +1,45 @@
-"""Direct phase retrieval from in-line holograms: Paganin's filter and the contrast transfer function (CTF).
+"""Direct phase retrieval by contrast transfer functions (CTF): linear in the phase, or in the intensity behind the
+object (ICT).
 
 Images are intensities divided by the empty beam, about 1, all on one pixel. Phase is negative in matter,
 `phase = -(2 pi/lambda) int delta dz` [rad], and `attenuation = (2 pi/lambda) int beta dz`, so that the transmission is
-`exp(-attenuation + i phase)`. Filters are built in float64 and cast.
-
-What lies outside the image decides the low frequencies. `outside="mirror"` continues it by reflection (nothing is
-assumed, and no edge is made); `outside="vacuum"` continues it by 1, which is right, and better, where the sample is
-isolated. Repeating the border pixels is not offered: at high delta/beta it is wrong by several hundred per cent.
+`exp(-attenuation + i phase)`. Phases of the transfer are computed in float64 and cast. What is assumed beyond the image
+(`outside`) is told in `_outside`, how the regularisation is chosen in `_regularisation`.
 """
 
 from collections.abc import Sequence
 from functools import partial
-from math import erf
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float
 
 from ..errors import InputError
+from ._outside import extended, filled, frequencies, from_spectrum, grid, measured, pixels_of, spectrum
+from ._regularisation import LearntPower, Regularisation, given, learnt, rings, solved
 
-__all__ = ["ctf", "ctf_response", "paganin"]
+__all__ = ["PhaseMaps", "ctf", "ctf_response", "ict"]
+
+_STEPS = 12  # of conjugate gradients, where pixels are unmeasured
 
 
-def paganin(
-    images: Float[Array, "... y x"] | np.ndarray,
-    *,
-    pixel_size: float,
-    wavelength: float,
-    distance: float,
-    delta_beta: float,
-    outside: str = "mirror",
-    generalised: bool = False,
-) -> Float[Array, "... y x"]:
-    """Phase of an object of one material from one hologram (Paganin et al., J. Microsc. 206, 33 (2002), eq. 10).
+class PhaseMaps(eqx.Module):
+    """What a direct method finds; unpacks to `phase, attenuation`.
 
-    `phase = (delta_beta / 2) ln F^-1[ F(I) / (1 + pi wavelength distance delta_beta f^2) ]`: exact for small phase
-    gradients (transport of intensity), strong attenuation allowed. The thickness is `-phase wavelength / (2 pi delta)`.
-
-    **Arguments:** `images` divided by the empty beam; `pixel_size`, `wavelength`, `distance` [m] (effective ones in a
-    cone beam); `delta_beta` = delta/beta of the material; `outside`: see the module; `generalised=True` replaces `f^2`
-    by the symbol of the discrete Laplacian (Paganin et al., J. Opt. 22, 115607 (2020), eq. 14), which is sharper near
-    Nyquist.
-
-    **Returns:** phase [rad]. **Cost:** two FFTs of twice the image's size along each axis.
-
-    **Raises:** `InputError` for a `delta_beta` that is not positive and finite.
-
-    ```python
-    phase = paganin(jnp.ones((64, 64)), pixel_size=1e-6, wavelength=1e-10, distance=0.1, delta_beta=500.0)
-    assert jnp.allclose(phase, 0.0, atol=1e-3)
-    ```
+    **Fields:** `phase` [rad], `attenuation`, both `(..., y, x)`; `regularisation`, which says what was chosen and why
+    (`.message`) and may be given to the next call, to treat other images alike.
     """
-    if not 0 < delta_beta < np.inf:
-        raise InputError(f"paganin needs a positive, finite delta/beta, not {delta_beta}; ctf does pure phase objects")
-    images = _real(images)
-    shape = _padded_shape(images.shape[-2:])
-    fy, fx = (np.fft.fftfreq(n) for n in shape)
-    if generalised:
-        square = (2 - np.cos(2 * np.pi * fy)[:, None] - np.cos(2 * np.pi * fx)[None]) / (2 * np.pi**2)
-    else:
-        square = fy[:, None] ** 2 + fx[None] ** 2
-    number = pixel_size**2 / (wavelength * distance)
-    low_pass = 1 / (1 + np.pi * delta_beta / number * square[:, : shape[1] // 2 + 1])
-    # The filter keeps the mean, so that filtering I - 1 is the same and loses no digits.
-    contact = 1 + _filtered(images - 1, jnp.asarray(low_pass, images.dtype), _is_mirror(outside))
-    return 0.5 * delta_beta * jnp.log(jnp.maximum(contact, jnp.finfo(images.dtype).tiny))
+
+    phase: Float[Array, "... y x"]
+    attenuation: Float[Array, "... y x"]
+    regularisation: Regularisation
+
+    def __iter__(self):
+        return iter((self.phase, self.attenuation))
 
 
 def ctf(
@@ -74,57 +47,88 @@ def ctf(
     *,
     pixel_size: float,
     wavelength: float,
-    distances: Sequence[float] | np.ndarray,
+    distances: Sequence[Any] | np.ndarray,
     delta_beta: float | None = None,
-    regularisation: tuple[float, float] = (1e-4, 1e-1),
-    outside: str = "mirror",
-) -> tuple[Float[Array, "... y x"], Float[Array, "... y x"]]:
+    regularisation: Any = "auto",
+    outside: str = "vacuum",
+    mask: Bool[Array, "... y x"] | np.ndarray | None = None,
+) -> PhaseMaps:
     """Phase and attenuation from holograms at several distances, by least squares on the contrast transfer functions.
 
     The linear model is `F(I_j - 1) = 2 sin(chi_j) phase - 2 cos(chi_j) attenuation`, `chi_j = pi wavelength distance_j
     f^2` (Cloetens et al., Appl. Phys. Lett. 75, 2912 (1999)): right for weak attenuation and slowly varying phase.
     With `delta_beta`, `attenuation = -phase / delta_beta` leaves one unknown (Turner et al., Opt. Express 12, 2960
-    (2004)); `inf` is a pure phase object. Without it both maps are solved for, which needs at least two distances and
-    leaves the phase noisy at low frequencies.
+    (2004)); `inf` is a pure phase object. Without it both maps are solved for, which needs at least two distances.
 
-    **Arguments:** `images` divided by the empty beam, all on one pixel; `pixel_size`, `wavelength`, `distances` [m];
-    `regularisation` = the numbers `(low, high)` added to `sum_j (2 sin chi_j + ...)^2` below and above the first
-    maximum of phase contrast (two levels joined by an error function: Yu et al., Opt. Express 26, 11110 (2018), eq.
-    8): about noise variance over power of the object there; `outside`: see the module.
+    **Arguments:**
 
-    **Returns:** `(phase [rad], attenuation)`. **Cost:** one FFT an image and one or two back, of twice the size along
-    each axis.
+    - `images` divided by the empty beam, all on one pixel; views and the like are leading axes.
+    - `pixel_size`, `wavelength`, `distances` [m]; a distance may be a pair (vertical, horizontal).
+    - `regularisation`: `"auto"` learns noise and power of the object from the images (all views together); a number,
+      a pair `(low, high)` or one pair for each unknown (Lucht et al., arXiv 2403.00461 (2024)) are added to the sums
+      over squared transfer functions, low below the first maximum of phase contrast and high above it (Yu et al., Opt.
+      Express 26, 11110 (2018), eq. 8); the `regularisation` of an earlier result is used again.
+    - `outside` = `"vacuum"`, `"mirror"`, `"smooth"` or `"unmeasured"`: what lies beyond the image.
+    - `mask`: True where a pixel was measured; broadcast to the images. Others may hold anything, NaN too: they are
+      filled smoothly, then the model is fitted to measured pixels alone.
 
-    **Raises:** `InputError` when the number of images is not that of the distances, or one distance is to give two
-    maps.
+    **Returns:** `PhaseMaps`. **Cost:** one FFT an image and one a map, of twice the size along each axis; 13 times that
+    with unmeasured pixels.
+
+    **Raises:** `InputError` for images that do not go with the distances or are not finite, for numbers without sense,
+    and where one distance is to give two maps.
 
     ```python
-    images = jnp.ones((2, 64, 64))
-    phase, attenuation = ctf(images, pixel_size=5e-8, wavelength=7e-11, distances=(0.02, 0.03), delta_beta=500.0)
-    assert jnp.allclose(phase, 0.0, atol=1e-5)
+    images = 1 + 0.01 * np.random.default_rng(0).normal(size=(2, 64, 64))
+    found = ctf(images, pixel_size=5e-8, wavelength=7e-11, distances=(0.02, 0.03), delta_beta=500.0)
+    print(found.regularisation.message)
     ```
     """
-    images, count = _real(images), len(distances)
-    if images.ndim < 3 or images.shape[-3] != count:
-        raise InputError(f"ctf: images of shape {images.shape} for {count} distances; expected (distance, y, x)")
-    if delta_beta is None and count < 2:
+    images = checked("ctf", images, mask)
+    numbers = fresnel_numbers("ctf", images, pixel_size, wavelength, distances)
+    if delta_beta is None and len(numbers) < 2:
         raise InputError("ctf: one distance cannot give phase and attenuation; give delta_beta (inf for a pure phase "
                          "object)")
-    shape = _padded_shape(images.shape[-2:])
-    numbers = [pixel_size**2 / (wavelength * d) for d in distances]
-    sine, cosine = ctf_response(shape, numbers)
-    floor = _two_levels(shape, float(np.mean(numbers)), regularisation)
+    mixing = _mixing("ctf", delta_beta)
+    maps, used = _solve(images, numbers, mixing, regularisation, outside, mask)
     if delta_beta is None:
-        filters = _two_unknowns(sine, cosine, floor)
-    else:
-        response = sine + cosine / delta_beta
-        filters = (response / (np.sum(response**2, 0) + floor))[None]
-    kernels = jnp.asarray(filters, images.dtype)
-    maps = _summed(images - 1, kernels, _is_mirror(outside))
-    if delta_beta is None:
-        return maps[..., 0, :, :], maps[..., 1, :, :]
-    phase = maps[..., 0, :, :]
-    return phase, -phase / delta_beta
+        return PhaseMaps(maps[..., 0, :, :], maps[..., 1, :, :], used)
+    return PhaseMaps(maps[..., 0, :, :], -maps[..., 0, :, :] / delta_beta, used)
+
+
+def ict(
+    images: Float[Array, "... distance y x"] | np.ndarray,
+    *,
+    pixel_size: float,
+    wavelength: float,
+    distances: Sequence[Any] | np.ndarray,
+    delta_beta: float,
+    regularisation: Any = "auto",
+    outside: str = "vacuum",
+    mask: Bool[Array, "... y x"] | np.ndarray | None = None,
+) -> PhaseMaps:
+    """Phase of an object of one material by intensity contrast transfer (Farago et al., Opt. Lett. 49, 5159 (2024)).
+
+    `F(I_j - 1) = (cos(chi_j) + delta_beta sin(chi_j)) F(T - 1)` is linear in the intensity `T = exp(-2 attenuation)`
+    behind the object and not in the phase, which is `(delta_beta / 2) ln T`: attenuation may be strong. Paganin's
+    filter is its limit for short distances. To first order it is `ctf`, and so is its Fourier filter: what `ctf` calls
+    phase is `(delta_beta / 2) (T - 1)` here.
+
+    **Arguments, cost, errors:** those of `ctf`; `delta_beta` is finite. **Returns:** `PhaseMaps`.
+
+    ```python
+    found = ict(np.ones((2, 64, 64)), pixel_size=5e-8, wavelength=7e-11, distances=(0.02, 0.03), delta_beta=500.0)
+    ```
+    """
+    if not (np.isfinite(delta_beta) and delta_beta > 0):
+        raise InputError(f"ict needs a positive, finite delta/beta, not {delta_beta}; ctf does pure phase objects")
+    images = checked("ict", images, mask)
+    numbers = fresnel_numbers("ict", images, pixel_size, wavelength, distances)
+    maps, used = _solve(images, numbers, _mixing("ict", delta_beta), regularisation, outside, mask)
+    # Noise may make an intensity negative; at 1e-3 the object is opaque.
+    behind = jnp.maximum(1 + 2 / delta_beta * maps[..., 0, :, :], 1e-3)
+    attenuation = -0.5 * jnp.log(behind)
+    return PhaseMaps(-delta_beta * attenuation, attenuation, used)
 
 
 def ctf_response(shape: tuple[int, int], fresnel_numbers: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -138,55 +142,243 @@ def ctf_response(shape: tuple[int, int], fresnel_numbers: Sequence[float]) -> tu
     return 2 * np.sin(chi), 2 * np.cos(chi)
 
 
-def _two_levels(shape: tuple[int, int], fresnel_number: float, levels: tuple[float, float]) -> np.ndarray:
-    low, high = levels
-    fy, fx = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
-    f = np.sqrt(fy[:, None] ** 2 + fx[None] ** 2)
-    first_maximum = np.sqrt(fresnel_number / 2)
-    share = 0.5 - 0.5 * np.vectorize(erf)((f / first_maximum - 1) * 4)
-    return low * share + high * (1 - share)
-
-
-def _two_unknowns(sine: np.ndarray, cosine: np.ndarray, floor: np.ndarray) -> np.ndarray:
-    """Regularised 2 x 2 normal equations of every frequency, solved for phase and attenuation."""
-    a, b, c = np.sum(sine * cosine, 0), np.sum(sine**2, 0) + floor, np.sum(cosine**2, 0) + floor
-    determinant = b * c - a**2
-    return np.stack([(c * sine - a * cosine) / determinant, (a * sine - b * cosine) / determinant])
-
-
-# ---------------------------------------------------------------------------------------------------- filtering
-def _real(images: Any) -> Array:
+# ---------------------------------------------------------------------------------------------------- what is given
+def checked(name: str, images: Any, mask: Any) -> Array:
+    """The images as floating-point numbers. Traced ones cannot be looked at."""
     images = jnp.asarray(images)
-    return images if jnp.issubdtype(images.dtype, jnp.floating) else images.astype(jnp.float32)
+    if images.ndim < 2 or 0 in images.shape:
+        raise InputError(f"{name}: images of shape {images.shape}; expected (..., y, x)")
+    if jnp.iscomplexobj(images):
+        raise InputError(f"{name}: images are complex; give intensities divided by the empty beam")
+    images = images if jnp.issubdtype(images.dtype, jnp.floating) else images.astype(jnp.float32)
+    try:
+        fits = mask is None or np.broadcast_shapes(np.shape(mask), images.shape) == images.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise InputError(f"{name}: a mask of shape {np.shape(mask)} does not go with images of shape {images.shape}")
+    if not isinstance(images, Tracer) and not bool(_finite(images, mask)):
+        raise InputError(f"{name}: there are NaN or infinite pixels in the images; correct them, or give a mask that "
+                         "is False there")
+    return images
 
 
-def _is_mirror(outside: str) -> bool:
-    if outside not in ("mirror", "vacuum"):
-        raise InputError(f"outside = {outside!r} is neither mirror nor vacuum")
-    return outside == "mirror"
+@jax.jit
+def _finite(images: Array, mask: Any) -> Array:
+    if mask is None:  # a sum is quicker to look through than an image, and only overflows where something is wrong
+        return jnp.isfinite(jnp.sum(images))
+    return jnp.all(jnp.isfinite(images) | ~jnp.asarray(mask, bool))
 
 
-def _padded_shape(shape: Sequence[int]) -> tuple[int, int]:
-    return 2 * shape[0], 2 * shape[1]
+def fresnel_numbers(
+    name: str, images: Array, pixel_size: Any, wavelength: Any, distances: Any
+) -> Float[np.ndarray, "distance 2"]:
+    """Of a pixel, for each distance, along y and x."""
+    try:
+        lengths = np.asarray([np.broadcast_to(np.asarray(d, float), (2,)) for d in distances])
+        pixel = np.broadcast_to(np.asarray(pixel_size, float), (2,))
+    except (TypeError, ValueError):
+        raise InputError(f"{name}: distances = {distances!r}; expected numbers [m], or pairs (vertical, horizontal)"
+                         ) from None
+    if not (len(lengths) and np.isfinite(lengths).all() and (lengths != 0).all()):
+        raise InputError(f"{name}: distances = {distances!r} are to be finite and not zero [m]: a contact image has no "
+                         "phase contrast")
+    for word, value in (("pixel_size", pixel), ("wavelength", wavelength)):
+        if not (np.all(np.isfinite(value)) and np.all(np.asarray(value) > 0)):
+            raise InputError(f"{name}: {word} must be positive and finite [m]")
+    if images.ndim < 3 or images.shape[-3] != len(lengths):
+        raise InputError(f"{name}: images of shape {images.shape} for {len(lengths)} distances; expected (distance, y, "
+                         "x)")
+    return pixel**2 / (float(wavelength) * lengths)
 
 
-def _spectrum(contrast: Array, mirror: bool) -> Array:
-    rows, columns = contrast.shape[-2:]
-    if mirror:
-        border = [(0, 0)] * (contrast.ndim - 2) + [(0, rows), (0, columns)]
-        return jnp.fft.rfft2(jnp.pad(contrast, border, mode="symmetric"))
-    return jnp.fft.rfft2(contrast, s=(2 * rows, 2 * columns))
+def _mixing(name: str, delta_beta: float | None) -> tuple[tuple[float, float], ...]:
+    """For each unknown the factors of `2 sin(chi)` and of `2 cos(chi)` in its contrast."""
+    if delta_beta is None:
+        return ((1.0, 0.0), (0.0, -1.0))
+    if not delta_beta > 0:
+        raise InputError(f"{name}: delta/beta = {delta_beta} is to be positive (inf for a pure phase object)")
+    return ((1.0, 1 / delta_beta),)
 
 
-@partial(jax.jit, static_argnames=("mirror",))
-def _filtered(contrast: Array, kernel: Array, mirror: bool) -> Array:
-    rows, columns = contrast.shape[-2:]
-    return jnp.fft.irfft2(_spectrum(contrast, mirror) * kernel, s=(2 * rows, 2 * columns))[..., :rows, :columns]
+# ---------------------------------------------------------------------------------------------------- solve
+def _solve(
+    images: Array, numbers: np.ndarray, mixing: Any, regularisation: Any, outside: str, mask: Any
+) -> tuple[Float[Array, "... unknown y x"], Regularisation]:
+    """The linear model, regularised, for contrast over the empty beam."""
+    size = (images.shape[-2], images.shape[-1])
+    shape = grid(size, outside)
+    mixed = jnp.asarray(mixing, images.dtype)
+    split = float(np.sqrt(abs(1 / np.mean(1 / numbers)) / 2))
+    used = chosen(regularisation, size, outside, images, numbers, mixing, split)
+    waves = waves_of(shape, outside, numbers, images.dtype)
+    if mask is None and outside != "unmeasured":
+        return _direct(images, waves, mixed, used, shape, outside)
+    mask = jnp.ones(size, bool) if mask is None else jnp.asarray(mask, bool)
+    return _fitted(images, mask, waves, mixed, used, shape, outside)
 
 
-@partial(jax.jit, static_argnames=("mirror",))
-def _summed(contrast: Array, kernels: Array, mirror: bool) -> Array:
-    """Images `(distance, y, x)` through kernels `(map, distance, y, x)`, summed over distances."""
-    rows, columns = contrast.shape[-2:]
-    spectrum = jnp.einsum("...dyx,mdyx->...myx", _spectrum(contrast, mirror), kernels)
-    return jnp.fft.irfft2(spectrum, s=(2 * rows, 2 * columns))[..., :rows, :columns]
+def chosen(
+    regularisation: Any, size: tuple[int, int], outside: str, images: Array, numbers: np.ndarray, mixing: Any,
+    split: float,
+) -> "Regularisation | Samples":
+    """What was given as regularisation, or what it is to be learnt from."""
+    if isinstance(regularisation, Regularisation):
+        return regularisation
+    if not isinstance(regularisation, str):
+        return given(regularisation, 1 if isinstance(mixing, str) else len(mixing), split, images.dtype)
+    if regularisation != "auto":
+        raise InputError(f'regularisation = {regularisation!r} is not known; the only word is "auto"')
+    found = rings(size, outside, max(1, int(np.prod(images.shape[:-3]))))
+    return Samples.of(found, numbers, mixing, images.dtype)
+
+
+class Waves(eqx.Module):
+    """`exp(i chi_j)` as an outer product: factors of rows `(distance, Y)` and of columns `(distance, X)`; `scale` = one
+    over 2 pi Fresnel numbers (mean of both axes)."""
+
+    rows: Array
+    columns: Array
+    scale: Array
+
+
+def waves_of(shape: tuple[int, int], outside: str, numbers: np.ndarray, dtype: Any) -> Waves:
+    """On the spectrum of a field, for Fresnel numbers `(distance, 2)`; phases in float64."""
+    factor = lambda f, along: jnp.asarray(np.exp(1j * np.remainder(np.pi * f**2 / along[:, None], 2 * np.pi)), kind)
+    kind = jnp.complex128 if dtype == jnp.float64 else jnp.complex64
+    fy, fx = frequencies(shape, outside)
+    scale = np.mean(1 / (2 * np.pi * numbers), 1)
+    return Waves(factor(fy, numbers[:, 0]), factor(fx, numbers[:, 1]), jnp.asarray(scale, dtype))
+
+
+def transfer(waves: Waves, j: int, sine: Any, cosine: Any) -> Array:
+    """`2 (sine sin(chi_j) + cosine cos(chi_j))`, transposed as spectra are."""
+    wave = waves.columns[j][:, None] * waves.rows[j][None, :]
+    return 2 * (sine * wave.imag + cosine * wave.real)
+
+
+def square_of(shape: tuple[int, int], outside: str, dtype: Any) -> Array:
+    """Squared frequencies [1/pixel^2] of a spectrum."""
+    fy, fx = frequencies(shape, outside)
+    return jnp.asarray(fx**2, dtype)[:, None] + jnp.asarray(fy**2, dtype)[None, :]
+
+
+class Samples(eqx.Module):
+    """What a regularisation is learnt from: places in the spectrum, the transfer there, and the rings."""
+
+    place: Array
+    response: Float[Array, "distance unknown ring sample"]
+    valid: Float[Array, "ring sample"]
+    centre: Float[Array, " ring"]
+    lowest: Float[Array, ""]
+
+    @classmethod
+    def of(cls, known: Any, numbers: np.ndarray, mixing: Any, dtype: Any) -> "Samples":
+        """Of rings, for the contrast transfer at Fresnel numbers `(distance, 2)`: of the unknowns of `mixing`; or
+        `2 chi` for `"transport"` of intensity; or 1 for a `"contact"` image."""
+        chi = np.pi * (known.rows**2 / numbers[:, 0, None, None] + known.columns**2 / numbers[:, 1, None, None])
+        part = lambda sine, cosine: sine * np.sin(chi) + cosine * np.cos(chi)
+        special = {"transport": lambda: chi[:, None], "contact": lambda: np.full_like(chi[:, None], 0.5)}
+        response = 2 * (special[mixing]() if isinstance(mixing, str) else np.stack([part(*m) for m in mixing], 1))
+        cast = lambda a: jnp.asarray(a, dtype)
+        return cls(jnp.asarray(known.place), cast(response), cast(known.valid), cast(known.centre), cast(known.lowest))
+
+    def learn(self, spectra: Array, pixels: float, lowest_noise: bool = False) -> LearntPower:
+        """The regularisation for spectra `(..., distance, X, Y)` of variance `pixels` for white noise of variance 1."""
+        *_, count, columns, rows = spectra.shape
+        found = spectra.reshape(-1, count, columns * rows)[:, :, self.place] / np.sqrt(pixels)
+        # Views become further samples of each ring.
+        views = found.shape[0]
+        wide = lambda a: jnp.tile(a, views)
+        found = jnp.moveaxis(found, 0, -2).reshape(*found.shape[1:3], -1)
+        return learnt(found, wide(self.response), wide(self.valid), self.centre, self.lowest, lowest_noise)
+
+
+def _response(waves: Waves, mixed: Array, j: int) -> list[Array]:
+    """The contrast transfer of each unknown in image j."""
+    return [transfer(waves, j, sine, cosine) for sine, cosine in mixed]
+
+
+def _normal(waves: Any, mixed: Array, regularisation: Regularisation, shape: Any, outside: str) -> tuple[dict, Array]:
+    """The matrix of the normal equations of every frequency, and the weights of the images."""
+    unknowns, count = len(mixed), len(waves.rows)
+    weights = regularisation.weights(count)
+    matrix: dict[tuple[int, int], Array] = {}
+    floor = regularisation.floor(square_of(shape, outside, mixed.dtype))
+    for u in range(unknowns):
+        matrix |= {(u, v): floor[u] if u == v else jnp.zeros_like(floor[u]) for v in range(u, unknowns)}
+    for j in range(count):
+        transfer = _response(waves, mixed, j)
+        matrix = {(u, v): m + weights[j] * transfer[u] * transfer[v] for (u, v), m in matrix.items()}
+    return matrix, weights
+
+
+@partial(jax.jit, static_argnames=("shape", "outside"))
+def _direct(images: Array, waves: Any, mixed: Array, used: Any, shape: Any, outside: str) -> Any:
+    contrast = extended(images - 1, shape, outside)
+    spectra = [spectrum(contrast[..., j, :, :], outside) for j in range(images.shape[-3])]
+    if isinstance(used, Samples):
+        used = used.learn(jnp.stack(spectra, -3), pixels_of(images.shape[-2:], outside))
+    matrix, weights = _normal(waves, mixed, used, shape, outside)
+    right = [jnp.zeros((), spectra[0].dtype)] * len(mixed)
+    for j, values in enumerate(spectra):
+        transfer = _response(waves, mixed, j)
+        right = [r + weights[j] * t * values for r, t in zip(right, transfer, strict=True)]
+    solution, _ = solved(matrix, right)
+    return jnp.stack([from_spectrum(s, shape, outside, images.shape[-2:]) for s in solution], -3), used
+
+
+@partial(jax.jit, static_argnames=("shape", "outside"))
+def _fitted(images: Array, mask: Array, waves: Any, mixed: Array, used: Any, shape: Any, outside: str) -> Any:
+    """The maps that fit the measured pixels alone, by conjugate gradients from the solution of filled images.
+
+    The preconditioner is the inverse for images without a gap, so that a first step is the usual way to fill a gap
+    with what the model predicts there.
+    """
+    count = images.shape[-3]
+    whole = filled(jnp.where(mask, images - 1, 0), mask)
+    start, used = _direct(whole + 1, waves, mixed, used, shape, outside)
+    matrix, weights = _normal(waves, mixed, used, shape, outside)
+    floor = used.floor(square_of(shape, outside, mixed.dtype))
+    seen = jnp.broadcast_to(measured(mask, shape, outside, images.dtype), (*images.shape[:-2], *shape))
+    data = extended(whole, shape, outside)
+    to_image = lambda values: from_spectrum(values, shape, outside, shape)
+    mapped = lambda values: jnp.stack([to_image(v) for v in values], -3)
+    spectra = lambda maps: [spectrum(maps[..., u, :, :], outside) for u in range(len(mixed))]
+
+    def back(image_of: Any) -> list[Array]:
+        total: list[Any] = [0.0] * len(mixed)
+        for j in range(count):
+            values = spectrum(image_of(j) * seen[..., j, :, :], outside)
+            total = [t + weights[j] * r * values for t, r in zip(total, _response(waves, mixed, j), strict=True)]
+        return total
+
+    def operate(maps: Array) -> Array:
+        inside = spectra(maps)
+        contrast = lambda j: sum(r * s for r, s in zip(_response(waves, mixed, j), inside, strict=True))
+        total = back(lambda j: to_image(contrast(j)))
+        return mapped([t + f * s for t, f, s in zip(total, floor, inside, strict=True)])
+
+    right = mapped(back(lambda j: data[..., j, :, :]))
+    invert = lambda residual: mapped(solved(matrix, spectra(residual))[0])
+    found = _conjugate_gradients(operate, invert, right, extended(start, shape, outside))
+    return found[..., : images.shape[-2], : images.shape[-1]], used
+
+
+def _conjugate_gradients(operate: Any, precondition: Any, right: Array, first: Array) -> Array:
+    """Preconditioned conjugate gradients, each view by itself."""
+    dot = lambda a, b: jnp.sum(a * b, (-3, -2, -1), keepdims=True)
+    tiny = jnp.finfo(right.dtype).tiny
+
+    def step(_, state):
+        x, residual, direction, size = state
+        image = operate(direction)
+        length = size / jnp.maximum(dot(direction, image), tiny)
+        x, residual = x + length * direction, residual - length * image
+        correction = precondition(residual)
+        now = dot(residual, correction)
+        return x, residual, correction + now / jnp.maximum(size, tiny) * direction, now
+
+    residual = right - operate(first)
+    direction = precondition(residual)
+    return jax.lax.fori_loop(0, _STEPS, step, (first, residual, direction, dot(residual, direction)))[0]
