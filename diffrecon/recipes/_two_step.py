@@ -1,22 +1,26 @@
 """Holotomography in two steps: the phase of each angle by the contrast transfer functions, then back-projection; and
 the place of every frame, by comparing it with what the volume predicts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
-from .. import prepare, solvers
+from .. import prepare, sharding, solvers
 from .._console import Console
 from ..errors import InputError
 from ..models import HoloTomography
 from ..solvers._phase import ctf_response
 
-__all__ = ["PowerLaw", "PhaseRetrieval", "back_project", "blocks", "centred", "information", "place_frames", "two_step"]
+__all__ = ["PhaseRetrieval", "PowerLaw", "SomeAngles", "back_project", "centred", "information", "over_angles",
+           "place_frames", "radial_frequency", "transfer", "two_step"]
 
 
 # ---------------------------------------------------------------------------------------------------- what is expected
@@ -67,11 +71,12 @@ class PhaseRetrieval(eqx.Module):
     """Holograms of an angle to the maps of a projection by least squares on the contrast transfer functions, every
     distance weighted by its counts, the power of the object as prior (Wiener).
 
-    **Fields:** `kernels` `(map, distance, Y, X//2+1)`: one map, delta, of a single material; or delta and B;
-    `canvas`: the plane on which it works, vacuum around the sample.
+    **Fields:** `kernels` `(map, distance, Y, X//2+1)`: one map, delta, of a single material; or delta and B; `power`
+    of the phase [rad], as measured; `canvas`: the plane on which it works, vacuum around the sample.
     """
 
     kernels: Float[Array, "map distance Y F"]
+    power: PowerLaw
     canvas: tuple[int, int] = eqx.field(static=True)
 
     @classmethod
@@ -90,7 +95,8 @@ class PhaseRetrieval(eqx.Module):
         frequency = radial_frequency(canvas)
         known = safe > 0.02 * safe.max()
         power = ((np.abs(seen) ** 2).mean(0) - safe) / np.maximum(safe, 1e-9 * safe.max()) ** 2
-        expected = PowerLaw.fit(power, frequency, known)(frequency)
+        law = PowerLaw.fit(power, frequency, known)
+        expected = law(frequency)
         if not general:
             kernels = (weights * single / (safe + 1 / expected))[None]
         else:
@@ -99,21 +105,17 @@ class PhaseRetrieval(eqx.Module):
             c = (weights * cosine**2).sum(0) + 1e4 / expected
             kernels = weights * np.stack([c * sine - a * cosine, a * sine - b * cosine]) / (b * c - a**2)
         kernels[0] *= -1  # delta is the negative phase
-        return cls(jnp.asarray(kernels, model.delta.dtype), canvas)
+        return cls(jnp.asarray(kernels, model.delta.dtype), law, canvas)
 
     def __call__(self, model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray) -> np.ndarray:
-        """Line integrals of delta [rad] (and B) of some angles, about the rotation axis, `(map, angle, z, x)`; frames
-        are read in blocks of angles."""
-        mask = jnp.asarray(data["mask"])
-        parts = [np.asarray(_retrieved(self, model, jnp.asarray(data["counts"][part]), mask, part))
-                 for part in blocks(model, angles)]
-        return np.concatenate(parts, 1)
+        """Line integrals of delta [rad] (and B) of some angles, about the rotation axis, `(map, angle, z, x)`."""
+        return np.moveaxis(over_angles(_retrieved, (self, model), data, angles), 1, 0)
 
 
-@eqx.filter_jit
-def _retrieved(retrieval: PhaseRetrieval, model: HoloTomography, counts: Array, mask: Array, angles: Any) -> Array:
+def _retrieved(tree: Any, angles: Array, counts: Array, mask: Array) -> Array:
+    retrieval, model = tree
     images = contrast(model, counts, mask, angles, retrieval.canvas)
-    maps = jnp.einsum("adyx,mdyx->mayx", jnp.fft.rfft2(images), retrieval.kernels)
+    maps = jnp.einsum("adyx,mdyx->amyx", jnp.fft.rfft2(images), retrieval.kernels)
     maps = jnp.fft.irfft2(maps, s=retrieval.canvas)
     cut = [slice((c - w) // 2, (c - w) // 2 + w)
            for c, w in zip(retrieval.canvas, (model.delta.shape[0], model.delta.shape[2]), strict=True)]
@@ -157,23 +159,71 @@ def _cubic(size: int, count: int, ratio: Array, shift: Array) -> Array:
     return jnp.where(d < 1, 1.5 * d**3 - 2.5 * d**2 + 1, jnp.where(d < 2, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2, 0))
 
 
-def blocks(model: HoloTomography, angles: np.ndarray) -> Iterator[np.ndarray]:
-    """Angles in blocks of equal size whose frames on the grid take some 256 MB; the last one may be shorter."""
-    frame = 8.0 * np.prod(model.grid, dtype=float) * len(model.pixels)
-    size = max(1, int(2**28 // frame))
+def over_angles(
+    work: Callable[[Any, Array, Array, Array], Array], tree: Any, data: Mapping[str, Any], angles: np.ndarray
+) -> np.ndarray:
+    """`work(tree, angles, counts, mask)` of all of `angles`, its results one after the other.
+
+    Frames are read in blocks of angles; those of a block are split over all devices, each process reading its own.
+    """
+    mesh, found = sharding.data_mesh(), []
+    tree, mask = sharding.replicate((tree, np.asarray(data["mask"])), mesh)
+    size = block_size(tree)
     for start in range(0, angles.size, size):
-        yield angles[start : start + size]
+        part = angles[start : start + size]
+        some = sharding.shard_views(part, mesh), sharding.shard_views(SomeAngles(data["counts"], part), mesh)
+        found.append(everywhere(_on_devices(work, mesh, tree, *some, mask))[: part.size])
+    return np.concatenate(found)
+
+
+@eqx.filter_jit
+def _on_devices(work: Any, mesh: Any, tree: Any, angles: Array, counts: Array, mask: Array) -> Array:
+    if mesh is None:
+        return work(tree, angles, counts, mask)
+    arrays, plain = eqx.partition(tree, eqx.is_array)
+    inner = lambda arrays, *rest: work(eqx.combine(arrays, plain), *rest)
+    whole, split = PartitionSpec(), PartitionSpec("data")
+    return jax.shard_map(inner, mesh=mesh, in_specs=(whole, split, split, whole), out_specs=split, check_vma=False)(
+        arrays, angles, counts, mask)
+
+
+def everywhere(values: Array) -> np.ndarray:
+    """An array that may be split over processes, as a whole on each."""
+    if jax.process_count() == 1 or values.is_fully_replicated:
+        return np.asarray(values)
+    return np.asarray(multihost_utils.process_allgather(values, tiled=True))
+
+
+def block_size(tree: Any) -> int:
+    """Angles whose frames, on the padded grid, take some 256 MB on every device."""
+    model = next(leaf for leaf in (tree if isinstance(tree, tuple) else (tree,)) if isinstance(leaf, HoloTomography))
+    frame = 8.0 * np.prod(model.grid, dtype=float) * len(model.pixels)
+    return max(1, int(2**28 // frame)) * jax.device_count()
+
+
+class SomeAngles:
+    """Some entries of an array-like along its first axis, still lazy."""
+
+    def __init__(self, values: Any, angles: np.ndarray):
+        self.values, self.angles = values, angles
+        self.shape, self.dtype = (angles.size, *values.shape[1:]), values.dtype
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return np.asarray(self.values[self.angles[index]])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
 
 
 # ---------------------------------------------------------------------------------------------------- places
-@eqx.filter_jit
-def _steps(model: HoloTomography, projections: Array, counts: Array, mask: Array, angles: Any) -> tuple[Array, Array]:
-    """Gauss-Newton steps of shifts and gain of every frame by itself, `(angle, distance, 3)`, and how sharp its
-    likelihood is along each."""
+def _steps(model: HoloTomography, angles: Array, counts: Array, mask: Array) -> Array:
+    """Gauss-Newton steps of shifts and gain of every frame by itself, and how sharp its likelihood is along each:
+    `(angle, distance, 2, 3)`."""
+    projections, shifts = model.projections(angles), model.shifts[angles]
+
     def frames(shifts: Array) -> Array:
         return model.replace(shifts=model.shifts.at[angles].set(shifts)).frames(projections, angles)
 
-    shifts = model.shifts[angles]
     along = [jnp.zeros_like(shifts).at[..., axis].set(1) for axis in (0, 1)]
     # Each frame has shifts of its own: one derivative along all of them is that of every one.
     predicted, rows = jax.jvp(frames, (shifts,), (along[0],))
@@ -181,48 +231,32 @@ def _steps(model: HoloTomography, projections: Array, counts: Array, mask: Array
     slopes = jnp.stack([rows, columns, predicted - model.dark], -1)
     weight = jnp.where(mask, 1 / jnp.maximum(predicted, 1), 0)[..., None]
     normal = jnp.einsum("...yxi,...yxj->...ij", slopes * weight, slopes, precision="highest")
-    misfit = (counts.astype(predicted.dtype) - predicted)[..., None]
-    wanted = jnp.sum(slopes * weight * jnp.where(mask[..., None], misfit, 0), (-3, -2))
-    damp = 1e-6 * jnp.eye(3, dtype=normal.dtype) * jnp.diagonal(normal, axis1=-2, axis2=-1)[..., None, :]
-    floor = jnp.finfo(normal.dtype).tiny * jnp.eye(3, dtype=normal.dtype)
-    step = jnp.linalg.solve(normal + damp + floor, wanted[..., None])[..., 0]
-    return jnp.where(jnp.isfinite(step), step, 0), jnp.diagonal(normal, axis1=-2, axis2=-1)
+    misfit = jnp.where(mask, counts.astype(predicted.dtype) - predicted, 0)[..., None]
+    wanted = jnp.sum(slopes * weight * misfit, (-3, -2))
+    sharp = jnp.diagonal(normal, axis1=-2, axis2=-1)
+    damp = jnp.eye(3, dtype=normal.dtype) * (1e-6 * sharp + jnp.finfo(normal.dtype).tiny)[..., None, :]
+    step = jnp.linalg.solve(normal + damp, wanted[..., None])[..., 0]
+    return jnp.stack([jnp.where(jnp.isfinite(step), step, 0), sharp], -2)
 
 
 def place_frames(
     model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray, *, shifts: bool = True, gain: bool = True,
-    rounds: int = 1, projections: Any = None,
+    rounds: int = 1,
 ) -> HoloTomography:
-    """The model with shifts and gain of the frames of some angles fitted to its volume, which does not change.
-
-    `projections` are made here where they are not given.
-    """
-    mask = jnp.asarray(data["mask"])
-    for part in blocks(model, angles):
-        counts = jnp.asarray(data["counts"][part])
-        own = _projections(model, part) if projections is None else projections[np.searchsorted(angles, part)]
-        for _ in range(rounds):
-            step, _ = _steps(model, own, counts, mask, part)
-            if shifts:
-                model = model.replace(shifts=model.shifts.at[part].add(jnp.clip(step[..., :2], -1.5, 1.5)))
-            if gain:
-                model = model.replace(gain=model.gain.at[part].multiply(1 + jnp.clip(step[..., 2], -0.5, 0.5)))
+    """The model with shifts and gain of the frames of some angles fitted to its volume, which does not change."""
+    for _ in range(rounds):
+        step = over_angles(_steps, model, data, angles)[..., 0, :]
+        if shifts:
+            model = model.replace(shifts=model.shifts.at[angles].add(np.clip(step[..., :2], -1.5, 1.5)))
+        if gain:
+            model = model.replace(gain=model.gain.at[angles].multiply(1 + np.clip(step[..., 2], -0.5, 0.5)))
     return model
 
 
 def information(model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray) -> Float[np.ndarray, "angle d 3"]:
     """What each frame of these angles tells of its shifts [1/pixel^2] and of its gain: one over a variance each."""
-    model, mask, found = _quiet(model), jnp.asarray(data["mask"]), []
-    for part in blocks(model, angles):
-        _, sharp = _steps(model, _projections(model, part), jnp.asarray(data["counts"][part]), mask, part)
-        found.append(np.asarray(sharp, float))
-    told = np.concatenate(found)
+    told = over_angles(_steps, _quiet(model), data, angles)[..., 1, :].astype(float)
     return np.maximum(told, 0.1 * told.mean((0, 1)) + 1e-3)
-
-
-@eqx.filter_jit
-def _projections(model: HoloTomography, angles: Any) -> Array:
-    return model.projections(angles)
 
 
 def centred(model: HoloTomography) -> HoloTomography:
@@ -238,25 +272,39 @@ def centred(model: HoloTomography) -> HoloTomography:
 
 # ---------------------------------------------------------------------------------------------------- both steps
 def back_project(model: HoloTomography, lines: np.ndarray, angles: np.ndarray, chosen: Mapping[str, Any]) -> Array:
-    """A volume `(z, y, x)` [1/pixel] from line integrals about the axis `(angle, z, x)`."""
+    """A volume `(z, y, x)` [1/pixel] from line integrals about the axis `(angle, z, x)`; slices are split over all
+    devices."""
     A: Any = model.projector.subset(angles)
-    sinogram = jnp.asarray(lines)
+    mesh, slices = sharding.slice_mesh(), lines.shape[1]
+    sinogram = sharding.shard_slices(lines, mesh)
     if chosen["second"] == "cgls":
-        return solvers.cgls(A, sinogram, steps=chosen["cgls_steps"]).x
-    return solvers.fbp(A, sinogram, filter=chosen["filter"])
+        volume = solvers.cgls(sharding.OverSlices(A, mesh), sinogram, steps=chosen["cgls_steps"]).x
+    elif mesh is None:
+        volume = solvers.fbp(A, sinogram, filter=chosen["filter"])
+    else:
+        fbp = partial(solvers.fbp, filter=chosen["filter"])
+        volume = sharding.on_slices(fbp, mesh, axes=(None, 1), out=0)(A, sinogram)
+    return jnp.asarray(everywhere(volume)[:slices])
 
 
 def two_step(
     model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray, settings: Mapping[str, Any], console: Console
-) -> HoloTomography:
-    """delta (and beta), and the places of the frames where they are unknown, from the given angles."""
+) -> tuple[HoloTomography, PowerLaw]:
+    """delta (and beta), and the places of the frames where they are unknown, from the given angles.
+
+    **Returns:** the model, and the power of the volume [rad/pixel] for each frequency. It is that of the projections,
+    which are planes of its transform: no noise, and no streaks of few angles, are in it.
+    """
     chosen, solver = settings["model"], settings["solver"]
     general = model.beta is not None
     if chosen["centre"]:
         model = _with_axis(model, data, angles, general, console)
     rounds = solver["align"] if chosen["shifts"] or chosen["centre"] else 0
+    law = PowerLaw(1e-6, -3.0)
     for index in range(rounds + 1):
-        maps = PhaseRetrieval.of(model, data, angles, general)(model, data, angles)
+        retrieval = PhaseRetrieval.of(model, data, angles, general)
+        law = PowerLaw(retrieval.power.level / model.delta.shape[1], retrieval.power.slope)
+        maps = retrieval(model, data, angles)
         model = model.replace(delta=back_project(model, maps[0], angles, solver).astype(model.delta.dtype))
         if general:
             ratio = float(model.delta_beta)
@@ -269,7 +317,7 @@ def two_step(
             moved = np.asarray(model.shifts - before.shifts)[angles]
             console.say(f"frames placed on the volume's prediction, round {index + 1}: moved by "
                         f"{np.sqrt(np.mean(moved**2)):.3f} pixel rms; rotation axis at {model.rotation_centre():.2f}")
-    return model
+    return model, law
 
 
 def _quiet(model: HoloTomography) -> HoloTomography:
@@ -283,14 +331,41 @@ def _quiet(model: HoloTomography) -> HoloTomography:
 def _with_axis(
     model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray, general: bool, console: Console
 ) -> HoloTomography:
-    """The rotation axis where a sinogram of the phase has it."""
+    """The rotation axis where the phases have it: about which the centre of an isolated sample moves, else where their
+    sinogram does."""
     lines = PhaseRetrieval.of(model, data, angles, general)(model, data, angles)[0]
-    try:
-        found = prepare.find_rotation_centre(lines, np.asarray(model.projector.angles)[angles])
-    except InputError as error:  # less than half a turn, or angles too far apart
-        console.say(f"rotation axis left where it was: {error}")
-        return model
-    off = found.centre - (lines.shape[2] - 1) / 2
-    model = model.replace(centre=model.centre + off)
-    console.say(f"rotation axis at column {model.rotation_centre():.2f} of the finest frames ({found.message})")
+    turns = np.asarray(model.projector.angles)[angles]
+    centre, said = axis_of_isolated(lines, turns), "the sample's outline goes round it"
+    if centre is None:
+        try:
+            found = prepare.find_rotation_centre(lines, turns)
+        except InputError as error:  # less than half a turn
+            console.say(f"rotation axis left where it was: {error}")
+            return model
+        centre, said = found.centre, found.message
+    model = model.replace(centre=model.centre + (centre - (lines.shape[2] - 1) / 2))
+    console.say(f"rotation axis at column {model.rotation_centre():.2f} of the finest frames ({said})")
     return model
+
+
+def axis_of_isolated(lines: Float[np.ndarray, "angle z x"], angles: np.ndarray) -> float | None:
+    """Column of the axis about which the centre of mass of an isolated sample moves in a sinusoid; `None` where the
+    sample reaches the border or the angles span less than a right angle.
+
+    Phases have large low-frequency noise, which moves their centre of mass: only what stands out of it counts.
+    """
+    count = max(2, lines.shape[2] // 16)
+    border = np.concatenate([lines[:, :, :count], lines[:, :, -count:]], 2)
+    smooth = lines - np.median(border, (1, 2))[:, None, None]
+    for axis in (1, 2):
+        gauss = np.exp(-2 * (np.pi * 1.5 * np.fft.rfftfreq(lines.shape[axis])) ** 2)
+        spectrum = np.moveaxis(np.fft.rfft(smooth, axis=axis), axis, -1) * gauss
+        smooth = np.moveaxis(np.fft.irfft(spectrum, lines.shape[axis]), -1, axis)
+    mass = np.maximum(smooth - 0.25 * np.percentile(smooth, 99), 0)
+    total = mass.sum((1, 2))
+    touches = mass[:, :, [0, -1]].sum() > 0.002 * mass.sum()
+    if touches or not (total > 0.1 * np.median(total)).all() or np.ptp(angles) < np.pi / 2:
+        return None
+    centroid = (mass.sum(1) * np.arange(lines.shape[2])).sum(1) / total
+    waves = np.stack([np.ones_like(angles), np.cos(angles), np.sin(angles)], 1)
+    return float(np.linalg.lstsq(waves, centroid, rcond=None)[0][0])
