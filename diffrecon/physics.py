@@ -157,6 +157,23 @@ def electron_density(delta: ArrayLike, wavelength: ArrayLike) -> Any:
             / (CLASSICAL_ELECTRON_RADIUS * np.asarray(wavelength, float) ** 2))[()]
 
 
+def electrons_per_cubic_angstrom(delta: ArrayLike, wavelength: ArrayLike) -> Any:
+    """`electron_density` in the unit of crystallography; water has 0.334.
+
+    ```python
+    wavelength = energy_to_wavelength(17e3)
+    assert abs(electrons_per_cubic_angstrom(delta_from_electrons(0.334e30, wavelength), wavelength) - 0.334) < 1e-9
+    ```
+    """
+    return 1e-30 * electron_density(delta, wavelength)
+
+
+def delta_from_electrons(electrons: ArrayLike, wavelength: ArrayLike) -> Any:
+    """delta of so many electrons per cubic metre, the inverse of `electron_density`."""
+    return (CLASSICAL_ELECTRON_RADIUS * np.asarray(wavelength, float) ** 2 * np.asarray(electrons, float)
+            / (2 * np.pi))[()]
+
+
 # ---------------------------------------------------------------------- named materials
 class Material(NamedTuple):
     """A chemical `formula` and its `density` [g/cm^3], `None` where neither the text nor the tables give one."""
@@ -258,6 +275,16 @@ def density_from_delta(delta: ArrayLike, composition: str, energy: float) -> Any
     """Mass density [g/cm^3] of a material of known composition from delta of `n = 1 - delta + i beta` at an energy
     [eV]."""
     return _scaled(delta, 1 / delta_beta(material(composition).formula, 1.0, energy)[0])
+
+
+def delta_from_density(density: ArrayLike, composition: str, energy: float) -> Any:
+    """delta of a composition of a mass density [g/cm^3] at an energy [eV], the inverse of `density_from_delta`.
+
+    ```python
+    assert abs(delta_from_density(1.0, "H2O", 17e3) / 7.97e-7 - 1) < 0.01
+    ```
+    """
+    return _scaled(density, delta_beta(material(composition).formula, 1.0, energy)[0])
 
 
 def electrons_from_density(density: ArrayLike, composition: str) -> Any:

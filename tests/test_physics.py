@@ -213,3 +213,16 @@ def test_dose_statement():
     assert "1.71 kGy in 1 mm of H2O, 1 g/cm^3" in said and "17 keV" in said and "720 views" in said
     mu = physics.attenuation_from_density(1.0, "water", 17e3)
     assert f"{1e6 * physics.rose_size(7.2e6, 1e-6, 1e-3, mu):.3g} um" in said
+
+
+def test_density_and_electrons_from_delta_against_closed_forms():
+    """Water far from its edges: delta = r_e lambda^2 n_e / 2 pi with n_e = N_A rho Z / M."""
+    wavelength = physics.energy_to_wavelength(25e3)
+    electrons = 6.02214076e23 * 10 / 18.015 * 1e6
+    delta = 2.8179403205e-15 * wavelength**2 * electrons / (2 * np.pi)
+    assert abs(physics.delta_from_density(1.0, "H2O", 25e3) / delta - 1) < 2e-3  # anomalous terms are in the tables
+    assert abs(physics.density_from_delta(physics.delta_from_density(2.33, "Si", 18e3), "Si", 18e3) - 2.33) < 1e-9
+    assert abs(physics.electrons_per_cubic_angstrom(delta, wavelength) - 1e-30 * electrons) < 1e-9
+    assert abs(physics.delta_from_electrons(electrons, wavelength) / delta - 1) < 1e-12
+    found = physics.density_from_electrons(physics.electron_density(delta, wavelength), "H2O")
+    assert abs(found - 1) < 1e-3

@@ -91,20 +91,16 @@ def test_regime_in_words():
 
 # ---------------------------------------------------------------------- design
 BENCH = {"detector_pixel": 3e-6, "focus_to_detector": 1.28, "nearest": 21.3e-3, "farthest": 60e-3, "frame": 512,
-         "counts": 16000.0, "starts": 3, "steps": 40}
+         "counts": 16000.0, "starts": 2, "steps": 30}
 
 
 def test_design_is_no_worse_than_customary_sets():
     found = regimes.design_distances(17e3, delta_beta=None, **BENCH)
     assert found.figure <= 1.001 * min(found.figures[name]["error"] for name in found.sets)
     assert (np.diff(found.distances) >= 0).all() and found.distances[0] >= 21.2e-3 and found.distances[-1] <= 60.1e-3
+    # An optimum at the end of the range is said.
+    assert found.distances[0] > 21.4e-3 or any("nearest distance allowed" in line for line in found.lines())
     assert found.figures["optimised"]["error"] < 0.95 * found.figures["customary ratios"]["error"]
-
-
-def test_an_optimum_at_the_end_of_the_range_is_said():
-    found = regimes.design_distances(20e3, detector_pixel=0.65e-6, nearest=5e-3, farthest=0.1, count=1,
-                                     delta_beta=np.inf, frame=128, starts=2, steps=60)
-    assert any("farthest" in line for line in found.lines())
 
 
 def test_gradient_of_the_figure_of_merit():
@@ -114,14 +110,14 @@ def test_gradient_of_the_figure_of_merit():
                                    0.3, None, None)
         f = np.linspace(tool.band[0], tool.band[1], 400)
         frequency, width = jnp.asarray(f), jnp.full(400, f[1] - f[0])
-        for merit in ("error", "soft worst"):
+        for merit in ("error",):
             cost = jax.jit(lambda d, name=merit: _design._merits(d, frequency, width, tool)[name])
             at, step = jnp.asarray([0.024, 0.041]), 1e-7
             found = jax.grad(cost)(at)
             for axis in range(2):
                 move = jnp.zeros(2).at[axis].set(step)
                 expected = (cost(at + move) - cost(at - move)) / (2 * step)
-                assert found[axis] == pytest.approx(float(expected), rel=1e-4)
+                assert found[axis] == pytest.approx(float(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize("told, said", [

@@ -30,6 +30,7 @@ METHODS: dict[str, str] = {
     "holography": "_holography",
     "holotomography": "_holotomography",
     "laminography": "_laminography",
+    "k-edge": "_kedge",
     "cdi": "_diffraction",
     "ptycho-tomography": "_ptychotomography",
     "saxs-tensor-tomography": "_scattering",

@@ -18,6 +18,7 @@ _MODULES = {
     "tomography": "_tomography",
     "holography": "_holography",
     "holotomography": "_holotomography",
+    "k-edge": "_kedge",
     "cdi": "_diffraction",
     "ptycho-tomography": "_ptychotomography",
     "saxs-tensor-tomography": "_scattering",

@@ -1,0 +1,128 @@
+"""K-edge subtraction: exact without noise, efficient with it, honest about what cannot be solved."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffrecon as dr
+from diffrecon.cli import main
+from diffrecon.models import KEdge, attenuation_table
+from diffrecon.models._kedge import check_table
+from diffrecon.recipes import _kedge
+
+TABLE = [[45.5, 33.3], [321.0, 31.4]]
+RANDOM = np.random.default_rng(1)
+AREAL = np.stack([2e-3 * RANDOM.random((12, 16)), 5e-3 * RANDOM.random((12, 16))])
+
+
+def scan(table, flux, noise=True, dark=50.0, energies=(8250.0, 8420.0), copies=1):
+    light = flux * np.exp(-np.einsum("vm,myx->vyx", np.asarray(table), AREAL)) + dark
+    light = np.repeat(light, copies, 0) if copies > 1 else light
+    counts = np.random.default_rng(2).poisson(light) if noise else light
+    return dr.Scan.from_arrays(counts, method="k-edge", geometry=dr.ParallelBeam(1e-6, np.repeat(energies, copies)),
+                               flats=np.full((len(light), 12, 16), flux + dark), darks=np.full((1, 12, 16), dark))
+
+
+def solved(measured, **solver):
+    return dr.reconstruct(measured, "k-edge", {"model": {"materials": ["Ni", "SiO2"]}, "solver": solver})
+
+
+@pytest.mark.parametrize("name", ["direct", "likelihood"])
+def test_exact_without_noise(name):
+    """The 2 x 2 equations of the lecture, by plain NumPy, to the digits of float32."""
+    table = attenuation_table(["Ni", "SiO2"], (8250.0, 8420.0))
+    result = solved(scan(table, 1e6, noise=False), name=name)
+    found = np.stack([result["Ni"], result["SiO2"]])
+    assert np.abs(found - AREAL).max(axis=(1, 2)) == pytest.approx(0, abs=2e-7)
+
+
+def test_error_bars_are_the_scatter_also_where_photons_are_few():
+    found = {}
+    rng = np.random.default_rng(3)
+    model = KEdge(jnp.zeros((2, 64, 64)), jnp.asarray(TABLE), jnp.full((2, 1, 1), 60.0), jnp.full((1, 1), 5.0))
+    truth = np.array([3e-3, 2e-2])
+    light = 60.0 * np.exp(-np.asarray(TABLE) @ truth) + 5
+    counts = jnp.asarray(rng.poisson(np.broadcast_to(light[:, None, None], (2, 64, 64))))
+    start = model.replace(areal=_kedge.direct(model, counts))
+    areal = _kedge.likelihood(start, counts)
+    bars = np.asarray(_kedge.error_bars(model.replace(areal=jnp.broadcast_to(truth[:, None, None], (2, 64, 64))), 2))
+    for m in range(2):
+        found[m] = 1.4826 * np.median(np.abs(areal[m] - np.median(areal[m]))) / bars[m, 0, 0]
+    assert 0.85 < found[0] < 1.25 and 0.85 < found[1] < 1.25
+    exact = np.linalg.inv((60 * np.exp(-np.asarray(TABLE) @ truth))[None] ** 2 / light * np.asarray(TABLE).T
+                          @ np.asarray(TABLE))
+    np.testing.assert_allclose(bars[:, 0, 0], np.sqrt(np.diag(exact)), rtol=1e-3)
+
+
+def test_more_energies_weigh_by_their_photons():
+    """Four views, two of them nearly dark: least squares with photon weights is close to the bound."""
+    table = np.repeat(attenuation_table(["Ni", "SiO2"], (8250.0, 8420.0)), 2, 0)
+    beam = np.array([4000.0, 40.0, 4000.0, 40.0])[:, None, None]
+    model = KEdge(jnp.asarray(AREAL, jnp.float32), jnp.asarray(table, jnp.float32), jnp.asarray(beam, jnp.float32),
+                  jnp.zeros((1, 1)))
+    counts = jnp.asarray(np.random.default_rng(0).poisson(np.asarray(model(jnp.arange(4)), float)))
+    bars = np.asarray(_kedge.error_bars(model, 4))
+    for found in (_kedge.direct(model, counts), _kedge.likelihood(model, counts)):
+        ratio = np.sqrt(np.mean(((np.asarray(found) - AREAL) / bars) ** 2, axis=(1, 2)))
+        assert (ratio > 0.85).all() and (ratio < 1.2).all()
+
+
+def test_gradient_against_differences():
+    with jax.enable_x64(True):
+        model = KEdge(jnp.asarray(AREAL), jnp.asarray(TABLE), jnp.full((2, 1, 1), 1e3), jnp.full((1, 1), 3.0))
+        counts = jnp.asarray(np.random.default_rng(0).poisson(1000, (2, 12, 16)))
+        cost = lambda a: dr.losses.poisson(model.replace(areal=a)(jnp.arange(2)), counts)
+        way = jnp.asarray(np.random.default_rng(1).standard_normal(AREAL.shape)) * 1e-3
+        slope = (cost(AREAL + 1e-5 * way) - cost(AREAL - 1e-5 * way)) / 2e-5
+        assert float(jnp.vdot(jax.grad(cost)(jnp.asarray(AREAL)), way)) == pytest.approx(float(slope), rel=1e-7)
+
+
+@pytest.mark.full
+def test_total_variation_takes_noise_away_from_plateaus():
+    y, x = np.mgrid[:32, :32]
+    areal = np.stack([np.where((x - 16) ** 2 + (y - 16) ** 2 < 60, 1e-3, 0.0), np.full((32, 32), 4e-3)])
+    table = attenuation_table(["Ni", "SiO2"], (8250.0, 8420.0))
+    light = 400 * np.exp(-np.einsum("vm,myx->vyx", table, areal))
+    measured = dr.Scan.from_arrays(np.random.default_rng(0).poisson(light), method="k-edge", flux=400.0,
+                                   geometry=dr.ParallelBeam(1e-6, np.array([8250.0, 8420.0])))
+    plain, smooth = solved(measured), solved(measured, tv=0.3, positive=True, tv_steps=40)
+    error = [np.linalg.norm(r["SiO2"] - areal[1]) for r in (plain, smooth)]
+    assert error[1] < 0.5 * error[0]
+    assert np.linalg.norm(smooth["Ni"] - areal[0]) < 0.7 * np.linalg.norm(plain["Ni"] - areal[0])
+
+
+@pytest.mark.parametrize("model, said", [
+    ({"materials": None}, "which materials"),
+    ({"energies": [8250.0]}, "1 energies for 2 views"),
+    ({"energies": ["8.25 keV", "8.25 keV"]}, "different energies"),
+    ({"materials": ["Ni", "SiO2", "Au"]}, "3 materials"),
+    ({"attenuation": [[40.0, 20.0], [80.0, 40.0]]}, "cannot tell them apart"),
+    ({"attenuation": [[40.0, 20.0]]}, "expected 2 rows"),
+    ({"materials": ["Ni", "Xq2"]}, "Xq2"),
+    ({"materials": ["Ni", "Ni"]}, "each once"),
+    ({"energies": ["a", "b"]}, "not a number"),
+])
+def test_input_that_cannot_be_solved(model, said):
+    with pytest.raises(dr.InputError, match=said):
+        dr.reconstruct(scan(TABLE, 1e4), "k-edge", {"model": {"materials": ["Ni", "SiO2"], **model}})
+
+
+def test_more_input_that_cannot_be_solved():
+    bare = scan(TABLE, 1e4)
+    with pytest.raises(dr.InputError, match="empty beam"):
+        solved(bare.replace(flats=None))
+    with pytest.raises(dr.InputError, match="energy of every view"):
+        solved(bare.replace(geometry=None))
+    with pytest.raises(dr.InputError, match="did you mean direct"):
+        solved(bare, name="dircet")
+    assert check_table(np.asarray(TABLE), ["a", "b"], (1.0, 2.0)) < 3
+
+
+@pytest.mark.full
+def test_demo(tmp_path, capsys):
+    assert main(["demo", "k-edge", "-o", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    line = next(line for line in said.splitlines() if line.startswith("Ni against the truth"))
+    rms, bar = float(line.split("rms error ")[1].split()[0]), float(line.split("bars ")[1].split(")")[0])
+    assert rms < 1.3 * bar
