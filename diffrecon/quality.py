@@ -17,6 +17,7 @@ from .errors import InputError
 __all__ = [
     "EdgeFit",
     "ErrorBars",
+    "PhaseJumps",
     "PhaseTransfer",
     "RingCorrelation",
     "align",
@@ -24,12 +25,14 @@ __all__ = [
     "bootstrap_views",
     "deviance",
     "deviances",
+    "distance_halves",
     "edge_along",
     "edge_width",
     "even_odd",
     "held_out_residual",
     "line_integral_variance",
     "noise_floor",
+    "phase_jumps",
     "phase_transfer",
     "photon_halves",
     "register",
@@ -829,3 +832,80 @@ def phase_transfer(
     transfer = total(mean)[known] / total(modulus)[known]
     falls = [_crossing(frequency, transfer - level) for level in (0.5, math.exp(-1))]
     return PhaseTransfer(frequency, transfer, falls[0], falls[1], pixel_size)
+
+
+# ---------------------------------------------------------------------- holograms
+def distance_halves(
+    reconstruct: Callable[[np.ndarray], ArrayLike],
+    distances: ArrayLike,
+    *,
+    pixel_size: float | None = None,
+    taper: float = 0.25,
+) -> RingCorrelation:
+    """Resolution of a phase from holograms at several distances: ring correlation of what odd and even ones give.
+
+    Frames are ordered by distance and dealt alternately. Both halves have noise, zeros of the transfer function, flats
+    and alignment of their own: the figure is a pessimistic one, as each half also misses frequencies that the other
+    shows. `photon_halves`, which keeps all distances in both and sees photon noise alone, brackets it from above.
+
+    **Arguments:** `reconstruct(indices) -> (y, x)`, from the frames of those indices with the settings of the whole
+    set; `distances` `(view,)` [m], or numbers in their order; the rest as `ring_correlation`.
+
+    **Raises:** `InputError` for fewer than two distances.
+
+    ```python
+    frames = np.random.rand(4, 32, 32)
+    frc = distance_halves(lambda views: frames[views].mean(0), [0.021, 0.022, 0.026, 0.033])
+    ```
+    """
+    distances = np.asarray(distances, float)
+    if distances.ndim != 1 or distances.size < 2 or not np.isfinite(distances).all():
+        raise InputError(f"distance_halves: distances of shape {distances.shape}; give one finite distance a frame, "
+                         "two frames at least")
+    order = np.argsort(distances, kind="stable")
+    halves = [np.asarray(reconstruct(np.sort(part))) for part in (order[::2], order[1::2])]
+    return ring_correlation(*halves, pixel_size=pixel_size, taper=taper)
+
+
+@dataclasses.dataclass(frozen=True)
+class PhaseJumps:
+    """Where neighbouring pixels of a phase differ by more than pi.
+
+    **Fields:** `count` of such pairs, `residues` = points about which the wrapped steps do not add up to zero,
+    `steepest` = largest step [rad], `message` in words.
+    """
+
+    count: int
+    residues: int
+    steepest: float
+    message: str
+
+
+def phase_jumps(phase: ArrayLike) -> PhaseJumps:
+    """Check that a phase `(..., y, x)` [rad] has no wraps.
+
+    A phase that is the integral of the refractive index (as in `models.Holography`) never wraps, so that none has to be
+    undone. A step of more than pi from pixel to pixel is then an edge that the pixel does not resolve; in a phase taken
+    from the angle of a wave it is a wrap. Wraps come in closed lines unless there are residues, vortices of the wave
+    about which no unwrapping is right.
+
+    **Raises:** `InputError` for values that are not finite or not real.
+
+    ```python
+    ramp = np.linspace(0, 30, 64) * np.ones((64, 1))
+    assert phase_jumps(ramp).count == 0 and phase_jumps(np.angle(np.exp(1j * ramp))).count > 0
+    ```
+    """
+    values = np.asarray(phase)
+    if np.iscomplexobj(values) or values.ndim < 2 or not np.isfinite(values).all():
+        raise InputError(f"phase_jumps: shape {values.shape}, type {values.dtype}; expected a finite, real phase "
+                         "(..., y, x)")
+    steps = [np.diff(values.astype(float), axis=axis) for axis in (-2, -1)]
+    wrapped = [s - 2 * np.pi * np.rint(s / (2 * np.pi)) for s in steps]
+    circulation = (np.diff(wrapped[0], axis=-1) - np.diff(wrapped[1], axis=-2)) / (2 * np.pi)
+    residues = int(np.count_nonzero(np.rint(circulation)))
+    count = int(sum(np.count_nonzero(np.abs(s) > np.pi) for s in steps))
+    steepest = float(max((np.abs(s).max(initial=0.0) for s in steps), default=0.0))
+    text = f"steps from pixel to pixel up to {steepest:.2f} rad; "
+    text += "no wraps" if not count else f"WARNING: {count} of them above pi: wraps, or edges that are not resolved"
+    return PhaseJumps(count, residues, steepest, text + (f"; {residues} residues" if residues else ""))

@@ -41,6 +41,8 @@ from .propagation import fresnel_transfer as fresnel_transfer
 from .propagation import propagate as propagate
 from .propagation import propagate_in_vacuum as propagate_in_vacuum
 from .propagation import sampling as sampling
+from .refraction import phase_gradient as phase_gradient
+from .refraction import refraction_angle as refraction_angle
 from .scattering import TensorGeometry as TensorGeometry
 from .scattering import TensorProjector as TensorProjector
 from .scattering import mean_intensity as mean_intensity
@@ -49,3 +51,4 @@ from .scattering import real_harmonics as real_harmonics
 from .scattering import relative_anisotropy as relative_anisotropy
 from .scattering import second_moment as second_moment
 from .scattering import segment_weights as segment_weights
+from .zone_plate import ZonePlateMicroscope as ZonePlateMicroscope
