@@ -18,7 +18,7 @@ from ._phase import PhaseMaps, Samples, checked, chosen, fresnel_numbers, ict, s
 
 __all__ = ["mixed", "paganin", "tie"]
 
-_ROUNDS = 5  # of the lagged term of the mixed approach
+_ROUNDS = 5  # of terms that are taken from the round before
 
 
 def paganin(
@@ -103,15 +103,16 @@ def tie(
 
     `-(2 pi/wavelength) dI/dz = div(I grad phase)` (Teague, J. Opt. Soc. Am. 73, 1434 (1983)), solved by `laplace psi =
     -(2 pi/wavelength) dI/dz`, `laplace phase = div(grad psi / I)` (Paganin & Nugent, Phys. Rev. Lett. 80, 2586 (1998),
-    eq. 7): right where the planes are so close that no fringe is seen. Nothing is assumed of the material, at a price:
-    errors of the difference grow as 1/f^2 towards low frequencies.
+    eq. 7). That leaves out a rotation in `I grad phase`; it is repeated with what is left of dI/dz, five rounds in all.
+    Right where the planes are so close that no fringe is seen. Nothing is assumed of the material, at a price: errors
+    of the difference grow as 1/f^2 towards low frequencies.
 
     **Arguments:** `images` at `distances` (z1, z2) [m], of which one may be 0 (contact), divided by the empty beam, on
     one pixel; the rest as in `ctf`, but `outside="unmeasured"`. `regularisation="auto"` takes as noise the lowest
     power of the difference at any frequency.
 
     **Returns:** `PhaseMaps`; `attenuation` is that of the mean intensity, and intensities below 0.01 count as 0.01.
-    **Cost:** ten FFTs. **Raises:** `InputError` for other than two distances that differ.
+    **Cost:** some 70 FFTs. **Raises:** `InputError` for other than two distances that differ.
 
     ```python
     found = tie(np.ones((2, 32, 32)), pixel_size=1e-6, wavelength=1e-10, distances=(0.01, 0.02))
@@ -139,16 +140,24 @@ def _two_planes(images: Array, mask: Any, laplacian: Any, used: Any, shape: Any,
     seen = spectrum(whole[..., 1, :, :] - whole[..., 0, :, :], outside)
     if isinstance(used, Samples):
         used = used.learn(seen[..., None, :, :], pixels_of(size, outside), lowest_noise=True)
-    # wavelength/(2 pi) times the distance times minus the Laplacian
+    # -wavelength/(2 pi) times the distance times the Laplacian; a field without slope has none
     response = laplacian[1][:, None] + laplacian[0][None, :]
     floor = used.floor(square_of(shape, outside, images.dtype))[0] / used.weights(1)[0]
+    tiny = jnp.finfo(images.dtype).tiny
     to_image = lambda values: from_spectrum(values, shape, outside, shape)
     curved = lambda image: to_image(response * spectrum(image, outside))
-    regular = response / jnp.maximum(response**2 + floor, jnp.finfo(images.dtype).tiny)
-    psi, inverse = to_image(regular * seen), 1 / mean
-    # div(g grad psi) = (laplace(g psi) + g laplace psi - psi laplace g) / 2
-    flux = 0.5 * (curved((inverse - 1) * psi) + (inverse - 1) * curved(psi) - psi * curved(inverse - 1))
-    phase = psi + to_image(regular * spectrum(flux, outside))
+    flat = lambda image: to_image(jnp.where(response > 0, spectrum(image, outside) / jnp.maximum(response, tiny), 0))
+
+    def divergence(g, image):
+        """-div(g grad image) in the units of the response."""
+        return 0.5 * (curved((g - 1) * image) + (g - 1) * curved(image) - image * curved(g - 1)) + curved(image)
+
+    def step(_, phase):
+        psi = flat(change - divergence(mean, phase))
+        return phase + flat(divergence(1 / mean, psi))
+
+    change = to_image(seen * response**2 / jnp.maximum(response**2 + floor, tiny))
+    phase = jax.lax.fori_loop(0, _ROUNDS, step, jnp.zeros_like(change))
     crop = lambda image: image[..., : size[0], : size[1]]
     return PhaseMaps(crop(phase), crop(-0.5 * jnp.log(mean)), used)
 
@@ -180,9 +189,9 @@ def mixed(
     of `ict`, which needs `delta_beta`; `delta_beta` of the prior: `None` is none; the rest as in `ctf`, but
     `outside="unmeasured"`. `mask` (y, x) is that of all images.
 
-    **Returns:** `PhaseMaps`, `attenuation` from the contact image, which has its noise filtered out first (Wiener, with
-    power and noise learnt from it). **Cost:** some 20 FFTs an image. **Raises:**
-    `InputError` as `ctf` does, and where neither a contact image nor `delta_beta` is given.
+    **Returns:** `PhaseMaps`, `attenuation` from the contact image, out of which `"auto"` filters the noise first
+    (Wiener, with power and noise learnt from it). **Cost:** some 20 FFTs an image. **Raises:** `InputError` as `ctf`
+    does, and where neither a contact image nor `delta_beta` is given.
 
     ```python
     images = np.ones((2, 32, 32))
@@ -210,7 +219,8 @@ def mixed(
     split = float(np.sqrt(abs(1 / np.mean(1 / number)) / 2))
     used = chosen(regularisation, size, outside, images, number, ((1.0, 0.0),), split)
     waves = waves_of(shape, outside, number, images.dtype)
-    plain = None if measured is None else chosen("auto", size, outside, images, number[:1], "contact", split)
+    noisy = measured is not None and isinstance(regularisation, str)
+    plain = chosen("auto", size, outside, images, number[:1], "contact", split) if noisy else None
     return _mixed(images, mask, contact, plain, waves, used, delta_beta or 0.0, split, shape, outside)
 
 
