@@ -245,7 +245,7 @@ def phase_noise(
 
     Holograms tell hardly anything of the lowest frequencies and of those where all transfer functions vanish: there
     the bar is what the prior of the reconstruction leaves of the noise. Give that prior as `inverse_powers` and a small
-    `damping`; `phase_error_image`, which takes all other pixels as known, is far too low for them.
+    `damping`; `phase_error_image`, which takes all other pixels as known, is too low for them.
     """
     information = fisher_information(model, views, unknowns=unknowns, noise=noise, mask=mask, block_size=block_size)
     errors = information.draws(draws, steps=steps, damping=damping, seed=seed, inverse_powers=inverse_powers)
