@@ -59,7 +59,7 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     energies = _energies(scan, settings["model"]["energies"])
     materials = _materials(scan, settings["model"]["materials"])
     table = _table(materials, energies, settings["model"]["attenuation"])
-    condition = check_table(table, list(materials), energies)
+    condition = check_table(table, list(materials), list(energies))
     model, lines = _model(scan, table)
     counts = np.asarray(scan.counts)
     mask = np.ones(scan.frame_shape, bool) if scan.mask is None else np.asarray(scan.mask, bool)
@@ -132,7 +132,7 @@ def _model(scan: Scan, table: np.ndarray) -> tuple[KEdge, list[str]]:
             beam = flats.reshape(scan.views, -1, *flats.shape[1:]).mean(1) - dark
         else:
             beam = np.broadcast_to(flats.mean(0) - dark, (scan.views, *scan.frame_shape))
-            lines.append(f"{len(flats)} flats do not share out among {scan.views} views: their mean serves all energies")
+            lines.append(f"{len(flats)} flats do not share out among {scan.views} views: their mean serves all")
     elif scan.flux is not None:
         beam = np.full((scan.views, 1, 1), float(scan.flux))
     else:
@@ -262,14 +262,15 @@ def _result(
     pixel = None if scan.pixel_size is None else float(np.mean(scan.pixel_size))
     image = lambda values, label: Quantity(values, "g/cm2", ("y", "x"), pixel, label, "image")
     quantities = {name: image(areal[m], f"areal density of {c}") for m, (name, c) in enumerate(materials.items())}
-    quantities |= {f"{name}_error": image(bars[m], f"error bar of {c}") for m, (name, c) in enumerate(materials.items())}
+    quantities |= {f"{n}_error": image(bars[m], f"error bar of {c}") for m, (n, c) in enumerate(materials.items())}
     figures: dict[str, Any] = {"history": history} if history.size else {}
     prediction = np.asarray(model(jnp.arange(len(counts))), float)
     figures["deviance"] = np.array([quality.deviance(n, p, mask) for n, p in zip(counts, prediction, strict=True)])
     for m, name in enumerate(materials):
         figures[f"{name}_mean"] = float(np.nanmean(areal[m]))
         lines.append(f"{name}: mean {np.nanmean(areal[m]):.4g} g/cm^2, error bar of a pixel "
-                     f"{np.nanmedian(bars[m]):.2g} g/cm^2 (photon noise{', before total variation' * bool(history.size)})")
+                     f"{np.nanmedian(bars[m]):.2g} g/cm^2 (photon noise" +
+                     (", before total variation)" if history.size else ")"))
     if len(counts) > len(materials):
         free = len(counts) / (len(counts) - len(materials))
         lines.append(f"Poisson deviance a pixel over what is left by the fit: {figures['deviance'].mean() * free:.3f}; "

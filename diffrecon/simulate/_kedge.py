@@ -71,15 +71,15 @@ def _object(random: np.random.Generator) -> dict[str, np.ndarray]:
     half = FRAME * PIXEL * 0.5e6
     glass, nickel = np.zeros((axis.size, axis.size)), np.zeros((axis.size, axis.size))
     for _ in range(9):
-        glass += _sphere(axis, *random.uniform(-0.7 * half, 0.7 * half, 2), random.uniform(5, 12))
+        glass += _sphere(axis, random.uniform(-0.7 * half, 0.7 * half, 2), random.uniform(5, 12))
     for _ in range(30):
-        nickel += _sphere(axis, *random.uniform(-0.8 * half, 0.8 * half, 2), random.uniform(0.6, 2.4))
+        nickel += _sphere(axis, random.uniform(-0.8 * half, 0.8 * half, 2), random.uniform(0.6, 2.4))
     return {"Ni": nickel * 1e-4 * DENSITY["Ni"], "SiO2": glass * 1e-4 * DENSITY["SiO2"]}
 
 
-def _sphere(axis: np.ndarray, x: float, y: float, radius: float) -> np.ndarray:
+def _sphere(axis: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
     """Thickness [um]."""
-    return 2 * np.sqrt(np.clip(radius**2 - (axis[None] - x) ** 2 - (axis[:, None] - y) ** 2, 0, None))
+    return 2 * np.sqrt(np.clip(radius**2 - (axis[None] - centre[0]) ** 2 - (axis[:, None] - centre[1]) ** 2, 0, None))
 
 
 def _beam(energy: int) -> np.ndarray:

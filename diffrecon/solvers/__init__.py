@@ -4,10 +4,16 @@ operators.
 
 from ._choose import WeightChoice as WeightChoice
 from ._choose import choose_weight as choose_weight
+from ._deconvolve import deconvolve as deconvolve
 from ._error_bars import fbp_deviation as fbp_deviation
 from ._fbp import PhaseFilter as PhaseFilter
 from ._fbp import fbp as fbp
 from ._gauss_newton import levenberg_marquardt as levenberg_marquardt
+from ._holographic_projections import HologramSets as HologramSets
+from ._holographic_projections import ProjectedPhase as ProjectedPhase
+from ._holographic_projections import alternating_projections as alternating_projections
+from ._holographic_projections import onto_holograms as onto_holograms
+from ._holographic_projections import onto_object as onto_object
 from ._iterate import LinearSolution as LinearSolution
 from ._laminography import laminography_fbp as laminography_fbp
 from ._linear import cgls as cgls
