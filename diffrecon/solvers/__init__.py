@@ -25,10 +25,12 @@ from ._minimise import Solution as Solution
 from ._minimise import minimise as minimise
 from ._normal import NormalEquations as NormalEquations
 from ._normal import normal_equations as normal_equations
+from ._phase import LCurve as LCurve
 from ._phase import PhaseMaps as PhaseMaps
 from ._phase import ctf as ctf
 from ._phase import ctf_response as ctf_response
 from ._phase import ict as ict
+from ._phase import l_curve as l_curve
 from ._preconditioned import optimal_step as optimal_step
 from ._preconditioned import periodic_momentum as periodic_momentum
 from ._preconditioned import preconditioned as preconditioned
