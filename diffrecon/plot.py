@@ -44,6 +44,7 @@ __all__ = [
     "convergence",
     "figure",
     "image",
+    "l_curve",
     "orientation",
     "probe_modes",
     "ring_correlation",
@@ -307,6 +308,25 @@ def ring_correlation(
     `pixel_size` [m] where it is not in the result. The vertical line marks the resolution at half-bit.
     """
     return _one(_ring_panel(result, pixel_size, title), ax)
+
+
+def l_curve(curve: Any, *, ax: "Axes | None" = None) -> "Figure":
+    """What `diffrecon.solvers.l_curve` found: misfit against size for regularisation of several strengths; the one that
+    was chosen is marked, and so is the misfit that noise alone would leave.
+    """
+    misfit, size, factors = (np.asarray(getattr(curve, name), float) for name in ("misfit", "size", "factors"))
+
+    def draw(ax):
+        ax.loglog(misfit, size, color=DARK, linewidth=1.0, marker="o", markersize=2)
+        ax.axvline(1.0, color="0.6", linewidth=0.8, linestyle="--")
+        middle = int(np.argmin(np.abs(np.log(factors))))
+        ax.plot(misfit[middle], size[middle], "o", color=ORANGE, markersize=5)
+        for place in (0, middle, len(factors) - 1):
+            ax.annotate(f"× {factors[place]:.3g}", (misfit[place], size[place]), (4, 4), textcoords="offset points",
+                        fontsize=FONT - 1)
+        _curve_axes(ax, "misfit / noise", "size / expected", "L-curve")
+
+    return _one(_Panel(draw, 1.35, 1.0, left=0.6, right=0.25, bottom=0.42), ax)
 
 
 def axes_drawing(path: str | PathLike | None = None) -> "Figure":
