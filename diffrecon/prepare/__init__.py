@@ -2,6 +2,8 @@
 
 from ._centre import RotationCentre as RotationCentre
 from ._centre import find_rotation_centre as find_rotation_centre
+from ._combined_flats import CombinedFlats as CombinedFlats
+from ._combined_flats import combine_flats as combine_flats
 from ._defects import BadPixels as BadPixels
 from ._defects import find_bad_pixels as find_bad_pixels
 from ._defects import remove_zingers as remove_zingers

@@ -70,7 +70,7 @@ class HologramSets(eqx.Module):
             raise InputError("projections: images are not finite where the mask says that they were measured")
         if delta_beta is not None and not delta_beta > 0:
             raise InputError(f"projections: delta_beta = {delta_beta} is to be positive (inf for a pure phase object)")
-        real = jnp.result_type(images.dtype, np.float32)
+        real = np.result_type(jnp.zeros(0).dtype if images.dtype == float else images.dtype, np.float32)
         frame = images.shape[-2:]
         grid = (int(np.ceil(padding * frame[0])), int(np.ceil(padding * frame[1])))
         inside = np.zeros(grid, bool)
