@@ -154,8 +154,10 @@ class HoloTomography(Model):
             raise InputError(f"model.size = {side}, model.height = {slices}: a volume needs two pixels at least")
         wavelength = float(scan.geometry.wavelength)  # type: ignore[union-attr]
         fields = [max(int(np.ceil(frame[a] * pixels[:, a].max() / pixel)), (slices, side)[a]) for a in (0, 1)]
-        need = int(np.ceil(wavelength * distances.max() / pixel**2))
-        grid = [_fast_size(max(int(1.25 * n), min(need, int(2.5 * n)))) for n in fields]
+        # Fringes of the finest details run as far as `reach` from the sample, and are not to come back into the field.
+        reach = int(np.ceil(wavelength * distances.max() / pixel**2))
+        grid = [_fast_size(max(int(1.25 * n), min((n + own + reach) // 2, int(2.5 * n))))
+                for n, own in zip(fields, (slices, side), strict=True)]
         middle = (frame[1] - 1) / 2
         off = 0.0 if scan.rotation_centre is None else float(scan.rotation_centre) - middle
         shifts, given = np.zeros((*table.shape, 2)), scan.extra.get("shifts")

@@ -94,7 +94,11 @@ class PhaseRetrieval(eqx.Module):
         seen = (weights * single * spectra).sum(1)
         frequency = radial_frequency(canvas)
         known = safe > 0.02 * safe.max()
-        power = ((np.abs(seen) ** 2).mean(0) - safe) / np.maximum(safe, 1e-9 * safe.max()) ** 2
+        # Noise is where a frame is; the rest of the canvas is taken as vacuum.
+        fields = np.asarray(model.pixels) / model.pixel_size * np.asarray(model.frame)
+        cover = np.minimum(fields / np.asarray(canvas), 1).prod(1)[:, None, None]
+        noise = (weights * single**2 * cover).sum(0)
+        power = ((np.abs(seen) ** 2).mean(0) - noise) / np.maximum(safe, 1e-9 * safe.max()) ** 2
         law = PowerLaw.fit(power, frequency, known)
         expected = law(frequency)
         if not general:
@@ -106,6 +110,11 @@ class PhaseRetrieval(eqx.Module):
             kernels = weights * np.stack([c * sine - a * cosine, a * sine - b * cosine]) / (b * c - a**2)
         kernels[0] *= -1  # delta is the negative phase
         return cls(jnp.asarray(kernels, model.delta.dtype), law, canvas)
+
+    def power_of_volume(self, model: HoloTomography) -> PowerLaw:
+        """Of delta [rad/pixel]: a projection is a plane of its transform; the canvas around it held nothing."""
+        slices, side, _ = model.delta.shape
+        return PowerLaw(self.power.level * self.canvas[0] * self.canvas[1] / (slices * side * side), self.power.slope)
 
     def __call__(self, model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray) -> np.ndarray:
         """Line integrals of delta [rad] (and B) of some angles, about the rotation axis, `(map, angle, z, x)`."""
@@ -137,26 +146,27 @@ def transfer(model: HoloTomography, shape: tuple[int, int]) -> tuple[np.ndarray,
 
 
 def contrast(model: HoloTomography, counts: Array, mask: Array, angles: Any, canvas: tuple[int, int]) -> Array:
-    """`counts / empty beam - 1` about the rotation axis on the volume's pixels, by cubic interpolation, `(angle,
-    distance, Y, X)`; zero where nothing was seen."""
+    """`counts / empty beam - 1` about the rotation axis on the volume's pixels, `(angle, distance, Y,
+    X)`; zero where nothing was seen."""
     dtype = model.delta.dtype
     beam = jnp.maximum(model.gain[angles][..., None, None] * model.flux, 1e-6)
     images = jnp.where(mask, (counts.astype(dtype) - model.dark) / beam - 1, 0)
     places = model.shifts[angles] + jnp.stack([jnp.zeros_like(model.centre), model.centre])
 
     def one(image: Array, place: Array, ratio: Array) -> Array:
-        rows, columns = (_cubic(canvas[a], model.frame[a], ratio[a], place[a]) for a in (0, 1))
+        rows, columns = (_lanczos(canvas[a], model.frame[a], ratio[a], place[a]) for a in (0, 1))
         return jnp.matmul(jnp.matmul(rows, image, precision="highest"), columns.T, precision="highest")
 
     ratios = jnp.asarray(np.asarray(model.pixels) / model.pixel_size, dtype)
     return jax.vmap(jax.vmap(one), in_axes=(0, 0, None))(images, places, ratios)
 
 
-def _cubic(size: int, count: int, ratio: Array, shift: Array) -> Array:
-    """Matrix of cubic convolution (Keys 1981) from `count` detector pixels to `size` pixels of the volume."""
+def _lanczos(size: int, count: int, ratio: Array, shift: Array, lobes: int = 4) -> Array:
+    """Matrix of interpolation from `count` detector pixels to `size` pixels of the volume by a windowed sinc (Duchon,
+    J. Appl. Meteorol. 18, 1016 (1979)): cubic convolution would take half of the finest details' power."""
     place = (np.arange(size) - (size - 1) / 2 + shift) / ratio + (count - 1) / 2
-    d = jnp.abs(place[:, None] - np.arange(count)[None])
-    return jnp.where(d < 1, 1.5 * d**3 - 2.5 * d**2 + 1, jnp.where(d < 2, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2, 0))
+    d = place[:, None] - np.arange(count)[None]
+    return jnp.where(jnp.abs(d) < lobes, jnp.sinc(d) * jnp.sinc(d / lobes), 0)
 
 
 def over_angles(
@@ -303,7 +313,7 @@ def two_step(
     law = PowerLaw(1e-6, -3.0)
     for index in range(rounds + 1):
         retrieval = PhaseRetrieval.of(model, data, angles, general)
-        law = PowerLaw(retrieval.power.level / model.delta.shape[1], retrieval.power.slope)
+        law = retrieval.power_of_volume(model)
         maps = retrieval(model, data, angles)
         model = model.replace(delta=back_project(model, maps[0], angles, solver).astype(model.delta.dtype))
         if general:

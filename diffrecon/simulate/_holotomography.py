@@ -33,7 +33,7 @@ class Setup:
     of the empty beam; `wobble` of every frame (standard deviation, row and column) and `centre`, by how much the
     rotation axis is off the optical axis along columns, which nobody is told; `pixel` of the finest distance [m];
     `contrast` multiplies delta and beta; `grains`: a few small ones of silica among the protein; `fine` samples a
-    pixel, on a field `wide` times that of the widest frame.
+    pixel, on a field `wide` times that of the widest frame at least.
     """
 
     angles: int = 60
@@ -140,7 +140,9 @@ def _frames(setup: Setup, parts: np.ndarray, angle: float, shifts: np.ndarray) -
     """Mean intensities of all distances at an angle, over the empty beam; `shifts` `(distance, 2)` of the picture."""
     place = setup.geometry
     widest = float(np.max(place.pixel_size[: setup.distances])) / setup.pixel
-    size = 2 * int(np.ceil(setup.wide * widest * setup.frame * setup.fine / 2))
+    field, reach = widest * setup.frame, place.wavelength * float(np.max(place.distance)) / setup.pixel**2
+    # Fringes of the finest details run as far as `reach`: they must not come back from the other side.
+    size = 2 * int(np.ceil(max(setup.wide * field, field + 1.3 * reach) * setup.fine / 2))
     axis = (np.arange(size) - (size - 1) / 2) / setup.fine
     maps = [thickness(np.concatenate([parts[:, [k]], parts[:, 2:]], 1), angle, axis, axis - setup.centre)
             for k in (0, 1)]
