@@ -171,6 +171,18 @@ def direct(case: Case, name: str, **settings: Any) -> Row:
     return judged(case, phase, cpu, wall)
 
 
+def projected(case: Case, rule: str) -> Row:
+    """Set projections with one material; phases of more than pi wrap."""
+    images = case.images
+
+    def run() -> np.ndarray:
+        return np.asarray(dr.solvers.alternating_projections(
+            images, **case.optics, distances=case.distances, rule=rule, steps=200, delta_beta=case.delta_beta).phase)
+
+    phase, cpu, wall = timed(run)
+    return judged(case, phase, cpu, wall)
+
+
 def retrieved(case: Case, counts: np.ndarray, **settings: Any) -> Row:
     """`dr.reconstruct` of raw frames."""
     watch = Stopwatch()
@@ -206,6 +218,8 @@ def ours(case: Case) -> dict[str, Callable[[], Any]]:
         "CTF, two unknowns": lambda: direct(case, "ctf"),
         "ICT": lambda: direct(case, "ict", **ratio),
         "mixed approach": lambda: direct(case, "mixed", **ratio),
+        "alternating projections, 200 steps": lambda: projected(case, "er"),
+        "RAAR, 200 steps": lambda: projected(case, "raar"),
         "model-based": lambda: retrieved(case, case.counts),
         "model-based, one material": lambda: retrieved(
             case, case.counts, model={"material": next(iter(case.materials.values()))}),
