@@ -51,7 +51,8 @@ def levenberg_marquardt(
     **Arguments:** `residual` is a function `(model, batch) -> real array or pytree of arrays`, one row a view, such as
     `sqrt(model(views)) - sqrt(counts)`; `prior` is a function `model -> residuals` added once (not a batch). `data`,
     `unknowns`, `held_out`, `project`, `callbacks`, `console` as in `minimise`. `block_size` views are worked on at a
-    time, so that memory does not grow with the scan; small blocks stay in the processor's cache. The loop ends when the
+    time, so that memory does not grow with the scan; small blocks stay in the processor's cache, and one block of all
+    views is linearised once a step. `probes=0` leaves D = 1, for unknowns that are whitened already. The loop ends when the
     cost falls by less than `tolerance` of itself.
 
     **Returns:** a `Solution` whose history is the cost divided by the number of views.
@@ -80,12 +81,13 @@ def levenberg_marquardt(
     cost = float(_cost(problem, free, fixed, blocks))
     if not np.isfinite(cost):
         raise InputError("the cost of the first guess is not finite")
-    scale = _scaling(problem, free, fixed, blocks, jax.random.key(seed), probes)
+    rescale = lambda step: _scaling(problem, free, fixed, blocks, jax.random.key(seed + step), probes)
+    scale = rescale(0) if probes else jax.tree.map(lambda a: jnp.ones(a.shape, a.real.dtype), free)
     grow = 2.0
     try:
         for step in range(1, steps + 1):
-            if step in (3, 8, 20):
-                scale = _scaling(problem, free, fixed, blocks, jax.random.key(seed + step), probes)
+            if probes and step in (3, 8, 20):
+                scale = rescale(step)
             trial, predicted = _step(problem, free, fixed, blocks, scale, jnp.asarray(damping), jnp.asarray(cg_steps))
             if project is not None:
                 trial = _projected(project, trial, fixed)
@@ -213,20 +215,35 @@ def _step(problem, free, fixed, blocks: _Blocks, scale: PyTree, damping: Array, 
     rows, pull = jax.vjp(lambda f: _prior_rows(prior, f, fixed), free)
     gradient = _conj(jax.tree.map(jnp.add, gradient, pull(rows)[0]))
 
-    def normal(x):
-        def block(batch, weight):
-            function = lambda f: _weighted(residual, f, fixed, batch, weight)
-            _, push = jax.jvp(function, (free,), (x,))
-            return jax.vjp(function, free)[1](push)[0]
+    forward = _linearised(problem, free, fixed, blocks) if blocks.views.shape[0] == 1 else None
 
-        function = lambda f: _prior_rows(prior, f, fixed)
-        push = jax.jvp(function, (free,), (x,))[1]
-        total = jax.tree.map(jnp.add, blocks.sum(block), jax.vjp(function, free)[1](push)[0])
+    def normal(x):
+        if forward is not None:
+            total = jax.linear_transpose(forward, free)(forward(x))[0]
+        else:
+            total = jax.tree.map(jnp.add, blocks.sum(lambda batch, weight: _normal_of_block(
+                lambda f: _weighted(residual, f, fixed, batch, weight), free, x
+            )), _normal_of_block(lambda f: _prior_rows(prior, f, fixed), free, x))
         return jax.tree.map(lambda t, s, v: jnp.conj(t) + (damping * s).astype(v.real.dtype) * v, total, scale, x)
 
     step = _conjugate_gradients(normal, jax.tree.map(jnp.negative, gradient), scale, cg_steps)
     predicted = -_dot(gradient, step) - 0.5 * _dot(step, normal(step))
     return jax.tree.map(jnp.add, free, step), predicted
+
+
+def _linearised(problem, free, fixed, blocks: _Blocks) -> Callable[[PyTree], PyTree]:
+    """J of all rows at once: what it is made of stays in memory, instead of being computed for every product."""
+    residual, prior = problem
+    views, per_view, weight = jax.tree.map(lambda a: a[0], (blocks.views, blocks.per_view, blocks.weight))
+    batch = Batch(views, per_view | blocks.shared)
+    rows = lambda f: (_weighted(residual, f, fixed, batch, weight), _prior_rows(prior, f, fixed))
+    return jax.linearize(rows, free)[1]
+
+
+def _normal_of_block(function: Callable[[PyTree], PyTree], free: PyTree, x: PyTree) -> PyTree:
+    """`J'J x` of one function of the unknowns."""
+    push = jax.jvp(function, (free,), (x,))[1]
+    return jax.vjp(function, free)[1](push)[0]
 
 
 def _conjugate_gradients(operator, right: PyTree, scale: PyTree, steps: Array, tolerance: Any = 0.03) -> PyTree:
