@@ -126,14 +126,15 @@ def draw(pictures: dict[str, np.ndarray], pixel: float, path: Path) -> None:
         column[0].set_title(name, fontsize=10)
         y, x = DETAIL[0].start, DETAIL[1].start
         column[0].add_patch(plt.Rectangle((x, y), cut.shape[1], cut.shape[0], fill=False, color="tab:orange"))
-        for axis, length, size in ((column[0], 2e-6, image.shape[0]), (column[1], 0.5e-6, cut.shape[0])):
+        for axis, length, size, colour in ((column[0], 2e-6, image.shape[0], "black"),
+                                           (column[1], 0.5e-6, cut.shape[0], "white")):
             bar, margin = length / pixel, 0.06 * size
-            axis.plot([margin, margin + bar], [size - margin] * 2, color="white", lw=3, solid_capstyle="butt")
-            axis.text(margin + bar / 2, size - 1.5 * margin, f"{length * 1e6:g} µm", color="white", ha="center",
+            axis.plot([margin, margin + bar], [size - margin] * 2, color=colour, lw=3, solid_capstyle="butt")
+            axis.text(margin + bar / 2, size - 1.5 * margin, f"{length * 1e6:g} µm", color=colour, ha="center",
                       va="bottom", fontsize=9)
             axis.set_axis_off()
-    figure.colorbar(shown, ax=axes[0], label="phase [rad]", shrink=0.9)
-    figure.colorbar(axes[1, 0].images[0], ax=axes[1], label="phase [rad]", shrink=0.9)
+    figure.colorbar(shown, ax=axes[0], label="phase [rad]", shrink=0.95)
+    figure.colorbar(axes[1, 0].images[0], ax=axes[1], label="phase [rad]", shrink=0.95)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
