@@ -120,6 +120,7 @@ def transfer(
     **Arguments:** `frequency` [1/m]. T holds the pixel's box, the blur and the bandwidth.
 
     ```python
+    setup = Setup.of(ParallelBeam(1e-6, 20e3, 0.1))
     phase, attenuation = transfer(np.linspace(0, setup.nyquist, 500), setup)
     ```
     """
@@ -142,6 +143,11 @@ def _field_share(lib: Any, f: Any, wavelength: Any, distance: Any, field: Any) -
     by `wavelength D f` to both sides."""
     reach = wavelength * lib.asarray(distance)[..., None] * f / lib.asarray(field)[..., None]
     return lib.maximum(1 - reach, 0.0)
+
+
+def _sampled(lib: Any, f: Any, pixel: Any) -> Any:
+    """One up to the Nyquist frequency of each pixel, zero beyond, where it aliases; soft over a fiftieth."""
+    return lib.clip((0.5 - f * lib.asarray(pixel)[..., None]) / 0.01 + 0.5, 0.0, 1.0)
 
 
 def zero_crossings(
@@ -185,18 +191,21 @@ def phase_information(frequency: ArrayLike, setup: Setup, delta_beta: float = np
     """Fisher information on the spectrum of the phase, for each frequency, of all distances together [1/m^2].
 
     Counts of mean n per square metre have a contrast of white noise with the spectral density `1 / n`, so that the
-    information is `sum_j n_j (2 T_j (sin(chi_j) + cos(chi_j) / delta_beta))^2`: `4 n` at most. Its inverse is the
-    spectral density of the noise [m^2] of the best unbiased phase; divided by the pixel's area the variance of a pixel.
+    information is `sum_j n_j (2 T_j (sin(chi_j) + cos(chi_j) / delta_beta))^2`: `4 n` at most; each distance up to the
+    Nyquist frequency of its own pixel. Its inverse is the spectral density of the noise [m^2] of the best unbiased
+    phase; divided by the pixel's area the variance of a pixel.
 
     **Arguments:** `frequency` [1/m]; `delta_beta` = delta / beta of the object's one material, `inf` = pure phase.
 
     ```python
+    setup = Setup.of(ParallelBeam(1e-6, 20e3, 0.1), counts=1e4)
     noise = 1 / phase_information(np.linspace(0.1, 1, 100) * setup.nyquist, setup)
     ```
     """
     sine, cosine = transfer(frequency, setup)
     response = sine - cosine / delta_beta
-    return np.sum(setup.fluence[:, None] * response**2, 0)
+    sampled = _sampled(np, np.asarray(frequency, float), setup.pixels)
+    return np.sum(setup.fluence[:, None] * sampled * response**2, 0)
 
 
 def smallest_phase(
