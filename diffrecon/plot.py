@@ -322,8 +322,9 @@ def l_curve(curve: Any, *, ax: "Axes | None" = None) -> "Figure":
         middle = int(np.argmin(np.abs(np.log(factors))))
         ax.plot(misfit[middle], size[middle], "o", color=ORANGE, markersize=5)
         for place in (0, middle, len(factors) - 1):
-            ax.annotate(f"× {factors[place]:.3g}", (misfit[place], size[place]), (4, 4), textcoords="offset points",
+            ax.annotate(f"× {factors[place]:.3g}", (misfit[place], size[place]), (5, -3), textcoords="offset points",
                         fontsize=FONT - 1)
+        ax.margins(x=0.15)
         _curve_axes(ax, "misfit / noise", "size / expected", "L-curve")
 
     return _one(_Panel(draw, 1.35, 1.0, left=0.6, right=0.25, bottom=0.42), ax)

@@ -23,7 +23,6 @@ together. Those of the sine and cosine transforms are real and have the shape of
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
@@ -90,11 +89,10 @@ def filled(image: Float[Array, "... y x"], mask: Bool[Array, "... y x"]) -> Floa
 
 
 def _pyramid(image: Array, mask: Array) -> Array:
-    """Pixels without a value as a membrane through those that have one, on a pyramid of images that are halved in size.
+    """Pixels without a value from a pyramid of images that are halved in size.
 
     Every level takes over the means of the measured pixels below it and passes them back up by linear interpolation
-    (Gortler et al., The Lumigraph, 1996, section 3.4), and is relaxed a few times towards the mean of its neighbours;
-    periodic.
+    (Gortler et al., The Lumigraph, 1996, section 3.4); periodic.
     """
     weight = jnp.broadcast_to(mask, image.shape).astype(image.dtype)
     return _filled(jnp.where(weight > 0, image, 0), weight)
@@ -106,16 +104,10 @@ def _filled(value: Array, weight: Array) -> Array:
     if rows % 2 or columns % 2 or min(rows, columns) <= 4:
         total = jnp.sum(weight, (-2, -1), keepdims=True)
         mean = jnp.sum(value * weight, (-2, -1), keepdims=True) / jnp.maximum(total, 1e-6)
-        return _relaxed(weight * value + (1 - weight) * mean, value, weight, 4 * max(rows, columns))
+        return weight * value + (1 - weight) * mean
     seen = _halved(weight)
     coarse = _filled(_halved(value * weight) / jnp.maximum(seen, 1e-6), jnp.minimum(1, 4 * seen))
-    return _relaxed(weight * value + (1 - weight) * _doubled(_doubled(coarse, -1), -2), value, weight, 2)
-
-
-def _relaxed(image: Array, value: Array, weight: Array, rounds: int) -> Array:
-    """Pixels without a value brought to the mean of their four neighbours, again and again."""
-    around = lambda a: 0.25 * sum(jnp.roll(a, step, axis) for axis in (-2, -1) for step in (-1, 1))
-    return jax.lax.fori_loop(0, rounds, lambda _, a: weight * value + (1 - weight) * around(a), image)
+    return weight * value + (1 - weight) * _doubled(_doubled(coarse, -1), -2)
 
 
 def _halved(image: Array) -> Array:

@@ -160,8 +160,8 @@ def l_curve(
     """Misfit of `ctf` against the size of what it finds, for regularisation that is weaker and stronger by factors
     (Hansen, SIAM Rev. 34, 561 (1992)).
 
-    **Arguments:** those of `ctf`; `factors`, positive (17 from 1e-4 to 1e4). **Cost:** that of `ctf`, and two passes over the spectra a
-    factor.
+    **Arguments:** those of `ctf`; `factors`, positive (17 from 1e-4 to 1e4). **Cost:** that of `ctf`, and two passes
+    over the spectra a factor.
 
     ```python
     images = 1 + 0.01 * np.random.default_rng(0).normal(size=(2, 32, 32))

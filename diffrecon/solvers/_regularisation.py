@@ -34,7 +34,8 @@ __all__ = ["LearntPower", "PowerLaw", "Regularisation", "TwoLevels", "given", "l
 _RINGS = 32  # of frequencies, equal steps of the logarithm
 _SAMPLES = 256  # frequencies taken of a ring at most, over all views
 _ROUNDS = 30  # of learning
-_SLOPES = (-6.0, -0.5)
+_SLOPES = (-6.0, -1.5)
+_PRIOR = (10, 1e-6)  # frequencies, power of attenuation over that of phase
 
 
 class TwoLevels(eqx.Module):
@@ -154,7 +155,7 @@ def solved(
 def power_law(centre: Any, level: Any, weight: Any, slope: Any = None, xp: Any = jnp) -> tuple[Any, Any]:
     """`(level, slope)` of `level f^slope` through powers at frequencies `centre` by least squares of logarithms.
 
-    A slope that is not given is kept within -6 and -0.5, and is -3.5 where fewer than three rings have any weight; a
+    A slope that is not given is kept within -6 and -1.5, and is -3.5 where fewer than three rings have any weight; a
     level without weight anywhere is 1e-6.
     """
     x, y = xp.log(xp.maximum(centre, 1e-9)), xp.log(xp.maximum(level, 1e-30))
@@ -277,9 +278,9 @@ def learnt(
         noise, level, slope, _ = now
         laws = [jnp.exp(jnp.log(level[u]) + slope[u] * jnp.log(centre))[:, None] for u in range(unknowns)]
         solution, inverse = _posterior(data, response, 1 / noise, laws)
-        parts = [_refit(mean, weight, centre, solution[0], inverse[0, 0], laws[0], None)]
+        parts = [_refit(mean, weight, centre, solution[0], inverse[0, 0], laws[0])]
         if unknowns > 1:
-            parts.append(_refit(mean, weight, centre, solution[1], inverse[1, 1], laws[1], parts[0][1]))
+            parts.append(_refit(mean, weight, centre, solution[1], inverse[1, 1], laws[1], parts[0][:2]))
         level, slope, known = zip(*parts, strict=True)
         if lowest_noise:
             return noise, jnp.stack(level), jnp.stack(slope), jnp.stack(known)
@@ -311,17 +312,21 @@ def _misfit(data: Array, response: Array, solution: Sequence[Array], inverse: di
     return left
 
 
-def _refit(mean: Any, weight: Array, centre: Array, solution: Array, variance: Array, law: Array, slope: Any) -> Any:
+def _refit(
+    mean: Any, weight: Array, centre: Array, solution: Array, variance: Array, law: Array, first: Any = None
+) -> Any:
     """The power law of one unknown from its posterior, and what share of every ring the data know.
 
-    The first unknown (`slope` is `None`) has its law fitted to the rings that are known. The second has the slope of
-    the first, and the level that explains as much as is known of it in all rings, which may be next to nothing.
+    The first unknown has its law fitted to the rings that are known. The second has the slope of the `first` law
+    (level, slope), and the level that explains as much as is known of it in all rings. Where next to nothing is known,
+    chance would choose: that its power is a millionth of the first, as in light matter, counts as ten frequencies.
     """
     known = mean(1 - variance / law)
     power = mean(jnp.abs(solution) ** 2)
-    if slope is None:
+    if first is None:
         return *power_law(centre, power / jnp.maximum(known, 1e-3), weight * (known > 1 / 3)), known
-    share = jnp.sum(weight * power / law[:, 0]) / jnp.maximum(jnp.sum(weight * known), 1e-9)
-    steep = slope
-    level = law[0, 0] / jnp.exp(steep * jnp.log(centre[0])) * jnp.clip(share, 0.03, 30)
-    return level, steep, known
+    level, slope = first
+    now = law[0, 0] / jnp.exp(slope * jnp.log(centre[0]))
+    found = jnp.sum(weight * power / law[:, 0]) * now
+    level = (found + _PRIOR[0] * _PRIOR[1] * level) / (jnp.sum(weight * known) + _PRIOR[0])
+    return jnp.clip(level, 0.03 * now, 30 * now), slope, known

