@@ -70,8 +70,9 @@ def row(size: float, change: list[float], k: float) -> None:
         needed[name] = (threshold(size, distance, ratio) / (attenuation if ratio is None else abs(phase))) ** 2
     measured = [signal_to_noise(size, distance, needed[name], phase, attenuation)
                 for name, distance in (("absorption", CONTACT), ("phase", FAR))]
+    more = needed["absorption"] / needed["phase"]
     print(f"| {size * 1e6:g} | {phase:+.2e} | {attenuation:+.2e} | {needed['absorption']:.3g} | "
-          f"{needed['phase']:.3g} | {needed['absorption'] / needed['phase']:.0f} | {measured[0]:.2f} | {measured[1]:.2f} |", flush=True)
+          f"{needed['phase']:.3g} | {more:.0f} | {measured[0]:.2f} | {measured[1]:.2f} |", flush=True)
 
 
 def threshold(size: float, distance: float, phase_over_attenuation: float | None) -> float:
