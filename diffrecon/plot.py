@@ -317,7 +317,9 @@ def l_curve(curve: Any, *, ax: "Axes | None" = None) -> "Figure":
     misfit, size, factors = (np.asarray(getattr(curve, name), float) for name in ("misfit", "size", "factors"))
 
     def draw(ax):
-        ax.loglog(misfit, size, color=DARK, linewidth=1.0, marker="o", markersize=2)
+        ax.semilogy(misfit, size, color=DARK, linewidth=1.0, marker="o", markersize=2)
+        if misfit.max() > 20 * misfit.min():
+            ax.set_xscale("log")
         ax.axvline(1.0, color="0.6", linewidth=0.8, linestyle="--")
         middle = int(np.argmin(np.abs(np.log(factors))))
         ax.plot(misfit[middle], size[middle], "o", color=ORANGE, markersize=5)

@@ -109,8 +109,9 @@ class LearntPower(eqx.Module):
             for name, s, r in zip(names, self.slope, self.reach, strict=True)
         )
         scale = "" if self.strength == 1 else f", times {float(self.strength):.3g}"
-        return (f"Wiener regularisation learnt from the images: noise {noise} % of the empty beam, from what the "
-                f"images do not agree on; {power}{scale}")
+        why = "from what the images do not agree on" if len(self.noise) > 1 else "from where its transfer shows no object"
+        return (f"Wiener regularisation learnt from the images: noise {noise} % of the empty beam, {why}; "
+                f"{power}{scale}")
 
 
 Regularisation = TwoLevels | LearntPower

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import fft
 
+from diffrecon import plot
 from diffrecon.errors import InputError
 from diffrecon.sharding import data_mesh, shard_views
 from diffrecon.solvers import _outside, ctf, ctf_response, ict, l_curve, mixed, paganin, tie
@@ -251,6 +252,7 @@ def test_l_curve_bends_at_the_learnt_strength():
     errors = [error(ctf(images, regularisation=curve.regularisation.scaled(f), **options).phase, truth)
               for f in (1e-2, 1.0, 1e2)]
     assert errors[1] == min(errors)
+    assert plot.l_curve(curve).axes[0].get_yscale() == "log"
 
 
 # ------------------------------------------------------------------------------------------------ what is not measured
