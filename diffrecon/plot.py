@@ -367,7 +367,7 @@ def transfer_functions(
     setup = setup if isinstance(setup, regimes.Setup) else regimes.Setup.of(setup)
     top = highest or setup.nyquist
     turns = setup.wavelength * setup.distances.max() * top**2
-    frequency = np.linspace(0, top, int(np.clip(40 * turns, 1000, 40000)))[1:]
+    frequency = np.linspace(0, top, int(np.clip(16 * turns, 1000, 20000)))[1:]
     phase, attenuation = regimes.transfer(frequency, setup)
     total = np.sqrt(regimes.phase_information(frequency, setup, delta_beta) / (4 * setup.fluence.sum()))
     curves = [("of a phase of 1 rad", phase), ("of an attenuation of 1", attenuation), ("all distances, root mean "
