@@ -97,7 +97,7 @@ def read(path: Path) -> Case:
         return Case(
             path.stem, file["raw_counts"][()], moved, None if moved is None else file["shifts_px_raw_yx"][()],
             number("photons"), beam, phase, table[names[0]]["delta"] / table[names[0]]["beta"],
-            float(-(phase * attenuation).sum() / (attenuation**2).sum()),
+            float(-(phase**2).sum() / (phase * attenuation).sum()),
             {name: f"{table[name]['formula']}, {table[name]['rho']}" for name in names},
         )
 
@@ -109,7 +109,7 @@ def own(folder: Path, seed: int = 3) -> Case:
     scan, (delta, beta) = dr.open_scan(path), demo.RESIN
     phase, attenuation = truth["phase"], truth["attenuation"]
     return Case("demo", np.asarray(scan.counts), None, None, demo.FLUX, scan.geometry, phase, delta / beta,
-                float(-(phase * attenuation).sum() / (attenuation**2).sum()),
+                float(-(phase**2).sum() / (phase * attenuation).sum()),
                 {"resin": "C5H8O2, 1.19", "silica": "SiO2, 2.2"})
 
 
