@@ -109,7 +109,8 @@ class LearntPower(eqx.Module):
             for name, s, r in zip(names, self.slope, self.reach, strict=True)
         )
         scale = "" if self.strength == 1 else f", times {float(self.strength):.3g}"
-        why = "from what the images do not agree on" if len(self.noise) > 1 else "from where its transfer shows no object"
+        several = len(self.noise) > 1
+        why = "from what the images do not agree on" if several else "from where its transfer shows no object"
         return (f"Wiener regularisation learnt from the images: noise {noise} % of the empty beam, {why}; "
                 f"{power}{scale}")
 

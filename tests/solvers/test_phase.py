@@ -76,7 +76,7 @@ def test_smooth_continuation_and_fill():
     rng = np.random.default_rng(0)
     ramp = np.broadcast_to(np.linspace(0, 1, 24), (20, 24)) + 0.01 * rng.normal(size=(20, 24))
     shape = _outside.grid((20, 24), "smooth")
-    wide = np.asarray(_outside.extended(jnp.asarray(ramp, jnp.float32), shape, "smooth"))
+    wide = np.asarray(jax.jit(lambda a: _outside.extended(a, shape, "smooth"))(jnp.asarray(ramp, jnp.float32)))
     np.testing.assert_allclose(wide[:20, :24], ramp, atol=1e-6)
     outside = wide[:20, 24:]
     assert outside.min() > -0.05 and outside.max() < 1.05  # means of what is there
@@ -84,7 +84,7 @@ def test_smooth_continuation_and_fill():
     assert np.abs(steps).max() < 0.3  # from one border to the other without a step
     hole = np.ones((20, 24), bool)
     hole[5:12, 6:14] = False
-    filled = _outside.filled(jnp.asarray(np.where(hole, ramp, 0), jnp.float32), jnp.asarray(hole))
+    filled = jax.jit(_outside.filled)(jnp.asarray(np.where(hole, ramp, 0), jnp.float32), jnp.asarray(hole))
     assert np.abs(np.asarray(filled) - ramp)[~hole].max() < 0.15
 
 
@@ -204,7 +204,7 @@ def test_each_unknown_has_its_own_levels():
     assert np.std(tight.phase) > 0.3 * np.std(loose.phase)
 
 
-@pytest.mark.parametrize("noise, seed", [(0.003, 1), (0.03, 2)])
+@pytest.mark.parametrize("noise, seed", [(0.03, 2), pytest.param(0.003, 1, marks=pytest.mark.full)])
 def test_regularisation_is_learnt_from_the_images(noise, seed):
     """As good as the best pair of levels that the truth would have chosen, at two levels of noise; the noise is
     found."""
@@ -212,7 +212,7 @@ def test_regularisation_is_learnt_from_the_images(noise, seed):
     options: dict[str, Any] = dict(distances=SHORT, delta_beta=300.0, **BEAM)
     found = ctf(images, **options)
     oracle = min(error(ctf(images, regularisation=(low, high), **options).phase, truth)
-                 for low in 10.0 ** np.arange(-6, 0) for high in 10.0 ** np.arange(-4, 2))
+                 for low in 10.0 ** np.arange(-6, 0, 2) for high in 10.0 ** np.arange(-4, 2, 2))
     assert error(found.phase, truth) < 1.1 * oracle
     np.testing.assert_allclose(found.regularisation.noise, noise**2, rtol=0.5)
     assert "noise" in found.regularisation.message and "cycles/pixel" in found.regularisation.message
@@ -290,16 +290,15 @@ def test_paganin_fills_masked_pixels():
 def test_stacks_are_solved_image_by_image():
     images = np.random.default_rng(1).normal(1, 0.01, (3, 2, 32, 48)).astype("f4")
     options: dict[str, Any] = dict(distances=DISTANCES[:2], regularisation=1e-2, **BEAM)
-    together, _ = mixed(images, delta_beta=50.0, **options)
+    together, _ = ctf(images, **options)
     assert together.shape == (3, 32, 48)
-    np.testing.assert_allclose(together[1], mixed(images[1], delta_beta=50.0, **options).phase,
-                               atol=1e-4 * float(np.std(together)))
+    np.testing.assert_allclose(together[1], ctf(images[1], **options).phase, atol=1e-4 * float(np.std(together)))
 
 
 def test_inside_jit_and_sharded_over_views():
     images = np.random.default_rng(1).normal(1, 0.01, (4, 2, 16, 16)).astype("f4")
-    solve = jax.jit(lambda a: ctf(a, distances=DISTANCES[:2], delta_beta=50.0, **BEAM).phase)
-    expected = ctf(images, distances=DISTANCES[:2], delta_beta=50.0, **BEAM).phase
+    solve = jax.jit(lambda a: ctf(a, distances=DISTANCES[:2], delta_beta=50.0, regularisation=1e-2, **BEAM).phase)
+    expected = ctf(images, distances=DISTANCES[:2], delta_beta=50.0, regularisation=1e-2, **BEAM).phase
     np.testing.assert_allclose(solve(images), expected, atol=1e-4 * float(jnp.std(expected)))
     mesh = data_mesh()
     if mesh is not None:
