@@ -84,7 +84,8 @@ def test_batches_of_angles_descend(scan, in_two_steps):
     chosen = settings(solver={"batch_size": 4, "epochs": 10})
     found, history, _ = recipe.joint(model, holograms_by_angle(scan), train, prior, chosen, QUIET)
     assert history.size == 30
-    start, ours = (simulated.compare(SETUP, np.asarray(m.refractive_index()[0], float))["error"] for m in (model, found))
+    start, ours = (simulated.compare(SETUP, np.asarray(m.refractive_index()[0], float))["error"]
+                   for m in (model, found))
     assert ours < 0.5 * start and history[-3:].mean() < history[:3].mean()
 
 
