@@ -1,23 +1,25 @@
-"""Holography: contrast transfer function as first guess, then the full model, with a prior learnt from the data.
+"""Holography: shifts by registration, contrast transfer function as first guess, then the full model by Gauss-Newton
+steps, with priors learnt from the data.
 
-The cost is the residual of amplitudes plus a Gaussian prior: the spectrum of phase and attenuation falls as a power of
-the frequency. Both powers are fitted to what the data have determined, so that no regularisation weight is left to
-choose (type-II maximum likelihood; MacKay, Neural Comput. 4, 415 (1992)). The unknowns are whitened by the curvature
-that the contrast transfer function and the prior give to every frequency: L-BFGS then converges in some ten steps. At
-first the curvature is raised by `damping`: the lowest frequencies, which holograms show least, wait until the details
-that scatter into them are right.
+The cost is the residual of amplitudes plus a Gaussian prior: the spectrum of every map falls as a power of the
+frequency. The powers are fitted to what the data have determined, so that no regularisation weight is left to choose
+(type-II maximum likelihood; MacKay, Neural Comput. 4, 415 (1992)); details are then kept sharp by the logarithm of the
+total variation, which needs no weight either. One material comes first; at its beginning the curvature is raised by
+`damping`: the lowest frequencies, which holograms show least, wait until the details that scatter into them are right.
+Where one material leaves a residual, attenuation of its own or the other named materials follow, and the numbers of the
+geometry that are to be refined go along.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
 
-from .. import losses, operators, physics, quality
+from .. import operators, prepare, quality
 from .._console import Console
 from .._model import Batch
 from .._result import Result
@@ -25,26 +27,48 @@ from ..errors import InputError
 from ..models import Holography
 from ..models._holography import refraction
 from ..scan import Scan
-from ..solvers import minimise
-from ..solvers._phase import ctf_response
+from ..solvers import ctf_response, levenberg_marquardt, minimise
+from ..solvers._regularisation import PowerLaw
+from ._whitened import (
+    Curvature,
+    Maps,
+    Variation,
+    Whitened,
+    column_norms,
+    first_maximum,
+    measured_curvature,
+    prior_rows,
+    residual,
+)
+
+GEOMETRY = ("shifts", "rotations", "stretch", "distances", "source_blur", "detector_blur", "flux")
+_RELATIVE = ("shifts", "rotations", "stretch")  # to the first frame, which says where the object is
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "model": {
         "delta_beta": None,      # delta / beta of the main material; by default that of light organic matter
         "material": None,        # instead of it: formula and density [g/cm^3], such as "SiO2, 2.2" (needs xraydb)
-        # Solve for delta_beta, and for attenuation that it does not explain. By default where one material leaves a
-        # residual above photon noise (and delta_beta was not given): low frequencies hardly tell the two apart.
-        "attenuation": None, "refine_delta_beta": None,
-        "attenuation_scale": 0.05,  # size of that attenuation to begin with, in units of the phase
+        "materials": None,       # several by name: {resin = "C5H8O2, 1.19", gold = "Au, 19.3"}: their thicknesses
+        # Solve for attenuation that delta_beta does not explain. By default where one material leaves a residual above
+        # photon noise.
+        "attenuation": None,
+        "attenuation_scale": 0.15,  # size of that attenuation to begin with, in units of the phase
+        # Numbers of the geometry to solve for, of: shifts, rotations, stretch, distances, source_blur, detector_blur,
+        # flux. By default shifts where they had to be registered.
+        "refine": None,
+        "register": None,        # find the shifts between frames; by default where none are given
     },
     "loss": {
         "function": None,        # a function (model, batch) -> scalar for the data; amplitudes by default
         "negative": 0.25,        # weight of phases above vacuum, which X-rays do not make, in units of the flux
+        "tv": 1.0,               # strength of the total variation, in units of photon noise; 0 for none
     },
     "solver": {
-        "damping": [1.0, 0.01, 0.001],  # of the rounds, in units of the flux; the prior is fitted anew before each
-        "steps": [14, 12, 10],   # L-BFGS steps of the rounds
-        "memory": 8,
+        "damping": [1.0, 0.1],   # of the rounds of one material where the phase is strong, in units of the flux
+        "rounds": 2,             # with everything to be solved for; one where the phase is weak
+        "tv_rounds": 3,
+        "steps": 4,              # Gauss-Newton steps a round
+        "cg_steps": 20,          # conjugate gradients a step (fewer in the rounds of one material)
     },
     "quality": {"seed": 0},
 }
@@ -57,42 +81,117 @@ def defaults(method: str) -> Mapping[str, Mapping[str, Any]]:
 
 def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: Console, method: str) -> Result:
     """Phase and attenuation of an isolated object from its holograms at one or several distances."""
-    ratio = _delta_beta(scan, settings["model"])
-    model = Holography.from_scan(scan, delta_beta=ratio)
+    chosen = settings["model"]
+    _check(settings)
+    model, named = _first_model(scan, chosen)
     mask = np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask
     data = {"counts": np.asarray(scan.counts), "mask": mask}
-    message = _say_start(scan, model, console)
-    curvature = _Curvature.of(model)
-    model, prior = first_guess(model, data, curvature, settings["model"]["attenuation_scale"])
-    console.say(f"first guess by the contrast transfer function; power of the phase falls as f^{prior[0].slope:.2g}")
+    messages = [_say_start(scan, model, console)]
+    model, registered = _registered(scan, model, data, chosen, console, messages)
+    refine = _refined(chosen, registered)
+    model = _with_unknowns(model, refine)
+    curvature = Curvature.of_transfer(model)
+    model, prior = first_guess(model, data, curvature)
+    strong = float(jnp.ptp(model.phase)) > 1.0
+    console.say(f"first guess by the contrast transfer function; power of the phase falls as f^{prior.slope:.2g}")
 
-    history: list[np.ndarray] = []
-    ending, names = "done", ["phase"]
-    rounds = list(zip(settings["solver"]["damping"], settings["solver"]["steps"], strict=False))
-    # One cost and one optimiser for all rounds, so that they share compiled programs.
-    cost, optimiser = _cost(settings["loss"]), _lbfgs(settings["solver"]["memory"])
-    for index, (damping, steps) in enumerate(rounds):
-        if index:
-            names = _unknowns(model, data, settings, console) if index == 1 else names
-            main = prior[0].refined(model.phase, curvature.phase)
-            other = prior[1].refined(model.attenuation, curvature.attenuation, main.slope) if index > 1 else prior[1]
-            prior = (main, other if "attenuation" in names else prior[1])
-        start = _Whitened.of(model, prior, curvature, damping, data["counts"].size)
-        solution = minimise(cost, start, data, optimiser, steps=int(steps), unknowns=tuple(names), chunk=5,
-                            console=console, label=f"holography, round {index + 1} of {len(rounds)}: step")
-        model, ending = solution.value.model_of_unknowns(), solution.result
-        history.append(solution.history)
-        if not ending.startswith("done"):
-            break
+    solve = _Solve(data, settings, console)
+    one = Maps.of(model, attenuation=False)
+    if strong:  # linear theory does not hold: what it says of the lowest frequencies is worse than nothing
+        model = model.replace(phase=jnp.zeros_like(model.phase))
+    for damping in settings["solver"]["damping"] if strong else [0.01]:
+        model = solve.round(model, one, [prior], curvature, damping, 3, 8, "one material")
+        if strong:  # what the first guess said of the power was as wrong as its phase
+            prior = prior.refined(model.phase, curvature.of_maps(one)[..., 0, 0])
+    model, maps = _opened(model, named, solve.excess(model), settings, console)
+    priors = [prior, *[_other(prior, model, _scale(maps, chosen))] * (len(maps.a) - 1)]
+    for index in range(int(settings["solver"]["rounds"]) if strong else 1):
+        curvature = measured_curvature(model, index) if strong else curvature
+        steps, searches = settings["solver"]["steps"], settings["solver"]["cg_steps"]
+        model = solve.round(model, maps, priors, curvature, 0.0, steps, searches, "all", refine)
+    for _ in range(int(settings["solver"]["tv_rounds"]) if settings["loss"]["tv"] > 0 else 0):
+        main = curvature.of_maps(maps)[..., 0, 0]
+        variation = Variation.of(model.total_phase(), priors[0], main, first_maximum(model), settings["loss"]["tv"])
+        model = solve.round(model, maps, priors, curvature, 0.0, 2, searches, "details", (), variation)
     figures = _judge(model, data, settings["quality"]["seed"])
-    figures |= {"history": np.concatenate(history) if history else np.zeros(0), "delta_beta": float(model.delta_beta)}
-    figures |= {"prior_slope": prior[0].slope}
-    verdict = [] if ending.startswith("done") else [ending]
-    verdict += _judged(figures, model, "ratio" in names) + ([message] if message else [])
-    return Result(method, model.quantities(), figures, tuple(verdict), settings)
+    figures |= {"history": np.concatenate(solve.history), "prior_slope": priors[0].slope}
+    verdict = [] if solve.ending.startswith(("done", "converged")) else [solve.ending]
+    return Result(method, model.quantities(), figures | _geometry_found(model, refine),
+                  tuple(verdict + _judged(figures, model, refine) + [m for m in messages if m]), settings)
+
+
+class _Solve:
+    """Rounds of the solve on one set of data; after an interruption the others are skipped."""
+
+    def __init__(self, data: Mapping[str, np.ndarray], settings: Mapping[str, Mapping[str, Any]], console: Console):
+        self.data, self.settings, self.console = data, settings, console
+        self.history: list[np.ndarray] = [np.zeros(0)]
+        self.ending = "done"
+        # One cost for all rounds, so that they share compiled programs.
+        self.cost = None if settings["loss"]["function"] is None else _own_cost(settings["loss"]["function"])
+
+    def round(
+        self, model, maps, priors, curvature, raised, steps, searches, label, refine=(), variation=None
+    ) -> Holography:
+        """The model after some Gauss-Newton steps."""
+        if self.ending.startswith("interrupted"):
+            return model
+        scales = {name: _scale_of(model, name) for name in refine}
+        start = Whitened.of(model, maps, priors, curvature, raised=raised, variation=variation, scales=scales,
+                            negative=float(self.settings["loss"]["negative"]))
+        names, label = ("white", *(("geometry",) if refine else ())), f"holography, {label}: step"
+        if self.cost is not None:
+            rule = optax.lbfgs(memory_size=8, linesearch=optax.scale_by_zoom_linesearch(8))
+            solution = minimise(self.cost, start, self.data, rule, steps=4 * int(steps), unknowns=names, chunk=4,
+                                console=self.console, label=label)
+        else:
+            solution = levenberg_marquardt(
+                residual, start, self.data, prior=prior_rows, steps=int(steps), cg_steps=int(searches), unknowns=names,
+                damping=0.03, tolerance=2e-5, block_size=len(model.pixels), probes=0, console=self.console, label=label,
+            )
+        self.history.append(solution.history)
+        self.ending = solution.result
+        return solution.value.found()
+
+    def excess(self, model: Holography) -> float:
+        """Largest deviance of a hologram over that of photon noise alone."""
+        figures = _judge(model, self.data, self.settings["quality"]["seed"])
+        return float((figures["deviance"] / figures["noise_floor_deviance"]).max())
+
+
+def _own_cost(function):
+    """A user's cost of the data with the prior: a mean over the counts, as amplitudes would give it."""
+    def cost(unknowns: Whitened, batch: Batch) -> jax.Array:
+        prior = sum(jnp.sum(rows**2) for rows in jax.tree.leaves(prior_rows(unknowns)))
+        return function(unknowns.found(), batch) + 0.5 * prior / batch.counts.size
+
+    return cost
 
 
 # ------------------------------------------------------------------------------------------ prepare
+def _check(settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse what cannot be before anything is computed."""
+    for name in settings["model"]["refine"] or ():
+        if name not in GEOMETRY:
+            raise InputError(f"model.refine: {name!r} is none of {', '.join(GEOMETRY)}")
+    if settings["loss"]["tv"] < 0:
+        raise InputError(f"loss.tv = {settings['loss']['tv']} is negative; 0 is none")
+
+
+def _first_model(scan: Scan, chosen: Mapping[str, Any]) -> tuple[Holography, Mapping[str, tuple[float, float]]]:
+    """Vacuum of the main material, and the named materials (delta, beta), the one of largest delta/beta first."""
+    place = scan.require("geometry", "the geometry (energy, distances)", "a file with geometry")
+    said = chosen["materials"] or {}
+    if said and not isinstance(said, Mapping):
+        raise InputError(f'model.materials = {said!r} is no table of names, such as {{resin = "C5H8O2, 1.19"}}')
+    named = {name: refraction(text, f"model.materials.{name}", place.energy) for name, text in said.items()}
+    named = dict(sorted(named.items(), key=lambda item: -item[1][0] / item[1][1]))
+    if named:
+        delta, beta = next(iter(named.values()))
+        return Holography.from_scan(scan, delta_beta=delta / beta), named
+    return Holography.from_scan(scan, delta_beta=_delta_beta(scan, chosen)), {}
+
+
 def _delta_beta(scan: Scan, model: Mapping[str, Any]) -> float:
     """delta / beta to start from."""
     ratio, material = model["delta_beta"], model["material"]
@@ -113,21 +212,75 @@ def _light_matter(scan: Scan) -> float:
     return 1000.0 if energy is None else 8.8 * (float(energy) / 1e3) ** 2
 
 
-def _unknowns(
-    model: Holography, data: Mapping[str, np.ndarray], settings: Mapping[str, Any], console: Console
-) -> list[str]:
-    """What to solve for after the first round: more than the phase where one material leaves a residual above photon
-    noise."""
-    chosen = settings["model"]
-    figures = _judge(model, data, settings["quality"]["seed"])
-    excess = float((figures["deviance"] / figures["noise_floor_deviance"]).max())
-    more = excess > 1.05
+def _registered(scan, model, data, chosen, console, messages) -> tuple[Holography, bool]:
+    """The model with shifts between the frames found, where none were given."""
+    wanted = "shifts" not in scan.extra if chosen["register"] is None else bool(chosen["register"])
+    if not wanted or scan.views < 2:
+        return model, False
+    shifts, report = prepare.register_distances(
+        data["counts"], np.asarray(model.flux, float), pixels=np.asarray(model.pixels),
+        distances=np.asarray(model.distances, float), wavelength=model.wavelength, dark=np.asarray(model.dark, float),
+        delta_beta=float(model.delta_beta), mask=data["mask"], start=np.asarray(model.shifts, float),
+    )
+    console.say(report.message)
+    if "WARNING" in report.message:
+        messages.append(report.message)
+    return model.replace(shifts=jnp.asarray(shifts, model.shifts.dtype)), True
+
+
+def _refined(chosen: Mapping[str, Any], registered: bool) -> tuple[str, ...]:
+    if chosen["refine"] is not None:
+        return tuple(chosen["refine"])
+    return ("shifts",) if registered else ()
+
+
+def _scale_of(model: Holography, name: str) -> jax.Array:
+    """Units in which a number of the geometry has curvature one; zero for what stays."""
+    scale = column_norms(model, name)
+    return scale.at[0].set(0) if name in _RELATIVE else scale
+
+
+def _with_unknowns(model: Holography, refine: Sequence[str]) -> Holography:
+    """Fields that are to be refined must be there; a blur must not begin at zero, where it has no slope."""
+    views = len(model.pixels)
+    if "rotations" in refine and model.rotations is None:
+        model = model.replace(rotations=jnp.zeros(views, model.phase.dtype))
+    if "stretch" in refine and model.stretch is None:
+        model = model.replace(stretch=jnp.ones((views, 2), model.phase.dtype))
+    if "detector_blur" in refine and float(model.detector_blur) == 0:
+        model = model.replace(detector_blur=jnp.full_like(model.detector_blur, 0.3))
+    if "source_blur" in refine and float(model.source_blur) == 0:
+        model = model.replace(source_blur=jnp.full_like(model.source_blur, 0.5 * model.pixel_size))
+    return model
+
+
+def _opened(model, named, excess, settings, console) -> tuple[Holography, Maps]:
+    """The maps to go on with: the named materials, or attenuation where one material does not explain the data."""
+    if named:
+        start = jnp.zeros((len(named), *model.phase.shape), model.phase.dtype)
+        delta = jnp.asarray(list(named.values()), model.phase.dtype)
+        vacuum = jnp.zeros_like(model.phase)
+        phase, model = model.phase, model.replace(
+            phase=vacuum, attenuation=vacuum, thickness=start, refraction=delta, materials=tuple(named),
+        )
+        maps = Maps.of(model, attenuation=False)
+        return maps.put(model, start.at[0].set(phase)), maps
+    chosen = settings["model"]["attenuation"]
+    more = excess > 1.05 if chosen is None else bool(chosen)
     console.say(f"residual of one material: {excess:.3f} times photon noise" +
-                ("; solving for attenuation too" if more and chosen["attenuation"] is None else ""))
-    given = chosen["delta_beta"] is not None or chosen["material"] is not None
-    attenuation = more if chosen["attenuation"] is None else bool(chosen["attenuation"])
-    refine = (more and not given) if chosen["refine_delta_beta"] is None else bool(chosen["refine_delta_beta"])
-    return ["phase", *(["attenuation"] if attenuation else []), *(["ratio"] if refine else [])]
+                ("; solving for attenuation too" if more and chosen is None else ""))
+    return model, Maps.of(model, attenuation=more)
+
+
+def _scale(maps: Maps, chosen: Mapping[str, Any]) -> float:
+    """Size of the maps after the first, in units of the phase: attenuation is small, materials are not."""
+    return float(chosen["attenuation_scale"]) if "attenuation" in maps.names else 0.3
+
+
+def _other(prior: PowerLaw, model: Holography, scale: float) -> PowerLaw:
+    """Prior of the maps after the first: small dense details, whose power falls more slowly by one power of the
+    frequency; of a size relative to the first map where phase contrast is best."""
+    return PowerLaw(prior.level * scale**2 / (2 * first_maximum(model)), prior.slope + 1, prior.frequency)
 
 
 def _say_start(scan: Scan, model: Holography, console: Console) -> str:
@@ -145,95 +298,27 @@ def _say_start(scan: Scan, model: Holography, console: Console) -> str:
     return next((r.message for r in reports if not r.enough), "")
 
 
-# ------------------------------------------------------------------------------------------ what the data tell
-class _Curvature(eqx.Module):
-    """Curvature of the data term for each frequency of the window, by the contrast transfer functions: `(phase,
-    attenuation)`."""
-
-    sine: np.ndarray
-    cosine: np.ndarray
-    weights: np.ndarray
-    phase: np.ndarray
-    attenuation: np.ndarray
-
-    @classmethod
-    def of(cls, model: Holography) -> "_Curvature":
-        numbers = [model.pixel_size**2 / (model.wavelength * float(d)) for d in np.asarray(model.distances).mean(1)]
-        sine, cosine = ctf_response((model.phase.shape[0], model.phase.shape[1]), numbers)
-        flux = np.asarray(model.flux, float).mean((1, 2))
-        # Counts of each view on one pixel of the object.
-        weights = (flux * (model.pixel_size**2 / np.prod(model.pixels, axis=1)))[:, None, None]
-        sine = sine + cosine / float(model.delta_beta)
-        return cls(sine, cosine, weights, (weights * sine**2).sum(0), (weights * cosine**2).sum(0))
-
-    def __iter__(self):
-        return iter((self.phase, self.attenuation))
-
-
-class _Power(eqx.Module):
-    """Prior power of a map: `level * f^slope` for each frequency f [cycles/pixel] of `rfft2(map, norm="ortho")`."""
-
-    level: float
-    slope: float
-    frequency: np.ndarray
-
-    @property
-    def spectrum(self) -> np.ndarray:
-        return self.level * self.frequency**self.slope
-
-    @classmethod
-    def fit(cls, power: np.ndarray, known: np.ndarray, shape: tuple[int, int], slope: float | None = None) -> "_Power":
-        """A power law through ring means of `power`, over the rings whose share `known` exceeds a third; of a given
-        slope or not."""
-        fy, fx = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
-        frequency = np.maximum(np.hypot(fy[:, None], fx[None]), 1 / max(shape))
-        edges = np.geomspace(frequency.min() * 0.999, frequency.max() * 1.001, 25)
-        ring = np.digitize(frequency, edges).ravel()
-        count = np.bincount(ring, minlength=26)
-        mean = lambda a: np.bincount(ring, a.ravel(), 26) / np.maximum(count, 1)
-        centre, level, share = mean(frequency), mean(power), mean(known)
-        usable = (count > 0) & (level > 0) & (share > 1 / 3)
-        holes = np.flatnonzero((count > 0) & ~usable)
-        if holes.size and usable[: holes[0]].sum() >= 4:
-            usable[holes[0]:] = False  # beyond the first ring that is not known, what looks known is chance
-        weight = np.sqrt(np.minimum(count, 50) * usable)
-        rows = np.stack([np.log(np.maximum(centre, 1e-9)), np.ones(26)], 1)
-        values = np.log(np.maximum(level, 1e-30))
-        if slope is None:
-            fitted = np.linalg.lstsq(rows * weight[:, None], values * weight, rcond=None)[0][0]
-            slope = float(np.clip(fitted if usable.sum() >= 3 else -3.5, -6.0, -1.5))
-        height = np.average(values - slope * rows[:, 0], weights=weight**2) if usable.any() else np.log(1e-6)
-        return cls(float(np.exp(height)), slope, frequency)
-
-    def refined(self, image: Array, curvature: np.ndarray, slope: float | None = None) -> "_Power":
-        """The law refitted to a solution: its power over the share that the data know (MacKay 1992, eq. 4.8), where
-        they know at least a third."""
-        power = np.abs(np.fft.rfft2(np.asarray(image, float), norm="ortho")) ** 2
-        total = curvature + 1 / self.spectrum
-        known = curvature / total
-        # Where no ring is known the level stays.
-        if not known.max() > 1 / 3:
-            return self
-        return _Power.fit(power / np.maximum(known, 1e-3), known, (image.shape[0], image.shape[1]), slope)
-
-
+# ------------------------------------------------------------------------------------------ first guess
 def first_guess(
-    model: Holography, data: Mapping[str, np.ndarray], curvature: _Curvature, scale: float = 0.01
-) -> tuple[Holography, tuple[_Power, _Power]]:
-    """Phase by the contrast transfer function of one material with Wiener's regularisation, and the priors it was
-    taken from."""
+    model: Holography, data: Mapping[str, np.ndarray], curvature: Curvature
+) -> tuple[Holography, PowerLaw]:
+    """Phase by the contrast transfer function of one material with Wiener's regularisation, and the prior it was taken
+    from."""
     shape = (model.phase.shape[0], model.phase.shape[1])
     spectra = np.fft.rfft2(on_object_pixels(model, data), norm="ortho")
-    seen = (curvature.weights * curvature.sine * spectra).sum(0)
+    numbers = [model.pixel_size**2 / (model.wavelength * float(d)) for d in np.asarray(model.distances).mean(1)]
+    sine, cosine = ctf_response(shape, numbers)
+    weights = np.asarray(model.flux, float).mean((1, 2)) * model.pixel_size**2 / np.prod(model.pixels, axis=1)
+    seen = np.einsum("j,jyx,jyx->yx", weights, sine + cosine / float(model.delta_beta), spectra)
+    one = curvature.of_maps(Maps.of(model.replace(thickness=None, refraction=None), attenuation=False))[..., 0, 0]
     # Power of the data less that of photon noise, undone by the transfer: noisy, but free of bias.
-    safe = np.maximum(curvature.phase, 1e-9 * curvature.phase.max())
+    safe = np.maximum(one, 1e-9 * one.max())
     trust = (safe / (safe + 1e-3 * safe.max())) ** 2
     power = (np.abs(seen) ** 2 - safe) / safe**2
-    prior = _Power.fit(power * trust, np.ones_like(power), shape)
-    prior = _Power.fit(power * trust + (1 - trust) * prior.spectrum, np.ones_like(power), shape)
-    phase = np.fft.irfft2(seen / (curvature.phase + 1 / prior.spectrum), s=shape, norm="ortho")
-    other = _Power(prior.level * scale**2, prior.slope, prior.frequency)
-    return eqx.tree_at(lambda m: m.phase, model, jnp.asarray(phase, model.phase.dtype)), (prior, other)
+    prior = PowerLaw.fit(power * trust, np.ones_like(power), shape)
+    prior = PowerLaw.fit(power * trust + (1 - trust) * prior.spectrum, np.ones_like(power), shape)
+    phase = np.fft.irfft2(seen / (one + 1 / prior.spectrum), s=shape, norm="ortho")
+    return model.replace(phase=jnp.asarray(phase, model.phase.dtype)), prior
 
 
 def on_object_pixels(model: Holography, data: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -261,81 +346,6 @@ def _cubic(size: int, count: int, ratio: float, shift: float) -> np.ndarray:
     return np.where(d < 1, 1.5 * d**3 - 2.5 * d**2 + 1, np.where(d < 2, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2, 0))
 
 
-# ------------------------------------------------------------------------------------------ solve
-class _Whitened(eqx.Module):
-    """The model in coordinates in which every frequency has curvature about 1; the prior goes along."""
-
-    phase: Float[Array, "y x"]
-    attenuation: Float[Array, "y x"]
-    ratio: Float[Array, ""]
-    kernels: tuple[Array, Array]
-    inverse_powers: tuple[Array, Array]
-    ratio_scale: Array
-    size: int = eqx.field(static=True)
-    model: Holography
-
-    @classmethod
-    def of(cls, model: Holography, prior: Any, curvature: _Curvature, damping: float, size: int) -> "_Whitened":
-        """Coordinates about a model; `size` is the number of counts, over which the cost is a mean."""
-        cast = lambda a: jnp.asarray(a, model.phase.dtype)
-        inverse = tuple(cast(1 / p.spectrum) for p in prior)
-        raised = damping * float(curvature.weights.mean())
-        kernels = tuple(
-            cast(np.sqrt(size / (h + 1 / p.spectrum + raised))) for h, p in zip(curvature, prior, strict=True)
-        )
-        bright = 4 * curvature.weights.sum() * float(jnp.sum(model.phase**2))
-        phase, attenuation = (_filter(m, 1 / k) for m, k in zip((model.phase, model.attenuation), kernels, strict=True))
-        return cls(
-            phase, attenuation, jnp.zeros((), model.phase.dtype), (kernels[0], kernels[1]), (inverse[0], inverse[1]),
-            cast(np.sqrt(size / (bright + 1))), size, model,
-        )
-
-    def model_of_unknowns(self) -> Holography:
-        maps = (_filter(self.phase, self.kernels[0]), _filter(self.attenuation, self.kernels[1]))
-        # The cost is quadratic in beta / delta, which must not become negative.
-        ratio = 1 / jnp.maximum(1 / self.model.delta_beta + self.ratio * self.ratio_scale, 1e-6)
-        return eqx.tree_at(lambda m: (m.phase, m.attenuation, m.delta_beta), self.model, (*maps, ratio))
-
-    def prior(self, model: Holography) -> Array:
-        """Minus the logarithm of the prior, over the number of counts."""
-        columns = model.phase.shape[1]
-        twice = np.full(columns // 2 + 1, 2.0)  # the half plane of rfft2 stands for the whole one
-        twice[0] = 1
-        twice[-1] = 1 if columns % 2 == 0 else 2
-        energy = jnp.zeros((), model.phase.dtype)
-        for image, inverse in zip((model.phase, model.attenuation), self.inverse_powers, strict=True):
-            spectrum = jnp.fft.rfft2(image, norm="ortho")
-            energy += 0.5 * jnp.sum(jnp.asarray(twice, image.dtype) * jnp.real(spectrum * jnp.conj(spectrum)) * inverse)
-        return energy / self.size
-
-
-def _filter(image: Array, kernel: Array) -> Array:
-    return jnp.fft.irfft2(jnp.fft.rfft2(image) * kernel, s=image.shape)
-
-
-def _cost(settings: Mapping[str, Any]):
-    """Data, prior and the penalty on phases above vacuum; 1/2 a count for a model that is right."""
-    data_term = settings["function"] or amplitude_cost
-    negative = float(settings["negative"])
-
-    def cost(whitened: _Whitened, batch: Batch) -> Array:
-        model = whitened.model_of_unknowns()
-        above = jnp.sum(jnp.maximum(model.phase, 0) ** 2) * jnp.mean(model.flux) / whitened.size
-        return data_term(model, batch) + whitened.prior(model) + 0.5 * negative * above
-
-    return cost
-
-
-def amplitude_cost(model: Holography, batch: Batch) -> Array:
-    """The default data term: `2 (sqrt n - sqrt p)^2`, half a squared standard deviation of Poisson noise."""
-    return 2 * losses.amplitude(model(batch.views), batch.counts, batch.mask, floor=0.375)
-
-
-def _lbfgs(memory: int) -> optax.GradientTransformation:
-    search = optax.scale_by_zoom_linesearch(8, initial_guess_strategy="one")
-    return optax.lbfgs(memory_size=memory, linesearch=search)
-
-
 # ------------------------------------------------------------------------------------------ judge
 def _judge(model: Holography, data: Mapping[str, np.ndarray], seed: int) -> dict[str, Any]:
     prediction = np.asarray(eqx.filter_jit(lambda m: m(np.arange(len(m.pixels))))(model), float)
@@ -345,11 +355,17 @@ def _judge(model: Holography, data: Mapping[str, np.ndarray], seed: int) -> dict
     return {"deviance": found, "noise_floor_deviance": floor}
 
 
-def _judged(figures: Mapping[str, Any], model: Holography, refine: bool) -> list[str]:
+def _geometry_found(model: Holography, refine: Sequence[str]) -> dict[str, Any]:
+    return {name: np.asarray(getattr(model, name), float) for name in refine}
+
+
+def _judged(figures: Mapping[str, Any], model: Holography, refine: Sequence[str]) -> list[str]:
     ratios = figures["deviance"] / figures["noise_floor_deviance"]
     said = ", ".join(f"{r:.3f}" for r in ratios)
     lines = [f"Poisson deviance over photon noise alone, for each hologram: {said}" +
              ("" if ratios.max() < 1.1 else "; above 1.1 the model misses something: drift, blur, flux or distance")]
-    lines.append(f"phase down to {float(jnp.min(model.phase)):.3f} rad; delta/beta {float(model.delta_beta):.4g}" +
-                 (" (fitted)" if refine else ""))
+    lines.append(f"phase down to {float(jnp.min(model.total_phase())):.3f} rad")
+    if "shifts" in refine:
+        lines.append("shifts of the frames [their pixels]: " +
+                     ", ".join(f"({y:.2f}, {x:.2f})" for y, x in np.asarray(model.shifts, float)))
     return lines

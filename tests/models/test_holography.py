@@ -77,21 +77,86 @@ def test_detector_keeps_the_counts():
     np.testing.assert_allclose(jnp.sum(rows, 1), 1.0, atol=1e-4)  # a flat field stays flat
 
 
-@pytest.mark.parametrize("field", ["phase", "attenuation", "delta_beta", "flux", "shifts", "distances"])
-def test_gradients_agree_with_finite_differences(field):
+FIELDS = ["phase", "attenuation", "delta_beta", "flux", "shifts", "distances", "rotations", "stretch", "source_blur",
+          "detector_blur", "thickness", "refraction"]
+
+
+def test_gradients_agree_with_finite_differences():
     with jax.enable_x64(True):
-        model = bump(Holography.from_scan(scan_of(), delta_beta=20.0))
+        model = full_model()
         model = jax.tree.map(lambda a: a.astype("float64") if eqx.is_inexact_array(a) else a, model)
-        weights = np.random.default_rng(0).normal(size=(3, N, N))
-        value = getattr(model, field)
-        direction = jnp.asarray(np.random.default_rng(1).normal(size=value.shape))
-        direction = direction * jnp.mean(jnp.abs(value)) if field == "distances" else direction
-        with_value = lambda v: eqx.tree_at(lambda m: getattr(m, field), model, v)
-        cost = lambda v: jnp.sum(weights * with_value(v)(np.arange(3)) ** 2)
-        slope = jnp.sum(jax.grad(cost)(value) * direction)
-        h = 1e-5
-        differences = (cost(value + h * direction) - cost(value - h * direction)) / (2 * h)
-        np.testing.assert_allclose(slope, differences, rtol=1e-5)
+        random = np.random.default_rng(1)
+        weights = random.normal(size=(3, N, N))
+        values = {name: getattr(model, name) for name in FIELDS}
+        cost = jax.jit(lambda values: jnp.sum(weights * model.replace(**values)(np.arange(3)) ** 2))
+        slopes = jax.grad(cost)(values)
+        for name in FIELDS:
+            unit = jnp.mean(jnp.abs(values[name])) or 0.1
+            direction = jnp.asarray(random.normal(size=values[name].shape)) * unit
+            h = 1e-5
+            ends = [float(cost(values | {name: values[name] + sign * h * direction})) for sign in (1, -1)]
+            expected = float(jnp.sum(slopes[name] * direction))
+            np.testing.assert_allclose(expected, (ends[0] - ends[1]) / (2 * h), rtol=2e-5, err_msg=name)
+
+
+def full_model() -> Holography:
+    """Every optional number of the geometry, and a named material, in use."""
+    model = bump(Holography.from_scan(scan_of(), delta_beta=20.0, materials={"gold": (1e-5, 1e-6)}))
+    views = len(model.pixels)
+    return model.replace(
+        rotations=jnp.asarray([0.01, -0.02, 0.015]), stretch=jnp.full((views, 2), 1.01),
+        source_blur=jnp.asarray(3e-8), detector_blur=jnp.asarray(0.6), thickness=-1e-6 * model.phase[None],
+        shifts=jnp.asarray([[0.3, -0.2], [1.2, 0.4], [-0.7, 2.3]]),
+    )
+
+
+def test_named_material_is_phase_and_attenuation():
+    model = Holography.from_scan(scan_of(), materials={"gold": (1e-5, 1e-6)})
+    thick = jnp.zeros(model.phase.shape).at[30:50, 30:50].set(2e-6)
+    wavenumber = 2 * np.pi / model.wavelength
+    named = model.replace(thickness=thick[None])
+    plain = model.replace(thickness=None, refraction=None, phase=-wavenumber * 1e-5 * thick,
+                          attenuation=wavenumber * 1e-6 * thick)
+    np.testing.assert_allclose(named(np.arange(3)), plain(np.arange(3)), rtol=2e-4)
+    np.testing.assert_allclose(named.quantities()["thickness_gold"].data.max(), 2e-6, rtol=1e-6)
+
+
+def test_a_blur_is_a_gaussian_on_the_frame():
+    model = bump(Holography.from_scan(scan_of()))
+    sharp, wide = model(np.arange(3)), model.replace(detector_blur=jnp.asarray(1.5))(np.arange(3))
+    f2 = np.add.outer(np.fft.fftfreq(N) ** 2, np.fft.fftfreq(N) ** 2)
+    expected = np.fft.ifft2(np.fft.fft2(sharp) * np.exp(-2 * (np.pi * 1.5) ** 2 * f2)).real
+    np.testing.assert_allclose(wide[:, 8:-8, 8:-8], expected[:, 8:-8, 8:-8], atol=0.05)
+    # The focus of size s is seen with (M - 1) s / M in the plane of the object.
+    pixels, magnification = np.asarray(model.pixels)[:, 0], 1.28 / np.asarray(PLACE.focus_to_sample)
+    source = 1.5 * pixels[0] / (1 - 1 / magnification[0])
+    np.testing.assert_allclose(model.replace(source_blur=jnp.asarray(source, jnp.float32))(np.arange(1)), wide[:1], atol=0.02)
+
+
+def test_a_rotation_turns_the_frame():
+    model = Holography.from_scan(scan_of(ParallelBeam(5e-8, 17e3, 0.02), views=1))
+    model = bump(model)
+    turned = model.replace(rotations=jnp.asarray([np.pi / 2]))(np.arange(1))[0]
+    np.testing.assert_allclose(turned, np.rot90(model(np.arange(1))[0], -1), atol=0.3)
+    assert np.abs(turned - model(np.arange(1))[0]).max() > 5
+
+
+def test_an_astigmatic_beam_has_two_distances():
+    place = ConeBeam(17e3, np.array([[0.0213333, 0.0213333], [0.0259, 0.0264], [0.0332, 0.0332]]), 1.28, 3e-6)
+    model = bump(Holography.from_scan(scan_of(place)))
+    assert model.distances.shape == (3, 2) and model.pixels[1][0] < model.pixels[1][1]
+    round_beam = bump(Holography.from_scan(scan_of()))
+    np.testing.assert_allclose(model(np.arange(1)), round_beam(np.arange(1)), rtol=1e-4)
+    assert np.abs(model(np.arange(2))[1] - round_beam(np.arange(2))[1]).max() > 0.1
+
+
+def test_a_probe_is_seen_without_the_object_too():
+    model = Holography.from_scan(scan_of())
+    ripple = jnp.asarray(1 + 0.1 * np.sin(np.arange(model.phase.shape[1]) / 3)[None, :] * np.ones(model.phase.shape))
+    lit = model.replace(probe=jnp.broadcast_to(ripple, (3, *ripple.shape)).astype(jnp.complex64))
+    np.testing.assert_allclose(lit(np.arange(3)), lit.empty_beam(np.arange(3)), rtol=1e-5)
+    assert np.std(lit.empty_beam(np.arange(1))[:, 10:-10, 10:-10]) > 1
+    np.testing.assert_allclose(model.empty_beam(np.arange(3)), 100.0)
 
 
 def test_quantities_are_on_the_finest_field_of_view():
