@@ -95,6 +95,7 @@ class Holography(Model):
     def _of_materials(self, which: int) -> Float[Array, "y x"]:
         """`k sum_m (delta_m or beta_m) thickness_m`."""
         # k delta [1/m] times thickness [m]: about 1e4 times 1e-5, both well inside float32.
+        assert self.refraction is not None and self.thickness is not None
         return jnp.tensordot(2 * np.pi / self.wavelength * self.refraction[:, which], self.thickness, 1)
 
     def transmission(self) -> Complex[Array, "y x"]:

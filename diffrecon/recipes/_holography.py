@@ -22,7 +22,7 @@ import optax
 from .. import operators, prepare, quality
 from .._console import Console
 from .._model import Batch
-from .._result import Result
+from .._result import Quantity, Result
 from ..errors import InputError
 from ..models import Holography
 from ..models._holography import refraction
@@ -48,7 +48,9 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "model": {
         "delta_beta": None,      # delta / beta of the main material; by default that of light organic matter
         "material": None,        # instead of it: formula and density [g/cm^3], such as "SiO2, 2.2" (needs xraydb)
-        "materials": None,       # several by name: {resin = "C5H8O2, 1.19", gold = "Au, 19.3"}: their thicknesses
+        # Instead of it: several by name, {resin = "C5H8O2, 1.19", gold = "Au, 19.3"}. The one of largest delta / beta
+        # is the main one; of one or two the thicknesses come out.
+        "materials": None,
         # Solve for attenuation that delta_beta does not explain. By default where one material leaves a residual above
         # photon noise.
         "attenuation": None,
@@ -87,6 +89,7 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     mask = np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask
     data = {"counts": np.asarray(scan.counts), "mask": mask}
     messages = [_say_start(scan, model, console)]
+    model = _lit(scan, model, console)
     model, registered = _registered(scan, model, data, chosen, console, messages)
     refine = _refined(chosen, registered)
     model = _with_unknowns(model, refine)
@@ -103,11 +106,11 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
         model = solve.round(model, one, [prior], curvature, damping, 3, 8, "one material")
         if strong:  # what the first guess said of the power was as wrong as its phase
             prior = prior.refined(model.phase, curvature.of_maps(one)[..., 0, 0])
-    model, maps = _opened(model, named, solve.excess(model), settings, console)
-    priors = [prior, *[_other(prior, model, _scale(maps, chosen))] * (len(maps.a) - 1)]
+    maps = _opened(model, named, solve.excess(model), settings, console)
+    priors = [prior, _other(prior, model, float(chosen["attenuation_scale"]))][: len(maps.names)]
+    steps, searches = settings["solver"]["steps"], settings["solver"]["cg_steps"]
     for index in range(int(settings["solver"]["rounds"]) if strong else 1):
         curvature = measured_curvature(model, index) if strong else curvature
-        steps, searches = settings["solver"]["steps"], settings["solver"]["cg_steps"]
         model = solve.round(model, maps, priors, curvature, 0.0, steps, searches, "all", refine)
     for _ in range(int(settings["solver"]["tv_rounds"]) if settings["loss"]["tv"] > 0 else 0):
         main = curvature.of_maps(maps)[..., 0, 0]
@@ -116,8 +119,10 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     figures = _judge(model, data, settings["quality"]["seed"])
     figures |= {"history": np.concatenate(solve.history), "prior_slope": priors[0].slope}
     verdict = [] if solve.ending.startswith(("done", "converged")) else [solve.ending]
-    return Result(method, model.quantities(), figures | _geometry_found(model, refine),
-                  tuple(verdict + _judged(figures, model, refine) + [m for m in messages if m]), settings)
+    thicknesses, message = _thicknesses(model, named)
+    verdict += _judged(figures, model, refine) + [m for m in (*messages, message) if m]
+    return Result(method, model.quantities() | thicknesses, figures | _geometry_found(model, refine), tuple(verdict),
+                  settings)
 
 
 class _Solve:
@@ -212,6 +217,15 @@ def _light_matter(scan: Scan) -> float:
     return 1000.0 if energy is None else 8.8 * (float(energy) / 1e3) ** 2
 
 
+def _lit(scan: Scan, model: Holography, console: Console) -> Holography:
+    """The model with the empty beam of each frame as the best combination of the flats, where there are several."""
+    if scan.flats is None or len(scan.flats) < 3:
+        return model
+    combined = prepare.combine_flats(scan.counts, scan.flats, scan.darks)
+    console.say(combined.message)
+    return model.replace(flux=jnp.asarray(combined.light, model.flux.dtype))
+
+
 def _registered(scan, model, data, chosen, console, messages) -> tuple[Holography, bool]:
     """The model with shifts between the frames found, where none were given."""
     wanted = "shifts" not in scan.extra if chosen["register"] is None else bool(chosen["register"])
@@ -254,32 +268,38 @@ def _with_unknowns(model: Holography, refine: Sequence[str]) -> Holography:
     return model
 
 
-def _opened(model, named, excess, settings, console) -> tuple[Holography, Maps]:
-    """The maps to go on with: the named materials, or attenuation where one material does not explain the data."""
-    if named:
-        start = jnp.zeros((len(named), *model.phase.shape), model.phase.dtype)
-        delta = jnp.asarray(list(named.values()), model.phase.dtype)
-        vacuum = jnp.zeros_like(model.phase)
-        phase, model = model.phase, model.replace(
-            phase=vacuum, attenuation=vacuum, thickness=start, refraction=delta, materials=tuple(named),
-        )
-        maps = Maps.of(model, attenuation=False)
-        return maps.put(model, start.at[0].set(phase)), maps
+def _opened(model, named, excess, settings, console) -> Maps:
+    """The maps to go on with: attenuation too, where one material does not explain the data or several are named."""
     chosen = settings["model"]["attenuation"]
-    more = excess > 1.05 if chosen is None else bool(chosen)
+    more = (len(named) > 1 or excess > 1.05) if chosen is None else bool(chosen)
     console.say(f"residual of one material: {excess:.3f} times photon noise" +
                 ("; solving for attenuation too" if more and chosen is None else ""))
-    return model, Maps.of(model, attenuation=more)
+    return Maps.of(model, attenuation=more)
 
 
-def _scale(maps: Maps, chosen: Mapping[str, Any]) -> float:
-    """Size of the maps after the first, in units of the phase: attenuation is small, materials are not."""
-    return float(chosen["attenuation_scale"]) if "attenuation" in maps.names else 0.3
+def _thicknesses(model: Holography, named: Mapping[str, tuple[float, float]]) -> tuple[dict[str, Quantity], str]:
+    """Thicknesses of one or two named materials, and what has to be said of more."""
+    if not named:
+        return {}, ""
+    if len(named) > 2:
+        return {}, (f"{len(named)} materials are named: phase and attenuation are two numbers a pixel and tell the "
+                    "thicknesses of two materials, not of more")
+    per_length = 2 * np.pi / model.wavelength * np.array(list(named.values())).T  # (delta, beta) x material
+    maps = {name: quantity.data for name, quantity in model.quantities().items()}
+    if len(named) == 1:
+        thickness = [-maps["phase"] / per_length[0, 0]]
+    else:
+        thickness = np.tensordot(np.linalg.inv(per_length), np.stack([-maps["phase"], maps["attenuation"]]), 1)
+    return {
+        f"thickness_{name}": Quantity(np.asarray(t, np.float32), "m", ("y", "x"), model.pixel_size,
+                                      f"thickness of {name}", "image")
+        for name, t in zip(named, thickness, strict=True)
+    }, ""
 
 
 def _other(prior: PowerLaw, model: Holography, scale: float) -> PowerLaw:
-    """Prior of the maps after the first: small dense details, whose power falls more slowly by one power of the
-    frequency; of a size relative to the first map where phase contrast is best."""
+    """Prior of the attenuation: small dense details, whose power falls more slowly by one power of the
+    frequency; of a size relative to the phase where phase contrast is best."""
     return PowerLaw(prior.level * scale**2 / (2 * first_maximum(model)), prior.slope + 1, prior.frequency)
 
 

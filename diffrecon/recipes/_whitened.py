@@ -1,7 +1,7 @@
 """Holography in coordinates in which every frequency has curvature about one, with what is known beforehand.
 
-The object is a few maps: the phase of the main material first, then attenuation that it does not explain, or the phase
-of other named materials. Frequency by frequency the maps are multiplied by the inverse Cholesky factor of the curvature
+The object is one map or two: the phase of the main material, and attenuation that it does not explain. Frequency by
+frequency the maps are multiplied by the inverse Cholesky factor of the curvature
 of cost and prior. That curvature is the contrast transfer functions' where the object is weak; a strong object bends
 the lowest frequencies of phase much more than they say (its details move), so that there it is measured: the
 Gauss-Newton matrix is applied to random maps, and its mean taken on rings of frequency.
@@ -29,8 +29,8 @@ ONE_SIDED = 10.0  # weight of attenuation below that of the main material, in un
 class Maps(eqx.Module):
     """Which maps the object is made of: `phase = sum_m a_m x_m`, `B = sum_m b_m x_m`.
 
-    `names` are fields of the model: phase and attenuation, or the materials; `signs`: +1 where a map cannot be
-    negative, -1 where it cannot be positive.
+    `names` are fields of the model: the phase, or phase and attenuation; `signs`: +1 where a map cannot be negative, -1
+    where it cannot be positive.
     """
 
     names: tuple[str, ...] = eqx.field(static=True)
@@ -41,11 +41,6 @@ class Maps(eqx.Module):
     @classmethod
     def of(cls, model: Holography, attenuation: bool) -> "Maps":
         """One map where there is one material and nothing else."""
-        if model.thickness is not None:
-            ratios = np.asarray(model.refraction, float)
-            ratios = ratios[:, 1] / ratios[:, 0]
-            count = len(model.materials)
-            return cls(model.materials, (1.0,) * count, tuple(-float(r) for r in ratios), (-1,) * count)
         one = cls(("phase",), (1.0,), (-1 / float(model.delta_beta),), (-1,))
         if not attenuation:
             return one
@@ -53,20 +48,11 @@ class Maps(eqx.Module):
 
     def read(self, model: Holography) -> Float[Array, "map y x"]:
         """The maps of a model [rad, or 1 for attenuation]."""
-        if model.thickness is not None:
-            return -model.thickness * _per_length(model)
         return jnp.stack([getattr(model, name) for name in self.names])
 
     def put(self, model: Holography, maps: Float[Array, "map y x"]) -> Holography:
         """The model with these maps."""
-        if model.thickness is not None:
-            return model.replace(thickness=-maps / _per_length(model))
         return model.replace(**dict(zip(self.names, maps, strict=True)))
-
-
-def _per_length(model: Holography) -> Array:
-    assert model.refraction is not None
-    return (2 * np.pi / model.wavelength * model.refraction[:, 0])[:, None, None]
 
 
 # ------------------------------------------------------------------------------------------ curvature

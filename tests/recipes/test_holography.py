@@ -64,8 +64,8 @@ def test_file_holds_the_truth_and_opens_as_it_is(simulated):
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"model": {"material": "C5H8O2"}}, "density"),
-    ({"model": {"materials": {"resin": "C5H8O2"}}}, "density"),
+    ({"model": {"material": "C7H9O3"}}, "density"),
+    ({"model": {"materials": {"resin": "C7H9O3"}}}, "density"),
     ({"model": {"materials": "C5H8O2"}}, "table"),
     ({"model": {"delta_beta": -3.0}}, "positive"),
     ({"model": {"refine": ["shift"]}}, "refine"),
