@@ -189,8 +189,8 @@ def test_weak_phase_in_line():
     size, pixel, wavelength, distance, flux = 32, 1e-7, 1e-10, 4e-3, 1000.0
     model = Holography(
         jnp.zeros((size, size)), jnp.zeros((size, size)), jnp.asarray(np.inf), jnp.full((1, 1, 1), flux),
-        jnp.zeros((1, 1)), jnp.zeros((1, 2)), jnp.full((1, 2), distance), jnp.zeros(()), jnp.zeros(()), ((pixel, pixel),), (0.0,), pixel,
-        wavelength, (size, size), (size, size),
+        jnp.zeros((1, 1)), jnp.zeros((1, 2)), jnp.full((1, 2), distance), jnp.zeros(()), jnp.zeros(()),
+        ((pixel, pixel),), (0.0,), pixel, wavelength, (size, size), (size, size),
     )
     f2 = np.add.outer(*[np.fft.fftfreq(size, pixel) ** 2] * 2)
     # Pixels of the detector integrate: a box in the frame is a sinc in the spectrum; its last frequency is left out.

@@ -85,7 +85,8 @@ def parse_value(text: str) -> Any:
     try:
         value = tomllib.loads(f"x = {text}")
         # Two lines in, or a date: not what one types after --set.
-        return value["x"] if len(value) == 1 and isinstance(value["x"], bool | int | float | str | list | dict) else text
+        plain = len(value) == 1 and isinstance(value["x"], bool | int | float | str | list | dict)
+        return value["x"] if plain else text
     except tomllib.TOMLDecodeError:
         return {"True": True, "False": False}.get(text, text)
 

@@ -112,7 +112,8 @@ class Holography(Model):
             holograms = jax.vmap(lambda view: self.hologram(scattered, view))(views)
         else:
             probe = self.probe
-            holograms = jax.vmap(lambda v: self.hologram(jnp.fft.fft2(probe[v] * transmission - 1, s=self.grid), v))(views)
+            spectrum = lambda view: jnp.fft.fft2(probe[view] * transmission - 1, s=self.grid)
+            holograms = jax.vmap(lambda view: self.hologram(spectrum(view), view))(views)
         return self.flux[views] * holograms + self.dark
 
     def empty_beam(self, views: Any) -> Float[Array, "view y x"]:

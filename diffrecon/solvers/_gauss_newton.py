@@ -52,8 +52,8 @@ def levenberg_marquardt(
     `sqrt(model(views)) - sqrt(counts)`; `prior` is a function `model -> residuals` added once (not a batch). `data`,
     `unknowns`, `held_out`, `project`, `callbacks`, `console` as in `minimise`. `block_size` views are worked on at a
     time, so that memory does not grow with the scan; small blocks stay in the processor's cache, and one block of all
-    views is linearised once a step. `probes=0` leaves D = 1, for unknowns that are whitened already. The loop ends when the
-    cost falls by less than `tolerance` of itself.
+    views is linearised once a step. `probes=0` leaves D = 1, for unknowns that are whitened already. The loop ends
+    when the cost falls by less than `tolerance` of itself.
 
     **Returns:** a `Solution` whose history is the cost divided by the number of views.
 
