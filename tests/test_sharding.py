@@ -111,6 +111,7 @@ def test_split_slices_on_several_devices(slices_on_one_device, tmp_path, devices
     assert_same_slices(found, slices_on_one_device)
 
 
+@pytest.mark.full
 def test_split_slices_in_two_processes_that_read_their_rows_only(slices_on_one_device, tmp_path):
     address = f"127.0.0.1:{free_port()}"
     finish(*[start(tmp_path / "out", 1, address, 2, index, script=SLICES) for index in range(2)])

@@ -257,6 +257,7 @@ def test_demo_of_tomography(tmp_path, monkeypatch):
     assert abs(figure(lines, "rotation centre ([0-9.]+),") - _tomography.CENTRE) < 0.1
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_demo_of_tensor_tomography(tmp_path, monkeypatch):
     monkeypatch.setattr(_scattering, "ROTATIONS", 8)
@@ -275,6 +276,7 @@ def test_demo_of_holography(tmp_path, monkeypatch):
     assert figure(lines, r"relative error ([0-9.]+) \(") < 0.14
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_demo_of_ptychography(tmp_path, monkeypatch):
     monkeypatch.setattr(_ptychography, "VIEWS", 4)

@@ -155,6 +155,7 @@ def test_spread_of_maximum_likelihood_is_the_predicted_one():
     assert alone < 0.8 * bars[1]
 
 
+@pytest.mark.full
 def test_spread_of_reconstructed_phases_is_the_predicted_one():
     """Maximum likelihood (Fisher's scoring, dense) of a tiny near-field scan, from 30 draws of its counts."""
     rng, size, frame = np.random.default_rng(0), 11, 8

@@ -79,6 +79,7 @@ def test_no_angle_is_both_fitted_and_held_out():
     assert recipe.split(60, {"held_out": 0.0, "seed": 0})[1].size == 0
 
 
+@pytest.mark.full
 def test_batches_of_angles_descend(scan, in_two_steps):
     model, prior, train, _ = in_two_steps
     chosen = settings(solver={"batch_size": 4, "epochs": 10})
@@ -89,6 +90,7 @@ def test_batches_of_angles_descend(scan, in_two_steps):
     assert ours < 0.5 * start and history[-3:].mean() < history[:3].mean()
 
 
+@pytest.mark.full
 def test_homogeneous_ball_has_its_delta(monkeypatch):
     """Closed form: in both ways delta inside is that of the ball, in absolute units, and beta what delta_beta says."""
     setup = dataclasses.replace(SETUP, angles=16, counts=20000.0, wobble=0.0, centre=0.0)

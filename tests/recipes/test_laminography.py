@@ -25,6 +25,7 @@ def scan():
     return dr.Scan.from_arrays(counts + 100, angles=angles, flats=flats, darks=darks, extra={"tilt": TILT})
 
 
+@pytest.mark.full
 def test_tilt_wrong_by_a_degree_is_found(scan):
     settings = {"model": {"tilt": TILT + np.deg2rad(1.0), "size": N}, "align": {"tilt": True}, "solver": {"steps": 15}}
     result = dr.reconstruct(scan, "laminography", settings)

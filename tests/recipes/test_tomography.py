@@ -200,6 +200,7 @@ def test_what_cannot_be_followed_is_refused(settings, said):
         recipes.reconstruct(make(), None, settings)
 
 
+@pytest.mark.full
 def test_column_shifts_are_found_and_used():
     """Views moved along columns by known amounts: the recipe that refines them beats the one that does not."""
     rng = np.random.default_rng(1)

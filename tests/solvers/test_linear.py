@@ -178,6 +178,7 @@ def test_weighted_sirt_goes_to_the_weighted_solution():
     np.testing.assert_allclose(found, expected, rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.full
 def test_ordered_subsets_get_further_in_a_pass(disc):
     A, image = disc
     b = A(image)

@@ -137,6 +137,7 @@ def test_primal_dual_and_fista_agree(few_views, equations):
         assert error(first, np.asarray(second)) < 0.03
 
 
+@pytest.mark.full
 def test_huber_data_forget_outliers(few_views):
     A, b, truth, sigma = few_views
     spoilt = b.at[::5, ::7].add(8.0)
