@@ -18,6 +18,7 @@ from diffrecon.simulate import (
     _diffraction,
     _holography,
     _holotomography,
+    _kedge,
     _ptychography,
     _ptychotomography,
     _scattering,
@@ -30,6 +31,7 @@ SMALL = {
     "tomography": (_tomography, {"VIEWS": 60, "ROWS": 1}, (60, 1, 256)),
     "holography": (_holography, {"FOCUS_TO_SAMPLE": _holography.FOCUS_TO_SAMPLE[:1], "FRAME": 128}, (1, 128, 128)),
     "holotomography": (_holotomography, {"DEMO": _holotomography.Setup(angles=3, frame=32)}, (12, 32, 32)),
+    "k-edge": (_kedge, {"FLATS": 2}, (2, 128, 128)),
     "cdi": (_diffraction, {"FRAME": 64}, (1, 64, 64)),
     "ptycho-tomography": (
         _ptychotomography, {"DEMO": _ptychotomography.Setup(angles=3, views=2, frame=32)}, (12, 32, 32),
@@ -272,7 +274,7 @@ def test_demo_of_tensor_tomography(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_demo_of_holography(tmp_path, monkeypatch):
     monkeypatch.setattr(_holography, "FOCUS_TO_SAMPLE", _holography.FOCUS_TO_SAMPLE[:2])
-    lines = run("holography", tmp_path / "s.h5", {"solver": {"damping": [0.1], "steps": [3]}})
+    lines = run("holography", tmp_path / "s.h5", {"solver": {"rounds": 1, "steps": 2, "cg_steps": 6, "tv_rounds": 0}})
     assert figure(lines, r"relative error ([0-9.]+) \(") < 0.14
 
 
