@@ -38,7 +38,7 @@ def predict(path, view: int, near: bool) -> np.ndarray:
     return (abs(wave) ** 2).sum(0) * gain[view] + background
 
 
-@pytest.mark.parametrize("near", [True, False])
+@pytest.mark.parametrize("near", [pytest.param(True, marks=pytest.mark.full), False])
 def test_recipe_reaches_the_photon_noise_and_its_file_predicts_the_frames(tmp_path, near):
     counts, _ = small_scans.write_cxi(tmp_path / "scan.cxi", near)
     method = "near-field-ptychography" if near else "far-field-ptychography"
@@ -153,6 +153,7 @@ def test_settings_that_make_no_sense_are_refused(tmp_path, settings, says):
         dr.reconstruct(scan, settings=settings)
 
 
+@pytest.mark.full
 def test_halves_and_geometry_in_the_verdict(tmp_path):
     small_scans.write_cxi(tmp_path / "scan.cxi", True)
     scan = dr.open_scan(tmp_path / "scan.cxi", method="near-field-ptychography", focus_to_sample=small_scans.FOCUS)

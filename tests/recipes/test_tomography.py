@@ -82,6 +82,7 @@ def test_every_solver_finds_the_volume(solver, least):
     assert result.quantities["volume"].units == "1/pixel"
 
 
+@pytest.mark.full
 def test_few_views_by_total_variation():
     fbp, tv = (recipes.reconstruct(make(views=14), None, {"solver": s})["volume"]
                for s in ({"name": "fbp"}, {"name": "fista", "positive": True}))

@@ -170,7 +170,9 @@ def test_generalised_variation_is_better_on_a_slope():
 
 
 # ---------------------------------------------------------------------------------------- the weight
-@pytest.mark.parametrize("noise, ellipses", [(0.02, HEAD), (0.005, BEADS)])
+@pytest.mark.parametrize("noise, ellipses", [
+    pytest.param(0.02, HEAD, marks=pytest.mark.full), (0.005, BEADS),
+])
 def test_chosen_weight_is_near_the_best(noise, ellipses):
     A, b, truth, sigma = scan(ellipses, N, 30, noise=noise, seed=7, columns=64)
     choice = choose_weight(A, b, penalties.TotalVariation(), bounds=(0.0, None), steps=60, final_steps=60)
