@@ -155,6 +155,11 @@ class Holography(Model):
             centre=(self.phase.shape[axis] - 1) / 2, dtype=dtype,
         )
 
+    def blurs(self) -> np.ndarray:
+        """Standard deviation of source and detector together, `(view, 2)` [detector pixel]."""
+        seen = np.asarray(self.defocus)[:, None] / np.asarray(self.pixels) * float(self.source_blur)
+        return np.hypot(seen, float(self.detector_blur))
+
     # ------------------------------------------------------------------ first guess
     @classmethod
     def from_scan(
