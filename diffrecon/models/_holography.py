@@ -160,6 +160,14 @@ class Holography(Model):
         seen = np.asarray(self.defocus)[:, None] / np.asarray(self.pixels) * float(self.source_blur)
         return np.hypot(seen, float(self.detector_blur))
 
+    def of_views(self, views: Any) -> "Holography":
+        """The model of some frames only."""
+        chosen = [int(view) for view in np.asarray(views)]
+        by_view = ("flux", "shifts", "distances", "rotations", "stretch", "probe")
+        arrays = {name: getattr(self, name)[np.asarray(chosen)] for name in by_view if getattr(self, name) is not None}
+        of = lambda values: tuple(values[i] for i in chosen)
+        return self.replace(pixels=of(self.pixels), defocus=of(self.defocus), **arrays)
+
     # ------------------------------------------------------------------ first guess
     @classmethod
     def from_scan(

@@ -10,6 +10,7 @@ Where one material leaves a residual, attenuation of its own or the other named 
 geometry that are to be refined go along.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,16 +20,26 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .. import operators, prepare, quality
+from .. import quality
 from .._console import Console
 from .._model import Batch
 from .._result import Quantity, Result
-from ..errors import InputError
 from ..models import Holography
-from ..models._holography import refraction
 from ..scan import Scan
-from ..solvers import ctf_response, levenberg_marquardt, minimise
+from ..solvers import levenberg_marquardt, minimise
 from ..solvers._regularisation import PowerLaw
+from ._hologram_start import (
+    check_settings,
+    first_guess,
+    first_model,
+    lit,
+    registered,
+    say_start,
+    to_refine,
+    with_unknowns,
+)
+from ._journal import Journal
+from ._marginal import drawn, marginal_residual
 from ._whitened import (
     Curvature,
     Maps,
@@ -39,10 +50,11 @@ from ._whitened import (
     measured_curvature,
     prior_rows,
     residual,
+    vacuum_weights,
 )
 
-GEOMETRY = ("shifts", "rotations", "stretch", "distances", "source_blur", "detector_blur", "flux")
 _RELATIVE = ("shifts", "rotations", "stretch")  # to the first frame, which says where the object is
+_BLURS = {"source_blur", "detector_blur"}  # by marginal likelihood: the most probable object explains any blur away
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "model": {
@@ -64,6 +76,9 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "function": None,        # a function (model, batch) -> scalar for the data; amplitudes by default
         "negative": 0.25,        # weight of phases above vacuum, which X-rays do not make, in units of the flux
         "tv": 1.0,               # strength of the total variation, in units of photon noise; 0 for none
+        # Weight of squares where nothing was found, in units of photon noise: an isolated object lies in vacuum. 0 for
+        # none.
+        "vacuum": 0.1,
     },
     "solver": {
         "damping": [1.0, 0.1],   # of the rounds of one material where the phase is strong, in units of the flux
@@ -72,7 +87,13 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "steps": 4,              # Gauss-Newton steps a round
         "cg_steps": 20,          # conjugate gradients a step (fewer in the rounds of one material)
     },
-    "quality": {"seed": 0},
+    "quality": {
+        "error_bar": True,  # of the phase: photon noise and what the prior leaves open
+        # Two more solves and their Fourier ring correlation: of halves of the photons ("photons", or true) or of every
+        # other distance ("distances").
+        "halves": False,
+        "seed": 0,
+    },
 }
 
 
@@ -84,75 +105,186 @@ def defaults(method: str) -> Mapping[str, Mapping[str, Any]]:
 def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: Console, method: str) -> Result:
     """Phase and attenuation of an isolated object from its holograms at one or several distances."""
     chosen = settings["model"]
-    _check(settings)
-    model, named = _first_model(scan, chosen)
+    check_settings(settings)
+    model, named = first_model(scan, chosen)
     mask = np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask
     data = {"counts": np.asarray(scan.counts), "mask": mask}
-    messages = [_say_start(scan, model, console)]
-    model = _lit(scan, model, console)
-    model, registered = _registered(scan, model, data, chosen, console, messages)
-    refine = _refined(chosen, registered)
-    model = _with_unknowns(model, refine)
-    curvature = Curvature.of_transfer(model)
-    model, prior = first_guess(model, data, curvature)
-    strong = float(jnp.ptp(model.phase)) > 1.0
-    console.say(f"first guess by the contrast transfer function; power of the phase falls as f^{prior.slope:.2g}")
+    messages = [say_start(scan, model, console)]
+    model = lit(scan, model, console)
+    model, settled = registered(scan, model, data, chosen, console, messages)
+    refine = to_refine(chosen, settled)
+    model = with_unknowns(model, refine)
 
-    solve = _Solve(data, settings, console)
-    one = Maps.of(model, attenuation=False)
-    if strong:  # linear theory does not hold: what it says of the lowest frequencies is worse than nothing
-        model = model.replace(phase=jnp.zeros_like(model.phase))
-    for damping in settings["solver"]["damping"] if strong else [0.01]:
-        model = solve.round(model, one, [prior], curvature, damping, 3, 8, "one material")
-        if strong:  # what the first guess said of the power was as wrong as its phase
-            prior = prior.refined(model.phase, curvature.of_maps(one)[..., 0, 0])
-    maps = _opened(model, named, solve.excess(model), settings, console)
-    priors = [prior, _other(prior, model, float(chosen["attenuation_scale"]))][: len(maps.names)]
-    steps, searches = settings["solver"]["steps"], settings["solver"]["cg_steps"]
-    for index in range(int(settings["solver"]["rounds"]) if strong else 1):
-        curvature = measured_curvature(model, index) if strong else curvature
-        model = solve.round(model, maps, priors, curvature, 0.0, steps, searches, "all", refine)
-    for _ in range(int(settings["solver"]["tv_rounds"]) if settings["loss"]["tv"] > 0 else 0):
-        main = curvature.of_maps(maps)[..., 0, 0]
-        variation = Variation.of(model.total_phase(), priors[0], main, first_maximum(model), settings["loss"]["tv"])
-        model = solve.round(model, maps, priors, curvature, 0.0, 2, searches, "details", (), variation)
-    figures = _judge(model, data, settings["quality"]["seed"])
-    figures |= {"history": np.concatenate(solve.history), "prior_slope": priors[0].slope}
+    solve = _Solve(data, settings, console, Journal(console, data["counts"], settings))
+    found = _retrieved(solve, model, len(named) > 1, refine, settled)
+    figures = _judge(found.model, data, settings["quality"]["seed"])
+    figures |= {"history": np.concatenate(solve.history), "prior_slope": found.priors[0].slope}
+    figures |= _geometry_found(found.model, refine)
     verdict = [] if solve.ending.startswith(("done", "converged")) else [solve.ending]
-    thicknesses, message = _thicknesses(model, named)
-    verdict += _judged(figures, model, refine) + [m for m in (*messages, message) if m]
-    return Result(method, model.quantities() | thicknesses, figures | _geometry_found(model, refine), tuple(verdict),
-                  settings)
+    thickness, message = _thicknesses(found.model, named)
+    verdict += _judged(figures, found.model, refine) + [m for m in (*messages, message) if m]
+    quantities = found.model.quantities() | thickness
+    if not solve.interrupted:
+        verdict += _uncertainty(solve, found, settings["quality"], quantities, figures)
+    return Result(method, quantities, figures, tuple(verdict), settings)
+
+
+# ------------------------------------------------------------------------------------------ rounds
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """A model with what its last round took for granted."""
+
+    model: Holography
+    maps: Maps
+    priors: list[PowerLaw]
+    curvature: Curvature
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def vacuum(self, strength: float) -> np.ndarray | None:
+        """Weights where the maps are taken for vacuum."""
+        if not strength > 0:
+            return None
+        known, lowest = self.curvature.of_maps(self.maps), first_maximum(self.model)
+        return np.stack([vacuum_weights(image, known[..., i, i], lowest, strength)
+                         for i, image in enumerate(self.maps.read(self.model))])
+
+    def variation(self, strength: float) -> Variation:
+        """Weights of the total variation of the phase."""
+        known = self.curvature.of_maps(self.maps)[..., 0, 0]
+        return Variation.of(self.model.total_phase(), self.priors[0], known, first_maximum(self.model), strength)
+
+
+def _retrieved(
+    solve: "_Solve", model: Holography, several: bool, refine: Sequence[str], settled: bool, sharp: bool = True
+) -> _Found:
+    """One material first, then all there is to be solved for, then (`sharp`) the details.
+
+    `several` materials are named; the shifts are `settled` by registration.
+    """
+    solver, loss = solve.settings["solver"], solve.settings["loss"]
+    curvature = Curvature.of_transfer(model)
+    model, prior = first_guess(model, solve.data, curvature)
+    strong = float(jnp.ptp(model.phase)) > 1.0
+    solve.console.say("first guess by the contrast transfer function; power of the phase falls as "
+                      f"f^{prior.slope:.2g}")
+    found = _one_material(solve, _Found(model, Maps.of(model, attenuation=False), [prior], curvature), strong)
+    # A wrong geometry must not pass for attenuation: its numbers come first, unless registration has just found them.
+    if refine and not (settled and set(refine) == {"shifts"}):
+        found = _geometry_first(solve, found, refine, strong)
+    found = _opened(solve, found, several)
+    # Where linear theory holds and nothing new is to be solved for, the round of one material was all of it.
+    rounds = int(solver["rounds"]) if strong else int(bool(refine) or len(found.maps.names) > 1)
+    for index in range(rounds):
+        curvature = measured_curvature(found.model, index) if strong else found.curvature
+        found = dataclasses.replace(found, curvature=curvature, details={"vacuum": found.vacuum(loss["vacuum"])})
+        found = solve.round(found, 0.0, solver["steps"], solver["cg_steps"], "all", refine)
+    for _ in range(int(solver["tv_rounds"]) if sharp and loss["tv"] > 0 else 0):
+        details = {"vacuum": found.vacuum(loss["vacuum"]), "variation": found.variation(loss["tv"])}
+        found = solve.round(dataclasses.replace(found, details=details), 0.0, 2, solver["cg_steps"], "details")
+    return found
+
+
+def _one_material(solve: "_Solve", found: _Found, strong: bool) -> _Found:
+    """The rounds of one material."""
+    if strong:  # linear theory does not hold: what it says of the lowest frequencies is worse than nothing
+        found = dataclasses.replace(found, model=found.model.replace(phase=jnp.zeros_like(found.model.phase)))
+    for damping in solve.settings["solver"]["damping"] if strong else [0.01]:
+        found = solve.round(found, damping, 3, 8, "one material")
+        if strong:  # what the first guess said of the power was as wrong as its phase
+            found = _with_prior_refined(found, found.curvature)
+    return found
+
+
+def _geometry_first(solve: "_Solve", found: _Found, refine: Sequence[str], strong: bool) -> _Found:
+    """The numbers of the geometry, with one material. Blurs come in rounds: each takes a share of what is left, and
+    lets the object and its prior follow."""
+    known = lambda model, index: measured_curvature(model, index) if strong else Curvature.of_transfer(model)
+    blurred = bool(_BLURS & set(refine))
+    for index in range(6 if blurred else 1):
+        found = dataclasses.replace(found, curvature=known(found.model, index))
+        steps, searches = 3 if blurred else 12, solve.settings["solver"]["cg_steps"]
+        found = solve.round(found, 0.0, steps, searches, "geometry", refine)
+        if blurred:
+            found = _with_prior_refined(found, found.curvature if strong else known(found.model, index))
+    return found
+
+
+def _with_prior_refined(found: _Found, curvature: Curvature) -> _Found:
+    known = curvature.of_maps(Maps.of(found.model, attenuation=False))[..., 0, 0]
+    return dataclasses.replace(found, priors=[found.priors[0].refined(found.model.phase, known), *found.priors[1:]])
+
+
+def _opened(solve: "_Solve", found: _Found, several: bool) -> _Found:
+    """With attenuation too, where one material does not explain the data or several are named."""
+    chosen, scale = (solve.settings["model"][name] for name in ("attenuation", "attenuation_scale"))
+    excess = solve.excess(found.model)
+    more = (several or excess > 1.05) if chosen is None else bool(chosen)
+    solve.console.say(f"residual of one material: {excess:.3f} times photon noise" +
+                      ("; solving for attenuation too" if more and chosen is None else ""))
+    if not more:
+        return found
+    prior = found.priors[0]
+    # Small dense details: their power falls more slowly by one power of the frequency; their size is relative to the
+    # phase where phase contrast is best.
+    other = PowerLaw(prior.level * float(scale) ** 2 / (2 * first_maximum(found.model)), prior.slope + 1,
+                     prior.frequency)
+    return dataclasses.replace(found, maps=Maps.of(found.model, attenuation=True), priors=[prior, other])
 
 
 class _Solve:
     """Rounds of the solve on one set of data; after an interruption the others are skipped."""
 
-    def __init__(self, data: Mapping[str, np.ndarray], settings: Mapping[str, Mapping[str, Any]], console: Console):
-        self.data, self.settings, self.console = data, settings, console
+    def __init__(self, data: Mapping[str, np.ndarray], settings: Mapping[str, Mapping[str, Any]], console: Console,
+                 journal: Journal | None = None, label: str = "holography"):
+        self.data, self.settings, self.console, self.journal, self.label = data, settings, console, journal, label
         self.history: list[np.ndarray] = [np.zeros(0)]
-        self.ending = "done"
+        self.ending, self.number = "done", -1
         # One cost for all rounds, so that they share compiled programs.
         self.cost = None if settings["loss"]["function"] is None else _own_cost(settings["loss"]["function"])
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether a round was stopped by the user."""
+        return self.ending.startswith("interrupted")
+
     def round(
-        self, model, maps, priors, curvature, raised, steps, searches, label, refine=(), variation=None
-    ) -> Holography:
-        """The model after some Gauss-Newton steps."""
-        if self.ending.startswith("interrupted"):
-            return model
-        scales = {name: _scale_of(model, name) for name in refine}
-        start = Whitened.of(model, maps, priors, curvature, raised=raised, variation=variation, scales=scales,
-                            negative=float(self.settings["loss"]["negative"]))
-        names, label = ("white", *(("geometry",) if refine else ())), f"holography, {label}: step"
+        self, found: _Found, raised: float, steps: int, searches: int, label: str, refine: Sequence[str] = ()
+    ) -> _Found:
+        """The model after some Gauss-Newton steps, or as an earlier run left it."""
+        if self.interrupted:
+            return found
+        self.number += 1
+        names = (*found.maps.names, *refine)
+        done = None if self.journal is None else self.journal.read(self.number)
+        if done is not None:
+            self.console.say(f"{self.label}, {label}: done before")
+            values = {name: jnp.asarray(done[name], getattr(found.model, name).dtype) for name in names}
+            return dataclasses.replace(found, model=found.model.replace(**values))
+        model = self._solved(self.start(found, raised, refine), steps, searches, f"{self.label}, {label}: step", refine)
+        if self.journal is not None and not self.interrupted:
+            self.journal.write(self.number, {name: getattr(model, name) for name in names})
+        return dataclasses.replace(found, model=model)
+
+    def start(self, found: _Found, raised: float = 0.0, refine: Sequence[str] = ()) -> Whitened:
+        """The white coordinates of a round."""
+        scales = {name: _scale_of(found.model, name) for name in refine}
+        return Whitened.of(found.model, found.maps, found.priors, found.curvature, raised=raised, scales=scales,
+                           negative=float(self.settings["loss"]["negative"]), **found.details)
+
+    def _solved(self, start: Whitened, steps: int, searches: int, label: str, refine: Sequence[str]) -> Holography:
+        names = ("white", *(("geometry",) if refine else ()))
         if self.cost is not None:
             rule = optax.lbfgs(memory_size=8, linesearch=optax.scale_by_zoom_linesearch(8))
             solution = minimise(self.cost, start, self.data, rule, steps=4 * int(steps), unknowns=names, chunk=4,
                                 console=self.console, label=label)
         else:
+            rows, data = residual, self.data
+            if _BLURS & set(refine):
+                rows, data = marginal_residual, {**data, "spread": drawn(start, data, jnp.asarray(self.number))}
             solution = levenberg_marquardt(
-                residual, start, self.data, prior=prior_rows, steps=int(steps), cg_steps=int(searches), unknowns=names,
-                damping=0.03, tolerance=2e-5, block_size=len(model.pixels), probes=0, console=self.console, label=label,
+                rows, start, data, prior=prior_rows, steps=int(steps), cg_steps=int(searches), unknowns=names,
+                damping=0.03, tolerance=2e-5, block_size=len(start.model.pixels), probes=0, console=self.console,
+                label=label,
             )
         self.history.append(solution.history)
         self.ending = solution.result
@@ -173,108 +305,11 @@ def _own_cost(function):
     return cost
 
 
-# ------------------------------------------------------------------------------------------ prepare
-def _check(settings: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse what cannot be before anything is computed."""
-    for name in settings["model"]["refine"] or ():
-        if name not in GEOMETRY:
-            raise InputError(f"model.refine: {name!r} is none of {', '.join(GEOMETRY)}")
-    if settings["loss"]["tv"] < 0:
-        raise InputError(f"loss.tv = {settings['loss']['tv']} is negative; 0 is none")
-
-
-def _first_model(scan: Scan, chosen: Mapping[str, Any]) -> tuple[Holography, Mapping[str, tuple[float, float]]]:
-    """Vacuum of the main material, and the named materials (delta, beta), the one of largest delta/beta first."""
-    place = scan.require("geometry", "the geometry (energy, distances)", "a file with geometry")
-    said = chosen["materials"] or {}
-    if said and not isinstance(said, Mapping):
-        raise InputError(f'model.materials = {said!r} is no table of names, such as {{resin = "C5H8O2, 1.19"}}')
-    named = {name: refraction(text, f"model.materials.{name}", place.energy) for name, text in said.items()}
-    named = dict(sorted(named.items(), key=lambda item: -item[1][0] / item[1][1]))
-    if named:
-        delta, beta = next(iter(named.values()))
-        return Holography.from_scan(scan, delta_beta=delta / beta), named
-    return Holography.from_scan(scan, delta_beta=_delta_beta(scan, chosen)), {}
-
-
-def _delta_beta(scan: Scan, model: Mapping[str, Any]) -> float:
-    """delta / beta to start from."""
-    ratio, material = model["delta_beta"], model["material"]
-    if material is not None:
-        energy = scan.require("geometry", "the geometry (energy, distances)", "a file with geometry").energy
-        delta, beta = refraction(str(material), "model.material", energy)
-        ratio = delta / beta
-    ratio = _light_matter(scan) if ratio is None else float(ratio)
-    if not ratio > 0:
-        raise InputError(f"model.delta_beta = {ratio:g} is to be positive (inf for a pure phase object)")
-    return ratio
-
-
-def _light_matter(scan: Scan) -> float:
-    """delta / beta of light organic matter, `8.8 (E / keV)^2`: 2500 at 17 keV. delta falls as E^-2, photoelectric beta
-    as E^-4; above some 25 keV, where scattering takes over, it is an overestimate that does little harm."""
-    energy = scan.require("geometry", "the geometry (energy, distances)", "a file with geometry").energy
-    return 1000.0 if energy is None else 8.8 * (float(energy) / 1e3) ** 2
-
-
-def _lit(scan: Scan, model: Holography, console: Console) -> Holography:
-    """The model with the empty beam of each frame as the best combination of the flats, where there are several."""
-    if scan.flats is None or len(scan.flats) < 3:
-        return model
-    combined = prepare.combine_flats(scan.counts, scan.flats, scan.darks)
-    console.say(combined.message)
-    return model.replace(flux=jnp.asarray(combined.light, model.flux.dtype))
-
-
-def _registered(scan, model, data, chosen, console, messages) -> tuple[Holography, bool]:
-    """The model with shifts between the frames found, where none were given."""
-    wanted = "shifts" not in scan.extra if chosen["register"] is None else bool(chosen["register"])
-    if not wanted or scan.views < 2:
-        return model, False
-    shifts, report = prepare.register_distances(
-        data["counts"], np.asarray(model.flux, float), pixels=np.asarray(model.pixels),
-        distances=np.asarray(model.distances, float), wavelength=model.wavelength, dark=np.asarray(model.dark, float),
-        delta_beta=float(model.delta_beta), mask=data["mask"], start=np.asarray(model.shifts, float),
-    )
-    console.say(report.message)
-    if "WARNING" in report.message:
-        messages.append(report.message)
-    return model.replace(shifts=jnp.asarray(shifts, model.shifts.dtype)), True
-
-
-def _refined(chosen: Mapping[str, Any], registered: bool) -> tuple[str, ...]:
-    if chosen["refine"] is not None:
-        return tuple(chosen["refine"])
-    return ("shifts",) if registered else ()
-
-
+# ------------------------------------------------------------------------------------------ geometry, materials
 def _scale_of(model: Holography, name: str) -> jax.Array:
     """Units in which a number of the geometry has curvature one; zero for what stays."""
     scale = column_norms(model, name)
     return scale.at[0].set(0) if name in _RELATIVE else scale
-
-
-def _with_unknowns(model: Holography, refine: Sequence[str]) -> Holography:
-    """Fields that are to be refined must be there; a blur must not begin at zero, where it has no slope."""
-    views = len(model.pixels)
-    if "rotations" in refine and model.rotations is None:
-        model = model.replace(rotations=jnp.zeros(views, model.phase.dtype))
-    if "stretch" in refine and model.stretch is None:
-        model = model.replace(stretch=jnp.ones((views, 2), model.phase.dtype))
-    if "detector_blur" in refine and float(model.detector_blur) == 0:
-        model = model.replace(detector_blur=jnp.full_like(model.detector_blur, 0.3))
-    if "source_blur" in refine and float(model.source_blur) == 0:
-        model = model.replace(source_blur=jnp.full_like(model.source_blur, 0.5 * model.pixel_size))
-    return model
-
-
-def _opened(model, named, excess, settings, console) -> Maps:
-    """The maps to go on with: attenuation too, where one material does not explain the data or several are named."""
-    chosen = settings["model"]["attenuation"]
-    more = (len(named) > 1 or excess > 1.05) if chosen is None else bool(chosen)
-    console.say(f"residual of one material: {excess:.3f} times photon noise" +
-                ("; solving for attenuation too" if more and chosen is None else ""))
-    return Maps.of(model, attenuation=more)
 
 
 def _thicknesses(model: Holography, named: Mapping[str, tuple[float, float]]) -> tuple[dict[str, Quantity], str]:
@@ -297,75 +332,6 @@ def _thicknesses(model: Holography, named: Mapping[str, tuple[float, float]]) ->
     }, ""
 
 
-def _other(prior: PowerLaw, model: Holography, scale: float) -> PowerLaw:
-    """Prior of the attenuation: small dense details, whose power falls more slowly by one power of the
-    frequency; of a size relative to the phase where phase contrast is best."""
-    return PowerLaw(prior.level * scale**2 / (2 * first_maximum(model)), prior.slope + 1, prior.frequency)
-
-
-def _say_start(scan: Scan, model: Holography, console: Console) -> str:
-    """Tell the geometry; returns what is wrong with the sampling, or nothing."""
-    distances, pixels = (np.asarray(v, float).mean(1) for v in (model.distances, model.pixels))
-    console.say(f"{scan.views} holograms of {model.frame[0]} x {model.frame[1]}, pixels " +
-                ", ".join(f"{p * 1e9:.4g}" for p in pixels) + " nm, effective distances " +
-                ", ".join(f"{d * 1e3:.4g}" for d in distances) +
-                f" mm; object {model.phase.shape[0]} x {model.phase.shape[1]} of {model.pixel_size * 1e9:.4g} nm")
-    reports = [
-        operators.sampling(model.grid, pixel_size=model.pixel_size, wavelength=model.wavelength, distance=float(d))
-        for d in distances
-    ]
-    console.say(f"padded to {model.grid[0]} x {model.grid[1]}: {reports[int(np.argmax(distances))].message}")
-    return next((r.message for r in reports if not r.enough), "")
-
-
-# ------------------------------------------------------------------------------------------ first guess
-def first_guess(
-    model: Holography, data: Mapping[str, np.ndarray], curvature: Curvature
-) -> tuple[Holography, PowerLaw]:
-    """Phase by the contrast transfer function of one material with Wiener's regularisation, and the prior it was taken
-    from."""
-    shape = (model.phase.shape[0], model.phase.shape[1])
-    spectra = np.fft.rfft2(on_object_pixels(model, data), norm="ortho")
-    numbers = [model.pixel_size**2 / (model.wavelength * float(d)) for d in np.asarray(model.distances).mean(1)]
-    sine, cosine = ctf_response(shape, numbers)
-    weights = np.asarray(model.flux, float).mean((1, 2)) * model.pixel_size**2 / np.prod(model.pixels, axis=1)
-    seen = np.einsum("j,jyx,jyx->yx", weights, sine + cosine / float(model.delta_beta), spectra)
-    one = curvature.of_maps(Maps.of(model.replace(thickness=None, refraction=None), attenuation=False))[..., 0, 0]
-    # Power of the data less that of photon noise, undone by the transfer: noisy, but free of bias.
-    safe = np.maximum(one, 1e-9 * one.max())
-    trust = (safe / (safe + 1e-3 * safe.max())) ** 2
-    power = (np.abs(seen) ** 2 - safe) / safe**2
-    prior = PowerLaw.fit(power * trust, np.ones_like(power), shape)
-    prior = PowerLaw.fit(power * trust + (1 - trust) * prior.spectrum, np.ones_like(power), shape)
-    phase = np.fft.irfft2(seen / (one + 1 / prior.spectrum), s=shape, norm="ortho")
-    return model.replace(phase=jnp.asarray(phase, model.phase.dtype)), prior
-
-
-def on_object_pixels(model: Holography, data: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Contrast `counts / empty beam - 1` of every view on the object's window by cubic interpolation; zero where
-    nothing was seen."""
-    flux = np.maximum(np.asarray(model.flux, float), 1e-6)
-    contrast = (np.asarray(data["counts"], float) - np.asarray(model.dark, float)) / flux - 1
-    contrast = np.where(data["mask"], contrast, 0.0)
-    shifts = np.asarray(model.shifts, float)
-    images = []
-    for view, image in enumerate(contrast):
-        rows, columns = (
-            _cubic(model.phase.shape[a], model.frame[a], model.pixel_size / model.pixels[view][a], shifts[view, a])
-            for a in (0, 1)
-        )
-        images.append(rows @ image @ columns.T)
-    return np.stack(images)
-
-
-def _cubic(size: int, count: int, ratio: float, shift: float) -> np.ndarray:
-    """Matrix of cubic convolution (Keys 1981) from `count` detector pixels to `size` object pixels about the same
-    centre."""
-    place = (np.arange(size) - (size - 1) / 2) * ratio + (count - 1) / 2 - shift
-    d = np.abs(place[:, None] - np.arange(count)[None])
-    return np.where(d < 1, 1.5 * d**3 - 2.5 * d**2 + 1, np.where(d < 2, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2, 0))
-
-
 # ------------------------------------------------------------------------------------------ judge
 def _judge(model: Holography, data: Mapping[str, np.ndarray], seed: int) -> dict[str, Any]:
     prediction = np.asarray(eqx.filter_jit(lambda m: m(np.arange(len(m.pixels))))(model), float)
@@ -376,7 +342,9 @@ def _judge(model: Holography, data: Mapping[str, np.ndarray], seed: int) -> dict
 
 
 def _geometry_found(model: Holography, refine: Sequence[str]) -> dict[str, Any]:
-    return {name: np.asarray(getattr(model, name), float) for name in refine}
+    """Numbers of the geometry that were refined; blurs enter squared, so that their sign means nothing."""
+    values = {name: np.asarray(getattr(model, name), float) for name in refine}
+    return {name: np.abs(value) if name in _BLURS else value for name, value in values.items()}
 
 
 def _judged(figures: Mapping[str, Any], model: Holography, refine: Sequence[str]) -> list[str]:
@@ -389,3 +357,63 @@ def _judged(figures: Mapping[str, Any], model: Holography, refine: Sequence[str]
         lines.append("shifts of the frames [their pixels]: " +
                      ", ".join(f"({y:.2f}, {x:.2f})" for y, x in np.asarray(model.shifts, float)))
     return lines
+
+
+# ------------------------------------------------------------------------------------------ uncertainty
+def _uncertainty(
+    solve: _Solve, found: _Found, chosen: Mapping[str, Any], quantities: dict[str, Quantity], figures: dict[str, Any]
+) -> list[str]:
+    """Error bar and halves, as far as they are asked for; what there is to say of them."""
+    said = []
+    if chosen["error_bar"]:
+        excess = float((figures["deviance"] / figures["noise_floor_deviance"]).max())
+        bar = error_bar(solve.start(found), solve.data, excess, int(chosen["seed"]))
+        quantities["phase_error"] = dataclasses.replace(quantities["phase"], data=bar,
+                                                        long_name="error bar of the phase")
+        said.append(f"error bar of the phase: {np.median(bar):.2g} rad in the median (photon noise and prior)")
+    if chosen["halves"]:
+        kind = "photons" if chosen["halves"] is True else str(chosen["halves"])
+        correlation = _halves(solve, found.model, kind)
+        figures |= correlation.as_quality()
+        said.append(f"two halves of the {kind}, without total variation: {correlation}")
+    return said
+
+
+def error_bar(unknowns: Whitened, data: Mapping[str, np.ndarray], excess: float, seed: int, draws: int = 4
+              ) -> np.ndarray:
+    """Standard deviation `(y, x)` [rad] of the phase: photon noise, and what the prior leaves open where holograms
+    show little; the geometry is taken as known.
+
+    Root mean square of errors drawn from the posterior about the solution, averaged over a neighbourhood. Where the
+    model misses something the bar grows by the root of the residual's `excess` over photon noise.
+    """
+    maps = unknowns.maps
+    total, width = np.zeros(unknowns.white.shape[1:]), 3.0
+    for draw in range(draws):
+        error = drawn(unknowns, data, jnp.asarray(seed * draws + draw))[0]
+        total += np.tensordot(maps.a, np.asarray(unknowns.spread(error), float), 1) ** 2
+    fy, fx = np.fft.fftfreq(total.shape[0]), np.fft.rfftfreq(total.shape[1])
+    smooth = np.exp(-2 * (np.pi * width) ** 2 * (fy[:, None] ** 2 + fx[None] ** 2))
+    variance = np.maximum(np.fft.irfft2(np.fft.rfft2(total / draws) * smooth, s=total.shape), 0)
+    return np.sqrt(variance * max(excess, 1.0)).astype(np.float32)
+
+
+def _halves(solve: _Solve, model: Holography, kind: str) -> quality.RingCorrelation:
+    """Ring correlation of the phases from two halves of the data, by the same rounds without total variation, which
+    would sharpen both halves alike; the geometry is the one that was found."""
+    seed = int(solve.settings["quality"]["seed"])
+    numbers = iter(("first", "second"))
+
+    def phase(part: Holography, counts: np.ndarray) -> np.ndarray:
+        data = {**solve.data, "counts": counts}
+        empty = part.replace(phase=jnp.zeros_like(part.phase), attenuation=jnp.zeros_like(part.attenuation))
+        half = _Solve(data, solve.settings, solve.console, label=f"holography, {next(numbers)} half")
+        return np.asarray(_retrieved(half, empty, False, (), True, sharp=False).model.total_phase())
+
+    if kind == "distances":
+        take = lambda views: phase(model.of_views(views), solve.data["counts"][views])
+        return quality.distance_halves(take, np.asarray(model.distances).mean(1), pixel_size=model.pixel_size)
+    # Halves come times two: undone, so that their noise is that of counts.
+    dim = model.replace(flux=0.5 * model.flux, dark=0.5 * model.dark)
+    return quality.photon_halves(lambda counts: phase(dim, 0.5 * counts), solve.data["counts"], seed=seed,
+                                 pixel_size=model.pixel_size)

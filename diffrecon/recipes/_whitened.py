@@ -20,7 +20,10 @@ from ..models import Holography
 from ..solvers import ctf_response
 from ..solvers._regularisation import PowerLaw
 
-__all__ = ["Curvature", "Maps", "Variation", "Whitened", "column_norms", "measured_curvature", "prior_rows", "residual"]
+__all__ = [
+    "Curvature", "Maps", "Variation", "Whitened", "column_norms", "first_maximum", "measured_curvature", "prior_rows",
+    "residual", "vacuum_weights",
+]
 
 _RINGS = 24
 ONE_SIDED = 10.0  # weight of attenuation below that of the main material, in units of the flux
@@ -64,14 +67,17 @@ class Curvature(eqx.Module):
 
     @classmethod
     def of_transfer(cls, model: Holography) -> "Curvature":
-        """By the contrast transfer functions and the pixels' modulation transfer: of a weak object."""
+        """By the contrast transfer functions, pixels and blurs: of a weak object."""
         shape = (model.phase.shape[0], model.phase.shape[1])
         pixels = np.asarray(model.pixels)
         numbers = [model.pixel_size**2 / (model.wavelength * float(d)) for d in np.asarray(model.distances).mean(1)]
         sine, cosine = ctf_response(shape, numbers)
         fy, fx = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
         ratio = pixels / model.pixel_size
-        box = np.sinc(ratio[:, 0, None] * fy)[:, :, None] * np.sinc(ratio[:, 1, None] * fx)[:, None, :]
+        sigma = ratio * model.blurs()  # [pixel of the object]
+        seen = [np.sinc(ratio[:, a, None] * f) * np.exp(-2 * (np.pi * sigma[:, a, None] * f) ** 2)
+                for a, f in enumerate((fy, fx))]
+        box = seen[0][:, :, None] * seen[1][:, None, :]
         flux = np.asarray(model.flux, float).mean((1, 2))
         # Counts of each view on one pixel of the object.
         weights = (flux / ratio.prod(1))[:, None, None] * box**2
@@ -154,7 +160,8 @@ class Whitened(eqx.Module):
 
     **Fields:** `white` `(map, y, x)`; `geometry`: changes of numbers of the geometry, by name, in units of `scales`,
     whose zeros hold a number fixed; `kernels` `(map, map, y, x//2 + 1)`; `inverse_powers` of the maps; `high_pass` of
-    the total variation, `(y, x//2 + 1)`, and its lagged `edges` weights `(y, x)`.
+    the total variation, `(y, x//2 + 1)`, and its lagged `edges` weights `(y, x)`; `vacuum` weights of squares `(map, y,
+    x)` where there is nothing.
     """
 
     white: Float[Array, "map y x"]
@@ -164,6 +171,7 @@ class Whitened(eqx.Module):
     inverse_powers: Float[Array, "map y half"]
     high_pass: Float[Array, "y half"]
     edges: Float[Array, "y x"]
+    vacuum: Float[Array, "map y x"]
     penalties: Float[Array, " map"]
     maps: Maps
     model: Holography
@@ -179,6 +187,7 @@ class Whitened(eqx.Module):
         raised: float,
         negative: float,
         variation: "Variation | None" = None,
+        vacuum: np.ndarray | None = None,
         scales: dict[str, Array] | None = None,
     ) -> "Whitened":
         """Coordinates about a model; `raised` is added to the curvature, in units of the flux."""
@@ -199,12 +208,16 @@ class Whitened(eqx.Module):
         return cls(
             white, {name: jnp.zeros_like(s) for name, s in scales.items()}, scales,
             to_front(np.linalg.inv(factor).swapaxes(-1, -2)), cast(inverse), cast(high_pass), cast(edges),
-            cast(weights), maps, model,
+            cast(np.zeros(white.shape) if vacuum is None else vacuum), cast(weights), maps, model,
         )
 
     def object_maps(self) -> Float[Array, "map y x"]:
         """The maps [rad, or 1 for attenuation]."""
         return _filtered(self.white, self.kernels)
+
+    def spread(self, error: Float[Array, "map y x"]) -> Float[Array, "map y x"]:
+        """An error of the white coordinates as one of the maps."""
+        return _filtered(error, self.kernels)
 
     def found(self) -> Holography:
         """The model with these unknowns."""
@@ -225,7 +238,7 @@ def residual(unknowns: Whitened, batch: Batch) -> Float[Array, "view y x"]:
 
 
 def prior_rows(unknowns: Whitened) -> dict[str, Array]:
-    """What is known beforehand, as residuals: power of the maps, signs, variation of the phase."""
+    """What is known beforehand, as residuals: power of the maps, signs, vacuum, variation of the phase."""
     maps, columns = unknowns.object_maps(), unknowns.white.shape[-1]
     twice = np.full(columns // 2 + 1, 2.0)  # the half plane of rfft2 stands for the whole one
     twice[0] = 1
@@ -236,6 +249,7 @@ def prior_rows(unknowns: Whitened) -> dict[str, Array]:
     return {
         "real": jnp.real(power), "imaginary": jnp.imag(power),
         "signs": jnp.sqrt(unknowns.penalties)[:, None, None] * jnp.minimum(signs * maps, 0),
+        "vacuum": jnp.sqrt(unknowns.vacuum) * maps,
         "variation": jnp.sqrt(unknowns.edges) * detail_gradient(phase, unknowns.high_pass),
     }
 
@@ -276,6 +290,36 @@ class Variation(eqx.Module):
         return 1 / prior.spectrum / (1 + (prior.frequency / first_maximum) ** 4)
 
 
+_BORDER = 0.06  # of the window, where an isolated object is not
+_FAINT = 0.03  # of the largest values: what is fainter may be vacuum
+
+
+def vacuum_weights(
+    values: Float[Array, "y x"], curvature: np.ndarray, lowest: float, strength: float
+) -> Float[np.ndarray, "y x"]:
+    """Weights of squares that hold a map at zero where nothing was found: what an isolated object's surroundings are.
+
+    Vacuum is where the neighbourhood, an eighth of the period `1 / lowest` of best phase contrast, stays below three
+    times what is seen along the border of the window, and below 3 % of the object. There a value weighs `strength`
+    over the variance of a pixel's photon noise. It settles the lowest frequencies, which holograms hardly show: those
+    that would spill over the object's edge.
+    """
+    shape = values.shape
+    fy, fx = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
+    width = max(1 / (8 * lowest), 1.0)
+    smooth = np.exp(-2 * (np.pi * width) ** 2 * (fy[:, None] ** 2 + fx[None] ** 2))
+    mean = np.fft.irfft2(np.fft.rfft2(np.asarray(values, float)) * smooth, s=shape)
+    power = np.maximum(np.fft.irfft2(np.fft.rfft2(mean**2) * smooth, s=shape), mean**2)
+    inner = tuple(slice(round(_BORDER * n), n - round(_BORDER * n)) for n in shape)
+    border = np.ones(shape, bool)
+    border[inner] = False
+    limit = min(3 * np.sqrt(np.median(power[border])), _FAINT * np.sqrt(np.percentile(power, 99)))
+    if not limit > 0:
+        return np.zeros(shape)
+    return strength * np.mean(curvature) / (1 + (power / limit**2) ** 4)
+
+
+@eqx.filter_jit
 def column_norms(model: Holography, name: str) -> Float[Array, "..."]:
     """One over the norm of `2 sqrt(counts)` differentiated by each number of a field, in which its views do not mix."""
     value = jnp.asarray(getattr(model, name))

@@ -1,0 +1,175 @@
+"""From a holography scan to the model that a solve starts from: geometry, empty beam, shifts, first guess."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from .. import operators, prepare
+from .._console import Console
+from ..errors import InputError
+from ..models import Holography
+from ..models._holography import refraction
+from ..scan import Scan
+from ..solvers import ctf_response
+from ..solvers._regularisation import PowerLaw
+from ._whitened import Curvature, Maps
+
+__all__ = [
+    "GEOMETRY", "check_settings", "first_guess", "first_model", "lit", "on_object_pixels", "registered", "say_start",
+    "to_refine", "with_unknowns",
+]
+
+GEOMETRY = ("shifts", "rotations", "stretch", "distances", "source_blur", "detector_blur", "flux")
+
+
+def check_settings(settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse what cannot be before anything is computed."""
+    for name in settings["model"]["refine"] or ():
+        if name not in GEOMETRY:
+            raise InputError(f"model.refine: {name!r} is none of {', '.join(GEOMETRY)}")
+    if settings["loss"]["tv"] < 0:
+        raise InputError(f"loss.tv = {settings['loss']['tv']} is negative; 0 is none")
+
+
+def first_model(scan: Scan, chosen: Mapping[str, Any]) -> tuple[Holography, Mapping[str, tuple[float, float]]]:
+    """Vacuum of the main material, and the named materials (delta, beta), the one of largest delta/beta first."""
+    place = scan.require("geometry", "the geometry (energy, distances)", "a file with geometry")
+    said = chosen["materials"] or {}
+    if said and not isinstance(said, Mapping):
+        raise InputError(f'model.materials = {said!r} is no table of names, such as {{resin = "C5H8O2, 1.19"}}')
+    named = {name: refraction(text, f"model.materials.{name}", place.energy) for name, text in said.items()}
+    named = dict(sorted(named.items(), key=lambda item: -item[1][0] / item[1][1]))
+    if named:
+        delta, beta = next(iter(named.values()))
+        return Holography.from_scan(scan, delta_beta=delta / beta), named
+    return Holography.from_scan(scan, delta_beta=_delta_beta(scan, chosen)), {}
+
+
+def _delta_beta(scan: Scan, model: Mapping[str, Any]) -> float:
+    """delta / beta to start from."""
+    ratio, material = model["delta_beta"], model["material"]
+    if material is not None:
+        energy = scan.require("geometry", "the geometry (energy, distances)", "a file with geometry").energy
+        delta, beta = refraction(str(material), "model.material", energy)
+        ratio = delta / beta
+    ratio = _light_matter(scan) if ratio is None else float(ratio)
+    if not ratio > 0:
+        raise InputError(f"model.delta_beta = {ratio:g} is to be positive (inf for a pure phase object)")
+    return ratio
+
+
+def _light_matter(scan: Scan) -> float:
+    """delta / beta of light organic matter, `8.8 (E / keV)^2`: 2500 at 17 keV. delta falls as E^-2, photoelectric beta
+    as E^-4; above some 25 keV, where scattering takes over, it is an overestimate that does little harm."""
+    energy = scan.require("geometry", "the geometry (energy, distances)", "a file with geometry").energy
+    return 1000.0 if energy is None else 8.8 * (float(energy) / 1e3) ** 2
+
+
+def lit(scan: Scan, model: Holography, console: Console) -> Holography:
+    """The model with the empty beam of each frame as the best combination of the flats, where there are several."""
+    if scan.flats is None or len(scan.flats) < 3:
+        return model
+    combined = prepare.combine_flats(scan.counts, scan.flats, scan.darks)
+    console.say(combined.message)
+    return model.replace(flux=jnp.asarray(combined.light, model.flux.dtype))
+
+
+def registered(scan, model, data, chosen, console, messages) -> tuple[Holography, bool]:
+    """The model with shifts between the frames found, where none were given."""
+    wanted = "shifts" not in scan.extra if chosen["register"] is None else bool(chosen["register"])
+    if not wanted or scan.views < 2:
+        return model, False
+    shifts, report = prepare.register_distances(
+        data["counts"], np.asarray(model.flux, float), pixels=np.asarray(model.pixels),
+        distances=np.asarray(model.distances, float), wavelength=model.wavelength, dark=np.asarray(model.dark, float),
+        delta_beta=float(model.delta_beta), mask=data["mask"], start=np.asarray(model.shifts, float),
+    )
+    console.say(report.message)
+    if "WARNING" in report.message:
+        messages.append(report.message)
+    return model.replace(shifts=jnp.asarray(shifts, model.shifts.dtype)), True
+
+
+def to_refine(chosen: Mapping[str, Any], registered: bool) -> tuple[str, ...]:
+    if chosen["refine"] is not None:
+        return tuple(chosen["refine"])
+    return ("shifts",) if registered else ()
+
+
+def with_unknowns(model: Holography, refine: Sequence[str]) -> Holography:
+    """Fields that are to be refined must be there; a blur must not begin at zero, where it has no slope."""
+    views = len(model.pixels)
+    if "rotations" in refine and model.rotations is None:
+        model = model.replace(rotations=jnp.zeros(views, model.phase.dtype))
+    if "stretch" in refine and model.stretch is None:
+        model = model.replace(stretch=jnp.ones((views, 2), model.phase.dtype))
+    if "detector_blur" in refine and float(model.detector_blur) == 0:
+        model = model.replace(detector_blur=jnp.full_like(model.detector_blur, 0.3))
+    if "source_blur" in refine and float(model.source_blur) == 0:
+        model = model.replace(source_blur=jnp.full_like(model.source_blur, 0.5 * model.pixel_size))
+    return model
+
+
+def say_start(scan: Scan, model: Holography, console: Console) -> str:
+    """Tell the geometry; returns what is wrong with the sampling, or nothing."""
+    distances, pixels = (np.asarray(v, float).mean(1) for v in (model.distances, model.pixels))
+    console.say(f"{scan.views} holograms of {model.frame[0]} x {model.frame[1]}, pixels " +
+                ", ".join(f"{p * 1e9:.4g}" for p in pixels) + " nm, effective distances " +
+                ", ".join(f"{d * 1e3:.4g}" for d in distances) +
+                f" mm; object {model.phase.shape[0]} x {model.phase.shape[1]} of {model.pixel_size * 1e9:.4g} nm")
+    reports = [
+        operators.sampling(model.grid, pixel_size=model.pixel_size, wavelength=model.wavelength, distance=float(d))
+        for d in distances
+    ]
+    console.say(f"padded to {model.grid[0]} x {model.grid[1]}: {reports[int(np.argmax(distances))].message}")
+    return next((r.message for r in reports if not r.enough), "")
+
+
+# ------------------------------------------------------------------------------------------ first guess
+def first_guess(
+    model: Holography, data: Mapping[str, np.ndarray], curvature: Curvature
+) -> tuple[Holography, PowerLaw]:
+    """Phase by the contrast transfer function of one material with Wiener's regularisation, and the prior it was taken
+    from."""
+    shape = (model.phase.shape[0], model.phase.shape[1])
+    spectra = np.fft.rfft2(on_object_pixels(model, data), norm="ortho")
+    numbers = [model.pixel_size**2 / (model.wavelength * float(d)) for d in np.asarray(model.distances).mean(1)]
+    sine, cosine = ctf_response(shape, numbers)
+    weights = np.asarray(model.flux, float).mean((1, 2)) * model.pixel_size**2 / np.prod(model.pixels, axis=1)
+    seen = np.einsum("j,jyx,jyx->yx", weights, sine + cosine / float(model.delta_beta), spectra)
+    one = curvature.of_maps(Maps.of(model.replace(thickness=None, refraction=None), attenuation=False))[..., 0, 0]
+    # Power of the data less that of photon noise, undone by the transfer: noisy, but free of bias.
+    safe = np.maximum(one, 1e-9 * one.max())
+    trust = (safe / (safe + 1e-3 * safe.max())) ** 2
+    power = (np.abs(seen) ** 2 - safe) / safe**2
+    prior = PowerLaw.fit(power * trust, np.ones_like(power), shape)
+    prior = PowerLaw.fit(power * trust + (1 - trust) * prior.spectrum, np.ones_like(power), shape)
+    phase = np.fft.irfft2(seen / (one + 1 / prior.spectrum), s=shape, norm="ortho")
+    return model.replace(phase=jnp.asarray(phase, model.phase.dtype)), prior
+
+
+def on_object_pixels(model: Holography, data: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Contrast `counts / empty beam - 1` of every view on the object's window by cubic interpolation; zero where
+    nothing was seen."""
+    flux = np.maximum(np.asarray(model.flux, float), 1e-6)
+    contrast = (np.asarray(data["counts"], float) - np.asarray(model.dark, float)) / flux - 1
+    contrast = np.where(data["mask"], contrast, 0.0)
+    shifts = np.asarray(model.shifts, float)
+    images = []
+    for view, image in enumerate(contrast):
+        rows, columns = (
+            _cubic(model.phase.shape[a], model.frame[a], model.pixel_size / model.pixels[view][a], shifts[view, a])
+            for a in (0, 1)
+        )
+        images.append(rows @ image @ columns.T)
+    return np.stack(images)
+
+
+def _cubic(size: int, count: int, ratio: float, shift: float) -> np.ndarray:
+    """Matrix of cubic convolution (Keys 1981) from `count` detector pixels to `size` object pixels about the same
+    centre."""
+    place = (np.arange(size) - (size - 1) / 2) * ratio + (count - 1) / 2 - shift
+    d = np.abs(place[:, None] - np.arange(count)[None])
+    return np.where(d < 1, 1.5 * d**3 - 2.5 * d**2 + 1, np.where(d < 2, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2, 0))
