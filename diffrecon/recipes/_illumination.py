@@ -1,0 +1,214 @@
+"""The complex wave of the empty beam, from flats: for beams whose structure an object changes.
+
+Dividing a hologram by its flat is right as long as the object moves no ray across the structure of the beam. A beam
+with strong or fine structure (mirrors, windows and multilayers upstream) needs its wave at the object, phase included.
+One wave makes the flats of all distances: free space carries it from one plane of the sample to the next, and in a cone
+beam it widens with the distance to the focus. Flats alone tell its phase where the detector has moved; where only the
+sample has, all flats are one picture, and the phase has to come from the holograms once an object is known.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+from .. import operators
+from .._console import Console
+from .._model import Batch
+from ..errors import InputError
+from ..models import Holography
+from ..models._holography import _fast_size
+from ..scan import Scan
+from ..solvers import levenberg_marquardt
+from ..solvers._regularisation import PowerLaw
+
+__all__ = ["flats_of_views", "illumination_from_flats", "illuminated_window"]
+
+# Photon noise is made larger at first, by one over these: strong structure is found from coarse to fine.
+_TRUST = (0.05, 0.2, 1.0)
+_WIDER = 1.3  # window over that of the frames
+
+
+def illumination_from_flats(
+    model: Holography,
+    flats: Float[np.ndarray, "*#view flat y x"],
+    darks: Float[np.ndarray, "dark y x"] | None = None,
+    *,
+    counts: Float[np.ndarray, "view y x"] | None = None,
+    mask: np.ndarray | None = None,
+    steps: int = 12,
+    cg_steps: int = 30,
+    console: Console | None = None,
+) -> Holography:
+    """The model with `probe`, the wave of the empty beam at each position of the object, and `flux` one number a view.
+
+    **Arguments:** `flats` [counts] `(flat, y, x)` for all views or `(view, flat, y, x)`; `darks` [counts]; `counts`:
+    holograms, which join the flats with the object as the model has it: for rounds of beam and object in turn; `mask`
+    `(y, x)`, True where it was measured; `steps` of Levenberg-Marquardt with `cg_steps` conjugate gradients. A model
+    that has a `probe` already is the start.
+
+    One complex wave in the object's plane of the first view, with the power law of its spectrum fitted to the flats as
+    prior; the waves of the other views follow from it by Fresnel propagation and magnification. It is 1 beyond the
+    window, so that what the border shows of the beam outside is taken for structure near the border.
+
+    **Raises:** `InputError` for shapes that do not fit or flats that are not above the darks.
+
+    **Cost:** `steps * cg_steps` products, each of two FFTs and two matrix products a view (twice with `counts`).
+    """
+    beam = _mean_beam(model, flats, darks)
+    views = len(model.pixels)
+    level = np.array([np.median(b if mask is None else b[mask]) for b in beam])
+    model = model.replace(flux=jnp.asarray(level, model.flux.dtype)[:, None, None])
+    contrast, number = beam / level[:, None, None] - 1, np.asarray(flats).shape[-3]
+    power = _power(model, contrast, float(np.mean(1 / (level * number))))
+    data = {"beam": beam, "mask": np.ones(model.frame, bool) if mask is None else mask}
+    if counts is not None:
+        data["counts"] = np.asarray(counts)
+    for trust in _TRUST if model.probe is None else _TRUST[-1:]:
+        rows = _Rows(trust, counts is not None)
+        start = _Illumination.of(model, power, trust**2 * views * float(level.mean()))
+        solution = levenberg_marquardt(
+            rows, start, data, prior=_prior, steps=steps, cg_steps=cg_steps, unknowns=("white",), damping=0.03,
+            tolerance=1e-3, block_size=views, probes=0, console=console, label="illumination: step",
+        )
+        model = solution.value.lit()
+    return model
+
+
+def illuminated_window(scan: Scan) -> tuple[int, int]:
+    """Shape of a window that is wider than the frames, so that what the beam is outside does not spoil their border."""
+    height, width = (_fast_size(int(np.ceil(_WIDER * n)), n % 2) for n in Holography.from_scan(scan).phase.shape)
+    return height, width
+
+
+def flats_of_views(scan: Scan) -> np.ndarray:
+    """Flats `(view, flat, y, x)` where `extra["flat_views"]` says before which view each was taken, else `(flat, y,
+    x)`, those of all views."""
+    if scan.flats is None:
+        raise InputError(f"{scan.name}: a beam of unknown wave (model.probe) needs flats, and there are none")
+    flats, taken = np.asarray(scan.flats), scan.extra.get("flat_views")
+    if taken is None:
+        return flats
+    groups = [flats[np.asarray(taken).astype(int) == view] for view in range(scan.views)]
+    fewest = min(map(len, groups))
+    if fewest == 0:
+        return flats
+    return np.stack([group[:fewest] for group in groups])
+
+
+def _mean_beam(model: Holography, flats, darks) -> np.ndarray:
+    """Mean flat of each view without the dark [counts]."""
+    flats, views = np.asarray(flats, float), len(model.pixels)
+    if flats.ndim not in (3, 4) or flats.shape[-2:] != model.frame or (flats.ndim == 4 and flats.shape[0] != views):
+        raise InputError(f"flats of shape {flats.shape} are neither (flat, {model.frame[0]}, {model.frame[1]}) nor "
+                         f"({views}, flat, {model.frame[0]}, {model.frame[1]})")
+    dark = np.asarray(model.dark, float) if darks is None else np.asarray(darks, float).mean(0)
+    beam = np.broadcast_to(flats.mean(-3) - dark, (views, *model.frame))
+    if not np.isfinite(beam).all() or not (np.median(beam, (1, 2)) > 0).all():
+        raise InputError("the flats are not finite, or not above the darks")
+    return np.maximum(beam, 0)
+
+
+class _Illumination(eqx.Module):
+    """The wave as an unknown, in coordinates in which every frequency has about the same curvature."""
+
+    white: Complex[Array, "y x"]
+    kernel: Float[Array, "y x"]
+    inverse: Float[Array, "y x"]
+    model: Holography
+    # From the plane of the first view to that of each: distance [m], and size of its pixel over that of the first.
+    steps: tuple[tuple[float, float], ...] = eqx.field(static=True)
+    scales: tuple[tuple[float, float], ...] = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, model: Holography, power: np.ndarray, curvature: float) -> "_Illumination":
+        dtype = model.phase.dtype
+        kernel = 1 / np.sqrt(1 / power + curvature)
+        white = jnp.zeros(power.shape, jnp.result_type(dtype, jnp.complex64))
+        if model.probe is not None:
+            white = jnp.fft.ifft2(jnp.fft.fft2(model.probe[0] - 1) / kernel).astype(white.dtype)
+        steps, scales = _planes(model)
+        cast = lambda a: jnp.asarray(a, dtype)
+        return cls(white, cast(kernel), cast(np.sqrt(2 / power)), model, steps, scales)
+
+    def structure(self) -> Complex[Array, "y x"]:
+        """The wave less one in the plane of the first view."""
+        return jnp.fft.ifft2(self.kernel * jnp.fft.fft2(self.white))
+
+    def lit(self) -> Holography:
+        """The model with this beam."""
+        wave = 1 + self.structure()
+        waves = [self._carried(wave, step, scale) for step, scale in zip(self.steps, self.scales, strict=True)]
+        return self.model.replace(probe=jnp.stack(waves))
+
+    def _carried(self, wave, step, scale) -> Complex[Array, "y x"]:
+        """The wave in another plane of the sample, on the same pixels."""
+        if step == (0.0, 0.0) and scale == (1.0, 1.0):
+            return wave
+        model, shape = self.model, wave.shape
+        transfer = operators.fresnel_transfer(
+            model.grid, pixel_size=model.pixel_size, wavelength=model.wavelength, distance=step, dtype=wave.dtype
+        )
+        moved = jnp.fft.ifft2(jnp.fft.fft2(wave - 1, s=model.grid) * transfer)
+        rows, columns = (
+            operators.pixel_matrix(shape[a], model.grid[a], ratio=1 / scale[a], centre=(shape[a] - 1) / 2,
+                                   dtype=model.phase.dtype) for a in (0, 1)
+        )
+        parts = [operators.to_pixels(part(moved), rows, columns) for part in (jnp.real, jnp.imag)]
+        return 1 + jax.lax.complex(*parts)
+
+
+def _planes(model: Holography):
+    """Distance from the first plane and magnification, from the curvature of the beam: `z1 = D / defocus`."""
+    distances, defocus = np.asarray(model.distances, float), np.asarray(model.defocus)[:, None]
+    curvature = defocus / distances  # 1 / z1 [1/m], zero in a parallel beam
+    if np.allclose(curvature, curvature[:1], rtol=1e-3, atol=1e-12):
+        same = ((0.0, 0.0),) * len(distances), ((1.0, 1.0),) * len(distances)
+        return same
+    first = 1 / curvature[0]
+    steps = first**2 * (curvature[0] - curvature)
+    scales = curvature[0] / curvature
+    pairs = lambda a: tuple((float(v), float(h)) for v, h in a)
+    return pairs(steps), pairs(scales)
+
+
+def _power(model: Holography, contrast: np.ndarray, noise: float) -> np.ndarray:
+    """Power of the wave at every frequency of the window, from the contrast of the flats.
+
+    Amplitude and phase of the same power show, over all distances, as twice the power of the wave; phase alone, at low
+    frequencies, as nothing: there the law is that of the higher ones.
+    """
+    shape = (model.phase.shape[0], model.phase.shape[1])
+    window = np.outer(*(np.hanning(n + 2)[1:-1] for n in contrast.shape[1:]))
+    spectrum = np.abs(np.fft.rfft2(contrast * window, norm="ortho")) ** 2 / np.mean(window**2)
+    power = 0.5 * np.maximum(spectrum.mean(0) - noise, 0)
+    law = PowerLaw.fit(power, (power > noise).astype(float), (contrast.shape[1], contrast.shape[2]))
+    f = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1])[None])
+    ratio = np.mean(np.asarray(model.pixels)) / model.pixel_size  # of detector pixels to those of the window
+    return law.level * np.maximum(f * ratio, 1 / max(shape)) ** law.slope * ratio**2
+
+
+class _Rows(eqx.Module):
+    """Residuals of the amplitudes in units of photon noise."""
+
+    trust: float
+    holograms: bool = eqx.field(static=True)
+
+    def __call__(self, unknowns: _Illumination, batch: Batch):
+        model = unknowns.lit()
+        amplitude = lambda counts: jnp.sqrt(jnp.maximum(counts, 0) + 0.375)
+        masked = lambda rows: jnp.where(batch.mask, rows, 0)
+        light = model.empty_beam(batch.views) - model.dark
+        cast = lambda counts: counts.astype(light.dtype)
+        differ = lambda found, counts: masked(2 * self.trust * (amplitude(found) - amplitude(cast(counts))))
+        rows = {"flats": differ(light, batch.beam)}
+        if self.holograms:
+            rows["holograms"] = differ(model(batch.views), batch.counts)
+        return rows
+
+
+def _prior(unknowns: _Illumination):
+    """Power of the wave over that of the law, half of it in the real and half in the imaginary part."""
+    rows = unknowns.inverse * jnp.fft.fft2(unknowns.structure(), norm="ortho")
+    return {"real": jnp.real(rows), "imaginary": jnp.imag(rows)}
