@@ -88,7 +88,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "cg_steps": 20,          # conjugate gradients a step (fewer in the rounds of one material)
     },
     "quality": {
-        "error_bar": True,  # of the phase: photon noise and what the prior leaves open
+        "error_bar": True,  # of the phase, from photon noise
         # Two more solves and their Fourier ring correlation: of halves of the photons ("photons", or true) or of every
         # other distance ("distances").
         "halves": False,
@@ -370,7 +370,7 @@ def _uncertainty(
         bar = error_bar(solve.start(found), solve.data, excess, int(chosen["seed"]))
         quantities["phase_error"] = dataclasses.replace(quantities["phase"], data=bar,
                                                         long_name="error bar of the phase")
-        said.append(f"error bar of the phase: {np.median(bar):.2g} rad in the median (photon noise and prior)")
+        said.append(f"error bar of the phase: {np.median(bar):.2g} rad in the median, from photon noise")
     if chosen["halves"]:
         kind = "photons" if chosen["halves"] is True else str(chosen["halves"])
         correlation = _halves(solve, found.model, kind)
@@ -381,16 +381,16 @@ def _uncertainty(
 
 def error_bar(unknowns: Whitened, data: Mapping[str, np.ndarray], excess: float, seed: int, draws: int = 4
               ) -> np.ndarray:
-    """Standard deviation `(y, x)` [rad] of the phase: photon noise, and what the prior leaves open where holograms
-    show little; the geometry is taken as known.
+    """Standard deviation `(y, x)` [rad] by which the phase of repeated measurements would scatter from photon noise.
 
-    Root mean square of errors drawn from the posterior about the solution, averaged over a neighbourhood. Where the
-    model misses something the bar grows by the root of the residual's `excess` over photon noise.
+    Root mean square of the solution's answer to noise, averaged over a neighbourhood; with the model as it was found.
+    Where the model misses something the bar grows by the root of the residual's `excess` over photon noise. It says
+    nothing of what the prior holds back: details below the noise, and the lowest frequencies.
     """
     maps = unknowns.maps
     total, width = np.zeros(unknowns.white.shape[1:]), 3.0
     for draw in range(draws):
-        error = drawn(unknowns, data, jnp.asarray(seed * draws + draw))[0]
+        error = drawn(unknowns, data, jnp.asarray(seed * draws + draw), 12, prior=False)[0]
         total += np.tensordot(maps.a, np.asarray(unknowns.spread(error), float), 1) ** 2
     fy, fx = np.fft.fftfreq(total.shape[0]), np.fft.rfftfreq(total.shape[1])
     smooth = np.exp(-2 * (np.pi * width) ** 2 * (fy[:, None] ** 2 + fx[None] ** 2))

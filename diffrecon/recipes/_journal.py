@@ -46,7 +46,7 @@ class Journal:
         temporary = self.path.with_name(self.path.name + ".part")
         try:
             with open(temporary, "wb") as file:
-                np.savez(file, problem=np.asarray(self.problem), **arrays)
+                np.savez(file, allow_pickle=False, problem=np.asarray(self.problem), **arrays)
             os.replace(temporary, self.path)
         except OSError as error:
             temporary.unlink(missing_ok=True)

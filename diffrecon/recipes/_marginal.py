@@ -30,9 +30,12 @@ def marginal_residual(unknowns: Whitened, batch: Batch) -> dict[str, Array]:
 
 
 @eqx.filter_jit
-def drawn(unknowns: Whitened, data: Any, seed: Array, steps: int = 25) -> Float[Array, "view map y x"]:
+def drawn(
+    unknowns: Whitened, data: Any, seed: Array, steps: int = 25, prior: bool = True
+) -> Float[Array, "view map y x"]:
     """An error of the white object, drawn from its posterior: the solution for residuals of pure noise (perturb and
-    optimise; Papandreou & Yuille 2010), by conjugate gradients; once for each view, all alike."""
+    optimise; Papandreou & Yuille 2010), by conjugate gradients; once for each view, all alike. Without noise in the
+    rows of the `prior` it is what repeated measurements would scatter by."""
     batch = Batch(jnp.arange(len(unknowns.model.pixels)), {name: jnp.asarray(value) for name, value in data.items()})
     rows = lambda white: (residual(_with(unknowns, white), batch), prior_rows(_with(unknowns, white)))
     value, push = jax.linearize(rows, unknowns.white)
@@ -40,6 +43,8 @@ def drawn(unknowns: Whitened, data: Any, seed: Array, steps: int = 25) -> Float[
     leaves, tree = jax.tree.flatten(value)
     keys = jax.random.split(jax.random.key(seed), len(leaves))
     noise = [jax.random.normal(key, leaf.shape, leaf.dtype) for key, leaf in zip(keys, leaves, strict=True)]
+    if not prior:  # the first leaf is that of the data
+        noise[1:] = [jnp.zeros_like(rows) for rows in noise[1:]]
     right = pull(jax.tree.unflatten(tree, noise))[0]
     error = jax.scipy.sparse.linalg.cg(lambda x: pull(push(x))[0], right, maxiter=steps)[0]
     return jnp.broadcast_to(error, (batch.views.size, *error.shape))
