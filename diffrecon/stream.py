@@ -6,10 +6,13 @@ the device works on this one and a writer thread saves the last one; two slabs a
 program serves all slabs: the last one is filled up.
 """
 
+import os
 import queue
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import equinox as eqx
@@ -26,7 +29,9 @@ from .operators.projection import ParallelProjector
 from .sharding import free_memory
 from .solvers import fbp
 
-__all__ = ["Report", "SlabWriter", "each_slice", "memory_needed", "share", "slab_size", "stream", "tomography_slabs"]
+__all__ = [
+    "Report", "Scratch", "SlabWriter", "each_slice", "memory_needed", "share", "slab_size", "stream", "tomography_slabs"
+]
 
 Rows = Callable[[int, int], Any]  # (first, last) -> (view, last - first, u), line integrals of these detector rows
 Solve = Callable[[ParallelProjector, Array], Array]  # projector, (view, z, u) -> (z, y, x)
@@ -199,6 +204,81 @@ def stream(
         raise
     seconds = time.perf_counter() - start
     return Report(last - first - len(kept), len(kept), seconds, line.reading, computing, line.writing)
+
+
+# ---------------------------------------------------------------------------------------------------- between
+class Scratch:
+    """Line integrals `(view, z, u)` in a file: written view by view and read row by row, or the other way round.
+
+    For what is made view by view (phases) and used slice by slice. Bytes go past no memory map: nothing stays in the
+    process. Views that were never written are zero.
+
+    **Arguments:** `path` of the file, which is gone on with where it has the right size; without it a temporary file
+    that vanishes with the process.
+
+    **Raises:** `InputError` when the file cannot be made.
+
+    ```python
+    lines = Scratch((90, 10, 64))
+    lines[np.arange(2)] = np.ones((2, 10, 64), "f4")
+    assert lines.rows(3, 5).shape == (90, 2, 64) and lines[np.array([1])].mean() == 1
+    ```
+    """
+
+    def __init__(self, shape: tuple[int, int, int], path: str | Path | None = None):
+        self.shape, self.dtype, self.path = tuple(int(n) for n in shape), np.dtype(np.float32), path
+        self._frame = self.shape[1] * self.shape[2] * 4
+        try:
+            if path is None:
+                self._file: Any = tempfile.TemporaryFile(buffering=0)
+            else:
+                self._file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
+            self.found = os.fstat(self._file.fileno()).st_size == self.shape[0] * self._frame
+            os.truncate(self._file.fileno(), self.shape[0] * self._frame)
+        except OSError as error:
+            raise InputError(f"{path or tempfile.gettempdir()}: no file for {self.shape[0] * self._frame / 1e9:.3g} GB "
+                             f"of line integrals: {error.strerror}") from error
+
+    def __getitem__(self, views: Any) -> np.ndarray:
+        """Whole views, `(view, z, u)`."""
+        return np.stack([self._read(view, 0, self.shape[1]) for view in np.arange(self.shape[0])[views]])
+
+    def __setitem__(self, views: Any, lines: np.ndarray) -> None:
+        for view, image in zip(np.arange(self.shape[0])[views], lines, strict=True):
+            self._write(view, 0, image)
+
+    def rows(self, first: int, last: int, views: Any = slice(None)) -> Float[np.ndarray, "view z u"]:
+        """Some rows of all (or some) views."""
+        return np.stack([self._read(view, first, last) for view in np.arange(self.shape[0])[views]])
+
+    def put_rows(self, first: int, lines: Float[np.ndarray, "view z u"], views: Any = slice(None)) -> None:
+        """Replace rows `first`, `first + 1`, ... of all (or some) views."""
+        for view, image in zip(np.arange(self.shape[0])[views], lines, strict=True):
+            self._write(view, first, image)
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._file.close()
+        if self.path is not None:
+            Path(self.path).unlink(missing_ok=True)
+
+    def _read(self, view: int, first: int, last: int) -> np.ndarray:
+        row, fd = self.shape[2] * 4, self._file.fileno()
+        image = np.empty((last - first, self.shape[2]), np.float32)
+        space, done = image.data.cast("B"), 0
+        while done < len(space):
+            count = os.preadv(fd, [space[done:]], int(view) * self._frame + first * row + done)
+            if not count:
+                raise OSError(5, "the file of line integrals has become shorter")
+            done += count
+        return image
+
+    def _write(self, view: int, first: int, image: np.ndarray) -> None:
+        data, fd = np.ascontiguousarray(image, np.float32).data.cast("B"), self._file.fileno()
+        place = int(view) * self._frame + first * self.shape[2] * 4
+        while data:
+            count = os.pwrite(fd, data, place)
+            data, place = data[count:], place + count
 
 
 # ---------------------------------------------------------------------------------------------------- sizes

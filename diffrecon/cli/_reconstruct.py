@@ -18,6 +18,9 @@ def reconstruct(options: argparse.Namespace) -> int:
     """The command; returns the exit code."""
     settings = gather(options.config, options.sets)
     method = options.method or settings.method
+    if options.distributed is not None:
+        join(options.distributed)
+        options.quiet = options.quiet or not _first()
     if options.settings:
         return _print_settings(options, settings, method)
     output = _output(options, settings)
@@ -26,11 +29,39 @@ def reconstruct(options: argparse.Namespace) -> int:
     return run(options.file, output, method, settings, quiet=options.quiet, resume=options.resume)
 
 
+def join(said: str) -> None:
+    """Become one of several processes that run the same command: `auto` where SLURM or MPI started them, else
+    ADDRESS,COUNT,INDEX of the first one's port and of this one.
+
+    **Raises:** `InputError` for anything else.
+    """
+    from .. import sharding
+
+    if said == "auto":
+        return sharding.initialise()
+    try:
+        address, count, index = said.split(",")
+        numbers = int(count), int(index)
+        if not 0 <= numbers[1] < numbers[0]:
+            raise ValueError
+    except ValueError:
+        raise InputError(f"--distributed={said}: give --distributed where SLURM or MPI starts the processes, else "
+                         "--distributed=ADDRESS:PORT,COUNT,INDEX, INDEX from 0 to COUNT - 1") from None
+    sharding.initialise(coordinator_address=address, num_processes=numbers[0], process_id=numbers[1])
+
+
+def _first() -> bool:
+    """Whether this process is the one that writes."""
+    import jax
+
+    return jax.process_index() == 0
+
+
 def run(
     file: str, output: Path, method: str | None, settings: Settings, *, quiet: bool = False, resume: bool = False
 ) -> int:
     """Reconstruct `file` into `output`; everything that can be refused is refused before the solve."""
-    from .. import io, recipes
+    from .. import io, recipes, sharding
     from .._console import Console
 
     io.check_output(output)
@@ -39,8 +70,8 @@ def run(
     say = (lambda *_: None) if quiet else print
     scan = _opened(file, method, settings, say)
     if recipes.wants_slabs(scan, scan.method, settings.recipe):
-        return _slabs(scan, output, settings, Console(quiet=quiet), resume, say)
-    checkpoint = output.with_name(f"{output.stem}.checkpoint")
+        return _slabs(scan, output, settings, quiet, resume, say)
+    checkpoint = _checkpoint(output)
     if resume and not checkpoint.exists():
         say(f"  no checkpoint {checkpoint}: from the start")
     console = Console(quiet=quiet, checkpoint=str(checkpoint), resume=resume and checkpoint.exists())
@@ -49,7 +80,11 @@ def run(
         assert scan.method is not None
         result = recipes.reconstruct(scan, scan.method, settings.recipe, console)
         result = dataclasses.replace(result, settings=settings.record(result.settings))
-        io.write(output, result, scan)
+        if _first():
+            io.write(output, result, scan)
+    sharding.wait_for_all()
+    if not _first():
+        return 130 if interrupts else 0
     if not interrupts:
         checkpoint.unlink(missing_ok=True)
     _tell(result, output, settings, "interrupted; best state so far" if interrupts else "done", start, say)
@@ -83,16 +118,25 @@ def _opened(file: str, method: str | None, settings: Settings, say: Callable[[st
 
 
 # ---------------------------------------------------------------------------------------------------- volumes
-def _slabs(
-    scan: Any, output: Path, settings: Settings, console: Any, resume: bool, say: Callable[[str], Any]
-) -> int:
+def _checkpoint(output: Path) -> Path:
+    return output.with_name(f"{output.stem}.checkpoint")
+
+
+def _slabs(scan: Any, output: Path, settings: Settings, quiet: bool, resume: bool, say: Callable[[str], Any]) -> int:
     """A volume slab by slab into its file; Ctrl-C keeps the slices that are finished."""
     from .. import io, recipes
+    from .._console import Console
 
-    def writer(shape: tuple[int, int, int], units: str, pixel_size: float | None, long_name: str) -> Any:
-        target = io.open_volume(output, shape, pixel_size=pixel_size, units=units, long_name=long_name,
+    def writer(shape: tuple[int, int, int], units: str, pixel_size: float | None, long_name: str,
+               name: str = "volume") -> Any:
+        if not _first():
+            return _Nothing()
+        target = io.open_volume(output, shape, pixel_size=pixel_size, units=units, name=name, long_name=long_name,
                                 method=scan.method, scan=scan, settings=settings.recipe, resume=resume)
         return _Recorded(target, settings)
+
+    checkpoint = _checkpoint(output)
+    console = Console(quiet=quiet, checkpoint=str(checkpoint), resume=resume)
 
     start = time.monotonic()
     try:
@@ -100,8 +144,26 @@ def _slabs(
     except KeyboardInterrupt:
         say("interrupted; finished slices are kept, --resume goes on")
         return 130
-    _tell(result, output, settings, "done", start, say)
+    if _first():
+        checkpoint.unlink(missing_ok=True)
+        _tell(result, output, settings, "done", start, say)
     return 0
+
+
+class _Nothing:
+    """The writer of a process that is not the first: that one writes."""
+
+    def write(self, first: int, slab: Any) -> None:
+        """Not here."""
+
+    def close(self, result: Any = None) -> None:
+        """Not here."""
+
+    def abort(self) -> None:
+        """Not here."""
+
+    def done(self) -> set[int]:
+        return set()
 
 
 class _Recorded:

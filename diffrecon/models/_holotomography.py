@@ -131,7 +131,7 @@ class HoloTomography(Model):
     @classmethod
     def from_scan(
         cls, scan: Scan, *, delta_beta: float = np.inf, beta: bool = False, size: int | None = None,
-        height: int | None = None, flats: str = "mean",
+        height: int | None = None, flats: str = "mean", volume: bool = True,
     ) -> "HoloTomography":
         """Vacuum in the geometry of a scan, on the finest of its pixels.
 
@@ -142,7 +142,8 @@ class HoloTomography(Model):
         **Arguments:** `delta_beta`, `beta` = with a volume of its own: see the class; `size` of a slice along x and y,
         and `height` = number of slices [pixel of the volume], by default the finest field of view: give more where the
         sample is wider; `flats`: `"mean"` of all, or `"distance"` where they come in as many equal groups as there are
-        distances, in increasing order of these.
+        distances, in increasing order of these; `volume=False` leaves the volumes out of memory: `delta` then only
+        says shape and type, for a reconstruction in slabs.
 
         **Raises:** `MissingMetadata` for angles or a geometry that is not known; `InputError` for angles without all
         distances, fewer than three angles, an in-focus geometry.
@@ -163,7 +164,8 @@ class HoloTomography(Model):
         shifts, given = np.zeros((*table.shape, 2)), scan.extra.get("shifts")
         if given is not None:
             shifts = -np.asarray(given, float)[table] * (pixels / pixel)
-        empty = jnp.zeros((slices, side, side), jnp.float32)
+        shape = (slices, side, side)
+        empty: Any = jnp.zeros(shape, jnp.float32) if volume else jax.ShapeDtypeStruct(shape, jnp.float32)
         return cls(
             delta=empty, beta=empty if beta else None, delta_beta=jnp.asarray(delta_beta, jnp.float32),
             projector=ParallelProjector(turns, (side, side), side), shifts=jnp.asarray(shifts, jnp.float32),
@@ -190,11 +192,18 @@ class HoloTomography(Model):
         """What is written to a file."""
         pixel, axes = self.pixel_size, ("z", "y", "x")
         delta, beta = (np.asarray(v) for v in self.refractive_index())
-        return {
+        volumes = {
             "delta": Quantity(delta, "", axes, pixel, "refractive index decrement delta", "volume"),
             "beta": Quantity(beta, "", axes, pixel, "absorption index beta", "volume"),
             "phase": Quantity(np.asarray(self.projections(np.arange(1)))[0].real, "rad", ("y", "x"), pixel,
                               "phase of the first angle"),
+        }
+        return volumes | self.places()
+
+    def places(self) -> dict[str, Quantity]:
+        """What is written of the frames."""
+        pixel = self.pixel_size
+        return {
             "shifts": Quantity(np.asarray(self.shifts) * pixel, "m", ("angle", "distance", "axis"), pixel,
                                "motion of the picture in each frame (row, column)", "data"),
             "gain": Quantity(np.asarray(self.gain), "", ("angle", "distance"), None, "gain of each frame", "data"),

@@ -87,8 +87,8 @@ def reconstruct_slabs(
 ) -> Result:
     """As `reconstruct`, slab by slab into a file, for volumes that memory does not hold.
 
-    **Arguments:** `writer(shape, units, pixel_size, long_name)` makes what slabs are written to, such as
-    `lambda shape, units, pixel, name: diffrecon.io.open_volume("volume.h5", shape, units=units, pixel_size=pixel)`.
+    **Arguments:** `writer(shape, units, pixel_size, long_name, name="volume")` makes what slabs are written to, such as
+    `lambda shape, units, pixel, *_, **__: diffrecon.io.open_volume("volume.h5", shape, units=units, pixel_size=pixel)`.
 
     **Returns:** a `Result` with the middle slice and the figures; the volume is in the file.
 
@@ -97,7 +97,7 @@ def reconstruct_slabs(
     method = method or scan.method or ""
     module = _module(method)
     if not hasattr(module, "reconstruct_slabs") or writer is None:
-        raise InputError(f"{method} does not go slab by slab into a writer; tomography does")
+        raise InputError(f"{method} does not go slab by slab into a writer; tomography and holotomography do")
     return module.reconstruct_slabs(
         scan, merge(module.defaults(method), settings or {}, method), console or Console(quiet=True), method, writer
     )

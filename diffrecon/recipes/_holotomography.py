@@ -7,7 +7,7 @@ coordinates that are whitened by the curvature which contrast transfer functions
 and the prior give to every frequency; L-BFGS then needs some ten steps.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -17,21 +17,24 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from .. import losses, physics, quality
+from .. import losses, physics, quality, sharding
 from .._console import Console
 from .._model import Batch
 from .._result import Quantity, Result
 from ..errors import InputError, nearest
-from ..models import HoloTomography, holograms_by_angle
+from ..models import HoloTomography, hologram_table, holograms_by_angle
 from ..models._holography import refraction
 from ..scan import Scan
 from ..solvers import minimise
 from ._two_step import (
     PowerLaw,
     SomeAngles,
+    agreed,
     centred,
     information,
+    over_angles,
     place_frames,
+    projections_of,
     radial_frequency,
     transfer,
     two_step,
@@ -49,6 +52,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "height": None,          # slices; the finest field of view by default
         "flats": "mean",         # of all flats; or "distance": they come in equal groups, one a distance
         "shifts": True, "centre": True, "gain": False,  # of the frames, what is solved for
+        "register": False,       # frames of an angle on one another first: needed where they are pixels out of place
         "refine_delta_beta": False,
         "quantity": "delta",     # also delta, density (with material), electron-density: one more volume
     },
@@ -63,6 +67,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "filter": "ramp",        # of fbp
         "cgls_steps": 8,
         "align": 3,              # rounds of placing the frames in two steps
+        "slab": None,            # two-step: slices at a time; by default what the memory holds, 0 = all at once
         "steps": 15,             # L-BFGS steps of the joint descent
         "memory": 8,
         "batch_size": None,      # angles a step: momentum steps instead of L-BFGS, for scans that memory does not hold
@@ -99,6 +104,30 @@ def reconstruct(scan: Scan, settings: Settings, console: Console, method: str) -
     return Result(method, quantities, figures, (*first, *verdict), settings)
 
 
+def wants_slabs(scan: Scan, settings: Settings) -> bool:
+    """Whether two steps go through the volume in slabs: as said, or where phases and volume would take more than half
+    of the free memory."""
+    if settings["solver"]["name"] != "two-step" or settings["model"]["beta"]:
+        return False
+    if settings["solver"]["slab"] is not None:
+        return int(settings["solver"]["slab"]) > 0
+    height, columns = scan.frame_shape
+    side, slices = int(settings["model"]["size"] or columns), int(settings["model"]["height"] or height)
+    angles = len(hologram_table(scan)[0])
+    # float32: phases and volume, each in work and as result
+    needed = 8.0 * slices * side * (angles + 2 * side)
+    return bool(agreed(needed > 0.5 * sharding.free_memory(jax.local_devices()[0])))
+
+
+def reconstruct_slabs(scan: Scan, settings: Settings, console: Console, method: str, writer: Callable[..., Any]
+                      ) -> Result:
+    """Two steps from file to file, for volumes that memory does not hold: see `_holotomography_slabs`."""
+    from ._holotomography_slabs import in_slabs
+
+    _check(settings)
+    return in_slabs(scan, settings, console, method, writer)
+
+
 # ---------------------------------------------------------------------------------------------------- prepare
 def _check(settings: Settings) -> None:
     for section, name, known in (("solver", "name", ("joint", "two-step")), ("solver", "second", ("fbp", "cgls")),
@@ -108,16 +137,19 @@ def _check(settings: Settings) -> None:
                              f"{nearest(settings[section][name], known)}")
     if settings["model"]["quantity"] == "density" and settings["model"]["material"] is None:
         raise InputError('model.quantity=density needs the composition: give model.material, such as "C5H8O2, 1.19"')
+    if settings["solver"]["slab"] and settings["solver"]["name"] != "two-step":
+        raise InputError("solver.slab: slabs of slices are for solver.name=two-step; joint needs the whole volume")
     share = settings["quality"]["held_out"]
     if not 0 <= share < 0.5:
         raise InputError(f"quality.held_out = {share:g} is to be a share of the angles below one half")
 
 
-def first_guess(scan: Scan, settings: Settings, console: Console) -> HoloTomography:
-    """The empty model of a scan, and what is said about it."""
+def first_guess(scan: Scan, settings: Settings, console: Console, *, volume: bool = True) -> HoloTomography:
+    """The empty model of a scan, and what is said about it; without `volume` memory holds none."""
     chosen = settings["model"]
     model = HoloTomography.from_scan(scan, delta_beta=_delta_beta(scan, chosen), beta=chosen["beta"],
-                                     size=chosen["size"], height=chosen["height"], flats=chosen["flats"])
+                                     size=chosen["size"], height=chosen["height"], flats=chosen["flats"],
+                                     volume=volume)
     angles, distances = model.gain.shape
     console.say(f"{angles} angles with {distances} holograms of {model.frame[0]} x {model.frame[1]}, pixels " +
                 ", ".join(f"{p[0] * 1e9:.4g}" for p in model.pixels) + " nm, effective distances " +
@@ -372,20 +404,26 @@ def into_whole(model: HoloTomography, part: HoloTomography, angles: np.ndarray) 
 
 # ---------------------------------------------------------------------------------------------------- judge
 def judge(
-    model: HoloTomography, data: Mapping[str, Any], held: np.ndarray, settings: Settings
+    model: HoloTomography, data: Mapping[str, Any], held: np.ndarray, settings: Settings, *lines: Any,
+    edge: float | None = None,
 ) -> tuple[HoloTomography, dict[str, Any], list[str]]:
     """Figures and verdict; frames of angles never fitted get the places (and gain) that fit them best, where these are
-    unknown: no reconstruction can know them."""
+    unknown: no reconstruction can know them.
+
+    `lines`, line integrals of delta (angle, z, x), stand for the volume where that is not in memory; and `edge`, its
+    mean modulus at the border over its largest.
+    """
     figures: dict[str, Any] = {"rotation_centre": model.rotation_centre(), "delta_beta": float(model.delta_beta)}
     verdict: list[str] = []
     chosen = settings["model"]
     if held.size:
-        model, counts, predicted = predict_held(model, data, held, chosen)
+        model, counts, predicted = predict_held(model, data, held, chosen, *lines)
         found, verdict = held_out_figures(counts, predicted, np.asarray(data["mask"]), settings["quality"]["seed"],
                                           f"{held.size} whole angles, {len(counts)} holograms")
         figures |= found
-    delta = np.asarray(model.refractive_index()[0])
-    edge = np.abs(_border(delta)).mean() / max(float(np.abs(delta).max()), 1e-30)
+    if edge is None:
+        delta = np.asarray(model.refractive_index()[0])
+        edge = float(np.abs(_border(delta)).mean() / max(float(np.abs(delta).max()), 1e-30))
     if edge > 0.05:
         verdict.append("the volume is not empty at its border: the sample may be wider than the finest field of view "
                        "(model.size, model.height)")
@@ -396,19 +434,17 @@ def judge(
 
 
 def predict_held(
-    model: HoloTomography, data: Mapping[str, Any], held: np.ndarray, chosen: Mapping[str, Any]
+    model: HoloTomography, data: Mapping[str, Any], held: np.ndarray, chosen: Mapping[str, Any], *lines: Any
 ) -> tuple[HoloTomography, np.ndarray, np.ndarray]:
     """The model with the frames of these angles placed, their counts and predictions `(hologram, y, x)`."""
     if chosen["shifts"] or chosen["gain"]:
-        model = place_frames(model, data, held, shifts=chosen["shifts"], gain=chosen["gain"], rounds=4)
-    frames = [np.asarray(_predict(model, held[i : i + 4])) for i in range(0, held.size, 4)]
+        model = place_frames(model, data, held, *lines, shifts=chosen["shifts"], gain=chosen["gain"], rounds=4)
     flat = lambda a: np.asarray(a, float).reshape(-1, *model.frame)
-    return model, flat(data["counts"][held]), flat(np.concatenate(frames))
+    return model, flat(data["counts"][held]), flat(over_angles(_predict, model, data, held, *lines))
 
 
-@eqx.filter_jit
-def _predict(model: HoloTomography, angles: Any) -> Array:
-    return model(angles)
+def _predict(model: HoloTomography, angles: Array, counts: Array, mask: Array, *lines: Array) -> Array:
+    return model.frames(projections_of(model, angles, lines), angles)
 
 
 def _border(volume: np.ndarray) -> np.ndarray:

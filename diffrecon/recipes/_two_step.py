@@ -1,7 +1,7 @@
 """Holotomography in two steps: the phase of each angle by the contrast transfer functions, then back-projection; and
 the place of every frame, by comparing it with what the volume predicts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
@@ -19,8 +18,9 @@ from ..errors import InputError
 from ..models import HoloTomography
 from ..solvers._phase import ctf_response
 
-__all__ = ["PhaseRetrieval", "PowerLaw", "SomeAngles", "back_project", "centred", "information", "over_angles",
-           "place_frames", "radial_frequency", "transfer", "two_step"]
+__all__ = ["PhaseRetrieval", "PowerLaw", "SomeAngles", "agreed", "back_project", "blocks", "centred", "everywhere",
+           "information", "over_angles", "place_frames", "projections_of", "radial_frequency", "registered",
+           "retrieved", "say_moved", "transfer", "two_step", "with_axis"]
 
 
 # ---------------------------------------------------------------------------------------------------- what is expected
@@ -88,17 +88,18 @@ class PhaseRetrieval(eqx.Module):
         sine, cosine, weights = transfer(model, canvas)
         single = sine if general else sine + cosine / float(model.delta_beta)
         some = angles[np.unique(np.linspace(0, angles.size - 1, 24).astype(int))]
-        images = contrast(model, jnp.asarray(data["counts"][some]), jnp.asarray(data["mask"]), some, canvas)
-        spectra = np.fft.rfft2(np.asarray(images, float), norm="ortho")
-        safe = (weights * single**2).sum(0)
-        seen = (weights * single * spectra).sum(1)
+        safe, seen = (weights * single**2).sum(0), 0.0
+        for angle in some[:, None]:  # one at a time: spectra are large
+            images = _contrast(model, jnp.asarray(data["counts"][angle]), jnp.asarray(data["mask"]), angle, canvas)[0]
+            spectra = np.fft.rfft2(np.asarray(images, float), norm="ortho")
+            seen = seen + np.abs((weights * single * spectra).sum(0)) ** 2 / some.size
         frequency = radial_frequency(canvas)
         known = safe > 0.02 * safe.max()
         # Noise is where a frame is; the rest of the canvas is taken as vacuum.
         fields = np.asarray(model.pixels) / model.pixel_size * np.asarray(model.frame)
         cover = np.minimum(fields / np.asarray(canvas), 1).prod(1)[:, None, None]
         noise = (weights * single**2 * cover).sum(0)
-        power = ((np.abs(seen) ** 2).mean(0) - noise) / np.maximum(safe, 1e-9 * safe.max()) ** 2
+        power = (seen - noise) / np.maximum(safe, 1e-9 * safe.max()) ** 2
         law = PowerLaw.fit(power, frequency, known)
         expected = law(frequency)
         if not general:
@@ -118,10 +119,10 @@ class PhaseRetrieval(eqx.Module):
 
     def __call__(self, model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray) -> np.ndarray:
         """Line integrals of delta [rad] (and B) of some angles, about the rotation axis, `(map, angle, z, x)`."""
-        return np.moveaxis(over_angles(_retrieved, (self, model), data, angles), 1, 0)
+        return np.moveaxis(over_angles(retrieved, (self, model), data, angles), 1, 0)
 
 
-def _retrieved(tree: Any, angles: Array, counts: Array, mask: Array) -> Array:
+def retrieved(tree: Any, angles: Array, counts: Array, mask: Array) -> Array:
     retrieval, model = tree
     images = contrast(model, counts, mask, angles, retrieval.canvas)
     maps = jnp.einsum("adyx,mdyx->amyx", jnp.fft.rfft2(images), retrieval.kernels)
@@ -161,6 +162,9 @@ def contrast(model: HoloTomography, counts: Array, mask: Array, angles: Any, can
     return jax.vmap(jax.vmap(one), in_axes=(0, 0, None))(images, places, ratios)
 
 
+_contrast = eqx.filter_jit(contrast)
+
+
 def _lanczos(size: int, count: int, ratio: Array, shift: Array, lobes: int = 4) -> Array:
     """Matrix of interpolation from `count` detector pixels to `size` pixels of the volume by a windowed sinc (Duchon,
     J. Appl. Meteorol. 18, 1016 (1979)): cubic convolution would take half of the finest details' power."""
@@ -170,38 +174,57 @@ def _lanczos(size: int, count: int, ratio: Array, shift: Array, lobes: int = 4) 
 
 
 def over_angles(
-    work: Callable[[Any, Array, Array, Array], Array], tree: Any, data: Mapping[str, Any], angles: np.ndarray
+    work: Callable[..., Array], tree: Any, data: Mapping[str, Any], angles: np.ndarray, *more: Any
 ) -> np.ndarray:
-    """`work(tree, angles, counts, mask)` of all of `angles`, its results one after the other.
+    """The results of `blocks`, one after the other."""
+    return np.concatenate([found for _, found in blocks(work, tree, data, angles, *more)])
 
-    Frames are read in blocks of angles; those of a block are split over all devices, each process reading its own.
+
+def blocks(
+    work: Callable[..., Array], tree: Any, data: Mapping[str, Any], angles: np.ndarray, *more: Any
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """`work(tree, angles, counts, mask, *more)` of all of `angles`, block after block: which angles, and the result.
+
+    Frames, and the entries of `more` (array-likes with one entry for each angle of the scan), are read in blocks of
+    angles; those of a block are split over all devices, each process reading its own. Every process gets all results.
     """
-    mesh, found = sharding.data_mesh(), []
+    mesh = sharding.data_mesh()
     tree, mask = sharding.replicate((tree, np.asarray(data["mask"])), mesh)
     size = block_size(tree)
     for start in range(0, angles.size, size):
         part = angles[start : start + size]
-        some = sharding.shard_views(part, mesh), sharding.shard_views(SomeAngles(data["counts"], part), mesh)
-        found.append(everywhere(_on_devices(work, mesh, tree, *some, mask))[: part.size])
-    return np.concatenate(found)
+        own = [sharding.shard_views(a, mesh) for a in (part, *(SomeAngles(a, part) for a in (data["counts"], *more)))]
+        yield part, everywhere(_on_devices(work, mesh, tree, mask, *own))[: part.size]
 
 
 @eqx.filter_jit
-def _on_devices(work: Any, mesh: Any, tree: Any, angles: Array, counts: Array, mask: Array) -> Array:
+def _on_devices(work: Any, mesh: Any, tree: Any, mask: Array, angles: Array, counts: Array, *more: Array) -> Array:
     if mesh is None:
-        return work(tree, angles, counts, mask)
+        return work(tree, angles, counts, mask, *more)
     arrays, plain = eqx.partition(tree, eqx.is_array)
-    inner = lambda arrays, *rest: work(eqx.combine(arrays, plain), *rest)
+    inner = lambda arrays, mask, a, c, *rest: work(eqx.combine(arrays, plain), a, c, mask, *rest)
     whole, split = PartitionSpec(), PartitionSpec("data")
-    return jax.shard_map(inner, mesh=mesh, in_specs=(whole, split, split, whole), out_specs=split, check_vma=False)(
-        arrays, angles, counts, mask)
+    specs = (whole, whole, *[split] * (2 + len(more)))
+    return jax.shard_map(inner, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)(
+        arrays, mask, angles, counts, *more)
 
 
 def everywhere(values: Array) -> np.ndarray:
     """An array that may be split over processes, as a whole on each."""
     if jax.process_count() == 1 or values.is_fully_replicated:
         return np.asarray(values)
+    from jax.experimental import multihost_utils
+
     return np.asarray(multihost_utils.process_allgather(values, tiled=True))
+
+
+def agreed(values: Any) -> np.ndarray:
+    """What the first process says: numbers on which processes may differ, such as free memory."""
+    if jax.process_count() == 1:
+        return np.asarray(values)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.broadcast_one_to_all(np.asarray(values)))
 
 
 def block_size(tree: Any) -> int:
@@ -226,10 +249,23 @@ class SomeAngles:
 
 
 # ---------------------------------------------------------------------------------------------------- places
-def _steps(model: HoloTomography, angles: Array, counts: Array, mask: Array) -> Array:
+def projections_of(model: HoloTomography, angles: Array, lines: tuple[Array, ...] = ()) -> Array:
+    """`phase + i B` of some angles: of the model's volume, or of line integrals of delta that are known."""
+    if not lines:
+        return model.projections(angles)
+    return jax.lax.complex(-lines[0], lines[0] / model.delta_beta)
+
+
+def _steps(tree: Any, angles: Array, counts: Array, mask: Array, *lines: Array) -> Array:
     """Gauss-Newton steps of shifts and gain of every frame by itself, and how sharp its likelihood is along each:
-    `(angle, distance, 2, 3)`."""
-    projections, shifts = model.projections(angles), model.shifts[angles]
+    `(angle, distance, 2, 3)`.
+
+    `tree` is a model, and whether what noise makes of its projections is damped: the smooth part alone says where
+    frames are.
+    """
+    model, quiet = tree
+    projections, shifts = projections_of(model, angles, lines), model.shifts[angles]
+    projections = _smooth(projections) if quiet else projections
 
     def frames(shifts: Array) -> Array:
         return model.replace(shifts=model.shifts.at[angles].set(shifts)).frames(projections, angles)
@@ -249,13 +285,21 @@ def _steps(model: HoloTomography, angles: Array, counts: Array, mask: Array) -> 
     return jnp.stack([jnp.where(jnp.isfinite(step), step, 0), sharp], -2)
 
 
+def _smooth(projections: Array) -> Array:
+    """By a Gaussian of 0.7 pixel."""
+    rows, columns = (np.exp(-2 * (np.pi * 0.7 * np.fft.fftfreq(n)) ** 2) for n in projections.shape[-2:])
+    kernel = jnp.asarray(rows[:, None] * columns, projections.real.dtype)
+    return jnp.fft.ifft2(jnp.fft.fft2(projections) * kernel)
+
+
 def place_frames(
-    model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray, *, shifts: bool = True, gain: bool = True,
-    rounds: int = 1,
+    model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray, *lines: Any, shifts: bool = True,
+    gain: bool = True, rounds: int = 1, quiet: bool = False,
 ) -> HoloTomography:
-    """The model with shifts and gain of the frames of some angles fitted to its volume, which does not change."""
+    """The model with shifts and gain of the frames of some angles fitted to its volume, which does not change; `lines`
+    stand for it where they are given: line integrals of delta (angle, z, x)."""
     for _ in range(rounds):
-        step = over_angles(_steps, model, data, angles)[..., 0, :]
+        step = over_angles(_steps, (model, quiet), data, angles, *lines)[..., 0, :]
         if shifts:
             model = model.replace(shifts=model.shifts.at[angles].add(np.clip(step[..., :2], -1.5, 1.5)))
         if gain:
@@ -265,8 +309,33 @@ def place_frames(
 
 def information(model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray) -> Float[np.ndarray, "angle d 3"]:
     """What each frame of these angles tells of its shifts [1/pixel^2] and of its gain: one over a variance each."""
-    told = over_angles(_steps, _quiet(model), data, angles)[..., 1, :].astype(float)
+    told = over_angles(_steps, (model, True), data, angles)[..., 1, :].astype(float)
     return np.maximum(told, 0.1 * told.mean((0, 1)) + 1e-3)
+
+
+def registered(model: HoloTomography, data: Mapping[str, Any], console: Console) -> HoloTomography:
+    """The frames of each angle placed on that of its finest pixel, by what they have in common; processes share the
+    angles. Where an angle sits as a whole the volume says later."""
+    ratio = np.asarray(model.pixels) / model.pixel_size
+    options: dict[str, Any] = {
+        "pixels": np.asarray(model.pixels), "distances": np.asarray(model.distances, float),
+        "wavelength": model.wavelength, "delta_beta": float(model.delta_beta), "dark": np.asarray(model.dark),
+        "mask": np.asarray(data["mask"]),
+    }
+    flux = np.broadcast_to(np.asarray(model.flux), (len(ratio), *model.flux.shape[1:]))
+    found = np.zeros(model.shifts.shape)
+    for angle in range(jax.process_index(), len(found), jax.process_count()):
+        before = -np.asarray(model.shifts[angle], float) / ratio
+        shifts, report = prepare.register_distances(data["counts"][np.array([angle])][0], flux, start=before, **options)
+        sure = (report.peaks > 8)[:, None]  # chance is below 6
+        found[angle] = np.where(sure, -shifts * ratio, model.shifts[angle])
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        found = np.asarray(multihost_utils.process_allgather(found)).sum(0)
+    moved = found - np.asarray(model.shifts)
+    console.say(f"frames of each angle registered on the finest: moved by {np.sqrt(np.mean(moved**2)):.2f} pixel rms")
+    return model.replace(shifts=jnp.asarray(found, model.shifts.dtype))
 
 
 def centred(model: HoloTomography) -> HoloTomography:
@@ -307,8 +376,10 @@ def two_step(
     """
     chosen, solver = settings["model"], settings["solver"]
     general = model.beta is not None
+    if chosen["register"]:
+        model = registered(model, data, console)
     if chosen["centre"]:
-        model = _with_axis(model, data, angles, general, console)
+        model = with_axis(model, data, angles, general, console)
     rounds = solver["align"] if chosen["shifts"] or chosen["centre"] else 0
     law = PowerLaw(1e-6, -3.0)
     for index in range(rounds + 1):
@@ -322,33 +393,34 @@ def two_step(
             model = model.replace(beta=other.astype(model.delta.dtype))
         if index < rounds:
             before = model
-            model = place_frames(_quiet(model), data, angles, shifts=True, gain=chosen["gain"])
-            model = centred(model.replace(delta=before.delta, beta=before.beta))
-            moved = np.asarray(model.shifts - before.shifts)[angles]
-            console.say(f"frames placed on the volume's prediction, round {index + 1}: moved by "
-                        f"{np.sqrt(np.mean(moved**2)):.3f} pixel rms; rotation axis at {model.rotation_centre():.2f}")
+            model = centred(place_frames(model, data, angles, shifts=True, gain=chosen["gain"], quiet=True))
+            say_moved(before, model, angles, index + 1, console)
     return model, law
 
 
-def _quiet(model: HoloTomography) -> HoloTomography:
-    """With what noise makes of the volume damped: the smooth part alone says where frames are."""
-    frequency = [np.exp(-2 * (np.pi * 0.7 * np.fft.fftfreq(n)) ** 2) for n in model.delta.shape]
-    kernel = jnp.asarray(frequency[0][:, None, None] * frequency[1][:, None] * frequency[2], model.delta.dtype)
-    smooth = lambda v: jnp.fft.ifftn(jnp.fft.fftn(v) * kernel).real
-    return model.replace(delta=smooth(model.delta), beta=None if model.beta is None else smooth(model.beta))
+def say_moved(
+    before: HoloTomography, after: HoloTomography, angles: np.ndarray, number: int, console: Console
+) -> None:
+    """One line a round."""
+    moved = np.asarray(after.shifts - before.shifts)[angles]
+    console.say(f"frames placed on the volume's prediction, round {number}: moved by "
+                f"{np.sqrt(np.mean(moved**2)):.3f} pixel rms; rotation axis at {after.rotation_centre():.2f}")
 
 
-def _with_axis(
+def with_axis(
     model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray, general: bool, console: Console
 ) -> HoloTomography:
-    """The rotation axis where the phases have it: about which the centre of an isolated sample moves, else where their
-    sinogram does."""
-    lines = PhaseRetrieval.of(model, data, angles, general)(model, data, angles)[0]
-    turns = np.asarray(model.projector.angles)[angles]
-    centre, said = axis_of_isolated(lines, turns), "the sample's outline goes round it"
+    """The rotation axis where the phases have it: about which the centre of an isolated sample moves (64 angles tell),
+    else where the sinogram of the middle rows does."""
+    retrieval = PhaseRetrieval.of(model, data, angles, general)
+    some = angles[np.unique(np.linspace(0, angles.size - 1, 64).astype(int))]
+    lines, turns = retrieval(model, data, some)[0], np.asarray(model.projector.angles)
+    centre, said = axis_of_isolated(lines, turns[some]), "the sample's outline goes round it"
     if centre is None:
+        middle = slice(max(lines.shape[1] // 2 - 32, 0), lines.shape[1] // 2 + 32)
+        rows = [found[:, 0, middle].copy() for _, found in blocks(retrieved, (retrieval, model), data, angles)]
         try:
-            found = prepare.find_rotation_centre(lines, turns)
+            found = prepare.find_rotation_centre(np.concatenate(rows), turns[angles])
         except InputError as error:  # less than half a turn
             console.say(f"rotation axis left where it was: {error}")
             return model
