@@ -111,17 +111,18 @@ def _story(result: Result) -> "list[list[_Panel]]":
 
 
 def _flow(panels: "Sequence[_Panel]", height: float = 1.45) -> "list[list[_Panel]]":
-    """Panels in order, in rows as full as the page allows at about this height [inch]."""
+    """Panels in order, equally high, in as few rows as the page allows at about this height [inch]; the rows hold
+    equally many where that is as wide."""
+    panels = [dataclasses.replace(p, width=p.width / p.height, height=1.0, like_neighbours=True) for p in panels]
+    wide = lambda row: sum(p.left + p.right + height * p.width for p in row)
     rows: list[list[_Panel]] = []
-    free = 0.0
     for panel in panels:
-        wide = panel.left + panel.right + height * panel.width / panel.height
-        if wide > free:
+        if not rows or wide([*rows[-1], panel]) > PAGE:
             rows.append([])
-            free = PAGE
-        rows[-1].append(dataclasses.replace(panel, width=panel.width / panel.height, height=1.0))
-        free -= wide
-    return rows
+        rows[-1].append(panel)
+    many = -(-len(panels) // max(len(rows), 1))
+    even = [panels[start:start + many] for start in range(0, len(panels), max(many, 1))]
+    return even if len(even) == len(rows) and all(wide(row) <= PAGE for row in even) else rows
 
 
 def _object_row(quantity: Quantity, left: dict[str, Quantity]) -> "list[_Panel]":
@@ -184,15 +185,16 @@ def image(
     pixel_size: float | None = None,
     units: str = "",
     title: str = "",
+    label: str = "",
     limits: tuple[float, float] | None = None,
     colours: str = GREY,
     ax: "Axes | None" = None,
 ) -> "Figure":
     """A real image in grey with scale bar and colour bar.
 
-    **Arguments:** `array` `(y, x)`, NaN = not seen; `pixel_size` [m], `None` = lengths in pixels; `units` of values,
-    for the colour bar; `limits` of the colours, else the percentiles 0.5 and 99.5; `colours` a matplotlib colour map
-    (`"gray"` for phase and absorption, `"cividis"` for magnitudes).
+    **Arguments:** `array` `(y, x)`, NaN = not seen; `pixel_size` [m], `None` = lengths in pixels; `units` of values and
+    `label` = what they are, for the colour bar; `limits` of the colours, else the percentiles 0.5 and 99.5; `colours` a
+    matplotlib colour map (`"gray"` for phase and absorption, `"cividis"` for magnitudes).
 
     **Raises:** `InputError` for anything but a real array of two axes.
 
@@ -200,7 +202,7 @@ def image(
     figure = dr.plot.image(np.random.rand(64, 64), pixel_size=50e-9, units="rad", title="phase")
     ```
     """
-    return _one(_image_panel(array, pixel_size, units, title, limits, colours), ax)
+    return _one(_image_panel(array, pixel_size, units, title, limits, colours, label), ax)
 
 
 def complex_image(
@@ -416,6 +418,7 @@ class _Panel:
     right: float = 0.72
     top: float = 0.24
     bottom: float = 0.26
+    like_neighbours: bool = False  # its row is as high as the rows beside it that say so, too
 
 
 def _image_panel(array, pixel_size, units, title, limits=None, colours=GREY, label="") -> _Panel:
@@ -685,6 +688,9 @@ def _page(
     for number, row in enumerate(rows):
         tallest = (2.75 if number == 0 else 1.9) / max(p.height for p in row)
         scales.append(min((widest - 0.08 - sum(p.left + p.right for p in row)) / sum(p.width for p in row), tallest))
+    alike = [all(p.like_neighbours for p in row) for row in rows]
+    scales = [min(s for s, a in zip(scales, alike, strict=True) if a) if same else scale
+              for scale, same in zip(scales, alike, strict=True)]
     needs = [sum(p.left + p.width * s + p.right for p in row) for row, s in zip(rows, scales, strict=True)]
     width = PAGE if words else max(max(needs) + 0.08, 0.09 * len(title))
     lines = [line for word in words for line in textwrap.wrap(word, 110)]

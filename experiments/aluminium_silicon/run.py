@@ -42,7 +42,7 @@ def main() -> None:
           f"{2 * k * change[1] / 100:+.3f} | |")
     shown = np.exp(-2 * k * index[0][1] * PLATE)
     print(f"\ntransmission of the plate {shown:.3f}; difference of delta over difference of beta "
-          f"{change[0] / change[1]:.0f}\n\n| detail [um] | phase [rad] | attenuation | photons a pixel, absorption "
+          f"{change[0] / change[1]:.0f}\n\n| detail [µm] | phase [rad] | attenuation | photons a pixel, absorption "
           "| phase | ratio | measured signal over noise: absorption | phase |\n|---|---|---|---|---|---|---|---|")
     for size in SIZES:
         row(size, change, k)
@@ -125,16 +125,15 @@ def draw(change: list[float], k: float, path: Path) -> None:
     found = found - np.median(found)
     print(f"\npicture: {counts:g} photons a pixel behind the plate; relative error of the phase "
           f"{np.linalg.norm(found - truth) / np.linalg.norm(truth):.3f}")
-    page = plot._new_figure(plot.PAGE, 4.8)
-    axes = page.subplots(2, 2).ravel()
-    plot.image(images["contact"][0][0], pixel_size=PIXEL, title="at 1 mm, 40000 photons", ax=axes[0])
-    plot.image(images["phase"][0][2], pixel_size=PIXEL, title=f"at {FAR} m, 13333 photons", ax=axes[1])
     density = -found / k / change[0]  # thickness of eutectic along the beam
-    plot.image(density * 1e6, pixel_size=PIXEL, units="um", title="eutectic from three distances", ax=axes[2],
-               limits=(0.0, 40.0))
-    plot.image(weak_objects.binned(thickness, FRAME) * 1e6, pixel_size=PIXEL, units="um", title="truth", ax=axes[3],
-               limits=(0.0, 40.0))
-    page.subplots_adjust(0.03, 0.06, 0.9, 0.94, wspace=0.4, hspace=0.3)
+    panel = lambda image, title, label, units="", limits=None: plot._image_panel(
+        image, PIXEL, units, title, limits, label=label)
+    page = plot._page(plot._flow([
+        panel(images["contact"][0][0], "at 1 mm, 40000 photons", "intensity / plate alone"),
+        panel(images["phase"][0][2], f"at {FAR} m, 13333 photons", "intensity / plate alone"),
+        panel(density, "eutectic, from three distances", "thickness", "m", (0.0, 40e-6)),
+        panel(weak_objects.binned(thickness, FRAME), "truth", "thickness", "m", (0.0, 40e-6)),
+    ]))
     page.savefig(path)
 
 

@@ -23,6 +23,7 @@ BENCH = {"detector_pixel": 3e-6, "focus_to_detector": 1.28}
 NEAREST, FARTHEST = 21.333333e-3, 60e-3
 PIXEL = 3e-6 * NEAREST / 1.28
 SEEDS = (1, 2, 3)
+SHOWN = 3                               # in the figure
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def main() -> None:
             print(f"| {name} | {lengths} | {found.figures[name]['error']:.3f} | " +
                   " | ".join(f"{error:.3f}" for error, _, _ in results) + " |", flush=True)
             if ratio is None and name in ("optimised", "customary ratios"):
-                panels.append((name, *results[0]))
+                panels.append((name, *results[SEEDS.index(SHOWN)]))
     draw(panels, options.output / "distances.png")
 
 
@@ -65,13 +66,16 @@ def measure(distances: np.ndarray, ratio: float | None, seed: int) -> tuple[floa
 
 
 def draw(panels: list, path: Path) -> None:
-    page = plot._new_figure(plot.PAGE, 2.5)
-    axes = page.subplots(1, 3)
-    limits = (float(panels[0][3].min()), float(panels[0][3].max()))
-    plot.image(panels[0][3], pixel_size=PIXEL, units="rad", title="truth", limits=limits, ax=axes[0])
-    for ax, (name, error, found, _) in zip(axes[1:], panels, strict=True):
-        plot.image(found, pixel_size=PIXEL, units="rad", title=f"{name}, error {error:.3f}", limits=limits, ax=ax)
-    page.subplots_adjust(0.02, 0.1, 0.9, 0.88, wspace=0.5)
+    truth = panels[0][3]
+    rest = float(max(np.percentile(np.abs(found - truth), 99.5) for _, _, found, _ in panels))
+    limits = (float(truth.min()), float(truth.max()))
+    panel = lambda image, title, limits, label="phase": plot._image_panel(
+        image, PIXEL, "rad", title, limits, label=label)
+    page = plot._page(plot._flow([
+        panel(truth, "truth", limits), *(panel(found, name, limits) for name, _, found, _ in panels),
+        *(panel(found - truth, f"{name}, error {error:.3f}", (-rest, rest), "found less true phase")
+          for name, error, found, _ in panels),
+    ]))
     page.savefig(path)
 
 

@@ -56,14 +56,14 @@ def chip(path: Path, picture: Path) -> None:
         clear = [h for h in range(1, number // (2 * peak) + 1)
                  if (power / background)[max(h * peak - h, 0):h * peak + h + 1].max() > 1 + 6 * scatter]
         period = number / peak * pixel
-        print(f"{name}: period {number / peak:.2f} pixels = {period * 1e6:.3f} um, harmonics above 6 deviations "
+        print(f"{name}: period {number / peak:.2f} pixels = {period * 1e6:.3f} µm, harmonics above 6 deviations "
               f"{clear}; the finest has a half period of {period / clear[-1] / 2 * 1e9:.0f} nm")
-    page = plot._new_figure(plot.PAGE, 2.6)
-    axes = page.subplots(1, 3)
-    plot.image(flat, pixel_size=pixel, title="reference", units="counts", ax=axes[0])
-    plot.image(transmission, pixel_size=pixel, title="frame / reference", limits=(0.05, 0.35), ax=axes[1])
-    plot.image(ndimage.median_filter(even, 3)[:200, :200], pixel_size=pixel, title="contrast, part", ax=axes[2])
-    page.subplots_adjust(0.02, 0.1, 0.9, 0.88, wspace=0.5)
+    panel = lambda image, title, label, limits=None: plot._image_panel(image, pixel, "", title, limits, label=label)
+    page = plot._page([[
+        panel(flat, "reference", "counts"),
+        panel(transmission, "frame / reference", "transmission", (0.05, 0.35)),
+        panel(ndimage.median_filter(even, 3)[:200, :200], "contrast, part", "contrast"),
+    ]])
     page.savefig(picture)
 
 
@@ -80,12 +80,10 @@ def simulated(picture: Path) -> None:
         found = fitted(optics, counts, np.asarray(wiener), delta / beta)
         error = [np.linalg.norm(a - truth) / np.linalg.norm(truth) for a in (plain, np.asarray(wiener), found)]
         print(f"| seed {seed} | " + " | ".join(f"{e:.3f}" for e in error) + " |", flush=True)
-    page = plot._new_figure(plot.PAGE, 2.3)
-    axes = page.subplots(1, 4)
-    titles = ("truth", "-ln(I) / 2", "Wiener", "model")
-    for ax, values, title in zip(axes, (truth, plain, wiener, found), titles, strict=True):
-        plot.image(np.asarray(values), pixel_size=PIXEL, title=title, limits=(0.0, float(truth.max())), ax=ax)
-    page.subplots_adjust(0.02, 0.1, 0.92, 0.86, wspace=0.6)
+    shown = {"truth": truth, "−ln(I) / 2": plain, "Wiener": wiener, "model": found}
+    panel = lambda image, title: plot._image_panel(
+        np.asarray(image), PIXEL, "", title, (0.0, float(truth.max())), label="attenuation")
+    page = plot._page(plot._flow([panel(image, title) for title, image in shown.items()]))
     page.savefig(picture)
 
 
