@@ -228,10 +228,10 @@ def agreed(values: Any) -> np.ndarray:
 
 
 def block_size(tree: Any) -> int:
-    """Angles whose frames, on the padded grid, take some 256 MB on every device."""
+    """Angles whose frames, on the padded grid, take some 64 MB on every device."""
     model = next(leaf for leaf in (tree if isinstance(tree, tuple) else (tree,)) if isinstance(leaf, HoloTomography))
     frame = 8.0 * np.prod(model.grid, dtype=float) * len(model.pixels)
-    return max(1, int(2**28 // frame)) * jax.device_count()
+    return max(1, int(2**26 // frame)) * jax.device_count()
 
 
 class SomeAngles:
