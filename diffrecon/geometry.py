@@ -7,6 +7,8 @@ the arithmetic works on floats, NumPy and JAX arrays alike.
 from typing import Any
 
 import equinox as eqx
+import jax
+import numpy as np
 
 from . import physics
 
@@ -115,3 +117,11 @@ class FarField(eqx.Module):
 
 
 Geometry = ParallelBeam | ConeBeam | FarField
+
+
+def geometry_of_views(geometry: Geometry, views: np.ndarray, total: int) -> Geometry:
+    """The geometry of some of `total` views, in the given order: fields with an entry for each view are picked."""
+    def pick(value: Any) -> Any:
+        return value[views] if np.ndim(value) and np.shape(value)[0] == total else value
+
+    return jax.tree.map(pick, geometry)

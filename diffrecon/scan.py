@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from ._optional import require
 from .errors import InputError, MissingMetadata
-from .geometry import FarField, Geometry
+from .geometry import FarField, Geometry, geometry_of_views
 
 __all__ = ["Frames", "Provenance", "Scan"]
 
@@ -459,12 +459,14 @@ class Scan:
         return None if self.geometry is None else self.geometry.pixel_size
 
     def subset(self, views: Sequence[int] | np.ndarray) -> "Scan":
-        """The scan of some of its views, in the given order."""
-        views = np.asarray(views)
+        """The scan of some of its views, in the given order, with their distances and energies."""
+        views = np.arange(self.views)[np.asarray(views)]
         per_view = ("positions", "angles", "weights", "transmission")
         picked = {k: getattr(self, k)[views] for k in per_view if getattr(self, k) is not None}
         if self.tensor_geometry is not None:
             picked["tensor_geometry"] = self.tensor_geometry.subset(views)
+        if self.geometry is not None:
+            picked["geometry"] = geometry_of_views(self.geometry, views, self.views)
         extra = extra_of_views(self.extra, views, self.views)
         return self.replace(counts=pick_views(self.counts, views), extra=extra, **picked)
 

@@ -204,6 +204,27 @@ def test_subset_takes_every_field_of_the_views():
     np.testing.assert_array_equal(scan.angles, [3, 1])
 
 
+def test_subset_takes_the_geometry_of_the_views(tmp_path):
+    counts = np.ones((4, 3, 3), np.uint16)
+    beam = dr.ConeBeam(np.array([8e3, 9e3, 10e3, 11e3]), np.array([[1, 2], [3, 4], [5, 6], [7, 8]]) * 1e-3, 1.2, 3e-6)
+    scan = dr.Scan.from_arrays(counts, method="holography", geometry=beam)
+    for views in ([3, 1], np.array([False, True, False, True])):
+        part = scan.subset(views)
+        order = np.arange(4)[views]
+        np.testing.assert_array_equal(part.geometry.focus_to_sample, beam.focus_to_sample[order])
+        np.testing.assert_array_equal(part.geometry.energy, beam.energy[order])
+        assert part.geometry.focus_to_detector == 1.2 and part.geometry.detector_pixel == 3e-6
+        np.testing.assert_array_equal(part.geometry.distance, beam.distance[order])
+    dr.io.write_scan(tmp_path / "scan.h5", scan)
+    read = dr.open_scan(tmp_path / "scan.h5", data={"views": [3, 1]})
+    np.testing.assert_allclose(read.geometry.focus_to_sample, beam.focus_to_sample[[3, 1]])
+    np.testing.assert_allclose(read.geometry.energy, beam.energy[[3, 1]])
+    # One energy, one pair of foci for all views, an unknown distance: nothing to pick.
+    alike = dr.ConeBeam(8e3, np.array([1e-3, 2e-3]), 1.2, 3e-6)
+    assert scan.replace(geometry=alike).subset([0]).geometry.focus_to_sample.shape == (2,)
+    assert scan.replace(geometry=dr.ParallelBeam(1e-6)).subset([0]).geometry.energy is None
+
+
 def _nan_in_view_two():
     counts = np.ones((4, 3, 3))
     counts[2, 1, 0] = np.nan

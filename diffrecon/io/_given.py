@@ -242,7 +242,8 @@ def _energy(source: Source, value: Any, written: str | None, label: str) -> floa
         value = energy
     values = np.unique(np.asarray(value, float))
     if values.size != 1:
-        raise InputError(f"{label}: {values.size} different energies; one is expected")
+        raise InputError(f"{label}: {values.size} different energies; one is expected "
+                         "(those of a K-edge subtraction are model.energies)")
     energy, message = physics.plausible_energy(float(values[0]), written)
     source.say(message)
     return energy

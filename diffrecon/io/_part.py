@@ -11,7 +11,7 @@ from ._given import full_name, selection
 from ._source import Source
 
 _PER_VIEW = ("positions", "angles", "weights", "transmission")
-_DISTANCES = ("focus_to_sample", "focus_to_detector", "sample_to_detector")
+_PLACES = ("energy", "focus_to_sample", "focus_to_detector", "sample_to_detector")
 
 
 def take(source: Source, values: dict[str, Any], counts: Any) -> tuple[Any, Window | None]:
@@ -20,7 +20,7 @@ def take(source: Source, values: dict[str, Any], counts: Any) -> tuple[Any, Wind
     **Raises:** `InputError` for a part that is not there or makes no sense for this scan.
     """
     total = counts.shape[0]
-    _check_distances(source, values, total)
+    _check_places(source, values, total)
     views = selection(values["views"], total, "views") if "views" in values else None
     window = _window(source, values, counts)
     if views is not None:
@@ -103,8 +103,8 @@ def _binning(value: Any, rows: tuple[int, int], columns: tuple[int, int]) -> tup
 
 
 # ---------------------------------------------------------------------- what belongs to it
-def _check_distances(source: Source, values: dict[str, Any], total: int) -> None:
-    for key in _DISTANCES:
+def _check_places(source: Source, values: dict[str, Any], total: int) -> None:
+    for key in _PLACES:
         value = values.get(key)
         if isinstance(value, np.ndarray) and len(value) not in (1, total):
             raise InputError(f"{source.name}: {full_name(key)} has {len(value)} values for {total} views")
@@ -113,7 +113,7 @@ def _check_distances(source: Source, values: dict[str, Any], total: int) -> None
 def _keep_views(values: dict[str, Any], views: np.ndarray, total: int) -> None:
     if "tensor_geometry" in values:
         values["tensor_geometry"] = values["tensor_geometry"].subset(views)
-    for key in (*_PER_VIEW, *_DISTANCES):
+    for key in (*_PER_VIEW, *_PLACES):
         if isinstance(values.get(key), np.ndarray) and len(values[key]) == total:
             values[key] = values[key][views]
     picked = extra_of_views(values, views, total)
