@@ -2,10 +2,11 @@
 
     python experiments/phase_contrast_methods/run.py [--seed 0] [--output FOLDER]
 
-Prints the table of README.md and writes methods.png.
+Prints the table, puts it into README.md where FOLDER has one, and writes methods.png.
 """
 
 import argparse
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,18 +30,31 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args()
     start = time.process_time()
-    print("| object down to [rad] | method | error of the phase | half period at the half-bit curve [nm] |\n"
-          "|---|---|---|---|")
+    lines = ["| object down to [rad] | method | error of the phase | half period at the half-bit curve [nm] |",
+             "|---|---|---|---|"]
+    print(*lines, sep="\n")
     for strength in STRENGTHS:
         counts, place, truth = measure(strength, options.seed)
-        pixel = float(np.min(place.pixel_size))
-        found = {name: method() for name, method in methods(counts, place).items()}
-        for name, phase in found.items():
-            print(f"| {truth.min():.2f} | {name} | " + " | ".join(judge(phase, truth, pixel)) + " |", flush=True)
+        pixel, found = float(np.min(place.pixel_size)), {}
+        for name, method in methods(counts, place).items():
+            first = "" if found else f"{truth.min():.2f} "
+            found[name] = method()
+            lines.append(f"| {first}| {name} | " + " | ".join(judge(found[name], truth, pixel)) + " |")
+            print(lines[-1], flush=True)
         if strength == SHOWN:
             pictures = {"truth": truth} | {name: found[name] for name in SHOWN_METHODS}
             draw(pictures, pixel, options.output / "methods.png")
-    print(f"{time.process_time() - start:.0f} CPU s")
+    seconds = f"{time.process_time() - start:.0f} CPU seconds"
+    print(seconds)
+    publish(options.output / "README.md", lines, seconds)
+
+
+def publish(page: Path, lines: list[str], seconds: str) -> None:
+    """The table and the time on the page in place of those that it has."""
+    if page.exists():
+        text = page.read_text()
+        text = re.sub(r"(^\|.*\n)+", lambda _: "\n".join(lines) + "\n", text, count=1, flags=re.MULTILINE)
+        page.write_text(re.sub(r"\d+ CPU seconds", seconds, text))
 
 
 def beam(views: int = 4) -> dr.ConeBeam:
