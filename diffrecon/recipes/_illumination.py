@@ -66,7 +66,7 @@ def illumination_from_flats(
     if counts is not None:
         data["counts"] = np.asarray(counts)
     for trust in _TRUST if model.probe is None else _TRUST[-1:]:
-        rows = _Rows(trust, counts is not None)
+        rows = _Rows(jnp.asarray(trust, model.flux.dtype), counts is not None)  # an array: one program for all rounds
         start = _Illumination.of(model, power, trust**2 * views * float(level.mean()))
         solution = levenberg_marquardt(
             rows, start, data, prior=_prior, steps=steps, cg_steps=cg_steps, unknowns=("white",), damping=0.03,
@@ -192,7 +192,7 @@ def _power(model: Holography, contrast: np.ndarray, noise: float) -> np.ndarray:
 class _Rows(eqx.Module):
     """Residuals of the amplitudes in units of photon noise."""
 
-    trust: float
+    trust: Float[Array, ""]
     holograms: bool = eqx.field(static=True)
 
     def __call__(self, unknowns: _Illumination, batch: Batch):
