@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,11 +15,12 @@ from ..models._holography import refraction
 from ..scan import Scan
 from ..solvers import ctf_response
 from ..solvers._regularisation import PowerLaw
+from ._illumination import flats_of_views, illuminated_window, illumination_from_flats
 from ._whitened import Curvature, Maps
 
 __all__ = [
-    "GEOMETRY", "check_settings", "first_guess", "first_model", "lit", "on_object_pixels", "registered", "say_start",
-    "to_refine", "with_unknowns",
+    "GEOMETRY", "check_settings", "first_guess", "first_model", "lit", "on_object_pixels", "registered", "relit",
+    "say_start", "to_refine", "with_unknowns",
 ]
 
 GEOMETRY = ("shifts", "rotations", "stretch", "distances", "source_blur", "detector_blur", "flux")
@@ -29,8 +31,14 @@ def check_settings(settings: Mapping[str, Mapping[str, Any]]) -> None:
     for name in settings["model"]["refine"] or ():
         if name not in GEOMETRY:
             raise InputError(f"model.refine: {name!r} is none of {', '.join(GEOMETRY)}")
-    if settings["loss"]["tv"] < 0:
-        raise InputError(f"loss.tv = {settings['loss']['tv']} is negative; 0 is none")
+    if settings["model"]["probe"] not in (False, None, "flats", "refine"):
+        raise InputError(f"model.probe = {settings['model']['probe']!r} is none of false, \"flats\", \"refine\"")
+    if settings["quality"]["halves"] not in (False, None, True, "photons", "distances"):
+        raise InputError(f"quality.halves = {settings['quality']['halves']!r} is none of false, true, \"photons\", "
+                         "\"distances\"")
+    for name in ("negative", "tv", "vacuum"):
+        if not settings["loss"][name] >= 0:
+            raise InputError(f"loss.{name} = {settings['loss'][name]} is negative; 0 is none")
 
 
 def first_model(scan: Scan, chosen: Mapping[str, Any]) -> tuple[Holography, Mapping[str, tuple[float, float]]]:
@@ -41,10 +49,11 @@ def first_model(scan: Scan, chosen: Mapping[str, Any]) -> tuple[Holography, Mapp
         raise InputError(f'model.materials = {said!r} is no table of names, such as {{resin = "C5H8O2, 1.19"}}')
     named = {name: refraction(text, f"model.materials.{name}", place.energy) for name, text in said.items()}
     named = dict(sorted(named.items(), key=lambda item: -item[1][0] / item[1][1]))
+    shape = illuminated_window(scan) if chosen["probe"] else None
     if named:
         delta, beta = next(iter(named.values()))
-        return Holography.from_scan(scan, delta_beta=delta / beta), named
-    return Holography.from_scan(scan, delta_beta=_delta_beta(scan, chosen)), {}
+        return Holography.from_scan(scan, delta_beta=delta / beta, shape=shape), named
+    return Holography.from_scan(scan, delta_beta=_delta_beta(scan, chosen), shape=shape), {}
 
 
 def _delta_beta(scan: Scan, model: Mapping[str, Any]) -> float:
@@ -67,13 +76,28 @@ def _light_matter(scan: Scan) -> float:
     return 1000.0 if energy is None else 8.8 * (float(energy) / 1e3) ** 2
 
 
-def lit(scan: Scan, model: Holography, console: Console) -> Holography:
-    """The model with the empty beam of each frame as the best combination of the flats, where there are several."""
+def lit(scan: Scan, model: Holography, chosen: Mapping[str, Any], console: Console) -> Holography:
+    """The model with the empty beam of each frame: its wave, or the best combination of the flats where there are
+    several."""
+    if chosen["probe"]:
+        return illumination_from_flats(model, flats_of_views(scan), scan.darks, mask=scan.mask, console=console)
     if scan.flats is None or len(scan.flats) < 3:
         return model
     combined = prepare.combine_flats(scan.counts, scan.flats, scan.darks)
     console.say(combined.message)
     return model.replace(flux=jnp.asarray(combined.light, model.flux.dtype))
+
+
+def relit(scan: Scan, model: Holography, console: Console) -> Holography:
+    """The model with the wave of the empty beam from flats and holograms, the object as it is."""
+    return illumination_from_flats(model, flats_of_views(scan), scan.darks, counts=np.asarray(scan.counts),
+                                   mask=scan.mask, console=console)
+
+
+def empty_counts(model: Holography) -> np.ndarray:
+    """Empty beam of every view without the dark, `(view, y, x)` [counts]."""
+    views = np.arange(len(model.pixels))
+    return np.asarray(eqx.filter_jit(lambda m: m.empty_beam(views) - m.dark)(model), float)
 
 
 def registered(scan, model, data, chosen, console, messages) -> tuple[Holography, bool]:
@@ -82,7 +106,7 @@ def registered(scan, model, data, chosen, console, messages) -> tuple[Holography
     if not wanted or scan.views < 2:
         return model, False
     shifts, report = prepare.register_distances(
-        data["counts"], np.asarray(model.flux, float), pixels=np.asarray(model.pixels),
+        data["counts"], empty_counts(model), pixels=np.asarray(model.pixels),
         distances=np.asarray(model.distances, float), wavelength=model.wavelength, dark=np.asarray(model.dark, float),
         delta_beta=float(model.delta_beta), mask=data["mask"], start=np.asarray(model.shifts, float),
     )
@@ -153,7 +177,7 @@ def first_guess(
 def on_object_pixels(model: Holography, data: Mapping[str, np.ndarray]) -> np.ndarray:
     """Contrast `counts / empty beam - 1` of every view on the object's window by cubic interpolation; zero where
     nothing was seen."""
-    flux = np.maximum(np.asarray(model.flux, float), 1e-6)
+    flux = np.maximum(empty_counts(model), 1e-6)
     contrast = (np.asarray(data["counts"], float) - np.asarray(model.dark, float)) / flux - 1
     contrast = np.where(data["mask"], contrast, 0.0)
     shifts = np.asarray(model.shifts, float)

@@ -34,6 +34,7 @@ from ._hologram_start import (
     first_model,
     lit,
     registered,
+    relit,
     say_start,
     to_refine,
     with_unknowns,
@@ -70,6 +71,10 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         # Numbers of the geometry to solve for, of: shifts, rotations, stretch, distances, source_blur, detector_blur,
         # flux. By default shifts where they had to be registered.
         "refine": None,
+        # Wave of the empty beam. By default holograms are divided by flats. "flats": one complex wave at the object, from
+        # the flats of all distances; "refine": and again from flats and holograms, in turn with the object. For beams
+        # with strong structure of their own.
+        "probe": None,
         "register": None,        # find the shifts between frames; by default where none are given
     },
     "loss": {
@@ -83,7 +88,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "solver": {
         "damping": [1.0, 0.1],   # of the rounds of one material where the phase is strong, in units of the flux
         "rounds": 2,             # with everything to be solved for; one where the phase is weak
-        "tv_rounds": 3,
+        "tv_rounds": 2,
         "steps": 4,              # Gauss-Newton steps a round
         "cg_steps": 20,          # conjugate gradients a step (fewer in the rounds of one material)
     },
@@ -91,7 +96,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "error_bar": True,  # of the phase, from photon noise
         # Two more solves and their Fourier ring correlation: of halves of the photons ("photons", or true) or of every
         # other distance ("distances").
-        "halves": False,
+        "halves": None,
         "seed": 0,
     },
 }
@@ -110,13 +115,17 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     mask = np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask
     data = {"counts": np.asarray(scan.counts), "mask": mask}
     messages = [say_start(scan, model, console)]
-    model = lit(scan, model, console)
+    model = lit(scan, model, chosen, console)
     model, settled = registered(scan, model, data, chosen, console, messages)
     refine = to_refine(chosen, settled)
     model = with_unknowns(model, refine)
 
     solve = _Solve(data, settings, console, Journal(console, data["counts"], settings))
     found = _retrieved(solve, model, len(named) > 1, refine, settled)
+    for _ in range(2 if chosen["probe"] == "refine" else 0):
+        if not solve.interrupted:
+            model = _without_object(relit(scan, found.model, console))
+            found = _retrieved(solve, model, len(named) > 1, refine, settled)
     figures = _judge(found.model, data, settings["quality"]["seed"])
     figures |= {"history": np.concatenate(solve.history), "prior_slope": found.priors[0].slope}
     figures |= _geometry_found(found.model, refine)
@@ -172,9 +181,7 @@ def _retrieved(
     if refine and not (settled and set(refine) == {"shifts"}):
         found = _geometry_first(solve, found, refine, strong)
     found = _opened(solve, found, several)
-    # Where linear theory holds and nothing new is to be solved for, the round of one material was all of it.
-    rounds = int(solver["rounds"]) if strong else int(bool(refine) or len(found.maps.names) > 1)
-    for index in range(rounds):
+    for index in range(int(solver["rounds"]) if strong else 1):
         curvature = measured_curvature(found.model, index) if strong else found.curvature
         found = dataclasses.replace(found, curvature=curvature, details={"vacuum": found.vacuum(loss["vacuum"])})
         found = solve.round(found, 0.0, solver["steps"], solver["cg_steps"], "all", refine)
@@ -182,6 +189,10 @@ def _retrieved(
         details = {"vacuum": found.vacuum(loss["vacuum"]), "variation": found.variation(loss["tv"])}
         found = solve.round(dataclasses.replace(found, details=details), 0.0, 2, solver["cg_steps"], "details")
     return found
+
+
+def _without_object(model: Holography) -> Holography:
+    return model.replace(phase=jnp.zeros_like(model.phase), attenuation=jnp.zeros_like(model.attenuation))
 
 
 def _one_material(solve: "_Solve", found: _Found, strong: bool) -> _Found:
@@ -368,8 +379,8 @@ def _uncertainty(
     if chosen["error_bar"]:
         excess = float((figures["deviance"] / figures["noise_floor_deviance"]).max())
         bar = error_bar(solve.start(found), solve.data, excess, int(chosen["seed"]))
-        quantities["phase_error"] = dataclasses.replace(quantities["phase"], data=bar,
-                                                        long_name="error bar of the phase")
+        seen = found.model.replace(phase=jnp.asarray(bar)).quantities()["phase"]  # on the part that is written
+        bar, quantities["phase_error"] = seen.data, dataclasses.replace(seen, long_name="error bar of the phase")
         said.append(f"error bar of the phase: {np.median(bar):.2g} rad in the median, from photon noise")
     if chosen["halves"]:
         kind = "photons" if chosen["halves"] is True else str(chosen["halves"])
@@ -406,9 +417,8 @@ def _halves(solve: _Solve, model: Holography, kind: str) -> quality.RingCorrelat
 
     def phase(part: Holography, counts: np.ndarray) -> np.ndarray:
         data = {**solve.data, "counts": counts}
-        empty = part.replace(phase=jnp.zeros_like(part.phase), attenuation=jnp.zeros_like(part.attenuation))
         half = _Solve(data, solve.settings, solve.console, label=f"holography, {next(numbers)} half")
-        return np.asarray(_retrieved(half, empty, False, (), True, sharp=False).model.total_phase())
+        return np.asarray(_retrieved(half, _without_object(part), False, (), True, sharp=False).model.total_phase())
 
     if kind == "distances":
         take = lambda views: phase(model.of_views(views), solve.data["counts"][views])

@@ -1,11 +1,14 @@
 """The holography recipe on data of an independent generator, whose truth it must find."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffrecon import recipes
+from diffrecon import Console, recipes
 from diffrecon.errors import InputError
 from diffrecon.io import open_scan
+from diffrecon.recipes._journal import Journal
+from diffrecon.recipes._whitened import vacuum_weights
 from diffrecon.simulate import _holography as simulation
 
 QUICK = {"solver": {"rounds": 1, "steps": 3, "cg_steps": 10, "tv_rounds": 1}}
@@ -39,6 +42,9 @@ def test_recipe_finds_the_phase_and_the_shifts(simulated, found):
     # The frames of the simulation are not shifted: what registration and refinement leave is their error.
     assert np.abs(found.quality["shifts"]).max() < 0.15
     assert "nm" in simulation.judge(path, found)[1]
+    # The error bar is that of photon noise: of the size of the error in the median, which the prior makes larger.
+    error, bar = np.abs(found["phase"] - truth["phase"]), found["phase_error"]
+    assert bar.shape == error.shape and bar.min() > 0 and 0.4 < np.median(error) / np.median(bar) < 4
 
 
 def test_named_materials_give_thicknesses(simulated):
@@ -70,7 +76,70 @@ def test_file_holds_the_truth_and_opens_as_it_is(simulated):
     ({"model": {"delta_beta": -3.0}}, "positive"),
     ({"model": {"refine": ["shift"]}}, "refine"),
     ({"loss": {"tv": -1.0}}, "negative"),
+    ({"loss": {"vacuum": -1.0}}, "negative"),
+    ({"model": {"probe": "flats"}}, "needs flats"),
+    ({"model": {"probe": "yes"}}, "none of"),
+    ({"quality": {"halves": "views"}}, "none of"),
 ])
 def test_bad_settings_are_refused(simulated, settings, message):
     with pytest.raises(InputError, match=message):
         recipes.reconstruct(open_scan(simulated[0]), "holography", settings)
+
+
+def test_vacuum_is_where_nothing_was_found():
+    y, x = np.mgrid[:96, :96] - 47.5
+    thing = -np.sqrt(np.maximum(1 - (x**2 + y**2) / 20**2, 0))
+    thing += 0.005 * np.random.default_rng(0).standard_normal((96, 96))
+    thing -= 0.2 * (np.hypot(y - 30, x - 25) < 6)  # a fainter part apart
+    weights = vacuum_weights(jnp.asarray(thing, jnp.float32), np.full((96, 49), 4.0), lowest=0.06, strength=0.5)
+    assert weights.max() == pytest.approx(2.0, rel=0.01)  # the strength over the variance 1/4
+    assert weights[np.hypot(x, y) < 18].max() < 1e-3 and weights[np.hypot(y - 30, x - 25) < 5].max() < 1e-3
+    assert np.median(weights[:8]) > 1.9
+    assert not vacuum_weights(jnp.zeros((32, 32)), np.ones((32, 17)), lowest=0.06, strength=0.5).any()
+
+
+def test_rounds_are_kept_and_read_again(tmp_path):
+    path, counts = tmp_path / "run.checkpoint", np.arange(6)
+    settings = {"loss": {"tv": 1.0}, "quality": {"halves": None}}
+    kept = Journal(Console(quiet=True, checkpoint=str(path)), counts, settings)
+    assert kept.read(0) is None
+    kept.write(0, {"phase": np.ones(3)})
+    kept.write(1, {"phase": np.zeros(3), "shifts": np.ones((2, 2))})
+    again = lambda counts, settings: Journal(Console(quiet=True, checkpoint=str(path), resume=True), counts, settings)
+    judged_otherwise = again(counts, settings | {"quality": {"halves": "photons"}})
+    assert judged_otherwise.read(1)["shifts"].sum() == 4 and judged_otherwise.read(2) is None
+    for other in ((counts + 1, settings), (counts, settings | {"loss": {"tv": 2.0}})):
+        with pytest.raises(InputError, match="other data or settings"):
+            again(*other)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(InputError, match="not a checkpoint"):
+        again(counts, settings)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_result(simulated, found, tmp_path, monkeypatch):
+    from diffrecon.recipes import _holography as recipe
+
+    checkpoint, solved, rounds = str(tmp_path / "run.checkpoint"), recipe._Solve._solved, []
+
+    def interrupted_in_the_second(self, *arguments):
+        rounds.append(1)
+        model = solved(self, *arguments)
+        self.ending = "interrupted" if len(rounds) == 2 else self.ending
+        return model
+
+    monkeypatch.setattr(recipe._Solve, "_solved", interrupted_in_the_second)
+    console = lambda resume: Console(quiet=True, checkpoint=checkpoint, resume=resume)
+    part = recipes.reconstruct(open_scan(simulated[0]), None, QUICK, console(False))
+    assert any("interrupted" in line for line in part.verdict) and "phase_error" not in part.quantities
+    assert len(rounds) == 2
+    whole = recipes.reconstruct(open_scan(simulated[0]), None, QUICK, console(True))
+    assert len(rounds) == 2 + 4 - 1  # of four rounds the first was read
+    np.testing.assert_allclose(whole["phase"], found["phase"], atol=2e-4)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["photons", "distances"])
+def test_halves_say_the_resolution(simulated, kind):
+    result = recipes.reconstruct(open_scan(simulated[0]), None, QUICK | {"quality": {"halves": kind}})
+    assert any(f"two halves of the {kind}" in line and "nm" in line for line in result.verdict)
+    assert result.quality["frc"][2] > 0.9
