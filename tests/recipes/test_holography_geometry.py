@@ -105,7 +105,7 @@ def wrong_scan(names, seed: int, depth: float, size: int = 360):
 def error(found, truth) -> float:
     """Relative, without the constant."""
     difference = found - truth
-    return np.linalg.norm(difference - difference.mean()) / np.linalg.norm(truth - truth.mean())
+    return float(np.linalg.norm(difference - difference.mean()) / np.linalg.norm(truth - truth.mean()))
 
 
 def deviations(result, names) -> dict[str, float]:
