@@ -13,10 +13,9 @@ from ..errors import InputError
 from ..models import Holography
 from ..models._holography import refraction
 from ..scan import Scan
-from ..solvers import ctf_response
-from ..solvers._regularisation import PowerLaw
+from ..solvers import ctf
+from ..solvers._regularisation import LearntPower, PowerLaw
 from ._illumination import flats_of_views, illuminated_window, illumination_from_flats
-from ._whitened import Curvature, Maps
 
 __all__ = [
     "GEOMETRY", "check_settings", "first_guess", "first_model", "lit", "on_object_pixels", "registered", "relit",
@@ -152,26 +151,18 @@ def say_start(scan: Scan, model: Holography, console: Console) -> str:
 
 
 # ------------------------------------------------------------------------------------------ first guess
-def first_guess(
-    model: Holography, data: Mapping[str, np.ndarray], curvature: Curvature
-) -> tuple[Holography, PowerLaw]:
-    """Phase by the contrast transfer function of one material with Wiener's regularisation, and the prior it was taken
-    from."""
-    shape = (model.phase.shape[0], model.phase.shape[1])
-    spectra = np.fft.rfft2(on_object_pixels(model, data), norm="ortho")
-    numbers = [model.pixel_size**2 / (model.wavelength * float(d)) for d in np.asarray(model.distances).mean(1)]
-    sine, cosine = ctf_response(shape, numbers)
-    weights = np.asarray(model.flux, float).mean((1, 2)) * model.pixel_size**2 / np.prod(model.pixels, axis=1)
-    seen = np.einsum("j,jyx,jyx->yx", weights, sine + cosine / float(model.delta_beta), spectra)
-    one = curvature.of_maps(Maps.of(model.replace(thickness=None, refraction=None), attenuation=False))[..., 0, 0]
-    # Power of the data less that of photon noise, undone by the transfer: noisy, but free of bias.
-    safe = np.maximum(one, 1e-9 * one.max())
-    trust = (safe / (safe + 1e-3 * safe.max())) ** 2
-    power = (np.abs(seen) ** 2 - safe) / safe**2
-    prior = PowerLaw.fit(power * trust, np.ones_like(power), shape)
-    prior = PowerLaw.fit(power * trust + (1 - trust) * prior.spectrum, np.ones_like(power), shape)
-    phase = np.fft.irfft2(seen / (one + 1 / prior.spectrum), s=shape, norm="ortho")
-    return model.replace(phase=jnp.asarray(phase, model.phase.dtype)), prior
+def first_guess(model: Holography, data: Mapping[str, np.ndarray]) -> tuple[Holography, PowerLaw]:
+    """Phase by the contrast transfer function of one material, and the prior that its regularisation learnt."""
+    found = ctf(
+        jnp.asarray(1 + on_object_pixels(model, data), model.phase.dtype), pixel_size=model.pixel_size,
+        wavelength=model.wavelength, distances=np.asarray(model.distances, float), delta_beta=float(model.delta_beta),
+    )
+    assert isinstance(found.regularisation, LearntPower)
+    height, width = model.phase.shape
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    law = PowerLaw(float(found.regularisation.level[0]), float(found.regularisation.slope[0]),
+                   np.maximum(frequency, 1 / max(height, width)))
+    return model.replace(phase=found.phase.astype(model.phase.dtype)), law
 
 
 def on_object_pixels(model: Holography, data: Mapping[str, np.ndarray]) -> np.ndarray:

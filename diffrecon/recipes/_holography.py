@@ -71,7 +71,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         # Numbers of the geometry to solve for, of: shifts, rotations, stretch, distances, source_blur, detector_blur,
         # flux. By default shifts where they had to be registered.
         "refine": None,
-        # Wave of the empty beam. By default holograms are divided by flats. "flats": one complex wave at the object, from
+        # Wave of the empty beam; by default flats divide. "flats": one complex wave at the object, from
         # the flats of all distances; "refine": and again from flats and holograms, in turn with the object. For beams
         # with strong structure of their own.
         "probe": None,
@@ -172,7 +172,7 @@ def _retrieved(
     """
     solver, loss = solve.settings["solver"], solve.settings["loss"]
     curvature = Curvature.of_transfer(model)
-    model, prior = first_guess(model, solve.data, curvature)
+    model, prior = first_guess(model, solve.data)
     strong = float(jnp.ptp(model.phase)) > 1.0
     solve.console.say("first guess by the contrast transfer function; power of the phase falls as "
                       f"f^{prior.slope:.2g}")
