@@ -262,6 +262,10 @@ class Scratch:
         if self.path is not None:
             Path(self.path).unlink(missing_ok=True)
 
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()  # after an interruption: what is in the file stays
+
     def _read(self, view: int, first: int, last: int) -> np.ndarray:
         row, fd = self.shape[2] * 4, self._file.fileno()
         image = np.empty((last - first, self.shape[2]), np.float32)

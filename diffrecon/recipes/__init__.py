@@ -72,10 +72,9 @@ def reconstruct(
 
 def wants_slabs(scan: Scan, method: str | None, settings: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether the method would go through this scan slab by slab: as `solver.slab` says, or for want of memory."""
-    module = _module(method or "")
-    return hasattr(module, "wants_slabs") and module.wants_slabs(
-        scan, merge(module.defaults(method), settings, method or "")
-    )
+    method = method or scan.method or ""
+    module = _module(method)
+    return hasattr(module, "wants_slabs") and module.wants_slabs(scan, merge(module.defaults(method), settings, method))
 
 
 def reconstruct_slabs(

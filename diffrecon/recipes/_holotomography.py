@@ -48,6 +48,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "delta_beta": None,      # delta / beta of the sample; by default that of light organic matter
         "material": None,        # instead of it: formula and density [g/cm^3], such as "C5H8O2, 1.19" (needs xraydb)
         "beta": False,           # a volume of absorption that delta_beta does not explain
+        "beta_scale": 0.01,      # size of that absorption beside delta, before the data are seen
         "size": None,            # pixels of a slice along x and y; the finest field of view by default
         "height": None,          # slices; the finest field of view by default
         "flats": "mean",         # of all flats; or "distance": they come in equal groups, one a distance
@@ -267,15 +268,15 @@ class Whitened(eqx.Module):
 
     @classmethod
     def of(
-        cls, model: HoloTomography, prior: PowerLaw, size: float, told: np.ndarray, loss: Mapping[str, Any]
+        cls, model: HoloTomography, prior: PowerLaw, size: float, told: np.ndarray, loss: Mapping[str, Any],
+        beta_scale: float,
     ) -> "Whitened":
         """Coordinates about a model; `size` is the number of counts, over which the cost is a mean; `told`, what
         each frame tells of its shifts and gain (`information`)."""
         cast = lambda a: jnp.asarray(a, model.delta.dtype)
         data = curvature(model, model.gain.shape[0])
         power = prior(radial_frequency(model.delta.shape))
-        # Of absorption that delta_beta does not explain a hundredth is expected.
-        inverse = [float(loss["prior"]) / power, float(loss["prior"]) * 1e4 / power]
+        inverse = [float(loss["prior"]) / power, float(loss["prior"]) / beta_scale**2 / power]
         kernels = [np.sqrt(size / (h + p)) for h, p in zip(data, inverse, strict=True)]
         shares = [p / (h + p) for h, p in zip(data, inverse, strict=True)]
         begin = lambda volume, i: _filter(volume, cast((1 - shares[i]) / kernels[i]))
@@ -366,7 +367,7 @@ def joint(
     part = of_angles(model, angles)
     fields = {"counts": SomeAngles(data["counts"], angles), "mask": data["mask"]}
     size, told = float(np.sum(data["mask"])) * part.gain.size, information(model, data, angles)
-    start = Whitened.of(part, prior, size, told, settings["loss"])
+    start = Whitened.of(part, prior, size, told, settings["loss"], float(chosen["beta_scale"]))
     options: dict[str, Any] = {"console": console, "label": f"{label}: step", "checkpoint": checkpoint,
                                "resume": console.resume and checkpoint is not None, "seed": solver["seed"]}
     batch, cost = solver["batch_size"], _cost(settings)

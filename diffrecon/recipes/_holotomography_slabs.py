@@ -93,7 +93,7 @@ def _rounds(
     if chosen["register"]:
         stages.append(lambda model: registered(model, data, console))
     if chosen["centre"]:
-        stages.append(lambda model: with_axis(model, data, train, False, console))
+        stages.append(lambda model: with_axis(model, data, train, 0.0, console))
     count = settings["solver"]["align"] if chosen["shifts"] or chosen["centre"] else 0
     for number in range(count):
         stages.append(partial(_round, data=data, train=train, lines=lines, settings=settings, console=console,
@@ -123,7 +123,7 @@ def _round(
 
 def _phases(model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray, lines: stream.Scratch) -> None:
     """Line integrals of delta of these angles, block after block into the file."""
-    retrieval = PhaseRetrieval.of(model, data, angles, False)
+    retrieval = PhaseRetrieval.of(model, data, angles, 0.0)
     for part, found in blocks(retrieved, (retrieval, model), data, angles):
         lines[part] = found[:, 0]
 

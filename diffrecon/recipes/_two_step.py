@@ -80,8 +80,11 @@ class PhaseRetrieval(eqx.Module):
     canvas: tuple[int, int] = eqx.field(static=True)
 
     @classmethod
-    def of(cls, model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray, general: bool) -> "PhaseRetrieval":
-        """With the power of the phase measured in some of the angles."""
+    def of(
+        cls, model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray, general: float
+    ) -> "PhaseRetrieval":
+        """With the power of the phase measured in some of the angles; `general`: the size of B beside the phase that is
+        expected, 0 for one material."""
         window = (model.delta.shape[0], model.delta.shape[2])
         canvas = tuple(g - (g - w) % 2 for g, w in zip(model.grid, window, strict=True))
         canvas = (canvas[0], canvas[1])
@@ -105,9 +108,9 @@ class PhaseRetrieval(eqx.Module):
         if not general:
             kernels = (weights * single / (safe + 1 / expected))[None]
         else:
-            # Contrast is 2 sin phase - 2 cos B; B is expected to be a hundredth of the phase, as hard X-rays have it.
+            # Contrast is 2 sin phase - 2 cos B.
             a, b = (weights * sine * cosine).sum(0), safe + 1 / expected
-            c = (weights * cosine**2).sum(0) + 1e4 / expected
+            c = (weights * cosine**2).sum(0) + 1 / (general**2 * expected)
             kernels = weights * np.stack([c * sine - a * cosine, a * sine - b * cosine]) / (b * c - a**2)
         kernels[0] *= -1  # delta is the negative phase
         return cls(jnp.asarray(kernels, model.delta.dtype), law, canvas)
@@ -120,6 +123,15 @@ class PhaseRetrieval(eqx.Module):
     def __call__(self, model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray) -> np.ndarray:
         """Line integrals of delta [rad] (and B) of some angles, about the rotation axis, `(map, angle, z, x)`."""
         return np.moveaxis(over_angles(retrieved, (self, model), data, angles), 1, 0)
+
+
+def expected_beta(model: HoloTomography, chosen: Mapping[str, Any]) -> float:
+    """Size of the absorption beside delta that is expected; 0 where it has no volume."""
+    if model.beta is None:
+        return 0.0
+    if not float(chosen["beta_scale"]) > 0:
+        raise InputError(f"model.beta_scale = {chosen['beta_scale']:g} is to be positive")
+    return float(chosen["beta_scale"])
 
 
 def retrieved(tree: Any, angles: Array, counts: Array, mask: Array) -> Array:
@@ -375,7 +387,7 @@ def two_step(
     which are planes of its transform: no noise, and no streaks of few angles, are in it.
     """
     chosen, solver = settings["model"], settings["solver"]
-    general = model.beta is not None
+    general = expected_beta(model, chosen)
     if chosen["register"]:
         model = registered(model, data, console)
     if chosen["centre"]:
@@ -408,7 +420,7 @@ def say_moved(
 
 
 def with_axis(
-    model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray, general: bool, console: Console
+    model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray, general: float, console: Console
 ) -> HoloTomography:
     """The rotation axis where the phases have it: about which the centre of an isolated sample moves (64 angles tell),
     else where the sinogram of the middle rows does."""

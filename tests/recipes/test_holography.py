@@ -51,7 +51,7 @@ def test_named_materials_give_thicknesses(simulated):
     pytest.importorskip("xraydb")
     settings = {
         "model": {"materials": {"silica": "SiO2, 2.2", "resin": "C5H8O2, 1.19"}, "register": False},
-        "solver": {"rounds": 1, "steps": 2, "cg_steps": 8}, "loss": {"tv": 0.0},
+        "solver": {"rounds": 1, "steps": 2, "cg_steps": 8}, "loss": {"tv": 0.0}, "quality": {"error_bar": False},
     }
     result = recipes.reconstruct(open_scan(simulated[0]), "holography", settings)
     assert relative(result["phase"], simulated[1]["phase"]) < 0.1
@@ -116,6 +116,7 @@ def test_rounds_are_kept_and_read_again(tmp_path):
         again(counts, settings)
 
 
+@pytest.mark.full
 def test_an_interrupted_run_goes_on_to_the_same_result(simulated, found, tmp_path, monkeypatch):
     from diffrecon.recipes import _holography as recipe
 

@@ -1,0 +1,181 @@
+"""Holotomography in two steps, slab by slab: the volume of the run in memory, Ctrl-C and going on, beta, halves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffrecon import recipes, stream
+from diffrecon._console import Console
+from diffrecon.errors import InputError
+from diffrecon.models import HoloTomography, holograms_by_angle
+from diffrecon.recipes import _holotomography as recipe
+from diffrecon.recipes import _holotomography_slabs as slabs
+from diffrecon.recipes import _two_step as steps
+from diffrecon.simulate import _holotomography as simulated
+
+SETUP = simulated.Setup(angles=9, distances=2, frame=16, counts=4000.0, wobble=0.3, centre=0.4, grains=False)
+SOLVER = {"name": "two-step", "align": 1}
+
+
+class Kept:
+    """A writer that keeps slices and may be interrupted."""
+
+    def __init__(self, finished=None, fail_at=None):
+        self.slices, self.fail_at, self.events = dict(finished or {}), fail_at, []
+        self.before = set(self.slices)
+
+    def __call__(self, shape, units, pixel_size, long_name, name="volume"):
+        self.shape, self.name = shape, name
+        return self
+
+    def write(self, first, slab):
+        if self.fail_at is not None and first >= self.fail_at:
+            raise KeyboardInterrupt
+        self.slices |= {first + i: np.array(image) for i, image in enumerate(slab)}
+
+    def close(self, result=None):
+        self.events.append("close")
+
+    def abort(self):
+        self.events.append("abort")
+
+    def done(self):
+        return self.before
+
+    def volume(self):
+        return np.stack([self.slices[i] for i in sorted(self.slices)])
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return simulated.measure(SETUP)[0]
+
+
+@pytest.fixture(scope="module")
+def in_memory(scan):
+    return recipes.reconstruct(scan, settings={"solver": {**SOLVER, "slab": 0}})
+
+
+def test_the_volume_of_the_run_in_memory_and_going_on(scan, in_memory, tmp_path, monkeypatch):
+    """Interrupted in the last pass, then gone on with: rounds are not done again, slices neither."""
+    settings = {"solver": {**SOLVER, "slab": 5}}
+    assert recipes.wants_slabs(scan, None, settings)
+    path, broken = str(tmp_path / "checkpoint"), Kept(fail_at=10)
+    with pytest.raises(KeyboardInterrupt):
+        recipes.reconstruct_slabs(scan, None, settings, Console(quiet=True, checkpoint=path), broken)
+    assert sorted(broken.slices) == list(range(10)) and broken.events == ["abort"]
+    again = Kept(broken.slices)
+    def never(*_, **__):
+        raise AssertionError("done again")
+
+    for name in ("_phases", "_round", "with_axis"):
+        monkeypatch.setattr(slabs, name, never)
+    result = recipes.reconstruct_slabs(scan, None, settings, Console(quiet=True, checkpoint=path, resume=True), again)
+    assert again.events == ["close"] and again.name == "delta"
+    scale = np.abs(in_memory["delta"]).max()
+    np.testing.assert_allclose(again.volume(), in_memory["delta"], atol=1e-5 * scale)
+    np.testing.assert_allclose(result["middle_slice"], in_memory["delta"][8], atol=1e-5 * scale)
+    np.testing.assert_allclose(result["shifts"], in_memory["shifts"], atol=1e-3 * SETUP.pixel)
+    assert result.quality["held_out_deviance"] == pytest.approx(in_memory.quality["held_out_deviance"], rel=1e-4)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]  # phases are gone
+
+
+def test_what_slabs_cannot_do_is_said(scan):
+    for given in ({"model": {"beta": True}}, {"quality": {"halves": True}}):
+        with pytest.raises(InputError, match="slab=0"):
+            recipes.reconstruct_slabs(scan, None, {"solver": {**SOLVER, "slab": 5}, **given}, None, Kept())
+    with pytest.raises(InputError, match="joint needs the whole volume"):
+        recipes.reconstruct(scan, settings={"solver": {"slab": 5}})
+
+
+def test_scratch_is_written_by_views_and_read_by_rows(tmp_path):
+    lines = stream.Scratch((4, 5, 6), tmp_path / "lines")
+    values = np.random.default_rng(0).standard_normal((4, 5, 6)).astype(np.float32)
+    lines[np.array([2, 0])] = values[[2, 0]]
+    np.testing.assert_array_equal(lines.rows(1, 3), np.where(np.isin(np.arange(4), [0, 2])[:, None, None],
+                                                             values[:, 1:3], 0))
+    lines.put_rows(3, values[:, 3:], np.arange(4))
+    np.testing.assert_array_equal(lines[np.array([3])][0, 3:], values[3, 3:])
+    assert not lines.found and stream.Scratch((4, 5, 6), tmp_path / "lines").found
+    lines.close()
+    assert not (tmp_path / "lines").exists()
+    with pytest.raises(InputError, match="no file for"):
+        stream.Scratch((4, 5, 6), tmp_path / "nowhere" / "lines")
+
+
+def test_frames_far_out_of_place_are_registered():
+    """Four pixels rms: the frames of an angle on that of its finest pixel, to a fraction of a pixel."""
+    setup = simulated.Setup(angles=3, distances=2, frame=48, counts=4000.0, wobble=2.5, centre=0.0, grains=False)
+    scan, truth = simulated.measure(setup)
+    model = steps.registered(HoloTomography.from_scan(scan, delta_beta=2500.0), holograms_by_angle(scan),
+                             Console(quiet=True))
+    apart = lambda shifts: np.asarray(shifts)[:, 1] - np.asarray(shifts)[:, 0]
+    assert np.abs(apart(truth["shifts"])).max() > 1.5
+    np.testing.assert_allclose(apart(model.shifts), apart(truth["shifts"]), atol=0.4)
+
+
+# ------------------------------------------------------------------------------------------------ joint
+@pytest.mark.full
+def test_interrupted_joint_descent_keeps_its_state_and_goes_on(scan, tmp_path):
+    settings = {"solver": {"align": 1, "steps": 10}}
+    whole = recipes.reconstruct(scan, settings=settings)
+    path = str(tmp_path / "checkpoint")
+    calls = []
+
+    class Interrupted(Console):
+        def progress(self, total, label):
+            shown = super().progress(total, label)
+            update = shown.update
+
+            def interrupt(done, **figures):
+                update(done, **figures)
+                if "holotomography" in label and done >= 5 and not calls:
+                    calls.append(done)
+                    raise KeyboardInterrupt
+
+            shown.update = interrupt
+            return shown
+
+    part = recipes.reconstruct(scan, settings=settings, console=Interrupted(quiet=True, checkpoint=path))
+    assert calls and any("interrupted" in line for line in part.verdict)
+    assert part.quality["history"].size < 10 and np.isfinite(part["delta"]).all()
+    again = recipes.reconstruct(scan, settings=settings, console=Console(quiet=True, checkpoint=path, resume=True))
+    assert again.quality["history"].size == whole.quality["history"].size
+    np.testing.assert_allclose(again["delta"], whole["delta"], atol=1e-3 * np.abs(whole["delta"]).max())
+
+
+@pytest.mark.full
+def test_beta_has_a_volume_of_its_own(monkeypatch):
+    """A ball that absorbs ten times what delta_beta says: beta and delta of the ball, in absolute units."""
+    setup = simulated.Setup(angles=16, distances=4, frame=24, counts=50000.0, wobble=0.0, centre=0.0)
+    delta, beta, radius = 4e-7, 2e-8, 7.0
+    ball = np.array([[delta, beta, radius, radius, radius, 0.0, 0.0, 0.0, 0.0]])
+    monkeypatch.setattr(simulated, "ellipsoids", lambda setup: ball)
+    known = {"shifts": False, "centre": False, "delta_beta": 200.0, "beta": True, "beta_scale": 0.1}
+    found = recipes.reconstruct(simulated.measure(setup)[0], settings={"model": known, "solver": {"steps": 15}})
+    axis = np.arange(setup.frame) - (setup.frame - 1) / 2
+    inside = sum(a**2 for a in np.meshgrid(axis, axis, axis)) < (radius - 2) ** 2
+    assert np.mean(found["beta"][inside]) == pytest.approx(beta, rel=0.2)
+    assert np.mean(found["delta"][inside]) == pytest.approx(delta, rel=0.1)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["two-step", "joint"])
+def test_halves_agree_where_there_is_signal(scan, name):
+    found = recipes.reconstruct(scan, settings={"solver": {"name": name, "align": 1, "steps": 5},
+                                                "quality": {"halves": True}})
+    curve = found.quality["shell_correlation"]["correlation"]
+    assert curve[1] > 0.8 > np.min(curve) and any("even against odd" in line for line in found.verdict)
+
+
+def test_lines_stand_for_the_volume(scan, in_memory):
+    """What places the frames is the same from projections in a file as from the volume."""
+    model = recipe.first_guess(scan, recipes.merge(recipe.DEFAULTS, {}, "holotomography"), Console(quiet=True))
+    scale = 2 * np.pi / model.wavelength * model.pixel_size
+    model = model.replace(delta=jnp.asarray(in_memory["delta"] * scale, jnp.float32))
+    angles = np.arange(SETUP.angles)
+    lines = np.asarray(jax.jit(lambda m: m.projector(m.delta))(model))
+    data = holograms_by_angle(scan)
+    one, other = (steps.place_frames(model, data, angles, *more, quiet=True) for more in ((), (lines,)))
+    np.testing.assert_allclose(one.shifts, other.shifts, atol=1e-4)
