@@ -30,6 +30,7 @@ def without_freedoms(shifts, centre, roll=0.0) -> tuple[np.ndarray, float]:
     return (np.ravel(shifts) - basis @ fit).reshape(-1, 2), centre + fit[1]
 
 
+@pytest.mark.full
 def test_shifts_roll_and_centre_together():
     rng = np.random.default_rng(7)
     shifts, roll = rng.uniform(-3, 3, (VIEWS, 2)), np.radians(0.5)

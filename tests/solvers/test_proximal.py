@@ -129,6 +129,7 @@ def test_primal_dual_solves_the_closed_form(data):
     np.testing.assert_allclose(found.x, np.repeat([0.1, 0.9], 8), atol=2e-3)
 
 
+@pytest.mark.full
 def test_primal_dual_and_fista_agree(few_views, equations):
     A, b, *_ = few_views
     for penalty in (penalties.TotalVariation(0.3), penalties.GeneralisedVariation(0.3)):
