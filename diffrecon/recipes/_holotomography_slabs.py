@@ -139,7 +139,9 @@ class _Slabs:
         self.slab, self.mesh = solver["slab"], sharding.slice_mesh()
         self.how = (solver["second"], solver["filter"], solver["cgls_steps"])
         self.back: Any = model.projector.subset(train)
-        self.forth: Any = model.projector.subset(seen) if seen.size else None
+        self.forth: Any = self.back  # tables of a projector are large
+        if seen is not train:
+            self.forth = model.projector.subset(seen) if seen.size else None
 
     def run(self, writer: Any, console: Console) -> stream.Report:
         """All slabs that the writer lacks."""
