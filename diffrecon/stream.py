@@ -247,11 +247,11 @@ class Scratch:
         for view, image in zip(np.arange(self.shape[0])[views], lines, strict=True):
             self._write(view, 0, image)
 
-    def rows(self, first: int, last: int, views: Any = slice(None)) -> Float[np.ndarray, "view z u"]:
+    def rows(self, first: int, last: int, views: Any = ...) -> Float[np.ndarray, "view z u"]:
         """Some rows of all (or some) views."""
         return np.stack([self._read(view, first, last) for view in np.arange(self.shape[0])[views]])
 
-    def put_rows(self, first: int, lines: Float[np.ndarray, "view z u"], views: Any = slice(None)) -> None:
+    def put_rows(self, first: int, lines: Float[np.ndarray, "view z u"], views: Any = ...) -> None:
         """Replace rows `first`, `first + 1`, ... of all (or some) views."""
         for view, image in zip(np.arange(self.shape[0])[views], lines, strict=True):
             self._write(view, first, image)

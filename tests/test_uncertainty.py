@@ -134,6 +134,7 @@ def test_draws_have_the_covariance_of_the_inverse():
     np.testing.assert_allclose(found, expected, atol=0.1 * np.diag(expected).max())
 
 
+@pytest.mark.full
 def test_spread_of_maximum_likelihood_is_the_predicted_one():
     """200 measurements of a decay, each fitted by Newton's method in NumPy."""
     start, rate, views = 60.0, 0.1, np.arange(12)

@@ -164,6 +164,7 @@ def test_far_field(case):
     check(case, False, OFF)
 
 
+@pytest.mark.full
 def test_slice_spacing():
     """Two slices, both free."""
     spacing = 1e-3

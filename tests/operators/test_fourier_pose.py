@@ -85,6 +85,7 @@ def test_adjoint_is_the_transpose(x64):
         assert dot_test(lambda v: A(v, views), lambda y: A.adjoint(y, views), jnp.zeros((7, 9, 8))) < limit
 
 
+@pytest.mark.full
 def test_selected_traced_and_batched_views_agree_with_all():
     A = FourierPoseProjector(*tilted((20,), 4), (7, 8, 9), (9, 10))
     volumes = jnp.asarray(np.random.default_rng(0).standard_normal((2, 7, 8, 9)))

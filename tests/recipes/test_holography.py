@@ -47,6 +47,7 @@ def test_recipe_finds_the_phase_and_the_shifts(simulated, found):
     assert bar.shape == error.shape and bar.min() > 0 and 0.4 < np.median(error) / np.median(bar) < 4
 
 
+@pytest.mark.full
 def test_named_materials_give_thicknesses(simulated):
     pytest.importorskip("xraydb")
     settings = {

@@ -176,6 +176,7 @@ def scan_in_a_structured_beam(seed: int, size: int = 384):
     return scan, middle(phase)
 
 
+@pytest.mark.full
 def test_one_wave_makes_the_flats_of_all_distances():
     scan, _ = scan_in_a_structured_beam(1)
     flats = flats_of_views(scan)
@@ -253,10 +254,12 @@ def plain(disc):
     return {name: descended(cost, disc) for name, cost in COSTS.items()}
 
 
+@pytest.mark.full
 def test_each_form_of_the_cost_finds_the_disc(plain):
     assert all(value < 0.8 for value in plain.values()), plain
 
 
+@pytest.mark.full
 def test_what_is_known_beforehand_lowers_the_error(disc, plain):
     amplitude = COSTS["amplitude"]
     with_tv = lambda model, batch: amplitude(model, batch) + dr.penalties.tv(model.phase, eps=0.01)

@@ -169,6 +169,7 @@ def test_halves_agree_where_there_is_signal(scan, name):
     assert curve[1] > 0.8 > np.min(curve) and any("even against odd" in line for line in found.verdict)
 
 
+@pytest.mark.full
 def test_lines_stand_for_the_volume(scan, in_memory):
     """What places the frames is the same from projections in a file as from the volume."""
     model = recipe.first_guess(scan, recipes.merge(recipe.DEFAULTS, {}, "holotomography"), Console(quiet=True))

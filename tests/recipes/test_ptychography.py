@@ -113,6 +113,7 @@ def test_unknown_optimiser_is_refused(tmp_path):
         dr.reconstruct(scan, settings={"optimiser": {"name": "adamm"}})
 
 
+@pytest.mark.full
 def test_a_closed_shutter_and_swapped_positions_do_no_harm(tmp_path):
     _, positions = small_scans.write_cxi(tmp_path / "scan.cxi", True)
     said: list[str] = []

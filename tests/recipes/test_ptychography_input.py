@@ -107,6 +107,7 @@ def test_frames_are_read_in_blocks(scan):
     assert np.array_equal(first.views, second.views)
 
 
+@pytest.mark.full
 def test_odd_frames_of_bytes(scan):
     """Neither square nor even, of the smallest type."""
     counts = np.minimum(scan.counts[:, :31, :27], 255).astype(np.uint8)

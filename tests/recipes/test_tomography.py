@@ -100,6 +100,7 @@ def test_slabs_give_the_same_file(tmp_path):
         assert result.quality["rotation_centre"] == CENTRE
 
 
+@pytest.mark.full
 def test_slabs_of_an_iterative_solver_do_not_depend_on_the_slab(tmp_path):
     volumes = []
     for slab in (1, 4):
@@ -117,6 +118,7 @@ def test_slabs_refuse_what_needs_the_whole_volume(solver):
         recipes.reconstruct_slabs(make(), None, {"solver": solver}, writer=lambda *_: None)
 
 
+@pytest.mark.full
 def test_figures_of_slabs_are_those_of_the_middle_rows(tmp_path):
     result = recipes.reconstruct_slabs(
         make(), None, {"quality": {"halves": True, "deviation": "closed-form"}},

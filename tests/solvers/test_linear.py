@@ -188,6 +188,7 @@ def test_ordered_subsets_get_further_in_a_pass(disc):
     assert errors[1] < 0.6 * errors[0]
 
 
+@pytest.mark.full
 def test_one_subset_is_sirt_and_osem_with_one_is_mlem(disc):
     A, image = disc
     b = jnp.maximum(A(image), 0)
@@ -233,6 +234,7 @@ def test_subsets_are_interleaved_and_follow_each_other_far_apart():
 
 @pytest.mark.parametrize("solver", [cgls, pytest.param(
     lambda A, b, steps, **k: sart(A, b, steps, subsets=4, **k), marks=pytest.mark.full)])
+@pytest.mark.full
 def test_held_out_views_choose_the_number_of_steps(disc, solver):
     A, image = disc
     noisy = A(image) + jnp.asarray(np.random.default_rng(0).normal(size=(100, 64)) * 2.0, jnp.float32)

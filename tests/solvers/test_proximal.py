@@ -96,6 +96,7 @@ def test_convolution_is_the_exact_product_and_is_said(few_views, equations):
     np.testing.assert_allclose(float(equations.b_squared), float(jnp.sum(b**2)), rtol=1e-4)
 
 
+@pytest.mark.full
 def test_small_samples_are_cut_out():
     angles = np.linspace(0, np.pi, 30, endpoint=False)
     A = ParallelProjector(angles, (96, 96), 96)
