@@ -66,6 +66,7 @@ def compare(name: str, variant: dict, steps: int) -> dict[str, np.ndarray]:
 def picture(found: dict[str, dict[str, np.ndarray]], path: Path) -> None:
     """The middle slice of all variants and both ways, a profile through it, the shell correlation with the truth."""
     figure, axes = plt.subplots(len(found), 5, figsize=(16, 3.2 * len(found)), layout="constrained", squeeze=False)
+    figure.get_layout_engine().set(w_pad=0.1)
     pixel = simulated.DEMO.pixel * 1e6
     for row, (name, volumes) in zip(axes, found.items(), strict=True):
         truth = volumes["truth"]

@@ -105,7 +105,7 @@ def test_scratch_is_written_by_views_and_read_by_rows(tmp_path):
 
 
 def test_frames_far_out_of_place_are_registered():
-    """Four pixels rms: the frames of an angle on that of its finest pixel, to a fraction of a pixel."""
+    """Two and a half pixels rms: the frames of an angle on that of its finest pixel, to a fraction of a pixel."""
     setup = simulated.Setup(angles=3, distances=2, frame=48, counts=4000.0, wobble=2.5, centre=0.0, grains=False)
     scan, truth = simulated.measure(setup)
     model = steps.registered(HoloTomography.from_scan(scan, delta_beta=2500.0), holograms_by_angle(scan),
