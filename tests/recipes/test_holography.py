@@ -144,4 +144,4 @@ def test_an_interrupted_run_goes_on_to_the_same_result(simulated, found, tmp_pat
 def test_halves_say_the_resolution(simulated, kind):
     result = recipes.reconstruct(open_scan(simulated[0]), None, QUICK | {"quality": {"halves": kind}})
     assert any(f"two halves of the {kind}" in line and "nm" in line for line in result.verdict)
-    assert result.quality["frc"][2] > 0.9
+    assert result.quality["correlation"][2] > 0.9
