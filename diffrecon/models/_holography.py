@@ -273,7 +273,13 @@ def empty_beam(scan: Scan) -> np.ndarray:
     counts = np.asarray(scan.counts, float) - mean_dark(scan)
     border = np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask.copy()
     border[8:-8, 8:-8] = False
-    return (np.where(border, counts, 0).sum((1, 2)) / max(border.sum(), 1))[:, None, None]
+    return np.array([robust_mean(frame[border]) for frame in counts])[:, None, None]
+
+
+def robust_mean(counts: np.ndarray) -> float:
+    """Mean of counts without those of hot pixels, several times the usual; zero where there are none."""
+    usual = counts[counts <= 3 * np.median(counts) + 10] if counts.size else counts
+    return float(usual.mean()) if usual.size else 0.0
 
 
 def _fast_size(size: int, parity: int = 0) -> int:

@@ -14,7 +14,7 @@ from .._result import Quantity
 from ..errors import InputError, MissingMetadata
 from ..operators import AlignedProjector, ParallelProjector
 from ..scan import Scan
-from ._holography import _fast_size, _pairs, mean_dark
+from ._holography import _fast_size, _pairs, mean_dark, robust_mean
 from ._ptychotomography import angle_table
 
 __all__ = ["HoloTomography", "hologram_table", "holograms_by_angle"]
@@ -297,4 +297,4 @@ def _empty_beams(scan: Scan, table: np.ndarray, flats: str) -> np.ndarray:
     edge = max(2, min(scan.frame_shape) // 32)
     border[edge:-edge, edge:-edge] = False
     counts = [np.asarray(scan.counts[np.sort(views)], float) - mean_dark(scan) for views in some.T]
-    return np.stack([c[:, border].mean() if border.any() else c.mean() for c in counts])[:, None, None]
+    return np.stack([robust_mean(c[:, border] if border.any() else c) for c in counts])[:, None, None]

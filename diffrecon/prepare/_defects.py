@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from ._references import References
 
-__all__ = ["BadPixels", "find_bad_pixels", "remove_zingers"]
+__all__ = ["BadPixels", "find_bad_pixels", "find_outliers", "remove_zingers"]
 
 ZINGER_REACH = 2  # neighbours on each side, in time and along the detector row
 _DRIFT = 3  # columns that an edge of the sample may move from one view to the next
@@ -135,6 +135,68 @@ def remove_zingers(
     noise = jnp.sqrt(gain * jnp.maximum(usual, 1) + read_noise**2)
     where = values - usual > threshold * noise
     return jnp.where(where, in_time, values), where
+
+
+# Who is asked what differences are usual: eight at each of these distances.
+_AROUND = (4, 6)
+_BEYOND = 0.5  # a defect lies beyond all around by this share of its distance from their median; a fringe goes on
+_EXTREME = 20.0  # ... or differs from it by this factor, up or down
+
+
+@jax.jit
+def find_outliers(
+    counts: Num[Array, "view y x"], beam: Float[Array, "#view y x"], *, threshold: float = 10.0
+) -> tuple[Bool[Array, "view y x"], Float[Array, "view y x"]]:
+    """Single pixels of a few frames that stand out from those around, dead, hot or hit: `(which, mended)` [counts].
+
+    A value is an outlier when it differs from the median of the sixteen pixels two away (its usual value there, which
+    takes its place in `mended`) by `threshold` standard deviations: those of photon noise or of the differences of the
+    same kind (their upper quartile) within six pixels, which are larger where there are fringes. It must also lie
+    well beyond the highest or lowest of the sixteen, as no fringe or edge does that goes on in some direction, or
+    differ from the median twentyfold: defects of 3 x 3 pixels are found only so. All is of counts over beam, so
+    that pixels that differ in gain are not outliers. For frames that have no neighbours in time, such as holograms at
+    several distances; where there are, `remove_zingers` is the surer way. An object sharper than the pixel, its
+    image not blurred by the detector, can be as sharp as a defect.
+
+    **Arguments:** `counts` without the dark; `beam`, those without sample, of photons (one count a photon).
+
+    ```python
+    counts = jnp.full((1, 32, 32), 100.0).at[0, 9, 9].set(0)
+    which, mended = find_outliers(counts, jnp.full((1, 32, 32), 100.0))      # one True; 100 everywhere
+    ```
+    """
+    beam = jnp.broadcast_to(jnp.asarray(beam, jnp.result_type(counts.dtype, jnp.float32)), counts.shape)
+    lit = beam > 0
+    beam = jnp.where(lit, beam, 1)
+    values = jnp.where(lit, counts / beam, 0)
+    ring = _ranked(_around(values, [(i, j) for i in range(-2, 3) for j in range(-2, 3) if max(abs(i), abs(j)) == 2]))
+    usual = (ring[7] + ring[8]) / 2
+    off = jnp.abs(values - usual)
+    eight = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
+    activity = _ranked(_around(off, [(d * i, d * j) for d in _AROUND for i, j in eight]))[11] / 1.15
+    noise = (jnp.maximum(usual, 0) + 1 / beam) / beam
+    beyond = jnp.maximum(values - ring[-1], ring[0] - values) > _BEYOND * off
+    extreme = (values > _EXTREME * usual) | (_EXTREME * values < usual)
+    which = ~lit | ((off > threshold * jnp.maximum(jnp.sqrt(noise), activity)) & (beyond | extreme))
+    return which, jnp.where(which, usual * beam, counts)
+
+
+def _around(values: Float[Array, "view y x"], places: list[tuple[int, int]]) -> list[Array]:
+    """For every pixel those at some places from it; beyond the border those of the other side."""
+    height, width = values.shape[1:]
+    reach = max(max(map(abs, place)) for place in places)
+    padded = jnp.pad(values, ((0, 0), (reach, reach), (reach, reach)), mode="symmetric")
+    return [padded[:, reach + i:reach + i + height, reach + j:reach + j + width] for i, j in places]
+
+
+def _ranked(values: list[Array]) -> list[Array]:
+    """Arrays sorted pixel by pixel, by exchanges of neighbours: few values of many pixels."""
+    values = list(values)
+    for turn in range(len(values)):
+        for i in range(turn % 2, len(values) - 1, 2):
+            a, b = values[i], values[i + 1]
+            values[i], values[i + 1] = jnp.minimum(a, b), jnp.maximum(a, b)
+    return values
 
 
 def _nearby_in_time(values: Float[Array, "view y x"]) -> Float[Array, "view y x"]:

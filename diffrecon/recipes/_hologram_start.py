@@ -18,16 +18,19 @@ from ..solvers._regularisation import LearntPower, PowerLaw
 from ._illumination import flats_of_views, illuminated_window, illumination_from_flats
 
 __all__ = [
-    "GEOMETRY", "check_settings", "first_guess", "first_model", "lit", "on_object_pixels", "registered", "relit",
-    "say_start", "to_refine", "with_unknowns",
+    "GEOMETRY", "check_settings", "first_guess", "first_model", "left_out", "lit", "on_object_pixels", "registered",
+    "relit", "say_start", "to_refine", "with_unknowns", "without_outliers",
 ]
 
 GEOMETRY = ("shifts", "rotations", "stretch", "distances", "source_blur", "detector_blur", "flux")
 
 
+_MOST_OUTLIERS = 0.02  # share of the pixels
+
+
 def check_settings(settings: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse what cannot be before anything is computed."""
-    for name in settings["model"]["refine"] or ():
+    for name in to_refine(settings["model"], False):
         if name not in GEOMETRY:
             raise InputError(f"model.refine: {name!r} is none of {', '.join(GEOMETRY)}")
     if settings["model"]["probe"] not in (False, None, "flats", "refine"):
@@ -35,6 +38,9 @@ def check_settings(settings: Mapping[str, Mapping[str, Any]]) -> None:
     if settings["quality"]["halves"] not in (False, None, True, "photons", "distances"):
         raise InputError(f"quality.halves = {settings['quality']['halves']!r} is none of false, true, \"photons\", "
                          "\"distances\"")
+    if not settings["prepare"]["outliers"] >= 0:
+        raise InputError(f"prepare.outliers = {settings['prepare']['outliers']} is negative; give standard deviations, "
+                         "or 0 to keep all pixels")
     for name in ("negative", "tv", "vacuum"):
         if not settings["loss"][name] >= 0:
             raise InputError(f"loss.{name} = {settings['loss'][name]} is negative; 0 is none")
@@ -87,10 +93,45 @@ def lit(scan: Scan, model: Holography, chosen: Mapping[str, Any], console: Conso
     return model.replace(flux=jnp.asarray(combined.light, model.flux.dtype))
 
 
-def relit(scan: Scan, model: Holography, console: Console) -> Holography:
+def relit(scan: Scan, model: Holography, data: Mapping[str, np.ndarray], console: Console) -> Holography:
     """The model with the wave of the empty beam from flats and holograms, the object as it is."""
-    return illumination_from_flats(model, flats_of_views(scan), scan.darks, counts=np.asarray(scan.counts),
-                                   mask=scan.mask, console=console)
+    return illumination_from_flats(model, flats_of_views(scan), scan.darks, counts=data["counts"],
+                                   mask=data["mask"], console=console)
+
+
+def left_out(
+    found: np.ndarray, mask: np.ndarray, console: Console, messages: list[str] | None = None
+) -> np.ndarray:
+    """Which of the outliers are to be left out: all that are not yet, or none where they are too many; says so."""
+    found = found & mask
+    share = found.sum() / max(mask.sum(), 1)
+    if share > _MOST_OUTLIERS:
+        line = (f"WARNING: {share:.1%} of the pixels stand out from those around, too many for defects; they are kept. "
+                "Give the defects as data.mask, or the pattern as data.flats")
+        console.say(line)
+        if messages is not None:
+            messages.append(line)
+        return np.zeros_like(found)
+    if found.any():
+        console.say(f"{int(found.sum())} pixels that stand out from those around are left out (prepare.outliers)")
+    return found
+
+
+def without_outliers(
+    model: Holography, data: Mapping[str, np.ndarray], threshold: float, console: Console, messages: list[str]
+) -> dict[str, np.ndarray]:
+    """The data with a mask that leaves out, in all frames, pixels that are dead, hot or were hit in one, and with their
+    usual counts in the place of what they hold. What is too many to be that stays, and is said."""
+    if not threshold:
+        return dict(data)
+    light, dark = empty_counts(model), np.asarray(model.dark, float)
+    found, counts = np.zeros(model.frame, bool), []
+    for frame, beam in zip(data["counts"], light, strict=True):
+        which, mended = prepare.find_outliers((frame - dark)[None], jnp.asarray(beam[None]), threshold=threshold)
+        found |= np.asarray(which[0])
+        counts.append(np.asarray(mended[0], float) + dark)
+    found = left_out(found, data["mask"], console, messages)
+    return {"counts": np.where(found, np.stack(counts), data["counts"]), "mask": data["mask"] & ~found}
 
 
 def empty_counts(model: Holography) -> np.ndarray:
@@ -117,7 +158,7 @@ def registered(scan, model, data, chosen, console, messages) -> tuple[Holography
 
 def to_refine(chosen: Mapping[str, Any], registered: bool) -> tuple[str, ...]:
     if chosen["refine"] is not None:
-        return tuple(chosen["refine"])
+        return (chosen["refine"],) if isinstance(chosen["refine"], str) else tuple(chosen["refine"])
     return ("shifts",) if registered else ()
 
 

@@ -38,6 +38,7 @@ from ._hologram_start import (
     say_start,
     to_refine,
     with_unknowns,
+    without_outliers,
 )
 from ._journal import Journal
 from ._marginal import drawn, marginal_residual
@@ -58,6 +59,10 @@ _RELATIVE = ("shifts", "rotations", "stretch")  # to the first frame, which says
 _BLURS = {"source_blur", "detector_blur"}  # by marginal likelihood: the most probable object explains any blur away
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
+    "prepare": {
+        # Pixels that stand out from those around by so many standard deviations are left out; 0 keeps all.
+        "outliers": 10.0,
+    },
     "model": {
         "delta_beta": None,      # delta / beta of the main material; by default that of light organic matter
         "material": None,        # instead of it: formula and density [g/cm^3], such as "SiO2, 2.2" (needs xraydb)
@@ -116,6 +121,7 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     data = {"counts": np.asarray(scan.counts), "mask": mask}
     messages = [say_start(scan, model, console)]
     model = lit(scan, model, chosen, console)
+    data = without_outliers(model, data, settings["prepare"]["outliers"], console, messages)
     model, settled = registered(scan, model, data, chosen, console, messages)
     refine = to_refine(chosen, settled)
     model = with_unknowns(model, refine)
@@ -124,7 +130,7 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     found = _retrieved(solve, model, len(named) > 1, refine, settled)
     for _ in range(2 if chosen["probe"] == "refine" else 0):
         if not solve.interrupted:
-            model = _without_object(relit(scan, found.model, console))
+            model = _without_object(relit(scan, found.model, data, console))
             found = _retrieved(solve, model, len(named) > 1, refine, settled)
     figures = _judge(found.model, data, settings["quality"]["seed"])
     figures |= {"history": np.concatenate(solve.history), "prior_slope": found.priors[0].slope}

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from .. import losses, physics, quality, sharding
+from .. import losses, physics, prepare, quality, sharding
 from .._console import Console
 from .._model import Batch
 from .._result import Quantity, Result
@@ -26,6 +26,7 @@ from ..models import HoloTomography, hologram_table, holograms_by_angle
 from ..models._holography import refraction
 from ..scan import Scan
 from ..solvers import minimise
+from ._hologram_start import left_out
 from ._two_step import (
     PowerLaw,
     SomeAngles,
@@ -44,6 +45,11 @@ from ._views import held_out_figures
 Settings = Mapping[str, Mapping[str, Any]]
 
 DEFAULTS: dict[str, dict[str, Any]] = {
+    "prepare": {
+        # Pixels that stand out from those around by so many standard deviations, in most frames, are left out; 0 keeps
+        # all.
+        "outliers": 10.0,
+    },
     "model": {
         "delta_beta": None,      # delta / beta of the sample; by default that of light organic matter
         "material": None,        # instead of it: formula and density [g/cm^3], such as "C5H8O2, 1.19" (needs xraydb)
@@ -88,7 +94,7 @@ def reconstruct(scan: Scan, settings: Settings, console: Console, method: str) -
     """delta and beta, rotation axis and places of the frames, from holograms at several distances and many angles."""
     _check(settings)
     model = first_guess(scan, settings, console)
-    data = holograms_by_angle(scan)
+    data = good_pixels(model, holograms_by_angle(scan), settings, console)
     train, held = split(model.gain.shape[0], settings["quality"])
     model, prior = two_step(model, data, train, settings, console)
     history, ending = np.zeros(0), "done"
@@ -158,6 +164,23 @@ def first_guess(scan: Scan, settings: Settings, console: Console, *, volume: boo
                 f" mm; volume {' x '.join(map(str, model.delta.shape))} of {model.pixel_size * 1e9:.4g} nm, delta/beta "
                 f"{float(model.delta_beta):.4g}")
     return model
+
+
+def good_pixels(model: HoloTomography, data: dict[str, Any], settings: Settings, console: Console) -> dict[str, Any]:
+    """The data with a mask that leaves out pixels that stand out from those around in most of nine angles' frames."""
+    threshold, angles = settings["prepare"]["outliers"], data["counts"].shape[0]
+    if not threshold >= 0:
+        raise InputError(f"prepare.outliers = {threshold} is negative; give standard deviations, or 0 to keep all")
+    if not threshold:
+        return data
+    some, often = np.unique(np.linspace(0, angles - 1, 9).astype(int)), np.zeros(model.frame)
+    beam = np.maximum(np.asarray(model.flux, float), 0)
+    for angle in some:
+        frames = np.asarray(data["counts"][np.array([angle])], float)[0] - np.asarray(model.dark, float)
+        light = jnp.asarray(np.broadcast_to(beam, frames.shape))
+        often = often + np.asarray(prepare.find_outliers(frames, light, threshold=threshold)[0]).mean(0) / some.size
+    found = left_out(often > 0.5, data["mask"], console)
+    return data | {"mask": data["mask"] & ~found}
 
 
 def _delta_beta(scan: Scan, chosen: Mapping[str, Any]) -> float:

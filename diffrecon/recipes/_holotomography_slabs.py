@@ -22,7 +22,7 @@ from .._result import Quantity, Result
 from ..errors import InputError
 from ..models import HoloTomography, holograms_by_angle
 from ..scan import Scan
-from ._holotomography import first_guess, judge, split
+from ._holotomography import first_guess, good_pixels, judge, split
 from ._journal import Journal
 from ._two_step import (
     PhaseRetrieval,
@@ -53,7 +53,8 @@ def in_slabs(
         raise InputError("slabs: model.beta and quality.halves need the whole volume at once (solver.slab=0)")
     model = first_guess(scan, settings, console, volume=False)
     sharding.wait_for_all()  # the first process keeps the rounds, all read them
-    data, journal = holograms_by_angle(scan), Journal(console, scan.counts[:1], settings)
+    data = good_pixels(model, holograms_by_angle(scan), settings, console)
+    journal = Journal(console, scan.counts[:1], settings)
     train, held = split(model.gain.shape[0], settings["quality"])
     lines = stream.Scratch((model.gain.shape[0], model.delta.shape[0], model.delta.shape[2]), _scratch_path(console))
     model, number = _rounds(model, data, train, lines, settings, console, journal)

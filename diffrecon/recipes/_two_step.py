@@ -160,10 +160,11 @@ def transfer(model: HoloTomography, shape: tuple[int, int]) -> tuple[np.ndarray,
 
 def contrast(model: HoloTomography, counts: Array, mask: Array, angles: Any, canvas: tuple[int, int]) -> Array:
     """`counts / empty beam - 1` about the rotation axis on the volume's pixels, `(angle, distance, Y,
-    X)`; zero where nothing was seen."""
+    X)`; zero where nothing was seen, but for defects of a few pixels."""
     dtype = model.delta.dtype
     beam = jnp.maximum(model.gain[angles][..., None, None] * model.flux, 1e-6)
     images = jnp.where(mask, (counts.astype(dtype) - model.dark) / beam - 1, 0)
+    images = jax.lax.cond(mask.all(), lambda x: x, lambda x: _mended(x, mask), images)
     places = model.shifts[angles] + jnp.stack([jnp.zeros_like(model.centre), model.centre])
 
     def one(image: Array, place: Array, ratio: Array) -> Array:
@@ -175,6 +176,19 @@ def contrast(model: HoloTomography, counts: Array, mask: Array, angles: Any, can
 
 
 _contrast = eqx.filter_jit(contrast)
+
+
+def _mended(images: Array, mask: Array) -> Array:
+    """Masked pixels with the mean of the good ones at most two away, where there are any."""
+    def around(values: Array) -> Array:
+        for axis in (-2, -1):
+            reach = [(2, 2) if i == values.ndim + axis else (0, 0) for i in range(values.ndim)]
+            padded, size = jnp.pad(values, reach), values.shape[axis]
+            values = jnp.stack([jax.lax.slice_in_dim(padded, k, k + size, axis=axis) for k in range(5)]).sum(0)
+        return values
+
+    good = mask.astype(images.dtype)
+    return jnp.where(mask, images, around(images * good) / jnp.maximum(around(good), 1))
 
 
 def _lanczos(size: int, count: int, ratio: Array, shift: Array, lobes: int = 4) -> Array:

@@ -6,9 +6,13 @@ import pytest
 
 from diffrecon import Console, recipes
 from diffrecon.errors import InputError
+from diffrecon.geometry import ParallelBeam
 from diffrecon.io import open_scan
+from diffrecon.models import Holography
+from diffrecon.recipes._hologram_start import without_outliers
 from diffrecon.recipes._journal import Journal
 from diffrecon.recipes._whitened import vacuum_weights
+from diffrecon.scan import Scan
 from diffrecon.simulate import _holography as simulation
 
 QUICK = {"solver": {"rounds": 1, "steps": 3, "cg_steps": 10, "tv_rounds": 1}}
@@ -76,6 +80,8 @@ def test_file_holds_the_truth_and_opens_as_it_is(simulated):
     ({"model": {"materials": "C5H8O2"}}, "table"),
     ({"model": {"delta_beta": -3.0}}, "positive"),
     ({"model": {"refine": ["shift"]}}, "refine"),
+    ({"model": {"refine": "shift"}}, "'shift' is none of"),
+    ({"prepare": {"outliers": -1.0}}, "negative"),
     ({"loss": {"tv": -1.0}}, "negative"),
     ({"loss": {"vacuum": -1.0}}, "negative"),
     ({"model": {"probe": "flats"}}, "needs flats"),
@@ -85,6 +91,31 @@ def test_file_holds_the_truth_and_opens_as_it_is(simulated):
 def test_bad_settings_are_refused(simulated, settings, message):
     with pytest.raises(InputError, match=message):
         recipes.reconstruct(open_scan(simulated[0]), "holography", settings)
+
+
+def test_defects_of_the_detector_change_nothing(simulated, found):
+    scan = open_scan(simulated[0])
+    counts = np.array(scan.counts)
+    counts[:, 50:52, 90:92], counts[:, 120, 100], counts[2, 80, 60] = 0, 60000, 50000
+    broken = scan.replace(counts=counts)
+    result = recipes.reconstruct(broken, "holography", QUICK)
+    assert relative(result["phase"], simulated[1]["phase"]) < 1.1 * relative(found["phase"], simulated[1]["phase"])
+    ratios = result.quality["deviance"] / result.quality["noise_floor_deviance"]
+    assert ratios.max() < 1.1
+
+
+def test_a_pattern_is_not_taken_for_defects():
+    """Pixels that are unlike one another throughout, and no flats: said, and kept."""
+    random, messages = np.random.default_rng(0), []
+    model = Holography.from_scan(Scan.from_arrays(np.ones((2, 64, 64)), method="holography", flux=1000.0,
+                                                  geometry=ParallelBeam(1e-7, 17e3, np.array([5e-3, 8e-3]))))
+    counts = random.poisson(1000, (2, 64, 64)).astype(float)
+    counts[:, random.random((64, 64)) < 0.05] = 0
+    data = {"counts": counts, "mask": np.ones((64, 64), bool)}
+    kept = without_outliers(model, data, 10.0, Console(quiet=True), messages)
+    assert kept["mask"].all() and "too many" in messages[0]
+    np.testing.assert_array_equal(kept["counts"], counts)
+    assert without_outliers(model, data, 0.0, Console(quiet=True), messages)["counts"] is counts
 
 
 def test_vacuum_is_where_nothing_was_found():

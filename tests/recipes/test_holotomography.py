@@ -9,7 +9,7 @@ import pytest
 from diffrecon import quality, recipes
 from diffrecon._console import Console
 from diffrecon.errors import InputError
-from diffrecon.models import holograms_by_angle
+from diffrecon.models import HoloTomography, holograms_by_angle
 from diffrecon.recipes import _holotomography as recipe
 from diffrecon.recipes import _two_step as steps
 from diffrecon.simulate import _holotomography as simulated
@@ -171,3 +171,24 @@ def test_density_of_a_named_composition(scan, in_two_steps):
     np.testing.assert_allclose(density.data, np.asarray(model.refractive_index()[0]) / 1.0487e-6 * 1.35, rtol=1e-3)
     electrons = recipe._wanted(model, scan, settings(model={"quantity": "electron-density"}))["electron_density"]
     np.testing.assert_allclose(electrons.data.max() / density.data.max(), 0.6022 * 46 / 85.1, rtol=0.02)
+
+
+def test_defects_of_the_detector_are_left_out(scan):
+    """A dead and a hot pixel of all frames: found, and mended for the transfer functions; frames without them lose
+    nothing."""
+    model, whole = HoloTomography.from_scan(scan, delta_beta=2500.0), holograms_by_angle(scan)
+    assert recipe.good_pixels(model, whole, settings(), QUIET)["mask"].all()
+    counts = np.array(scan.counts)
+    counts[:, 9, 10], counts[:, 15, 4] = 0, 60000
+    broken = scan.replace(counts=counts)
+    data = recipe.good_pixels(model, holograms_by_angle(broken), settings(), QUIET)
+    assert np.argwhere(~data["mask"]).tolist() == [[9, 10], [15, 4]]
+    assert recipe.good_pixels(model, data, settings(prepare={"outliers": 0.0}), QUIET) is data
+    contrast = lambda data: np.abs(steps.contrast(model, jnp.asarray(data["counts"][np.array([3])]),
+                                                  jnp.asarray(data["mask"]), np.array([3]), (24, 24))).max()
+    assert contrast(data) < 1.05 * contrast(whole)
+    ramp = np.add.outer(np.arange(24.0), 0.1 * np.arange(24))
+    mended = steps._mended(jnp.asarray(ramp * data["mask"]), jnp.asarray(data["mask"]))
+    np.testing.assert_allclose(mended, ramp, rtol=1e-5)
+    with pytest.raises(InputError, match="negative"):
+        recipe.good_pixels(model, data, settings(prepare={"outliers": -1.0}), QUIET)
