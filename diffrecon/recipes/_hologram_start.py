@@ -131,6 +131,8 @@ def without_outliers(
         found |= np.asarray(which[0])
         counts.append(np.asarray(mended[0], float) + dark)
     found = left_out(found, data["mask"], console, messages)
+    if not found.any():
+        return dict(data)
     return {"counts": np.where(found, np.stack(counts), data["counts"]), "mask": data["mask"] & ~found}
 
 
