@@ -18,13 +18,11 @@ from ..solvers._regularisation import LearntPower, PowerLaw
 from ._illumination import flats_of_views, illuminated_window, illumination_from_flats
 
 __all__ = [
-    "GEOMETRY", "check_settings", "first_guess", "first_model", "left_out", "lit", "on_object_pixels", "registered",
-    "relit", "say_start", "to_refine", "with_unknowns", "without_outliers",
+    "GEOMETRY", "check_settings", "first_guess", "first_model", "left_out", "lit", "on_object_pixels",
+    "outlier_threshold", "registered", "relit", "say_start", "to_refine", "with_unknowns", "without_outliers",
 ]
 
 GEOMETRY = ("shifts", "rotations", "stretch", "distances", "source_blur", "detector_blur", "flux")
-
-
 _MOST_OUTLIERS = 0.02  # share of the pixels
 
 
@@ -38,9 +36,7 @@ def check_settings(settings: Mapping[str, Mapping[str, Any]]) -> None:
     if settings["quality"]["halves"] not in (False, None, True, "photons", "distances"):
         raise InputError(f"quality.halves = {settings['quality']['halves']!r} is none of false, true, \"photons\", "
                          "\"distances\"")
-    if not settings["prepare"]["outliers"] >= 0:
-        raise InputError(f"prepare.outliers = {settings['prepare']['outliers']} is negative; give standard deviations, "
-                         "or 0 to keep all pixels")
+    outlier_threshold(settings)
     for name in ("negative", "tv", "vacuum"):
         if not settings["loss"][name] >= 0:
             raise InputError(f"loss.{name} = {settings['loss'][name]} is negative; 0 is none")
@@ -93,10 +89,18 @@ def lit(scan: Scan, model: Holography, chosen: Mapping[str, Any], console: Conso
     return model.replace(flux=jnp.asarray(combined.light, model.flux.dtype))
 
 
-def relit(scan: Scan, model: Holography, data: Mapping[str, np.ndarray], console: Console) -> Holography:
+def relit(scan: Scan, model: Holography, console: Console) -> Holography:
     """The model with the wave of the empty beam from flats and holograms, the object as it is."""
-    return illumination_from_flats(model, flats_of_views(scan), scan.darks, counts=data["counts"],
-                                   mask=data["mask"], console=console)
+    return illumination_from_flats(model, flats_of_views(scan), scan.darks, counts=np.asarray(scan.counts),
+                                   mask=scan.mask, console=console)
+
+
+def outlier_threshold(settings: Mapping[str, Mapping[str, Any]]) -> float:
+    """`prepare.outliers`, for holograms of one angle or of many."""
+    threshold = settings["prepare"]["outliers"]
+    if not threshold >= 0:
+        raise InputError(f"prepare.outliers = {threshold} is negative; give standard deviations, or 0 to keep all")
+    return float(threshold)
 
 
 def left_out(

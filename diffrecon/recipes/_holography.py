@@ -33,6 +33,7 @@ from ._hologram_start import (
     first_guess,
     first_model,
     lit,
+    outlier_threshold,
     registered,
     relit,
     say_start,
@@ -120,8 +121,9 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     mask = np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask
     data = {"counts": np.asarray(scan.counts), "mask": mask}
     messages = [say_start(scan, model, console)]
+    data = without_outliers(model, data, outlier_threshold(settings), console, messages)
+    scan = scan.replace(**data)  # a hot pixel would pull what is fitted to flats and holograms, too
     model = lit(scan, model, chosen, console)
-    data = without_outliers(model, data, settings["prepare"]["outliers"], console, messages)
     model, settled = registered(scan, model, data, chosen, console, messages)
     refine = to_refine(chosen, settled)
     model = with_unknowns(model, refine)
@@ -130,7 +132,7 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     found = _retrieved(solve, model, len(named) > 1, refine, settled)
     for _ in range(2 if chosen["probe"] == "refine" else 0):
         if not solve.interrupted:
-            model = _without_object(relit(scan, found.model, data, console))
+            model = _without_object(relit(scan, found.model, console))
             found = _retrieved(solve, model, len(named) > 1, refine, settled)
     figures = _judge(found.model, data, settings["quality"]["seed"])
     figures |= {"history": np.concatenate(solve.history), "prior_slope": found.priors[0].slope}

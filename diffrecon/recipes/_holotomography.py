@@ -26,7 +26,7 @@ from ..models import HoloTomography, hologram_table, holograms_by_angle
 from ..models._holography import refraction
 from ..scan import Scan
 from ..solvers import minimise
-from ._hologram_start import left_out
+from ._hologram_start import left_out, outlier_threshold
 from ._two_step import (
     PowerLaw,
     SomeAngles,
@@ -168,17 +168,16 @@ def first_guess(scan: Scan, settings: Settings, console: Console, *, volume: boo
 
 def good_pixels(model: HoloTomography, data: dict[str, Any], settings: Settings, console: Console) -> dict[str, Any]:
     """The data with a mask that leaves out pixels that stand out from those around in most of nine angles' frames."""
-    threshold, angles = settings["prepare"]["outliers"], data["counts"].shape[0]
-    if not threshold >= 0:
-        raise InputError(f"prepare.outliers = {threshold} is negative; give standard deviations, or 0 to keep all")
+    threshold, angles = outlier_threshold(settings), data["counts"].shape[0]
     if not threshold:
         return data
     some, often = np.unique(np.linspace(0, angles - 1, 9).astype(int)), np.zeros(model.frame)
-    beam = np.maximum(np.asarray(model.flux, float), 0)
+    light = np.broadcast_to(np.asarray(model.flux, float), (model.gain.shape[1], *model.frame))
     for angle in some:
         frames = np.asarray(data["counts"][np.array([angle])], float)[0] - np.asarray(model.dark, float)
-        light = jnp.asarray(np.broadcast_to(beam, frames.shape))
-        often = often + np.asarray(prepare.find_outliers(frames, light, threshold=threshold)[0]).mean(0) / some.size
+        for frame, beam in zip(frames, light, strict=True):  # one at a time: the search takes seventeen times its size
+            which, _ = prepare.find_outliers(frame[None], jnp.asarray(beam[None]), threshold=threshold)
+            often += np.asarray(which[0]) / (some.size * len(frames))
     found = left_out(often > 0.5, data["mask"], console)
     return data | {"mask": data["mask"] & ~found}
 
