@@ -35,8 +35,10 @@ def main() -> None:
         choice = dr.solvers.choose_weight(A, sinogram, dr.penalties.TotalVariation(), bounds=(0.0, None))
         found = error(choice.solution.x)
         print(f"total variation, {run}: CPU {time.process_time() - start:.1f} s, {choice.message}")
-    print(f"{n} pixels, {options.views} views, noise {options.noise:g}, seed {options.seed}: error of FBP {ramp:.3f} "
-          f"(ramp), {hann:.3f} (Hann); of TV {found:.4f}: {ramp / found:.1f} and {hann / found:.1f} times lower")
+    print(
+        f"{n} pixels, {options.views} views, noise {options.noise:g}, seed {options.seed}: error of FBP {ramp:.3f} "
+        f"(ramp), {hann:.3f} (Hann); of TV {found:.4f}: {ramp / found:.1f} and {hann / found:.1f} times lower"
+    )
 
 
 if __name__ == "__main__":

@@ -104,8 +104,15 @@ def read(path: Path) -> Case:
         phase, attenuation = file["truth_phase"][()], file["truth_B"][()]
         moved = file["raw_shifted_counts"][()] if "raw_shifted_counts" in file else None
         return Case(
-            path.stem, file["raw_counts"][()], moved, None if moved is None else file["shifts_px_raw_yx"][()],
-            number("photons"), beam, phase, attenuation, table[names[0]]["delta"] / table[names[0]]["beta"],
+            path.stem,
+            file["raw_counts"][()],
+            moved,
+            None if moved is None else file["shifts_px_raw_yx"][()],
+            number("photons"),
+            beam,
+            phase,
+            attenuation,
+            table[names[0]]["delta"] / table[names[0]]["beta"],
             float(-(phase**2).sum() / (phase * attenuation).sum()),
             {name: f"{table[name]['formula']}, {table[name]['rho']}" for name in names},
         )
@@ -117,9 +124,19 @@ def own(folder: Path, seed: int = 3) -> Case:
     truth = demo.write(path, seed)
     scan, (delta, beta) = dr.open_scan(path), demo.RESIN
     phase, attenuation = truth["phase"], truth["attenuation"]
-    return Case("demo", np.asarray(scan.counts), None, None, demo.FLUX, scan.geometry, phase, attenuation, delta / beta,
-                float(-(phase**2).sum() / (phase * attenuation).sum()),
-                {"resin": "C5H8O2, 1.19", "silica": "SiO2, 2.2"})
+    return Case(
+        "demo",
+        np.asarray(scan.counts),
+        None,
+        None,
+        demo.FLUX,
+        scan.geometry,
+        phase,
+        attenuation,
+        delta / beta,
+        float(-(phase**2).sum() / (phase * attenuation).sum()),
+        {"resin": "C5H8O2, 1.19", "silica": "SiO2, 2.2"},
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- judge
@@ -185,8 +202,11 @@ def projected(case: Case, rule: str) -> Row:
     images = case.images
 
     def run() -> np.ndarray:
-        return np.asarray(dr.solvers.alternating_projections(
-            images, **case.optics, distances=case.distances, rule=rule, steps=200, delta_beta=case.delta_beta).phase)
+        return np.asarray(
+            dr.solvers.alternating_projections(
+                images, **case.optics, distances=case.distances, rule=rule, steps=200, delta_beta=case.delta_beta
+            ).phase
+        )
 
     phase, cpu, wall = timed(run)
     return judged(case, phase, cpu, wall)
@@ -243,8 +263,13 @@ def registered(case: Case) -> str:
     """Registration alone, of the frames that moved."""
     start = time.process_time()
     shifts, _ = dr.prepare.register_distances(
-        case.moved, case.flux, pixels=case.pixels, distances=case.distances, wavelength=case.beam.wavelength,
-        delta_beta=case.delta_beta)
+        case.moved,
+        case.flux,
+        pixels=case.pixels,
+        distances=case.distances,
+        wavelength=case.beam.wavelength,
+        delta_beta=case.delta_beta,
+    )
     error = np.abs(shifts - case.shifts).max()
     return f"shifts to {error:.3f} pixels   CPU {time.process_time() - start:.2f} s"
 
@@ -276,7 +301,8 @@ def ours(case: Case) -> dict[str, Callable[[], Any]]:
             "registration alone, raw_shifted_counts": lambda: registered(case),
             "model-based, raw_shifted_counts": lambda: retrieved(case, moved),
             "model-based, materials named, raw_shifted_counts": lambda: retrieved(
-                case, moved, materials=case.materials),
+                case, moved, materials=case.materials
+            ),
         }
     return {f"diffrecon {label}": line for label, line in lines.items()}
 
@@ -285,16 +311,28 @@ def ours(case: Case) -> dict[str, Callable[[], Any]]:
 def peers(case: Case, python: Path, program: str, folder: Path, words: list[str]) -> Iterator[tuple[str, Any]]:
     """The cases of another program as they come, by its own interpreter: label, and line of the table."""
     source = folder / "in.npz"
-    np.savez(source, images=case.images, contact=case.contact, truth=case.truth, pixel=case.pixels.min(),
-             distances=case.distances, wavelength=case.beam.wavelength, energy=case.beam.energy,
-             beta_delta=1 / case.delta_beta, oracle_beta_delta=1 / case.oracle_delta_beta)
+    np.savez(
+        source,
+        images=case.images,
+        contact=case.contact,
+        truth=case.truth,
+        pixel=case.pixels.min(),
+        distances=case.distances,
+        wavelength=case.beam.wavelength,
+        energy=case.beam.energy,
+        beta_delta=1 / case.delta_beta,
+        oracle_beta_delta=1 / case.oracle_delta_beta,
+    )
     command = [str(python), str(Path(__file__).with_name("holography_peers.py")), str(source), str(folder), program]
     with open(folder / "said", "w+") as said:
         with subprocess.Popen([*command, *words], stdout=subprocess.PIPE, stderr=said, text=True) as run:
             for line in run.stdout or ():
                 found = json.loads(line)
-                yield found["label"], found.get("failed") or judged(
-                    case, np.load(found["file"]), found["cpu"], found["wall"], found["note"])
+                yield (
+                    found["label"],
+                    found.get("failed")
+                    or judged(case, np.load(found["file"]), found["cpu"], found["wall"], found["note"]),
+                )
         if run.returncode:
             said.seek(0)
             yield program, f"left out: {([*said.read().splitlines(), 'no word'])[-2 if said.tell() else -1]}"
@@ -308,22 +346,38 @@ def speed(python: Path | None, folder: Path) -> None:
     beam = {"pixel_size": 5e-8, "wavelength": 7.3e-11}
     given = {**beam, "distances": distances, "delta_beta": 2600.0}
     learnt = dr.solvers.ctf(images, **given).regularisation
-    cases = {"vacuum (sine transform)": {}, "vacuum, regularisation as learnt before": {"regularisation": learnt},
-             "smooth (padded)": {"outside": "smooth"},
-             "smooth, regularisation given": {"outside": "smooth", "regularisation": (0.0, 5e-2)}}
+    cases = {
+        "vacuum (sine transform)": {},
+        "vacuum, regularisation as learnt before": {"regularisation": learnt},
+        "smooth (padded)": {"outside": "smooth"},
+        "smooth, regularisation given": {"outside": "smooth", "regularisation": (0.0, 5e-2)},
+    }
     for label, more in cases.items():
         _, cpu, wall = timed(lambda more=more: np.asarray(dr.solvers.ctf(images, **given, **more).phase))
         print(f"{'diffrecon CTF 4 x 1024^2, ' + label:65s} CPU {cpu:.3f} s   wall {wall:.3f} s", flush=True)
     if python is None:
         return
     source = folder / "in.npz"
-    np.savez(source, images=images, contact=images[0], truth=images[0], pixel=5e-8, distances=distances,
-             wavelength=7.3e-11, energy=17e3, beta_delta=1 / 2600, oracle_beta_delta=1 / 2600)
+    np.savez(
+        source,
+        images=images,
+        contact=images[0],
+        truth=images[0],
+        pixel=5e-8,
+        distances=distances,
+        wavelength=7.3e-11,
+        energy=17e3,
+        beta_delta=1 / 2600,
+        oracle_beta_delta=1 / 2600,
+    )
     command = [str(python), str(Path(__file__).with_name("holography_peers.py")), str(source), str(folder), "speed"]
     for line in subprocess.run(command, capture_output=True, text=True).stdout.splitlines():
         found = json.loads(line)
-        print(f"{found['label'] + ' 4 x 1024^2':65s} " + (found.get("failed") or
-              f"CPU {found['cpu']:.3f} s   wall {found['wall']:.3f} s"), flush=True)
+        print(
+            f"{found['label'] + ' 4 x 1024^2':65s} "
+            + (found.get("failed") or f"CPU {found['cpu']:.3f} s   wall {found['wall']:.3f} s"),
+            flush=True,
+        )
 
 
 def show(label: str, measure: Callable[[], Any]) -> None:
@@ -357,8 +411,11 @@ def main() -> None:
 
 def table(case: Case, python: Path | None, words: list[str], folder: Path) -> None:
     """All chosen lines of a case."""
-    print(f"{case.name}: phase down to {case.truth.min():.2f} rad, delta/beta of {next(iter(case.materials))} "
-          f"{case.delta_beta:.0f}, of all materials {case.oracle_delta_beta:.0f}", flush=True)
+    print(
+        f"{case.name}: phase down to {case.truth.min():.2f} rad, delta/beta of {next(iter(case.materials))} "
+        f"{case.delta_beta:.0f}, of all materials {case.oracle_delta_beta:.0f}",
+        flush=True,
+    )
     for label, measure in ours(case).items():
         if not words or any(word.lower() in label.lower() for word in words):
             show(label, measure)

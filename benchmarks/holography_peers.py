@@ -46,7 +46,8 @@ class Problem:
         self.truth = given["truth"]
         self.distances = given["distances"]
         self.pixel, self.wavelength, self.energy, self.beta_delta, self.oracle_beta_delta = (
-            float(given[name]) for name in ("pixel", "wavelength", "energy", "beta_delta", "oracle_beta_delta"))
+            float(given[name]) for name in ("pixel", "wavelength", "energy", "beta_delta", "oracle_beta_delta")
+        )
         self.fresnel_numbers = self.pixel**2 / (self.wavelength * self.distances)
 
     def error(self, phase: np.ndarray) -> float:
@@ -67,6 +68,7 @@ class Problem:
         self, label: str, make: Callable[..., Solve], settings: list[tuple], quick: Callable[..., Solve] | None = None
     ) -> Case:
         """A case of the best settings; `quick` makes what is tried to find them."""
+
         def chosen():
             best = self.best(quick or make, settings)
             return make(*best), "of " + ", ".join(str(part) for part in best)

@@ -39,9 +39,12 @@ def ours(kind: type, size: int, views: int, tilt: float, poses: bool) -> None:
     images = A(volume)
     forward, adjoint = measure(A, volume), measure(A.adjoint, images)
     gradient = measure(eqx.filter_jit(jax.grad(misfit)), volume, A, 0.9 * images)
-    print(f"{kind.__name__:21s} tilt {tilt:.0f}: forward {forward:.2f}, transpose {adjoint:.2f}, volume gradient "
-          f"{gradient:.2f} s = {gradient / forward:.1f} forwards; dot test {dot_test(A, A.adjoint, volume):.0e}")
+    print(
+        f"{kind.__name__:21s} tilt {tilt:.0f}: forward {forward:.2f}, transpose {adjoint:.2f}, volume gradient "
+        f"{gradient:.2f} s = {gradient / forward:.1f} forwards; dot test {dot_test(A, A.adjoint, volume):.0e}"
+    )
     if poses:
+
         def cost(rotations, A, volume, data):
             return jnp.sum((A.moved(rotations)(volume) - data) ** 2)
 

@@ -84,8 +84,12 @@ def diffrecon(scan: dr.Scan, method: str, halves: bool = False, **settings: Any)
     held, watch = held_views(scan.views), Stopwatch()
     quality = {"quality": {"held_out_views": held.tolist()}}
     found = dr.reconstruct(scan, method, settings | quality, watch).quality
-    return Row(watch.seconds(), found["held_out_residual"], found["held_out_deviance"],
-               _diffrecon_frc(scan, method, settings) if halves else float("nan"))
+    return Row(
+        watch.seconds(),
+        found["held_out_residual"],
+        found["held_out_deviance"],
+        _diffrecon_frc(scan, method, settings) if halves else float("nan"),
+    )
 
 
 def _diffrecon_frc(scan: dr.Scan, method: str, settings: dict[str, Any]) -> float:
@@ -109,8 +113,12 @@ def row(case: Case, program: Callable[[Case, np.ndarray], Found], halves: bool =
     fit = _fit_jax if found.predict is None else _fit_torch
     frames = fit(case, found, held)
     counts, mask = case.counts[held], np.broadcast_to(case.mask, frames.shape)
-    return Row(found.seconds, dr.quality.held_out_residual(counts, frames, mask),
-               dr.quality.deviance(counts, frames, mask), _frc(case, program) if halves else float("nan"))
+    return Row(
+        found.seconds,
+        dr.quality.held_out_residual(counts, frames, mask),
+        dr.quality.deviance(counts, frames, mask),
+        _frc(case, program) if halves else float("nan"),
+    )
 
 
 def _fit_jax(case: Case, found: Found, held: np.ndarray) -> np.ndarray:
@@ -198,7 +206,7 @@ def scanned_area(
     offset = np.median(places - corners[views], axis=0) + np.asarray(frame) / 2
     first = np.round(corners.min(0) + offset).astype(int)
     last = first + np.floor(np.ptp(corners, axis=0)).astype(int)
-    return image[first[0]:last[0], first[1]:last[1]]
+    return image[first[0] : last[0], first[1] : last[1]]
 
 
 def half_bit(first: np.ndarray, second: np.ndarray) -> float:
@@ -215,8 +223,11 @@ def near_field(path: Path, given: argparse.Namespace) -> None:
     scan, name = dr.open_scan(path, focus_to_sample="3.65 mm"), "near-field-ptychography"
     for epochs in given.epochs:
         show(given, f"P25, diffrecon, {epochs} epochs", lambda n=epochs: diffrecon(scan, name, solver={"epochs": n}))
-        show(given, f"P25, diffrecon, detector's pixels, {epochs} epochs",
-             lambda n=epochs: diffrecon(scan, name, solver={"epochs": n}, model={"oversampling": 1}))
+        show(
+            given,
+            f"P25, diffrecon, detector's pixels, {epochs} epochs",
+            lambda n=epochs: diffrecon(scan, name, solver={"epochs": n}, model={"oversampling": 1}),
+        )
     show(given, "P25, diffrecon, default", lambda: diffrecon(scan, name))
     if given.no_peers:
         return
@@ -232,11 +243,15 @@ def far_field(path: Path, given: argparse.Namespace) -> None:
     """Siemens star."""
     scan, name, halves = dr.open_scan(path), "far-field-ptychography", given.halves
     for epochs in given.far_epochs:
-        show(given, f"siemens, diffrecon, {epochs} epochs",
-             lambda n=epochs: diffrecon(scan, name, solver={"epochs": n}))
+        show(
+            given, f"siemens, diffrecon, {epochs} epochs", lambda n=epochs: diffrecon(scan, name, solver={"epochs": n})
+        )
     for modes, epochs in ((1, 40), (3, 40), (8, 40)):
-        show(given, f"siemens, diffrecon, {modes} modes, positions, {epochs} epochs",
-             lambda n=epochs, m=modes: diffrecon(scan, name, halves, model={"modes": m}, solver={"epochs": n}))
+        show(
+            given,
+            f"siemens, diffrecon, {modes} modes, positions, {epochs} epochs",
+            lambda n=epochs, m=modes: diffrecon(scan, name, halves, model={"modes": m}, solver={"epochs": n}),
+        )
     if given.no_peers:
         return
     one, three = open_case(scan), open_case(scan, 3)
@@ -245,8 +260,11 @@ def far_field(path: Path, given: argparse.Namespace) -> None:
     say("pty-chi autodiff, 30 epochs", one, lambda c, v: peers.ptychi(c, v, 30, "autodiff"))
     say("pty-chi LSQML, 30 epochs", one, lambda c, v: peers.ptychi(c, v, 30))
     for epochs in (30, 100):
-        say(f"pty-chi LSQML, 3 modes, positions, {epochs} epochs", three,
-            lambda c, v, n=epochs: peers.ptychi(c, v, n, positions=True))
+        say(
+            f"pty-chi LSQML, 3 modes, positions, {epochs} epochs",
+            three,
+            lambda c, v, n=epochs: peers.ptychi(c, v, n, positions=True),
+        )
     say("cdtools, 50 + 50 epochs", one, lambda c, v: peers.cdtools(c, v, (50, 50)))
     say("cdtools, 3 modes, 50 + 50 epochs", one, lambda c, v: peers.cdtools(c, v, (50, 50), 3))
 
@@ -258,8 +276,11 @@ def batches(path: Path) -> None:
         for size in (5, 10, 20, 40, 80):
             settings: dict[str, Any] = {"model": {"modes": modes}, "solver": {"epochs": 6, "batch_size": size}}
             found = diffrecon(scan, "far-field-ptychography", **settings)
-            print(f"siemens, {modes} modes, batches of {size:3d}: {found.seconds / 6:.3f} CPU s an epoch, "
-                  f"R after six {found.residual:.4f}", flush=True)
+            print(
+                f"siemens, {modes} modes, batches of {size:3d}: {found.seconds / 6:.3f} CPU s an epoch, "
+                f"R after six {found.residual:.4f}",
+                flush=True,
+            )
 
 
 def show(given: argparse.Namespace, label: str, measure: Callable[[], Row]) -> None:

@@ -50,8 +50,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frames.h5"
         simulate(path, options)
-        print(f"{options.frames} frames of {options.size} x {options.size}: {path.stat().st_size / MEGABYTE:.0f} MB",
-              flush=True)
+        print(
+            f"{options.frames} frames of {options.size} x {options.size}: {path.stat().st_size / MEGABYTE:.0f} MB",
+            flush=True,
+        )
         subprocess.run([sys.executable, __file__, *sys.argv[1:], "--solve", str(path)], check=True)
 
 
@@ -60,8 +62,9 @@ def simulate(path: Path, options: argparse.Namespace) -> None:
     random, size, far = np.random.default_rng(0), options.size, options.case == "far"
     side = int(np.ceil(np.sqrt(options.frames)))
     step = max(1, size // (16 if far else 64))
-    corners = np.stack(np.divmod(np.arange(options.frames), side), -1) * step + random.integers(0, 2,
-                                                                                                (options.frames, 2))
+    corners = np.stack(np.divmod(np.arange(options.frames), side), -1) * step + random.integers(
+        0, 2, (options.frames, 2)
+    )
     field = smooth(random, (int(corners.max()) + size,) * 2, 3.0 if far else 8.0)
     sample = np.exp(0.5j * field).astype(np.complex64) if far else (1 + 0.2 * field).clip(0.1).astype(np.float32)
     y, x = np.indices((size, size)) - size / 2
@@ -70,7 +73,7 @@ def simulate(path: Path, options: argparse.Namespace) -> None:
         file.attrs["method"] = f"{options.case}-field-ptychography"
         stored = file.create_dataset("data/counts", (options.frames, size, size), np.uint16)
         for view, (r, c) in enumerate(corners):
-            patch = sample[r:r + size, c:c + size]
+            patch = sample[r : r + size, c : c + size]
             counts = abs(np.fft.fft2(probe * patch, norm="ortho")) ** 2 if far else 100 * patch
             stored[view] = np.fft.fftshift(counts).round() if far else counts.round()
         pixel, geometry = 1e-8, {"energy": 9e3, "pixel_size": 1e-8}
@@ -89,7 +92,7 @@ def smooth(random: np.random.Generator, shape: tuple[int, int], width: float) ->
     square = sum(f**2 for f in np.meshgrid(*(np.fft.fftfreq(n) for n in small), indexing="ij"))
     field = np.fft.ifft2(np.fft.fft2(random.standard_normal(small)) * np.exp(-2 * (np.pi * width) ** 2 * square)).real
     field = np.tile(field / field.std(), [-(-n // m) for n, m in zip(shape, small, strict=True)])
-    return field[:shape[0], :shape[1]]
+    return field[: shape[0], : shape[1]]
 
 
 def solve(options: argparse.Namespace, path: Path) -> None:
@@ -106,11 +109,15 @@ def solve(options: argparse.Namespace, path: Path) -> None:
         steps = recipe(options, scan)
     else:
         found = fit(options, scan)
-        print(f"waited for the reader: {found.waited:.1%} of the time; cost {found.history[0]:.3f} -> "
-              f"{found.history[-10:].mean():.3f}")
+        print(
+            f"waited for the reader: {found.waited:.1%} of the time; cost {found.history[0]:.3f} -> "
+            f"{found.history[-10:].mean():.3f}"
+        )
     seconds = time.perf_counter() - started
-    print(f"peak memory {peak():.0f} MB; {steps} steps with compilation: {steps / seconds:.2f} a second, CPU "
-          f"{(time.process_time() - worked) / steps:.3f} s a step (load {os.getloadavg()[0]:.1f})")
+    print(
+        f"peak memory {peak():.0f} MB; {steps} steps with compilation: {steps / seconds:.2f} a second, CPU "
+        f"{(time.process_time() - worked) / steps:.3f} s a step (load {os.getloadavg()[0]:.1f})"
+    )
 
 
 def fit(options: argparse.Namespace, scan: dr.Scan) -> dr.Solution:
@@ -120,8 +127,14 @@ def fit(options: argparse.Namespace, scan: dr.Scan) -> dr.Solution:
     print(f"first guess: {peak():.0f} MB", flush=True)
     amplitude = float(abs(np.asarray(model.probe)).max())
     return dr.minimise(
-        cost, model, scan, optax.adam(0.02), steps=options.steps, batch_size=options.batch,
-        unknowns={"object": 1.0, "probe": amplitude}, resident=0.0 if options.resident is None else options.resident,
+        cost,
+        model,
+        scan,
+        optax.adam(0.02),
+        steps=options.steps,
+        batch_size=options.batch,
+        unknowns={"object": 1.0, "probe": amplitude},
+        resident=0.0 if options.resident is None else options.resident,
         held_out=np.arange(5, scan.views, 100),
     )
 
@@ -135,9 +148,12 @@ def recipe(options: argparse.Namespace, scan: dr.Scan) -> int:
     assert scan.method is not None
     held = np.arange(5, scan.views, max(scan.views // options.held, 1)) if options.held else np.zeros(0, int)
     epochs = max(1, round(options.steps * options.batch / scan.views))
-    result = dr.recipes.reconstruct(scan, scan.method, {
-        "solver": {"epochs": epochs, "batch_size": options.batch}, "quality": {"held_out_views": held}},
-        dr.Console() if options.show else None)
+    result = dr.recipes.reconstruct(
+        scan,
+        scan.method,
+        {"solver": {"epochs": epochs, "batch_size": options.batch}, "quality": {"held_out_views": held}},
+        dr.Console() if options.show else None,
+    )
     print("\n".join(result.verdict))
     return result.quality["history"].size
 

@@ -53,8 +53,9 @@ class Case:
     @property
     def lengths(self) -> tuple[float, float, float]:
         """Object pixel, wavelength and effective distance [m] of the near field."""
-        pixel, wavelength, distance = (float(np.mean(np.asarray(getattr(self.start, name))))
-                                       for name in ("pixel_size", "wavelength", "distance"))
+        pixel, wavelength, distance = (
+            float(np.mean(np.asarray(getattr(self.start, name)))) for name in ("pixel_size", "wavelength", "distance")
+        )
         return pixel, wavelength, distance
 
 
@@ -231,7 +232,10 @@ def _cdtools_dataset(case: Case, views: np.ndarray):
     if model.far:
         frames, mask = np.fft.fftshift(frames, (-2, -1)), np.fft.fftshift(mask)
     dataset = Ptycho2DDataset(
-        moves[views], frames, wavelength=wavelength, mask=torch.as_tensor(mask),
+        moves[views],
+        frames,
+        wavelength=wavelength,
+        mask=torch.as_tensor(mask),
         detector_geometry={"distance": distance, "basis": torch.as_tensor(basis, dtype=torch.float32), "corner": None},
     )
     return torch.as_tensor(moves), dataset

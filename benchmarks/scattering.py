@@ -87,8 +87,10 @@ def reconstruction(path: Path, metrics: Path | None) -> None:
         progress=lambda line: print("          ", line),
     )
     coefficients = np.asarray(found.coefficients, np.float64).transpose(2, 1, 0, 3)
-    print(f"diffrecon  {path.name}: {time.process_time() - cpu:.0f} CPU s, {time.perf_counter() - wall:.0f} s wall "
-          f"with compilation, smoothness {found.smoothness:g}")
+    print(
+        f"diffrecon  {path.name}: {time.process_time() - cpu:.0f} CPU s, {time.perf_counter() - wall:.0f} s wall "
+        f"with compilation, smoothness {found.smoothness:g}"
+    )
     if metrics is not None:
         spec = importlib.util.spec_from_file_location("metrics", metrics)
         assert spec is not None and spec.loader is not None

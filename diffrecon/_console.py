@@ -16,8 +16,14 @@ class Console:
     solves keep their state (none by default), `resume` asks them to go on from it.
     """
 
-    def __init__(self, quiet: bool = False, stream: TextIO | None = None, interval: float = 10.0,
-                 checkpoint: str | None = None, resume: bool = False):
+    def __init__(
+        self,
+        quiet: bool = False,
+        stream: TextIO | None = None,
+        interval: float = 10.0,
+        checkpoint: str | None = None,
+        resume: bool = False,
+    ):
         self.quiet, self.stream, self.interval = quiet, stream or sys.stderr, interval
         self.checkpoint, self.resume = checkpoint, resume
         self._open_line = False

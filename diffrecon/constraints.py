@@ -58,9 +58,7 @@ def support(
     return jnp.where(inside, x, jnp.asarray(outside, x.dtype))
 
 
-def known_air(
-    x: Inexact[Array, "..."], air: Bool[Array, "..."], value: float | complex = 0.0
-) -> Inexact[Array, "..."]:
+def known_air(x: Inexact[Array, "..."], air: Bool[Array, "..."], value: float | complex = 0.0) -> Inexact[Array, "..."]:
     """`value` where `air` holds: the complement of `support`.
 
     ```python

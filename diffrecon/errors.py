@@ -21,8 +21,10 @@ class MissingMetadata(InputError):
 
     def __init__(self, name: str, what: str, where: str, example: str):
         self.name = name
-        super().__init__(f'{where}: {what} is not in the file; supply it with --set {name}="{example}" '
-                         f'(in Python: open_scan(..., {name.split(".")[-1]}="{example}"))')
+        super().__init__(
+            f'{where}: {what} is not in the file; supply it with --set {name}="{example}" '
+            f'(in Python: open_scan(..., {name.split(".")[-1]}="{example}"))'
+        )
 
 
 class MissingPackage(ImportError):

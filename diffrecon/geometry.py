@@ -121,6 +121,7 @@ Geometry = ParallelBeam | ConeBeam | FarField
 
 def geometry_of_views(geometry: Geometry, views: np.ndarray, total: int) -> Geometry:
     """The geometry of some of `total` views, in the given order: fields with an entry for each view are picked."""
+
     def pick(value: Any) -> Any:
         return value[views] if np.ndim(value) and np.shape(value)[0] == total else value
 

@@ -126,9 +126,7 @@ def huber(
     return masked_mean(inside * (residual - 0.5 * inside), mask)
 
 
-def saturated(
-    prediction: Float[Array, "..."], counts: Num[Array, "..."], level: float
-) -> Float[Array, "..."]:
+def saturated(prediction: Float[Array, "..."], counts: Num[Array, "..."], level: float) -> Float[Array, "..."]:
     """The prediction as a detector that saturates at `level` [counts] would show it, for any loss.
 
     A saturated pixel says "at least so many": where `counts` reach the level a larger prediction costs nothing, a

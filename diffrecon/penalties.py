@@ -26,16 +26,24 @@ from jaxtyping import Array, ArrayLike, Float, Inexact, PyTree
 from .errors import InputError
 
 __all__ = [
-    "DirectionalVariation", "GeneralisedVariation", "TotalVariation", "WaveletSparsity", "dirichlet", "l1", "laplacian",
-    "prox_l1", "prox_tikhonov", "prox_tv", "tikhonov", "tv",
+    "DirectionalVariation",
+    "GeneralisedVariation",
+    "TotalVariation",
+    "WaveletSparsity",
+    "dirichlet",
+    "l1",
+    "laplacian",
+    "prox_l1",
+    "prox_tikhonov",
+    "prox_tv",
+    "tikhonov",
+    "tv",
 ]
 
 Axes = Sequence[int] | None
 
 
-def tv(
-    x: Inexact[Array, "..."], *, eps: float = 1e-3, isotropic: bool = True, axes: Axes = None
-) -> Float[Array, ""]:
+def tv(x: Inexact[Array, "..."], *, eps: float = 1e-3, isotropic: bool = True, axes: Axes = None) -> Float[Array, ""]:
     """Total variation: mean over the pixels of `sqrt(sum over axes |difference|^2 + eps^2) - eps` (Rudin, Osher &
     Fatemi 1992).
 
@@ -349,7 +357,7 @@ class GeneralisedVariation(_Dual):
         field = [-_inner(p, a) for p, a in zip(first, axes, strict=True)]
         for i, a in enumerate(axes):
             field[i] = field[i] - _divergence(_inner(second[i], a, 2), a)
-        for (i, j), entry in zip(combinations(range(len(axes)), 2), second[len(axes):], strict=True):
+        for (i, j), entry in zip(combinations(range(len(axes)), 2), second[len(axes) :], strict=True):
             field[i] = field[i] - _divergence(_inner(entry * 0.5**0.5, axes[i]), axes[j])
             field[j] = field[j] - _divergence(_inner(entry * 0.5**0.5, axes[j]), axes[i])
         return image, tuple(field)
@@ -506,10 +514,24 @@ _ROOT3 = float(np.sqrt(3.0))
 _DAUBECHIES: dict[int, tuple[float, ...]] = {
     1: (0.5**0.5, 0.5**0.5),
     2: tuple(float(c / np.sqrt(32.0)) for c in (1 + _ROOT3, 3 + _ROOT3, 3 - _ROOT3, 1 - _ROOT3)),
-    3: (0.3326705529500826, 0.8068915093110926, 0.4598775021184915, -0.1350110200102546, -0.0854412738820267,
-        0.0352262918857095),
-    4: (0.2303778133088965, 0.7148465705529157, 0.6308807679298589, -0.0279837694168599, -0.1870348117190930,
-        0.0308413818355607, 0.0328830116668852, -0.0105974017850690),
+    3: (
+        0.3326705529500826,
+        0.8068915093110926,
+        0.4598775021184915,
+        -0.1350110200102546,
+        -0.0854412738820267,
+        0.0352262918857095,
+    ),
+    4: (
+        0.2303778133088965,
+        0.7148465705529157,
+        0.6308807679298589,
+        -0.0279837694168599,
+        -0.1870348117190930,
+        0.0308413818355607,
+        0.0328830116668852,
+        -0.0105974017850690,
+    ),
 }
 
 
@@ -534,8 +556,11 @@ def _join(smooth: Array, detail: Array, order: int, axis: int) -> Array:
     halves = [jnp.moveaxis(h, axis, -1) for h in (smooth, detail)]
     parity = []
     for p in (0, 1):
-        terms = [jnp.roll(half, k // 2, -1) * taps[k]
-                 for half, taps in zip(halves, _filters(order), strict=True) for k in range(p, len(taps), 2)]
+        terms = [
+            jnp.roll(half, k // 2, -1) * taps[k]
+            for half, taps in zip(halves, _filters(order), strict=True)
+            for k in range(p, len(taps), 2)
+        ]
         parity.append(sum(terms[1:], terms[0]))
     joined = jnp.stack(parity, -1)
     return jnp.moveaxis(joined.reshape(*joined.shape[:-2], -1), -1, axis)
@@ -584,7 +609,6 @@ def _divergence(field: Array, axis: int) -> Array:
 def _long_axes(x: Array, axes: Axes) -> tuple[int, ...]:
     """The axes that have neighbours to differ from."""
     return tuple(a for a in _axes(x, axes) if x.shape[a] > 1) or _axes(x, axes)[-1:]
-
 
 
 def _undo_differences(fields: Sequence[Array], axes: Sequence[int]) -> Array:

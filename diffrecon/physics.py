@@ -30,12 +30,37 @@ ELECTRON_REST_ENERGY = 510998.95
 
 # Scale to the base unit of each dimension: metre, electron volt, radian, second, kg/m^3.
 _UNITS: dict[str, dict[str, float]] = {
-    "m": {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "μm": 1e-6, "micron": 1e-6, "microns": 1e-6,
-          "micrometer": 1e-6, "millimeter": 1e-3, "meter": 1.0, "metre": 1.0, "nm": 1e-9, "nanometer": 1e-9,
-          "pm": 1e-12, "angstrom": 1e-10, "å": 1e-10},
+    "m": {
+        "m": 1.0,
+        "cm": 1e-2,
+        "mm": 1e-3,
+        "um": 1e-6,
+        "µm": 1e-6,
+        "μm": 1e-6,
+        "micron": 1e-6,
+        "microns": 1e-6,
+        "micrometer": 1e-6,
+        "millimeter": 1e-3,
+        "meter": 1.0,
+        "metre": 1.0,
+        "nm": 1e-9,
+        "nanometer": 1e-9,
+        "pm": 1e-12,
+        "angstrom": 1e-10,
+        "å": 1e-10,
+    },
     "eV": {"ev": 1.0, "kev": 1e3, "mev": 1e6, "j": 1 / ELECTRON_CHARGE, "joule": 1 / ELECTRON_CHARGE},
-    "rad": {"rad": 1.0, "radian": 1.0, "radians": 1.0, "mrad": 1e-3, "urad": 1e-6, "deg": np.pi / 180,
-            "degree": np.pi / 180, "degrees": np.pi / 180, "°": np.pi / 180},
+    "rad": {
+        "rad": 1.0,
+        "radian": 1.0,
+        "radians": 1.0,
+        "mrad": 1e-3,
+        "urad": 1e-6,
+        "deg": np.pi / 180,
+        "degree": np.pi / 180,
+        "degrees": np.pi / 180,
+        "°": np.pi / 180,
+    },
     "s": {"s": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0},
     "": {"": 1.0, "pixel": 1.0, "px": 1.0, "counts": 1.0},
 }
@@ -127,8 +152,10 @@ def plausible_energy(value: float, unit: str | None = None) -> tuple[float, str]
     else:
         energy, said = float(value), "taken as eV"
     if not 50 <= energy <= 5e5:
-        raise InputError(f"energy {value:g} ({said}) is {energy:g} eV, which is no X-ray energy (50 eV to 500 keV); "
-                         'give it with its unit, e.g. "17 keV"')
+        raise InputError(
+            f"energy {value:g} ({said}) is {energy:g} eV, which is no X-ray energy (50 eV to 500 keV); "
+            'give it with its unit, e.g. "17 keV"'
+        )
     return energy, f"energy {value:g} {said}: {energy / 1e3:.4g} keV"
 
 
@@ -153,8 +180,7 @@ def attenuation_coefficient(beta: ArrayLike, wavelength: ArrayLike) -> Any:
 
 def electron_density(delta: ArrayLike, wavelength: ArrayLike) -> Any:
     """Electrons per cubic metre from `delta = r_e wavelength^2 n_e / (2 pi)` (far from absorption edges)."""
-    return (2 * np.pi * np.asarray(delta, float)
-            / (CLASSICAL_ELECTRON_RADIUS * np.asarray(wavelength, float) ** 2))[()]
+    return (2 * np.pi * np.asarray(delta, float) / (CLASSICAL_ELECTRON_RADIUS * np.asarray(wavelength, float) ** 2))[()]
 
 
 def electrons_per_cubic_angstrom(delta: ArrayLike, wavelength: ArrayLike) -> Any:
@@ -170,8 +196,9 @@ def electrons_per_cubic_angstrom(delta: ArrayLike, wavelength: ArrayLike) -> Any
 
 def delta_from_electrons(electrons: ArrayLike, wavelength: ArrayLike) -> Any:
     """delta of so many electrons per cubic metre, the inverse of `electron_density`."""
-    return (CLASSICAL_ELECTRON_RADIUS * np.asarray(wavelength, float) ** 2 * np.asarray(electrons, float)
-            / (2 * np.pi))[()]
+    return (
+        CLASSICAL_ELECTRON_RADIUS * np.asarray(wavelength, float) ** 2 * np.asarray(electrons, float) / (2 * np.pi)
+    )[()]
 
 
 # ---------------------------------------------------------------------- named materials
@@ -343,8 +370,10 @@ def absorbed_dose(
         return float(surface)
     density = material(composition).density
     if density is None or not thickness > 0:
-        raise InputError(f'mean dose over {thickness} m of {composition!r}: give a density, as "{composition}, 1.2", '
-                         "and a thickness above 0")
+        raise InputError(
+            f'mean dose over {thickness} m of {composition!r}: give a density, as "{composition}, 1.2", '
+            "and a thickness above 0"
+        )
     depth = attenuation_from_density(density, composition, energy) * thickness
     return float(surface * -np.expm1(-depth) / depth)
 
@@ -369,13 +398,19 @@ def rose_photons(
     """
     difference = attenuation if contrast is None else abs(contrast)
     if not (0 < feature <= diameter and difference > 0 and attenuation >= 0):
-        raise InputError(f"a feature of {feature} m in a specimen of {diameter} m with a contrast of {difference} 1/m: "
-                         "sizes and contrast must be positive, the feature the smaller one")
+        raise InputError(
+            f"a feature of {feature} m in a specimen of {diameter} m with a contrast of {difference} 1/m: "
+            "sizes and contrast must be positive, the feature the smaller one"
+        )
     return float(criterion**2 * np.pi**2 / 12 * np.exp(attenuation * diameter) / (difference * feature) ** 2)
 
 
 def rose_size(
-    photons: float, pixel_size: float, diameter: float, attenuation: float, contrast: float | None = None,
+    photons: float,
+    pixel_size: float,
+    diameter: float,
+    attenuation: float,
+    contrast: float | None = None,
     criterion: float = 5.0,
 ) -> float:
     """Smallest feature [m] that a scan shows: where `rose_photons` of the feature are what the scan has given it.
@@ -414,6 +449,8 @@ def dose_statement(
     size = rose_size(total, pixel_size, diameter, mu)
     limit = f"{size * 1e6:.3g} um" if size > pixel_size else f"one pixel ({pixel_size * 1e6:.3g} um)"
     scale, unit = next((s, u) for s, u in ((1e6, "MGy"), (1e3, "kGy"), (1.0, "Gy"), (0.0, "Gy")) if dose >= s)
-    return (f"{views} views of {photons:.3g} photons a pixel of {pixel_size * 1e6:.3g} um at {energy / 1e3:.4g} keV: "
-            f"{dose / (scale or 1.0):.3g} {unit} in {diameter * 1e3:.3g} mm of {formula}, {density:g} g/cm^3; "
-            f"smallest void seen at 5 standard deviations: {limit}")
+    return (
+        f"{views} views of {photons:.3g} photons a pixel of {pixel_size * 1e6:.3g} um at {energy / 1e3:.4g} keV: "
+        f"{dose / (scale or 1.0):.3g} {unit} in {diameter * 1e3:.3g} mm of {formula}, {density:g} g/cm^3; "
+        f"smallest void seen at 5 standard deviations: {limit}"
+    )

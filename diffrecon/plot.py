@@ -121,7 +121,7 @@ def _flow(panels: "Sequence[_Panel]", height: float = 1.45) -> "list[list[_Panel
             rows.append([])
         rows[-1].append(panel)
     many = -(-len(panels) // max(len(rows), 1))
-    even = [panels[start:start + many] for start in range(0, len(panels), max(many, 1))]
+    even = [panels[start : start + many] for start in range(0, len(panels), max(many, 1))]
     return even if len(even) == len(rows) and all(wide(row) <= PAGE for row in even) else rows
 
 
@@ -326,8 +326,13 @@ def l_curve(curve: Any, *, ax: "Axes | None" = None) -> "Figure":
         middle = int(np.argmin(np.abs(np.log(factors))))
         ax.plot(misfit[middle], size[middle], "o", color=ORANGE, markersize=5)
         for place in (0, middle, len(factors) - 1):
-            ax.annotate(f"× {factors[place]:.3g}", (misfit[place], size[place]), (5, -3), textcoords="offset points",
-                        fontsize=FONT - 1)
+            ax.annotate(
+                f"× {factors[place]:.3g}",
+                (misfit[place], size[place]),
+                (5, -3),
+                textcoords="offset points",
+                fontsize=FONT - 1,
+            )
         ax.margins(x=0.15)
         _curve_axes(ax, "misfit / noise", "size / expected", "L-curve")
 
@@ -372,8 +377,11 @@ def transfer_functions(
     frequency = np.linspace(0, top, int(np.clip(16 * turns, 1000, 20000)))[1:]
     phase, attenuation = regimes.transfer(frequency, setup)
     total = np.sqrt(regimes.phase_information(frequency, setup, delta_beta) / (4 * setup.fluence.sum()))
-    curves = [("of a phase of 1 rad", phase), ("of an attenuation of 1", attenuation), ("all distances, root mean "
-               "square, over a perfect one", total[None])]
+    curves = [
+        ("of a phase of 1 rad", phase),
+        ("of an attenuation of 1", attenuation),
+        ("all distances, root mean square, over a perfect one", total[None]),
+    ]
     page = _page([[_transfer_panel(frequency, values, setup.distances, title)] for title, values in curves])
     if path is not None:
         page.savefig(path)
@@ -400,8 +408,16 @@ def _transfer_panel(frequency: np.ndarray, curves: np.ndarray, distances: np.nda
             names = [f"{d / 10.0**exponent:.3g} {unit}" for d in distances]
             ax.annotate("D = ", (1.005, 1.0), fontsize=FONT, xycoords="axes fraction", va="top")
             for number, (name, shade) in enumerate(zip(names[:8], shades, strict=False)):
-                ax.annotate(name, (1.005, 1.0), (0, -11 * (number + 1)), "axes fraction", "offset points", color=shade,
-                            fontsize=FONT, va="top")
+                ax.annotate(
+                    name,
+                    (1.005, 1.0),
+                    (0, -11 * (number + 1)),
+                    "axes fraction",
+                    "offset points",
+                    color=shade,
+                    fontsize=FONT,
+                    va="top",
+                )
 
     return _Panel(draw, 4.4, 1.0, left=0.5, right=0.72, bottom=0.4, top=0.6)
 
@@ -478,8 +494,12 @@ def _colour_wheel(ax: "Axes") -> None:
     colours = _complex_colours(np.where(np.abs(plane) <= 1, plane, 0))
     alpha = np.clip((1 - np.abs(plane)) * 100, 0, 1)
     wheel.imshow(np.concatenate([colours, alpha[..., None]], -1), extent=(-1, 1, -1, 1))
-    for text, x, y, across, up in (("0", 1.15, 0, "left", "center"), ("π", -1.15, 0, "right", "center"),
-                                   ("π/2", 0, 1.1, "center", "bottom"), ("−π/2", 0, -1.1, "center", "top")):
+    for text, x, y, across, up in (
+        ("0", 1.15, 0, "left", "center"),
+        ("π", -1.15, 0, "right", "center"),
+        ("π/2", 0, 1.1, "center", "bottom"),
+        ("−π/2", 0, -1.1, "center", "top"),
+    ):
         wheel.text(x, y, text, ha=across, va=up, fontsize=FONT)
     wheel.text(0, -2.1, "hue: phase\nbrightness:\nmodulus", ha="center", va="top", fontsize=FONT)
 
@@ -539,8 +559,11 @@ def _slice_panels(volume, pixel_size, units, title, at, colours) -> list[_Panel]
         rows = np.unique(np.linspace(0, len(data) - 1, min(len(data), 3)).round().astype(int))
         cuts = [(data[i], "y", "x", f"z = {i}", None) for i in rows]
     else:
-        cuts = [(data[z], "y", "x", f"z = {z}", (y, x)), (data[:, y], "z", "x", f"y = {y}", (z, x)),
-                (data[:, :, x], "z", "y", f"x = {x}", (z, y))]
+        cuts = [
+            (data[z], "y", "x", f"z = {z}", (y, x)),
+            (data[:, y], "z", "x", f"y = {y}", (z, x)),
+            (data[:, :, x], "z", "y", f"x = {x}", (z, y)),
+        ]
     limits = _limits(np.concatenate([np.ravel(c[0]) for c in cuts]))
     last, tallest = len(cuts) - 1, max(len(c[0]) for c in cuts)
 
@@ -620,6 +643,7 @@ def _convergence_panel(history: np.ndarray, held_out: Any) -> _Panel:
 
 def _weight_panel(quality: Mapping[str, Any]) -> _Panel:
     """What views left out say of the weights of a penalty that were tried; the chosen one is marked."""
+
     def draw(ax):
         ax.plot(quality["penalty_weights"], quality["held_out_by_weight"], color=ORANGE, marker="o", markersize=2.5)
         ax.axvline(float(quality["penalty_weight"]), color="0.6", linewidth=0.8)
@@ -689,8 +713,10 @@ def _page(
         tallest = (2.75 if number == 0 else 1.9) / max(p.height for p in row)
         scales.append(min((widest - 0.08 - sum(p.left + p.right for p in row)) / sum(p.width for p in row), tallest))
     alike = [all(p.like_neighbours for p in row) for row in rows]
-    scales = [min(s for s, a in zip(scales, alike, strict=True) if a) if same else scale
-              for scale, same in zip(scales, alike, strict=True)]
+    scales = [
+        min(s for s, a in zip(scales, alike, strict=True) if a) if same else scale
+        for scale, same in zip(scales, alike, strict=True)
+    ]
     needs = [sum(p.left + p.width * s + p.right for p in row) for row, s in zip(rows, scales, strict=True)]
     width = PAGE if words else max(max(needs) + 0.08, 0.09 * len(title))
     lines = [line for word in words for line in textwrap.wrap(word, 110)]
@@ -762,8 +788,18 @@ def _scale_bar(ax: "Axes", columns: int, pixel_size: float | None) -> None:
     below = ScaledTranslation(0, -8 / 72, ax.figure.dpi_scale_trans)
     where = blended_transform_factory(ax.transData, ax.transAxes) + below
     start = -0.5
-    ax.plot([start, start + length], [0, 0], color="black", linewidth=2.5, solid_capstyle="butt", transform=where,
-            clip_on=False, scalex=False, scaley=False, gid="scale bar")
+    ax.plot(
+        [start, start + length],
+        [0, 0],
+        color="black",
+        linewidth=2.5,
+        solid_capstyle="butt",
+        transform=where,
+        clip_on=False,
+        scalex=False,
+        scaley=False,
+        gid="scale bar",
+    )
     gap = ScaledTranslation(4 / 72, 0, ax.figure.dpi_scale_trans)
     ax.text(start + length, 0, label, transform=where + gap, fontsize=FONT, va="center_baseline", gid="scale bar")
 
@@ -837,10 +873,24 @@ def _name_axes(ax: "Axes", across: str, down: str, marks: tuple[int, int] | None
     from matplotlib.transforms import ScaledTranslation
 
     point = ax.figure.dpi_scale_trans
-    ax.text(1, 0, across, transform=ax.transAxes + ScaledTranslation(0, -7 / 72, point), fontsize=FONT, ha="right",
-            va="center_baseline")
-    ax.text(0, 0, down, transform=ax.transAxes + ScaledTranslation(-4 / 72, 0, point), fontsize=FONT, ha="right",
-            va="bottom")
+    ax.text(
+        1,
+        0,
+        across,
+        transform=ax.transAxes + ScaledTranslation(0, -7 / 72, point),
+        fontsize=FONT,
+        ha="right",
+        va="center_baseline",
+    )
+    ax.text(
+        0,
+        0,
+        down,
+        transform=ax.transAxes + ScaledTranslation(-4 / 72, 0, point),
+        fontsize=FONT,
+        ha="right",
+        va="bottom",
+    )
     if marks is not None:
         ax.set_yticks([marks[0]], [""])
         ax.set_xticks([marks[1]], [""])
@@ -872,8 +922,17 @@ def _plain_logarithm(ax: "Axes", values: np.ndarray) -> None:
 def _inside_legend(ax: "Axes", entries: Sequence[tuple[str, str]]) -> None:
     """Names of the curves in their colours, no box."""
     for number, (name, colour) in enumerate(entries):
-        ax.annotate(name, (1, 1), (-3, -2 - 11 * number), "axes fraction", "offset points", color=colour,
-                    fontsize=FONT, ha="right", va="top")
+        ax.annotate(
+            name,
+            (1, 1),
+            (-3, -2 - 11 * number),
+            "axes fraction",
+            "offset points",
+            color=colour,
+            fontsize=FONT,
+            ha="right",
+            va="top",
+        )
 
 
 def _half_period_axis(ax: "Axes", pixel: float | None) -> None:
@@ -988,11 +1047,14 @@ def _oklch(lightness: np.ndarray, chroma: np.ndarray, hue: np.ndarray) -> np.nda
     long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
     medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
     short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
-    linear = np.stack([
-        4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
-        -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
-        -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
-    ], -1)
+    linear = np.stack(
+        [
+            4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
+            -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
+            -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
+        ],
+        -1,
+    )
     linear = np.clip(linear, 0, 1)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 

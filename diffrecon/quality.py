@@ -215,8 +215,10 @@ def even_odd(
     data: Any = sinogram if hasattr(sinogram, "shape") else np.asarray(sinogram)
     turns = np.asarray(angles, np.float64)
     if turns.ndim != 1 or data.shape[0] != turns.size or turns.size < 4:
-        raise InputError(f"even and odd views: {data.shape[0]} views and angles of the shape {turns.shape}; give one "
-                         "angle [rad] a view, four at least")
+        raise InputError(
+            f"even and odd views: {data.shape[0]} views and angles of the shape {turns.shape}; give one "
+            "angle [rad] a view, four at least"
+        )
     # A view at 2 pi less rounding is the first direction again, not the last.
     order = np.argsort(np.mod(turns + 1e-7, 2 * np.pi), kind="stable")
     halves = [np.asarray(reconstruct(data[part], turns[part])) for part in (order[::2], order[1::2])]
@@ -560,8 +562,11 @@ def edge_along(
     line = ends[0] + np.arange(int(length + 1e-9) + 1)[:, None] * along
     across = np.linalg.svd(along[None])[2][1:]  # an orthonormal basis of what is square to the line
     steps = np.arange(-int(width / 2), int(width / 2) + 1)
-    offsets = [np.dot(c, across) for c in itertools.product(steps, repeat=data.ndim - 1)
-               if np.linalg.norm(c) <= width / 2 + 1e-9]
+    offsets = [
+        np.dot(c, across)
+        for c in itertools.product(steps, repeat=data.ndim - 1)
+        if np.linalg.norm(c) <= width / 2 + 1e-9
+    ]
     return edge_width(np.mean([_interpolated(data, line + offset) for offset in offsets], 0), pixel_size)
 
 
@@ -780,8 +785,12 @@ class PhaseTransfer:
 
     def as_quality(self) -> dict[str, Any]:
         """Entries of a result's `quality`."""
-        return {"prtf_frequency": self.frequency, "prtf": self.transfer, "prtf_at_half": self.at_half,
-                "prtf_at_e": self.at_e}
+        return {
+            "prtf_frequency": self.frequency,
+            "prtf": self.transfer,
+            "prtf_at_half": self.at_half,
+            "prtf_at_e": self.at_e,
+        }
 
     def __str__(self) -> str:
         def said(level: str, at: float) -> str:
@@ -860,8 +869,10 @@ def distance_halves(
     """
     distances = np.asarray(distances, float)
     if distances.ndim != 1 or distances.size < 2 or not np.isfinite(distances).all():
-        raise InputError(f"distance_halves: distances of shape {distances.shape}; give one finite distance a frame, "
-                         "two frames at least")
+        raise InputError(
+            f"distance_halves: distances of shape {distances.shape}; give one finite distance a frame, "
+            "two frames at least"
+        )
     order = np.argsort(distances, kind="stable")
     halves = [np.asarray(reconstruct(np.sort(part))) for part in (order[::2], order[1::2])]
     return ring_correlation(*halves, pixel_size=pixel_size, taper=taper)
@@ -898,8 +909,9 @@ def phase_jumps(phase: ArrayLike) -> PhaseJumps:
     """
     values = np.asarray(phase)
     if np.iscomplexobj(values) or values.ndim < 2 or not np.isfinite(values).all():
-        raise InputError(f"phase_jumps: shape {values.shape}, type {values.dtype}; expected a finite, real phase "
-                         "(..., y, x)")
+        raise InputError(
+            f"phase_jumps: shape {values.shape}, type {values.dtype}; expected a finite, real phase (..., y, x)"
+        )
     steps = [np.diff(values.astype(float), axis=axis) for axis in (-2, -1)]
     wrapped = [s - 2 * np.pi * np.rint(s / (2 * np.pi)) for s in steps]
     circulation = (np.diff(wrapped[0], axis=-1) - np.diff(wrapped[1], axis=-2)) / (2 * np.pi)

@@ -56,7 +56,7 @@ class LazyFrames:
     def blocks(self, size: int) -> Iterator[np.ndarray]:
         """The frames in blocks of at most `size` views, one read each."""
         for start in range(0, len(self), size):
-            yield self[start:start + size]
+            yield self[start : start + size]
 
 
 def _without_ellipsis(index: tuple, ndim: int) -> tuple:
@@ -64,7 +64,7 @@ def _without_ellipsis(index: tuple, ndim: int) -> tuple:
     if sum(i is not Ellipsis for i in index) > ndim or any(i is None for i in index):
         raise IndexError(f"frames of {ndim} axes cannot be indexed by {index}")
     at = next((n for n, i in enumerate(index) if i is Ellipsis), len(index))
-    before, after = index[:at], index[at + 1:]
+    before, after = index[:at], index[at + 1 :]
     return (*before, *(slice(None),) * (ndim - len(before) - len(after)), *after)
 
 
@@ -115,8 +115,10 @@ class Frames(LazyFrames):
                 for place in _runs(order, stored.chunks[0] if stored.chunks else 1):
                     _read_run(stored, order[place], (rows, columns), values[place])
         except (OSError, RuntimeError, KeyError) as error:
-            raise InputError(f"{self.path.name}: {self.dataset} cannot be read, the file is damaged or incomplete "
-                             f"({str(error).splitlines()[0]})") from error
+            raise InputError(
+                f"{self.path.name}: {self.dataset} cannot be read, the file is damaged or incomplete "
+                f"({str(error).splitlines()[0]})"
+            ) from error
         return values if (np.diff(back) == 1).all() else values[back]
 
 
@@ -155,7 +157,7 @@ class FourierOrdered(LazyFrames):
         part = (rows.stop - rows.start, columns.stop - columns.start)
         values, start = np.empty((len(views), *part), self.dtype), 0
         for block in frame_blocks(self.frames, views):
-            values[start:start + len(block)] = np.fft.ifftshift(block, (-2, -1))[:, rows, columns]
+            values[start : start + len(block)] = np.fft.ifftshift(block, (-2, -1))[:, rows, columns]
             start += len(block)
         return values
 
@@ -202,8 +204,10 @@ class Window:
 
     def cut(self, frames: np.ndarray, axis: int = -2) -> np.ndarray:
         """Whole frames, rows at `axis`, without what lies outside or fills no whole bin."""
-        rows, columns = (slice(first, first + n * b) for (first, _), n, b in
-                         zip((self.rows, self.columns), self.shape, self.binning, strict=True))
+        rows, columns = (
+            slice(first, first + n * b)
+            for (first, _), n, b in zip((self.rows, self.columns), self.shape, self.binning, strict=True)
+        )
         return frames[(slice(None),) * (axis % frames.ndim) + (rows, columns)]
 
 
@@ -215,8 +219,10 @@ def _total(block: np.ndarray, binning: tuple[int, int], axis: int) -> np.ndarray
     exact = wide if wide.kind == "f" or block.dtype.itemsize < 4 else np.dtype(f"{wide.kind}8")
     total = _added(_added(block, binning[0], axis, exact), binning[1], axis + 1, exact)
     if exact != wide and total.size and total.max() > np.iinfo(wide).max:
-        raise InputError(f"binning {binning[0]} x {binning[1]}: a sum of counts is {total.max()}, more than 32 bits "
-                         "hold; mask or leave out saturated pixels, or bin less")
+        raise InputError(
+            f"binning {binning[0]} x {binning[1]}: a sum of counts is {total.max()}, more than 32 bits "
+            "hold; mask or leave out saturated pixels, or bin less"
+        )
     return total.astype(wide, copy=False)
 
 
@@ -256,8 +262,11 @@ class Excerpt(LazyFrames):
 
     def _read(self, views: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         window, (by, bx) = self._window, self._window.binning
-        part = Window((window.rows[0] + rows.start * by, window.rows[0] + rows.stop * by),
-                      (window.columns[0] + columns.start * bx, window.columns[0] + columns.stop * bx), window.binning)
+        part = Window(
+            (window.rows[0] + rows.start * by, window.rows[0] + rows.stop * by),
+            (window.columns[0] + columns.start * bx, window.columns[0] + columns.stop * bx),
+            window.binning,
+        )
         place = (slice(*part.rows), slice(*part.columns))
         if part.binning == (1, 1):
             return np.asarray(self._frames[(self._views[views], *place)])
@@ -265,8 +274,8 @@ class Excerpt(LazyFrames):
         raw = max(by * bx * int(np.prod(values.shape[1:])) * np.dtype(self._frames.dtype).itemsize, 1)
         step = max(1, self._BLOCK // raw)
         for start in range(0, len(views), step):
-            block = np.asarray(self._frames[(self._views[views[start:start + step]], *place)])
-            values[start:start + step] = _total(block, part.binning, 1)
+            block = np.asarray(self._frames[(self._views[views[start : start + step]], *place)])
+            values[start : start + step] = _total(block, part.binning, 1)
         return values
 
 
@@ -282,7 +291,7 @@ def frame_blocks(counts: Any, views: np.ndarray | None = None) -> Iterator[np.nd
     frame = np.prod(counts.shape[1:], dtype=float) * np.dtype(counts.dtype).itemsize
     size = max(1, int(2**24 // max(frame, 1)))
     for start in range(0, views.size, size):
-        yield np.asarray(counts[views[start:start + size]])
+        yield np.asarray(counts[views[start : start + size]])
 
 
 def open_hdf5(path: str | Path, name: str | None = None, **options: Any) -> Any:
@@ -549,8 +558,10 @@ class Scan:
         for field, trailing in (("positions", (2,)), ("angles", ())):
             value = getattr(self, field)
             if value is not None and value.shape != (self.views, *trailing):
-                raise InputError(f"{self.name}: {field} have shape {value.shape}; expected {(self.views, *trailing)}, "
-                                 f"one for each of the {self.views} views")
+                raise InputError(
+                    f"{self.name}: {field} have shape {value.shape}; expected {(self.views, *trailing)}, "
+                    f"one for each of the {self.views} views"
+                )
             if value is not None and not np.isfinite(value).all():
                 bad = int(np.flatnonzero(~np.isfinite(value).reshape(self.views, -1).all(1))[0])
                 raise InputError(f"{self.name}: {field} of view {bad} are not finite")
@@ -559,8 +570,10 @@ class Scan:
         if self.mask is not None and not self.mask.any():
             raise InputError(f"{self.name}: the mask leaves no pixel (diffrecon's masks are True where measured)")
         if self.angles is not None and np.ptp(self.angles) > 13 * np.pi:
-            raise InputError(f"{self.name}: angles span {np.ptp(self.angles):.4g} rad, more than six turns: they "
-                             'look like degrees; say so with --set data.angle_unit=deg')
+            raise InputError(
+                f"{self.name}: angles span {np.ptp(self.angles):.4g} rad, more than six turns: they "
+                "look like degrees; say so with --set data.angle_unit=deg"
+            )
         return self
 
 
@@ -606,15 +619,21 @@ def check_counts(counts: Any, mask: np.ndarray | None, name: str, *, empty: bool
         flat = part.reshape(part.shape[0], -1)
         if part.dtype.kind == "f" and not np.isfinite(flat).all():
             where = np.argwhere(~np.isfinite(part))[0]
-            raise InputError(f"{name}: counts of view {start + where[0]}, pixel {tuple(map(int, where[1:]))} are "
-                             f"{part[tuple(where)]}; mask such pixels (data.mask) or mend the file")
+            raise InputError(
+                f"{name}: counts of view {start + where[0]}, pixel {tuple(map(int, where[1:]))} are "
+                f"{part[tuple(where)]}; mask such pixels (data.mask) or mend the file"
+            )
         if part.dtype.kind in "if" and flat.min(initial=0) < 0:
             where = np.argwhere(part < 0)[0]
             pixel = tuple(map(int, where[1:]))
-            raise InputError(f"{name}: counts of view {start + where[0]}, pixel {pixel} are negative "
-                             f"({part[tuple(where)]}); mask such pixels (data.mask) or undo the subtraction")
+            raise InputError(
+                f"{name}: counts of view {start + where[0]}, pixel {pixel} are negative "
+                f"({part[tuple(where)]}); mask such pixels (data.mask) or undo the subtraction"
+            )
         dark = np.flatnonzero(flat.max(1) == 0)
         if dark.size and not empty:
-            raise InputError(f"{name}: view {start + int(dark[0])} has no counts at all; leave such views out "
-                             "(data.views) or check the shutter")
+            raise InputError(
+                f"{name}: view {start + int(dark[0])} has no counts at all; leave such views out "
+                "(data.views) or check the shutter"
+            )
         start += part.shape[0]

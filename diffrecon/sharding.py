@@ -112,7 +112,7 @@ def shard_views(values: Any, mesh: Mesh | None) -> Array:
 
     def read(index: Any) -> np.ndarray:
         start, stop, _ = index[0].indices(padded)
-        part = np.asarray(values[min(start, count - 1):max(min(stop, count), min(start, count - 1) + 1)])
+        part = np.asarray(values[min(start, count - 1) : max(min(stop, count), min(start, count - 1) + 1)])
         missing = (stop - start) - part.shape[0]
         return np.concatenate([part, np.repeat(part[-1:], missing, 0)]) if missing > 0 else part
 
@@ -130,7 +130,7 @@ def shard_slices(values: Any, mesh: Mesh | None, axis: int = 1) -> Array:
         return values if isinstance(values, jax.Array) else jax.device_put(np.asarray(values[:]))
     count = values.shape[axis]
     padded = -(-count // mesh.size) * mesh.size
-    shape = (*values.shape[:axis], padded, *values.shape[axis + 1:])
+    shape = (*values.shape[:axis], padded, *values.shape[axis + 1 :])
 
     def read(index: Any) -> np.ndarray:
         start, stop, _ = index[axis].indices(padded)

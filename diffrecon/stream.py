@@ -30,7 +30,15 @@ from .sharding import free_memory
 from .solvers import fbp
 
 __all__ = [
-    "Report", "Scratch", "SlabWriter", "each_slice", "memory_needed", "share", "slab_size", "stream", "tomography_slabs"
+    "Report",
+    "Scratch",
+    "SlabWriter",
+    "each_slice",
+    "memory_needed",
+    "share",
+    "slab_size",
+    "stream",
+    "tomography_slabs",
 ]
 
 Rows = Callable[[int, int], Any]  # (first, last) -> (view, last - first, u), line integrals of these detector rows
@@ -81,8 +89,10 @@ class Report(NamedTuple):
     def message(self) -> str:
         """One line for the user."""
         kept = f", {self.kept} kept from an earlier run" if self.kept else ""
-        return (f"{self.slices} slices in {self.seconds:.1f} s{kept} (reading {self.reading:.1f} s, computing "
-                f"{self.computing:.1f} s, writing {self.writing:.1f} s, overlapped)")
+        return (
+            f"{self.slices} slices in {self.seconds:.1f} s{kept} (reading {self.reading:.1f} s, computing "
+            f"{self.computing:.1f} s, writing {self.writing:.1f} s, overlapped)"
+        )
 
 
 def tomography_slabs(
@@ -135,8 +145,10 @@ def tomography_slabs(
     ```
     """
     if mesh is not None and halo:
-        raise InputError("stream: a halo needs whole slabs on one device; leave the mesh out, or give each process "
-                         "its share of the slices")
+        raise InputError(
+            "stream: a halo needs whole slabs on one device; leave the mesh out, or give each process "
+            "its share of the slices"
+        )
     program, factor = _program(solve, mesh), np.float32(scale)
     if slab is None:
         slab = slab_size(projector, slices[1] - slices[0], mesh=mesh, halo=halo)
@@ -147,7 +159,15 @@ def tomography_slabs(
         return program(projector, sinogram, factor)
 
     return stream(
-        rows, compute, writer, slices=slices, available=available, slab=slab, halo=halo, console=console, result=result,
+        rows,
+        compute,
+        writer,
+        slices=slices,
+        available=available,
+        slab=slab,
+        halo=halo,
+        console=console,
+        result=result,
         place=lambda block: sharding.shard_slices(block, mesh),
     )
 
@@ -188,8 +208,10 @@ def stream(
     first, last = slices
     available = available or slices
     if not (available[0] <= first < last <= available[1]) or slab < 1 or halo < 0:
-        raise InputError(f"stream: cannot take slices {first}:{last} of rows {available[0]}:{available[1]} in slabs of "
-                         f"{slab} with a halo of {halo}")
+        raise InputError(
+            f"stream: cannot take slices {first}:{last} of rows {available[0]}:{available[1]} in slabs of "
+            f"{slab} with a halo of {halo}"
+        )
     kept = {s for s in writer.done() if first <= s < last}
     jobs = list(_slabs(sorted(set(range(first, last)) - kept), slab))
     line = _Line(rows, place, writer, available, slab, halo)
@@ -236,8 +258,10 @@ class Scratch:
             self.found = os.fstat(self._file.fileno()).st_size == self.shape[0] * self._frame
             os.truncate(self._file.fileno(), self.shape[0] * self._frame)
         except OSError as error:
-            raise InputError(f"{path or tempfile.gettempdir()}: no file for {self.shape[0] * self._frame / 1e9:.3g} GB "
-                             f"of line integrals: {error.strerror}") from error
+            raise InputError(
+                f"{path or tempfile.gettempdir()}: no file for {self.shape[0] * self._frame / 1e9:.3g} GB "
+                f"of line integrals: {error.strerror}"
+            ) from error
 
     def __getitem__(self, views: Any) -> np.ndarray:
         """Whole views, `(view, z, u)`."""
@@ -314,9 +338,7 @@ def slab_size(
     return max(1, min(fits * _size(mesh), -(-slices // _SLABS)))
 
 
-def _as_compiled(
-    program: Any, projector: ParallelProjector, slab: int, halo: int, mesh: Mesh | None
-) -> int:
+def _as_compiled(program: Any, projector: ParallelProjector, slab: int, halo: int, mesh: Mesh | None) -> int:
     """A slab that also fits where the solver needs more than FBP does, as the compiler finds."""
     devices = _size(mesh)
     shape = (projector.angles.shape[0], -(-slab // devices) * devices + 2 * halo, projector.detector)
@@ -381,6 +403,7 @@ def _slabs(missing: list[int], slab: int) -> Iterator[tuple[int, int]]:
 # ---------------------------------------------------------------------------------------------------- compute
 def _program(solve: Solve, mesh: Mesh | None) -> Any:
     """Solve, scale, and look whether all is finite, as one compiled program; on a mesh every device its slices."""
+
     def whole(projector: ParallelProjector, sinogram: Float[Array, "view z u"], factor: Array):
         volume = solve(projector, sinogram)
         return volume * factor.astype(volume.dtype), jnp.all(jnp.isfinite(volume))
@@ -401,8 +424,9 @@ def _program(solve: Solve, mesh: Mesh | None) -> Any:
 class _Line:
     """The two threads beside the device, and what they share."""
 
-    def __init__(self, rows: Rows, place: Callable, writer: SlabWriter, available: tuple[int, int], slab: int,
-                 halo: int):
+    def __init__(
+        self, rows: Rows, place: Callable, writer: SlabWriter, available: tuple[int, int], slab: int, halo: int
+    ):
         self.rows, self.place, self.writer = rows, place, writer
         self.available, self.slab, self.halo = available, slab, halo
         self.read: queue.Queue = queue.Queue(_WAITING)
@@ -428,8 +452,10 @@ class _Line:
         inside = max(low, self.available[0]), min(last + self.halo, self.available[1])
         block = np.asarray(self.rows(*inside))
         if block.ndim != 3 or block.shape[1] != inside[1] - inside[0]:
-            raise InputError(f"stream: rows({inside[0]}, {inside[1]}) gave {block.shape}, expected (view, "
-                             f"{inside[1] - inside[0]}, u)")
+            raise InputError(
+                f"stream: rows({inside[0]}, {inside[1]}) gave {block.shape}, expected (view, "
+                f"{inside[1] - inside[0]}, u)"
+            )
         missing = (inside[0] - low, high - inside[1])
         return np.pad(block, ((0, 0), missing, (0, 0)), mode="symmetric") if any(missing) else block
 
@@ -449,8 +475,10 @@ class _Line:
     def _save(self, first: int, last: int, volume: Any, finite: Any) -> None:
         start = time.perf_counter()
         if not bool(finite):
-            raise InputError(f"slices {first} to {last - 1}: the reconstruction is not finite; check the flats and "
-                             "darks of these rows")
+            raise InputError(
+                f"slices {first} to {last - 1}: the reconstruction is not finite; check the flats and "
+                "darks of these rows"
+            )
         self.writer.write(first, np.asarray(volume)[self.halo : self.halo + last - first])
         self.written += last - first
         self.writing += time.perf_counter() - start
@@ -487,6 +515,7 @@ class _Line:
 
 def _run(line: _Line, compute: Callable, jobs: list[tuple[int, int]], tell: Callable[[int], None]) -> float:
     """The device's part, in this thread, between the other two; seconds that the device was busy."""
+
     def read() -> None:
         try:
             line.reader(jobs)

@@ -25,7 +25,12 @@ from .solvers._gauss_newton import _Blocks, _conj, _conjugate_gradients, _dot, _
 from .solvers._minimise import _Unknowns
 
 __all__ = [
-    "Fisher", "expected_correlation", "fisher_information", "phase_error_image", "phase_noise", "predicted_resolution",
+    "Fisher",
+    "expected_correlation",
+    "fisher_information",
+    "phase_error_image",
+    "phase_noise",
+    "predicted_resolution",
 ]
 
 # Predicted counts below this carry no more information than this many would: as in `losses.poisson`.
@@ -111,7 +116,12 @@ class Fisher(eqx.Module):
         return jnp.sqrt(jnp.stack([variance(i) for i in range(value.size)]).reshape(value.shape))
 
     def draws(
-        self, count: int = 8, *, steps: int = 60, damping: float = 1e-3, seed: int = 0,
+        self,
+        count: int = 8,
+        *,
+        steps: int = 60,
+        damping: float = 1e-3,
+        seed: int = 0,
         inverse_powers: Mapping[str, Any] | None = None,
     ) -> PyTree:
         """Errors of the unknowns as repeated measurements would have them, drawn from the whole `F^-1`; `(draw, ...)`.
@@ -217,8 +227,9 @@ def phase_error_image(
     """
     like = model.phase if hasattr(model, "phase") else model.object.real
     wrapped = _PhaseChange(jnp.zeros_like(like), model)
-    information = fisher_information(wrapped, views, unknowns=("change",), noise=noise, mask=mask,
-                                     block_size=block_size)
+    information = fisher_information(
+        wrapped, views, unknowns=("change",), noise=noise, mask=mask, block_size=block_size
+    )
     diagonal = information.diagonal(probes, seed).change
     return jnp.where(diagonal > 1e-6 * jnp.max(diagonal), jax.lax.rsqrt(jnp.maximum(diagonal, 1e-30)), jnp.inf)
 
@@ -283,11 +294,13 @@ def predicted_resolution(
     """
     information = fisher_information(model, views, unknowns=unknowns, noise=noise, mask=mask, block_size=block_size)
     image = np.asarray(_transmission(model))
-    errors = np.asarray(_image_errors(information, _transmission,
-                                      information.draws(draws, steps=steps, damping=damping, seed=seed)))
+    errors = np.asarray(
+        _image_errors(information, _transmission, information.draws(draws, steps=steps, damping=damping, seed=seed))
+    )
     region = region or (slice(None), slice(None))
-    return expected_correlation(image[region], errors[(slice(None), *region)], halves=halves, noiseless=noiseless,
-                                pixel_size=pixel_size)
+    return expected_correlation(
+        image[region], errors[(slice(None), *region)], halves=halves, noiseless=noiseless, pixel_size=pixel_size
+    )
 
 
 def _phase(model: Any) -> Array:
@@ -304,7 +317,11 @@ def _transmission(model: Any) -> Array:
 
 
 def expected_correlation(
-    image: ArrayLike, errors: ArrayLike, *, halves: bool = True, noiseless: bool = False,
+    image: ArrayLike,
+    errors: ArrayLike,
+    *,
+    halves: bool = True,
+    noiseless: bool = False,
     pixel_size: float | None = None,
 ) -> RingCorrelation:
     """The ring correlation that the spectra of a complex image `(y, x)` and of its errors `(draw, y, x)` make one
@@ -329,8 +346,16 @@ def expected_correlation(
     samples = np.maximum(samples * (window**2).sum() ** 2 / (window.size * (window**4).sum()), 1.0)[1:]
     frequency = np.arange(1, count) / min(image.shape)
     crossing = _crossing(frequency, correlation - threshold(samples, 0.5))
-    return RingCorrelation(frequency, correlation, threshold(samples, 0.5), threshold(samples, 1.0), samples, crossing,
-                           (0.0, 0.0), pixel_size)
+    return RingCorrelation(
+        frequency,
+        correlation,
+        threshold(samples, 0.5),
+        threshold(samples, 1.0),
+        samples,
+        crossing,
+        (0.0, 0.0),
+        pixel_size,
+    )
 
 
 def _aligned(image: np.ndarray, error: np.ndarray, window: np.ndarray) -> np.ndarray:
@@ -369,6 +394,7 @@ def _diagonal(fisher: Fisher, keys: Array) -> PyTree:
 
 def _random(tree: PyTree, key: Array, draw: Callable[..., Array]) -> PyTree:
     """Independent numbers for every entry; real and imaginary parts for complex ones."""
+
     def leaf(value: Array, key: Array) -> Array:
         both = draw(key, (2, *value.shape), value.real.dtype)
         return jax.lax.complex(*both) if jnp.iscomplexobj(value) else both[0]
@@ -403,7 +429,12 @@ def _with_prior(product: PyTree, x: PyTree, prior: dict[str, Array]) -> PyTree:
 
 
 def _damped_inverse(
-    fisher: Fisher, right: PyTree, scale: PyTree, steps: Array, damping, tolerance,
+    fisher: Fisher,
+    right: PyTree,
+    scale: PyTree,
+    steps: Array,
+    damping,
+    tolerance,
     prior: dict[str, Array] | None = None,
 ) -> PyTree:
     def operator(x: PyTree) -> PyTree:
@@ -420,8 +451,9 @@ _solve = eqx.filter_jit(_damped_inverse)
 def _draws(fisher: Fisher, keys: Array, scale: PyTree, steps: Array, damping: float, prior: dict) -> PyTree:
     def one(key: Array) -> PyTree:
         def block(batch, weight):
-            rows, pull = jax.vjp(lambda free: _weighted(fisher.rows, free, fisher.fixed, batch, weight),
-                                 fisher.unknowns)
+            rows, pull = jax.vjp(
+                lambda free: _weighted(fisher.rows, free, fisher.fixed, batch, weight), fisher.unknowns
+            )
             own = jax.random.fold_in(key, batch.place[0])
             return pull(jax.random.normal(own, rows.shape, rows.dtype))[0]
 

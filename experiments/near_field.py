@@ -14,11 +14,11 @@ from diffrecon.physics import energy_to_wavelength
 from diffrecon.simulate._ptychography import transmission
 
 WAVELENGTH = float(energy_to_wavelength(17000.0))  # [m]
-PIXEL = 100e-9                              # [m]
-DISTANCE = 4e-3                             # effective [m]
-FINE = 2                                    # samples a pixel
-SCALE = 2.0                                 # the object of the demo, half as large,
-SOFT = 0.7                                  # and with soft edges: standard deviation [pixel]
+PIXEL = 100e-9  # [m]
+DISTANCE = 4e-3  # effective [m]
+FINE = 2  # samples a pixel
+SCALE = 2.0  # the object of the demo, half as large,
+SOFT = 0.7  # and with soft edges: standard deviation [pixel]
 
 
 @dataclass
@@ -91,8 +91,16 @@ def measure(
     return np.array(frames)
 
 
-def scan(seed: int, views: int, *, frame: int = 64, width: float = 24.0, structure: float = 1.5,
-         contrast: float = 1.0, softness: float = 1.2) -> Scan:
+def scan(
+    seed: int,
+    views: int,
+    *,
+    frame: int = 64,
+    width: float = 24.0,
+    structure: float = 1.5,
+    contrast: float = 1.0,
+    softness: float = 1.2,
+) -> Scan:
     """`views` x `views` places, jittered, over a square of `width` pixels about the middle of the object."""
     rng = np.random.default_rng(100 + seed)
     line = (np.arange(views) - (views - 1) / 2) * width / max(views - 1, 1)
@@ -110,8 +118,14 @@ def first_guess(positions: np.ndarray, counts: np.ndarray, size: int) -> dr.mode
     """Flat object; the probe is the root of the mean frame, propagated back."""
     frame = counts.shape[-1]
     model = dr.models.Ptychography(
-        jnp.ones((size, size), jnp.complex64), jnp.zeros((1, frame, frame), jnp.complex64),
-        jnp.asarray(positions, jnp.float32), jnp.zeros((1, 1)), jnp.ones(len(positions)), DISTANCE, WAVELENGTH, PIXEL,
+        jnp.ones((size, size), jnp.complex64),
+        jnp.zeros((1, frame, frame), jnp.complex64),
+        jnp.asarray(positions, jnp.float32),
+        jnp.zeros((1, 1)),
+        jnp.ones(len(positions)),
+        DISTANCE,
+        WAVELENGTH,
+        PIXEL,
     )
     root = np.sqrt(counts.mean(0))
     probe = np.fft.ifft2(np.fft.fft2(root) * np.conj(np.asarray(model.transfer(DISTANCE))))
@@ -128,16 +142,30 @@ def residual(model: dr.Model, batch: dr.Batch):
     return 2 * (jnp.sqrt(model(batch.views) + 0.375) - jnp.sqrt(batch.counts + 0.375))
 
 
-def solve(
-    scan: Scan, counts: np.ndarray, steps: int, second: int, tolerance: float = 0.0
-) -> dr.models.Ptychography:
+def solve(scan: Scan, counts: np.ndarray, steps: int, second: int, tolerance: float = 0.0) -> dr.models.Ptychography:
     """Object and probe from the mean frame: Adam, then second-order steps for their weakly determined mixtures."""
     model = first_guess(scan.positions, counts, scan.size)
     rule = optax.adam(optax.cosine_decay_schedule(0.04, steps, 0.02))
-    model = dr.minimise(cost, model, {"counts": counts}, rule, steps=steps, batch_size=min(9, len(counts)),
-                        unknowns={"object": 1.0, "probe": 0.7 * float(jnp.max(jnp.abs(model.probe)))}).value
-    return dr.solvers.levenberg_marquardt(residual, model, {"counts": counts}, steps=second, cg_steps=20, damping=1e-3,
-                                          tolerance=tolerance, unknowns=("object", "probe"), block_size=36).value
+    model = dr.minimise(
+        cost,
+        model,
+        {"counts": counts},
+        rule,
+        steps=steps,
+        batch_size=min(9, len(counts)),
+        unknowns={"object": 1.0, "probe": 0.7 * float(jnp.max(jnp.abs(model.probe)))},
+    ).value
+    return dr.solvers.levenberg_marquardt(
+        residual,
+        model,
+        {"counts": counts},
+        steps=second,
+        cg_steps=20,
+        damping=1e-3,
+        tolerance=tolerance,
+        unknowns=("object", "probe"),
+        block_size=36,
+    ).value
 
 
 def middle(size: int, width: int) -> tuple[slice, slice]:

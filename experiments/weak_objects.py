@@ -19,8 +19,9 @@ def ellipsoids(random: np.random.Generator, frame: int, count: int) -> np.ndarra
         distance, turn = 0.34 * np.sqrt(random.random()), 2 * np.pi * random.random()
         a = random.uniform(0.01, 0.1)
         b = a * random.uniform(0.5, 1)
-        inside = 1 - ((axis[None] - distance * np.cos(turn)) / a) ** 2 - (
-            (axis[:, None] - distance * np.sin(turn)) / b) ** 2
+        inside = (
+            1 - ((axis[None] - distance * np.cos(turn)) / a) ** 2 - ((axis[:, None] - distance * np.sin(turn)) / b) ** 2
+        )
         image += random.choice([-0.5, 1.0]) * a * np.sqrt(np.clip(inside, 0, None))
     return ndimage.gaussian_filter(image, 1.2, mode="wrap")
 
@@ -43,7 +44,7 @@ def holograms(phase, attenuation, pixel, wavelength, distances, pixels, frame) -
 def binned(image: np.ndarray, frame: int) -> np.ndarray:
     """Mean over the pixels of the field of view."""
     start = (image.shape[0] - frame * FINE) // 2
-    part = image[start:start + frame * FINE, start:start + frame * FINE]
+    part = image[start : start + frame * FINE, start : start + frame * FINE]
     return part.reshape(frame, FINE, frame, FINE).mean((1, 3))
 
 
@@ -64,7 +65,7 @@ def wiener(images, counts, setup, pixel, power, attenuation_power=None, ratio=0.
     sine, cosine = 2 * seen * np.sin(chi), -2 * seen * np.cos(chi)
     sine = sine + ratio * cosine
     weight = (np.asarray(counts) * (pixel / setup.pixels) ** 2)[:, None, None]
-    centre = (np.arange(frame) - (frame - 1) / 2)
+    centre = np.arange(frame) - (frame - 1) / 2
     spectra = []
     for image, own in zip(images, setup.pixels, strict=True):
         place = centre * pixel / own + (frame - 1) / 2

@@ -12,7 +12,7 @@ SAMPLE_PIXEL = PIXEL / MAGNIFICATION
 def smooth_noise(shape, seed, width=2.0):
     """Positive random field of mean about 1 with features of some pixels."""
     noise = np.random.default_rng(seed).normal(size=shape)
-    square = sum(f ** 2 for f in np.meshgrid(*(np.fft.fftfreq(n) for n in shape), indexing="ij"))
+    square = sum(f**2 for f in np.meshgrid(*(np.fft.fftfreq(n) for n in shape), indexing="ij"))
     field = np.fft.ifft2(np.fft.fft2(noise) * np.exp(-2 * (np.pi * width) ** 2 * square)).real
     return np.clip(1 + 0.3 * field / field.std(), 0.05, None)
 
@@ -30,8 +30,8 @@ def near_field_frames(views=16, size=32, seed=0):
     corners -= corners.min(0)
     field = smooth_noise(tuple(corners.max(0) + size), seed)
     y, x = np.indices((size, size)) - (size - 1) / 2
-    beam = 400 * np.exp(-(x ** 2 + y ** 2) / (0.6 * size) ** 2)
-    frames = np.stack([beam * field[r:r + size, c:c + size] for r, c in corners])
+    beam = 400 * np.exp(-(x**2 + y**2) / (0.6 * size) ** 2)
+    frames = np.stack([beam * field[r : r + size, c : c + size] for r, c in corners])
     return np.random.default_rng(seed).poisson(frames).astype(np.int32), corners
 
 
@@ -39,7 +39,7 @@ def far_field_frames(views=16, size=32, seed=0):
     """Speckle around the centre that changes from view to view but does not move."""
     random = np.random.default_rng(seed)
     y, x = np.indices((size, size)) - size // 2
-    envelope = np.exp(-(x ** 2 + y ** 2) / (0.15 * size) ** 2)
+    envelope = np.exp(-(x**2 + y**2) / (0.15 * size) ** 2)
     frames = 500 * envelope * random.exponential(size=(views, size, size))
     return random.poisson(frames).astype(np.uint16), positions_pixels(views)
 
@@ -47,12 +47,12 @@ def far_field_frames(views=16, size=32, seed=0):
 def defocused_far_field_frames(views=16, size=64):
     """A probe out of focus: in its bright cone features move with the sample as in the near field."""
     y, x = np.indices((size, size)) - size // 2
-    pupil = (np.hypot(x, y) < 0.2 * size) * np.exp(1j * np.pi * (x ** 2 + y ** 2) * 0.8 / size)
+    pupil = (np.hypot(x, y) < 0.2 * size) * np.exp(1j * np.pi * (x**2 + y**2) * 0.8 / size)
     probe = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(pupil)))
     corners = positions_pixels(views, step=3)
     corners -= corners.min(0)
     field = np.exp(0.6j * (smooth_noise(tuple(corners.max(0) + size), 4, 1.0) - 1))
-    waves = np.stack([probe * field[r:r + size, c:c + size] for r, c in corners])
+    waves = np.stack([probe * field[r : r + size, c : c + size] for r, c in corners])
     frames = np.abs(np.fft.fftshift(np.fft.fft2(waves), axes=(1, 2))) ** 2
     return np.random.default_rng(0).poisson(400 * frames / frames.mean()).astype(np.int32), corners
 
@@ -128,8 +128,11 @@ def nxtomo(path, *, link_exists=True, entries=("entry",), units="deg"):
 def mumott(path, *, matrices=True, old_names=False):
     """Four projections of 5 columns (J) by 4 rows (K) and 3 segments."""
     random = np.random.default_rng(0)
-    names = ("rotations", "tilts", "offset_j", "offset_k") if old_names else (
-        "inner_angle", "outer_angle", "j_offset", "k_offset")
+    names = (
+        ("rotations", "tilts", "offset_j", "offset_k")
+        if old_names
+        else ("inner_angle", "outer_angle", "j_offset", "k_offset")
+    )
     with h5py.File(path, "w") as file:
         file["detector_angles"] = np.arange(3) * np.pi / 3
         for view in range(4):
@@ -189,5 +192,12 @@ def holograms(path):
     return path
 
 
-HOLOGRAMS = {"method": "holography", "counts": "/raw", "flux": 100, "energy": "17 keV", "focus_to_sample": "/z1_m",
-             "focus_to_detector": "1.28 m", "detector_pixel": "/pixel"}
+HOLOGRAMS = {
+    "method": "holography",
+    "counts": "/raw",
+    "flux": 100,
+    "energy": "17 keV",
+    "focus_to_sample": "/z1_m",
+    "focus_to_detector": "1.28 m",
+    "detector_pixel": "/pixel",
+}

@@ -35,8 +35,16 @@ def integrals(ellipsoids: np.ndarray, ray: np.ndarray, point: np.ndarray) -> np.
 
 
 def views(
-    ellipsoids: np.ndarray, angles: np.ndarray, detector: tuple[int, int], *, centre: float, shifts=None, roll=0.0,
-    pitch=0.0, magnification=1.0, fine: int = 3
+    ellipsoids: np.ndarray,
+    angles: np.ndarray,
+    detector: tuple[int, int],
+    *,
+    centre: float,
+    shifts=None,
+    roll=0.0,
+    pitch=0.0,
+    magnification=1.0,
+    fine: int = 3,
 ) -> np.ndarray:
     """`(view, row, column)`, each pixel the mean of fine x fine rays; conventions of `diffrecon.operators.detector`."""
     rows, columns = detector

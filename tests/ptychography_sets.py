@@ -107,9 +107,13 @@ def _exposure(optics):
     if any(optics.source_blur):
         u = np.linspace(-4, 4, 15)
         bell = np.exp(-(u**2) / 2) / np.exp(-(u**2) / 2).sum()
-        points = [(w * a * b, at + np.multiply(optics.source_blur, (y, x)))
-                  for w, at in points for y, a in zip(u, bell, strict=True) for x, b in zip(u, bell, strict=True)
-                  if a * b > 1e-6]
+        points = [
+            (w * a * b, at + np.multiply(optics.source_blur, (y, x)))
+            for w, at in points
+            for y, a in zip(u, bell, strict=True)
+            for x, b in zip(u, bell, strict=True)
+            if a * b > 1e-6
+        ]
     return points
 
 
@@ -144,8 +148,9 @@ def make(optics: Optics) -> Truth:
         expected.append(gain[view] * frame + optics.background)
     expected = np.array(expected)
     inside = object_size()
-    return Truth(rng.poisson(expected).astype(np.uint32), expected, objects[:, :inside, :inside], probe, nominal,
-                 places, gain)
+    return Truth(
+        rng.poisson(expected).astype(np.uint32), expected, objects[:, :inside, :inside], probe, nominal, places, gain
+    )
 
 
 def object_size() -> int:

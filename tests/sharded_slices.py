@@ -57,8 +57,9 @@ def linear(A, data, mesh, numbers):
     numbers["rows read"] = np.asarray(sorted(lazy.read))
     split = sharding.OverSlices(A, mesh)
     numbers["forward"] = whole(split(split.adjoint(b)), 1)
-    found = dr.solvers.fbp(A, b) if mesh is None else sharding.on_slices(dr.solvers.fbp, mesh, axes=(None, 1), out=0)(
-        A, b)
+    found = (
+        dr.solvers.fbp(A, b) if mesh is None else sharding.on_slices(dr.solvers.fbp, mesh, axes=(None, 1), out=0)(A, b)
+    )
     numbers["fbp"] = whole(found)
     for name, solver in (("cgls", dr.solvers.cgls), ("sirt", dr.solvers.sirt)):
         solution = solver(split, b, steps=4)  # few: this small problem amplifies rounding tenfold a step
@@ -70,8 +71,16 @@ def geometry(A, data, mesh, numbers):
     start = sharding.shard_slices(np.zeros((8, COLUMNS, COLUMNS), np.float32), mesh, axis=0)
     model = dr.models.Tomography(start, sharding.OverSlices(A, mesh))
     cost = lambda model, batch: jnp.mean((model(batch.views) - batch.values) ** 2)
-    solve = partial(dr.minimise, cost, model, {"values": sharding.shard_slices(data, mesh)}, steps=25, mesh=mesh,
-                    chunk=10, unknowns={"volume": optax.adam(0.05), "projector.projector.shifts": optax.adam(0.05)})
+    solve = partial(
+        dr.minimise,
+        cost,
+        model,
+        {"values": sharding.shard_slices(data, mesh)},
+        steps=25,
+        mesh=mesh,
+        chunk=10,
+        unknowns={"volume": optax.adam(0.05), "projector.projector.shifts": optax.adam(0.05)},
+    )
     for name, options in (("all views", {}), ("batches", {"batch_size": 7})):
         solution = solve(**options)
         volume, shifts = solution.value.volume, solution.value.projector.projector.shifts
@@ -99,8 +108,9 @@ def slabs(A, data, numbers):
     """Every process its share of the slices, split over its own devices; nobody waits for anybody."""
     mine = stream.share((0, 8), jax.process_count(), jax.process_index())
     lazy, writer = Lazy(data), Slabs()
-    stream.tomography_slabs(A, lambda a, b: lazy[:, a:b], writer, slices=mine, slab=3,
-                            mesh=sharding.slice_mesh(local=True))
+    stream.tomography_slabs(
+        A, lambda a, b: lazy[:, a:b], writer, slices=mine, slab=3, mesh=sharding.slice_mesh(local=True)
+    )
     own = np.concatenate([writer[first] for first in sorted(writer)])
     numbers["slabs"] = multihost_utils.process_allgather(own, tiled=True)
     numbers["rows streamed"] = np.asarray(sorted(lazy.read))

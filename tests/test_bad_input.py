@@ -25,7 +25,8 @@ def recipe(monkeypatch):
     module: Any = types.ModuleType("diffrecon.recipes._fake")
     module.defaults = lambda method: {"solver": {"steps": 10}, "loss": {"function": None}}
     module.reconstruct = lambda scan, settings, console, method: Result(
-        method, {"image": Quantity(np.ones((64, 64), np.float32), "", ("y", "x"))}, {}, (), settings)
+        method, {"image": Quantity(np.ones((64, 64), np.float32), "", ("y", "x"))}, {}, (), settings
+    )
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for method in recipes.METHODS:
         monkeypatch.setitem(recipes.METHODS, method, "_fake")
@@ -46,7 +47,7 @@ def damaged_chunks(folder):
         file["exchange/theta"] = np.arange(4) * 45.0
         place = file["exchange/data"].id.get_chunk_info(2)
     raw = bytearray(path.read_bytes())
-    raw[place.byte_offset:place.byte_offset + place.size] = bytes(place.size)
+    raw[place.byte_offset : place.byte_offset + place.size] = bytes(place.size)
     path.write_bytes(raw)
     return [path]
 
@@ -115,30 +116,50 @@ CASES = {
     "missing file": (lambda f: [f / "nothing.h5"], "no such file"),
     "a folder": (lambda f: [f], "folder without TIFF"),
     "unknown layout": (lambda f: [make_files.holograms(f / "in.h5")], "no known layout.*data.counts"),
-    "frames of one dimension": (lambda f: [make_files.cxi(f / "in.cxi", change={
-        "instrument_1/detector_1/data": np.ones(5)}), *NEAR], "shape"),
+    "frames of one dimension": (
+        lambda f: [make_files.cxi(f / "in.cxi", change={"instrument_1/detector_1/data": np.ones(5)}), *NEAR],
+        "shape",
+    ),
     "no frames": (lambda f: frames(f, lambda c: c[:0]), "none of them 0"),
-    "too few positions": (lambda f: [make_files.cxi(f / "in.cxi", change={
-        "sample_1/geometry_1/translation": np.zeros((3, 3))}), *NEAR], "positions.*16 views"),
-    "mask of another shape": (lambda f: [make_files.cxi(f / "in.cxi", change={
-        "instrument_1/detector_1/mask": np.zeros((5, 5), np.uint32)}), *NEAR], "mask.*shape"),
-    "mask leaves nothing": (lambda f: [make_files.cxi(f / "in.cxi", change={
-        "instrument_1/detector_1/mask": np.ones((32, 32), np.uint32)}), *NEAR], "leaves no pixel"),
+    "too few positions": (
+        lambda f: [make_files.cxi(f / "in.cxi", change={"sample_1/geometry_1/translation": np.zeros((3, 3))}), *NEAR],
+        "positions.*16 views",
+    ),
+    "mask of another shape": (
+        lambda f: [
+            make_files.cxi(f / "in.cxi", change={"instrument_1/detector_1/mask": np.zeros((5, 5), np.uint32)}),
+            *NEAR,
+        ],
+        "mask.*shape",
+    ),
+    "mask leaves nothing": (
+        lambda f: [
+            make_files.cxi(f / "in.cxi", change={"instrument_1/detector_1/mask": np.ones((32, 32), np.uint32)}),
+            *NEAR,
+        ],
+        "leaves no pixel",
+    ),
     "NaN": (lambda f: frames(f, lambda c: with_value(c, np.nan)), "view 3, pixel .5, 6. are nan"),
     "infinity": (lambda f: frames(f, lambda c: with_value(c, np.inf)), "view 3.*inf"),
     "negative counts": (lambda f: frames(f, lambda c: with_value(c, -7)), "view 3.*negative"),
     "empty view": (lambda f: frames(f, empty_view), "view 7 has no counts"),
     "counts of text": (lambda f: frames(f, lambda c: c.astype("S8")), "type"),
     "missing energy": (lambda f: [make_files.cxi(f / "in.cxi", drop=("source_1",)), *NEAR], "geometry.energy"),
-    "impossible energy": (lambda f: [make_files.cxi(f / "in.cxi", change={"instrument_1/source_1/energy": 1e7}), *NEAR],
-                          "no X-ray energy"),
-    "missing distance": (lambda f: [make_files.cxi(f / "in.cxi", drop=("distance",)), *NEAR],
-                         "geometry.sample_to_detector"),
+    "impossible energy": (
+        lambda f: [make_files.cxi(f / "in.cxi", change={"instrument_1/source_1/energy": 1e7}), *NEAR],
+        "no X-ray energy",
+    ),
+    "missing distance": (
+        lambda f: [make_files.cxi(f / "in.cxi", drop=("distance",)), *NEAR],
+        "geometry.sample_to_detector",
+    ),
     "missing focus": (lambda f: [make_files.cxi(f / "in.cxi")], "geometry.focus_to_sample"),
     "missing angles": (lambda f: tomography(f, drop=("theta",)), "data.angles"),
     "method not clear": (lambda f: [make_files.holograms(f / "in.h5"), "--set", "data.counts=/raw"], "say it with -m"),
-    "missing positions": (lambda f: [make_files.cxi(f / "in.cxi", drop=("translation",)), *NEAR,
-                                     "-m", "near-field-ptychography"], "data.positions"),
+    "missing positions": (
+        lambda f: [make_files.cxi(f / "in.cxi", drop=("translation",)), *NEAR, "-m", "near-field-ptychography"],
+        "data.positions",
+    ),
     "positions too wide": (lambda f: scaled_positions(f, 1e6), "object pixels.*unit"),
     "positions do not overlap": (lambda f: scaled_positions(f, 50), "do not overlap"),
     "positions do not move": (lambda f: scaled_positions(f, 1e-6), "does not move"),
@@ -221,7 +242,7 @@ def test_damaged_inner_tables(tmp_path, capfd):
     path = make_files.dxchange(tmp_path / "in.h5")
     raw = path.read_bytes()
     place = raw.index(b"HEAP")
-    path.write_bytes(raw[:place] + bytes(200) + raw[place + 200:])
+    path.write_bytes(raw[:place] + bytes(200) + raw[place + 200 :])
     check_one_line(main(["inspect", str(path)]), capfd.readouterr().err, "damaged or incomplete")
 
 

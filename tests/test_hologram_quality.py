@@ -26,7 +26,7 @@ def test_halves_of_distances_are_dealt_alternately():
 
 def test_halves_of_photons_and_of_distances_fall_with_the_dose():
     random, f = np.random.default_rng(1), np.hypot(np.fft.fftfreq(64)[:, None], np.fft.rfftfreq(64))
-    smooth = np.fft.irfft2(np.fft.rfft2(random.normal(size=(64, 64))) * np.exp(-(f / 0.08) ** 2), s=(64, 64))
+    smooth = np.fft.irfft2(np.fft.rfft2(random.normal(size=(64, 64))) * np.exp(-((f / 0.08) ** 2)), s=(64, 64))
     signal = 1 + 0.2 * smooth / smooth.std()
     crossings = []
     for dose in (3.0, 300.0):
@@ -108,8 +108,9 @@ def test_bars_are_the_spread_of_repeated_reconstructions(model):
             phase = phase + (inverse @ (jacobian.T @ rest - prior @ phase.ravel())).reshape(shape)
         found.append(phase)
     repeated = np.std(found, axis=0, ddof=1)
-    draws = phase_noise(model, 3, unknowns=("phase",), draws=16, steps=100, damping=1e-6,
-                        inverse_powers={"phase": power})
+    draws = phase_noise(
+        model, 3, unknowns=("phase",), draws=16, steps=100, damping=1e-6, inverse_powers={"phase": power}
+    )
     bars = np.sqrt(np.mean(np.asarray(draws, float) ** 2, axis=0))
     assert np.sqrt(np.mean(bars**2)) == pytest.approx(np.sqrt(np.mean(repeated**2)), rel=0.12)
     # Taking all other pixels as known misses some of it.

@@ -32,12 +32,16 @@ def command(scan, output, way, *more, devices=1):
     settings = {"solver.align": 1, "model.centre": False, "output.picture": False, **WAYS[way]}
     sets = [word for key, value in settings.items() for word in ("--set", f"{key}={str(value).lower()}")]
     environment = os.environ | {
-        "JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": os.pathsep.join([str(Path(io.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
     }
     return subprocess.Popen(
         [sys.executable, "-m", "diffrecon", "reconstruct", str(scan), "-o", str(output), *sets, *more],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 

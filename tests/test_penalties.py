@@ -68,11 +68,14 @@ def test_laplacian_and_dirichlet_of_a_ramp():
 
 
 @pytest.mark.parametrize("complex_numbers", [False, True])
-@pytest.mark.parametrize(("prox", "value"), [
-    (penalties.prox_l1, lambda y: jnp.sum(jnp.abs(y))),
-    (penalties.prox_tikhonov, lambda y: 0.5 * jnp.sum(jnp.abs(y) ** 2)),
-    (lambda x, w: penalties.prox_tv(x, w, steps=400), lambda y: penalties.tv(y, eps=0.0) * y.size),
-])
+@pytest.mark.parametrize(
+    ("prox", "value"),
+    [
+        (penalties.prox_l1, lambda y: jnp.sum(jnp.abs(y))),
+        (penalties.prox_tikhonov, lambda y: 0.5 * jnp.sum(jnp.abs(y) ** 2)),
+        (lambda x, w: penalties.prox_tv(x, w, steps=400), lambda y: penalties.tv(y, eps=0.0) * y.size),
+    ],
+)
 def test_proximal_map_minimises_its_definition(prox, value, complex_numbers):
     with jax.enable_x64(True):
         x, weight = image((6, 7), complex_numbers), 0.4
@@ -201,8 +204,9 @@ def test_directional_variation_keeps_layers():
     layers = jnp.broadcast_to(jnp.asarray(RANDOM.normal(size=16), jnp.float32)[:, None], (16, 16))
     noisy = layers + 0.3 * jnp.asarray(RANDOM.normal(size=(16, 16)), jnp.float32)
     directional, tv = penalties.DirectionalVariation(1.0, [[0.0, 1.0], [0.05, 0.0]]), penalties.TotalVariation(0.3)
-    errors = [float(jnp.linalg.norm(p.prox(noisy, 1.0, p.start(noisy), steps=400)[0] - layers))
-              for p in (directional, tv)]
+    errors = [
+        float(jnp.linalg.norm(p.prox(noisy, 1.0, p.start(noisy), steps=400)[0] - layers)) for p in (directional, tv)
+    ]
     assert errors[0] < 0.5 * errors[1]
 
 

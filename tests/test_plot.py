@@ -75,10 +75,18 @@ def test_colour_bar_has_the_unit():
     assert colour_bar(figure.axes[0]).get_ylabel() == "[rad]"
 
 
-@pytest.mark.parametrize("scale, units, label", [
-    (3e-7, "", "[10⁻⁷]"), (3e-7, "1/m", "[10⁻⁷ 1/m]"), (4.2e6, "counts", "[10⁶ counts]"), (2e-6, "m", "[µm]"),
-    (5.0, "1/m", "[1/m]"), (7.1e3, "eV", "[keV]"), (0.5, "", ""),
-])
+@pytest.mark.parametrize(
+    "scale, units, label",
+    [
+        (3e-7, "", "[10⁻⁷]"),
+        (3e-7, "1/m", "[10⁻⁷ 1/m]"),
+        (4.2e6, "counts", "[10⁶ counts]"),
+        (2e-6, "m", "[µm]"),
+        (5.0, "1/m", "[1/m]"),
+        (7.1e3, "eV", "[keV]"),
+        (0.5, "", ""),
+    ],
+)
 def test_colour_bar_takes_powers_of_ten_into_the_unit(scale, units, label):
     figure = plot.image(np.linspace(0, scale, 400).reshape(20, 20), units=units)
     bar = colour_bar(figure.axes[0])
@@ -99,11 +107,25 @@ def test_colours_are_robust_and_can_be_given():
 
 
 # ---------------------------------------------------------------------- awkward images
-@pytest.mark.parametrize("data", [
-    np.ones((8, 9)), np.zeros((8, 9)), np.full((8, 9), np.nan), np.ones((1, 200)), np.ones((200, 1)), np.ones((1, 1)),
-    np.full((4, 4), 1e-30), np.full((4, 4), -1e20), np.arange(12).reshape(3, 4), np.eye(5) > 0,
-    np.where(np.eye(6) > 0, np.nan, 1.0), np.array([[np.inf, 0.0], [1.0, -np.inf]]), np.ones((8, 8), np.float16),
-], ids=str)
+@pytest.mark.parametrize(
+    "data",
+    [
+        np.ones((8, 9)),
+        np.zeros((8, 9)),
+        np.full((8, 9), np.nan),
+        np.ones((1, 200)),
+        np.ones((200, 1)),
+        np.ones((1, 1)),
+        np.full((4, 4), 1e-30),
+        np.full((4, 4), -1e20),
+        np.arange(12).reshape(3, 4),
+        np.eye(5) > 0,
+        np.where(np.eye(6) > 0, np.nan, 1.0),
+        np.array([[np.inf, 0.0], [1.0, -np.inf]]),
+        np.ones((8, 8), np.float16),
+    ],
+    ids=str,
+)
 def test_any_real_image_can_be_drawn(data, tmp_path):
     figure = plot.image(data, pixel_size=1e-6, units="rad", title="x")
     figure.savefig(tmp_path / "a.png")
@@ -243,11 +265,15 @@ def test_wrong_volumes_are_refused():
         plot.slices(np.ones((4, 4, 4), complex))
 
 
-@pytest.mark.parametrize("angles, labels", [
-    (np.linspace(0, np.pi, 181), ["0°", "45°", "90°", "135°", "180°"]),
-    (np.linspace(np.pi, 0, 181), ["0°", "45°", "90°", "135°", "180°"]),
-    (np.tile([0.0, 1.0], 91)[:181], ["0", "50", "100", "150"]), (None, ["0", "50", "100", "150"]),
-])
+@pytest.mark.parametrize(
+    "angles, labels",
+    [
+        (np.linspace(0, np.pi, 181), ["0°", "45°", "90°", "135°", "180°"]),
+        (np.linspace(np.pi, 0, 181), ["0°", "45°", "90°", "135°", "180°"]),
+        (np.tile([0.0, 1.0], 91)[:181], ["0", "50", "100", "150"]),
+        (None, ["0", "50", "100", "150"]),
+    ],
+)
 def test_sinogram_angles(angles, labels):
     ax = plot.sinogram(RANDOM.normal(size=(181, 50)), angles=angles, pixel_size=1e-6).axes[0]
     assert [t.get_text() for t in ax.get_yticklabels()] == labels
@@ -330,8 +356,11 @@ def ptychography(**changes):
         "background": Quantity(np.zeros((16, 16)), "counts", ("y", "x"), None, "background", "image"),
         "gain": Quantity(np.ones(30), "", ("view",), None, "", "data"),
     } | changes
-    judged = {"history": np.geomspace(10, 1, 50), "held_out_history": np.array([[25, 4.0], [50, 2.0]]),
-              "held_out_views": np.array([3, 7])}
+    judged = {
+        "history": np.geomspace(10, 1, 50),
+        "held_out_history": np.array([[25, 4.0], [50, 2.0]]),
+        "held_out_views": np.array([3, 7]),
+    }
     return Result("near-field-ptychography", quantities, judged, ("held-out residual R = 0.05", "second line " * 20))
 
 
@@ -348,13 +377,28 @@ def test_page_of_ptychography(tmp_path):
 def test_page_of_other_methods(tmp_path):
     volume = RANDOM.normal(size=(12, 14, 16))
     vectors = RANDOM.normal(size=(12, 14, 16, 3))
-    figure = plot.figure(Result("saxs-tensor-tomography", {
-        "volume": Quantity(volume, "1/m", ("z", "y", "x"), None, "", "volume"),
-        "iron": Quantity(volume[:1], "g/cm3", ("z", "y", "x"), 1e-6, "", "volume"),
-        "axis": Quantity(vectors, "", ("z", "y", "x", "component"), 1e-6, "fibre axis", "orientation"),
-        "sinogram": Quantity(volume[0], "", ("view", "u"), 1e-6, "", "image"),
-    }, {"frc": {"frequency": [0.1, 0.5], "correlation": [1, 0.1], "half_bit": [0.5, 0.3], "one_bit": [0.6, 0.4],
-                "crossing": 0.4, "half_period_pixels": 1.25}}), tmp_path / "a.pdf")
+    figure = plot.figure(
+        Result(
+            "saxs-tensor-tomography",
+            {
+                "volume": Quantity(volume, "1/m", ("z", "y", "x"), None, "", "volume"),
+                "iron": Quantity(volume[:1], "g/cm3", ("z", "y", "x"), 1e-6, "", "volume"),
+                "axis": Quantity(vectors, "", ("z", "y", "x", "component"), 1e-6, "fibre axis", "orientation"),
+                "sinogram": Quantity(volume[0], "", ("view", "u"), 1e-6, "", "image"),
+            },
+            {
+                "frc": {
+                    "frequency": [0.1, 0.5],
+                    "correlation": [1, 0.1],
+                    "half_bit": [0.5, 0.3],
+                    "one_bit": [0.6, 0.4],
+                    "crossing": 0.4,
+                    "half_period_pixels": 1.25,
+                }
+            },
+        ),
+        tmp_path / "a.pdf",
+    )
     assert "SAXS tensor tomography" in said(figure)
     assert {"fibre axis: z = 6", "volume: z = 6", "iron: z = 0", "sinogram"} <= set(said(figure))
 

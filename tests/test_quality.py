@@ -36,7 +36,7 @@ def test_ring_correlation_follows_a_spectrum():
     level = 0.02
     noisy = [signal + level * spectrum_noise(shape, seed, False) for seed in (2, 3)]
     found = quality.ring_correlation(*noisy, realign=False, taper=0)
-    ratio = np.exp(-found.frequency / 0.06) ** 2 / level ** 2
+    ratio = np.exp(-found.frequency / 0.06) ** 2 / level**2
     expected = found.frequency[(ratio / (ratio + 1) < found.half_bit)][0]
     assert found.crossing == pytest.approx(expected, rel=0.05)
     assert found.half_period == pytest.approx(0.5 / found.crossing)
@@ -60,19 +60,22 @@ def test_samples_of_a_ring():
     assert plain.correlation == pytest.approx(1.0)
     tapered = quality.ring_correlation(image, image, realign=False, taper=0.5)
     hann = (3 / 8) ** 2 / (35 / 128)  # (mean w^2)^2 / mean w^4 of a Hann window, one axis
-    assert tapered.samples[29] / plain.samples[29] == pytest.approx(hann ** 2, rel=1e-3)
+    assert tapered.samples[29] / plain.samples[29] == pytest.approx(hann**2, rel=1e-3)
 
 
 def test_noise_alone_stays_below_half_bit():
-    found = quality.ring_correlation(spectrum_noise((256, 256), 1, False), spectrum_noise((256, 256), 2, False),
-                                     realign=False)
+    found = quality.ring_correlation(
+        spectrum_noise((256, 256), 1, False), spectrum_noise((256, 256), 2, False), realign=False
+    )
     assert found.crossing < 0.05
 
 
 def smooth_object(shape, seed):
-    frequency = sum(f ** 2 for f in np.meshgrid(*(np.fft.fftfreq(n) for n in shape), indexing="ij"))
-    phase, absorption = (np.fft.ifftn(np.fft.fftn(spectrum_noise(shape, s, False)) * np.exp(-frequency / 0.02)).real
-                         for s in (seed, seed + 1))
+    frequency = sum(f**2 for f in np.meshgrid(*(np.fft.fftfreq(n) for n in shape), indexing="ij"))
+    phase, absorption = (
+        np.fft.ifftn(np.fft.fftn(spectrum_noise(shape, s, False)) * np.exp(-frequency / 0.02)).real
+        for s in (seed, seed + 1)
+    )
     return np.exp(1.2j * phase / phase.std() * 0.5 - 0.1 * np.abs(absorption / absorption.std()))
 
 
@@ -96,7 +99,8 @@ def test_register_subpixel_in_three_dimensions():
     image = smooth_object((32, 40, 36), 5).real
     shift = np.array([1.25, -2.5, 0.4])
     assert quality.register(image - image.mean(), quality.shift_image(image, -shift) - image.mean()) == pytest.approx(
-        shift, abs=0.02)
+        shift, abs=0.02
+    )
 
 
 def test_shapes_are_checked():
@@ -166,8 +170,9 @@ def test_shells_are_counted_whole():
     volume = spectrum_noise((32, 32, 32), 0, False)
     found = quality.ring_correlation(volume, volume, taper=0)
     assert found.samples[9] == pytest.approx(4 * np.pi * 100, rel=0.05)
-    assert found.samples.sum() + 1 == np.sum(np.rint(32 * np.sqrt(sum(
-        f**2 for f in np.meshgrid(*[np.fft.fftfreq(32)] * 3, indexing="ij")))) <= 16)
+    assert found.samples.sum() + 1 == np.sum(
+        np.rint(32 * np.sqrt(sum(f**2 for f in np.meshgrid(*[np.fft.fftfreq(32)] * 3, indexing="ij")))) <= 16
+    )
 
 
 def band_limited(shape, cut, seed):

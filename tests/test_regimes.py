@@ -53,8 +53,9 @@ def test_transfer_is_the_contrast_of_a_propagated_wave(told, factor):
     q = np.fft.fftfreq(size, fine)
     contrast = 0.0
     for wavelength, share in zip(wavelengths, spectrum, strict=True):
-        wave = np.fft.ifft(np.fft.fft(np.exp(1e-5j * np.cos(2 * np.pi * f * x)))
-                           * np.exp(-1j * np.pi * wavelength * 0.2 * q**2))
+        wave = np.fft.ifft(
+            np.fft.fft(np.exp(1e-5j * np.cos(2 * np.pi * f * x))) * np.exp(-1j * np.pi * wavelength * 0.2 * q**2)
+        )
         contrast += share * (np.fft.fft(abs(wave) ** 2)[cycles].real * 2 / size / 1e-5)
     image = 1e-4 * 0.2 / 50.0 / 2.3548200450309493
     contrast *= np.sinc(f * 1e-6) * np.exp(-2 * (np.pi * image * f) ** 2)
@@ -90,8 +91,16 @@ def test_regime_in_words():
 
 
 # ---------------------------------------------------------------------- design
-BENCH = {"detector_pixel": 3e-6, "focus_to_detector": 1.28, "nearest": 21.3e-3, "farthest": 60e-3, "frame": 512,
-         "counts": 16000.0, "starts": 2, "steps": 30}
+BENCH = {
+    "detector_pixel": 3e-6,
+    "focus_to_detector": 1.28,
+    "nearest": 21.3e-3,
+    "farthest": 60e-3,
+    "frame": 512,
+    "counts": 16000.0,
+    "starts": 2,
+    "steps": 30,
+}
 
 
 def test_design_is_no_worse_than_customary_sets():
@@ -106,8 +115,9 @@ def test_design_is_no_worse_than_customary_sets():
 def test_gradient_of_the_figure_of_merit():
     """Against central differences in double precision."""
     with jax.enable_x64(True):
-        tool = _design._instrument(17e3, 3e-6, 21.3e-3, 60e-3, 1.28, 2, 50e-9, None, 0.5, 1e-3, 64, 1e3, None, -3.5,
-                                   0.3, None, None)
+        tool = _design._instrument(
+            17e3, 3e-6, 21.3e-3, 60e-3, 1.28, 2, 50e-9, None, 0.5, 1e-3, 64, 1e3, None, -3.5, 0.3, None, None
+        )
         f = np.linspace(tool.band[0], tool.band[1], 400)
         frequency, width = jnp.asarray(f), jnp.full(400, f[1] - f[0])
         for merit in ("error",):
@@ -120,10 +130,17 @@ def test_gradient_of_the_figure_of_merit():
                 assert found[axis] == pytest.approx(float(expected), rel=1e-5)
 
 
-@pytest.mark.parametrize("told, said", [
-    ({"nearest": 0.1}, "increasing"), ({"farthest": 2.0}, "behind the detector"), ({"merit": "best"}, "none of"),
-    ({"count": 1, "delta_beta": None}, "one distance"), ({"finest": 1e-9}, "band"), ({"counts": -1.0}, "positive"),
-])
+@pytest.mark.parametrize(
+    "told, said",
+    [
+        ({"nearest": 0.1}, "increasing"),
+        ({"farthest": 2.0}, "behind the detector"),
+        ({"merit": "best"}, "none of"),
+        ({"count": 1, "delta_beta": None}, "one distance"),
+        ({"finest": 1e-9}, "band"),
+        ({"counts": -1.0}, "positive"),
+    ],
+)
 def test_designs_that_make_no_sense_are_refused(told, said):
     with pytest.raises(dr.InputError, match=said):
         regimes.design_distances(17e3, **{**BENCH, "delta_beta": np.inf, **told})

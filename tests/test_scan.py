@@ -88,8 +88,17 @@ def test_lazy_frames_of_chunks_that_hold_many_views(tmp_path, chunks, monkeypatc
 
 @pytest.mark.parametrize(
     "index",
-    [..., (..., 2), (0, ..., 1), (slice(None), slice(3, 0, -2)), (slice(None), slice(2, 2)), (1, -1, -1),
-     (slice(None), [3, 0]), (slice(4, None, -1), slice(None), slice(None, None, 2)), np.arange(7) % 2 == 0],
+    [
+        ...,
+        (..., 2),
+        (0, ..., 1),
+        (slice(None), slice(3, 0, -2)),
+        (slice(None), slice(2, 2)),
+        (1, -1, -1),
+        (slice(None), [3, 0]),
+        (slice(4, None, -1), slice(None), slice(None, None, 2)),
+        np.arange(7) % 2 == 0,
+    ],
     ids=str,
 )
 def test_excerpts_index_as_arrays_do(frames, index):
@@ -113,8 +122,16 @@ def test_an_excerpt_of_an_excerpt(frames):
     assert inner.dtype == np.uint32 and outer.dtype == np.uint16
 
 
-@pytest.mark.parametrize("dtype, summed", [(np.uint8, np.uint32), (np.int16, np.int32), (np.uint32, np.uint32),
-                                           (np.float32, np.float32), (np.float64, np.float64)])
+@pytest.mark.parametrize(
+    "dtype, summed",
+    [
+        (np.uint8, np.uint32),
+        (np.int16, np.int32),
+        (np.uint32, np.uint32),
+        (np.float32, np.float32),
+        (np.float64, np.float64),
+    ],
+)
 def test_binned_counts_keep_their_kind(dtype, summed):
     window = Window((0, 2), (0, 4), (2, 2))
     total = window.total(np.full((3, 2, 4), 100, dtype), 1)

@@ -34,7 +34,9 @@ SMALL = {
     "k-edge": (_kedge, {"FLATS": 2}, (2, 128, 128)),
     "cdi": (_diffraction, {"FRAME": 64}, (1, 64, 64)),
     "ptycho-tomography": (
-        _ptychotomography, {"DEMO": _ptychotomography.Setup(angles=3, views=2, frame=32)}, (12, 32, 32),
+        _ptychotomography,
+        {"DEMO": _ptychotomography.Setup(angles=3, views=2, frame=32)},
+        (12, 32, 32),
     ),
     "saxs-tensor-tomography": (_scattering, {"ROTATIONS": 1, "SAMPLES": 1}, (4, 22, 22, 8)),
 }

@@ -49,8 +49,13 @@ def test_tasks_share_the_rows(tmp_path):
         (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
         (tmp_path / name).chmod(0o755)
     (tmp_path / "out_part00000.h5").touch()  # an earlier run has finished it
-    subprocess.run(["bash", "-c", script, "job", "a scan.h5", "out.h5", "10", "4.5"], cwd=tmp_path, check=True,
-                   env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, timeout=60)
+    subprocess.run(
+        ["bash", "-c", script, "job", "a scan.h5", "out.h5", "10", "4.5"],
+        cwd=tmp_path,
+        check=True,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        timeout=60,
+    )
     commands = [shlex.split(line) for line in (tmp_path / "commands").read_text().splitlines()]
     options = [_main._parser().parse_args(command) for command in commands]
     settings = [_settings.gather(o.config, o.sets) for o in options]

@@ -21,8 +21,9 @@ VIEWS, SLICES, COLUMNS = 40, 11, 24
 
 @pytest.fixture(scope="module")
 def projector():
-    return ParallelProjector(np.linspace(0, np.pi, VIEWS, endpoint=False), (COLUMNS, COLUMNS), COLUMNS,
-                             dtype=jnp.float32)
+    return ParallelProjector(
+        np.linspace(0, np.pi, VIEWS, endpoint=False), (COLUMNS, COLUMNS), COLUMNS, dtype=jnp.float32
+    )
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +108,9 @@ def test_part_of_the_rows_with_a_halo(projector, sinogram):
     solve = partial(fbp, phase=phase)
     whole = np.asarray(solve(projector, sinogram))
     writer, rows = Kept(), Counted(sinogram)
-    stream.tomography_slabs(projector, rows, writer, slices=(2, 9), available=(0, SLICES), slab=3, solve=solve,
-                            halo=phase.reach)
+    stream.tomography_slabs(
+        projector, rows, writer, slices=(2, 9), available=(0, SLICES), slab=3, solve=solve, halo=phase.reach
+    )
     assert sorted(writer.slices) == list(range(2, 9))
     assert rows.calls[0] == (max(0, 2 - phase.reach), min(SLICES, 5 + phase.reach))
     np.testing.assert_allclose(writer.volume(), whole[2:9], atol=1.5e-3 * np.abs(whole).max())
@@ -162,11 +164,14 @@ def test_a_disk_that_is_full(projector, sinogram):
     assert writer.events == [("abort",)] and sorted(writer.slices) == [0, 1, 2, 3] and not threads()
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda b: np.full_like(b, np.nan), "slices 4 to 7: the reconstruction is not finite"),
-    (lambda b: b[:, 1:], "expected"),
-    (lambda b: b[..., 0], "expected"),
-])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda b: np.full_like(b, np.nan), "slices 4 to 7: the reconstruction is not finite"),
+        (lambda b: b[:, 1:], "expected"),
+        (lambda b: b[..., 0], "expected"),
+    ],
+)
 def test_rows_that_cannot_be_used(projector, sinogram, spoil, message):
     def rows(first, last):
         return spoil(sinogram[:, first:last]) if first == 4 else sinogram[:, first:last]
@@ -203,13 +208,22 @@ def test_interrupt_keeps_what_is_solved():
         stream.stream(Counted(blocks), compute, writer, slices=(0, 20), slab=2)
     assert sorted(writer.slices) == list(range(6)) and writer.events == [("abort",)] and not threads()
     again = Kept(finished=writer.slices)
-    stream.stream(Counted(blocks), lambda b: (np.zeros((2, COLUMNS, COLUMNS), np.float32), True), again,
-                  slices=(0, 20), slab=2)
+    stream.stream(
+        Counted(blocks), lambda b: (np.zeros((2, COLUMNS, COLUMNS), np.float32), True), again, slices=(0, 20), slab=2
+    )
     assert sorted(again.slices) == list(range(6, 20)) and again.events == [("close", None)]
 
 
-@pytest.mark.parametrize("bad", [{"slices": (3, 3)}, {"slices": (-1, 4)}, {"slices": (0, 4), "available": (1, 9)},
-                                 {"slices": (0, 4), "halo": -1}, {"slices": (0, 4), "slab": 0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"slices": (3, 3)},
+        {"slices": (-1, 4)},
+        {"slices": (0, 4), "available": (1, 9)},
+        {"slices": (0, 4), "halo": -1},
+        {"slices": (0, 4), "slab": 0},
+    ],
+)
 def test_ranges_that_make_no_sense(bad):
     options = {"slab": 2, "available": (0, 9)} | bad
     with pytest.raises(InputError, match="stream"):
@@ -247,8 +261,13 @@ def test_stages_work_at_the_same_time():
             stage("write", None)
 
     slab = np.zeros((1, COLUMNS, COLUMNS), np.float32)
-    stream.stream(lambda first, last: stage("read", np.zeros((1, 1, 4), np.float32)),
-                  lambda block: stage("compute", (slab, True)), Slow(), slices=(0, 30), slab=1)
+    stream.stream(
+        lambda first, last: stage("read", np.zeros((1, 1, 4), np.float32)),
+        lambda block: stage("compute", (slab, True)),
+        Slow(),
+        slices=(0, 30),
+        slab=1,
+    )
     assert frozenset({"read", "compute", "write"}) in seen
 
 

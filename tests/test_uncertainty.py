@@ -56,8 +56,14 @@ class Picture(dr.Model):
 
 def near_field(frames, obj, probe, positions):
     return Ptychography(
-        jnp.asarray(obj, jnp.complex64), jnp.asarray(probe[None], jnp.complex64), jnp.asarray(positions, jnp.float32),
-        jnp.full((1, 1), 0.5), jnp.ones(len(frames)), small_scans.DISTANCE, small_scans.WAVELENGTH, small_scans.PIXEL,
+        jnp.asarray(obj, jnp.complex64),
+        jnp.asarray(probe[None], jnp.complex64),
+        jnp.asarray(positions, jnp.float32),
+        jnp.full((1, 1), 0.5),
+        jnp.ones(len(frames)),
+        small_scans.DISTANCE,
+        small_scans.WAVELENGTH,
+        small_scans.PIXEL,
     )
 
 
@@ -65,8 +71,10 @@ def dense(model, views, weight):
     """`F` of `Waves`, real parts before imaginary ones, from its matrix of derivatives in NumPy."""
     count = model.object.size
     steps = np.concatenate([np.eye(count), 1j * np.eye(count)])
-    rows = [jax.jvp(lambda o: model.replace(object=o)(views), (model.object,), (jnp.asarray(s, model.object.dtype),))[1]
-            for s in steps]
+    rows = [
+        jax.jvp(lambda o: model.replace(object=o)(views), (model.object,), (jnp.asarray(s, model.object.dtype),))[1]
+        for s in steps
+    ]
     jacobian = np.stack([np.asarray(r, float).ravel() for r in rows], 1)
     return jacobian.T @ (np.ravel(weight)[:, None] * jacobian)
 
@@ -109,15 +117,21 @@ def test_product_diagonal_and_bars_of_complex_unknowns_are_those_of_the_dense_ma
         rng = np.random.default_rng(2)
         a, b = (rng.choice([-1.0, 1.0], 4) * rng.random(4) for _ in range(2))
         product = np.asarray(information.product(model.replace(object=jnp.asarray(a + 1j * b))).object)
-        np.testing.assert_allclose(np.concatenate([product.real, product.imag]), expected @ np.concatenate([a, b]),
-                                   atol=1e-12 * np.abs(product).max())
+        np.testing.assert_allclose(
+            np.concatenate([product.real, product.imag]),
+            expected @ np.concatenate([a, b]),
+            atol=1e-12 * np.abs(product).max(),
+        )
         diagonal = np.asarray(information.diagonal(probes=3000).object)
         np.testing.assert_allclose(np.concatenate([diagonal.real, diagonal.imag]), np.diag(expected), rtol=0.08)
         # The phase of all is not measured: phases against the first one are.
         quantity = lambda m: jnp.angle(m.object[1:] * jnp.conj(m.object[0]))
         bars = information.error_bar(quantity, damping=1e-9, tolerance=1e-12)
-        gradient = np.asarray(jax.jacrev(lambda x: quantity(Waves(jax.lax.complex(*x))))(
-            jnp.stack([model.object.real, model.object.imag]))).reshape(3, 8)
+        gradient = np.asarray(
+            jax.jacrev(lambda x: quantity(Waves(jax.lax.complex(*x))))(
+                jnp.stack([model.object.real, model.object.imag])
+            )
+        ).reshape(3, 8)
         variance = np.diag(gradient @ np.linalg.pinv(expected, 1e-10) @ gradient.T)
         np.testing.assert_allclose(bars, np.sqrt(variance), rtol=1e-5)
 
@@ -151,8 +165,9 @@ def test_spread_of_maximum_likelihood_is_the_predicted_one():
     spread = np.exp(found[:, 0]).std(ddof=1), found[:, 1].std(ddof=1)
     np.testing.assert_allclose(spread, bars, rtol=3 / np.sqrt(2 * 200))  # three standard errors
     # Were the other one known, the bars would be smaller: correlations matter here.
-    alone = fisher_information(information.fixed.replace(start=jnp.asarray(start), rate=jnp.asarray(rate)), 12,
-                               unknowns=("rate",)).error_bar(lambda m: m.rate, damping=0.0)
+    alone = fisher_information(
+        information.fixed.replace(start=jnp.asarray(start), rate=jnp.asarray(rate)), 12, unknowns=("rate",)
+    ).error_bar(lambda m: m.rate, damping=0.0)
     assert alone < 0.8 * bars[1]
 
 
@@ -175,8 +190,10 @@ def test_spread_of_reconstructed_phases_is_the_predicted_one():
             predicted, jacobian = (np.asarray(a, float) for a in both(x))
             curvature = (jacobian.T / predicted) @ jacobian
             curvature += np.diag(1e-3 * (np.diag(curvature) + 1e-3 * np.diag(curvature).mean()))
-            x = x + np.linalg.solve(curvature, (jacobian.T / predicted) @ (drawn - predicted)
-                                    - 1e-3 * np.diag(curvature) * np.asarray(x - truth)).astype(np.float32)
+            x = x + np.linalg.solve(
+                curvature,
+                (jacobian.T / predicted) @ (drawn - predicted) - 1e-3 * np.diag(curvature) * np.asarray(x - truth),
+            ).astype(np.float32)
         found.append(np.angle(np.asarray(unpacked(x)) / obj)[middle])
     errors = np.asarray(phase_noise(model, 9, unknowns=("object",), draws=60))[(slice(None), *middle)]
     measured, predicted = (np.sqrt(np.mean(np.square(e))) for e in (found, errors))
@@ -190,9 +207,21 @@ def test_weak_phase_in_line():
     """One hologram of a weak phase: F_pp = 4 n0 mean over frequencies of sin^2(pi lambda D f^2)."""
     size, pixel, wavelength, distance, flux = 32, 1e-7, 1e-10, 4e-3, 1000.0
     model = Holography(
-        jnp.zeros((size, size)), jnp.zeros((size, size)), jnp.asarray(np.inf), jnp.full((1, 1, 1), flux),
-        jnp.zeros((1, 1)), jnp.zeros((1, 2)), jnp.full((1, 2), distance), jnp.zeros(()), jnp.zeros(()),
-        ((pixel, pixel),), (0.0,), pixel, wavelength, (size, size), (size, size),
+        jnp.zeros((size, size)),
+        jnp.zeros((size, size)),
+        jnp.asarray(np.inf),
+        jnp.full((1, 1, 1), flux),
+        jnp.zeros((1, 1)),
+        jnp.zeros((1, 2)),
+        jnp.full((1, 2), distance),
+        jnp.zeros(()),
+        jnp.zeros(()),
+        ((pixel, pixel),),
+        (0.0,),
+        pixel,
+        wavelength,
+        (size, size),
+        (size, size),
     )
     f2 = np.add.outer(*[np.fft.fftfreq(size, pixel) ** 2] * 2)
     # Pixels of the detector integrate: a box in the frame is a sinc in the spectrum; its last frequency is left out.

@@ -13,8 +13,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--energy", required=True, help='such as "17 keV"')
     add("--detector-pixel", required=True, metavar="SIZE", help="of a parallel beam: the pixel in the sample")
     add("--focus-to-detector", metavar="LENGTH", help="of a cone beam; without it the beam is parallel")
-    add("--range", required=True, metavar="A:B",
-        help='distances allowed, such as "21 mm:60 mm": focus-sample in a cone beam, else sample-detector')
+    add(
+        "--range",
+        required=True,
+        metavar="A:B",
+        help='distances allowed, such as "21 mm:60 mm": focus-sample in a cone beam, else sample-detector',
+    )
     add("-n", "--number", type=int, default=4, help="of distances (4)")
     add("--delta-beta", metavar="RATIO", help="of the object; inf = pure phase; none (default) = both are unknown")
     add("--frame", type=int, default=2048, help="pixels along the shorter side of the detector (2048)")
@@ -44,8 +48,13 @@ def design(options: argparse.Namespace) -> int:
     found = regimes.design_distances(**told)
     print("\n".join(found.lines()))
     setup = regimes.Setup.of(
-        found.geometry, frame=options.frame, counts=_counts(found, options), source_size=told["source_size"],
-        source_distance=told["source_distance"], detector_blur=options.detector_blur, bandwidth=options.bandwidth,
+        found.geometry,
+        frame=options.frame,
+        counts=_counts(found, options),
+        source_size=told["source_size"],
+        source_distance=told["source_distance"],
+        detector_blur=options.detector_blur,
+        bandwidth=options.bandwidth,
     )
     ratio = told["delta_beta"] or math.inf
     print("\n".join(regimes.survey(setup, delta_beta=ratio).lines()))
@@ -64,12 +73,21 @@ def _told(options: argparse.Namespace) -> dict[str, Any]:
         "energy": _quantity(options.energy, "eV", "--energy"),
         "detector_pixel": _quantity(options.detector_pixel, "m", "--detector-pixel"),
         "focus_to_detector": _quantity(options.focus_to_detector, "m", "--focus-to-detector"),
-        "nearest": nearest, "farthest": farthest, "finest": finest, "coarsest": coarsest,
-        "count": options.number, "delta_beta": _ratio(options.delta_beta), "frame": options.frame,
-        "counts": options.counts, "source_size": _quantity(options.source, "m", "--source") or 0.0,
+        "nearest": nearest,
+        "farthest": farthest,
+        "finest": finest,
+        "coarsest": coarsest,
+        "count": options.number,
+        "delta_beta": _ratio(options.delta_beta),
+        "frame": options.frame,
+        "counts": options.counts,
+        "source_size": _quantity(options.source, "m", "--source") or 0.0,
         "source_distance": _quantity(options.source_distance, "m", "--source-distance"),
-        "detector_blur": options.detector_blur, "bandwidth": options.bandwidth, "phase_rms": options.phase,
-        "merit": options.merit, "seed": options.seed,
+        "detector_blur": options.detector_blur,
+        "bandwidth": options.bandwidth,
+        "phase_rms": options.phase,
+        "merit": options.merit,
+        "seed": options.seed,
     }
 
 
@@ -82,7 +100,7 @@ def _counts(found: Any, options: argparse.Namespace) -> Any:
 def _pair(text: str, name: str) -> tuple[float, float]:
     first, colon, second = text.partition(":")
     if not colon:
-        raise InputError(f"{name} {text!r}: write two lengths with a colon between, such as \"21 mm:60 mm\"")
+        raise InputError(f'{name} {text!r}: write two lengths with a colon between, such as "21 mm:60 mm"')
     low, high = (_quantity(part, "m", name) for part in (first, second))
     assert low is not None and high is not None
     return low, high

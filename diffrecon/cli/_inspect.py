@@ -46,8 +46,10 @@ def _near_field(scan: Any, picture: str | None) -> None:
     setup = _setup(scan)
     if setup is None:
         if picture:
-            raise InputError(f"{scan.name}: --plot draws transfer functions, which need a near-field geometry: energy, "
-                             "distances and pixel")
+            raise InputError(
+                f"{scan.name}: --plot draws transfer functions, which need a near-field geometry: energy, "
+                "distances and pixel"
+            )
         return
     print("\n".join(regimes.survey(setup).lines()), flush=True)
     if picture:

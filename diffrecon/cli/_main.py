@@ -138,12 +138,21 @@ def _inspect(commands: Any) -> None:
 def _reconstruct(commands: Any) -> None:
     parser = _command(commands, "reconstruct", "_reconstruct", "reconstruct", "From a measurement to a NeXus file.")
     parser.add_argument("file", metavar="FILE")
-    parser.add_argument("-o", "--output", metavar="OUT.h5",
-                        help="FILE's name + _reconstruction.h5 here by default; volumes also as .tif, _####.tif, .zarr")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT.h5",
+        help="FILE's name + _reconstruction.h5 here by default; volumes also as .tif, _####.tif, .zarr",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint of an interrupted run")
     parser.add_argument("--preview", action="store_true", help="a picture of one slice with three rotation centres")
-    parser.add_argument("--distributed", nargs="?", const="auto", metavar="ADDRESS,COUNT,INDEX",
-                        help="one of several processes of this command; without a value SLURM or MPI says which")
+    parser.add_argument(
+        "--distributed",
+        nargs="?",
+        const="auto",
+        metavar="ADDRESS,COUNT,INDEX",
+        help="one of several processes of this command; without a value SLURM or MPI says which",
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
     parser.add_argument("--settings", action="store_true", help="print every setting of the method as TOML, and stop")
     _described(parser)

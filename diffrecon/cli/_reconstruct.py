@@ -45,8 +45,10 @@ def join(said: str) -> None:
         if not 0 <= numbers[1] < numbers[0]:
             raise ValueError
     except ValueError:
-        raise InputError(f"--distributed={said}: give --distributed where SLURM or MPI starts the processes, else "
-                         "--distributed=ADDRESS:PORT,COUNT,INDEX, INDEX from 0 to COUNT - 1") from None
+        raise InputError(
+            f"--distributed={said}: give --distributed where SLURM or MPI starts the processes, else "
+            "--distributed=ADDRESS:PORT,COUNT,INDEX, INDEX from 0 to COUNT - 1"
+        ) from None
     sharding.initialise(coordinator_address=address, num_processes=numbers[0], process_id=numbers[1])
 
 
@@ -91,9 +93,7 @@ def run(
     return 130 if interrupts else 0
 
 
-def _tell(
-    result: Any, output: Path, settings: Settings, outcome: str, start: float, say: Callable[[str], Any]
-) -> None:
+def _tell(result: Any, output: Path, settings: Settings, outcome: str, start: float, say: Callable[[str], Any]) -> None:
     """Verdict, picture, where the result is."""
     for line in result.verdict:
         say(line)
@@ -127,12 +127,23 @@ def _slabs(scan: Any, output: Path, settings: Settings, quiet: bool, resume: boo
     from .. import io, recipes
     from .._console import Console
 
-    def writer(shape: tuple[int, int, int], units: str, pixel_size: float | None, long_name: str,
-               name: str = "volume") -> Any:
+    def writer(
+        shape: tuple[int, int, int], units: str, pixel_size: float | None, long_name: str, name: str = "volume"
+    ) -> Any:
         if not _first():
             return _Nothing()
-        target = io.open_volume(output, shape, pixel_size=pixel_size, units=units, name=name, long_name=long_name,
-                                method=scan.method, scan=scan, settings=settings.recipe, resume=resume)
+        target = io.open_volume(
+            output,
+            shape,
+            pixel_size=pixel_size,
+            units=units,
+            name=name,
+            long_name=long_name,
+            method=scan.method,
+            scan=scan,
+            settings=settings.recipe,
+            resume=resume,
+        )
         return _Recorded(target, settings)
 
     checkpoint = _checkpoint(output)

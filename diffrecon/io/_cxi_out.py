@@ -145,8 +145,10 @@ def _motion(path: str | Path, scan: Scan) -> np.ndarray | None:
     if scan.positions_unit == "m":
         return _to_laboratory(scan.positions)
     if scan.pixel_size is None:
-        raise InputError(f"{path}: CXI has positions in metres, those of {scan.name} are in pixels of unknown size; "
-                         "say --set geometry.pixel_size, or energy, distance and detector pixel")
+        raise InputError(
+            f"{path}: CXI has positions in metres, those of {scan.name} are in pixels of unknown size; "
+            "say --set geometry.pixel_size, or energy, distance and detector pixel"
+        )
     return _to_laboratory(scan.positions * float(np.mean(scan.pixel_size)))
 
 

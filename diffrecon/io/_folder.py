@@ -64,7 +64,7 @@ def _of_kind(folder: Path, pattern: str) -> list[Path]:
 def _angles(source: Source, folder: Path, stem: str) -> dict[str, Any]:
     """The table of angles in a folder, or that beside a file whose name begins like the file's."""
     for path in sorted(folder.iterdir()):
-        own = path.name.startswith(stem) and re.search(r"angle|theta|rot", path.name[len(stem):], re.IGNORECASE)
+        own = path.name.startswith(stem) and re.search(r"angle|theta|rot", path.name[len(stem) :], re.IGNORECASE)
         if own and path.suffix.lower() in (".txt", ".csv", ".dat", ".npy"):
             values, unit = load_table(path, "angle|theta|rot")
             source.say(f"angles from {path.name}" + (f", in {unit} as it says" if unit else ""))
@@ -94,8 +94,11 @@ def _of_info(info: dict[str, float], views: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if info.get("scanrange"):
         found["angles"], found["angle_unit"] = np.arange(views) * info["scanrange"] / info["tomo_n"], "deg"
-    for key, name, scale in (("energy", "energy", 1e3), ("sample_to_detector", "distance", 1e-3),
-                             ("detector_pixel", "pixelsize", 1e-6)):
+    for key, name, scale in (
+        ("energy", "energy", 1e3),
+        ("sample_to_detector", "distance", 1e-3),
+        ("detector_pixel", "pixelsize", 1e-6),
+    ):
         if info.get(name, 0) > 0:
             found[key] = info[name] * scale
     return found

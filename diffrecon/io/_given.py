@@ -71,8 +71,12 @@ KEYS: dict[str, Key] = {
     "beam": Key("geometry", "text"),
 }
 
-_CHOICES = {"dc": ("centre", "corner"), "positions_of": ("patch", "sample"),
-            "beam": ("parallel", "cone"), "layout": ("projections", "sinogram")}
+_CHOICES = {
+    "dc": ("centre", "corner"),
+    "positions_of": ("patch", "sample"),
+    "beam": ("parallel", "cone"),
+    "layout": ("projections", "sinogram"),
+}
 
 
 def collect(data: Mapping[str, Any], geometry: Mapping[str, Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,24 +141,31 @@ def motors(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
     if not named:
         return {}
     if len(named) == 1 or "positions" in given:
-        raise InputError("positions are data.positions, or data.positions_y and data.positions_x: both of them, and no "
-                         "other")
+        raise InputError(
+            "positions are data.positions, or data.positions_y and data.positions_x: both of them, and no other"
+        )
     axes = [np.asarray(_array(source, name, given[name])).ravel() for name in MOTORS]
     if axes[0].size != axes[1].size or any(axis.dtype.kind not in "iuf" for axis in axes):
-        raise InputError(f"{source.name}: data.positions_y has {axes[0].size} values of type {axes[0].dtype}, "
-                         f"data.positions_x {axes[1].size} of type {axes[1].dtype}; expected one number a view in each")
+        raise InputError(
+            f"{source.name}: data.positions_y has {axes[0].size} values of type {axes[0].dtype}, "
+            f"data.positions_x {axes[1].size} of type {axes[1].dtype}; expected one number a view in each"
+        )
     units = [given.get("positions_unit") or _written(source, given[name]) for name in MOTORS]
     if not any(units):
-        raise InputError(f"{source.name}: no unit beside data.positions_y and data.positions_x; say it, for example "
-                         "--set data.positions_unit=um")
+        raise InputError(
+            f"{source.name}: no unit beside data.positions_y and data.positions_x; say it, for example "
+            "--set data.positions_unit=um"
+        )
     units = [unit or other for unit, other in zip(units, units[::-1], strict=True)]
     pixels = [str(unit).strip().lower() in PIXELS for unit in units]
     if any(pixels) and not all(pixels):
         raise InputError(f"{source.name}: data.positions_y is in {units[0]}, data.positions_x in {units[1]}")
     scales = [1.0 if all(pixels) else physics.unit_scale(str(unit), "m") for unit in units]
     source.say(f"positions from two arrays, rows in {units[0]}, columns in {units[1]}")
-    return {"positions": np.stack([axis * scale for axis, scale in zip(axes, scales, strict=True)], -1),
-            "positions_unit": "pixel" if all(pixels) else "m"}
+    return {
+        "positions": np.stack([axis * scale for axis, scale in zip(axes, scales, strict=True)], -1),
+        "positions_unit": "pixel" if all(pixels) else "m",
+    }
 
 
 def _written(source: Source, value: Any) -> str | None:
@@ -242,8 +253,10 @@ def _energy(source: Source, value: Any, written: str | None, label: str) -> floa
         value = energy
     values = np.unique(np.asarray(value, float))
     if values.size != 1:
-        raise InputError(f"{label}: {values.size} different energies; one is expected "
-                         "(those of a K-edge subtraction are model.energies)")
+        raise InputError(
+            f"{label}: {values.size} different energies; one is expected "
+            "(those of a K-edge subtraction are model.energies)"
+        )
     energy, message = physics.plausible_energy(float(values[0]), written)
     source.say(message)
     return energy

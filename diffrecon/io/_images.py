@@ -74,8 +74,9 @@ class ImageStack(LazyFrames):
         for place, view in enumerate(views):
             with _opened(self._files[view]) as image:
                 if image.pages != 1 or image.frame_shape != self.shape[1:]:
-                    raise InputError(f"{self._files[view]}: shape {image.frame_shape} where the first frame has "
-                                     f"{self.shape[1:]}")
+                    raise InputError(
+                        f"{self._files[view]}: shape {image.frame_shape} where the first frame has {self.shape[1:]}"
+                    )
                 values[place] = image.page(0, rows, columns)
         return values
 

@@ -58,8 +58,12 @@ def write(path: str | Path, result: Any, scan: Scan | None = None) -> Path:
     result = result if isinstance(result, Result) else _of_solution(result, scan)
     if not result.quantities:
         raise InputError(f"{path}: the result holds no quantity to write")
-    if scan is not None and path.exists() and Path(scan.provenance.path).is_file() and path.samefile(
-            scan.provenance.path):
+    if (
+        scan is not None
+        and path.exists()
+        and Path(scan.provenance.path).is_file()
+        and path.samefile(scan.provenance.path)
+    ):
         raise InputError(f"{path}: is the measurement itself; give the result another name")
     if path.suffix.lower() in VOLUME_SUFFIXES:
         from ._volume import write_volume
@@ -186,11 +190,18 @@ def write_frames(group: Any, name: str, frames: Any, change: Callable[[np.ndarra
     if _nbytes(frames) < _KEEP_PLAIN:
         group[name] = change(np.asarray(frames))
         return
-    stored = group.create_dataset(name, frames.shape, frames.dtype, chunks=(1, *frames.shape[1:]), compression="gzip",
-                                  compression_opts=1, shuffle=True)
+    stored = group.create_dataset(
+        name,
+        frames.shape,
+        frames.dtype,
+        chunks=(1, *frames.shape[1:]),
+        compression="gzip",
+        compression_opts=1,
+        shuffle=True,
+    )
     start = 0
     for block in frame_blocks(frames):
-        stored[start:start + len(block)] = change(block)
+        stored[start : start + len(block)] = change(block)
         start += len(block)
 
 

@@ -79,8 +79,9 @@ def _mapped(path: Path, member: zipfile.ZipInfo) -> np.ndarray | None:
     with open(path, "rb") as file:
         file.seek(member.header_offset)
         head = file.read(30)  # the local header, with the lengths of the name and of the extra field at its end
-        file.seek(member.header_offset + 30 + int.from_bytes(head[26:28], "little")
-                  + int.from_bytes(head[28:30], "little"))
+        file.seek(
+            member.header_offset + 30 + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
+        )
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)

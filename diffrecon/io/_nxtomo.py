@@ -81,8 +81,10 @@ def _per_frame(source: Source, entry: str, detector: str, views: np.ndarray) -> 
     for name in ("x_rotation_axis_pixel_position", "estimated_cor_from_motor"):
         if source.has(f"{detector}/{name}"):
             # Some files count it from the detector's first column, others from its middle.
-            source.say(f"{name} = {source.number(f'{detector}/{name}', name):g} pixels is not used: it may count from "
-                       "the first column or from the middle; give geometry.rotation_centre")
+            source.say(
+                f"{name} = {source.number(f'{detector}/{name}', name):g} pixels is not used: it may count from "
+                "the first column or from the middle; give geometry.rotation_centre"
+            )
             break
     return found
 

@@ -40,8 +40,14 @@ class OmeZarr:
         packed = zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")
         for level, shape in enumerate(self._shapes):
             chunks = tuple(min(c, n) for c, n in zip(_CHUNK, shape, strict=True))
-            self._group.create_array(str(level), shape=shape, chunks=chunks, dtype=self._dtype, compressors=packed,
-                                     dimension_names=("z", "y", "x"))
+            self._group.create_array(
+                str(level),
+                shape=shape,
+                chunks=chunks,
+                dtype=self._dtype,
+                compressors=packed,
+                dimension_names=("z", "y", "x"),
+            )
 
     def reopen(self) -> None:
         """Go on with what is there."""
@@ -49,7 +55,7 @@ class OmeZarr:
 
     def put(self, start: int, slab: np.ndarray) -> None:
         """Slices of level 0."""
-        self._group["0"][start:start + len(slab)] = slab
+        self._group["0"][start : start + len(slab)] = slab
 
     def finish(self, report: dict[str, Any]) -> None:
         """The pyramid, and the metadata that make it OME-Zarr."""
@@ -57,7 +63,7 @@ class OmeZarr:
             fine, coarse = self._group[str(level - 1)], self._group[str(level)]
             for start in range(0, coarse.shape[0], _CHUNK[0]):
                 stop = min(start + _CHUNK[0], coarse.shape[0])
-                coarse[start:stop] = halved(np.asarray(fine[2 * start:2 * stop]))
+                coarse[start:stop] = halved(np.asarray(fine[2 * start : 2 * stop]))
         self._group.attrs.update({"ome": self._metadata(), "diffrecon": report})
 
     def _metadata(self) -> dict[str, Any]:
@@ -69,12 +75,21 @@ class OmeZarr:
             if level:
                 twice = np.array(self._shapes[level - 1]) > np.array(shape)
                 first, scale = first + np.where(twice, scale / 2, 0), np.where(twice, 2 * scale, scale)
-            datasets.append({"path": str(level), "coordinateTransformations": [
-                {"type": "scale", "scale": scale.tolist()}, {"type": "translation", "translation": first.tolist()}]})
+            datasets.append(
+                {
+                    "path": str(level),
+                    "coordinateTransformations": [
+                        {"type": "scale", "scale": scale.tolist()},
+                        {"type": "translation", "translation": first.tolist()},
+                    ],
+                }
+            )
         name = self._quantity.long_name + (f" [{self._quantity.units}]" if self._quantity.units else "")
         scaling = {"description": "mean of 2 x 2 x 2 voxels"}
-        return {"version": "0.5", "multiscales": [
-            {"name": name, "axes": axes, "datasets": datasets, "type": "mean", "metadata": scaling}]}
+        return {
+            "version": "0.5",
+            "multiscales": [{"name": name, "axes": axes, "datasets": datasets, "type": "mean", "metadata": scaling}],
+        }
 
 
 def pyramid(shape: tuple[int, int, int]) -> list[tuple[int, int, int]]:

@@ -41,8 +41,16 @@ READERS = (
 )
 
 # Fields of `Scan.extra` that readers and users fill in.
-_EXTRA = ("materials", "shifts", "two_theta", "flat_views", "dark_views", "sample_translation", "monitor",
-          "field_of_view")
+_EXTRA = (
+    "materials",
+    "shifts",
+    "two_theta",
+    "flat_views",
+    "dark_views",
+    "sample_translation",
+    "monitor",
+    "field_of_view",
+)
 
 PTYCHOGRAPHY = ("near-field-ptychography", "far-field-ptychography")
 
@@ -323,8 +331,10 @@ def _extra(source: Source, values: dict[str, Any], counts: Any, kind: str | None
         if key in extra:
             extra[key] = np.asarray(extra[key], float).ravel()
             if frames is None or len(extra[key]) != len(frames) or not np.isfinite(extra[key]).all():
-                raise InputError(f"{source.name}: {full_name(key)} is to be one finite number for each of the "
-                                 f"{0 if frames is None else len(frames)} frames; got {extra[key].size}")
+                raise InputError(
+                    f"{source.name}: {full_name(key)} is to be one finite number for each of the "
+                    f"{0 if frames is None else len(frames)} frames; got {extra[key].size}"
+                )
     if kind in ("far-field-ptychography", "cdi"):
         seen = _guess.zero_frequency(_guess.mean_frame(counts))
         extra["dc"] = values["dc"] if values.get("dc") else seen

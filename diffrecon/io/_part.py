@@ -155,8 +155,10 @@ def _refuse_what_cannot_be_cut(source: Source, values: dict[str, Any], window: W
     if "tensor_geometry" in values:
         raise InputError(f"{source.name}: data.binning is for detector pixels; those of tensor SAXS are scan points")
     if "positions" in values and values.get("positions_unit") == "pixel":
-        raise InputError(f"{source.name}: data.binning needs positions in metres; these are in pixels, say their unit "
-                         "(data.positions_unit) or multiply them by the pixel size")
+        raise InputError(
+            f"{source.name}: data.binning needs positions in metres; these are in pixels, say their unit "
+            "(data.positions_unit) or multiply them by the pixel size"
+        )
 
 
 def _rescale(values: dict[str, Any], window: Window) -> None:
@@ -177,9 +179,11 @@ def _stack(frames: Any) -> Any:
 
 
 def _whole(source: Source, name: str, array: Any, whole: tuple[int, ...], axis: int) -> Any:
-    if array.shape[axis:axis + 2] != whole:
-        raise InputError(f"{source.name}: {full_name(name)} has shape {array.shape}, the frames {whole}: give it for "
-                         "the whole frames, it is cut and binned like them")
+    if array.shape[axis : axis + 2] != whole:
+        raise InputError(
+            f"{source.name}: {full_name(name)} has shape {array.shape}, the frames {whole}: give it for "
+            "the whole frames, it is cut and binned like them"
+        )
     return array
 
 

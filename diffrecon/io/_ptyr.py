@@ -30,8 +30,10 @@ def write_ptyr(path: str | Path, result: Result, scan: Scan | None) -> Path:
     """
     found = result.quantities
     if "object" not in found or "probe" not in found or np.ndim(found["object"].data) != 2:
-        raise InputError(f"{path}: a .ptyr file holds the object (one plane) and the probe of ptychography; this "
-                         f"result has {', '.join(found)}; write it as .h5")
+        raise InputError(
+            f"{path}: a .ptyr file holds the object (one plane) and the probe of ptychography; this "
+            f"result has {', '.join(found)}; write it as .h5"
+        )
     pixel = float(np.mean(np.asarray(found["object"].pixel_size or 1.0, float)))
     frame = np.array(np.shape(found["probe"].data)[-2:])
     corners = _corners(found.get("positions"), pixel)
@@ -73,9 +75,17 @@ def _corners(positions: Quantity | None, pixel: float) -> np.ndarray | None:
 def _storage(data: np.ndarray, pixel: float, centre: np.ndarray) -> dict[str, Any]:
     """A stack of layers; `centre` [pixel] is where the coordinates are zero."""
     size = np.full(2, pixel)
-    return {"ID": _ID, "data": data, "shape": data.shape, "_psize": size, "_center": np.asarray(centre, float),
-            "_origin": -np.asarray(centre, float) * size, "layermap": list(range(len(data))), "nlayers": len(data),
-            "fill_value": 0.0}
+    return {
+        "ID": _ID,
+        "data": data,
+        "shape": data.shape,
+        "_psize": size,
+        "_center": np.asarray(centre, float),
+        "_origin": -np.asarray(centre, float) * size,
+        "layermap": list(range(len(data))),
+        "nlayers": len(data),
+        "fill_value": 0.0,
+    }
 
 
 def _store(parent: Any, name: str, value: Any) -> None:

@@ -126,8 +126,17 @@ def write_volume(path: Path, result: Result, scan: Scan | None = None) -> Path:
     name, quantity = found[0]
     data = np.asarray(quantity.data)
     pixel = None if quantity.pixel_size is None else float(np.mean(quantity.pixel_size))
-    writer = open_volume(path, data.shape, data.dtype, pixel, quantity.units, name=name, long_name=quantity.long_name,
-                         method=result.method, scan=scan)
+    writer = open_volume(
+        path,
+        data.shape,
+        data.dtype,
+        pixel,
+        quantity.units,
+        name=name,
+        long_name=quantity.long_name,
+        method=result.method,
+        scan=scan,
+    )
     try:
         writer.write(0, data)
         writer.close(result)
@@ -144,8 +153,9 @@ def _check(path: Path, shape: tuple[int, ...], dtype: np.dtype, value_range: tup
     if dtype.kind != "f" and not integer:
         raise InputError(f"{path}: volumes are stored as floats, or in TIFF as uint8 or uint16; got {dtype}")
     if integer and (value_range is None or path.suffix.lower() not in _TIFF):
-        raise InputError(f"{path}: {dtype} needs a TIFF and value_range = (value stored as 0, value stored as "
-                         f"{np.iinfo(dtype).max})")
+        raise InputError(
+            f"{path}: {dtype} needs a TIFF and value_range = (value stored as 0, value stored as {np.iinfo(dtype).max})"
+        )
     if value_range is not None and not (integer and np.isfinite(value_range).all() and value_range[0] < value_range[1]):
         raise InputError(f"{path}: value_range {value_range} is for uint8 and uint16, a smaller and a larger number")
 
@@ -179,8 +189,9 @@ class VolumeWriter:
         folder = self.path.parent
         free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
         if self._store.bytes > free:
-            raise InputError(f"{self.path}: the volume needs {self._store.bytes / 1e9:.3g} GB, the disk has "
-                             f"{free / 1e9:.3g} GB free")
+            raise InputError(
+                f"{self.path}: the volume needs {self._store.bytes / 1e9:.3g} GB, the disk has {free / 1e9:.3g} GB free"
+            )
         self._store.create()
         self._record.write_text(json.dumps(self._store.signature) + "\n")
 
@@ -192,8 +203,10 @@ class VolumeWriter:
         except ValueError:
             same, done = False, []
         if not same:
-            raise InputError(f"{self.path}: what is left of an interrupted run ({self._store.part.name}) is of another "
-                             "volume or of other settings; run without resume, or remove it")
+            raise InputError(
+                f"{self.path}: what is left of an interrupted run ({self._store.part.name}) is of another "
+                "volume or of other settings; run without resume, or remove it"
+            )
         self._done = {z for first, count in done for z in range(first, first + count)}
         self._store.reopen()
 
@@ -208,8 +221,10 @@ class VolumeWriter:
         """
         slab, start = np.asarray(slab), int(first_slice) - self._first
         if slab.ndim != 3 or slab.shape[1:] != self.shape[1:] or start < 0 or start + len(slab) > self.shape[0]:
-            raise InputError(f"{self.path}: a slab {slab.shape} from slice {first_slice} does not fit into a volume "
-                             f"{self.shape} that begins at slice {self._first}")
+            raise InputError(
+                f"{self.path}: a slab {slab.shape} from slice {first_slice} does not fit into a volume "
+                f"{self.shape} that begins at slice {self._first}"
+            )
         if slab.dtype.kind not in "fiu":
             raise InputError(f"{self.path}: a volume of {slab.dtype} cannot be stored; take its real part or modulus")
         with in_plain_words(self.path):
@@ -227,8 +242,10 @@ class VolumeWriter:
         """
         missing = sorted(set(range(self.shape[0])) - self._done)
         if missing:
-            raise InputError(f"{self.path}: {len(missing)} of {self.shape[0]} slices have not been written, the first "
-                             f"is {missing[0] + self._first}")
+            raise InputError(
+                f"{self.path}: {len(missing)} of {self.shape[0]} slices have not been written, the first "
+                f"is {missing[0] + self._first}"
+            )
         with in_plain_words(self.path):
             self._store.finish(self._result if result is None else result, self._scan)
             self._record.unlink(missing_ok=True)
@@ -246,14 +263,27 @@ class VolumeWriter:
 class _Store:
     """One format: `create` an empty volume under the temporary name, `put` slabs, `finish`."""
 
-    def __init__(self, path: Path, shape: tuple[int, int, int], dtype: np.dtype, name: str, quantity: Quantity,
-                 value_range: tuple[float, float] | None):
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, int, int],
+        dtype: np.dtype,
+        name: str,
+        quantity: Quantity,
+        value_range: tuple[float, float] | None,
+    ):
         self.path, self.shape, self.dtype, self.name, self.quantity = path, shape, dtype, name, quantity
         self.range, self.clipped = value_range, 0
         self.part = path.with_name(f".{path.name}.part")
         self.bytes = int(np.prod(shape)) * dtype.itemsize
-        self.signature = {"shape": list(shape), "dtype": dtype.str, "name": name, "pixel_size": quantity.pixel_size,
-                          "units": quantity.units, "range": None if value_range is None else list(value_range)}
+        self.signature = {
+            "shape": list(shape),
+            "dtype": dtype.str,
+            "name": name,
+            "pixel_size": quantity.pixel_size,
+            "units": quantity.units,
+            "range": None if value_range is None else list(value_range),
+        }
         self.check(path)
 
     @staticmethod
@@ -300,13 +330,21 @@ class _Store:
     def report(self, result: Result, scan: Scan | None) -> dict[str, Any]:
         """Figures, verdict and provenance for formats that have no place for groups."""
         said = {
-            "quantity": self.name, "long_name": self.quantity.long_name, "units": self.quantity.units,
-            "pixel_size_m": self.quantity.pixel_size, "shape": list(self.shape), "verdict": list(result.verdict),
-            "quality": _plain(result.quality), "process": _plain(provenance(result, scan)),
+            "quantity": self.name,
+            "long_name": self.quantity.long_name,
+            "units": self.quantity.units,
+            "pixel_size_m": self.quantity.pixel_size,
+            "shape": list(self.shape),
+            "verdict": list(result.verdict),
+            "quality": _plain(result.quality),
+            "process": _plain(provenance(result, scan)),
         }
         if self.range is not None:
-            said |= {"value_of_0": self.range[0], f"value_of_{np.iinfo(self.dtype).max}": self.range[1],
-                     "clipped_voxels": self.clipped}
+            said |= {
+                "value_of_0": self.range[0],
+                f"value_of_{np.iinfo(self.dtype).max}": self.range[1],
+                "clipped_voxels": self.clipped,
+            }
         return said
 
 
@@ -328,7 +366,7 @@ class _Raw(_Store):
         data = self.stored(slab).data.cast("B")
         self._file.seek(self._offset + start * self.shape[1] * self.shape[2] * self.dtype.itemsize)
         while data:
-            data = data[self._file.write(data):]
+            data = data[self._file.write(data) :]
 
     def stop(self) -> None:
         if self._file is not None:
@@ -359,8 +397,9 @@ class _Nexus(_Raw):
     def finish(self, result: Result, scan: Scan | None) -> None:
         self.stop()
         others = {n: q for n, q in result.quantities.items() if n != self.name}
-        whole = Result(result.method, {self.name: self.quantity, **others}, result.quality, result.verdict,
-                       result.settings)
+        whole = Result(
+            result.method, {self.name: self.quantity, **others}, result.quality, result.verdict, result.settings
+        )
         with edit_hdf5(self.part) as file:
             entry = file["entry"]
             describe_entry(entry, whole, scan)
@@ -372,8 +411,9 @@ class _Nexus(_Raw):
 
 class _TiffFile(_Raw):
     def create(self) -> None:
-        require("tifffile", "tiff").imwrite(self.part, None, shape=self.shape, dtype=self.dtype, bigtiff=True,
-                                            **_tags(self))
+        require("tifffile", "tiff").imwrite(
+            self.part, None, shape=self.shape, dtype=self.dtype, bigtiff=True, **_tags(self)
+        )
         self.reopen()
 
     def offset(self) -> int:
@@ -421,13 +461,20 @@ class _TiffSlices(_Store):
         for z in range(self.shape[0]):
             os.replace(self.part / self.slice_name(z), self.path.parent / self.slice_name(z))
         self.part.rmdir()
-        stem = self.path.name[:self.path.name.find("#")].rstrip("_-.") or "slices"
+        stem = self.path.name[: self.path.name.find("#")].rstrip("_-.") or "slices"
         _write_json(self.path.with_name(f"{stem}.json"), self.report(result, scan))
 
 
 class _Zarr(_Store):
-    def __init__(self, path: Path, shape: tuple[int, int, int], dtype: np.dtype, name: str, quantity: Quantity,
-                 value_range: tuple[float, float] | None):
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, int, int],
+        dtype: np.dtype,
+        name: str,
+        quantity: Quantity,
+        value_range: tuple[float, float] | None,
+    ):
         super().__init__(path, shape, dtype, name, quantity, value_range)
         self.bytes = self.bytes * 8 // 7
         self._ome = OmeZarr(self.part, shape, dtype, quantity)
@@ -435,8 +482,9 @@ class _Zarr(_Store):
     @staticmethod
     def check(path: Path) -> None:
         if path.exists() and not OmeZarr.ours(path):
-            raise InputError(f"{path}: is there already and was not written by diffrecon; remove it or choose "
-                             "another name")
+            raise InputError(
+                f"{path}: is there already and was not written by diffrecon; remove it or choose another name"
+            )
         check_place(path)
 
     def create(self) -> None:

@@ -64,8 +64,13 @@ class Diffraction(Model):
 
     @classmethod
     def from_scan(
-        cls, scan: Scan, *, three_dimensional: bool | None = None, support: ArrayLike | None = None,
-        positive: bool = False, seed: int = 0,
+        cls,
+        scan: Scan,
+        *,
+        three_dimensional: bool | None = None,
+        support: ArrayLike | None = None,
+        positive: bool = False,
+        seed: int = 0,
     ) -> "Diffraction":
         """A first guess: the measured modulus with random phases, within a support from the autocorrelation.
 
@@ -79,8 +84,10 @@ class Diffraction(Model):
         phases = np.random.default_rng(seed).uniform(-np.pi, np.pi, counts.shape)
         guess = np.fft.ifftn(np.sqrt(np.where(mask, counts, 0)) * np.exp(1j * phases), norm="ortho")
         return cls(
-            object=jnp.asarray(np.where(where, guess, 0), jnp.complex64), support=jnp.asarray(where),
-            positive=positive, pixel_size=None if scan.pixel_size is None else float(scan.pixel_size),
+            object=jnp.asarray(np.where(where, guess, 0), jnp.complex64),
+            support=jnp.asarray(where),
+            positive=positive,
+            pixel_size=None if scan.pixel_size is None else float(scan.pixel_size),
         )
 
     def quantities(self, scan: Scan | None = None) -> dict[str, Quantity]:
@@ -88,12 +95,16 @@ class Diffraction(Model):
         support; in three dimensions the modulus by itself too.
         """
         obj = np.asarray(self.inside())
-        modulus, axes = abs(obj), ("z", "y", "x")[3 - obj.ndim:]
+        modulus, axes = abs(obj), ("z", "y", "x")[3 - obj.ndim :]
         phase = np.where(modulus > 0.1 * modulus.max(), np.angle(obj), np.nan)
         said = lambda data, units, name, kind: Quantity(data, units, axes, self.pixel_size, name, kind)
         found = {
-            "object": said(obj.astype(np.result_type(obj, np.complex64)), "sqrt(counts)", "object",
-                           "data" if obj.ndim == 3 else "complex"),
+            "object": said(
+                obj.astype(np.result_type(obj, np.complex64)),
+                "sqrt(counts)",
+                "object",
+                "data" if obj.ndim == 3 else "complex",
+            ),
             "phase": said(phase, "rad", "phase where the object is", "volume" if obj.ndim == 3 else "image"),
             "support": said(np.asarray(self.support).astype(np.uint8), "", "support", "data"),
         }
@@ -135,16 +146,20 @@ def diffraction_pattern(
         raise InputError(f"{scan.name}: counts have shape {frames.shape}; expected (view, y, x)")
     volume = frames.shape[0] > 1 if three_dimensional is None else three_dimensional
     if volume and frames.shape[0] < 4:
-        raise InputError(f"{scan.name}: {frames.shape[0]} frames are no pattern in three dimensions; set "
-                         "model.three_dimensional=false to add them up")
+        raise InputError(
+            f"{scan.name}: {frames.shape[0]} frames are no pattern in three dimensions; set "
+            "model.three_dimensional=false to add them up"
+        )
     counts = frames if volume else frames.sum(0, dtype=np.float64 if frames.dtype.kind == "f" else np.int64)
     mask = np.broadcast_to(np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask, counts.shape)
     if scan.extra.get("dc", "centre") == "centre":
         counts, mask = np.fft.ifftshift(counts), np.fft.ifftshift(mask)
     wrong = mask & ~(np.isfinite(counts) & (counts >= 0)) if counts.dtype.kind == "f" else mask & (counts < 0)
     if wrong.any():
-        raise InputError(f"{scan.name}: {int(wrong.sum())} measured pixels are negative or not finite; mark them as "
-                         "unmeasured in the mask")
+        raise InputError(
+            f"{scan.name}: {int(wrong.sum())} measured pixels are negative or not finite; mark them as "
+            "unmeasured in the mask"
+        )
     if not mask.any():
         raise InputError(f"{scan.name}: the mask covers every pixel (diffrecon's masks are True where measured)")
     if not counts[mask].any():
@@ -174,8 +189,10 @@ def support_of(shape: tuple[int, ...], said: ArrayLike) -> Bool[np.ndarray, "*z 
             raise InputError("model.support is empty")
         return where
     if given.ndim > 1 or given.size not in (1, len(shape)) or given.dtype.kind not in "iuf":
-        raise InputError(f"model.support has shape {given.shape}; give an array of shape {shape}, true in the support, "
-                         f"or {len(shape)} sides of a box in pixels")
+        raise InputError(
+            f"model.support has shape {given.shape}; give an array of shape {shape}, true in the support, "
+            f"or {len(shape)} sides of a box in pixels"
+        )
     where = np.ones(shape, bool)
     for axis, (length, side) in enumerate(zip(shape, np.broadcast_to(given, (len(shape),)), strict=True)):
         if not 1 <= side <= length:
@@ -223,7 +240,9 @@ def _without_hole(counts: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 @eqx.filter_jit
 def shrink_wrap(
-    objects: Inexact[Array, "*start z y x"], width: Float[Array, ""] | float, threshold: Float[Array, ""] | float,
+    objects: Inexact[Array, "*start z y x"],
+    width: Float[Array, ""] | float,
+    threshold: Float[Array, ""] | float,
     dimensions: int = 2,
 ) -> Bool[Array, "*start z y x"]:
     """A tighter support from the object as it stands: its modulus blurred by a Gaussian, above a fraction of its

@@ -150,9 +150,7 @@ class DynamicTomography(Model):
         return cls._empty(projector, np.polynomial.legendre.legvander(scaled, rank - 1), times, rows)
 
     @classmethod
-    def from_scan(
-        cls, scan: Scan, count: int = 8, *, degree: int = 1, rank: int | None = None
-    ) -> "DynamicTomography":
+    def from_scan(cls, scan: Scan, count: int = 8, *, degree: int = 1, rank: int | None = None) -> "DynamicTomography":
         """An empty volume as wide as the detector, on `count` splines or of low `rank`.
 
         Times are `scan.extra["times"]` [s] where the scan has them, else views follow one another evenly.
@@ -203,6 +201,8 @@ def _checked_times(times: ArrayLike, projector: ParallelProjector) -> np.ndarray
     array = np.asarray(times, np.float64)
     views = projector.angles.shape[0]
     if array.shape != (views,) or not np.all(np.isfinite(array)) or np.any(np.diff(array) < 0):
-        raise InputError(f"times of a dynamic scan must be {views} finite numbers, one a view, that do not decrease; "
-                         f"got the shape {array.shape}: sort the views by time")
+        raise InputError(
+            f"times of a dynamic scan must be {views} finite numbers, one a view, that do not decrease; "
+            f"got the shape {array.shape}: sort the views by time"
+        )
     return array

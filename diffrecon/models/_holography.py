@@ -129,7 +129,10 @@ class Holography(Model):
         """One view at unit flux, from the spectrum of `wave - 1` behind the object."""
         distance = self.distances[view]
         transfer = operators.fresnel_transfer(
-            self.grid, pixel_size=self.pixel_size, wavelength=self.wavelength, distance=(distance[0], distance[1]),
+            self.grid,
+            pixel_size=self.pixel_size,
+            wavelength=self.wavelength,
+            distance=(distance[0], distance[1]),
             dtype=scattered.dtype,
         )
         wave = 1 + jnp.fft.ifft2(scattered * transfer)
@@ -137,8 +140,9 @@ class Holography(Model):
         if self.rotations is not None:
             middle = tuple(int((g - w) // 2) for g, w in zip(self.grid, self.phase.shape, strict=True))
             back = (-middle[0], -middle[1])
-            intensity = jnp.roll(operators.rotate_periodic(jnp.roll(intensity, middle, (0, 1)), self.rotations[view]),
-                                 back, (0, 1))
+            intensity = jnp.roll(
+                operators.rotate_periodic(jnp.roll(intensity, middle, (0, 1)), self.rotations[view]), back, (0, 1)
+            )
         return operators.to_pixels(intensity, self.pixel_matrix(view, 0), self.pixel_matrix(view, 1))
 
     def pixel_matrix(self, view: Any, axis: int) -> Float[Array, "frame grid"]:
@@ -148,11 +152,15 @@ class Holography(Model):
         # The focus seen through the object, in pixels of the detector.
         source = self.source_blur * pick(np.asarray(self.defocus) / pixels)
         return operators.pixel_matrix(
-            self.frame[axis], self.grid[axis], ratio=pick(pixels / self.pixel_size), shift=self.shifts[view, axis],
+            self.frame[axis],
+            self.grid[axis],
+            ratio=pick(pixels / self.pixel_size),
+            shift=self.shifts[view, axis],
             stretch=1.0 if self.stretch is None else self.stretch[view, axis],
             # sqrt has no derivative at zero; blurs of nothing stay nothing.
             blur=jnp.sqrt(source**2 + self.detector_blur**2 + jnp.finfo(dtype).tiny),
-            centre=(self.phase.shape[axis] - 1) / 2, dtype=dtype,
+            centre=(self.phase.shape[axis] - 1) / 2,
+            dtype=dtype,
         )
 
     def blurs(self) -> np.ndarray:
@@ -188,12 +196,15 @@ class Holography(Model):
         """
         place = scan.require("geometry", "the geometry (energy, distances, detector pixel)", "a file with geometry")
         if place.wavelength is None or place.distance is None or place.pixel_size is None:
-            raise MissingMetadata("geometry.focus_to_sample", "the energy, a distance or the detector pixel", scan.name,
-                                  "21 mm")
+            raise MissingMetadata(
+                "geometry.focus_to_sample", "the energy, a distance or the detector pixel", scan.name, "21 mm"
+            )
         pixels, distances = (_pairs(v, scan.views) for v in (place.pixel_size, place.distance))
         if not (distances > 0).all():
-            raise InputError(f"{scan.name}: the propagation distances {np.unique(distances)} m are not all positive: "
-                             "geometry.focus_to_detector must be larger than geometry.focus_to_sample")
+            raise InputError(
+                f"{scan.name}: the propagation distances {np.unique(distances)} m are not all positive: "
+                "geometry.focus_to_detector must be larger than geometry.focus_to_sample"
+            )
         magnification = getattr(place, "magnification", 1.0)
         defocus = 1 - 1 / _pairs(magnification, scan.views).mean(1)
         pixel, frame = float(pixels.min()), scan.frame_shape
@@ -206,14 +217,24 @@ class Holography(Model):
         vacuum, zero = jnp.zeros(window, jnp.float32), jnp.zeros((), jnp.float32)
         named = _refraction(materials or {}, place.energy)
         return cls(
-            phase=vacuum, attenuation=vacuum, delta_beta=jnp.asarray(delta_beta, jnp.float32),
-            flux=jnp.asarray(empty_beam(scan), jnp.float32), dark=jnp.asarray(mean_dark(scan), jnp.float32),
+            phase=vacuum,
+            attenuation=vacuum,
+            delta_beta=jnp.asarray(delta_beta, jnp.float32),
+            flux=jnp.asarray(empty_beam(scan), jnp.float32),
+            dark=jnp.asarray(mean_dark(scan), jnp.float32),
             shifts=jnp.zeros((scan.views, 2), jnp.float32) if shifts is None else jnp.asarray(shifts, jnp.float32),
-            distances=jnp.asarray(distances, jnp.float32), source_blur=zero, detector_blur=zero,
-            pixels=tuple((float(v), float(h)) for v, h in pixels), defocus=tuple(map(float, defocus)),
-            pixel_size=pixel, wavelength=float(place.wavelength), frame=frame, grid=(grid[0], grid[1]),
+            distances=jnp.asarray(distances, jnp.float32),
+            source_blur=zero,
+            detector_blur=zero,
+            pixels=tuple((float(v), float(h)) for v, h in pixels),
+            defocus=tuple(map(float, defocus)),
+            pixel_size=pixel,
+            wavelength=float(place.wavelength),
+            frame=frame,
+            grid=(grid[0], grid[1]),
             thickness=jnp.zeros((len(named), *window), jnp.float32) if named else None,
-            refraction=jnp.asarray(list(named.values()), jnp.float32) if named else None, materials=tuple(named),
+            refraction=jnp.asarray(list(named.values()), jnp.float32) if named else None,
+            materials=tuple(named),
         )
 
     # ------------------------------------------------------------------ out
@@ -222,10 +243,14 @@ class Holography(Model):
         crop = tuple(slice((w - n) // 2, (w - n) // 2 + n) for w, n in zip(self.phase.shape, self.frame, strict=True))
         size, axes = self.pixel_size, ("y", "x")
         cut = lambda a: np.asarray(a)[..., crop[0], crop[1]]
-        named = {} if self.thickness is None else {
-            f"thickness_{name}": Quantity(cut(t), "m", axes, size, f"thickness of {name}", "image")
-            for name, t in zip(self.materials, self.thickness, strict=True)
-        }
+        named = (
+            {}
+            if self.thickness is None
+            else {
+                f"thickness_{name}": Quantity(cut(t), "m", axes, size, f"thickness of {name}", "image")
+                for name, t in zip(self.materials, self.thickness, strict=True)
+            }
+        )
         return {
             "phase": Quantity(cut(self.total_phase()), "rad", axes, size, "phase", "image"),
             "attenuation": Quantity(cut(self.absorption()), "", axes, size, "attenuation B", "image"),

@@ -110,8 +110,13 @@ class HoloTomography(Model):
     def _transfer(self, number: int, dtype: Any) -> Complex[Array, "Y X"]:
         """Propagation over one of the distances."""
         vertical, horizontal = self.distances[number]
-        return operators.fresnel_transfer(self.grid, pixel_size=self.pixel_size, wavelength=self.wavelength,
-                                          distance=(vertical, horizontal), dtype=dtype)
+        return operators.fresnel_transfer(
+            self.grid,
+            pixel_size=self.pixel_size,
+            wavelength=self.wavelength,
+            distance=(vertical, horizontal),
+            dtype=dtype,
+        )
 
     def _hologram(self, spectrum: Array, number: Any, shift: Array, window: tuple[int, ...]) -> Float[Array, "y x"]:
         """Intensity of `1 + wave`, given the spectrum of the wave on a detector, on its pixels."""
@@ -124,14 +129,22 @@ class HoloTomography(Model):
         dtype = self.delta.dtype
         ratio = jnp.asarray(np.asarray(self.pixels)[:, axis] / self.pixel_size, dtype)[number]
         moved = shift + self.centre if axis else shift
-        return operators.pixel_matrix(self.frame[axis], self.grid[axis], ratio=ratio, shift=-moved / ratio,
-                                      centre=(window - 1) / 2, dtype=dtype)
+        return operators.pixel_matrix(
+            self.frame[axis], self.grid[axis], ratio=ratio, shift=-moved / ratio, centre=(window - 1) / 2, dtype=dtype
+        )
 
     # ------------------------------------------------------------------ first guess
     @classmethod
     def from_scan(
-        cls, scan: Scan, *, delta_beta: float = np.inf, beta: bool = False, size: int | None = None,
-        height: int | None = None, flats: str = "mean", volume: bool = True,
+        cls,
+        scan: Scan,
+        *,
+        delta_beta: float = np.inf,
+        beta: bool = False,
+        size: int | None = None,
+        height: int | None = None,
+        flats: str = "mean",
+        volume: bool = True,
     ) -> "HoloTomography":
         """Vacuum in the geometry of a scan, on the finest of its pixels.
 
@@ -157,8 +170,10 @@ class HoloTomography(Model):
         fields = [max(int(np.ceil(frame[a] * pixels[:, a].max() / pixel)), (slices, side)[a]) for a in (0, 1)]
         # Fringes of the finest details run as far as `reach` from the sample, and are not to come back into the field.
         reach = int(np.ceil(wavelength * distances.max() / pixel**2))
-        grid = [_fast_size(max(int(1.25 * n), min((n + own + reach) // 2, int(2.5 * n))))
-                for n, own in zip(fields, (slices, side), strict=True)]
+        grid = [
+            _fast_size(max(int(1.25 * n), min((n + own + reach) // 2, int(2.5 * n))))
+            for n, own in zip(fields, (slices, side), strict=True)
+        ]
         middle = (frame[1] - 1) / 2
         off = 0.0 if scan.rotation_centre is None else float(scan.rotation_centre) - middle
         shifts, given = np.zeros((*table.shape, 2)), scan.extra.get("shifts")
@@ -167,13 +182,21 @@ class HoloTomography(Model):
         shape = (slices, side, side)
         empty: Any = jnp.zeros(shape, jnp.float32) if volume else jax.ShapeDtypeStruct(shape, jnp.float32)
         return cls(
-            delta=empty, beta=empty if beta else None, delta_beta=jnp.asarray(delta_beta, jnp.float32),
-            projector=ParallelProjector(turns, (side, side), side), shifts=jnp.asarray(shifts, jnp.float32),
+            delta=empty,
+            beta=empty if beta else None,
+            delta_beta=jnp.asarray(delta_beta, jnp.float32),
+            projector=ParallelProjector(turns, (side, side), side),
+            shifts=jnp.asarray(shifts, jnp.float32),
             centre=jnp.asarray(off * pixels[:, 1].min() / pixel, jnp.float32),
-            gain=jnp.ones(table.shape, jnp.float32), dark=jnp.asarray(mean_dark(scan), jnp.float32),
+            gain=jnp.ones(table.shape, jnp.float32),
+            dark=jnp.asarray(mean_dark(scan), jnp.float32),
             flux=jnp.asarray(_empty_beams(scan, table, flats), jnp.float32),
-            distances=jnp.asarray(distances, jnp.float32), pixels=tuple((float(v), float(h)) for v, h in pixels),
-            pixel_size=pixel, wavelength=wavelength, frame=frame, grid=(grid[0], grid[1]),
+            distances=jnp.asarray(distances, jnp.float32),
+            pixels=tuple((float(v), float(h)) for v, h in pixels),
+            pixel_size=pixel,
+            wavelength=wavelength,
+            frame=frame,
+            grid=(grid[0], grid[1]),
         )
 
     # ------------------------------------------------------------------ out
@@ -195,8 +218,9 @@ class HoloTomography(Model):
         volumes = {
             "delta": Quantity(delta, "", axes, pixel, "refractive index decrement delta", "volume"),
             "beta": Quantity(beta, "", axes, pixel, "absorption index beta", "volume"),
-            "phase": Quantity(np.asarray(self.projections(np.arange(1)))[0].real, "rad", ("y", "x"), pixel,
-                              "phase of the first angle"),
+            "phase": Quantity(
+                np.asarray(self.projections(np.arange(1)))[0].real, "rad", ("y", "x"), pixel, "phase of the first angle"
+            ),
         }
         return volumes | self.places()
 
@@ -204,12 +228,19 @@ class HoloTomography(Model):
         """What is written of the frames."""
         pixel = self.pixel_size
         return {
-            "shifts": Quantity(np.asarray(self.shifts) * pixel, "m", ("angle", "distance", "axis"), pixel,
-                               "motion of the picture in each frame (row, column)", "data"),
+            "shifts": Quantity(
+                np.asarray(self.shifts) * pixel,
+                "m",
+                ("angle", "distance", "axis"),
+                pixel,
+                "motion of the picture in each frame (row, column)",
+                "data",
+            ),
             "gain": Quantity(np.asarray(self.gain), "", ("angle", "distance"), None, "gain of each frame", "data"),
             "angles": Quantity(np.asarray(self.projector.angles), "rad", ("angle",), None, "angles", "data"),
-            "distances": Quantity(np.asarray(self.distances).mean(1), "m", ("distance",), None,
-                                  "effective propagation distances", "data"),
+            "distances": Quantity(
+                np.asarray(self.distances).mean(1), "m", ("distance",), None, "effective propagation distances", "data"
+            ),
         }
 
 
@@ -225,34 +256,44 @@ def hologram_table(scan: Scan) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     """
     place = scan.require("geometry", "the geometry (energy, distances, detector pixel)", "a file with geometry")
     if place.wavelength is None or place.distance is None or place.pixel_size is None:
-        raise MissingMetadata("geometry.focus_to_sample", "the energy, a distance or the detector pixel", scan.name,
-                              "21 mm")
+        raise MissingMetadata(
+            "geometry.focus_to_sample", "the energy, a distance or the detector pixel", scan.name, "21 mm"
+        )
     table, turns = angle_table(scan)
     views, each = scan.views, table.shape[1]
     short = np.flatnonzero((table[:, 1:] == table[:, :1]).any(1))
     if short.size:
         held = np.unique(table[short[0]]).size
-        raise InputError(f"{scan.name}: angle {short[0]} ({turns[short[0]]:.4g} rad) has {held} holograms, others have "
-                         f"{each}: every angle needs all distances (leave that angle out)")
+        raise InputError(
+            f"{scan.name}: angle {short[0]} ({turns[short[0]]:.4g} rad) has {held} holograms, others have "
+            f"{each}: every angle needs all distances (leave that angle out)"
+        )
     entries = max(np.asarray(v).shape[0] if np.ndim(v) else 1 for v in (place.pixel_size, place.distance))
     if entries == views:
         pixels, distances = (_pairs(v, views)[table] for v in (place.pixel_size, place.distance))
     elif entries in (1, each):
-        pixels, distances = (np.broadcast_to(_pairs(v, each), (len(table), each, 2))
-                             for v in (place.pixel_size, place.distance))
+        pixels, distances = (
+            np.broadcast_to(_pairs(v, each), (len(table), each, 2)) for v in (place.pixel_size, place.distance)
+        )
     else:
-        raise InputError(f"{scan.name}: {entries} distances for {views} views of {len(table)} angles; give one a view, "
-                         f"or one for each of the {each} views of an angle (geometry.focus_to_sample)")
+        raise InputError(
+            f"{scan.name}: {entries} distances for {views} views of {len(table)} angles; give one a view, "
+            f"or one for each of the {each} views of an angle (geometry.focus_to_sample)"
+        )
     if not (distances > 0).all():
-        raise InputError(f"{scan.name}: the propagation distances {np.unique(distances)} m are not all positive: "
-                         "geometry.focus_to_detector must be larger than geometry.focus_to_sample")
+        raise InputError(
+            f"{scan.name}: the propagation distances {np.unique(distances)} m are not all positive: "
+            "geometry.focus_to_detector must be larger than geometry.focus_to_sample"
+        )
     order = np.lexsort((distances[..., 0], pixels[..., 0]))
     pick = lambda a: np.take_along_axis(a, order[..., None], 1)
     table, pixels, distances = np.take_along_axis(table, order, 1), pick(pixels), pick(distances)
     odd = np.flatnonzero(np.abs(distances / distances[:1] - 1).max((1, 2)) > 1e-4)
     if odd.size:
-        raise InputError(f"{scan.name}: angle {odd[0]} ({turns[odd[0]]:.4g} rad) was measured at other distances than "
-                         "the first angle: every angle needs all distances once")
+        raise InputError(
+            f"{scan.name}: angle {odd[0]} ({turns[odd[0]]:.4g} rad) was measured at other distances than "
+            "the first angle: every angle needs all distances once"
+        )
     return table, turns, pixels[0], distances[0]
 
 
@@ -287,8 +328,11 @@ def _empty_beams(scan: Scan, table: np.ndarray, flats: str) -> np.ndarray:
         if flats == "mean":
             return frames.mean(0, keepdims=True) - mean_dark(scan)
         if flats != "distance" or len(frames) % groups:
-            raise InputError(f'model.flats: {flats!r} is neither "mean" nor "distance"' if flats != "distance" else
-                             f"model.flats=distance: {len(frames)} flats are no {groups} equal groups")
+            raise InputError(
+                f'model.flats: {flats!r} is neither "mean" nor "distance"'
+                if flats != "distance"
+                else f"model.flats=distance: {len(frames)} flats are no {groups} equal groups"
+            )
         return frames.reshape(groups, -1, *frames.shape[1:]).mean(1) - mean_dark(scan)
     if scan.flux is not None:
         return np.full((1, 1, 1), float(scan.flux))

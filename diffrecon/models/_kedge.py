@@ -79,10 +79,14 @@ def check_table(table: np.ndarray, names: Sequence[str], energies: Sequence[floa
     if not (np.isfinite(table).all() and (table > 0).all()):
         raise InputError(f"k-edge: mass attenuation coefficients {table.tolist()} cm^2/g must be positive")
     if count < several:
-        raise InputError(f"k-edge: {several} materials ({', '.join(names)}) need as many different energies, and "
-                         f"{count} are there: {told} keV")
+        raise InputError(
+            f"k-edge: {several} materials ({', '.join(names)}) need as many different energies, and "
+            f"{count} are there: {told} keV"
+        )
     values = np.linalg.svd(table / np.linalg.norm(table, axis=0), compute_uv=False)
     if values[-1] < 1e-3 * values[0]:
-        raise InputError(f"k-edge: {', '.join(names)} attenuate in the same proportion at {told} keV: the energies "
-                         "cannot tell them apart; take energies on both sides of an edge of one of them")
+        raise InputError(
+            f"k-edge: {', '.join(names)} attenuate in the same proportion at {told} keV: the energies "
+            "cannot tell them apart; take energies on both sides of an edge of one of them"
+        )
     return float(values[0] / values[-1])

@@ -115,7 +115,7 @@ class Ptychography(Model):
         """Counts of sharp exposures at some places, on the detector's pixels."""
         frames = operators.bin_pixels(operators.intensity(self.waves(views, places)), self.oversampling)
         edge = self.border
-        return frames[:, edge:frames.shape[1] - edge, edge:frames.shape[2] - edge]
+        return frames[:, edge : frames.shape[1] - edge, edge : frames.shape[2] - edge]
 
     def waves(self, views: Any, places: Float[Array, "view 2"] | None = None) -> Complex[Array, "view mode y x"]:
         """The waves on the detector."""
@@ -180,14 +180,26 @@ class Ptychography(Model):
         """A Fresnel transfer function of the probe's shape over some distance [m], or (vertical, horizontal)."""
         return operators.fresnel_transfer(
             (self.probe.shape[-2], self.probe.shape[-1]),
-            pixel_size=self.pixel_size, wavelength=self.wavelength, distance=distance, dtype=self.probe.dtype,
+            pixel_size=self.pixel_size,
+            wavelength=self.wavelength,
+            distance=distance,
+            dtype=self.probe.dtype,
         )
 
     # ------------------------------------------------------------------ first guess
     @classmethod
     def from_scan(
-        cls, scan: Scan, modes: int = 1, *, margin: float = 8, oversampling: int = 1, border: int = 0, slices: int = 1,
-        slice_spacing: float | None = None, refractive: bool = False, variations: int = 0,
+        cls,
+        scan: Scan,
+        modes: int = 1,
+        *,
+        margin: float = 8,
+        oversampling: int = 1,
+        border: int = 0,
+        slices: int = 1,
+        slice_spacing: float | None = None,
+        refractive: bool = False,
+        variations: int = 0,
     ) -> "Ptychography":
         """A first guess from the data: flat object, probe from file, from the empty beam (`scan.flats`, near field) or
         from the mean frame, its power from the mean counts; background from the darks, where there are any.
@@ -205,16 +217,20 @@ class Ptychography(Model):
         positions = scan.require("positions", "positions of the views", "/path/of/positions")
         far = scan.far_field
         if far and (oversampling != 1 or border):
-            raise InputError("model.oversampling must be 1 and model.border 0 in the far field: its detector pixels "
-                             "sample the wave's spectrum, not the wave")
+            raise InputError(
+                "model.oversampling must be 1 and model.border 0 in the far field: its detector pixels "
+                "sample the wave's spectrum, not the wave"
+            )
         if slices > 1 and slice_spacing is None:
             raise MissingMetadata("model.slice_spacing", "the distance between slices", scan.name, "20 um")
         pixel = _pixel_size(scan, far and slices == 1)
         in_pixels = _object_positions(scan, positions, pixel, margin) * oversampling
         pixel = pixel if pixel is None else pixel / oversampling
         frame = tuple((n + 2 * border) * oversampling for n in scan.frame_shape)
-        shape = tuple(int(n) for n in np.ceil(in_pixels.max(0)).astype(int) + np.asarray(frame)
-                      + int(np.ceil(margin * oversampling)))
+        shape = tuple(
+            int(n)
+            for n in np.ceil(in_pixels.max(0)).astype(int) + np.asarray(frame) + int(np.ceil(margin * oversampling))
+        )
         mean = empty_beam(scan)
         dark = 0.01 * max(float(np.median(mean)), 1e-2) if scan.darks is None else np.asarray(scan.darks, float).mean(0)
         geometry = None if far else scan.geometry
@@ -227,8 +243,13 @@ class Ptychography(Model):
             positions=jnp.asarray(in_pixels, jnp.float32),
             background=jnp.asarray(np.broadcast_to(np.sqrt(np.maximum(dark, 0)), scan.frame_shape), jnp.float32),
             gain=jnp.ones(scan.views, jnp.float32),
-            distance=distance, wavelength=None if wavelength is None else float(wavelength), pixel_size=pixel, far=far,
-            oversampling=oversampling, border=border, refractive=refractive,
+            distance=distance,
+            wavelength=None if wavelength is None else float(wavelength),
+            pixel_size=pixel,
+            far=far,
+            oversampling=oversampling,
+            border=border,
+            refractive=refractive,
             slice_spacing=None if slices == 1 else slice_spacing,
         )
         wide = np.kron(np.pad(mean, border, mode="edge"), np.ones((oversampling, oversampling))) / oversampling**2
@@ -240,24 +261,38 @@ class Ptychography(Model):
         """What is written to a file: `positions / pixel_size` are the patch corners in object pixels."""
         pixel, unit = (self.pixel_size, "m") if self.pixel_size else (1.0, "pixel")
         size = self.pixel_size
-        transmission, plane = np.asarray(self.transmission()), ("slice", "y", "x")[3 - self.object.ndim:]
+        transmission, plane = np.asarray(self.transmission()), ("slice", "y", "x")[3 - self.object.ndim :]
         places = np.asarray(self.places(jnp.arange(self.positions.shape[0])), np.float64)
         phase = np.asarray(self.object.real) if self.refractive else np.angle(transmission)
         found = {
             "object": Quantity(transmission, "", plane, size, "object transmission", "complex"),
             "probe": Quantity(np.asarray(self.probe), "sqrt(counts)", ("mode", "y", "x"), size, "probe modes", "modes"),
             "phase": Quantity(phase, "rad", plane, size, "phase", "image"),
-            "positions": Quantity(places * pixel, unit, ("view", "axis"), pixel, "patch corners (row, column)",
-                                  "positions"),
-            "background": Quantity(np.broadcast_to(np.asarray(self.background) ** 2, self._frame()), "counts",
-                                   ("y", "x"), None, "background", "image"),
+            "positions": Quantity(
+                places * pixel, unit, ("view", "axis"), pixel, "patch corners (row, column)", "positions"
+            ),
+            "background": Quantity(
+                np.broadcast_to(np.asarray(self.background) ** 2, self._frame()),
+                "counts",
+                ("y", "x"),
+                None,
+                "background",
+                "image",
+            ),
             "gain": Quantity(np.asarray(self.gain), "", ("view",), None, "gain of each view", "data"),
         }
         if self.probe_variations is not None and self.variation_weights is not None:
-            found["probe_variations"] = Quantity(np.asarray(self.probe_variations), "sqrt(counts)",
-                                                 ("variation", "y", "x"), size, "changes of the first mode", "modes")
-            found["variation_weights"] = Quantity(np.asarray(self.variation_weights), "", ("view", "variation"), None,
-                                                  "weights of the changes", "data")
+            found["probe_variations"] = Quantity(
+                np.asarray(self.probe_variations),
+                "sqrt(counts)",
+                ("variation", "y", "x"),
+                size,
+                "changes of the first mode",
+                "modes",
+            )
+            found["variation_weights"] = Quantity(
+                np.asarray(self.variation_weights), "", ("view", "variation"), None, "weights of the changes", "data"
+            )
         return found
 
     def _middle(self) -> Float[Array, "2"]:
@@ -272,8 +307,17 @@ class Ptychography(Model):
 
     def geometry(self) -> dict[str, Any]:
         """The geometry that the model holds, by name: numbers and small arrays."""
-        names = ("distance", "astigmatism", "tilt", "scan_matrix", "drift", "travel", "source_blur", "detector_blur",
-                 "slice_spacing")
+        names = (
+            "distance",
+            "astigmatism",
+            "tilt",
+            "scan_matrix",
+            "drift",
+            "travel",
+            "source_blur",
+            "detector_blur",
+            "slice_spacing",
+        )
         return {name: np.asarray(getattr(self, name)) for name in names if getattr(self, name) is not None}
 
 
@@ -283,8 +327,10 @@ def _variations(probe: np.ndarray, count: int, views: int) -> dict[str, Any]:
         return {}
     changes = _modes(probe, count + 1)[1:]
     weights = 0.1 * np.random.default_rng(0).standard_normal((views, count))
-    return {"probe_variations": jnp.asarray(changes, jnp.complex64),
-            "variation_weights": jnp.asarray(weights - weights.mean(0), jnp.float32)}
+    return {
+        "probe_variations": jnp.asarray(changes, jnp.complex64),
+        "variation_weights": jnp.asarray(weights - weights.mean(0), jnp.float32),
+    }
 
 
 def empty_beam(scan: Scan) -> np.ndarray:
@@ -316,8 +362,12 @@ def _object_positions(scan: Scan, positions: np.ndarray, pixel: float | None, ma
     """Patch corners in object pixels, the smallest at `margin`."""
     if scan.positions_unit == "m":
         if pixel is None:
-            raise MissingMetadata("geometry.energy", "the energy, distance or detector pixel (positions are in metres)",
-                                  scan.name, "12 keV")
+            raise MissingMetadata(
+                "geometry.energy",
+                "the energy, distance or detector pixel (positions are in metres)",
+                scan.name,
+                "12 keV",
+            )
         positions = positions / pixel
     span = np.ptp(positions, axis=0)
     frame = np.asarray(scan.frame_shape)
@@ -327,8 +377,10 @@ def _object_positions(scan: Scan, positions: np.ndarray, pixel: float | None, ma
             "unit is wrong (data.positions_unit) or this is not a scan"
         )
     if (span > 50 * frame).any():
-        raise InputError(f"{scan.name}: positions span {span[0]:.4g} x {span[1]:.4g} object pixels, frames have "
-                         f"{frame[0]} x {frame[1]}: their unit is wrong (data.positions_unit) or the pixel size is")
+        raise InputError(
+            f"{scan.name}: positions span {span[0]:.4g} x {span[1]:.4g} object pixels, frames have "
+            f"{frame[0]} x {frame[1]}: their unit is wrong (data.positions_unit) or the pixel size is"
+        )
     return positions - positions.min(0) + margin
 
 
@@ -339,8 +391,10 @@ def _first_probe(scan: Scan, model: Ptychography, mean: np.ndarray) -> np.ndarra
         if probe.shape == scan.frame_shape:
             probe = _finer(np.pad(probe, model.border, mode="edge"), model.oversampling)
         if probe.shape != mean.shape:
-            raise InputError(f"{scan.name}: the probe has shape {probe.shape}, frames have {scan.frame_shape} and the "
-                             f"model {mean.shape}")
+            raise InputError(
+                f"{scan.name}: the probe has shape {probe.shape}, frames have {scan.frame_shape} and the "
+                f"model {mean.shape}"
+            )
     elif model.far:
         probe = _defocused_aperture(mean)
     else:
@@ -357,8 +411,10 @@ def _finer(wave: np.ndarray, factor: int) -> np.ndarray:
     half = (factor - 1) / 2
     ramps = [np.exp(-2j * np.pi * np.fft.fftfreq(n) * half / factor) for n in wave.shape]
     spectrum = np.fft.fftshift(np.fft.fft2(wave) * ramps[0][:, None] * ramps[1])
-    room = [(big // 2 - small // 2, big - small - (big // 2 - small // 2))
-            for big, small in zip(shape, wave.shape, strict=True)]
+    room = [
+        (big // 2 - small // 2, big - small - (big // 2 - small // 2))
+        for big, small in zip(shape, wave.shape, strict=True)
+    ]
     return np.fft.ifft2(np.fft.ifftshift(np.pad(spectrum, room)))
 
 
@@ -384,7 +440,7 @@ def _modes(probe: np.ndarray, count: int, power: float = 0.02) -> np.ndarray:
     y, x = (axes[0] / spread[0])[:, None], (axes[1] / spread[1])[None]
     modes = [probe]
     orders = [(i, order - i) for order in range(1, count + 1) for i in range(order, -1, -1)]
-    for i, j in orders[:count - 1]:
+    for i, j in orders[: count - 1]:
         mode = probe * np.clip(y, -3, 3) ** i * np.clip(x, -3, 3) ** j
         for other in modes:
             mode = mode - other * np.vdot(other, mode) / np.vdot(other, other)

@@ -149,19 +149,28 @@ class PtychoTomography(_Angles):
         table, angles = angle_table(scan)
         base = Ptychography.from_scan(scan, modes, margin=margin, refractive=True, **optics)
         if base.wavelength is None or base.pixel_size is None:
-            raise MissingMetadata("geometry.energy", "the energy, distance or detector pixel, without which delta has "
-                                  "no unit", scan.name, "12 keV")
+            raise MissingMetadata(
+                "geometry.energy",
+                "the energy, distance or detector pixel, without which delta has no unit",
+                scan.name,
+                "12 keV",
+            )
         corners, shape = _about_axis(scan, base, margin)
         side = shape[1] if size is None else int(size)
         if side < 2:
             raise InputError(f"model.size: slices of {side} pixels are none; {shape[1]} hold the scanned field")
         empty = jnp.zeros((shape[0], side, side), jnp.float32)
         return cls(
-            optics=base.replace(object=jnp.zeros(shape, jnp.complex64), positions=base.positions[table[0]],
-                                gain=base.gain[table[0]]),
-            positions=jnp.asarray(corners[table], jnp.float32), gain=jnp.ones(table.shape, jnp.float32),
-            shifts=jnp.zeros((angles.size, 2), jnp.float32), centre=jnp.asarray((shape[1] - 1) / 2, jnp.float32),
-            delta=empty, beta=empty, projector=ParallelProjector(angles, (side, side), shape[1]),
+            optics=base.replace(
+                object=jnp.zeros(shape, jnp.complex64), positions=base.positions[table[0]], gain=base.gain[table[0]]
+            ),
+            positions=jnp.asarray(corners[table], jnp.float32),
+            gain=jnp.ones(table.shape, jnp.float32),
+            shifts=jnp.zeros((angles.size, 2), jnp.float32),
+            centre=jnp.asarray((shape[1] - 1) / 2, jnp.float32),
+            delta=empty,
+            beta=empty,
+            projector=ParallelProjector(angles, (side, side), shape[1]),
         )
 
     def separate(self) -> PtychoProjections:
@@ -179,8 +188,7 @@ class PtychoTomography(_Angles):
         return delta * scale, beta * scale
 
     def rotation_centre(self, scan: Scan) -> float:
-        """`centre` as `Scan.rotation_centre` says it: position of a view with the axis in its middle [detector pixel].
-        """
+        """`centre` as `Scan.rotation_centre` says it: position of a view with the axis in its middle [detector pixel]."""
         origin = _origin(scan)
         moved = float(self.centre) - (self.optics.object.shape[-1] - 1) / 2
         return float(origin[1] + moved / self.optics.oversampling)
@@ -199,14 +207,23 @@ class PtychoTomography(_Angles):
         return {
             "delta": Quantity(delta, "", axes, pixel, "refractive index decrement delta", "volume"),
             "beta": Quantity(beta, "", axes, pixel, "absorption index beta", "volume"),
-            "probe": Quantity(np.asarray(optics.probe), "sqrt(counts)", ("mode", "y", "x"), pixel, "probe modes",
-                              "modes"),
-            "phase": Quantity(np.asarray(self.projections(np.arange(1)))[0].real, "rad", ("y", "x"), pixel,
-                              "phase of the first angle"),
-            "positions": Quantity(in_order * pixel, "m", ("view", "axis"), pixel, "middles of patches (row, column)",
-                                  "positions"),
-            "shifts": Quantity(np.asarray(self.shifts) * pixel, "m", ("angle", "axis"), pixel,
-                               "motion of the sample at each angle (row, column)", "data"),
+            "probe": Quantity(
+                np.asarray(optics.probe), "sqrt(counts)", ("mode", "y", "x"), pixel, "probe modes", "modes"
+            ),
+            "phase": Quantity(
+                np.asarray(self.projections(np.arange(1)))[0].real, "rad", ("y", "x"), pixel, "phase of the first angle"
+            ),
+            "positions": Quantity(
+                in_order * pixel, "m", ("view", "axis"), pixel, "middles of patches (row, column)", "positions"
+            ),
+            "shifts": Quantity(
+                np.asarray(self.shifts) * pixel,
+                "m",
+                ("angle", "axis"),
+                pixel,
+                "motion of the sample at each angle (row, column)",
+                "data",
+            ),
             "angles": Quantity(angles, "rad", ("angle",), None, "angles", "data"),
             "gain": Quantity(gain, "", ("view",), None, "gain of each view", "data"),
         }
@@ -225,8 +242,10 @@ def angle_table(scan: Scan) -> tuple[np.ndarray, np.ndarray]:
     _, first, inverse = np.unique(np.rint(given / _SAME_ANGLE), return_index=True, return_inverse=True)
     order = np.argsort(first, kind="stable")
     if order.size < 3:
-        raise InputError(f"{scan.name}: {order.size} different angles are no tomogram; data.angles is to hold the "
-                         "angle of every view")
+        raise InputError(
+            f"{scan.name}: {order.size} different angles are no tomogram; data.angles is to hold the "
+            "angle of every view"
+        )
     groups = [np.flatnonzero(inverse == number) for number in order]
     most = max(map(len, groups))
     table = np.stack([np.concatenate([g, np.full(most - len(g), g[0])]) for g in groups])

@@ -227,8 +227,15 @@ class TomographyGeometry(eqx.Module):
 
         **Raises:** `InputError` for a name that is none of `names()`.
         """
-        shapes = {"shifts": (views, 2), "drift": (drift, 2), "roll": (), "pitch": (), "angles": (views,),
-                  "magnification": (views,), "wobble": (views, 2)}
+        shapes = {
+            "shifts": (views, 2),
+            "drift": (drift, 2),
+            "roll": (),
+            "pitch": (),
+            "angles": (views,),
+            "magnification": (views,),
+            "wobble": (views, 2),
+        }
         new = {name: getattr(self, name) for name in self.names()}
         for name in unknowns:
             if name not in new:
@@ -388,7 +395,11 @@ class AlignedProjector(eqx.Module):
         if views is not None:
             shifts, magnification = shifts[views], None if magnification is None else magnification[views]
         return move_images(
-            pictures, self.detector_shape, shifts=shifts, roll=self.geometry.roll, magnification=magnification,
+            pictures,
+            self.detector_shape,
+            shifts=shifts,
+            roll=self.geometry.roll,
+            magnification=magnification,
             centre=self.geometry.centre,
         )
 
@@ -437,8 +448,15 @@ def _margins(
 
 def _check_geometry(geometry: TomographyGeometry, angles: np.ndarray, detector: tuple[int, int]) -> None:
     views = angles.size
-    shapes = {"centre": (), "shifts": (views, 2), "roll": (), "pitch": (), "angles": (views,),
-              "magnification": (views,), "wobble": (views, 2)}
+    shapes = {
+        "centre": (),
+        "shifts": (views, 2),
+        "roll": (),
+        "pitch": (),
+        "angles": (views,),
+        "magnification": (views,),
+        "wobble": (views, 2),
+    }
     for name in geometry.names():
         value = getattr(geometry, name)
         if value is None:

@@ -189,16 +189,18 @@ def sampling(shape: Shape, *, pixel_size: Any, wavelength: Any, distance: Any) -
     lines: dict[str, list[str]] = {}  # what is said of an axis, and the axes of which it is true
     for axis, n, f, need, reach in zip(("vertically", "horizontally"), shape, numbers, needed, aperture, strict=True):
         if n < need:
-            said = (f"the Fresnel kernel is undersampled: {n} pixels at a Fresnel number of {f:.3g} carry frequencies "
-                    f"up to {reach:.3g} cycles/pixel only; pad to {need} pixels ({need / n:.2g} times) or use smaller "
-                    "pixels")
+            said = (
+                f"the Fresnel kernel is undersampled: {n} pixels at a Fresnel number of {f:.3g} carry frequencies "
+                f"up to {reach:.3g} cycles/pixel only; pad to {need} pixels ({need / n:.2g} times) or use smaller "
+                "pixels"
+            )
             lines.setdefault(said, []).append(axis)
     enough = not lines
     both = {said: "" if len(axes) == 2 else f"{axes[0]} " for said, axes in lines.items()}
-    message = "; ".join(axis + said for said, axis in both.items()) if lines else (
-        f"well sampled: Fresnel number {numbers[0]:.3g}, {max(needed)} pixels needed, {min(shape)} there"
+    message = (
+        "; ".join(axis + said for said, axis in both.items())
+        if lines
+        else (f"well sampled: Fresnel number {numbers[0]:.3g}, {max(needed)} pixels needed, {min(shape)} there")
     )
     pair = lambda values: (values[0], values[1])
     return Sampling(pair(numbers), pair(needed), pair(aperture), enough, message)
-
-

@@ -84,17 +84,29 @@ class ZonePlateMicroscope(eqx.Module):
         """
         inner, outer = condenser
         if not (outermost_zone > 0 and pixel_size > 0 and 0 <= stop < 1 and 0 <= inner <= outer <= 2):
-            raise InputError(f"zone plate: outermost zone {outermost_zone} m, stop {stop} and condenser {condenser} "
-                             "(as fractions of the zone plate) make no microscope")
+            raise InputError(
+                f"zone plate: outermost zone {outermost_zone} m, stop {stop} and condenser {condenser} "
+                "(as fractions of the zone plate) make no microscope"
+            )
         if ring is not None and not 0 <= ring[0] < ring[1]:
             raise InputError(f"zone plate: the phase ring {ring} must have an inner radius below its outer one")
         radius = 1 / (2 * outermost_zone)
         if stop > 0 and outer < stop and ring is None:
             raise InputError(f"zone plate: a condenser up to {outer} lights the central stop of {stop} only")
         places, weights = _annulus(inner * radius, outer * radius, points)
-        return cls(radius, stop, (0.0, 0.0) if ring is None else ring, ring_phase if ring else 0.0,
-                   ring_transmission if ring else 1.0, defocus, jnp.asarray(places, jnp.float32),
-                   jnp.asarray(weights, jnp.float32), float(physics.energy_to_wavelength(energy)), pixel_size, box)
+        return cls(
+            radius,
+            stop,
+            (0.0, 0.0) if ring is None else ring,
+            ring_phase if ring else 0.0,
+            ring_transmission if ring else 1.0,
+            defocus,
+            jnp.asarray(places, jnp.float32),
+            jnp.asarray(weights, jnp.float32),
+            float(physics.energy_to_wavelength(energy)),
+            pixel_size,
+            box,
+        )
 
     @property
     def cutoff(self) -> float:
@@ -133,8 +145,9 @@ class ZonePlateMicroscope(eqx.Module):
 
         real = spectrum.real.dtype
         start = (jnp.zeros(wave.shape, real), jnp.zeros((), real))
-        (image, empty), _ = jax.lax.scan(jax.checkpoint(point), start,
-                                         (self.points.astype(real), self.weights.astype(real)))
+        (image, empty), _ = jax.lax.scan(
+            jax.checkpoint(point), start, (self.points.astype(real), self.weights.astype(real))
+        )
         image = image / empty
         if not self.box:
             return image
@@ -175,7 +188,7 @@ class ZonePlateMicroscope(eqx.Module):
         return fy[:, None], fx[None, :], 1 / (self.pixel_size * max(shape[-2:]))
 
     def _pixel(self, fy: np.ndarray, fx: np.ndarray) -> np.ndarray:
-        return (np.sinc(fy * self.pixel_size) * np.sinc(fx * self.pixel_size))
+        return np.sinc(fy * self.pixel_size) * np.sinc(fx * self.pixel_size)
 
 
 def _abs2(wave: Array) -> Array:

@@ -94,8 +94,9 @@ def _informative(sinograms: Float[np.ndarray, "view y x"], rows: int) -> Float[n
     """The rows in which most happens along the views."""
     contrast = np.nan_to_num(np.asarray(sinograms, np.float32).std(0).mean(-1))
     if not contrast.max(initial=0) > 0:
-        raise InputError("the views do not differ: a rotation centre cannot be found; give it "
-                         "(geometry.rotation_centre)")
+        raise InputError(
+            "the views do not differ: a rotation centre cannot be found; give it (geometry.rotation_centre)"
+        )
     return np.asarray(sinograms[:, np.sort(np.argsort(contrast)[-rows:])], np.float32)
 
 
@@ -251,9 +252,7 @@ def _within(sinograms: Float[np.ndarray, "view y x"]) -> bool:
 
 
 # ---------------------------------------------------------------------------------------------------- reconstruction
-def _reconstruction(
-    sinograms: Float[np.ndarray, "view y x"], angles: Float[np.ndarray, " view"], near: float
-) -> float:
+def _reconstruction(sinograms: Float[np.ndarray, "view y x"], angles: Float[np.ndarray, " view"], near: float) -> float:
     """Centre of least disagreement between the views and their own filtered back-projection, around another guess."""
     step = max(1, -(-sinograms.shape[-1] // _SMALL))
     views = np.unique(np.linspace(0, len(angles) - 1, min(_FEW, len(angles))).astype(int))

@@ -105,8 +105,10 @@ def _checked(counts: Any, flats: Any, darks: Any) -> tuple[np.ndarray, np.ndarra
         raise InputError(f"combine_flats: counts of shape {frames.shape}; expected (view, y, x)")
     flats = flats[None] if flats.ndim == 3 else flats
     if flats.ndim != 4 or flats.shape[-2:] != frames.shape[-2:] or flats.shape[0] not in (1, len(frames)):
-        raise InputError(f"combine_flats: flats of shape {flats.shape} for counts {frames.shape}; expected (flat, y, "
-                         "x) or (view, flat, y, x)")
+        raise InputError(
+            f"combine_flats: flats of shape {flats.shape} for counts {frames.shape}; expected (flat, y, "
+            "x) or (view, flat, y, x)"
+        )
     dark = np.zeros(frames.shape[-2:])
     if darks is not None:
         darks = np.asarray(darks, float)

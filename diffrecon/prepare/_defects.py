@@ -28,8 +28,12 @@ class BadPixels:
     masked: int = 0
 
     def message(self) -> str:
-        kinds = (("without flat-field signal", self.dead), ("hot", self.hot), ("stuck", self.stuck),
-                 ("masked", self.masked))
+        kinds = (
+            ("without flat-field signal", self.dead),
+            ("hot", self.hot),
+            ("stuck", self.stuck),
+            ("masked", self.masked),
+        )
         said = ", ".join(f"{count} {kind}" for kind, count in kinds if count)
         total = int(self.mask.sum())
         line = f"{total} bad detector pixel{'s' * (total > 1)} ({said}), filled from their neighbours in the row"
@@ -104,8 +108,7 @@ class Filling(NamedTuple):
 
     def fill(self, values: Float[Array, "view y x"], otherwise: float) -> Float[Array, "view y x"]:
         """Linear interpolation along the row; `otherwise` in rows without any good pixel."""
-        between = (values[:, self.row, self.left] * (1 - self.share)
-                   + values[:, self.row, self.right] * self.share)
+        between = values[:, self.row, self.left] * (1 - self.share) + values[:, self.row, self.right] * self.share
         between = jnp.where(self.lost, otherwise, between)
         return values.at[:, self.row, self.column].set(between.astype(values.dtype))
 
@@ -186,7 +189,7 @@ def _around(values: Float[Array, "view y x"], places: list[tuple[int, int]]) -> 
     height, width = values.shape[1:]
     reach = max(max(map(abs, place)) for place in places)
     padded = jnp.pad(values, ((0, 0), (reach, reach), (reach, reach)), mode="symmetric")
-    return [padded[:, reach + i:reach + i + height, reach + j:reach + j + width] for i, j in places]
+    return [padded[:, reach + i : reach + i + height, reach + j : reach + j + width] for i, j in places]
 
 
 def _ranked(values: list[Array]) -> list[Array]:

@@ -42,14 +42,17 @@ def check_distortion(where: Float[np.ndarray, "2 y x"], shape: tuple[int, int]) 
     """
     where = np.asarray(where, float)
     if where.shape != (2, *shape):
-        raise InputError(f"prepare.distortion has shape {where.shape}; expected {(2, *shape)}: for every pixel the row "
-                         "and the column [pixel] in the frame where it lies")
+        raise InputError(
+            f"prepare.distortion has shape {where.shape}; expected {(2, *shape)}: for every pixel the row "
+            "and the column [pixel] in the frame where it lies"
+        )
     if not np.isfinite(where).all():
         raise InputError("prepare.distortion has entries that are not finite")
     inside = [(w >= -1) & (w <= n) for w, n in zip(where, shape, strict=True)]
     if np.mean(inside[0] & inside[1]) < 0.5:
-        raise InputError("prepare.distortion sends most pixels outside the detector; it holds pixel indices, "
-                         "not shifts")
+        raise InputError(
+            "prepare.distortion sends most pixels outside the detector; it holds pixel indices, not shifts"
+        )
     return where
 
 

@@ -52,8 +52,9 @@ def block_transmission(
     """
     where = None
     if zingers is not None:
-        counts, where = remove_zingers(counts, threshold=zingers.threshold, gain=zingers.gain,
-                                       read_noise=zingers.read_noise)
+        counts, where = remove_zingers(
+            counts, threshold=zingers.threshold, gain=zingers.gain, read_noise=zingers.read_noise
+        )
         counts, where = counts[2:-2], where[2:-2]
     light = _ratio(counts, empty_beam(beam, mixture), beam.dark) / flux[:, None, None].astype(beam.light.dtype)
     if filling is not None:

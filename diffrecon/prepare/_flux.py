@@ -15,9 +15,7 @@ _SHAKY = 3.0  # air fluctuates along the views at most this many times as much a
 _LEAST = 2  # tiles that a band must be wide
 
 
-def find_air(
-    transmissions: Float[np.ndarray, "view y x"], tiles: int = _TILES
-) -> list[tuple[int, int, int, int]]:
+def find_air(transmissions: Float[np.ndarray, "view y x"], tiles: int = _TILES) -> list[tuple[int, int, int, int]]:
     """Bands at the edges of the detector that the sample never shades: (first row, last + 1, first column, last + 1).
 
     **Arguments:** transmissions of some views spread over the scan, all detector rows or a band of them.
@@ -73,10 +71,14 @@ def check_region(region: Any, shape: tuple[int, int]) -> tuple[int, int, int, in
     """
     numbers = np.asarray(region)
     if numbers.shape != (4,) or numbers.dtype.kind not in "iu":
-        raise InputError(f'prepare.flux is {region!r}; give "none", "auto", or the air region [first row, last + 1, '
-                         "first column, last + 1]")
+        raise InputError(
+            f'prepare.flux is {region!r}; give "none", "auto", or the air region [first row, last + 1, '
+            "first column, last + 1]"
+        )
     r0, r1, c0, c1 = map(int, numbers)
     if not (0 <= r0 < r1 <= shape[0] and 0 <= c0 < c1 <= shape[1]):
-        raise InputError(f"prepare.flux: the air region {[r0, r1, c0, c1]} does not lie on the detector of {shape[0]} "
-                         f"rows and {shape[1]} columns")
+        raise InputError(
+            f"prepare.flux: the air region {[r0, r1, c0, c1]} does not lie on the detector of {shape[0]} "
+            f"rows and {shape[1]} columns"
+        )
     return r0, r1, c0, c1

@@ -66,11 +66,15 @@ def plan_stitch(angles: Float[np.ndarray, " view"], columns: int, centre: float)
     **Raises:** `InputError` unless the views go all around and the axis is on the detector.
     """
     if not is_full_turn(angles):
-        raise InputError('prepare.full_turn = "stitch" needs views all around, 360 degrees; these span '
-                         f"{np.degrees(np.ptp(angles)):.0f} degrees")
+        raise InputError(
+            'prepare.full_turn = "stitch" needs views all around, 360 degrees; these span '
+            f"{np.degrees(np.ptp(angles)):.0f} degrees"
+        )
     if not 2 <= centre <= columns - 3:
-        raise InputError(f"the rotation axis at column {centre:.1f} leaves no overlap on the detector of {columns} "
-                         "columns: half views cannot be joined")
+        raise InputError(
+            f"the rotation axis at column {centre:.1f} leaves no overlap on the detector of {columns} "
+            "columns: half views cannot be joined"
+        )
     turned = np.mod(np.asarray(angles, float) - angles[0], 2 * np.pi)
     turned[2 * np.pi - turned < 1e-6] = 0.0
     order = np.argsort(turned, kind="stable")
@@ -81,8 +85,15 @@ def plan_stitch(angles: Float[np.ndarray, " view"], columns: int, centre: float)
     share = place - first
     start = int(np.ceil(2 * centre - (columns - 1))) if centre < (columns - 1) / 2 else 0
     end = columns - 1 if centre < (columns - 1) / 2 else int(np.floor(2 * centre))
-    plan = StitchPlan(jnp.asarray(front), jnp.asarray(order[first]), jnp.asarray(order[(first + 1) % order.size]),
-                      jnp.asarray(share, jnp.float32), jnp.asarray(centre, jnp.float32), start, end - start + 1)
+    plan = StitchPlan(
+        jnp.asarray(front),
+        jnp.asarray(order[first]),
+        jnp.asarray(order[(first + 1) % order.size]),
+        jnp.asarray(share, jnp.float32),
+        jnp.asarray(centre, jnp.float32),
+        start,
+        end - start + 1,
+    )
     return plan, angles[0] + turned[front]
 
 

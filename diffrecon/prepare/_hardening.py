@@ -32,8 +32,10 @@ def check_coefficients(coefficients: Sequence[float]) -> np.ndarray:
     """
     a = np.asarray(coefficients, float).ravel()
     if not a.size or not np.isfinite(a).all() or a[0] <= 0:
-        raise InputError(f"beam_hardening is {coefficients}; give the coefficients [a1, a2, ...] of a1 p + a2 p^2 "
-                         "+ ..., a1 above zero")
+        raise InputError(
+            f"beam_hardening is {coefficients}; give the coefficients [a1, a2, ...] of a1 p + a2 p^2 "
+            "+ ..., a1 above zero"
+        )
     return a
 
 
@@ -61,20 +63,26 @@ def fit_hardening(values: Float[np.ndarray, "view z u"], order: int = 2) -> Floa
     values = np.asarray(values, float)
     edges = np.abs(values[..., [0, -1]]).mean()
     if edges > 0.05 * np.abs(values).mean():
-        raise InputError("beam hardening cannot be fitted: the sample leaves the detector in some views, so that its "
-                         "mass is not constant; give the coefficients (prepare.beam_hardening)")
+        raise InputError(
+            "beam hardening cannot be fitted: the sample leaves the detector in some views, so that its "
+            "mass is not constant; give the coefficients (prepare.beam_hardening)"
+        )
     scale = float(np.percentile(values, 99.5))
     powers = np.stack([((values / scale) ** k).sum(-1) for k in range(1, order + 1)], -1)
     deviations = powers - powers.mean(0)
     # One unknown for all rows; each row has its own mass.
     first, others = deviations[..., 0].ravel(), deviations[..., 1:].reshape(-1, order - 1)
     if np.linalg.norm(others) < 1e-3 * np.linalg.norm(powers[..., 1:].mean(0)) * np.sqrt(len(values)):
-        raise InputError("beam hardening cannot be fitted: the mass of so round a sample is constant whatever the "
-                         "beam; give the coefficients (prepare.beam_hardening)")
+        raise InputError(
+            "beam hardening cannot be fitted: the mass of so round a sample is constant whatever the "
+            "beam; give the coefficients (prepare.beam_hardening)"
+        )
     found = np.linalg.lstsq(others, -first, rcond=1e-6)[0]
     coefficients = np.append(1.0, found / scale ** np.arange(1, order))
     path = np.linspace(0, float(values.max()), 200)
     if (np.polyval((coefficients * np.arange(1, order + 1))[::-1], path) <= 0).any():
-        raise InputError(f"beam hardening: the fitted polynomial {coefficients.tolist()} does not grow with the path; "
-                         "give the coefficients (prepare.beam_hardening)")
+        raise InputError(
+            f"beam hardening: the fitted polynomial {coefficients.tolist()} does not grow with the path; "
+            "give the coefficients (prepare.beam_hardening)"
+        )
     return coefficients

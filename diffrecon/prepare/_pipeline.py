@@ -25,16 +25,16 @@ from ._stripes import STRIPE_METHODS, remove_stripes
 __all__ = ["DEFAULTS", "LineIntegrals", "Preparation", "line_integrals"]
 
 DEFAULTS: dict[str, Any] = {
-    "clip": 1e-3,             # smallest transmission; what lies below is set to it and counted
-    "flats": "auto",          # mean, interpolate (in time), eigen; auto: interpolate where their times are known
-    "flux": "none",           # brightness of each view: auto (air found beside the sample), or [row, row, col, col]
-    "zingers": None,          # threshold in standard deviations (8), or null
-    "bad_pixels": True,       # fill pixels that hold no signal
-    "stripes": "none",        # sorting, fourier-wavelet, large, dead, all
-    "stripe_size": None,      # columns; about twice the widest stripe
-    "beam_hardening": None,   # [a1, a2, ...] of a1 p + a2 p^2 + ...
-    "distortion": None,       # (2, y, x): row and column in the frame of every straight pixel
-    "full_turn": "auto",      # as-is, stitch; auto: stitch where the axis is near an edge and the sample goes on
+    "clip": 1e-3,  # smallest transmission; what lies below is set to it and counted
+    "flats": "auto",  # mean, interpolate (in time), eigen; auto: interpolate where their times are known
+    "flux": "none",  # brightness of each view: auto (air found beside the sample), or [row, row, col, col]
+    "zingers": None,  # threshold in standard deviations (8), or null
+    "bad_pixels": True,  # fill pixels that hold no signal
+    "stripes": "none",  # sorting, fourier-wavelet, large, dead, all
+    "stripe_size": None,  # columns; about twice the widest stripe
+    "beam_hardening": None,  # [a1, a2, ...] of a1 p + a2 p^2 + ...
+    "distortion": None,  # (2, y, x): row and column in the frame of every straight pixel
+    "full_turn": "auto",  # as-is, stitch; auto: stitch where the axis is near an edge and the sample goes on
 }
 
 _BLOCK_BYTES = 128 << 20  # of float32 frames corrected at a time
@@ -128,8 +128,7 @@ class Preparation:
         return values if self._stitch is None else stitch(values, self._stitch)
 
     def find_rotation_centre(self, *, search: tuple[float, float] | None = None) -> RotationCentre:
-        """By `diffrecon.prepare.find_rotation_centre` from some detector rows; from the stitching where that was done.
-        """
+        """By `diffrecon.prepare.find_rotation_centre` from some detector rows; from the stitching where that was done."""
         if self.rotation_centre is not None:
             line = f"rotation centre {self.rotation_centre:.2f} of the joined views"
             return RotationCentre(self.rotation_centre, 0.0, {"overlap": self.rotation_centre}, line)
@@ -163,8 +162,9 @@ class Preparation:
             moved = np.abs(self._where - np.indices(self.scan.frame_shape)).max()
             lines.append(f"detector distortion undone, up to {moved:.1f} pixels")
         if self.clipped:
-            lines.append(f"{self.clipped} of {values} pixels transmit less than {settings['clip']:g} and were set to "
-                         "it")
+            lines.append(
+                f"{self.clipped} of {values} pixels transmit less than {settings['clip']:g} and were set to it"
+            )
         if settings["stripes"] != "none" and read:
             changed = float(np.sqrt(tally.stripes.sum() / read))
             columns = f", {int(tally.columns.sum())} columns replaced" if settings["stripes"] in _REPLACING else ""
@@ -244,8 +244,9 @@ class Preparation:
         if self.settings["flux"] == "auto":
             sample = np.unique(np.linspace(0, self.scan.views - 1, _SAMPLE_VIEWS).astype(int))
             beam, filling = self.references.rows(0, height), Filling.of(self._bad.mask)
-            frames = [np.asarray(self._transmissions(slice(v, v + 1), 0, height, beam, filling, one)[0])[0]
-                      for v in sample]
+            frames = [
+                np.asarray(self._transmissions(slice(v, v + 1), 0, height, beam, filling, one)[0])[0] for v in sample
+            ]
             regions = find_air(np.stack(frames))
             if not regions:
                 return one, "flux: no air found beside the sample; the views keep their brightness"
@@ -260,11 +261,14 @@ class Preparation:
             pixels += (r1 - r0) * (c1 - c0)
         flux = total / pixels
         if not (np.isfinite(flux).all() and (flux > 0).all()):
-            raise InputError(f"{self.scan.name}: the air region {regions} holds no light in view "
-                             f"{int(np.argmin(np.nan_to_num(flux)))}; check prepare.flux")
+            raise InputError(
+                f"{self.scan.name}: the air region {regions} holds no light in view "
+                f"{int(np.argmin(np.nan_to_num(flux)))}; check prepare.flux"
+            )
         where = "; ".join(f"rows {r0} to {r1 - 1}, columns {c0} to {c1 - 1}" for r0, r1, c0, c1 in regions)
-        return flux.astype(np.float32), (f"flux: air at {where}; brightness of the views {flux.min():.4f} to "
-                                         f"{flux.max():.4f}, divided out")
+        return flux.astype(np.float32), (
+            f"flux: air at {where}; brightness of the views {flux.min():.4f} to {flux.max():.4f}, divided out"
+        )
 
     def _join_halves(self) -> None:
         angles, forced = self.scan.angles, self.settings["full_turn"] == "stitch"
@@ -284,8 +288,10 @@ class Preparation:
         self.rotation_centre = self._stitch.centre
         overlap = 2 * min(axis, columns - 1 - axis)
         side = "right" if axis > (columns - 1) / 2 else "left"
-        self._turn_said = [f"full turn with the axis at column {axis:.2f}, near the {side} edge: half views joined "
-                           f"over {overlap:.0f} columns into {len(self.angles)} views of {self._stitch.width} columns"]
+        self._turn_said = [
+            f"full turn with the axis at column {axis:.2f}, near the {side} edge: half views joined "
+            f"over {overlap:.0f} columns into {len(self.angles)} views of {self._stitch.width} columns"
+        ]
         if found is not None:
             self._turn_said.append(found.message)
 
@@ -293,8 +299,9 @@ class Preparation:
         """Line integrals of rows spread over the detector."""
         height = self.scan.frame_shape[0]
         rows = np.unique(np.linspace(0, height - 1, min(_CENTRE_ROWS, height)).astype(int))
-        kept = dataclasses.replace(self._tally, **{f.name: getattr(self._tally, f.name).copy()
-                                                   for f in dataclasses.fields(_Tally)})
+        kept = dataclasses.replace(
+            self._tally, **{f.name: getattr(self._tally, f.name).copy() for f in dataclasses.fields(_Tally)}
+        )
         values = np.concatenate([np.asarray(self._unjoined(r, r + 1)) for r in rows], 1)
         self._tally = kept  # what was looked at only is not counted
         return values
@@ -342,8 +349,11 @@ def _checked(settings: Mapping[str, Any], scan: Scan) -> dict[str, Any]:
         if name not in DEFAULTS:
             raise InputError(f"prepare.{name}: there is no such setting{nearest(name, DEFAULTS)}")
     full = {**DEFAULTS, **settings}
-    choices = {"flats": ("auto", "mean", "interpolate", "eigen"), "stripes": STRIPE_METHODS,
-               "full_turn": ("auto", "as-is", "stitch")}
+    choices = {
+        "flats": ("auto", "mean", "interpolate", "eigen"),
+        "stripes": STRIPE_METHODS,
+        "full_turn": ("auto", "as-is", "stitch"),
+    }
     for name, known in choices.items():
         if full[name] not in known:
             raise InputError(f"prepare.{name} is {full[name]!r}{nearest(str(full[name]), known)}")

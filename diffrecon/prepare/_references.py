@@ -94,21 +94,42 @@ class References:
         left, right, share = _between(centres, scan.views)
         gain, noise = _detector_noise(frames, darks, dark)
         none = np.zeros((0, len(frames))), np.zeros((scan.views, 0), np.float32)
-        return cls(frames, light.astype(np.float32), dark.astype(np.float32), left, right, share, *none, gain, noise,
-                   _say(len(frames), len(groups)))
+        return cls(
+            frames,
+            light.astype(np.float32),
+            dark.astype(np.float32),
+            left,
+            right,
+            share,
+            *none,
+            gain,
+            noise,
+            _say(len(frames), len(groups)),
+        )
 
     @classmethod
     def _unit(cls, scan: Scan, how: str) -> "References":
         if np.dtype(scan.counts.dtype).kind != "f" or not float(np.max(np.asarray(scan.counts[:8]))) <= 10:
-            raise MissingMetadata("data.flats", "the flat field (frames without the sample)", scan.name,
-                                  "/path/of/flats")
+            raise MissingMetadata(
+                "data.flats", "the flat field (frames without the sample)", scan.name, "/path/of/flats"
+            )
         if how in ("interpolate", "eigen"):
             raise InputError(f'prepare.flats = "{how}" needs flats; {scan.name} has none (transmissions already)')
         shape, views = scan.frame_shape, scan.views
         zero = np.zeros(views, np.int32)
-        return cls(None, np.ones((1, *shape), np.float32), np.zeros(shape, np.float32), zero, zero,
-                   np.zeros(views, np.float32), np.zeros((0, 0)), np.zeros((views, 0), np.float32), 1.0, 0.0,
-                   "no flats: the counts are taken as transmissions")
+        return cls(
+            None,
+            np.ones((1, *shape), np.float32),
+            np.zeros(shape, np.float32),
+            zero,
+            zero,
+            np.zeros(views, np.float32),
+            np.zeros((0, 0)),
+            np.zeros((views, 0), np.float32),
+            1.0,
+            0.0,
+            "no flats: the counts are taken as transmissions",
+        )
 
     def rows(self, first: int, last: int) -> EmptyBeam:
         """The part for detector rows first .. last - 1, on the device."""
@@ -117,8 +138,9 @@ class References:
         if len(self.basis):
             assert self.frames is not None
             components = _components(self.frames[:, rows] - self.dark[rows], self.basis)
-        return EmptyBeam(jnp.asarray(self.light[:, rows]), jnp.asarray(self.dark[rows]),
-                         jnp.asarray(components, jnp.float32))
+        return EmptyBeam(
+            jnp.asarray(self.light[:, rows]), jnp.asarray(self.dark[rows]), jnp.asarray(components, jnp.float32)
+        )
 
     def mixture(self, views: Any) -> Mixture:
         """Shares of some views, on the device."""
@@ -139,12 +161,18 @@ class References:
             return
         beams = [self.rows(a, b) for a, b in rows]
         height = min(b - a for a, b in rows)
-        light, components = (jnp.stack([getattr(beam, part)[:, :height] for beam in beams], 1)
-                             for part in ("light", "components"))
+        light, components = (
+            jnp.stack([getattr(beam, part)[:, :height] for beam in beams], 1) for part in ("light", "components")
+        )
         for start in range(0, views, block):
-            frames = np.stack([np.asarray(counts[start:start + block, a:a + height], np.float32)
-                               - self.dark[a:a + height] for a, _ in rows], 1)
-            self.weights[start:start + block] = fit_eigen_weights(jnp.asarray(frames), light.mean(0), components)
+            frames = np.stack(
+                [
+                    np.asarray(counts[start : start + block, a : a + height], np.float32) - self.dark[a : a + height]
+                    for a, _ in rows
+                ],
+                1,
+            )
+            self.weights[start : start + block] = fit_eigen_weights(jnp.asarray(frames), light.mean(0), components)
 
 
 def _check_frames(scan: Scan, flats: np.ndarray, darks: np.ndarray | None) -> None:
@@ -152,8 +180,10 @@ def _check_frames(scan: Scan, flats: np.ndarray, darks: np.ndarray | None) -> No
         if frames is None:
             continue
         if frames.shape[-2:] != scan.frame_shape or not frames.size:
-            raise InputError(f"{scan.name}: {name} have shape {frames.shape}; expected (frame, {scan.frame_shape[0]}, "
-                             f"{scan.frame_shape[1]})")
+            raise InputError(
+                f"{scan.name}: {name} have shape {frames.shape}; expected (frame, {scan.frame_shape[0]}, "
+                f"{scan.frame_shape[1]})"
+            )
         if frames.dtype.kind == "f" and not np.isfinite(frames).all(-1).all(-1).any():
             raise InputError(f"{scan.name}: no frame of the {name} is finite")
 
@@ -165,8 +195,11 @@ def _flat_places(scan: Scan, count: int) -> np.ndarray | None:
     if "flat_views" in extra:
         places = np.asarray(extra["flat_views"], float).ravel()
     elif "flat_times" in extra and "view_times" in extra:
-        places = np.interp(np.asarray(extra["flat_times"], float).ravel(), np.asarray(extra["view_times"], float),
-                           np.arange(scan.views))
+        places = np.interp(
+            np.asarray(extra["flat_times"], float).ravel(),
+            np.asarray(extra["view_times"], float),
+            np.arange(scan.views),
+        )
     else:
         return None
     if places.size != count or not np.isfinite(places).all():
@@ -174,14 +207,14 @@ def _flat_places(scan: Scan, count: int) -> np.ndarray | None:
     return places
 
 
-def _groups(
-    frames: np.ndarray, places: np.ndarray | None, views: int, how: str
-) -> tuple[list[np.ndarray], np.ndarray]:
+def _groups(frames: np.ndarray, places: np.ndarray | None, views: int, how: str) -> tuple[list[np.ndarray], np.ndarray]:
     """Flats taken together, and where in the scan [view]."""
     together = [np.arange(len(frames))], np.zeros(1)
     if how == "interpolate" and places is None:
-        raise InputError('prepare.flats = "interpolate" needs to know when the flats were taken: '
-                         "data.flat_views = index of the view before which each was taken")
+        raise InputError(
+            'prepare.flats = "interpolate" needs to know when the flats were taken: '
+            "data.flat_views = index of the view before which each was taken"
+        )
     if how in ("mean", "eigen") or places is None:
         return together
     order = np.argsort(places, kind="stable")

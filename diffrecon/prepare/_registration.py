@@ -19,13 +19,13 @@ from ..errors import InputError
 
 __all__ = ["DistanceRegistration", "register_distances"]
 
-_LARGEST = 1024     # pixels along an axis: larger frames are binned
-_BORDER = 0.12      # share of a frame over which it fades out at either side
-_FRINGES = 6.0      # the first correlation takes frequencies up to chi = this times pi
-_ROUNDS = 3         # one plain correlation, the others with weights from the data
+_LARGEST = 1024  # pixels along an axis: larger frames are binned
+_BORDER = 0.12  # share of a frame over which it fades out at either side
+_FRINGES = 6.0  # the first correlation takes frequencies up to chi = this times pi
+_ROUNDS = 3  # one plain correlation, the others with weights from the data
 _FARTHEST_PAIR = 3  # views compared: neighbours up to here, and all with the first
-_SPREAD = 0.5       # [pixel of the object], of the pairs about the joint solution, that is worth a warning
-_CHANCE = 6.0       # a peak of a correlation lower than this many times its rms may be chance
+_SPREAD = 0.5  # [pixel of the object], of the pairs about the joint solution, that is worth a warning
+_CHANCE = 6.0  # a peak of a correlation lower than this many times its rms may be chance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +88,14 @@ def register_distances(
     views, bins = len(contrast), -(-max(contrast.shape[1:]) // _LARGEST)
     # What binning cuts off at the end of an axis moves the centre of the frame.
     cut = np.array([n % bins for n in contrast.shape[1:]]) / 2
-    frames = _Frames.of(_binned(contrast * usable, bins), _binned(usable, bins),
-                        bins * _geometry(pixels, "pixels", views), _geometry(distances, "distances", views),
-                        float(_geometry(wavelength, "wavelength", 1)[0, 0]), delta_beta)
+    frames = _Frames.of(
+        _binned(contrast * usable, bins),
+        _binned(usable, bins),
+        bins * _geometry(pixels, "pixels", views),
+        _geometry(distances, "distances", views),
+        float(_geometry(wavelength, "wavelength", 1)[0, 0]),
+        delta_beta,
+    )
     shifts = (np.zeros((views, 2)) if start is None else _start(start, views)) - cut
     shifts, spread, peaks = _solve(frames, shifts / bins)
     spectra = frames.spectra(shifts)
@@ -127,9 +132,7 @@ def _joint(steps: np.ndarray, pairs: list[tuple[int, int]], views: int) -> tuple
     return np.concatenate([np.zeros((1, 2)), solution]), np.abs(steps - design @ solution).max(1)
 
 
-def _displacement(
-    frames: "_Frames", spectra: np.ndarray, i: int, j: int, plain: bool
-) -> tuple[np.ndarray, float]:
+def _displacement(frames: "_Frames", spectra: np.ndarray, i: int, j: int, plain: bool) -> tuple[np.ndarray, float]:
     """By how many pixels of the object frame j is to be moved to lie over frame i, and the height of the peak."""
     sign = frames.transfer[i] * frames.transfer[j]
     if plain:
@@ -207,7 +210,12 @@ class _Frames:
 
     @classmethod
     def of(
-        cls, contrast: np.ndarray, usable: np.ndarray, pixels: np.ndarray, distances: np.ndarray, wavelength: float,
+        cls,
+        contrast: np.ndarray,
+        usable: np.ndarray,
+        pixels: np.ndarray,
+        distances: np.ndarray,
+        wavelength: float,
         delta_beta: float,
     ) -> "_Frames":
         window, pixel = (contrast.shape[1], contrast.shape[2]), pixels.min()
@@ -227,8 +235,10 @@ class _Frames:
     def spectra(self, shifts: np.ndarray) -> np.ndarray:
         """Spectra of all frames on the object's pixel, faded out together, `(view, Y, X/2+1)`."""
         rows, columns = (
-            [_cubic(self.window[axis], self.window[axis], 1 / ratio[axis], shift[axis])
-             for ratio, shift in zip(self.ratios, shifts, strict=True)]
+            [
+                _cubic(self.window[axis], self.window[axis], 1 / ratio[axis], shift[axis])
+                for ratio, shift in zip(self.ratios, shifts, strict=True)
+            ]
             for axis in (0, 1)
         )
         laid = lambda images: [r @ image @ c.T for r, image, c in zip(rows, images, columns, strict=True)]
@@ -282,16 +292,19 @@ def _contrast(counts: Any, flux: Any, dark: Any, mask: np.ndarray | None) -> tup
     """`(counts - dark) / flux - 1`, and 1 where that is known; both `(view, y, x)`."""
     counts = np.asarray(counts, float)
     if counts.ndim != 3 or min(counts.shape, default=0) < 1 or min(counts.shape[1:]) < 16:
-        raise InputError(f"register_distances: counts of shape {counts.shape}; expected (view, y, x) of at least 16 "
-                         "pixels along each axis")
+        raise InputError(
+            f"register_distances: counts of shape {counts.shape}; expected (view, y, x) of at least 16 "
+            "pixels along each axis"
+        )
     flux = np.asarray(flux, float)
     flux = flux[:, None, None] if flux.ndim == 1 else flux
     try:
         flux, dark = (np.broadcast_to(v, counts.shape) for v in (flux, np.asarray(dark, float)))
         usable = np.broadcast_to(True if mask is None else np.asarray(mask, bool), counts.shape)
     except ValueError as error:
-        raise InputError(f"register_distances: flux, dark or mask do not fit counts of shape {counts.shape}: "
-                         f"{error}") from None
+        raise InputError(
+            f"register_distances: flux, dark or mask do not fit counts of shape {counts.shape}: {error}"
+        ) from None
     usable = usable & np.isfinite(counts) & np.isfinite(flux) & (flux > 0)
     if not usable.any((1, 2)).all():
         raise InputError("register_distances: a frame has no usable pixel (finite counts, flux above zero, mask)")
@@ -303,8 +316,9 @@ def _geometry(values: Any, name: str, views: int) -> np.ndarray:
     """`(view, 2)`, vertical and horizontal."""
     values = np.asarray(values, float)
     if values.shape not in {(), (views,), (views, 2)} or not (np.isfinite(values) & (values > 0)).all():
-        raise InputError(f"register_distances: {name} = {values} is to be one positive number of metres for each of "
-                         f"{views} views")
+        raise InputError(
+            f"register_distances: {name} = {values} is to be one positive number of metres for each of {views} views"
+        )
     return np.broadcast_to(values[:, None] if values.ndim == 1 else values, (views, 2))
 
 
@@ -320,8 +334,10 @@ def _message(shifts: np.ndarray, spread: np.ndarray, peaks: np.ndarray) -> str:
     text = f"shifts of the frames (row, column) {said} own pixels; pairs agree to {spread.max():.2f} pixels"
     faint = np.flatnonzero(peaks < _CHANCE)
     if faint.size:
-        text += (f"; WARNING: the correlation of view {faint[0]} with the first has no clear peak "
-                 f"({peaks[faint[0]]:.1f} times its rms): its shift may be chance; check distances, flux and fields")
+        text += (
+            f"; WARNING: the correlation of view {faint[0]} with the first has no clear peak "
+            f"({peaks[faint[0]]:.1f} times its rms): its shift may be chance; check distances, flux and fields"
+        )
     elif spread.max() > _SPREAD:
         text += "; WARNING: the pairs contradict each other: the object, or a distance or pixel, is not what was given"
     return text

@@ -47,7 +47,11 @@ def wavelet_join(
     """The inverse of `wavelet_split`, which is its transpose."""
     parts = []
     for odd in (0, 1):
-        parts.append(sum(float(f[n]) * jnp.roll(a, n // 2, -1)
-                         for a, f in zip((coarse, detail), _pair(low), strict=True)
-                         for n in range(odd, low.size, 2)))
+        parts.append(
+            sum(
+                float(f[n]) * jnp.roll(a, n // 2, -1)
+                for a, f in zip((coarse, detail), _pair(low), strict=True)
+                for n in range(odd, low.size, 2)
+            )
+        )
     return jnp.stack([jnp.asarray(p) for p in parts], -1).reshape(*coarse.shape[:-1], -1)

@@ -62,8 +62,9 @@ def reconstruct(
     """
     method = method or scan.method
     if method is None:
-        raise InputError(f"{scan.name}: it is not clear which measurement this is; choose a method with -m "
-                         f"({', '.join(METHODS)})")
+        raise InputError(
+            f"{scan.name}: it is not clear which measurement this is; choose a method with -m ({', '.join(METHODS)})"
+        )
     module = _module(method)
     return module.reconstruct(
         scan, merge(module.defaults(method), settings or {}, method), console or Console(quiet=True), method
@@ -116,8 +117,9 @@ def preview(
     module = _module(method)
     if not hasattr(module, "preview"):
         raise InputError(f"{method} has no preview; tomography has one")
-    return module.preview(scan, merge(module.defaults(method), settings or {}, method), console or Console(quiet=True),
-                          method)
+    return module.preview(
+        scan, merge(module.defaults(method), settings or {}, method), console or Console(quiet=True), method
+    )
 
 
 def _module(method: str) -> Any:

@@ -36,8 +36,14 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "wobble": ("roll", "pitch"),
 }
 # The field of the geometry that makes each of these motions.
-_FIELDS = {"row": "shifts", "column": "shifts", "roll": "roll", "pitch": "pitch", "angle": "angles",
-           "magnification": "magnification"}
+_FIELDS = {
+    "row": "shifts",
+    "column": "shifts",
+    "roll": "roll",
+    "pitch": "pitch",
+    "angle": "angles",
+    "magnification": "magnification",
+}
 _SMALLEST = (32, 8)  # columns and rows below which data are not binned further
 _SOON = {"centre", "shifts", "roll"}  # unknowns that converge in few steps
 _VOLUME_STEPS = 10  # conjugate gradients for the volume alone, at the start of a level
@@ -192,8 +198,14 @@ def _levels(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 # ---------------------------------------------------------------------------------------------------- one level
 def _refine(
-    level: _Level, geometry: TomographyGeometry, names: tuple[str, ...], steps: int, cg_steps: int, tolerance: float,
-    history: list, progress,
+    level: _Level,
+    geometry: TomographyGeometry,
+    names: tuple[str, ...],
+    steps: int,
+    cg_steps: int,
+    tolerance: float,
+    history: list,
+    progress,
 ) -> tuple[TomographyGeometry, Array, AlignedProjector]:
     """Gauss-Newton steps on the data of a level; a step that raises the misfit is halved once."""
     geometry = level.coarse(geometry)
@@ -245,8 +257,13 @@ def _largest_motion(old: TomographyGeometry, new: TomographyGeometry, A: Aligned
     """Of a pixel of the detector, or of a voxel by turning [pixel of the level]."""
     change = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(b - a))), old, new)
     rows, columns = A.detector_shape
-    lever = {"roll": max(rows, columns) / 2, "pitch": A.shape[0] / 2, "angles": A.shape[0] / 2,
-             "magnification": max(rows, columns) / 2, "wobble": A.shape[0] / 2}
+    lever = {
+        "roll": max(rows, columns) / 2,
+        "pitch": A.shape[0] / 2,
+        "angles": A.shape[0] / 2,
+        "magnification": max(rows, columns) / 2,
+        "wobble": A.shape[0] / 2,
+    }
     return max(getattr(change, n) * lever.get(n, 1.0) for n in old.names() if getattr(old, n) is not None)
 
 
@@ -456,8 +473,10 @@ def _common_rows(profiles: Float[np.ndarray, "view row"], shifts: Float[np.ndarr
 # ---------------------------------------------------------------------------------------------------- words and checks
 def _verdict(history: list, names: tuple[str, ...], finest: int, tolerance: float) -> list[str]:
     factor, misfit, moved = history[-1]
-    lines = [f"geometry ({', '.join(names)}) after {len(history)} steps: relative residual {misfit:.4f}, the last step "
-             f"moved no pixel by more than {moved:.3f}"]
+    lines = [
+        f"geometry ({', '.join(names)}) after {len(history)} steps: relative residual {misfit:.4f}, the last step "
+        f"moved no pixel by more than {moved:.3f}"
+    ]
     if moved > 10 * tolerance * finest:
         lines.append("the geometry is still moving: give more steps, fewer unknowns, or a better start")
     if "wobble" in names:
@@ -485,8 +504,10 @@ def _checked(sinogram: ArrayLike, angles: ArrayLike) -> tuple[Array, np.ndarray]
     data, turned = np.asarray(sinogram), np.asarray(angles, np.float64)
     data = data[:, None] if data.ndim == 2 else data
     if data.ndim != 3 or turned.shape != data.shape[:1] or data.shape[0] < 8 or data.shape[2] < 8:
-        raise InputError(f"align: line integrals must be (view, row, column), at least 8 views of 8 columns, and "
-                         f"angles one a view; got {data.shape} and {turned.shape}")
+        raise InputError(
+            f"align: line integrals must be (view, row, column), at least 8 views of 8 columns, and "
+            f"angles one a view; got {data.shape} and {turned.shape}"
+        )
     if not np.all(np.isfinite(data)) or not np.all(np.isfinite(turned)):
         raise InputError("align: line integrals and angles must be finite; mask or repair dead pixels before")
     if np.ptp(turned) > 8 * np.pi + 1e-3:

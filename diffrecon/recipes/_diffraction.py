@@ -32,7 +32,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "three_dimensional": None,  # several frames: true = one pattern in 3-D (the default), false = add them up
         "background": None,  # counts in every pixel that are not the object's
         "coherence": 0.29,  # blur of the pattern in the refinement [detector pixel], one number or one for each axis;
-                            # 0.29 is the pixel's own width
+        # 0.29 is the pixel's own width
     },
     "solver": {
         "starts": 16,  # random starts, all at once
@@ -64,14 +64,17 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     counts, mask = diffraction_pattern(scan, settings["model"]["three_dimensional"])
     used, held = _held_out(mask, settings["quality"])
     start = Diffraction.from_scan(
-        scan, three_dimensional=counts.ndim == 3, support=settings["model"]["support"],
+        scan,
+        three_dimensional=counts.ndim == 3,
+        support=settings["model"]["support"],
         positive=settings["model"]["object"] == "positive",
     )
     start = _with_geometry(start, settings)
     _say_start(start, counts, mask, console)
     found = _from_starts(start, counts, used, settings, console)
-    model = _refined(start.replace(object=found.average, support=jnp.asarray(found.support)), counts, used, settings,
-                     console)
+    model = _refined(
+        start.replace(object=found.average, support=jnp.asarray(found.support)), counts, used, settings, console
+    )
     figures, verdict = _judge(model, found, counts, used, held, settings)
     return Result(method, _centred(model).quantities(), figures, tuple(verdict), settings)
 
@@ -82,8 +85,9 @@ def _checked(settings: Mapping[str, Mapping[str, Any]]) -> None:
     if model["object"] not in _KNOWN:
         raise InputError(f"model.object: {model['object']!r} is none of {', '.join(_KNOWN)}")
     if solver["starts"] < 1 or solver["steps"] < 1 or solver["refine"] < 0 or solver["shrink_every"] < 0:
-        raise InputError("solver.starts and solver.steps must be at least 1, solver.refine and solver.shrink_every not "
-                         "negative")
+        raise InputError(
+            "solver.starts and solver.steps must be at least 1, solver.refine and solver.shrink_every not negative"
+        )
     threshold = np.atleast_1d(solver["shrink_threshold"])
     if len(solver["shrink_width"]) != 2 or min(solver["shrink_width"]) <= 0:
         raise InputError("solver.shrink_width is two widths in pixels, at the beginning and in the end")
@@ -122,11 +126,15 @@ def _say_start(model: Diffraction, counts: np.ndarray, mask: np.ndarray, console
     ratio = oversampling_ratio(model.support)
     pixel = "unknown pixel size" if model.pixel_size is None else f"pixel {model.pixel_size * 1e9:.2f} nm"
     size = " x ".join(map(str, counts.shape))
-    console.say(f"pattern of {size}, {counts.sum():.4g} counts, {1 - mask.mean():.1%} unmeasured; object on {size}, "
-                f"{pixel}; first support of {int(model.support.sum())} pixels, {ratio:.1f} data for each")
+    console.say(
+        f"pattern of {size}, {counts.sum():.4g} counts, {1 - mask.mean():.1%} unmeasured; object on {size}, "
+        f"{pixel}; first support of {int(model.support.sum())} pixels, {ratio:.1f} data for each"
+    )
     if ratio < 2:
-        console.say("fewer than 2 data for each pixel of this support: if the object is as large, the pattern is not "
-                    "sampled finely enough (move the detector away, or give a smaller model.support)")
+        console.say(
+            "fewer than 2 data for each pixel of this support: if the object is as large, the pattern is not "
+            "sampled finely enough (move the detector away, or give a smaller model.support)"
+        )
 
 
 # ---------------------------------------------------------------------------------------------------- solve
@@ -142,7 +150,10 @@ class _Found:
 
 
 def _from_starts(
-    model: Diffraction, counts: np.ndarray, used: np.ndarray, settings: Mapping[str, Mapping[str, Any]],
+    model: Diffraction,
+    counts: np.ndarray,
+    used: np.ndarray,
+    settings: Mapping[str, Mapping[str, Any]],
     console: Console,
 ) -> _Found:
     """Random phases, projections with a shrinking support, the best of them averaged."""
@@ -154,7 +165,10 @@ def _from_starts(
 
 
 def _threshold(
-    model: Diffraction, counts: np.ndarray, used: np.ndarray, settings: Mapping[str, Mapping[str, Any]],
+    model: Diffraction,
+    counts: np.ndarray,
+    used: np.ndarray,
+    settings: Mapping[str, Mapping[str, Any]],
     console: Console,
 ) -> float:
     """How much of the modulus belongs to the support: as said, or as pixels say that are left out for it.
@@ -177,14 +191,20 @@ def _threshold(
     best = figure.argmin()
     error = np.nan_to_num(deviances[best].std()) / np.sqrt(deviances.shape[1])
     chosen = float(thresholds[figure <= figure[best] + error].max())
-    console.say(f"support above {chosen:.3f} of the modulus' maximum: predicts pixels that are left out best, to a "
-                f"deviance of {figure[best]:.2f}")
+    console.say(
+        f"support above {chosen:.3f} of the modulus' maximum: predicts pixels that are left out best, to a "
+        f"deviance of {figure[best]:.2f}"
+    )
     return chosen
 
 
 def _projected(
-    model: Diffraction, data: dict[str, Any], thresholds: np.ndarray, seed: int,
-    settings: Mapping[str, Mapping[str, Any]], console: Console,
+    model: Diffraction,
+    data: dict[str, Any],
+    thresholds: np.ndarray,
+    seed: int,
+    settings: Mapping[str, Mapping[str, Any]],
+    console: Console,
 ) -> tuple[Complex[np.ndarray, "start *space"], Float[np.ndarray, "step start"]]:
     """Random starts after all projections, and their gaps; each support goes into `data`."""
     solver, dimensions = settings["solver"], model.object.ndim
@@ -221,9 +241,11 @@ def _best_of(
     residual = np.asarray(_residuals(jnp.asarray(objects), data))
     finite = np.flatnonzero(np.isfinite(residual))
     if not finite.size:
-        raise InputError("every random start broke down: try fewer solver.steps before the support shrinks "
-                         "(solver.shrink_every=0), or give model.support")
-    best = finite[np.argsort(residual[finite])][:max(1, round(share * len(objects)))]
+        raise InputError(
+            "every random start broke down: try fewer solver.steps before the support shrinks "
+            "(solver.shrink_every=0), or give model.support"
+        )
+    best = finite[np.argsort(residual[finite])][: max(1, round(share * len(objects)))]
     kept = _aligned(objects[best])
     support = np.asarray(data["support"])[best[0]]
     return _Found(kept, jnp.asarray(np.where(support, kept.mean(0), 0), jnp.complex64), support, residual, gap)
@@ -297,7 +319,10 @@ def _real_cost(model: Diffraction, batch: Batch) -> jax.Array:
 
 
 def _refined(
-    model: Diffraction, counts: np.ndarray, used: np.ndarray, settings: Mapping[str, Mapping[str, Any]],
+    model: Diffraction,
+    counts: np.ndarray,
+    used: np.ndarray,
+    settings: Mapping[str, Mapping[str, Any]],
     console: Console,
 ) -> Diffraction:
     """The object of highest likelihood near the one found, within its support: gradients with momentum.
@@ -308,9 +333,15 @@ def _refined(
     if steps == 0:
         return model
     cost = _cost if settings["model"]["object"] == "complex" else _real_cost
-    solution = minimise(cost, model, {"counts": _narrow(counts)[None], "mask": used},
-                        optax.sgd(0.5 * used.sum(), momentum=0.9, nesterov=True), steps=steps, console=console,
-                        label="refinement: step")
+    solution = minimise(
+        cost,
+        model,
+        {"counts": _narrow(counts)[None], "mask": used},
+        optax.sgd(0.5 * used.sum(), momentum=0.9, nesterov=True),
+        steps=steps,
+        console=console,
+        label="refinement: step",
+    )
     obj = solution.value.inside()
     return solution.value.replace(object=obj if settings["model"]["object"] == "complex" else jnp.real(obj) + 0j)
 
@@ -322,7 +353,11 @@ def _narrow(counts: np.ndarray) -> np.ndarray:
 
 # ---------------------------------------------------------------------------------------------------- judge
 def _judge(
-    model: Diffraction, found: _Found, counts: np.ndarray, used: np.ndarray, held: np.ndarray,
+    model: Diffraction,
+    found: _Found,
+    counts: np.ndarray,
+    used: np.ndarray,
+    held: np.ndarray,
     settings: Mapping[str, Mapping[str, Any]],
 ) -> tuple[dict[str, Any], list[str]]:
     prediction = np.asarray(model(jnp.arange(1))[0], float)
@@ -342,13 +377,20 @@ def _judge(
         )
     ratio = oversampling_ratio(found.support)
     figures |= {"oversampling_ratio": ratio, "start_residuals": found.residuals, "history": np.nanmin(found.gap, 1)}
-    lines.append(f"support of {int(found.support.sum())} pixels, {ratio:.1f} data for each pixel of the object"
-                 + (": fewer than 2 do not determine a complex object; a larger detector distance or a smaller "
-                    "object is needed" if ratio < 2 else ""))
+    lines.append(
+        f"support of {int(found.support.sum())} pixels, {ratio:.1f} data for each pixel of the object"
+        + (
+            ": fewer than 2 do not determine a complex object; a larger detector distance or a smaller object is needed"
+            if ratio < 2
+            else ""
+        )
+    )
     good = int(np.sum(found.residuals < 1.1 * np.nanmin(found.residuals)))
     figures["agreeing_starts"] = good / found.residuals.size
-    lines.append(f"{good} of {found.residuals.size} random starts end within 10 % of the best residual "
-                 f"({np.nanmin(found.residuals):.4f}); {len(found.kept)} are averaged")
+    lines.append(
+        f"{good} of {found.residuals.size} random starts end within 10 % of the best residual "
+        f"({np.nanmin(found.residuals):.4f}); {len(found.kept)} are averaged"
+    )
     if len(found.kept) > 1:
         transfer = quality.phase_transfer(found.kept, counts, used, model.pixel_size)
         figures |= transfer.as_quality()
@@ -366,5 +408,6 @@ def _centred(model: Diffraction) -> Diffraction:
         moves.append(round(length // 2 - centre))
     roll = lambda a: np.roll(a, moves, tuple(range(support.ndim)))
     mean = np.angle(np.sum(obj * abs(obj)))
-    return model.replace(object=jnp.asarray(roll(obj * np.exp(-1j * mean)), model.object.dtype),
-                         support=jnp.asarray(roll(support)))
+    return model.replace(
+        object=jnp.asarray(roll(obj * np.exp(-1j * mean)), model.object.dtype), support=jnp.asarray(roll(support))
+    )

@@ -97,8 +97,20 @@ def run_stages(
     found: Solution | None = None
     for number, (name, epochs) in enumerate(planned, 1):
         count = f" {number}/{len(planned)}" if len(planned) > 1 else ""
-        task = Task(data, cost or amplitude_cost, factors, held_out, learning_rate, constant, batch_size, seed, console,
-                    f"{label}: {name}{count}: step", _checkpoint(console, number, len(planned)), console.resume)
+        task = Task(
+            data,
+            cost or amplitude_cost,
+            factors,
+            held_out,
+            learning_rate,
+            constant,
+            batch_size,
+            seed,
+            console,
+            f"{label}: {name}{count}: step",
+            _checkpoint(console, number, len(planned)),
+            console.resume,
+        )
         found = engine(name)(model, epochs, task)
         done = sum(part.size for part in history)
         history.append(found.history)
@@ -144,8 +156,10 @@ def engine(name: str) -> Engine:
         return ENGINES[name]
     if _is_optimiser(getattr(optax, name, None)):
         return lambda model, epochs, task: _optax(model, epochs, task, name)
-    raise InputError(f"there is no engine {name!r}{nearest(name, [*ENGINES, 'adam', 'adamw', 'radam', 'lamb'])}; there "
-                     f"are {', '.join(ENGINES)} and the optimisers of optax")
+    raise InputError(
+        f"there is no engine {name!r}{nearest(name, [*ENGINES, 'adam', 'adamw', 'radam', 'lamb'])}; there "
+        f"are {', '.join(ENGINES)} and the optimisers of optax"
+    )
 
 
 def _is_optimiser(make: Any) -> bool:
@@ -213,13 +227,27 @@ def _optax(model: Ptychography, epochs: int, task: Task, name: str) -> Solution:
 
 
 def _minimise(
-    model: Ptychography, task: Task, rule: optax.GradientTransformation, unknowns: Mapping[str, Any], steps: int,
+    model: Ptychography,
+    task: Task,
+    rule: optax.GradientTransformation,
+    unknowns: Mapping[str, Any],
+    steps: int,
     batch_size: int,
 ) -> Solution:
     return minimise(
-        task.cost, model, task.data, rule, steps=steps, batch_size=batch_size, unknowns=unknowns, seed=task.seed,
-        held_out=task.held_out, checkpoint=task.checkpoint, resume=task.resume and task.checkpoint is not None,
-        console=task.console, label=task.label,
+        task.cost,
+        model,
+        task.data,
+        rule,
+        steps=steps,
+        batch_size=batch_size,
+        unknowns=unknowns,
+        seed=task.seed,
+        held_out=task.held_out,
+        checkpoint=task.checkpoint,
+        resume=task.resume and task.checkpoint is not None,
+        console=task.console,
+        label=task.label,
     )
 
 
@@ -230,8 +258,11 @@ def _with_waves(model: Ptychography, task: Task, rule: optax.GradientTransformat
     waves = [name for name in ("object", "probe") if name in task.unknowns]
     if not waves:
         raise InputError("this engine solves for object and probe; with neither unknown use adam")
-    others = {name: optax.adam(decaying(rate * factor, steps, task.constant))
-              for name, factor in task.unknowns.items() if name not in waves}
+    others = {
+        name: optax.adam(decaying(rate * factor, steps, task.constant))
+        for name, factor in task.unknowns.items()
+        if name not in waves
+    }
     return _minimise(model, task, rule, dict.fromkeys(waves, 1.0) | others, steps, batch_size)
 
 
@@ -285,8 +316,10 @@ def _pie(model: Ptychography, epochs: int, task: Task, share: float, step: float
     """One view a step: ePIE (share 1), rPIE, or with `friction` mPIE; the step decays, or the noise of single views
     stays in the result."""
     decay = decaying(-step, task.steps(epochs, 1), task.constant)
-    rule = [preconditioned(lambda m, b: wave_curvature(m, b, object_share=share, probe_share=min(1.0, 10 * share))),
-            optax.scale_by_schedule(decay)]
+    rule = [
+        preconditioned(lambda m, b: wave_curvature(m, b, object_share=share, probe_share=min(1.0, 10 * share))),
+        optax.scale_by_schedule(decay),
+    ]
     if friction:
         rule.append(periodic_momentum(friction, every=30))
     return _with_waves(model, task, optax.chain(*rule), epochs, 1)
@@ -296,7 +329,9 @@ def _lsqml(model: Ptychography, epochs: int, task: Task) -> Solution:
     """Preconditioned gradients of batches with momentum, and the best steps of object and probe together."""
     waves = [name for name in ("object", "probe") if name in task.unknowns]
     rule = optax.chain(
-        preconditioned(wave_curvature), optax.trace(0.5), optimal_step(wave_rows, waves),
+        preconditioned(wave_curvature),
+        optax.trace(0.5),
+        optimal_step(wave_rows, waves),
         optax.scale_by_schedule(decaying(1.0, task.steps(epochs), task.constant)),
     )
     return _with_waves(model, task, rule, epochs, task.batch_size)
@@ -308,8 +343,18 @@ def _sets(model: Ptychography, epochs: int, task: Task, rule: str, beta: float) 
     held = np.asarray(task.held_out, int)
     views = np.setdiff1d(np.arange(task.data["counts"].shape[0]), held)
     judge = (lambda found: _figure(found, task, held.size)) if held.size else None
-    return project_waves(model, task.data, views, task.unknowns, rule=rule, beta=beta, steps=epochs, judge=judge,
-                         console=task.console, label=task.label)
+    return project_waves(
+        model,
+        task.data,
+        views,
+        task.unknowns,
+        rule=rule,
+        beta=beta,
+        steps=epochs,
+        judge=judge,
+        console=task.console,
+        label=task.label,
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- second order
@@ -326,9 +371,18 @@ def _lm(model: Ptychography, epochs: int, task: Task) -> Solution:
     """Levenberg-Marquardt on all views; an epoch is one damped step of ten conjugate gradients."""
     if task.cost is not amplitude_cost and task.console:
         task.console.say("engine lm fits the counts alone, by their amplitudes; priors and other costs do not enter")
-    found = levenberg_marquardt(stabilised_rows, model, task.data, steps=epochs, cg_steps=10,
-                                unknowns=tuple(task.unknowns), held_out=task.held_out, seed=task.seed,
-                                console=task.console, label=task.label)
+    found = levenberg_marquardt(
+        stabilised_rows,
+        model,
+        task.data,
+        steps=epochs,
+        cg_steps=10,
+        unknowns=tuple(task.unknowns),
+        held_out=task.held_out,
+        seed=task.seed,
+        console=task.console,
+        label=task.label,
+    )
     # Half squares of a view, of variance one, to the mean amplitude cost.
     pixels = np.prod(task.data["counts"].shape[1:]) * np.mean(task.data["mask"])
     scale = 1 / (2 * pixels)

@@ -58,8 +58,16 @@ class Frames(eqx.Module):
         mask = jnp.asarray(data["mask"])
         mask = mask[views] if mask.ndim == 3 else mask[None]
         return cls(
-            jnp.asarray(np.asarray(data["counts"][views])), mask, corners, rest, model.gain[views], model.background,
-            None if model.far else model.to_detector(places), model.oversampling, model.border, "probe" in unknowns,
+            jnp.asarray(np.asarray(data["counts"][views])),
+            mask,
+            corners,
+            rest,
+            model.gain[views],
+            model.background,
+            None if model.far else model.to_detector(places),
+            model.oversampling,
+            model.border,
+            "probe" in unknowns,
             "object" in unknowns,
         )
 
@@ -76,8 +84,17 @@ class Frames(eqx.Module):
 
 
 def project_waves(
-    model: Ptychography, data: Any, views: np.ndarray, unknowns: Any, *, rule: str, beta: float, steps: int,
-    judge: Callable[[Ptychography], float] | None = None, console: Console | None = None, label: str = "projections",
+    model: Ptychography,
+    data: Any,
+    views: np.ndarray,
+    unknowns: Any,
+    *,
+    rule: str,
+    beta: float,
+    steps: int,
+    judge: Callable[[Ptychography], float] | None = None,
+    console: Console | None = None,
+    label: str = "projections",
 ) -> Solution:
     """Object and probe by projections on the exit waves of `views`; other unknowns stay as they are.
 
@@ -100,8 +117,18 @@ def project_waves(
             if judge is not None:
                 held.append((before + step, judge(_end_model(model, state))))
 
-        return set_projections(_start_waves(start, frames), _onto_frames, _onto_product, frames, rule=rule, beta=beta,
-                               steps=steps, callback=look, console=console, label=label)
+        return set_projections(
+            _start_waves(start, frames),
+            _onto_frames,
+            _onto_product,
+            frames,
+            rule=rule,
+            beta=beta,
+            steps=steps,
+            callback=look,
+            console=console,
+            label=label,
+        )
 
     found = project(model, rule, beta, steps - settle, 0)
     gaps, ending = [found.gap], found.result
@@ -114,8 +141,11 @@ def project_waves(
 
 def _refuse(model: Ptychography) -> None:
     """One line for physics in which a frame is not one wave's magnitudes."""
-    unlike = [name for name in ("travel", "source_blur", "detector_blur", "slice_spacing", "probe_variations")
-              if getattr(model, name) is not None]
+    unlike = [
+        name
+        for name in ("travel", "source_blur", "detector_blur", "slice_spacing", "probe_variations")
+        if getattr(model, name) is not None
+    ]
     if unlike or model.object.ndim != 2:
         what = unlike[0] if unlike else "slices"
         raise InputError(f"engines dm and raar work on exit waves and cannot describe {what}; use adam or lsqml")
@@ -130,8 +160,10 @@ def _start_waves(model: Ptychography, frames: Frames) -> Waves:
     # Input and output of both projections and their combination, with room for Fourier transforms.
     needed, free = 6 * 8 * float(np.prod(shape)), stream.free_memory(jax.local_devices()[0])
     if needed > free:
-        raise InputError(f"engines dm and raar keep all exit waves, {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} "
-                         "GiB are free; use adam or lsqml, or fewer modes")
+        raise InputError(
+            f"engines dm and raar keep all exit waves, {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} "
+            "GiB are free; use adam or lsqml, or fewer modes"
+        )
     transmission = model.transmission().astype(model.probe.dtype)
     return Waves(_product(transmission, model.probe, frames), transmission, model.probe)
 
@@ -163,7 +195,7 @@ def _correction(detector: Complex[Array, "view mode y x"], frames: Frames) -> Fl
     """Measured over predicted amplitude on the wave's grid, one where nothing was measured."""
     edge, fine = frames.border, frames.oversampling
     predicted = operators.bin_pixels(operators.intensity(detector), fine)
-    inner = predicted[:, edge:predicted.shape[1] - edge, edge:predicted.shape[2] - edge]
+    inner = predicted[:, edge : predicted.shape[1] - edge, edge : predicted.shape[2] - edge]
     gain = frames.gain[:, None, None]
     counts = jnp.where(frames.mask, frames.counts.astype(inner.dtype), 0)
     wanted = jnp.maximum(counts - frames.background**2, 0) / gain

@@ -61,24 +61,31 @@ def check_frames(scan: Scan, block: int = 64) -> FramesReport:
     views = np.setdiff1d(np.arange(scan.views), left_out)
     messages = [_line_of_views(reason, some) for reason, some in reasons.items() if some.size]
     if views.size < 2:
-        raise InputError(f"{scan.name}: {views.size} of {scan.views} views can be used, a scan needs overlapping ones"
-                         + "".join(f"; {line}" for line in messages))
+        raise InputError(
+            f"{scan.name}: {views.size} of {scan.views} views can be used, a scan needs overlapping ones"
+            + "".join(f"; {line}" for line in messages)
+        )
     dead = found.marked >= 0.5 * scan.views
     mask = measured.copy()
     mask[measured] = ~found.wrong & ~dead
     if mask.sum() < 0.5 * measured.sum():
-        raise InputError(f"{scan.name}: only {mask.sum()} of {measured.sum()} pixels have finite counts from zero on "
-                         "in all views: mask the others (data.mask) or undo a subtraction")
+        raise InputError(
+            f"{scan.name}: only {mask.sum()} of {measured.sum()} pixels have finite counts from zero on "
+            "in all views: mask the others (data.mask) or undo a subtraction"
+        )
     where = np.argwhere(measured)
     if found.wrong.any():
         messages.append(f"{_pixels(where[found.wrong])} not finite or negative in some views: left out in all")
     if dead.any():
-        messages.append(f"{_pixels(where[dead])} at {found.mark:g}, the largest value of {scan.counts.dtype}: "
-                        "taken as not measured")
+        messages.append(
+            f"{_pixels(where[dead])} at {found.mark:g}, the largest value of {scan.counts.dtype}: taken as not measured"
+        )
     saturation = found.saturation(dead)
     if saturation is not None:
-        messages.append(f"frames look saturated at {saturation:g} counts: such pixels say \"at least so many\" "
-                        "(loss.saturation=inf takes them as they are)")
+        messages.append(
+            f'frames look saturated at {saturation:g} counts: such pixels say "at least so many" '
+            "(loss.saturation=inf takes them as they are)"
+        )
     return FramesReport(views, mask, saturation, tuple(messages))
 
 
@@ -106,7 +113,7 @@ def _survey(scan: Scan, measured: np.ndarray, block: int) -> _Survey:
     pixels = int(measured.sum())
     found = _Survey(mark, np.zeros(scan.views), np.zeros(scan.views), np.zeros(pixels, bool), np.zeros(pixels, int))
     for start in range(0, scan.views, block):
-        part = np.asarray(scan.counts[start:start + block])[:, measured]
+        part = np.asarray(scan.counts[start : start + block])[:, measured]
         wrong = ~np.isfinite(part) | (part < 0)
         at_mark = part == mark
         good = np.where(wrong | at_mark, 0, part)

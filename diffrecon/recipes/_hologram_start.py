@@ -18,8 +18,20 @@ from ..solvers._regularisation import LearntPower, PowerLaw
 from ._illumination import flats_of_views, illuminated_window, illumination_from_flats
 
 __all__ = [
-    "GEOMETRY", "check_settings", "first_guess", "first_model", "left_out", "lit", "on_object_pixels",
-    "outlier_threshold", "registered", "relit", "say_start", "to_refine", "with_unknowns", "without_outliers",
+    "GEOMETRY",
+    "check_settings",
+    "first_guess",
+    "first_model",
+    "left_out",
+    "lit",
+    "on_object_pixels",
+    "outlier_threshold",
+    "registered",
+    "relit",
+    "say_start",
+    "to_refine",
+    "with_unknowns",
+    "without_outliers",
 ]
 
 GEOMETRY = ("shifts", "rotations", "stretch", "distances", "source_blur", "detector_blur", "flux")
@@ -32,10 +44,11 @@ def check_settings(settings: Mapping[str, Mapping[str, Any]]) -> None:
         if name not in GEOMETRY:
             raise InputError(f"model.refine: {name!r} is none of {', '.join(GEOMETRY)}")
     if settings["model"]["probe"] not in (False, None, "flats", "refine"):
-        raise InputError(f"model.probe = {settings['model']['probe']!r} is none of false, \"flats\", \"refine\"")
+        raise InputError(f'model.probe = {settings["model"]["probe"]!r} is none of false, "flats", "refine"')
     if settings["quality"]["halves"] not in (False, None, True, "photons", "distances"):
-        raise InputError(f"quality.halves = {settings['quality']['halves']!r} is none of false, true, \"photons\", "
-                         "\"distances\"")
+        raise InputError(
+            f'quality.halves = {settings["quality"]["halves"]!r} is none of false, true, "photons", "distances"'
+        )
     outlier_threshold(settings)
     for name in ("negative", "tv", "vacuum"):
         if not settings["loss"][name] >= 0:
@@ -91,8 +104,9 @@ def lit(scan: Scan, model: Holography, chosen: Mapping[str, Any], console: Conso
 
 def relit(scan: Scan, model: Holography, console: Console) -> Holography:
     """The model with the wave of the empty beam from flats and holograms, the object as it is."""
-    return illumination_from_flats(model, flats_of_views(scan), scan.darks, counts=np.asarray(scan.counts),
-                                   mask=scan.mask, console=console)
+    return illumination_from_flats(
+        model, flats_of_views(scan), scan.darks, counts=np.asarray(scan.counts), mask=scan.mask, console=console
+    )
 
 
 def outlier_threshold(settings: Mapping[str, Mapping[str, Any]]) -> float:
@@ -103,15 +117,15 @@ def outlier_threshold(settings: Mapping[str, Mapping[str, Any]]) -> float:
     return float(threshold)
 
 
-def left_out(
-    found: np.ndarray, mask: np.ndarray, console: Console, messages: list[str] | None = None
-) -> np.ndarray:
+def left_out(found: np.ndarray, mask: np.ndarray, console: Console, messages: list[str] | None = None) -> np.ndarray:
     """Which of the outliers are to be left out: all that are not yet, or none where they are too many; says so."""
     found = found & mask
     share = found.sum() / max(mask.sum(), 1)
     if share > _MOST_OUTLIERS:
-        line = (f"WARNING: {share:.1%} of the pixels stand out from those around, too many for defects; they are kept. "
-                "Give the defects as data.mask, or the pattern as data.flats")
+        line = (
+            f"WARNING: {share:.1%} of the pixels stand out from those around, too many for defects; they are kept. "
+            "Give the defects as data.mask, or the pattern as data.flats"
+        )
         console.say(line)
         if messages is not None:
             messages.append(line)
@@ -152,9 +166,15 @@ def registered(scan, model, data, chosen, console, messages) -> tuple[Holography
     if not wanted or scan.views < 2:
         return model, False
     shifts, report = prepare.register_distances(
-        data["counts"], empty_counts(model), pixels=np.asarray(model.pixels),
-        distances=np.asarray(model.distances, float), wavelength=model.wavelength, dark=np.asarray(model.dark, float),
-        delta_beta=float(model.delta_beta), mask=data["mask"], start=np.asarray(model.shifts, float),
+        data["counts"],
+        empty_counts(model),
+        pixels=np.asarray(model.pixels),
+        distances=np.asarray(model.distances, float),
+        wavelength=model.wavelength,
+        dark=np.asarray(model.dark, float),
+        delta_beta=float(model.delta_beta),
+        mask=data["mask"],
+        start=np.asarray(model.shifts, float),
     )
     console.say(report.message)
     if "WARNING" in report.message:
@@ -185,10 +205,13 @@ def with_unknowns(model: Holography, refine: Sequence[str]) -> Holography:
 def say_start(scan: Scan, model: Holography, console: Console) -> str:
     """Tell the geometry; returns what is wrong with the sampling, or nothing."""
     distances, pixels = (np.asarray(v, float).mean(1) for v in (model.distances, model.pixels))
-    console.say(f"{scan.views} holograms of {model.frame[0]} x {model.frame[1]}, pixels " +
-                ", ".join(f"{p * 1e9:.4g}" for p in pixels) + " nm, effective distances " +
-                ", ".join(f"{d * 1e3:.4g}" for d in distances) +
-                f" mm; object {model.phase.shape[0]} x {model.phase.shape[1]} of {model.pixel_size * 1e9:.4g} nm")
+    console.say(
+        f"{scan.views} holograms of {model.frame[0]} x {model.frame[1]}, pixels "
+        + ", ".join(f"{p * 1e9:.4g}" for p in pixels)
+        + " nm, effective distances "
+        + ", ".join(f"{d * 1e3:.4g}" for d in distances)
+        + f" mm; object {model.phase.shape[0]} x {model.phase.shape[1]} of {model.pixel_size * 1e9:.4g} nm"
+    )
     reports = [
         operators.sampling(model.grid, pixel_size=model.pixel_size, wavelength=model.wavelength, distance=float(d))
         for d in distances
@@ -201,14 +224,20 @@ def say_start(scan: Scan, model: Holography, console: Console) -> str:
 def first_guess(model: Holography, data: Mapping[str, np.ndarray]) -> tuple[Holography, PowerLaw]:
     """Phase by the contrast transfer function of one material, and the prior that its regularisation learnt."""
     found = ctf(
-        jnp.asarray(1 + on_object_pixels(model, data), model.phase.dtype), pixel_size=model.pixel_size,
-        wavelength=model.wavelength, distances=np.asarray(model.distances, float), delta_beta=float(model.delta_beta),
+        jnp.asarray(1 + on_object_pixels(model, data), model.phase.dtype),
+        pixel_size=model.pixel_size,
+        wavelength=model.wavelength,
+        distances=np.asarray(model.distances, float),
+        delta_beta=float(model.delta_beta),
     )
     assert isinstance(found.regularisation, LearntPower)
     height, width = model.phase.shape
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
-    law = PowerLaw(float(found.regularisation.level[0]), float(found.regularisation.slope[0]),
-                   np.maximum(frequency, 1 / max(height, width)))
+    law = PowerLaw(
+        float(found.regularisation.level[0]),
+        float(found.regularisation.slope[0]),
+        np.maximum(frequency, 1 / max(height, width)),
+    )
     return model.replace(phase=found.phase.astype(model.phase.dtype)), law
 
 

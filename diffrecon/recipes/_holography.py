@@ -65,8 +65,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "outliers": 10.0,
     },
     "model": {
-        "delta_beta": None,      # delta / beta of the main material; by default that of light organic matter
-        "material": None,        # instead of it: formula and density [g/cm^3], such as "SiO2, 2.2" (needs xraydb)
+        "delta_beta": None,  # delta / beta of the main material; by default that of light organic matter
+        "material": None,  # instead of it: formula and density [g/cm^3], such as "SiO2, 2.2" (needs xraydb)
         # Instead of it: several by name, {resin = "C5H8O2, 1.19", gold = "Au, 19.3"}. The one of largest delta / beta
         # is the main one; of one or two the thicknesses come out.
         "materials": None,
@@ -81,22 +81,22 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         # the flats of all distances; "refine": and again from flats and holograms, in turn with the object. For beams
         # with strong structure of their own.
         "probe": None,
-        "register": None,        # find the shifts between frames; by default where none are given
+        "register": None,  # find the shifts between frames; by default where none are given
     },
     "loss": {
-        "function": None,        # a function (model, batch) -> scalar for the data; amplitudes by default
-        "negative": 0.25,        # weight of phases above vacuum, which X-rays do not make, in units of the flux
-        "tv": 1.0,               # strength of the total variation, in units of photon noise; 0 for none
+        "function": None,  # a function (model, batch) -> scalar for the data; amplitudes by default
+        "negative": 0.25,  # weight of phases above vacuum, which X-rays do not make, in units of the flux
+        "tv": 1.0,  # strength of the total variation, in units of photon noise; 0 for none
         # Weight of squares where nothing was found, in units of photon noise: an isolated object lies in vacuum. 0 for
         # none.
         "vacuum": 0.1,
     },
     "solver": {
-        "damping": [1.0, 0.1],   # of the rounds of one material where the phase is strong, in units of the flux
-        "rounds": 2,             # with everything to be solved for; one where the phase is weak
+        "damping": [1.0, 0.1],  # of the rounds of one material where the phase is strong, in units of the flux
+        "rounds": 2,  # with everything to be solved for; one where the phase is weak
         "tv_rounds": 2,
-        "steps": 4,              # Gauss-Newton steps a round
-        "cg_steps": 20,          # conjugate gradients a step (fewer in the rounds of one material)
+        "steps": 4,  # Gauss-Newton steps a round
+        "cg_steps": 20,  # conjugate gradients a step (fewer in the rounds of one material)
     },
     "quality": {
         "error_bar": True,  # of the phase, from photon noise
@@ -162,8 +162,12 @@ class _Found:
         if not strength > 0:
             return None
         known, lowest = self.curvature.of_maps(self.maps), first_maximum(self.model)
-        return np.stack([vacuum_weights(image, known[..., i, i], lowest, strength)
-                         for i, image in enumerate(self.maps.read(self.model))])
+        return np.stack(
+            [
+                vacuum_weights(image, known[..., i, i], lowest, strength)
+                for i, image in enumerate(self.maps.read(self.model))
+            ]
+        )
 
     def variation(self, strength: float) -> Variation:
         """Weights of the total variation of the phase."""
@@ -182,8 +186,7 @@ def _retrieved(
     curvature = Curvature.of_transfer(model)
     model, prior = first_guess(model, solve.data)
     strong = float(jnp.ptp(model.phase)) > 1.0
-    solve.console.say("first guess by the contrast transfer function; power of the phase falls as "
-                      f"f^{prior.slope:.2g}")
+    solve.console.say(f"first guess by the contrast transfer function; power of the phase falls as f^{prior.slope:.2g}")
     found = _one_material(solve, _Found(model, Maps.of(model, attenuation=False), [prior], curvature), strong)
     # A wrong geometry must not pass for attenuation: its numbers come first, unless registration has just found them.
     if refine and not (settled and set(refine) == {"shifts"}):
@@ -238,23 +241,32 @@ def _opened(solve: "_Solve", found: _Found, several: bool) -> _Found:
     chosen, scale = (solve.settings["model"][name] for name in ("attenuation", "attenuation_scale"))
     excess = solve.excess(found.model)
     more = (several or excess > 1.05) if chosen is None else bool(chosen)
-    solve.console.say(f"residual of one material: {excess:.3f} times photon noise" +
-                      ("; solving for attenuation too" if more and chosen is None else ""))
+    solve.console.say(
+        f"residual of one material: {excess:.3f} times photon noise"
+        + ("; solving for attenuation too" if more and chosen is None else "")
+    )
     if not more:
         return found
     prior = found.priors[0]
     # Small dense details: their power falls more slowly by one power of the frequency; their size is relative to the
     # phase where phase contrast is best.
-    other = PowerLaw(prior.level * float(scale) ** 2 / (2 * first_maximum(found.model)), prior.slope + 1,
-                     prior.frequency)
+    other = PowerLaw(
+        prior.level * float(scale) ** 2 / (2 * first_maximum(found.model)), prior.slope + 1, prior.frequency
+    )
     return dataclasses.replace(found, maps=Maps.of(found.model, attenuation=True), priors=[prior, other])
 
 
 class _Solve:
     """Rounds of the solve on one set of data; after an interruption the others are skipped."""
 
-    def __init__(self, data: Mapping[str, np.ndarray], settings: Mapping[str, Mapping[str, Any]], console: Console,
-                 journal: Journal | None = None, label: str = "holography"):
+    def __init__(
+        self,
+        data: Mapping[str, np.ndarray],
+        settings: Mapping[str, Mapping[str, Any]],
+        console: Console,
+        journal: Journal | None = None,
+        label: str = "holography",
+    ):
         self.data, self.settings, self.console, self.journal, self.label = data, settings, console, journal, label
         self.history: list[np.ndarray] = [np.zeros(0)]
         self.ending, self.number = "done", -1
@@ -287,22 +299,49 @@ class _Solve:
     def start(self, found: _Found, raised: float = 0.0, refine: Sequence[str] = ()) -> Whitened:
         """The white coordinates of a round."""
         scales = {name: _scale_of(found.model, name) for name in refine}
-        return Whitened.of(found.model, found.maps, found.priors, found.curvature, raised=raised, scales=scales,
-                           negative=float(self.settings["loss"]["negative"]), **found.details)
+        return Whitened.of(
+            found.model,
+            found.maps,
+            found.priors,
+            found.curvature,
+            raised=raised,
+            scales=scales,
+            negative=float(self.settings["loss"]["negative"]),
+            **found.details,
+        )
 
     def _solved(self, start: Whitened, steps: int, searches: int, label: str, refine: Sequence[str]) -> Holography:
         names = ("white", *(("geometry",) if refine else ()))
         if self.cost is not None:
             rule = optax.lbfgs(memory_size=8, linesearch=optax.scale_by_zoom_linesearch(8))
-            solution = minimise(self.cost, start, self.data, rule, steps=4 * int(steps), unknowns=names, chunk=4,
-                                console=self.console, label=label)
+            solution = minimise(
+                self.cost,
+                start,
+                self.data,
+                rule,
+                steps=4 * int(steps),
+                unknowns=names,
+                chunk=4,
+                console=self.console,
+                label=label,
+            )
         else:
             rows, data = residual, self.data
             if _BLURS & set(refine):
                 rows, data = marginal_residual, {**data, "spread": drawn(start, data, jnp.asarray(self.number))}
             solution = levenberg_marquardt(
-                rows, start, data, prior=prior_rows, steps=int(steps), cg_steps=int(searches), unknowns=names,
-                damping=0.03, tolerance=2e-5, block_size=len(start.model.pixels), probes=0, console=self.console,
+                rows,
+                start,
+                data,
+                prior=prior_rows,
+                steps=int(steps),
+                cg_steps=int(searches),
+                unknowns=names,
+                damping=0.03,
+                tolerance=2e-5,
+                block_size=len(start.model.pixels),
+                probes=0,
+                console=self.console,
                 label=label,
             )
         self.history.append(solution.history)
@@ -317,6 +356,7 @@ class _Solve:
 
 def _own_cost(function):
     """A user's cost of the data with the prior: a mean over the counts, as amplitudes would give it."""
+
     def cost(unknowns: Whitened, batch: Batch) -> jax.Array:
         prior = sum(jnp.sum(rows**2) for rows in jax.tree.leaves(prior_rows(unknowns)))
         return function(unknowns.found(), batch) + 0.5 * prior / batch.counts.size
@@ -336,8 +376,10 @@ def _thicknesses(model: Holography, named: Mapping[str, tuple[float, float]]) ->
     if not named:
         return {}, ""
     if len(named) > 2:
-        return {}, (f"{len(named)} materials are named: phase and attenuation are two numbers a pixel and tell the "
-                    "thicknesses of two materials, not of more")
+        return {}, (
+            f"{len(named)} materials are named: phase and attenuation are two numbers a pixel and tell the "
+            "thicknesses of two materials, not of more"
+        )
     per_length = 2 * np.pi / model.wavelength * np.array(list(named.values())).T  # (delta, beta) x material
     maps = {name: quantity.data for name, quantity in model.quantities().items()}
     if len(named) == 1:
@@ -345,8 +387,9 @@ def _thicknesses(model: Holography, named: Mapping[str, tuple[float, float]]) ->
     else:
         thickness = np.tensordot(np.linalg.inv(per_length), np.stack([-maps["phase"], maps["attenuation"]]), 1)
     return {
-        f"thickness_{name}": Quantity(np.asarray(t, np.float32), "m", ("y", "x"), model.pixel_size,
-                                      f"thickness of {name}", "image")
+        f"thickness_{name}": Quantity(
+            np.asarray(t, np.float32), "m", ("y", "x"), model.pixel_size, f"thickness of {name}", "image"
+        )
         for name, t in zip(named, thickness, strict=True)
     }, ""
 
@@ -369,12 +412,16 @@ def _geometry_found(model: Holography, refine: Sequence[str]) -> dict[str, Any]:
 def _judged(figures: Mapping[str, Any], model: Holography, refine: Sequence[str]) -> list[str]:
     ratios = figures["deviance"] / figures["noise_floor_deviance"]
     said = ", ".join(f"{r:.3f}" for r in ratios)
-    lines = [f"Poisson deviance over photon noise alone, for each hologram: {said}" +
-             ("" if ratios.max() < 1.1 else "; above 1.1 the model misses something: drift, blur, flux or distance")]
+    lines = [
+        f"Poisson deviance over photon noise alone, for each hologram: {said}"
+        + ("" if ratios.max() < 1.1 else "; above 1.1 the model misses something: drift, blur, flux or distance")
+    ]
     lines.append(f"phase down to {float(jnp.min(model.total_phase())):.3f} rad")
     if "shifts" in refine:
-        lines.append("shifts of the frames [their pixels]: " +
-                     ", ".join(f"({y:.2f}, {x:.2f})" for y, x in np.asarray(model.shifts, float)))
+        lines.append(
+            "shifts of the frames [their pixels]: "
+            + ", ".join(f"({y:.2f}, {x:.2f})" for y, x in np.asarray(model.shifts, float))
+        )
     return lines
 
 
@@ -398,8 +445,9 @@ def _uncertainty(
     return said
 
 
-def error_bar(unknowns: Whitened, data: Mapping[str, np.ndarray], excess: float, seed: int, draws: int = 4
-              ) -> np.ndarray:
+def error_bar(
+    unknowns: Whitened, data: Mapping[str, np.ndarray], excess: float, seed: int, draws: int = 4
+) -> np.ndarray:
     """Standard deviation `(y, x)` [rad] by which the phase of repeated measurements would scatter from photon noise.
 
     Root mean square of the solution's answer to noise, averaged over a neighbourhood; with the model as it was found.
@@ -433,5 +481,6 @@ def _halves(solve: _Solve, model: Holography, kind: str) -> quality.RingCorrelat
         return quality.distance_halves(take, np.asarray(model.distances).mean(1), pixel_size=model.pixel_size)
     # Halves come times two: undone, so that their noise is that of counts.
     dim = model.replace(flux=0.5 * model.flux, dark=0.5 * model.dark)
-    return quality.photon_halves(lambda counts: phase(dim, 0.5 * counts), solve.data["counts"], seed=seed,
-                                 pixel_size=model.pixel_size)
+    return quality.photon_halves(
+        lambda counts: phase(dim, 0.5 * counts), solve.data["counts"], seed=seed, pixel_size=model.pixel_size
+    )

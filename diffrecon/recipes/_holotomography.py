@@ -51,34 +51,36 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "outliers": 10.0,
     },
     "model": {
-        "delta_beta": None,      # delta / beta of the sample; by default that of light organic matter
-        "material": None,        # instead of it: formula and density [g/cm^3], such as "C5H8O2, 1.19" (needs xraydb)
-        "beta": False,           # a volume of absorption that delta_beta does not explain
-        "beta_scale": 0.01,      # size of that absorption beside delta, before the data are seen
-        "size": None,            # pixels of a slice along x and y; the finest field of view by default
-        "height": None,          # slices; the finest field of view by default
-        "flats": "mean",         # of all flats; or "distance": they come in equal groups, one a distance
-        "shifts": True, "centre": True, "gain": False,  # of the frames, what is solved for
-        "register": False,       # frames of an angle on one another first: needed where they are pixels out of place
+        "delta_beta": None,  # delta / beta of the sample; by default that of light organic matter
+        "material": None,  # instead of it: formula and density [g/cm^3], such as "C5H8O2, 1.19" (needs xraydb)
+        "beta": False,  # a volume of absorption that delta_beta does not explain
+        "beta_scale": 0.01,  # size of that absorption beside delta, before the data are seen
+        "size": None,  # pixels of a slice along x and y; the finest field of view by default
+        "height": None,  # slices; the finest field of view by default
+        "flats": "mean",  # of all flats; or "distance": they come in equal groups, one a distance
+        "shifts": True,
+        "centre": True,
+        "gain": False,  # of the frames, what is solved for
+        "register": False,  # frames of an angle on one another first: needed where they are pixels out of place
         "refine_delta_beta": False,
-        "quantity": "delta",     # also delta, density (with material), electron-density: one more volume
+        "quantity": "delta",  # also delta, density (with material), electron-density: one more volume
     },
     "loss": {
-        "function": None,        # a function (model, batch) -> scalar for the data; amplitudes by default
-        "negative": 1.0,         # weight of values below vacuum, which X-rays do not see, against the data
-        "prior": 1.0,            # weight of the prior; 1 is what the data say
+        "function": None,  # a function (model, batch) -> scalar for the data; amplitudes by default
+        "negative": 1.0,  # weight of values below vacuum, which X-rays do not see, against the data
+        "prior": 1.0,  # weight of the prior; 1 is what the data say
     },
     "solver": {
-        "name": "joint",         # or "two-step", which stops there
-        "second": "fbp",         # of the two steps: fbp, cgls
-        "filter": "ramp",        # of fbp
+        "name": "joint",  # or "two-step", which stops there
+        "second": "fbp",  # of the two steps: fbp, cgls
+        "filter": "ramp",  # of fbp
         "cgls_steps": 8,
-        "align": 3,              # rounds of placing the frames in two steps
-        "slab": None,            # two-step: slices at a time; by default what the memory holds, 0 = all at once
-        "steps": 15,             # L-BFGS steps of the joint descent
+        "align": 3,  # rounds of placing the frames in two steps
+        "slab": None,  # two-step: slices at a time; by default what the memory holds, 0 = all at once
+        "steps": 15,  # L-BFGS steps of the joint descent
         "memory": 8,
-        "batch_size": None,      # angles a step: momentum steps instead of L-BFGS, for scans that memory does not hold
-        "epochs": 12,            # of these
+        "batch_size": None,  # angles a step: momentum steps instead of L-BFGS, for scans that memory does not hold
+        "epochs": 12,  # of these
         "seed": 0,
     },
     "quality": {"held_out": 0.1, "halves": False, "seed": 0},
@@ -126,8 +128,9 @@ def wants_slabs(scan: Scan, settings: Settings) -> bool:
     return bool(agreed(needed > 0.5 * sharding.free_memory(jax.local_devices()[0])))
 
 
-def reconstruct_slabs(scan: Scan, settings: Settings, console: Console, method: str, writer: Callable[..., Any]
-                      ) -> Result:
+def reconstruct_slabs(
+    scan: Scan, settings: Settings, console: Console, method: str, writer: Callable[..., Any]
+) -> Result:
     """Two steps from file to file, for volumes that memory does not hold: see `_holotomography_slabs`."""
     from ._holotomography_slabs import in_slabs
 
@@ -137,11 +140,16 @@ def reconstruct_slabs(scan: Scan, settings: Settings, console: Console, method: 
 
 # ---------------------------------------------------------------------------------------------------- prepare
 def _check(settings: Settings) -> None:
-    for section, name, known in (("solver", "name", ("joint", "two-step")), ("solver", "second", ("fbp", "cgls")),
-                                 ("model", "quantity", ("delta", "density", "electron-density"))):
+    for section, name, known in (
+        ("solver", "name", ("joint", "two-step")),
+        ("solver", "second", ("fbp", "cgls")),
+        ("model", "quantity", ("delta", "density", "electron-density")),
+    ):
         if settings[section][name] not in known:
-            raise InputError(f"{section}.{name}: {settings[section][name]!r} is none of {', '.join(known)}"
-                             f"{nearest(settings[section][name], known)}")
+            raise InputError(
+                f"{section}.{name}: {settings[section][name]!r} is none of {', '.join(known)}"
+                f"{nearest(settings[section][name], known)}"
+            )
     if settings["model"]["quantity"] == "density" and settings["model"]["material"] is None:
         raise InputError('model.quantity=density needs the composition: give model.material, such as "C5H8O2, 1.19"')
     if settings["solver"]["slab"] and settings["solver"]["name"] != "two-step":
@@ -154,15 +162,24 @@ def _check(settings: Settings) -> None:
 def first_guess(scan: Scan, settings: Settings, console: Console, *, volume: bool = True) -> HoloTomography:
     """The empty model of a scan, and what is said about it; without `volume` memory holds none."""
     chosen = settings["model"]
-    model = HoloTomography.from_scan(scan, delta_beta=_delta_beta(scan, chosen), beta=chosen["beta"],
-                                     size=chosen["size"], height=chosen["height"], flats=chosen["flats"],
-                                     volume=volume)
+    model = HoloTomography.from_scan(
+        scan,
+        delta_beta=_delta_beta(scan, chosen),
+        beta=chosen["beta"],
+        size=chosen["size"],
+        height=chosen["height"],
+        flats=chosen["flats"],
+        volume=volume,
+    )
     angles, distances = model.gain.shape
-    console.say(f"{angles} angles with {distances} holograms of {model.frame[0]} x {model.frame[1]}, pixels " +
-                ", ".join(f"{p[0] * 1e9:.4g}" for p in model.pixels) + " nm, effective distances " +
-                ", ".join(f"{d[0] * 1e3:.4g}" for d in np.asarray(model.distances)) +
-                f" mm; volume {' x '.join(map(str, model.delta.shape))} of {model.pixel_size * 1e9:.4g} nm, delta/beta "
-                f"{float(model.delta_beta):.4g}")
+    console.say(
+        f"{angles} angles with {distances} holograms of {model.frame[0]} x {model.frame[1]}, pixels "
+        + ", ".join(f"{p[0] * 1e9:.4g}" for p in model.pixels)
+        + " nm, effective distances "
+        + ", ".join(f"{d[0] * 1e3:.4g}" for d in np.asarray(model.distances))
+        + f" mm; volume {' x '.join(map(str, model.delta.shape))} of {model.pixel_size * 1e9:.4g} nm, delta/beta "
+        f"{float(model.delta_beta):.4g}"
+    )
     return model
 
 
@@ -198,8 +215,7 @@ def _delta_beta(scan: Scan, chosen: Mapping[str, Any]) -> float:
 
 
 def split(angles: int, chosen: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Angles that are fitted, and those that never are: evenly spread, at a place by seed; none for fewer than eight.
-    """
+    """Angles that are fitted, and those that never are: evenly spread, at a place by seed; none for fewer than eight."""
     count = int(np.clip(round(angles * chosen["held_out"]), 1, angles // 4)) if chosen["held_out"] else 0
     if angles < 8 or not count:
         return np.arange(angles), np.zeros(0, int)
@@ -261,8 +277,12 @@ def _radial_transfer(model: HoloTomography, fz: np.ndarray, radial: np.ndarray) 
     """`2 sin(chi)`, `2 cos(chi)` with the pixel's transfer at (fz, radial), and weights, as in `transfer`."""
     pixels, distances = np.asarray(model.pixels), np.asarray(model.distances, float)
     _, _, weights = transfer(model, (2, 2))
-    chi = np.stack([np.pi * model.wavelength * d.mean() / model.pixel_size**2 *
-                    (fz[:, None] ** 2 + radial[None] ** 2) for d in distances])
+    chi = np.stack(
+        [
+            np.pi * model.wavelength * d.mean() / model.pixel_size**2 * (fz[:, None] ** 2 + radial[None] ** 2)
+            for d in distances
+        ]
+    )
     ratio = pixels / model.pixel_size
     box = np.sinc(ratio[:, 0, None] * fz)[:, :, None] * np.sinc(ratio[:, 1, None] * radial)[:, None]
     return 2 * np.sin(chi) * box, 2 * np.cos(chi) * box, weights
@@ -290,7 +310,12 @@ class Whitened(eqx.Module):
 
     @classmethod
     def of(
-        cls, model: HoloTomography, prior: PowerLaw, size: float, told: np.ndarray, loss: Mapping[str, Any],
+        cls,
+        model: HoloTomography,
+        prior: PowerLaw,
+        size: float,
+        told: np.ndarray,
+        loss: Mapping[str, Any],
         beta_scale: float,
     ) -> "Whitened":
         """Coordinates about a model; `size` is the number of counts, over which the cost is a mean; `told`, what
@@ -304,13 +329,24 @@ class Whitened(eqx.Module):
         begin = lambda volume, i: _filter(volume, cast((1 - shares[i]) / kernels[i]))
         pair = lambda a: (cast(a[0]), None if model.beta is None else cast(a[1]))
         bright = float(transfer(model, (2, 2))[2].sum()) * float(jnp.sum(_projected(model) ** 2))
-        scales = (np.sqrt(size / told[..., :2]), np.sqrt(size / told[..., 2]),
-                  np.sqrt(size / (4 * bright * model.gain.shape[0] + 1)))
+        scales = (
+            np.sqrt(size / told[..., :2]),
+            np.sqrt(size / told[..., 2]),
+            np.sqrt(size / (4 * bright * model.gain.shape[0] + 1)),
+        )
         return cls(
-            begin(model.delta, 0), None if model.beta is None else begin(model.beta, 1),
-            jnp.zeros_like(model.shifts), jnp.zeros_like(model.gain), cast(0.0), pair(kernels), pair(shares),
+            begin(model.delta, 0),
+            None if model.beta is None else begin(model.beta, 1),
+            jnp.zeros_like(model.shifts),
+            jnp.zeros_like(model.gain),
+            cast(0.0),
+            pair(kernels),
+            pair(shares),
             (cast(scales[0]), cast(scales[1]), cast(scales[2])),
-            cast(float(loss["negative"]) * np.median(data[0])), cast(window(model.delta.shape)), size, model,
+            cast(float(loss["negative"]) * np.median(data[0])),
+            cast(window(model.delta.shape)),
+            size,
+            model,
         )
 
     def model_of_unknowns(self) -> HoloTomography:
@@ -319,8 +355,10 @@ class Whitened(eqx.Module):
         if self.beta is not None and self.kernels[1] is not None:
             beta = self.window * _filter(self.beta, self.kernels[1])
         return self.model.replace(
-            delta=self.window * _filter(self.delta, self.kernels[0]), beta=beta,
-            shifts=self.model.shifts + shift * self.shifts, gain=self.model.gain * (1 + gain * self.gain),
+            delta=self.window * _filter(self.delta, self.kernels[0]),
+            beta=beta,
+            shifts=self.model.shifts + shift * self.shifts,
+            gain=self.model.gain * (1 + gain * self.gain),
             # The cost is quadratic in beta / delta, which must not become negative.
             delta_beta=1 / jnp.maximum(1 / self.model.delta_beta + ratio * self.ratio, 1e-6),
         )
@@ -375,31 +413,56 @@ def _cost(settings: Settings):
 
 
 def joint(
-    model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray, prior: PowerLaw, settings: Settings,
-    console: Console, *, geometry: bool = True, label: str = "holotomography", checkpoint: str | None = None,
+    model: HoloTomography,
+    data: Mapping[str, Any],
+    angles: np.ndarray,
+    prior: PowerLaw,
+    settings: Settings,
+    console: Console,
+    *,
+    geometry: bool = True,
+    label: str = "holotomography",
+    checkpoint: str | None = None,
 ) -> tuple[HoloTomography, np.ndarray, str]:
     """Descend in all unknowns at once from a model, on some angles; in the volume alone without `geometry`.
 
     **Returns:** the model, the cost of every step, how it ended.
     """
     chosen, solver = settings["model"], settings["solver"]
-    known = {"shifts": chosen["shifts"] or chosen["centre"], "gain": chosen["gain"],
-             "ratio": chosen["refine_delta_beta"]}
+    known = {
+        "shifts": chosen["shifts"] or chosen["centre"],
+        "gain": chosen["gain"],
+        "ratio": chosen["refine_delta_beta"],
+    }
     names = ["delta", *(["beta"] if model.beta is not None else []), *(n for n in known if known[n] and geometry)]
     part = of_angles(model, angles)
     fields = {"counts": SomeAngles(data["counts"], angles), "mask": data["mask"]}
     size, told = float(np.sum(data["mask"])) * part.gain.size, information(model, data, angles)
     start = Whitened.of(part, prior, size, told, settings["loss"], float(chosen["beta_scale"]))
-    options: dict[str, Any] = {"console": console, "label": f"{label}: step", "checkpoint": checkpoint,
-                               "resume": console.resume and checkpoint is not None, "seed": solver["seed"]}
+    options: dict[str, Any] = {
+        "console": console,
+        "label": f"{label}: step",
+        "checkpoint": checkpoint,
+        "resume": console.resume and checkpoint is not None,
+        "seed": solver["seed"],
+    }
     batch, cost = solver["batch_size"], _cost(settings)
     if batch is None or batch >= angles.size:
-        solution = minimise(cost, start, fields, _lbfgs(solver["memory"]), steps=solver["steps"], unknowns=names,
-                            chunk=5, **options)
+        solution = minimise(
+            cost, start, fields, _lbfgs(solver["memory"]), steps=solver["steps"], unknowns=names, chunk=5, **options
+        )
     else:
         steps = int(solver["epochs"]) * -(-angles.size // int(batch))
-        solution = minimise(cost, start, fields, _descent(steps, batch / angles.size), steps=steps,
-                            batch_size=int(batch), unknowns=names, **options)
+        solution = minimise(
+            cost,
+            start,
+            fields,
+            _descent(steps, batch / angles.size),
+            steps=steps,
+            batch_size=int(batch),
+            unknowns=names,
+            **options,
+        )
     return into_whole(model, solution.value.model_of_unknowns(), angles), solution.history, solution.result
 
 
@@ -421,13 +484,22 @@ def of_angles(model: HoloTomography, angles: np.ndarray) -> HoloTomography:
 def into_whole(model: HoloTomography, part: HoloTomography, angles: np.ndarray) -> HoloTomography:
     """What a model of some angles has found, in the model of all, where the process can work on it by itself."""
     part = jax.tree.map(lambda a: jnp.asarray(np.asarray(a)) if isinstance(a, jax.Array) else a, part)
-    return model.replace(delta=part.delta, beta=part.beta, delta_beta=part.delta_beta,
-                         shifts=model.shifts.at[angles].set(part.shifts), gain=model.gain.at[angles].set(part.gain))
+    return model.replace(
+        delta=part.delta,
+        beta=part.beta,
+        delta_beta=part.delta_beta,
+        shifts=model.shifts.at[angles].set(part.shifts),
+        gain=model.gain.at[angles].set(part.gain),
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- judge
 def judge(
-    model: HoloTomography, data: Mapping[str, Any], held: np.ndarray, settings: Settings, *lines: Any,
+    model: HoloTomography,
+    data: Mapping[str, Any],
+    held: np.ndarray,
+    settings: Settings,
+    *lines: Any,
     edge: float | None = None,
 ) -> tuple[HoloTomography, dict[str, Any], list[str]]:
     """Figures and verdict; frames of angles never fitted get the places (and gain) that fit them best, where these are
@@ -441,18 +513,27 @@ def judge(
     chosen = settings["model"]
     if held.size:
         model, counts, predicted = predict_held(model, data, held, chosen, *lines)
-        found, verdict = held_out_figures(counts, predicted, np.asarray(data["mask"]), settings["quality"]["seed"],
-                                          f"{held.size} whole angles, {len(counts)} holograms")
+        found, verdict = held_out_figures(
+            counts,
+            predicted,
+            np.asarray(data["mask"]),
+            settings["quality"]["seed"],
+            f"{held.size} whole angles, {len(counts)} holograms",
+        )
         figures |= found
     if edge is None:
         delta = np.asarray(model.refractive_index()[0])
         edge = float(np.abs(_border(delta)).mean() / max(float(np.abs(delta).max()), 1e-30))
     if edge > 0.05:
-        verdict.append("the volume is not empty at its border: the sample may be wider than the finest field of view "
-                       "(model.size, model.height)")
+        verdict.append(
+            "the volume is not empty at its border: the sample may be wider than the finest field of view "
+            "(model.size, model.height)"
+        )
     spread = np.asarray(model.shifts).std((0, 1))
-    verdict.append(f"rotation axis at column {model.rotation_centre():.2f} of the finest frames; frames moved by "
-                   f"{spread[0]:.2f} (rows) and {spread[1]:.2f} (columns) pixel rms")
+    verdict.append(
+        f"rotation axis at column {model.rotation_centre():.2f} of the finest frames; frames moved by "
+        f"{spread[0]:.2f} (rows) and {spread[1]:.2f} (columns) pixel rms"
+    )
     return model, figures, verdict
 
 
@@ -503,9 +584,13 @@ def _wanted(model: HoloTomography, scan: Scan, settings: Settings) -> dict[str, 
     delta, pixel, axes = np.asarray(model.refractive_index()[0]), model.pixel_size, ("z", "y", "x")
     if said == "electron-density":
         electrons = 1e-30 * physics.electron_density(delta, model.wavelength)
-        return {"electron_density": Quantity(electrons.astype(np.float32), "1/angstrom^3", axes, pixel,
-                                             "electron density", "volume")}
+        return {
+            "electron_density": Quantity(
+                electrons.astype(np.float32), "1/angstrom^3", axes, pixel, "electron density", "volume"
+            )
+        }
     energy = float(physics.wavelength_to_energy(model.wavelength))
     density = physics.density_from_delta(delta, str(material), energy)
-    return {"density": Quantity(np.asarray(density, np.float32), "g/cm^3", axes, pixel, f"density as {material}",
-                                "volume")}
+    return {
+        "density": Quantity(np.asarray(density, np.float32), "g/cm^3", axes, pixel, f"density as {material}", "volume")
+    }

@@ -41,9 +41,7 @@ Settings = Mapping[str, Mapping[str, Any]]
 _JUDGED = 2**30  # bytes of frames that were held out, in memory to be judged
 
 
-def in_slabs(
-    scan: Scan, settings: Settings, console: Console, method: str, writer: Callable[..., Any]
-) -> Result:
+def in_slabs(scan: Scan, settings: Settings, console: Console, method: str, writer: Callable[..., Any]) -> Result:
     """As `reconstruct` with `solver.name=two-step`; delta (or what `model.quantity` says) goes to a `SlabWriter`.
 
     With `console.checkpoint` a run that was interrupted goes on after its last finished round, in the last one after
@@ -85,8 +83,13 @@ def _scratch_path(console: Console) -> Path | None:
 
 # ---------------------------------------------------------------------------------------------------- rounds
 def _rounds(
-    model: HoloTomography, data: Mapping[str, Any], train: np.ndarray, lines: stream.Scratch, settings: Settings,
-    console: Console, journal: Journal,
+    model: HoloTomography,
+    data: Mapping[str, Any],
+    train: np.ndarray,
+    lines: stream.Scratch,
+    settings: Settings,
+    console: Console,
+    journal: Journal,
 ) -> tuple[HoloTomography, int]:
     """Axis and places of the frames; how many rounds the journal has."""
     chosen = settings["model"]
@@ -97,8 +100,9 @@ def _rounds(
         stages.append(lambda model: with_axis(model, data, train, 0.0, console))
     count = settings["solver"]["align"] if chosen["shifts"] or chosen["centre"] else 0
     for number in range(count):
-        stages.append(partial(_round, data=data, train=train, lines=lines, settings=settings, console=console,
-                              number=number + 1))
+        stages.append(
+            partial(_round, data=data, train=train, lines=lines, settings=settings, console=console, number=number + 1)
+        )
     for number, stage in enumerate(stages):
         found = journal.read(number)
         if found is None:
@@ -111,8 +115,14 @@ def _rounds(
 
 
 def _round(
-    model: HoloTomography, *, data: Mapping[str, Any], train: np.ndarray, lines: stream.Scratch, settings: Settings,
-    console: Console, number: int,
+    model: HoloTomography,
+    *,
+    data: Mapping[str, Any],
+    train: np.ndarray,
+    lines: stream.Scratch,
+    settings: Settings,
+    console: Console,
+    number: int,
 ) -> HoloTomography:
     """Phases, slab by slab their projections in their place, and the frames placed on these."""
     _phases(model, data, train, lines)
@@ -133,8 +143,15 @@ def _phases(model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray, 
 class _Slabs:
     """Rows of phases to slices [`factor` per rad/pixel] and to their projections at some angles."""
 
-    def __init__(self, model: HoloTomography, train: np.ndarray, seen: np.ndarray, lines: stream.Scratch,
-                 settings: Settings, factor: float):
+    def __init__(
+        self,
+        model: HoloTomography,
+        train: np.ndarray,
+        seen: np.ndarray,
+        lines: stream.Scratch,
+        settings: Settings,
+        factor: float,
+    ):
         self.model, self.train, self.seen, self.lines, self.factor = model, train, seen, lines, np.float32(factor)
         solver = settings["solver"]
         self.slab, self.mesh = solver["slab"], sharding.slice_mesh()
@@ -150,8 +167,12 @@ class _Slabs:
         slab = self.slab or int(agreed(stream.slab_size(self.back, slices, mesh=self.mesh)))
         devices = 1 if self.mesh is None else self.mesh.size
         return stream.stream(
-            lambda first, last: self.lines.rows(first, last, self.train), self.compute, writer, slices=(0, slices),
-            slab=-(-int(slab) // devices) * devices, console=console,
+            lambda first, last: self.lines.rows(first, last, self.train),
+            self.compute,
+            writer,
+            slices=(0, slices),
+            slab=-(-int(slab) // devices) * devices,
+            console=console,
             place=lambda block: sharding.shard_slices(block, self.mesh),
         )
 
@@ -217,9 +238,7 @@ class _Last(_Projected):
 
 
 # ---------------------------------------------------------------------------------------------------- judge
-def _result(
-    slabs: _Slabs, data: Mapping[str, Any], settings: Settings, method: str, named: tuple[str, str]
-) -> Result:
+def _result(slabs: _Slabs, data: Mapping[str, Any], settings: Settings, method: str, named: tuple[str, str]) -> Result:
     """Middle slice, places of the frames, figures and verdict."""
     model, held, lines = slabs.model, slabs.seen, slabs.lines
     frame = 24.0 * np.prod(model.frame, dtype=float) * len(model.pixels)

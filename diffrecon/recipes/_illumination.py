@@ -69,8 +69,19 @@ def illumination_from_flats(
         rows = _Rows(jnp.asarray(trust, model.flux.dtype), counts is not None)  # an array: one program for all rounds
         start = _Illumination.of(model, power, trust**2 * views * float(level.mean()))
         solution = levenberg_marquardt(
-            rows, start, data, prior=_prior, steps=steps, cg_steps=cg_steps, unknowns=("white",), damping=0.03,
-            tolerance=1e-3, block_size=views, probes=0, console=console, label="illumination: step",
+            rows,
+            start,
+            data,
+            prior=_prior,
+            steps=steps,
+            cg_steps=cg_steps,
+            unknowns=("white",),
+            damping=0.03,
+            tolerance=1e-3,
+            block_size=views,
+            probes=0,
+            console=console,
+            label="illumination: step",
         )
         model = solution.value.lit()
     return model
@@ -101,8 +112,10 @@ def _mean_beam(model: Holography, flats, darks) -> np.ndarray:
     """Mean flat of each view without the dark [counts]."""
     flats, views = np.asarray(flats, float), len(model.pixels)
     if flats.ndim not in (3, 4) or flats.shape[-2:] != model.frame or (flats.ndim == 4 and flats.shape[0] != views):
-        raise InputError(f"flats of shape {flats.shape} are neither (flat, {model.frame[0]}, {model.frame[1]}) nor "
-                         f"({views}, flat, {model.frame[0]}, {model.frame[1]})")
+        raise InputError(
+            f"flats of shape {flats.shape} are neither (flat, {model.frame[0]}, {model.frame[1]}) nor "
+            f"({views}, flat, {model.frame[0]}, {model.frame[1]})"
+        )
     dark = np.asarray(model.dark, float) if darks is None else np.asarray(darks, float).mean(0)
     beam = np.broadcast_to(flats.mean(-3) - dark, (views, *model.frame))
     if not np.isfinite(beam).all() or not (np.median(beam, (1, 2)) > 0).all():
@@ -152,8 +165,10 @@ class _Illumination(eqx.Module):
         )
         moved = jnp.fft.ifft2(jnp.fft.fft2(wave - 1, s=model.grid) * transfer)
         rows, columns = (
-            operators.pixel_matrix(shape[a], model.grid[a], ratio=1 / scale[a], centre=(shape[a] - 1) / 2,
-                                   dtype=model.phase.dtype) for a in (0, 1)
+            operators.pixel_matrix(
+                shape[a], model.grid[a], ratio=1 / scale[a], centre=(shape[a] - 1) / 2, dtype=model.phase.dtype
+            )
+            for a in (0, 1)
         )
         parts = [operators.to_pixels(part(moved), rows, columns) for part in (jnp.real, jnp.imag)]
         return 1 + jax.lax.complex(*parts)

@@ -67,5 +67,7 @@ class Journal:
 
 def _by_round(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     numbers: Sequence[int] = sorted({int(name.split("/")[0]) for name in arrays})
-    return [{name.split("/")[1]: value for name, value in arrays.items() if int(name.split("/")[0]) == number}
-            for number in numbers]
+    return [
+        {name.split("/")[1]: value for name, value in arrays.items() if int(name.split("/")[0]) == number}
+        for number in numbers
+    ]

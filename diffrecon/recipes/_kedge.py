@@ -28,18 +28,18 @@ from ..solvers import minimise
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "model": {
-        "materials": None,       # compositions ["Ni", "SiO2"], or named: {nickel = "Ni", glass = "SiO2"}
-        "energies": None,        # of the views, ["8.25 keV", "8.42 keV"]; the file's by default
+        "materials": None,  # compositions ["Ni", "SiO2"], or named: {nickel = "Ni", glass = "SiO2"}
+        "energies": None,  # of the views, ["8.25 keV", "8.42 keV"]; the file's by default
         # Mass attenuation coefficients [cm^2/g], a row an energy and a column a material, instead of the tables: near
         # an edge measured ones are better.
         "attenuation": None,
     },
     "solver": {
-        "name": "likelihood",    # direct: logarithms and a weighted 2 x 2 (or least-squares) solve; likelihood: Poisson
-        "steps": 12,             # of Fisher scoring
-        "tv": 0.0,               # weight of total variation, in units of each material's error bar; about 0.3 to begin
-        "positive": False,       # with tv: areal densities below zero cost
-        "tv_steps": 60,          # of L-BFGS
+        "name": "likelihood",  # direct: logarithms and a weighted 2 x 2 (or least-squares) solve; likelihood: Poisson
+        "steps": 12,  # of Fisher scoring
+        "tv": 0.0,  # weight of total variation, in units of each material's error bar; about 0.3 to begin
+        "positive": False,  # with tv: areal densities below zero cost
+        "tv_steps": 60,  # of L-BFGS
     },
     "quality": {"seed": 0},
 }
@@ -81,15 +81,17 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
 def _energies(scan: Scan, given: Any) -> np.ndarray:
     held = None if scan.geometry is None else scan.geometry.energy
     if given is None and held is None:
-        raise InputError(f"{scan.name}: k-edge needs the energy of every view: "
-                         "--set 'model.energies=[\"8.25 keV\", \"8.42 keV\"]'")
+        raise InputError(
+            f'{scan.name}: k-edge needs the energy of every view: --set \'model.energies=["8.25 keV", "8.42 keV"]\''
+        )
     if isinstance(given, str):
         given = given.split(",")
     values = held if given is None else [_energy(e) for e in np.atleast_1d(np.asarray(given, object))]
     energies = np.atleast_1d(np.asarray(values, float))
     if energies.shape != (scan.views,):
-        raise InputError(f"{scan.name}: {energies.size} energies for {scan.views} views; one for each is expected "
-                         "(model.energies)")
+        raise InputError(
+            f"{scan.name}: {energies.size} energies for {scan.views} views; one for each is expected (model.energies)"
+        )
     return energies
 
 
@@ -100,7 +102,7 @@ def _energy(value: Any) -> float:
 
 def _materials(scan: Scan, given: Any) -> dict[str, str]:
     if given is None:
-        raise InputError("k-edge: which materials? For example --set 'model.materials=[\"Ni\", \"SiO2\"]'")
+        raise InputError('k-edge: which materials? For example --set \'model.materials=["Ni", "SiO2"]\'')
     if isinstance(given, str):
         given = [part for part in re.split(r"[;,]\s*", given) if part]
     named = dict(given) if isinstance(given, Mapping) else {str(m).partition(",")[0].strip(): m for m in given}
@@ -117,8 +119,10 @@ def _table(materials: Mapping[str, str], energies: np.ndarray, given: Any) -> np
     except (TypeError, ValueError):
         table = np.zeros(0)
     if table.shape != (len(energies), len(materials)):
-        raise InputError(f"model.attenuation: expected {len(energies)} rows (energies) of {len(materials)} numbers "
-                         f"(materials) in cm^2/g, not {given!r}")
+        raise InputError(
+            f"model.attenuation: expected {len(energies)} rows (energies) of {len(materials)} numbers "
+            f"(materials) in cm^2/g, not {given!r}"
+        )
     return table
 
 
@@ -136,8 +140,9 @@ def _model(scan: Scan, table: np.ndarray) -> tuple[KEdge, list[str]]:
     elif scan.flux is not None:
         beam = np.full((scan.views, 1, 1), float(scan.flux))
     else:
-        raise InputError(f"{scan.name}: k-edge needs the empty beam of every energy: data.flats, or data.flux counts a "
-                         "pixel")
+        raise InputError(
+            f"{scan.name}: k-edge needs the empty beam of every energy: data.flats, or data.flux counts a pixel"
+        )
     if not (beam > 0).any():
         raise InputError(f"{scan.name}: the empty beam is nowhere above the dark")
     cast = lambda a: jnp.asarray(a, jnp.float32)
@@ -224,8 +229,14 @@ def penalised(
     cast = lambda a: jnp.asarray(a, jnp.float32)
     problem = _Whitened(cast(start), cast(basis), cast(spread), model)
     solution = minimise(
-        _Cost(float(chosen["tv"]), bool(chosen["positive"])), problem, {"counts": counts, "mask": mask},
-        optax.lbfgs(memory_size=10), steps=int(chosen["tv_steps"]), unknowns=("z",), chunk=20, console=console,
+        _Cost(float(chosen["tv"]), bool(chosen["positive"])),
+        problem,
+        {"counts": counts, "mask": mask},
+        optax.lbfgs(memory_size=10),
+        steps=int(chosen["tv_steps"]),
+        unknowns=("z",),
+        chunk=20,
+        console=console,
         label="k-edge, total variation: step",
     )
     return solution.value.at(), solution.history
@@ -248,14 +259,23 @@ class _Cost:
 
 # ------------------------------------------------------------------------------------------ judge
 def _noise_line(condition: float) -> str:
-    return (f"the energies tell the materials apart with a condition of {condition:.3g}" +
-            (": noise grows by about as much; energies closer to an edge, on both sides, would help"
-             if condition > 30 else ""))
+    return f"the energies tell the materials apart with a condition of {condition:.3g}" + (
+        ": noise grows by about as much; energies closer to an edge, on both sides, would help"
+        if condition > 30
+        else ""
+    )
 
 
 def _result(
-    method: str, settings: Any, scan: Scan, model: KEdge, materials: Mapping[str, str], mask: np.ndarray,
-    counts: np.ndarray, history: np.ndarray, lines: list[str],
+    method: str,
+    settings: Any,
+    scan: Scan,
+    model: KEdge,
+    materials: Mapping[str, str],
+    mask: np.ndarray,
+    counts: np.ndarray,
+    history: np.ndarray,
+    lines: list[str],
 ) -> Result:
     areal = np.where(mask, np.asarray(model.areal), np.nan)
     bars = np.where(mask, np.asarray(error_bars(model, len(counts))), np.nan)
@@ -268,13 +288,16 @@ def _result(
     figures["deviance"] = np.array([quality.deviance(n, p, mask) for n, p in zip(counts, prediction, strict=True)])
     for m, name in enumerate(materials):
         figures[f"{name}_mean"] = float(np.nanmean(areal[m]))
-        lines.append(f"{name}: mean {np.nanmean(areal[m]):.4g} g/cm^2, error bar of a pixel "
-                     f"{np.nanmedian(bars[m]):.2g} g/cm^2 (photon noise" +
-                     (", before total variation)" if history.size else ")"))
+        lines.append(
+            f"{name}: mean {np.nanmean(areal[m]):.4g} g/cm^2, error bar of a pixel "
+            f"{np.nanmedian(bars[m]):.2g} g/cm^2 (photon noise" + (", before total variation)" if history.size else ")")
+        )
     if len(counts) > len(materials):
         free = len(counts) / (len(counts) - len(materials))
-        lines.append(f"Poisson deviance a pixel over what is left by the fit: {figures['deviance'].mean() * free:.3f}; "
-                     "well above 1 a material is missing, or a table is wrong")
+        lines.append(
+            f"Poisson deviance a pixel over what is left by the fit: {figures['deviance'].mean() * free:.3f}; "
+            "well above 1 a material is missing, or a table is wrong"
+        )
     dark = float((np.asarray(scan.counts)[:, mask] <= np.mean(np.asarray(model.darks))).mean())
     if dark > 1e-3:
         lines.append(f"{dark:.2%} of the values hold no light above the dark: thick pixels are lower bounds")

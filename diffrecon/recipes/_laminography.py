@@ -20,21 +20,21 @@ from ..scan import Scan
 DEFAULTS: dict[str, dict[str, Any]] = {
     "prepare": {**prepare.DEFAULTS, "full_turn": "as-is"},
     "model": {
-        "tilt": None,            # of the rotation axis out of the plane across the beam [rad]; the file's by default
-        "size": None,            # pixels along y and x, or [z, y, x]; the detector's columns and rows by default
+        "tilt": None,  # of the rotation axis out of the plane across the beam [rad]; the file's by default
+        "size": None,  # pixels along y and x, or [z, y, x]; the detector's columns and rows by default
     },
     "align": {
-        "tilt": False,           # refine the tilt by the residual of a short solve
-        "span": 0.017,           # [rad] first step of the search to either side
-        "steps": 12,             # of the solve (cgls) at each tilt
+        "tilt": False,  # refine the tilt by the residual of a short solve
+        "span": 0.017,  # [rad] first step of the search to either side
+        "steps": 12,  # of the solve (cgls) at each tilt
     },
     "solver": {
-        "name": "cgls",          # fbp, cgls, sirt, fista (total variation)
-        "steps": None,           # 20 (cgls), 100 (sirt, fista)
-        "filter": "ramp",        # fbp: ramp, shepp-logan, cosine, hamming, hann, parzen
-        "tikhonov": 0.0,         # cgls
-        "positive": False,       # sirt, fista
-        "tv": 0.02,              # fista: weight of total variation, in units of the volume's range x the views
+        "name": "cgls",  # fbp, cgls, sirt, fista (total variation)
+        "steps": None,  # 20 (cgls), 100 (sirt, fista)
+        "filter": "ramp",  # fbp: ramp, shepp-logan, cosine, hamming, hann, parzen
+        "tikhonov": 0.0,  # cgls
+        "positive": False,  # sirt, fista
+        "tv": 0.02,  # fista: weight of total variation, in units of the volume's range x the views
     },
 }
 _STEPS = {"cgls": 20, "sirt": 100, "fista": 100}
@@ -79,8 +79,10 @@ def _size(size: Any) -> int | tuple[int, int, int] | None:
 def _axis_line(scan: Scan) -> str:
     if scan.rotation_centre is not None:
         return f"rotation axis on column {scan.rotation_centre:.2f} as given"
-    return f"rotation axis taken to be in the middle, column {(scan.frame_shape[1] - 1) / 2:.2f}: give " \
-           "geometry.rotation_centre where it is not"
+    return (
+        f"rotation axis taken to be in the middle, column {(scan.frame_shape[1] - 1) / 2:.2f}: give "
+        "geometry.rotation_centre where it is not"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- tilt
@@ -171,8 +173,9 @@ def _solve(
         start = solvers.laminography_fbp(A, integrals, filter="hann")
         span = float(jnp.percentile(start, 99.5) - jnp.percentile(start, 0.5))
         penalty = penalties.TotalVariation(solver["tv"] * span * len(integrals))
-        solution = solvers.fista(A, integrals, penalty, steps=steps, x0=start, bounds=bounds, normal="exact",
-                                 callback=show)
+        solution = solvers.fista(
+            A, integrals, penalty, steps=steps, x0=start, bounds=bounds, normal="exact", callback=show
+        )
     ending = (f"{name} diverged and was stopped; the last good volume is kept",) if bool(solution.diverged) else ()
     return solution.x, np.asarray(solution.history), ending
 
@@ -183,17 +186,28 @@ def _result(method, scan, settings, model: Laminography, integrals, volume, hist
     pixel = None if scan.pixel_size is None else float(scan.pixel_size)
     tilt = float(model.tilt)
     quantities = {
-        "volume": Quantity(jax.device_get(volume) / np.float32(pixel or 1.0), "1/pixel" if pixel is None else "1/m",
-                           ("z", "y", "x"), pixel, "attenuation coefficient", "volume"),
+        "volume": Quantity(
+            jax.device_get(volume) / np.float32(pixel or 1.0),
+            "1/pixel" if pixel is None else "1/m",
+            ("z", "y", "x"),
+            pixel,
+            "attenuation coefficient",
+            "volume",
+        ),
         "projection": Quantity(np.asarray(integrals[0]), "", ("y", "x"), pixel, "line integrals of the first view"),
     }
     figures: dict[str, Any] = {"relative_residual": residual, "tilt": tilt}
     if history.size:
         figures["history"] = history
     missing = 1 - np.cos(abs(tilt))  # fraction of the directions in the cone |q_xy| < |q_z| tan(tilt)
-    lines = [*lines, f"relative residual |A x - b| / |b| = {residual:.4f} ({settings['solver']['name']}, "
-                     f"{scan.views} views, tilt {np.rad2deg(tilt):.2f} deg)"]
+    lines = [
+        *lines,
+        f"relative residual |A x - b| / |b| = {residual:.4f} ({settings['solver']['name']}, "
+        f"{scan.views} views, tilt {np.rad2deg(tilt):.2f} deg)",
+    ]
     if missing > 0.01:
-        lines.append(f"{100 * missing:.0f} % of all directions (a cone about the axis) are not measured: faces across "
-                     "the axis are blurred")
+        lines.append(
+            f"{100 * missing:.0f} % of all directions (a cone about the axis) are not measured: faces across "
+            "the axis are blurred"
+        )
     return Result(method, quantities, figures, tuple(lines), settings)

@@ -85,8 +85,7 @@ _COMMON: dict[str, dict[str, Any]] = {
     },
 }
 
-_NEAR = {"optimiser": {"positions": 2.0, "background": 10.0},
-         "solver": {"steps": 2000}}
+_NEAR = {"optimiser": {"positions": 2.0, "background": 10.0}, "solver": {"steps": 2000}}
 _FAR = {"model": {"background": False}, "optimiser": {"learning_rate": 0.08, "constant": 0.2}}
 
 # Photon noise in a frame's spectrum is white; where the power at the finest frequencies exceeds it so many times, the
@@ -137,8 +136,11 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     if settings["quality"]["error_bar"]:
         found["phase_error"] = _error_bar(model, data, held, found["phase"])
         bar = np.nanmedian(found["phase_error"].data)
-        verdict = (*verdict, f"error bar of the phase by photon noise, probe and positions taken as known: {bar:.2g} "
-                             "rad (median where seen well)")
+        verdict = (
+            *verdict,
+            f"error bar of the phase by photon noise, probe and positions taken as known: {bar:.2g} "
+            "rad (median where seen well)",
+        )
     if views.size < whole.views:
         figures |= {"views": views, "held_out_views": views[held]}
         found |= _of_all_views(found, whole, start, views)
@@ -156,8 +158,14 @@ def _prepared(
     spacing = None if spacing is None else in_units(spacing, "m", "model.slice_spacing")
     sampling = chosen["oversampling"] or (2 if not scan.far_field and light_is_fine(data) else 1)
     start = Ptychography.from_scan(
-        scan, chosen["modes"], margin=chosen["margin"], oversampling=int(sampling), border=chosen["border"],
-        slices=chosen["slices"], slice_spacing=spacing, refractive=chosen["refractive"],
+        scan,
+        chosen["modes"],
+        margin=chosen["margin"],
+        oversampling=int(sampling),
+        border=chosen["border"],
+        slices=chosen["slices"],
+        slice_spacing=spacing,
+        refractive=chosen["refractive"],
         variations=chosen["variations"],
     )
     if not chosen["background"] and scan.darks is None:
@@ -213,8 +221,9 @@ def _of_all_views(
     nominal[views] = kept
     gain = np.zeros(scan.views, found["gain"].data.dtype)
     gain[views] = found["gain"].data
-    return {name: dataclasses.replace(found[name], data=values)
-            for name, values in (("positions", nominal), ("gain", gain))}
+    return {
+        name: dataclasses.replace(found[name], data=values) for name, values in (("positions", nominal), ("gain", gain))
+    }
 
 
 def _data(scan: Scan) -> dict[str, Any]:
@@ -238,8 +247,13 @@ def light_is_fine(data: Mapping[str, Any], views: int = 64) -> bool:
 
 
 # Unknown geometry starts here where it is to be solved for; a derivative that vanishes at zero needs a start beside it.
-_STARTS: dict[str, Any] = {"astigmatism": 0.0, "tilt": np.zeros(2), "scan_matrix": np.eye(2),
-                           "source_blur": np.full(2, 0.5), "detector_blur": 0.5}
+_STARTS: dict[str, Any] = {
+    "astigmatism": 0.0,
+    "tilt": np.zeros(2),
+    "scan_matrix": np.eye(2),
+    "source_blur": np.full(2, 0.5),
+    "detector_blur": 0.5,
+}
 _NEAR_ONLY = ("distance", "astigmatism", "tilt")
 GEOMETRY = ("distance", "astigmatism", "tilt", "scan_matrix", "travel", "source_blur", "detector_blur")
 
@@ -273,8 +287,9 @@ def _given_geometry(name: str, said: Any, model: Ptychography) -> np.ndarray:
     except (TypeError, ValueError):
         value = np.asarray(np.nan)
     if not np.isfinite(value).all():
-        raise InputError(f"model.{name}: {said!r} is neither true, false nor a value of shape "
-                         f"{shapes.get(name, 'one number')}")
+        raise InputError(
+            f"model.{name}: {said!r} is neither true, false nor a value of shape {shapes.get(name, 'one number')}"
+        )
     return value * model.oversampling if name in ("travel", "source_blur") else value
 
 
@@ -294,8 +309,10 @@ def _say_start(scan: Scan, model: Ptychography, chosen: bool, console: Console) 
         f"{model.object.shape[-2]} x {model.object.shape[-1]}; probe power set to the mean frame, {counts:.4g} counts"
     )
     if chosen and model.oversampling > 1:
-        console.say("the light is finer than a detector pixel: object on pixels half as large (model.oversampling=1 to "
-                    "keep the detector's)")
+        console.say(
+            "the light is finer than a detector pixel: object on pixels half as large (model.oversampling=1 to "
+            "keep the detector's)"
+        )
     if not model.far:
         report = operators.sampling(
             (model.probe.shape[-2], model.probe.shape[-1]),
@@ -371,8 +388,12 @@ def variation_prior(weight: float | None, seen: int, measured: int) -> Callable[
 
 
 def _solve(
-    start: Ptychography, data: Mapping[str, Any], held: np.ndarray, settings: Mapping[str, Mapping[str, Any]],
-    console: Console, label: str = "ptychography",
+    start: Ptychography,
+    data: Mapping[str, Any],
+    held: np.ndarray,
+    settings: Mapping[str, Mapping[str, Any]],
+    console: Console,
+    label: str = "ptychography",
 ) -> Solution:
     """The stages on the views that are not held out.
 
@@ -391,9 +412,18 @@ def _solve(
     prior = variation_prior(loss["tv"], int(jnp.sum(well_seen(start))), measured)
     cost = loss["function"] or cost_functional(prior, loss["position_prior"], loss["saturation"])
     return run_stages(
-        start, data, solver["stages"] or [f"{optimiser['name']}:{epochs}"], unknowns=_unknowns(start, settings),
-        cost=cost, held_out=held, learning_rate=optimiser["learning_rate"], constant=optimiser["constant"],
-        batch_size=solver["batch_size"], seed=solver["seed"], console=console, label=label,
+        start,
+        data,
+        solver["stages"] or [f"{optimiser['name']}:{epochs}"],
+        unknowns=_unknowns(start, settings),
+        cost=cost,
+        held_out=held,
+        learning_rate=optimiser["learning_rate"],
+        constant=optimiser["constant"],
+        batch_size=solver["batch_size"],
+        seed=solver["seed"],
+        console=console,
+        label=label,
     )
 
 
@@ -404,8 +434,15 @@ def _unknowns(model: Ptychography, settings: Mapping[str, Mapping[str, Any]]) ->
     factors = {name: factor for name, factor in factors.items() if chosen[name]}
     distance = 0.0 if model.distance is None else abs(float(model.distance))
     reach = (model.pixel_size or 1.0) * max(float(jnp.ptp(model.positions)), 1.0) / 2
-    steps = {"distance": 2e-3 * distance, "astigmatism": 2e-3 * distance, "tilt": 2e-3 * distance / reach,
-             "scan_matrix": 5e-3, "travel": 1.0, "source_blur": 0.5, "detector_blur": 0.2}
+    steps = {
+        "distance": 2e-3 * distance,
+        "astigmatism": 2e-3 * distance,
+        "tilt": 2e-3 * distance / reach,
+        "scan_matrix": 5e-3,
+        "travel": 1.0,
+        "source_blur": 0.5,
+        "detector_blur": 0.2,
+    }
     factors |= {name: step * optimiser["geometry"] for name, step in steps.items() if chosen[name] is True}
     if chosen["drift"]:
         factors["drift"] = optimiser["positions"] * model.oversampling
@@ -437,7 +474,7 @@ def _fit_held_out(
         return model, None
     model, predicted = _settled(model), []
     size = max(1, _HELD_PIXELS // int(np.prod(model.probe.shape)))
-    for part in (held[start:start + size] for start in range(0, held.size, size)):
+    for part in (held[start : start + size] for start in range(0, held.size, size)):
         found, prediction = _fit_places(_of_views(model, part), np.asarray(data["counts"][part]), data["mask"])
         model = model.replace(positions=model.positions.at[part].set(found))
         predicted.append(np.asarray(prediction))
@@ -477,8 +514,10 @@ def _judge(model, judged, data, held, settings) -> tuple[dict[str, Any], tuple[s
         figures |= {"held_out_views": held} | found
     seen = np.asarray(well_seen(model))
     if _matter_upside_down(model):
-        verdict.append("the object advances the phase where it absorbs, as no matter does: the sign of the distance or "
-                       "the direction of the detector's axes is probably wrong")
+        verdict.append(
+            "the object advances the phase where it absorbs, as no matter does: the sign of the distance or "
+            "the direction of the detector's axes is probably wrong"
+        )
     figures |= {name: value for name, value in model.geometry().items() if settings["model"].get(name) is True}
     for name in GEOMETRY:
         if settings["model"][name] is True and name != "travel":
@@ -487,8 +526,10 @@ def _judge(model, judged, data, held, settings) -> tuple[dict[str, Any], tuple[s
     figures["well_seen_fraction"] = float(seen.mean())
     power = np.asarray(jnp.sum(jnp.abs(model.probe) ** 2, (1, 2)))
     figures["mode_power"] = power / power.sum()
-    verdict.append(f"{seen.mean():.0%} of the object's field is seen well; probe modes carry "
-                   + ", ".join(f"{p:.1%}" for p in figures["mode_power"]))
+    verdict.append(
+        f"{seen.mean():.0%} of the object's field is seen well; probe modes carry "
+        + ", ".join(f"{p:.1%}" for p in figures["mode_power"])
+    )
     return figures, tuple(verdict)
 
 
@@ -517,7 +558,10 @@ def _light(model: Ptychography) -> jax.Array:
 
 # ---------------------------------------------------------------------------------------------------- halves
 def _halves(
-    start: Ptychography, data: Mapping[str, Any], held: np.ndarray, settings: Mapping[str, Mapping[str, Any]],
+    start: Ptychography,
+    data: Mapping[str, Any],
+    held: np.ndarray,
+    settings: Mapping[str, Mapping[str, Any]],
     console: Console,
 ) -> quality.RingCorrelation:
     """Fourier ring correlation of the phases reconstructed from every other view.
@@ -552,9 +596,7 @@ def _of_views(model: Ptychography, views: np.ndarray) -> Ptychography:
 
 def _put_back(found: Ptychography, whole: Ptychography, views: np.ndarray) -> Ptychography:
     """A model of some views as one of all; the others are as they were in `whole`."""
-    return found.replace(
-        **{name: getattr(whole, name).at[views].set(getattr(found, name)) for name in _by_view(whole)}
-    )
+    return found.replace(**{name: getattr(whole, name).at[views].set(getattr(found, name)) for name in _by_view(whole)})
 
 
 def well_seen_rectangle(*models: Ptychography) -> tuple[slice, slice]:
@@ -579,8 +621,10 @@ def _air(said: Any, model: Ptychography) -> np.ndarray | None:
     air = np.zeros((rows, columns), bool)
     air[first:last, left:right] = True
     if min(first, left) < 0 or not (air & np.asarray(well_seen(model))).any():
-        raise InputError(f"model.air: rows {first} to {last}, columns {left} to {right} hold nothing that was seen "
-                         f"of an object of {rows} x {columns} pixels")
+        raise InputError(
+            f"model.air: rows {first} to {last}, columns {left} to {right} hold nothing that was seen "
+            f"of an object of {rows} x {columns} pixels"
+        )
     return air
 
 
@@ -632,8 +676,9 @@ def _error_bar(model: Ptychography, data: Mapping[str, Any], held: np.ndarray, p
     """Standard deviation of the phase by photon noise, from the Fisher information's diagonal."""
     views = np.setdiff1d(np.arange(model.positions.shape[0]), held)
     bar = uncertainty.phase_error_image(model, views, mask=data["mask"], probes=8)
-    return dataclasses.replace(phase, data=np.where(np.isfinite(phase.data), bar, np.nan),
-                               long_name="error bar of the phase")
+    return dataclasses.replace(
+        phase, data=np.where(np.isfinite(phase.data), bar, np.nan), long_name="error bar of the phase"
+    )
 
 
 def _quantities(model: Ptychography, air: np.ndarray | None) -> dict[str, Quantity]:

@@ -111,18 +111,28 @@ def _start(settings: Settings) -> str:
 def first_guess(scan: Scan, settings: Settings, console: Console) -> PtychoTomography:
     """The empty model of a scan, and what is said about it."""
     chosen = settings["model"]
-    model = PtychoTomography.from_scan(scan, chosen["modes"], margin=chosen["margin"], size=chosen["size"],
-                                       oversampling=chosen["oversampling"], border=chosen["border"])
+    model = PtychoTomography.from_scan(
+        scan,
+        chosen["modes"],
+        margin=chosen["margin"],
+        size=chosen["size"],
+        oversampling=chosen["oversampling"],
+        border=chosen["border"],
+    )
     if not chosen["background"]:
         model = eqx.tree_at(lambda m: m.optics.background, model, jnp.zeros_like(model.optics.background))
     angles, views = model.gain.shape
     optics, pixel = model.optics, float(model.optics.pixel_size or 0) * 1e9
-    console.say(f"{angles} angles with {views} views of {scan.frame_shape[0]} x {scan.frame_shape[1]}, pixel "
-                f"{pixel:.2f} nm; volume {' x '.join(map(str, model.delta.shape))}, projections "
-                f"{optics.object.shape[0]} x {optics.object.shape[1]}; probe power set to the mean frame, "
-                f"{float(jnp.sum(jnp.abs(optics.probe) ** 2)):.4g} counts")
-    console.say(f"rotation axis in the middle of a view at column {model.rotation_centre(scan):.2f} pixel " +
-                ("as given" if scan.rotation_centre is not None else "(the middle of the scan), to be refined"))
+    console.say(
+        f"{angles} angles with {views} views of {scan.frame_shape[0]} x {scan.frame_shape[1]}, pixel "
+        f"{pixel:.2f} nm; volume {' x '.join(map(str, model.delta.shape))}, projections "
+        f"{optics.object.shape[0]} x {optics.object.shape[1]}; probe power set to the mean frame, "
+        f"{float(jnp.sum(jnp.abs(optics.probe) ** 2)):.4g} counts"
+    )
+    console.say(
+        f"rotation axis in the middle of a view at column {model.rotation_centre(scan):.2f} pixel "
+        + ("as given" if scan.rotation_centre is not None else "(the middle of the scan), to be refined")
+    )
     return model
 
 
@@ -165,17 +175,32 @@ def amplitude_cost(model: Any, batch: Batch) -> jax.Array:
 
 
 def joint(
-    model: PtychoTomography, data: Mapping[str, np.ndarray], settings: Settings, console: Console, steps: int,
-    unknowns: Mapping[str, float] | None = None, label: str = "ptycho-tomography", checkpoint: str | None = None,
+    model: PtychoTomography,
+    data: Mapping[str, np.ndarray],
+    settings: Settings,
+    console: Console,
+    steps: int,
+    unknowns: Mapping[str, float] | None = None,
+    label: str = "ptycho-tomography",
+    checkpoint: str | None = None,
 ) -> Solution:
     """Descend in all unknowns at once, a few angles a step."""
     positive = settings["model"]["positive"]
     positive = _whole(settings["model"]) if positive is None else positive
     return minimise(
-        settings["loss"]["function"] or amplitude_cost, model, data, _rule(settings["optimiser"], steps), steps=steps,
-        batch_size=settings["solver"]["batch_size"], unknowns=unknowns or _unknowns(model, settings),
-        seed=settings["solver"]["seed"], project=_positive if positive else None, console=console,
-        label=f"{label}: step", checkpoint=checkpoint, resume=console.resume and checkpoint is not None,
+        settings["loss"]["function"] or amplitude_cost,
+        model,
+        data,
+        _rule(settings["optimiser"], steps),
+        steps=steps,
+        batch_size=settings["solver"]["batch_size"],
+        unknowns=unknowns or _unknowns(model, settings),
+        seed=settings["solver"]["seed"],
+        project=_positive if positive else None,
+        console=console,
+        label=f"{label}: step",
+        checkpoint=checkpoint,
+        resume=console.resume and checkpoint is not None,
     )
 
 
@@ -188,8 +213,11 @@ def _rule(chosen: Mapping[str, Any], steps: int) -> optax.GradientTransformation
     if not hasattr(optax, chosen["name"]):
         raise InputError(f"optimiser.name: optax has no optimiser {chosen['name']!r}")
     warm, flat = min(20, steps // 4), max(int(steps * chosen["constant"]), steps // 4)
-    parts = [optax.linear_schedule(0.02, 1.0, warm), optax.constant_schedule(1.0),
-             optax.cosine_decay_schedule(1.0, max(steps - flat, 1), 0.02)]
+    parts = [
+        optax.linear_schedule(0.02, 1.0, warm),
+        optax.constant_schedule(1.0),
+        optax.cosine_decay_schedule(1.0, max(steps - flat, 1), 0.02),
+    ]
     return getattr(optax, chosen["name"])(optax.join_schedules(parts, [warm, flat]))
 
 
@@ -199,9 +227,14 @@ def _unknowns(model: Any, settings: Settings) -> dict[str, float]:
     amplitude = operators.beam_amplitude(model.optics.probe)
     pixel = model.optics.oversampling
     steps = {
-        "delta": rates["learning_rate"], "beta": rates["beta"], "optics.probe": rates["probe"] * amplitude,
-        "positions": rates["positions"] * pixel, "shifts": rates["shifts"] * pixel, "centre": rates["centre"] * pixel,
-        "optics.background": rates["background"], "gain": rates["gain"],
+        "delta": rates["learning_rate"],
+        "beta": rates["beta"],
+        "optics.probe": rates["probe"] * amplitude,
+        "positions": rates["positions"] * pixel,
+        "shifts": rates["shifts"] * pixel,
+        "centre": rates["centre"] * pixel,
+        "optics.background": rates["background"],
+        "gain": rates["gain"],
     }
     return {name: step for name, step in steps.items() if chosen[name.removeprefix("optics.")]}
 
@@ -227,8 +260,16 @@ def two_step(
         return losses.amplitude(counts, batch.counts, batch.mask & batch.seen[..., None, None])
 
     images = minimise(
-        cost, model.separate(), fields, _rule(settings["optimiser"], steps), steps=steps, batch_size=4,
-        unknowns=unknowns, seed=settings["solver"]["seed"], console=console, label="projections: step",
+        cost,
+        model.separate(),
+        fields,
+        _rule(settings["optimiser"], steps),
+        steps=steps,
+        batch_size=4,
+        unknowns=unknowns,
+        seed=settings["solver"]["seed"],
+        console=console,
+        label="projections: step",
     ).value
     return _back_project(model, images, settings["model"], console), images
 
@@ -238,8 +279,10 @@ def _back_project(
 ) -> PtychoTomography:
     rows, columns = seen_field(images)
     whole = _whole(chosen)
-    delta, beta = (flattened(part[:, rows, columns], whole)
-                   for part in (-np.asarray(images.images.real), np.asarray(images.images.imag)))
+    delta, beta = (
+        flattened(part[:, rows, columns], whole)
+        for part in (-np.asarray(images.images.real), np.asarray(images.images.imag))
+    )
     angles, side = np.asarray(model.projector.angles), model.delta.shape[-1]
     centre, shifts = float(model.centre) - columns.start, np.zeros((angles.size, 2))
     if chosen["centre"] and not whole:
@@ -265,9 +308,11 @@ def _back_project(
         volume = solvers.fbp(projector, still, pad="zero" if whole else "smooth")
         volumes.append(jnp.zeros_like(model.delta).at[rows].set(volume.astype(model.delta.dtype)))
     return model.replace(
-        delta=volumes[0], beta=volumes[1], optics=model.optics.replace(probe=images.optics.probe,
-                                                                       background=images.optics.background),
-        positions=images.positions, shifts=jnp.asarray(-shifts, model.shifts.dtype),
+        delta=volumes[0],
+        beta=volumes[1],
+        optics=model.optics.replace(probe=images.optics.probe, background=images.optics.background),
+        positions=images.positions,
+        shifts=jnp.asarray(-shifts, model.shifts.dtype),
         centre=jnp.asarray(centre + columns.start, model.centre.dtype),
     )
 
@@ -367,8 +412,11 @@ def fit_held_out(
     still = PtychoProjections(part.optics, part.positions, part.gain, part.shifts, part.centre, images)
 
     def cost(model: PtychoProjections, batch: Batch) -> jax.Array:
-        return losses.amplitude(matched(model(batch.views), batch.counts, batch.mask), batch.counts,
-                                batch.mask & batch.seen[..., None, None])
+        return losses.amplitude(
+            matched(model(batch.views), batch.counts, batch.mask),
+            batch.counts,
+            batch.mask & batch.seen[..., None, None],
+        )
 
     rule = optax.adam(optax.cosine_decay_schedule(0.1 * model.optics.oversampling, 40, 0.05))
     still = minimise(cost, still, fields, rule, steps=40, unknowns=("positions",)).value
@@ -376,8 +424,10 @@ def fit_held_out(
     predicted = np.asarray(predicted, float)
     keep = fields["seen"].ravel()
     flat = lambda a: np.reshape(a, (-1, *a.shape[2:]))[keep]
-    return (model.replace(positions=model.positions.at[rows, parts.held].set(still.positions)),
-            (flat(fields["counts"]), flat(predicted), data["mask"]))
+    return (
+        model.replace(positions=model.positions.at[rows, parts.held].set(still.positions)),
+        (flat(fields["counts"]), flat(predicted), data["mask"]),
+    )
 
 
 def centred(model: PtychoTomography, nominal: PtychoTomography) -> PtychoTomography:
@@ -389,7 +439,8 @@ def centred(model: PtychoTomography, nominal: PtychoTomography) -> PtychoTomogra
     waves = np.stack([np.ones_like(theta), np.cos(theta), np.sin(theta)], 1)
     constant = np.linalg.lstsq(waves, np.asarray(shifts[:, 1], float), rcond=None)[0][0]
     return model.replace(
-        positions=model.positions - common[:, None], shifts=shifts - jnp.asarray([0.0, constant], shifts.dtype),
+        positions=model.positions - common[:, None],
+        shifts=shifts - jnp.asarray([0.0, constant], shifts.dtype),
         centre=model.centre - constant,
     )
 
@@ -406,13 +457,18 @@ def _judge(
         figures |= found
     shifts = np.asarray(model.shifts)
     spread = shifts.std(0) / model.optics.oversampling
-    verdict.append(f"rotation axis in the middle of a view at column {figures['rotation_centre']:.2f} pixel; from "
-                   f"angle to angle the sample moved by {spread[0]:.2f} (rows) and {spread[1]:.2f} (columns) pixel rms")
+    verdict.append(
+        f"rotation axis in the middle of a view at column {figures['rotation_centre']:.2f} pixel; from "
+        f"angle to angle the sample moved by {spread[0]:.2f} (rows) and {spread[1]:.2f} (columns) pixel rms"
+    )
     return figures, tuple(verdict)
 
 
 def _halves(
-    model: PtychoTomography, data: Mapping[str, np.ndarray], settings: Settings, console: Console,
+    model: PtychoTomography,
+    data: Mapping[str, np.ndarray],
+    settings: Settings,
+    console: Console,
     figures: dict[str, Any],
 ) -> tuple[str, ...]:
     """Shell correlation of two volumes, of the even and the odd angles, in the geometry and light that were found."""
@@ -421,7 +477,9 @@ def _halves(
     found = []
     for part in (order[::2], order[1::2]):
         half = model.replace(
-            delta=jnp.zeros_like(model.delta), beta=jnp.zeros_like(model.beta), projector=model.projector.subset(part),
+            delta=jnp.zeros_like(model.delta),
+            beta=jnp.zeros_like(model.beta),
+            projector=model.projector.subset(part),
             **{name: getattr(model, name)[part] for name in ("positions", "gain", "shifts")},
         )
         fields = {k: v if k == "mask" else v[part] for k, v in data.items()}

@@ -101,8 +101,10 @@ def _with_scale(report: OrientationReport, scan: Scan, seed: int) -> Orientation
         name, significant = _decide(figures, False, False)
         if significant:
             wrong += "" if name == AS_GIVEN else f" and {name}"
-            line = (f"positions look {wrong}: left as given; check data.positions_unit, the pixel size and the binning "
-                    f"(residual {figures[name]:.3f}, in other orientations up to {max(figures.values()):.3f})")
+            line = (
+                f"positions look {wrong}: left as given; check data.positions_unit, the pixel size and the binning "
+                f"(residual {figures[name]:.3f}, in other orientations up to {max(figures.values()):.3f})"
+            )
             return dataclasses.replace(report, message=line)
     return report
 
@@ -147,12 +149,20 @@ def _decide(figures: dict[str, float], far: bool, probe_given: bool) -> tuple[st
 def _report(figures: dict[str, float], name: str, significant: bool, twins: bool) -> OrientationReport:
     matrix = _hypotheses()[name]
     if not figures:
-        return OrientationReport(name, figures, 1.0, False, matrix,
-                                 f"the orientation of the positions cannot be checked with less than {_BATCH} views")
+        return OrientationReport(
+            name,
+            figures,
+            1.0,
+            False,
+            matrix,
+            f"the orientation of the positions cannot be checked with less than {_BATCH} views",
+        )
     given, best = figures[AS_GIVEN], min(figures.values())
     if not significant:
-        line = (f"the data do not tell how positions are meant (residual {given:.3f} as given, {best:.3f} at best): "
-                "left as given")
+        line = (
+            f"the data do not tell how positions are meant (residual {given:.3f} as given, {best:.3f} at best): "
+            "left as given"
+        )
     elif name == AS_GIVEN:
         line = f"positions fit as given (residual {given:.3f}; up to {max(figures.values()):.3f} flipped or swapped)"
     else:
@@ -196,8 +206,17 @@ class _Trial:
         """Residual of the last steps."""
         positions = np.asarray(self.model.positions) @ matrix.T + self.middle
         model = self.model.replace(positions=jnp.asarray(positions, self.model.positions.dtype))
-        solution = minimise(amplitude_cost, model, self.data, _OPTIMISER, steps=steps, batch_size=_BATCH, seed=seed,
-                            unknowns=("object", "probe"), chunk=_STEPS[0])
+        solution = minimise(
+            amplitude_cost,
+            model,
+            self.data,
+            _OPTIMISER,
+            steps=steps,
+            batch_size=_BATCH,
+            seed=seed,
+            unknowns=("object", "probe"),
+            chunk=_STEPS[0],
+        )
         mean = np.mean(self.data["counts"][:, self.data["mask"]])
         return float(np.sqrt(solution.history[-8:].mean() / mean))
 
@@ -248,5 +267,5 @@ def _low_frequencies(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The lowest `shape` frequencies of arrays with the zero frequency at the corner."""
     for axis, keep in zip((-2, -1), shape, strict=True):
         size = values.shape[axis]
-        values = np.take(values, np.r_[:(keep + 1) // 2, size - keep // 2:size], axis)
+        values = np.take(values, np.r_[: (keep + 1) // 2, size - keep // 2 : size], axis)
     return values

@@ -352,12 +352,8 @@ def _result(scan: Scan, solution: ScatteringSolution, settings: Mapping[str, Any
     direction = jnp.where(scatters[..., None], orientation(a, settings["model"]["scattering"]), jnp.nan)
     quantities = {
         "mean": Quantity(np.asarray(mean), "", axes, pixel, "mean scattered intensity", "volume"),
-        "anisotropy": Quantity(
-            np.asarray(anisotropy), "", axes, pixel, "relative anisotropy", "volume"
-        ),
-        "direction": Quantity(
-            np.asarray(direction), "", (*axes, "xyz"), pixel, "fibre direction", "orientation"
-        ),
+        "anisotropy": Quantity(np.asarray(anisotropy), "", axes, pixel, "relative anisotropy", "volume"),
+        "direction": Quantity(np.asarray(direction), "", (*axes, "xyz"), pixel, "fibre direction", "orientation"),
         "coefficients": Quantity(np.asarray(a), "", (*axes, "lm"), pixel, "spherical-harmonic coefficients", "data"),
     }
     quality = {"residual": solution.residual, "smoothness": solution.smoothness, "smoothness_path": solution.path}

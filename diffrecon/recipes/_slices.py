@@ -18,30 +18,50 @@ from ..models import Tomography
 from ..stream import each_slice
 
 __all__ = [
-    "SOLVER", "STEPS", "Slices", "check_slabs", "check_solver", "padding", "slab_solver", "solve_counts", "solve_slices"
+    "SOLVER",
+    "STEPS",
+    "Slices",
+    "check_slabs",
+    "check_solver",
+    "padding",
+    "slab_solver",
+    "solve_counts",
+    "solve_slices",
 ]
 
 SOLVER: dict[str, Any] = {
-    "name": "fbp",           # fbp, cgls, lsqr, sirt, sart, mlem, osem, fista, primal-dual, poisson, minimise
-    "steps": None,           # 20 (cgls, lsqr), 100 (sirt, fista, ...), 10 passes (sart, osem)
-    "filter": "ramp",        # fbp: ramp, shepp-logan, cosine, hamming, hann, parzen
-    "cutoff": 1.0,           # fbp: where the filter ends, as a fraction of the Nyquist frequency
-    "pad": "auto",           # fbp: zero, edge, smooth; auto: smooth where the sample is wider than the detector
-    "extent": None,          # fbp, smooth: diameter of the sample [pixel]
-    "tikhonov": 0.0,         # cgls, lsqr
-    "relaxation": None,      # sirt, sart
-    "subsets": 10,           # sart, osem
-    "positive": False,       # sirt, sart, fista, primal-dual: no negative values
-    "weights": "none",       # photons: every ray by its photon noise
-    "stopping": None,        # held-out (views left out choose the number of steps), discrepancy (with weights=photons)
-    "penalty": "tv",         # fista, primal-dual: tv, tgv, wavelet, none
-    "weight": None,          # of the penalty; chosen by views left out where it is not given
-    "inner": 2,              # fista: steps of the penalty in each step
+    "name": "fbp",  # fbp, cgls, lsqr, sirt, sart, mlem, osem, fista, primal-dual, poisson, minimise
+    "steps": None,  # 20 (cgls, lsqr), 100 (sirt, fista, ...), 10 passes (sart, osem)
+    "filter": "ramp",  # fbp: ramp, shepp-logan, cosine, hamming, hann, parzen
+    "cutoff": 1.0,  # fbp: where the filter ends, as a fraction of the Nyquist frequency
+    "pad": "auto",  # fbp: zero, edge, smooth; auto: smooth where the sample is wider than the detector
+    "extent": None,  # fbp, smooth: diameter of the sample [pixel]
+    "tikhonov": 0.0,  # cgls, lsqr
+    "relaxation": None,  # sirt, sart
+    "subsets": 10,  # sart, osem
+    "positive": False,  # sirt, sart, fista, primal-dual: no negative values
+    "weights": "none",  # photons: every ray by its photon noise
+    "stopping": None,  # held-out (views left out choose the number of steps), discrepancy (with weights=photons)
+    "penalty": "tv",  # fista, primal-dual: tv, tgv, wavelet, none
+    "weight": None,  # of the penalty; chosen by views left out where it is not given
+    "inner": 2,  # fista: steps of the penalty in each step
 }
-STEPS = {"cgls": 20, "lsqr": 20, "sirt": 100, "sart": 10, "mlem": 50, "osem": 10, "fista": 100, "primal-dual": 300,
-         "poisson": 4, "minimise": 200}
-_CONTINUED = ("the sample is wider than the detector: projections are continued smoothly (solver.pad=smooth); values "
-              "are right up to a constant")
+STEPS = {
+    "cgls": 20,
+    "lsqr": 20,
+    "sirt": 100,
+    "sart": 10,
+    "mlem": 50,
+    "osem": 10,
+    "fista": 100,
+    "primal-dual": 300,
+    "poisson": 4,
+    "minimise": 200,
+}
+_CONTINUED = (
+    "the sample is wider than the detector: projections are continued smoothly (solver.pad=smooth); values "
+    "are right up to a constant"
+)
 _TAKES_BOUNDS = ("sirt", "sart", "fista", "primal-dual")
 _TAKES_STOPPING = ("cgls", "lsqr", "sirt", "sart", "mlem", "osem")
 _TAKES_WEIGHTS = ("cgls", "lsqr", "sirt", "sart", "fista", "primal-dual")
@@ -112,14 +132,22 @@ def solve_slices(
     return Slices(solution.x, np.asarray(solution.history), (*ending, *said), curves)
 
 
-def solve_counts(A: Any, counts: Any, flats: np.ndarray, darks: np.ndarray, solver: Mapping[str, Any],
-                 console: Console) -> Slices:
+def solve_counts(
+    A: Any, counts: Any, flats: np.ndarray, darks: np.ndarray, solver: Mapping[str, Any], console: Console
+) -> Slices:
     """The most likely volume for the raw counts; with the penalty where a weight is given (units of log-likelihood)."""
     steps = solver["steps"] or STEPS["poisson"]
     progress = console.progress(steps, "poisson: parabola")
     penalty = None if solver["weight"] is None else _penalty(solver, float(solver["weight"]))
-    solution = solvers.transmission(A, counts, flats, darks, penalty, steps=steps,
-                                    callback=lambda step, x, deviance: progress.update(step, deviance=float(deviance)))
+    solution = solvers.transmission(
+        A,
+        counts,
+        flats,
+        darks,
+        penalty,
+        steps=steps,
+        callback=lambda step, x, deviance: progress.update(step, deviance=float(deviance)),
+    )
     history = np.asarray(solution.history)
     said = f"Poisson deviance a ray: {history[np.isfinite(history)][-1]:.3f} (about 1 where the model is right)"
     return Slices(solution.x, history, (said,))
@@ -147,8 +175,11 @@ def slab_solver(solver: Mapping[str, Any], pad: str, weight: float | None) -> Ca
     if name in ("fista", "primal-dual"):
         penalty, bounds = _penalty(solver, weight or 1.0), _bounds(solver)
         if name == "fista":
-            return each_slice(lambda A, b: solvers.fista(A, b, penalty, steps=steps, bounds=bounds,
-                                                         inner=solver["inner"], normal="exact").x)
+            return each_slice(
+                lambda A, b: solvers.fista(
+                    A, b, penalty, steps=steps, bounds=bounds, inner=solver["inner"], normal="exact"
+                ).x
+            )
         return each_slice(lambda A, b: solvers.primal_dual(A, b, penalty, steps=steps, bounds=bounds).x)
     return each_slice(lambda A, b: _plain(A, b, steps, solver, None, None).x)
 
@@ -195,14 +226,18 @@ def _penalised(A: Any, b: Array, steps: int, solver: Mapping[str, Any], weights:
     if weight is None and solver["penalty"] != "none":
         chosen = solvers.choose_weight(A, b, _penalty(solver, 1.0), weights=weights, bounds=bounds, final_steps=steps)
         weight, said = float(chosen.weight), (chosen.message,)
-        curves = {"penalty_weight": weight, "penalty_weights": np.asarray(chosen.weights),
-                  "held_out_by_weight": np.asarray(chosen.residuals)}
+        curves = {
+            "penalty_weight": weight,
+            "penalty_weights": np.asarray(chosen.weights),
+            "held_out_by_weight": np.asarray(chosen.residuals),
+        }
         if solver["name"] == "fista":
             return Slices(chosen.solution.x, np.asarray(chosen.solution.history), said, curves)
     penalty = _penalty(solver, weight or 1.0)
     if solver["name"] == "fista":
-        solution = solvers.fista(A, b, penalty, steps=steps, weights=weights, bounds=bounds, inner=solver["inner"],
-                                 callback=show)
+        solution = solvers.fista(
+            A, b, penalty, steps=steps, weights=weights, bounds=bounds, inner=solver["inner"], callback=show
+        )
     else:
         solution = solvers.primal_dual(A, b, penalty, steps=steps, weights=weights, bounds=bounds, callback=show)
     said = (*said, *((f"{solver['name']}: {solution.message}",) if solution.message else ()))
@@ -239,8 +274,16 @@ def _minimise(A: Any, sinogram: Array, steps: int, settings: Mapping[str, Any], 
     cost = settings["loss"]["function"] or least_squares
     rate = optax.cosine_decay_schedule(settings["optimiser"]["learning_rate"] * span, steps, 0.02)
     solution = solvers.minimise(
-        cost, Tomography(start, A), {"values": sinogram}, optax.adam(rate), steps=steps, unknowns=("volume",),
-        console=console, label="minimise: step", checkpoint=console.checkpoint, resume=console.resume,
+        cost,
+        Tomography(start, A),
+        {"values": sinogram},
+        optax.adam(rate),
+        steps=steps,
+        unknowns=("volume",),
+        console=console,
+        label="minimise: step",
+        checkpoint=console.checkpoint,
+        resume=console.resume,
     )
     ending = () if solution.result.startswith("done") else (solution.result,)
     return Slices(solution.value.volume, np.asarray(solution.history), ending)

@@ -26,28 +26,28 @@ from ._slices import SOLVER, Slices, check_slabs, check_solver, padding, slab_so
 DEFAULTS: dict[str, dict[str, Any]] = {
     "prepare": {
         **prepare.DEFAULTS,
-        "centre_search": None,   # [first, last] column; the middle half of the detector by default
-        "delta_beta": None,      # phase contrast: delta/beta of the sample, for Paganin's filter before the logarithm
+        "centre_search": None,  # [first, last] column; the middle half of the detector by default
+        "delta_beta": None,  # phase contrast: delta/beta of the sample, for Paganin's filter before the logarithm
     },
     "align": {
-        "unknowns": [],          # of the geometry: centre, shifts, roll, pitch, angles, magnification, drift, wobble
-        "rows": 64,              # detector rows that are used for it, about the middle
+        "unknowns": [],  # of the geometry: centre, shifts, roll, pitch, angles, magnification, drift, wobble
+        "rows": 64,  # detector rows that are used for it, about the middle
     },
     "model": {
-        "size": None,            # pixels of a slice along x and y; the detector's columns by default
+        "size": None,  # pixels of a slice along x and y; the detector's columns by default
         "quantity": "attenuation",  # attenuation, delta, density, electron-density
-        "material": None,        # composition of the sample, such as "SiO2, 2.2" (density, dose; needs xraydb)
+        "material": None,  # composition of the sample, such as "SiO2, 2.2" (density, dose; needs xraydb)
     },
     "loss": {"function": None},  # solver.name = "minimise": a function (model, batch) -> scalar
     "optimiser": {"learning_rate": 0.03},  # of it, in units of the volume's range
     "solver": {
         **SOLVER,
-        "slab": None,            # slices at a time; by default what the memory holds, 0 = all at once
+        "slab": None,  # slices at a time; by default what the memory holds, 0 = all at once
     },
     "quality": {
-        "halves": False,         # resolution: shell correlation of even and odd views
-        "deviation": "none",     # error bars: closed-form (fbp), bootstrap
-        "draws": 20,             # of the bootstrap
+        "halves": False,  # resolution: shell correlation of even and odd views
+        "deviation": "none",  # error bars: closed-form (fbp), bootstrap
+        "draws": 20,  # of the bootstrap
         "seed": 0,
     },
 }
@@ -115,8 +115,9 @@ def _check(settings: Mapping[str, Mapping[str, Any]]) -> None:
     if said == "density" and material is None:
         raise InputError('model.quantity=density needs the composition: give model.material, such as "SiO2, 2.2"')
     if said == "electron-density" and material is None and phase is None:
-        raise InputError('model.quantity=electron-density needs model.material, such as "SiO2, 2.2", or '
-                         "prepare.delta_beta")
+        raise InputError(
+            'model.quantity=electron-density needs model.material, such as "SiO2, 2.2", or prepare.delta_beta'
+        )
     kinds = ("none", "closed-form", "bootstrap")
     kind = settings["quality"]["deviation"]
     if kind not in kinds:
@@ -132,8 +133,12 @@ def _with_phase(start: _Start, scan: Scan, settings: Mapping[str, Mapping[str, A
     for name, value in numbers.items():
         if value is None:
             raise InputError(f"{scan.name}: prepare.delta_beta needs geometry.{name}")
-    phase = solvers.PhaseFilter(float(place.pixel_size), float(place.wavelength), float(place.distance),
-                                float(settings["prepare"]["delta_beta"])).checked()
+    phase = solvers.PhaseFilter(
+        float(place.pixel_size),
+        float(place.wavelength),
+        float(place.distance),
+        float(settings["prepare"]["delta_beta"]),
+    ).checked()
 
     def rows(first: int, last: int) -> Array:
         low, high = max(first - phase.reach, 0), min(last + phase.reach, start.height)
@@ -170,8 +175,14 @@ def _geometry(start: _Start, settings: Mapping[str, Mapping[str, Any]], console:
     if not settings["align"]["unknowns"]:
         return _Geometry(ParallelProjector(start.angles, shape, start.columns, centre=centre), centre, (said,))
     first, last = _middle(start.height, settings["align"]["rows"])
-    found = align(start.rows(first, last), start.angles, unknowns=tuple(settings["align"]["unknowns"]), centre=centre,
-                  size=size, console=console)
+    found = align(
+        start.rows(first, last),
+        start.angles,
+        unknowns=tuple(settings["align"]["unknowns"]),
+        centre=centre,
+        size=size,
+        console=console,
+    )
     for line in found.messages:
         console.say(line)
     return _Geometry(_projector(found, start, shape), float(found.geometry.centre), (said, *found.messages), found)
@@ -219,8 +230,10 @@ def _counts(scan: Scan, start: _Start, settings: Mapping[str, Mapping[str, Any]]
     plain = {key: settings["prepare"][key] for key in prepare.DEFAULTS if key not in ("clip", "bad_pixels", "flats")}
     changed = [key for key, value in plain.items() if value != prepare.DEFAULTS[key]]
     if scan.flats is None or changed or start.columns != scan.frame_shape[1]:
-        raise InputError(f"{scan.name}: solver.name=poisson works on the counts as they are: it needs flats, and no "
-                         f"prepare.{changed[0] if changed else 'full_turn'}")
+        raise InputError(
+            f"{scan.name}: solver.name=poisson works on the counts as they are: it needs flats, and no "
+            f"prepare.{changed[0] if changed else 'full_turn'}"
+        )
     flat, dark = _beam(scan)
     return np.asarray(scan.counts), np.maximum(flat - dark, 0), dark
 
@@ -253,8 +266,11 @@ def _unit(scan: Scan, settings: Mapping[str, Mapping[str, Any]]) -> _Unit:
         return _Unit(delta, "", "refractive index decrement")
     if said == "electron-density" and delta is not None:
         return _Unit(1e-30 * float(physics.electron_density(delta, wavelength)), "1/angstrom^3", "electron density")
-    density = (physics.density_from_attenuation(1 / pixel, material, energy) if delta is None
-               else physics.density_from_delta(delta, material, energy))
+    density = (
+        physics.density_from_attenuation(1 / pixel, material, energy)
+        if delta is None
+        else physics.density_from_delta(delta, material, energy)
+    )
     if said == "density":
         return _Unit(float(density), "g/cm^3", f"density as {material}")
     electrons = 1e-30 * float(physics.electrons_from_density(density, material))
@@ -274,26 +290,40 @@ def _judged(scan, settings, start, geometry, sinogram, variance, solved: Slices,
     """Residual, resolution, error bars, dose: of all rows, or of some, which `where` then names."""
     projector, pixel, views, name = geometry.projector, _pixel(scan), start.angles.size, settings["solver"]["name"]
     residual = float(jnp.linalg.norm(projector(solved.volume) - sinogram) / jnp.linalg.norm(sinogram))
-    quantities = {"sinogram": Quantity(np.asarray(sinogram[:, sinogram.shape[1] // 2]), "", ("view", "x"), pixel,
-                                       "line integrals of the middle row", "sinogram")}
+    quantities = {
+        "sinogram": Quantity(
+            np.asarray(sinogram[:, sinogram.shape[1] // 2]),
+            "",
+            ("view", "x"),
+            pixel,
+            "line integrals of the middle row",
+            "sinogram",
+        )
+    }
     figures: dict[str, Any] = {"relative_residual": residual, "rotation_centre": geometry.centre, **solved.curves}
     if solved.history.size:
         figures["history"] = solved.history
-    lines = [*start.preparation.messages, *geometry.lines, *solved.messages,
-             f"relative residual |A x - b| / |b| = {residual:.4f}{where} ({name}, {views} views)"]
+    lines = [
+        *start.preparation.messages,
+        *geometry.lines,
+        *solved.messages,
+        f"relative residual |A x - b| / |b| = {residual:.4f}{where} ({name}, {views} views)",
+    ]
     if geometry.alignment is not None:
         figures |= _found(geometry.alignment, views)
     repeat = partial(_repeat, projector, sinogram, variance, settings)
     if settings["quality"]["halves"]:
-        correlation = quality.even_odd(lambda chosen, _: repeat(np.asarray(chosen)), np.arange(views), start.angles,
-                                       pixel_size=pixel)
+        correlation = quality.even_odd(
+            lambda chosen, _: repeat(np.asarray(chosen)), np.arange(views), start.angles, pixel_size=pixel
+        )
         figures["shell_correlation"] = correlation.as_quality()
         lines.append(f"even against odd views{where}: {correlation}")
     if settings["quality"]["deviation"] != "none":
         kept = _kept(solved.volume.shape[0], sinogram.shape[1])
         bars = _deviation(projector, variance, settings, repeat, views)[kept] * unit.factor
-        quantities["deviation"] = Quantity(bars.astype(np.float32), unit.units, ("z", "y", "x"), pixel,
-                                           "standard deviation", "volume")
+        quantities["deviation"] = Quantity(
+            bars.astype(np.float32), unit.units, ("z", "y", "x"), pixel, "standard deviation", "volume"
+        )
         lines.append(f"error bar: median standard deviation{where} {np.median(bars):.3g} {unit.units}".rstrip())
     lines += _dose(scan, settings, sinogram, pixel) + _few_views(start, name)
     return _Judged(quantities, figures, tuple(lines))
@@ -314,8 +344,9 @@ def _repeat(A, sinogram, variance, settings, views: np.ndarray) -> np.ndarray:
 
 def _deviation(A, variance, settings, repeat, views: int) -> np.ndarray:
     if settings["quality"]["deviation"] == "closed-form":
-        return np.asarray(solvers.fbp_deviation(A, variance, filter=settings["solver"]["filter"],
-                                                cutoff=settings["solver"]["cutoff"]))
+        return np.asarray(
+            solvers.fbp_deviation(A, variance, filter=settings["solver"]["filter"], cutoff=settings["solver"]["cutoff"])
+        )
     chosen = settings["quality"]
     return np.asarray(quality.bootstrap_views(repeat, views, draws=chosen["draws"], seed=chosen["seed"]).deviation)
 
@@ -345,8 +376,10 @@ def _few_views(start: _Start, name: str) -> list[str]:
     needed = int(np.ceil(np.pi / 2 * start.columns))
     if start.angles.size >= needed / 2 or name != "fbp":
         return []
-    return [f"{start.angles.size} views where about {needed} (pi/2 columns) sample every direction: expect streaks, or "
-            "try solver.name=fista"]
+    return [
+        f"{start.angles.size} views where about {needed} (pi/2 columns) sample every direction: expect streaks, or "
+        "try solver.name=fista"
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------- slabs
@@ -377,8 +410,10 @@ def reconstruct_slabs(
     geometry = _geometry(start, settings, console)
     A, unit, pixel = geometry.projector, _unit(scan, settings), _pixel(scan)
     if not isinstance(A, ParallelProjector):
-        raise InputError("slabs: motion along rows, roll and pitch join the slices: reconstruct the volume at once "
-                         "(solver.slab=0), or align columns only (align.unknowns=[\"centre\"])")
+        raise InputError(
+            "slabs: motion along rows, roll and pitch join the slices: reconstruct the volume at once "
+            '(solver.slab=0), or align columns only (align.unknowns=["centre"])'
+        )
     first, last = _middle(start.height, 2)
     rows = np.asarray(start.rows(first, last))
     sample, variance = jnp.asarray(rows), _variance(scan, first, rows, settings)
@@ -389,9 +424,16 @@ def reconstruct_slabs(
     result = Result(method, {**quantities, **judged.quantities}, judged.figures, judged.lines, settings)
     solve = slab_solver(solver, padding(sample, solver["pad"]), trial.curves.get("penalty_weight", solver["weight"]))
     report = stream.tomography_slabs(
-        A, start.rows, writer((start.height, *A.shape), unit.units, pixel, unit.long_name), slices=(0, start.height),
-        solve=solve, slab=solver["slab"] or None, scale=unit.factor, mesh=sharding.slice_mesh(local=True),
-        console=console, result=result,
+        A,
+        start.rows,
+        writer((start.height, *A.shape), unit.units, pixel, unit.long_name),
+        slices=(0, start.height),
+        solve=solve,
+        slab=solver["slab"] or None,
+        scale=unit.factor,
+        mesh=sharding.slice_mesh(local=True),
+        console=console,
+        result=result,
     )
     return Result(method, result.quantities, result.quality, (*result.verdict, report.message), settings)
 
@@ -411,8 +453,17 @@ def preview(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: Cons
         if off:
             A = ParallelProjector(start.angles, A.shape, start.columns, centre=geometry.centre + off)
         image = solvers.fbp(A, sinogram, pad=pad)[0] * unit.factor
-        quantities[f"slice{label}"] = Quantity(np.asarray(image), unit.units, ("y", "x"), _pixel(scan),
-                                               f"rotation centre {geometry.centre + off:.2f}", "image")
-    lines = (*start.preparation.messages, *geometry.lines,
-             f"preview of detector row {row}: rotation centre {geometry.centre:.2f}, and {step:g} pixels less and more")
+        quantities[f"slice{label}"] = Quantity(
+            np.asarray(image),
+            unit.units,
+            ("y", "x"),
+            _pixel(scan),
+            f"rotation centre {geometry.centre + off:.2f}",
+            "image",
+        )
+    lines = (
+        *start.preparation.messages,
+        *geometry.lines,
+        f"preview of detector row {row}: rotation centre {geometry.centre:.2f}, and {step:g} pixels less and more",
+    )
     return Result(method, quantities, {"rotation_centre": geometry.centre}, lines, settings)

@@ -18,9 +18,27 @@ from ..errors import InputError
 from ..models import HoloTomography
 from ..solvers._phase import ctf_response
 
-__all__ = ["PhaseRetrieval", "PowerLaw", "SomeAngles", "agreed", "back_project", "blocks", "centred", "everywhere",
-           "information", "over_angles", "place_frames", "projections_of", "radial_frequency", "registered",
-           "retrieved", "say_moved", "transfer", "two_step", "with_axis"]
+__all__ = [
+    "PhaseRetrieval",
+    "PowerLaw",
+    "SomeAngles",
+    "agreed",
+    "back_project",
+    "blocks",
+    "centred",
+    "everywhere",
+    "information",
+    "over_angles",
+    "place_frames",
+    "projections_of",
+    "radial_frequency",
+    "registered",
+    "retrieved",
+    "say_moved",
+    "transfer",
+    "two_step",
+    "with_axis",
+]
 
 
 # ---------------------------------------------------------------------------------------------------- what is expected
@@ -80,9 +98,7 @@ class PhaseRetrieval(eqx.Module):
     canvas: tuple[int, int] = eqx.field(static=True)
 
     @classmethod
-    def of(
-        cls, model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray, general: float
-    ) -> "PhaseRetrieval":
+    def of(cls, model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray, general: float) -> "PhaseRetrieval":
         """With the power of the phase measured in some of the angles; `general`: the size of B beside the phase that is
         expected, 0 for one material."""
         window = (model.delta.shape[0], model.delta.shape[2])
@@ -139,8 +155,10 @@ def retrieved(tree: Any, angles: Array, counts: Array, mask: Array) -> Array:
     images = contrast(model, counts, mask, angles, retrieval.canvas)
     maps = jnp.einsum("adyx,mdyx->amyx", jnp.fft.rfft2(images), retrieval.kernels)
     maps = jnp.fft.irfft2(maps, s=retrieval.canvas)
-    cut = [slice((c - w) // 2, (c - w) // 2 + w)
-           for c, w in zip(retrieval.canvas, (model.delta.shape[0], model.delta.shape[2]), strict=True)]
+    cut = [
+        slice((c - w) // 2, (c - w) // 2 + w)
+        for c, w in zip(retrieval.canvas, (model.delta.shape[0], model.delta.shape[2]), strict=True)
+    ]
     return maps[..., cut[0], cut[1]]
 
 
@@ -152,8 +170,10 @@ def transfer(model: HoloTomography, shape: tuple[int, int]) -> tuple[np.ndarray,
     numbers = [model.pixel_size**2 / (model.wavelength * d.mean()) for d in distances]
     sine, cosine = ctf_response(shape, numbers)
     ratio = pixels / model.pixel_size
-    box = (np.sinc(ratio[:, 0, None] * np.fft.fftfreq(shape[0]))[:, :, None]
-           * np.sinc(ratio[:, 1, None] * np.fft.rfftfreq(shape[1]))[:, None])
+    box = (
+        np.sinc(ratio[:, 0, None] * np.fft.fftfreq(shape[0]))[:, :, None]
+        * np.sinc(ratio[:, 1, None] * np.fft.rfftfreq(shape[1]))[:, None]
+    )
     counts = np.broadcast_to(np.asarray(model.flux, float).mean((1, 2)), (len(pixels),)) / ratio.prod(1)
     return sine * box, cosine * box, counts[:, None, None]
 
@@ -180,6 +200,7 @@ _contrast = eqx.filter_jit(contrast)
 
 def _mended(images: Array, mask: Array) -> Array:
     """Masked pixels with the mean of the good ones at most two away, where there are any."""
+
     def around(values: Array) -> Array:
         for axis in (-2, -1):
             reach = [(2, 2) if i == values.ndim + axis else (0, 0) for i in range(values.ndim)]
@@ -232,7 +253,8 @@ def _on_devices(work: Any, mesh: Any, tree: Any, mask: Array, angles: Array, cou
     whole, split = PartitionSpec(), PartitionSpec("data")
     specs = (whole, whole, *[split] * (2 + len(more)))
     return jax.shard_map(inner, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)(
-        arrays, mask, angles, counts, *more)
+        arrays, mask, angles, counts, *more
+    )
 
 
 def everywhere(values: Array) -> np.ndarray:
@@ -319,8 +341,14 @@ def _smooth(projections: Array) -> Array:
 
 
 def place_frames(
-    model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray, *lines: Any, shifts: bool = True,
-    gain: bool = True, rounds: int = 1, quiet: bool = False,
+    model: HoloTomography,
+    data: Mapping[str, Any],
+    angles: np.ndarray,
+    *lines: Any,
+    shifts: bool = True,
+    gain: bool = True,
+    rounds: int = 1,
+    quiet: bool = False,
 ) -> HoloTomography:
     """The model with shifts and gain of the frames of some angles fitted to its volume, which does not change; `lines`
     stand for it where they are given: line integrals of delta (angle, z, x)."""
@@ -344,8 +372,11 @@ def registered(model: HoloTomography, data: Mapping[str, Any], console: Console)
     angles. Where an angle sits as a whole the volume says later."""
     ratio = np.asarray(model.pixels) / model.pixel_size
     options: dict[str, Any] = {
-        "pixels": np.asarray(model.pixels), "distances": np.asarray(model.distances, float),
-        "wavelength": model.wavelength, "delta_beta": float(model.delta_beta), "dark": np.asarray(model.dark),
+        "pixels": np.asarray(model.pixels),
+        "distances": np.asarray(model.distances, float),
+        "wavelength": model.wavelength,
+        "delta_beta": float(model.delta_beta),
+        "dark": np.asarray(model.dark),
         "mask": np.asarray(data["mask"]),
     }
     flux = np.broadcast_to(np.asarray(model.flux), (len(ratio), *model.flux.shape[1:]))
@@ -371,8 +402,9 @@ def centred(model: HoloTomography) -> HoloTomography:
     waves = np.stack([np.ones_like(theta), np.cos(theta), np.sin(theta)], 1)
     mean = np.asarray(model.shifts, float)[..., 1].mean(1)
     constant = np.linalg.lstsq(waves, mean, rcond=None)[0][0]
-    return model.replace(shifts=model.shifts - jnp.asarray([0.0, constant], model.shifts.dtype),
-                         centre=model.centre + constant)
+    return model.replace(
+        shifts=model.shifts - jnp.asarray([0.0, constant], model.shifts.dtype), centre=model.centre + constant
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- both steps
@@ -424,13 +456,13 @@ def two_step(
     return model, law
 
 
-def say_moved(
-    before: HoloTomography, after: HoloTomography, angles: np.ndarray, number: int, console: Console
-) -> None:
+def say_moved(before: HoloTomography, after: HoloTomography, angles: np.ndarray, number: int, console: Console) -> None:
     """One line a round."""
     moved = np.asarray(after.shifts - before.shifts)[angles]
-    console.say(f"frames placed on the volume's prediction, round {number}: moved by "
-                f"{np.sqrt(np.mean(moved**2)):.3f} pixel rms; rotation axis at {after.rotation_centre():.2f}")
+    console.say(
+        f"frames placed on the volume's prediction, round {number}: moved by "
+        f"{np.sqrt(np.mean(moved**2)):.3f} pixel rms; rotation axis at {after.rotation_centre():.2f}"
+    )
 
 
 def with_axis(

@@ -21,8 +21,16 @@ from ..solvers import ctf_response
 from ..solvers._regularisation import PowerLaw
 
 __all__ = [
-    "Curvature", "Maps", "Variation", "Whitened", "column_norms", "first_maximum", "measured_curvature", "prior_rows",
-    "residual", "vacuum_weights",
+    "Curvature",
+    "Maps",
+    "Variation",
+    "Whitened",
+    "column_norms",
+    "first_maximum",
+    "measured_curvature",
+    "prior_rows",
+    "residual",
+    "vacuum_weights",
 ]
 
 _RINGS = 24
@@ -75,8 +83,10 @@ class Curvature(eqx.Module):
         fy, fx = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
         ratio = pixels / model.pixel_size
         sigma = ratio * model.blurs()  # [pixel of the object]
-        seen = [np.sinc(ratio[:, a, None] * f) * np.exp(-2 * (np.pi * sigma[:, a, None] * f) ** 2)
-                for a, f in enumerate((fy, fx))]
+        seen = [
+            np.sinc(ratio[:, a, None] * f) * np.exp(-2 * (np.pi * sigma[:, a, None] * f) ** 2)
+            for a, f in enumerate((fy, fx))
+        ]
         box = seen[0][:, :, None] * seen[1][:, None, :]
         flux = np.asarray(model.flux, float).mean((1, 2))
         # Counts of each view on one pixel of the object.
@@ -94,9 +104,18 @@ class Curvature(eqx.Module):
 @eqx.filter_jit
 def _gauss_newton_product(model: Holography, direction: Float[Array, "2 y x"]) -> Float[Array, "2 y x"]:
     """J'J of `2 sqrt(counts)` in phase and B."""
-    rows = lambda maps: 2 * jnp.sqrt(jnp.maximum(
-        model.replace(phase=maps[0], attenuation=maps[1], delta_beta=jnp.full_like(model.delta_beta, jnp.inf),
-                      thickness=None, refraction=None)(np.arange(len(model.pixels))), 1))
+    rows = lambda maps: 2 * jnp.sqrt(
+        jnp.maximum(
+            model.replace(
+                phase=maps[0],
+                attenuation=maps[1],
+                delta_beta=jnp.full_like(model.delta_beta, jnp.inf),
+                thickness=None,
+                refraction=None,
+            )(np.arange(len(model.pixels))),
+            1,
+        )
+    )
     maps = jnp.stack([model.total_phase(), model.absorption()])
     forward = jax.linearize(rows, maps)[1]
     return jax.linear_transpose(forward, maps)(forward(direction))[0]
@@ -206,9 +225,17 @@ class Whitened(eqx.Module):
         weights = curvature.flux * np.where(np.asarray(maps.signs) < 0, negative, ONE_SIDED)
         scales = scales or {}
         return cls(
-            white, {name: jnp.zeros_like(s) for name, s in scales.items()}, scales,
-            to_front(np.linalg.inv(factor).swapaxes(-1, -2)), cast(inverse), cast(high_pass), cast(edges),
-            cast(np.zeros(white.shape) if vacuum is None else vacuum), cast(weights), maps, model,
+            white,
+            {name: jnp.zeros_like(s) for name, s in scales.items()},
+            scales,
+            to_front(np.linalg.inv(factor).swapaxes(-1, -2)),
+            cast(inverse),
+            cast(high_pass),
+            cast(edges),
+            cast(np.zeros(white.shape) if vacuum is None else vacuum),
+            cast(weights),
+            maps,
+            model,
         )
 
     def object_maps(self) -> Float[Array, "map y x"]:
@@ -247,7 +274,8 @@ def prior_rows(unknowns: Whitened) -> dict[str, Array]:
     signs = jnp.asarray(unknowns.maps.signs, maps.dtype)[:, None, None]
     phase = jnp.tensordot(jnp.asarray(unknowns.maps.a, maps.dtype), maps, 1)
     return {
-        "real": jnp.real(power), "imaginary": jnp.imag(power),
+        "real": jnp.real(power),
+        "imaginary": jnp.imag(power),
         "signs": jnp.sqrt(unknowns.penalties)[:, None, None] * jnp.minimum(signs * maps, 0),
         "vacuum": jnp.sqrt(unknowns.vacuum) * maps,
         "variation": jnp.sqrt(unknowns.edges) * detail_gradient(phase, unknowns.high_pass),

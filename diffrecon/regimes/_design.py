@@ -53,8 +53,11 @@ class Design:
     def warnings(self) -> list[str]:
         """What the optimum leans on."""
         low, high = self.range
-        end = [name for name, value, other in (("nearest", low, self.distances[0]), ("farthest", high,
-               self.distances[-1])) if abs(other / value - 1) < 1e-3]
+        end = [
+            name
+            for name, value, other in (("nearest", low, self.distances[0]), ("farthest", high, self.distances[-1]))
+            if abs(other / value - 1) < 1e-3
+        ]
         found = [f"the optimum uses the {name} distance allowed: a wider range would show more" for name in end]
         best = min(self.figures, key=lambda name: self.figures[name][self.merit])
         if self.figures[best][self.merit] < 0.999 * self.figure:
@@ -67,21 +70,21 @@ class _Instrument:
     """Everything that is fixed, in units of the finest pixel; hashable, hence compiled in."""
 
     cone: bool
-    focus_to_detector: float       # [m]
-    first_pixel: float             # pixel at the nearest end of the range [m]
+    focus_to_detector: float  # [m]
+    first_pixel: float  # pixel at the nearest end of the range [m]
     low: float
-    high: float                    # [m]
-    wavelength: float              # [m]
-    source: float                  # full width at half maximum [m]
+    high: float  # [m]
+    wavelength: float  # [m]
+    source: float  # full width at half maximum [m]
     source_distance: float
-    detector_blur: float           # [detector pixel]
+    detector_blur: float  # [detector pixel]
     bandwidth: float
     frame: int | None
-    counts: float                  # on a finest pixel, all distances together
-    inverse_ratio: float | None    # beta / delta; None: attenuation is an unknown of its own
+    counts: float  # on a finest pixel, all distances together
+    inverse_ratio: float | None  # beta / delta; None: attenuation is an unknown of its own
     slope: float
     rms: float
-    band: tuple[float, float]      # [cycles / finest pixel]
+    band: tuple[float, float]  # [cycles / finest pixel]
 
 
 def design_distances(
@@ -144,8 +147,23 @@ def design_distances(
     if merit not in MERITS:
         raise InputError(f"design: merit = {merit!r} is none of {', '.join(MERITS)}")
     tool = _instrument(
-        energy, detector_pixel, nearest, farthest, focus_to_detector, count, source_size, source_distance,
-        detector_blur, bandwidth, frame, counts, delta_beta, slope, phase_rms, finest, coarsest,
+        energy,
+        detector_pixel,
+        nearest,
+        farthest,
+        focus_to_detector,
+        count,
+        source_size,
+        source_distance,
+        detector_blur,
+        bandwidth,
+        frame,
+        counts,
+        delta_beta,
+        slope,
+        phase_rms,
+        finest,
+        coarsest,
     )
     frequency, weight = _frequencies(tool)
     sets = customary_distances(nearest, farthest, count, cone=tool.cone)
@@ -157,8 +175,16 @@ def design_distances(
     sets = {"optimised": distances, **sets}
     table = {name: _figures(values, frequency, weight, tool) for name, values in sets.items()}
     geometry = _placed(tool, energy, detector_pixel, distances)
-    return Design(distances, table["optimised"][merit], merit, sets, table, geometry, (nearest, farthest),
-                  np.asarray(history)[:, best])
+    return Design(
+        distances,
+        table["optimised"][merit],
+        merit,
+        sets,
+        table,
+        geometry,
+        (nearest, farthest),
+        np.asarray(history)[:, best],
+    )
 
 
 def customary_distances(nearest: float, farthest: float, count: int = 4, *, cone: bool = True) -> dict[str, np.ndarray]:
@@ -182,21 +208,37 @@ def customary_distances(nearest: float, farthest: float, count: int = 4, *, cone
 
 # ---------------------------------------------------------------------------------------------------- the problem
 def _instrument(
-    energy: float, detector_pixel: float, nearest: float, farthest: float, focus_to_detector: float | None, count: int,
-    source_size: float, source_distance: float | None, detector_blur: float, bandwidth: float, frame: int | None,
-    counts: float, delta_beta: float | None, slope: float, phase_rms: float, finest: float | None,
+    energy: float,
+    detector_pixel: float,
+    nearest: float,
+    farthest: float,
+    focus_to_detector: float | None,
+    count: int,
+    source_size: float,
+    source_distance: float | None,
+    detector_blur: float,
+    bandwidth: float,
+    frame: int | None,
+    counts: float,
+    delta_beta: float | None,
+    slope: float,
+    phase_rms: float,
+    finest: float | None,
     coarsest: float | None,
 ) -> _Instrument:
     if not 0 < nearest < farthest:
         raise InputError(f"design: the range {nearest:g} to {farthest:g} m must be positive and increasing")
     if focus_to_detector is not None and not farthest < focus_to_detector:
-        raise InputError(f"design: the sample at {farthest:g} m would stand behind the detector at "
-                         f"{focus_to_detector:g} m")
+        raise InputError(
+            f"design: the sample at {farthest:g} m would stand behind the detector at {focus_to_detector:g} m"
+        )
     if count < 1 or not (counts > 0 and phase_rms > 0 and detector_pixel > 0 and energy > 0):
         raise InputError("design: number of distances, counts, phase_rms, pixel and energy must be positive")
     if delta_beta is None and count < 2:
-        raise InputError("design: one distance cannot tell phase from attenuation; give delta_beta (inf for a pure "
-                         "phase object) or more distances")
+        raise InputError(
+            "design: one distance cannot tell phase from attenuation; give delta_beta (inf for a pure "
+            "phase object) or more distances"
+        )
     cone = focus_to_detector is not None
     if source_size and not cone and not source_distance:
         raise InputError("design: the source of a parallel beam blurs by its size over its distance; give the latter")
@@ -204,12 +246,27 @@ def _instrument(
     highest = 0.5 if finest is None else 0.5 * pixel / finest
     lowest = 2.0 / (frame or 2048) if coarsest is None else 0.5 * pixel / coarsest
     if not 0 < lowest < highest <= 0.5:
-        raise InputError(f"design: the band from {lowest:g} to {highest:g} cycles a pixel must be increasing and end "
-                         f"at half a cycle, a half period of one pixel ({metres(pixel)})")
+        raise InputError(
+            f"design: the band from {lowest:g} to {highest:g} cycles a pixel must be increasing and end "
+            f"at half a cycle, a half period of one pixel ({metres(pixel)})"
+        )
     return _Instrument(
-        cone, focus_to_detector or 0.0, pixel, nearest, farthest, float(physics.energy_to_wavelength(energy)),
-        source_size, source_distance or 1.0, detector_blur, bandwidth, frame, counts,
-        None if delta_beta is None else 1 / delta_beta, slope, phase_rms, (lowest, highest),
+        cone,
+        focus_to_detector or 0.0,
+        pixel,
+        nearest,
+        farthest,
+        float(physics.energy_to_wavelength(energy)),
+        source_size,
+        source_distance or 1.0,
+        detector_blur,
+        bandwidth,
+        frame,
+        counts,
+        None if delta_beta is None else 1 / delta_beta,
+        slope,
+        phase_rms,
+        (lowest, highest),
     )
 
 

@@ -98,7 +98,8 @@ def survey(
         regimes=tuple(regime(f, _field_number(setup, j)) for j, f in enumerate(setup.fresnel_numbers)),
         limits=limits,
         contrast=np.max(np.where(seen, sine, 0.0), 1),
-        band=band, gaps=gaps,
+        band=band,
+        gaps=gaps,
         limited_by=cause if band[1] > 0.9 * best[cause] else "transfer of the distances",
         phase_noise=None if setup.counts is None else _phase_noise(frequency, setup, band, delta_beta),
         details=tuple(_detail(size, setup, delta_beta) for size in sizes),
@@ -181,8 +182,10 @@ def _lines(found: Survey) -> list[str]:
     lines.append("  critical distance of a pixel, a^2/(2 lambda): " + _span(found.critical))
     if np.isfinite(found.band[0]):
         gaps = f", but for {len(found.gaps)} gap{'s' * (len(found.gaps) > 1)}" if found.gaps else ""
-        lines.append(f"  half periods {_half(found.band[0])} to {_half(found.band[1])} are seen with at least a tenth "
-                     f"of full transfer{gaps}; the finest is set by: {found.limited_by}")
+        lines.append(
+            f"  half periods {_half(found.band[0])} to {_half(found.band[1])} are seen with at least a tenth "
+            f"of full transfer{gaps}; the finest is set by: {found.limited_by}"
+        )
     else:
         lines.append("  no frequency is transferred with a tenth of full strength: the detector is too near (contact)")
     ends = ", ".join(f"{name} {_half(float(np.max(values)))}" for name, values in found.limits.items())

@@ -66,14 +66,19 @@ class Setup:
         if not (np.isfinite(distances).all() and (distances > 0).all() and (pixels > 0).all()):
             raise InputError(f"regimes: distances {distances} m and pixels {pixels} m are not all positive")
         if source_size and isinstance(geometry, ParallelBeam) and not source_distance:
-            raise InputError("regimes: the source of a parallel beam blurs by its size over its distance; give "
-                             "source_distance too")
+            raise InputError(
+                "regimes: the source of a parallel beam blurs by its size over its distance; give source_distance too"
+            )
         if min(source_size, detector_blur, bandwidth) < 0:
             raise InputError("regimes: source_size, detector_blur and bandwidth must not be negative")
         penumbra = source_size * _penumbra(geometry, pixels, distances, source_distance)
         return cls(
-            float(np.mean(np.asarray(geometry.wavelength, float))), distances, pixels,
-            np.hypot(penumbra, detector_blur * pixels) / FWHM, bandwidth / FWHM, frame,
+            float(np.mean(np.asarray(geometry.wavelength, float))),
+            distances,
+            pixels,
+            np.hypot(penumbra, detector_blur * pixels) / FWHM,
+            bandwidth / FWHM,
+            frame,
             None if counts is None else np.broadcast_to(np.asarray(counts, float), distances.shape),
         )
 
@@ -112,9 +117,7 @@ def _penumbra(
 
 
 # ---------------------------------------------------------------------------------------------------- transfer
-def transfer(
-    frequency: ArrayLike, setup: Setup
-) -> tuple[Float[np.ndarray, "view f"], Float[np.ndarray, "view f"]]:
+def transfer(frequency: ArrayLike, setup: Setup) -> tuple[Float[np.ndarray, "view f"], Float[np.ndarray, "view f"]]:
     """Contrast of a weak phase and of a weak attenuation at each distance: `(2 T sin(chi), -2 T cos(chi))`.
 
     **Arguments:** `frequency` [1/m]. T holds the pixel's box, the blur and the bandwidth.

@@ -13,16 +13,16 @@ from .._result import Result
 from ..physics import ELECTRON_CHARGE, energy_to_wavelength
 from ..quality import register, shift_image
 
-ENERGY = 8000.0                # [eV]
-SAMPLE_TO_DETECTOR = 2.0       # [m]
-DETECTOR_PIXEL = 55e-6         # [m]
+ENERGY = 8000.0  # [eV]
+SAMPLE_TO_DETECTOR = 2.0  # [m]
+DETECTOR_PIXEL = 55e-6  # [m]
 FRAME = 128
-COUNTS = 3e7                   # of the whole pattern without the stop
-STOP = 2.6                     # radius of the beam stop [detector pixel]
-FINE = 4                       # object samples a pixel of the reconstruction, along each axis
+COUNTS = 3e7  # of the whole pattern without the stop
+STOP = 2.6  # radius of the beam stop [detector pixel]
+FINE = 4  # object samples a pixel of the reconstruction, along each axis
 SETTINGS = ()
 
-WIDTH = 48                     # field that holds the object [pixel]
+WIDTH = 48  # field that holds the object [pixel]
 PIXEL = energy_to_wavelength(ENERGY) * SAMPLE_TO_DETECTOR / (FRAME * DETECTOR_PIXEL)
 
 
@@ -51,9 +51,20 @@ def transmission(seed: int) -> np.ndarray:
     rng = np.random.default_rng(1000 + seed)
     u = (np.arange(WIDTH * FINE) - (WIDTH * FINE - 1) / 2) / FINE
     y, x = u[:, None], u[None]
-    ellipse = lambda cy, cx, a, b, turn: 0.5 * (1 - np.tanh(4 * FINE * (np.hypot(
-        ((y - cy) * np.cos(turn) + (x - cx) * np.sin(turn)) / a,
-        ((x - cx) * np.cos(turn) - (y - cy) * np.sin(turn)) / b) - 1)))
+    ellipse = lambda cy, cx, a, b, turn: 0.5 * (
+        1
+        - np.tanh(
+            4
+            * FINE
+            * (
+                np.hypot(
+                    ((y - cy) * np.cos(turn) + (x - cx) * np.sin(turn)) / a,
+                    ((x - cx) * np.cos(turn) - (y - cy) * np.sin(turn)) / b,
+                )
+                - 1
+            )
+        )
+    )
     body = np.maximum(ellipse(-3, -2, 14, 9, 0.4), ellipse(6, 5, 8, 11, -0.3))
     body = np.maximum(body, ellipse(10, -8, 5, 4, 0.9))
     thickness = 0.6 * body

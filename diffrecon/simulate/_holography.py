@@ -16,14 +16,14 @@ from ..scan import Scan
 
 __all__ = ["judge", "write"]
 
-ENERGY = 17e3                    # [eV]
-FOCUS_TO_DETECTOR = 1.28         # [m]
+ENERGY = 17e3  # [eV]
+FOCUS_TO_DETECTOR = 1.28  # [m]
 FOCUS_TO_SAMPLE = np.array([21.333333, 22.2, 25.9, 33.2]) * 1e-3
 DETECTOR_PIXEL = 3e-6
 FRAME = 256
-FLUX = 4000.0                    # counts a pixel of the empty beam
+FLUX = 4000.0  # counts a pixel of the empty beam
 OVERSAMPLING = 3
-EDGE = 20e-9                     # Gaussian softness of all edges [m], standard deviation
+EDGE = 20e-9  # Gaussian softness of all edges [m], standard deviation
 # delta and beta at 17 keV (tables of Elam and Chantler): a resin of 1.19 g/cm^3, silica of 2.2 g/cm^3
 RESIN, SILICA = (9.22e-7, 3.6e-10), (1.583e-6, 4.5e-9)
 
@@ -80,8 +80,14 @@ def _object(random: np.random.Generator, size: int, pixel: float, wavenumber: fl
     for index in range(40):
         distance, turn = 3.0 * np.sqrt(random.random()), 2 * np.pi * random.random()
         radius = random.uniform(0.1, 0.7) if index % 4 else random.uniform(0.4, 1.1)
-        grain = _ellipsoid(axis, distance * np.cos(turn), 0.85 * distance * np.sin(turn), radius,
-                           radius * random.uniform(0.6, 1.0), 0.8 * radius)
+        grain = _ellipsoid(
+            axis,
+            distance * np.cos(turn),
+            0.85 * distance * np.sin(turn),
+            radius,
+            radius * random.uniform(0.6, 1.0),
+            0.8 * radius,
+        )
         resin -= grain * (0.7 if index % 4 else 1.0)
         silica += grain * (index % 4 == 0)
     maps = [wavenumber * (RESIN[i] * resin + SILICA[i] * silica) for i in (0, 1)]
@@ -96,15 +102,17 @@ def _ellipsoid(axis: np.ndarray, x: float, y: float, a: float, b: float, c: floa
 
 
 def _softened(image: np.ndarray, pixel: float) -> np.ndarray:
-    gauss = [np.exp(-2 * (np.pi * EDGE * f(n, pixel)) ** 2)
-             for n, f in zip(image.shape, (np.fft.fftfreq, np.fft.rfftfreq), strict=True)]
+    gauss = [
+        np.exp(-2 * (np.pi * EDGE * f(n, pixel)) ** 2)
+        for n, f in zip(image.shape, (np.fft.fftfreq, np.fft.rfftfreq), strict=True)
+    ]
     return np.fft.irfft2(np.fft.rfft2(image) * gauss[0][:, None] * gauss[1], s=image.shape)
 
 
 def _binned(image: np.ndarray) -> np.ndarray:
     """Mean over the reconstruction's pixels, on the field of view of the finest distance."""
     start = (image.shape[0] - FRAME * OVERSAMPLING) // 2
-    part = image[start:start + FRAME * OVERSAMPLING, start:start + FRAME * OVERSAMPLING]
+    part = image[start : start + FRAME * OVERSAMPLING, start : start + FRAME * OVERSAMPLING]
     return part.reshape(FRAME, OVERSAMPLING, FRAME, OVERSAMPLING).mean((1, 3))
 
 

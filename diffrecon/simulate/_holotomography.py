@@ -17,10 +17,10 @@ from ..quality import shell_correlation
 from ..scan import Scan
 from ._ptychotomography import phantom, thickness
 
-ENERGY = 17e3                # [eV]
-FOCUS_TO_DETECTOR = 1.28     # [m]
+ENERGY = 17e3  # [eV]
+FOCUS_TO_DETECTOR = 1.28  # [m]
 FOCUS_TO_SAMPLE = np.array([21.333333, 22.2, 25.9, 33.2]) * 1e-3
-EDGE = 0.35                  # Gaussian softness of all edges, standard deviation [pixel of the finest distance]
+EDGE = 0.35  # Gaussian softness of all edges, standard deviation [pixel of the finest distance]
 # delta and beta at 17 keV (tables of Elam and Chantler): a protein of 1.35 g/cm^3, silica of 2.2 g/cm^3
 PROTEIN, SILICA = (1.035e-6, 3.74e-10), (1.583e-6, 4.5e-9)
 
@@ -92,8 +92,11 @@ def measure(setup: Setup) -> tuple[Scan, dict[str, np.ndarray]]:
     parts = ellipsoids(setup)
     mean = np.concatenate([_frames(setup, parts, angle, at) for angle, at in zip(setup.turns, shifts, strict=True)])
     scan = Scan.from_arrays(
-        rng.poisson(setup.counts * mean).astype(np.uint16), angles=np.repeat(setup.turns, setup.distances),
-        geometry=setup.geometry, flux=setup.counts, method="holotomography",
+        rng.poisson(setup.counts * mean).astype(np.uint16),
+        angles=np.repeat(setup.turns, setup.distances),
+        geometry=setup.geometry,
+        flux=setup.counts,
+        method="holotomography",
     )
     return scan, {"shifts": shifts, "rotation_centre": np.asarray((setup.frame - 1) / 2 + setup.centre)}
 
@@ -118,8 +121,18 @@ def ellipsoids(setup: Setup) -> np.ndarray:
         a = rng.uniform(0.03, 0.13) * size
         grain = setup.grains and number % 9 == 0
         matter = 0.5 * silica if grain else protein * rng.choice([-0.35, 0.25])
-        parts.append(row(matter, a, a * rng.uniform(0.6, 1), a * rng.uniform(0.6, 1), radius * np.cos(turn),
-                         0.75 * radius * np.sin(turn), rng.uniform(-0.55, 0.55) * size, np.pi * rng.random()))
+        parts.append(
+            row(
+                matter,
+                a,
+                a * rng.uniform(0.6, 1),
+                a * rng.uniform(0.6, 1),
+                radius * np.cos(turn),
+                0.75 * radius * np.sin(turn),
+                rng.uniform(-0.55, 0.55) * size,
+                np.pi * rng.random(),
+            )
+        )
     return np.array(parts)
 
 
@@ -144,8 +157,9 @@ def _frames(setup: Setup, parts: np.ndarray, angle: float, shifts: np.ndarray) -
     # Fringes of the finest details run as far as `reach`: they must not come back from the other side.
     size = 2 * int(np.ceil(max(setup.wide * field, field + 1.3 * reach) * setup.fine / 2))
     axis = (np.arange(size) - (size - 1) / 2) / setup.fine
-    maps = [thickness(np.concatenate([parts[:, [k]], parts[:, 2:]], 1), angle, axis, axis - setup.centre)
-            for k in (0, 1)]
+    maps = [
+        thickness(np.concatenate([parts[:, [k]], parts[:, 2:]], 1), angle, axis, axis - setup.centre) for k in (0, 1)
+    ]
     f = np.fft.fftfreq(size, 1 / setup.fine)  # [cycles/pixel]
     gauss = np.exp(-2 * (np.pi * EDGE * f) ** 2)
     wavenumber = 2 * np.pi / place.wavelength * setup.pixel

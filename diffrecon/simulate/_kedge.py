@@ -15,11 +15,11 @@ from ..scan import Scan
 
 __all__ = ["SETTINGS", "judge", "write"]
 
-ENERGIES = np.array([8250.0, 8420.0])        # [eV]; the edge of nickel is at 8333 eV
+ENERGIES = np.array([8250.0, 8420.0])  # [eV]; the edge of nickel is at 8333 eV
 MASS_ATTENUATION = {"Ni": (45.5095, 321.0023), "SiO2": (33.3162, 31.3970)}  # [cm^2/g], tables of Elam
-DENSITY = {"Ni": 8.908, "SiO2": 2.2}         # [g/cm^3]
+DENSITY = {"Ni": 8.908, "SiO2": 2.2}  # [g/cm^3]
 PIXEL, FRAME, FINE = 0.5e-6, 128, 4
-COUNTS, DARK, FLATS = 4000.0, 100.0, 10      # in the empty beam, offset of the detector, flats of each energy
+COUNTS, DARK, FLATS = 4000.0, 100.0, 10  # in the empty beam, offset of the detector, flats of each energy
 SETTINGS = ('model.materials=["Ni", "SiO2"]',)
 
 
@@ -39,8 +39,13 @@ def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
         counts.append(random.poisson(beam * _binned(np.exp(-depth)) + DARK))
         flats += [random.poisson(beam + DARK) for _ in range(FLATS)]
     place = ParallelBeam(PIXEL, ENERGIES, None)
-    scan = Scan.from_arrays(np.array(counts, np.uint16), method="k-edge", geometry=place,
-                            flats=np.array(flats, np.uint16), darks=np.full((1, FRAME, FRAME), DARK))
+    scan = Scan.from_arrays(
+        np.array(counts, np.uint16),
+        method="k-edge",
+        geometry=place,
+        flats=np.array(flats, np.uint16),
+        darks=np.full((1, FRAME, FRAME), DARK),
+    )
     write_scan(path, scan)
     truth = {name: _binned(values) for name, values in areal.items()}
     with h5py.File(path, "a") as file:

@@ -12,17 +12,17 @@ import numpy as np
 from .._result import Result
 from ..physics import ELECTRON_CHARGE, energy_to_wavelength
 
-ENERGY = 17000.0               # [eV]
-FOCUS_TO_SAMPLE = 60e-3        # [m]
-FOCUS_TO_DETECTOR = 1.28       # [m]
-DETECTOR_PIXEL = 8e-6          # [m]
+ENERGY = 17000.0  # [eV]
+FOCUS_TO_SAMPLE = 60e-3  # [m]
+FOCUS_TO_DETECTOR = 1.28  # [m]
+DETECTOR_PIXEL = 8e-6  # [m]
 FRAME = 128
-VIEWS = 8                      # along each axis
-STEP = 9.0                     # [pixel]
-SETTINGS = ('geometry.focus_to_sample=60 mm',)  # what CXI has no place for
-POSITION_ERROR = 0.5           # [pixel], of the motors, unknown to the reconstruction
-COUNTS = 1500.0                # in the middle of the beam
-FINE = 2                       # samples a detector pixel, along each axis
+VIEWS = 8  # along each axis
+STEP = 9.0  # [pixel]
+SETTINGS = ("geometry.focus_to_sample=60 mm",)  # what CXI has no place for
+POSITION_ERROR = 0.5  # [pixel], of the motors, unknown to the reconstruction
+COUNTS = 1500.0  # in the middle of the beam
+FINE = 2  # samples a detector pixel, along each axis
 
 MAGNIFICATION = FOCUS_TO_DETECTOR / FOCUS_TO_SAMPLE
 PIXEL = DETECTOR_PIXEL / MAGNIFICATION

@@ -18,11 +18,11 @@ from ..physics import energy_to_wavelength
 from ..quality import shell_correlation
 from ..scan import Scan
 
-ENERGY = 17000.0             # [eV]
-FOCUS_TO_SAMPLE = 30e-3      # [m]
-FOCUS_TO_DETECTOR = 1.28     # [m]
-DETECTOR_PIXEL = 12e-6       # [m]
-DELTA = 1.9e-6               # of the body, about that of glass
+ENERGY = 17000.0  # [eV]
+FOCUS_TO_SAMPLE = 30e-3  # [m]
+FOCUS_TO_DETECTOR = 1.28  # [m]
+DETECTOR_PIXEL = 12e-6  # [m]
+DELTA = 1.9e-6  # of the body, about that of glass
 DELTA_BETA = 300.0
 MAGNIFICATION = FOCUS_TO_DETECTOR / FOCUS_TO_SAMPLE
 PIXEL = DETECTOR_PIXEL / MAGNIFICATION
@@ -81,8 +81,10 @@ def measure(setup: Setup) -> tuple[Scan, dict[str, np.ndarray]]:
     parts = ellipsoids(setup)
     frames = [_frame(setup, probe, parts, angle, at) for angle, row in zip(angles, actual, strict=True) for at in row]
     scan = Scan.from_arrays(
-        rng.poisson(frames).astype(np.uint16), positions=nominal.reshape(-1, 2) * PIXEL,
-        angles=np.repeat(angles, setup.views**2), method="ptycho-tomography",
+        rng.poisson(frames).astype(np.uint16),
+        positions=nominal.reshape(-1, 2) * PIXEL,
+        angles=np.repeat(angles, setup.views**2),
+        method="ptycho-tomography",
         geometry=ConeBeam(ENERGY, FOCUS_TO_SAMPLE, FOCUS_TO_DETECTOR, DETECTOR_PIXEL),
     )
     return scan, {"positions": actual.reshape(-1, 2), "rotation_centre": np.asarray(setup.centre)}
@@ -112,9 +114,18 @@ def ellipsoids(setup: Setup) -> np.ndarray:
         reach = 0.55 * field if number < 20 or not setup.local else 1.5 * field
         radius, angle = reach * np.sqrt(rng.random()), 2 * np.pi * rng.random()
         a = rng.uniform(1.5, 5.0) if number < 20 else rng.uniform(3, 9) * (1.5 if setup.local else 0.5)
-        parts.append([rng.choice([-0.8, -0.5, 0.7]), a, a * rng.uniform(0.5, 1), a * rng.uniform(0.5, 1),
-                      radius * np.cos(angle), 0.8 * radius * np.sin(angle), rng.uniform(-0.5, 0.5) * field,
-                      np.pi * rng.random()])
+        parts.append(
+            [
+                rng.choice([-0.8, -0.5, 0.7]),
+                a,
+                a * rng.uniform(0.5, 1),
+                a * rng.uniform(0.5, 1),
+                radius * np.cos(angle),
+                0.8 * radius * np.sin(angle),
+                rng.uniform(-0.5, 0.5) * field,
+                np.pi * rng.random(),
+            ]
+        )
     return np.array(parts)
 
 
@@ -215,8 +226,11 @@ def _registered(delta: np.ndarray, truth: np.ndarray, radius: float) -> np.ndarr
         ramp = np.exp(-2j * np.pi * sum(s * f for s, f in zip(shift, frequency, strict=True)))
         moved = np.fft.ifftn(spectrum * ramp).real
         smooth = np.fft.fftn(moved) * np.exp(-8 * sum(f**2 for f in frequency))
-        slopes = np.stack([np.fft.ifftn(-2j * np.pi * f * smooth).real.ravel() for f in frequency]
-                          + [np.ones(delta.size) * delta.std()], 1)
+        slopes = np.stack(
+            [np.fft.ifftn(-2j * np.pi * f * smooth).real.ravel() for f in frequency]
+            + [np.ones(delta.size) * delta.std()],
+            1,
+        )
         weighted = slopes * window.reshape(-1, 1)
         wanted = weighted.T @ ((truth - moved) * window).ravel()
         shift += np.linalg.solve(weighted.T @ weighted, wanted)[:3]

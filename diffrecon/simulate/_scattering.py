@@ -15,16 +15,16 @@ from jaxtyping import Float
 from .._result import Result
 from ..errors import InputError
 
-SIZE = 22                       # volume and raster
+SIZE = 22  # volume and raster
 TILTS = (0.0, 15.0, 30.0, 45.0)  # [degree]
-ROTATIONS = 22                  # a tilt
-SEGMENTS = 8                    # over half a circle
-PEAK = 1000.0                   # counts of the brightest segment
-ATTENUATION = 0.03              # 1/voxel at density one
+ROTATIONS = 22  # a tilt
+SEGMENTS = 8  # over half a circle
+PEAK = 1000.0  # counts of the brightest segment
+ATTENUATION = 0.03  # 1/voxel at density one
 RADIUS, HALF_HEIGHT = 8.0, 7.0  # of the osteon: at 45 degrees its corners just stay in the raster
-CANAL = (1.2, -0.8, 2.4)        # x, y, radius
+CANAL = (1.2, -0.8, 2.4)  # x, y, radius
 RAYS, STEP, AZIMUTHS = 2, 0.5, 4  # rays a raster step along each axis, step along the beam, azimuths a segment
-SAMPLES = 4                     # a voxel along each axis, for the truth
+SAMPLES = 4  # a voxel along each axis, for the truth
 
 
 class Fibres(NamedTuple):
@@ -97,7 +97,7 @@ def write(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
             group.create_dataset("diode", data=transmission[n].astype("f4"), compression="gzip")
             group["weights"] = np.ones(data[n].shape, "u1")
             group["rotation_matrix"], group["j_offset"], group["k_offset"] = rotations[n], *offsets[n][:, None]
-            group["inner_angle"], group["outer_angle"] = inner[n:n + 1], outer[n:n + 1]
+            group["inner_angle"], group["outer_angle"] = inner[n : n + 1], outer[n : n + 1]
             group["inner_axis"], group["outer_axis"] = np.array([0.0, 0, -1]), np.array([1.0, 0, 0])
         for name, values in truth.items():
             file[f"truth/{name}"] = values
@@ -106,8 +106,10 @@ def write(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
 
 def _angles() -> tuple[np.ndarray, np.ndarray]:
     """Rotation and tilt of every view; half a turn without tilt, where the other half repeats it."""
-    turns = [(np.pi if tilt == 0 else 2 * np.pi) * (np.arange(ROTATIONS) + 0.25 * i) / ROTATIONS
-             for i, tilt in enumerate(TILTS)]
+    turns = [
+        (np.pi if tilt == 0 else 2 * np.pi) * (np.arange(ROTATIONS) + 0.25 * i) / ROTATIONS
+        for i, tilt in enumerate(TILTS)
+    ]
     return np.concatenate(turns), np.repeat(np.radians(TILTS), ROTATIONS)
 
 

@@ -14,9 +14,9 @@ from .._result import Result
 from ..quality import ring_correlation
 
 COLUMNS, ROWS, VIEWS = 256, 4, 360
-CENTRE = 121.3          # detector column of the axis [pixel]; the middle is 127.5
-PIXEL = 1.3e-6          # [m]
-PHOTONS = 40000.0       # a pixel of the empty beam
+CENTRE = 121.3  # detector column of the axis [pixel]; the middle is 127.5
+PIXEL = 1.3e-6  # [m]
+PHOTONS = 40000.0  # a pixel of the empty beam
 DARK = 100.0
 RAYS, ANGLES = 8, 3
 
@@ -28,8 +28,16 @@ def _ellipses(seed: int) -> np.ndarray:
     for _ in range(24):
         radius, angle = 58 * np.sqrt(rng.random()), 2 * np.pi * rng.random()
         a = rng.uniform(2, 14)
-        parts.append([rng.choice([-0.002, 0.003, 0.006]), a, a * rng.uniform(0.4, 1), radius * np.cos(angle),
-                      0.8 * radius * np.sin(angle), np.pi * rng.random()])
+        parts.append(
+            [
+                rng.choice([-0.002, 0.003, 0.006]),
+                a,
+                a * rng.uniform(0.4, 1),
+                radius * np.cos(angle),
+                0.8 * radius * np.sin(angle),
+                np.pi * rng.random(),
+            ]
+        )
     return np.array(parts)
 
 

@@ -89,15 +89,17 @@ def choose_weight(
         trials = [_Trial.whole(equations, penalty, bounds, steps)]
     else:
         views = operator.b.shape[0]
-        trials = [_Trial.without(operator, weights, split_views(views, fold), penalty, bounds, steps)
-                  for fold in range(folds)]
+        trials = [
+            _Trial.without(operator, weights, split_views(views, fold), penalty, bounds, steps) for fold in range(folds)
+        ]
     # Fewer views have a smaller |A|^2: one estimate does for all.
     lipschitz = largest_eigenvalue(equations.bare())
     measure = lambda w: float(np.mean([trial(w, lipschitz) for trial in trials]))
     curve = _descend(measure, _FIRST * _largest_gradient(equations), target)
     weight, message = _at_target(curve, target) if target is not None else _at_minimum(curve, measure)
-    solution = fista(A, operator.b, penalty.scaled(weight), steps=final_steps, bounds=bounds, normal=equations,
-                     lipschitz=lipschitz)
+    solution = fista(
+        A, operator.b, penalty.scaled(weight), steps=final_steps, bounds=bounds, normal=equations, lipschitz=lipschitz
+    )
     tried = np.array(sorted(curve))
     return WeightChoice(weight, tried, np.array([curve[w] for w in tried]), target, solution, message)
 
@@ -127,8 +129,16 @@ class _Trial:
     def __call__(self, weight: float, lipschitz: Array) -> float:
         operator = self.equations.problem
         penalty = self.penalty.scaled(weight * self.share)
-        solution = fista(operator.forward, operator.b, penalty, steps=self.steps, x0=self.start, bounds=self.bounds,
-                         normal=self.equations, lipschitz=lipschitz)
+        solution = fista(
+            operator.forward,
+            operator.b,
+            penalty,
+            steps=self.steps,
+            x0=self.start,
+            bounds=self.bounds,
+            normal=self.equations,
+            lipschitz=lipschitz,
+        )
         self.start = solution.x
         if self.judge is None:
             return float(solution.history[-1])

@@ -33,8 +33,10 @@ def deconvolve(
     """
     values, kernel = np.asarray(image, float), np.asarray(transfer)
     if values.shape != kernel.shape or not noise > 0:
-        raise InputError(f"deconvolve: an image of {values.shape} and a transfer function of {kernel.shape}; noise "
-                         f"{noise} must be positive")
+        raise InputError(
+            f"deconvolve: an image of {values.shape} and a transfer function of {kernel.shape}; noise "
+            f"{noise} must be positive"
+        )
     spectrum = np.fft.fft2(values, norm="ortho")
     strength, variance = np.abs(kernel) ** 2, noise**2
     f = np.hypot(np.fft.fftfreq(values.shape[0])[:, None], np.fft.fftfreq(values.shape[1]))

@@ -45,11 +45,15 @@ def fbp_deviation(
     variance = jnp.asarray(variance)
     expected = A.angles.shape[0], A.detector
     if variance.ndim not in (2, 3) or (variance.shape[0], variance.shape[-1]) != expected:
-        raise InputError(f"fbp_deviation: {expected[0]} views of {expected[1]} columns, but a variance of the shape "
-                         f"{variance.shape}: give (view, u) or (view, z, u)")
+        raise InputError(
+            f"fbp_deviation: {expected[0]} views of {expected[1]} columns, but a variance of the shape "
+            f"{variance.shape}: give (view, u) or (view, z, u)"
+        )
     if not bool(jnp.all(jnp.isfinite(variance) & (variance >= 0))):
-        raise InputError("fbp_deviation: the variance of some rays is negative or not finite; rays without light have "
-                         "no finite one, clip them as the line integrals were clipped")
+        raise InputError(
+            "fbp_deviation: the variance of some rays is negative or not finite; rays without light have "
+            "no finite one, clip them as the line integrals were clipped"
+        )
     length = 2 * A.detector
     turn = angle_weights(np.asarray(A.angles)) if weights is None else np.asarray(weights)
     kernels = _kernels(np.asarray(A.angles), length, filter, cutoff)

@@ -121,8 +121,10 @@ class Sampler:
         ahead = _too_big(self.per_view, limit, forced)
         if ahead and self.plan.batch_size is None:
             size = sum(_bytes(self.per_view[name]) for name in ahead)
-            raise InputError(f"the data take {size / 1e9:.3g} GB, and {limit / 1e9:.3g} GB are kept for them on the "
-                             "device: give batch_size, so that they are read as they are needed, or more by resident")
+            raise InputError(
+                f"the data take {size / 1e9:.3g} GB, and {limit / 1e9:.3g} GB are kept for them on the "
+                "device: give batch_size, so that they are read as they are needed, or more by resident"
+            )
         views = np.asarray(self.plan.views)
         training = {k: _Picked(v, views) if self.held.size else v for k, v in self.per_view.items()}
         placed = {k: sharding.shard_views(v, mesh) for k, v in training.items() if k not in ahead}
@@ -185,8 +187,11 @@ def _too_big(per_view: Mapping[str, Any], limit: float, forced: bool) -> tuple[s
     What is in the host's memory already counts where the device has a memory of its own, or the user has set the limit.
     """
     own_memory = forced or jax.local_devices()[0].platform != "cpu"
-    may = [name for name, v in per_view.items() if not isinstance(v, jax.Array)
-           and (own_memory or not isinstance(v, np.ndarray) or isinstance(v, np.memmap))]
+    may = [
+        name
+        for name, v in per_view.items()
+        if not isinstance(v, jax.Array) and (own_memory or not isinstance(v, np.ndarray) or isinstance(v, np.memmap))
+    ]
     left, ahead = sum(_bytes(v) for v in per_view.values()), []
     for name in sorted(may, key=lambda name: -_bytes(per_view[name])):
         if left > limit:
@@ -219,8 +224,12 @@ class Feed:
         largest number of steps of all pieces, and data.
         """
         size = chunk if not self.ahead else min(chunk, self._steps_of_block())
-        spans = [(start, min(size, end - start)) for begin in range(first, total, chunk)
-                 for end in (min(begin + chunk, total),) for start in range(begin, end, size)]
+        spans = [
+            (start, min(size, end - start))
+            for begin in range(first, total, chunk)
+            for end in (min(begin + chunk, total),)
+            for start in range(begin, end, size)
+        ]
         if self.ahead:
             yield from self._read_ahead(spans, size)
         else:
@@ -265,7 +274,7 @@ class Feed:
     def held_batches(self) -> Iterator[tuple[int, Batch]]:
         """The held-out views in batches with their number of views; kept on the devices where they fit."""
         held = self.sampler.held
-        parts = [held[i:i + _HELD_BATCH] for i in range(0, held.size, _HELD_BATCH)]
+        parts = [held[i : i + _HELD_BATCH] for i in range(0, held.size, _HELD_BATCH)]
         if self._keeps_held and not self._held:
             self._held = [(part.size, self._batch(part)) for part in parts]
         yield from self._held or ((part.size, self._batch(part)) for part in parts)

@@ -150,11 +150,16 @@ class _Blocks(eqx.Module):
         pad = np.minimum(np.arange(blocks * size), count - 1)
         cut = lambda v: jnp.reshape(v[pad], (blocks, size, *v.shape[1:]))
         weight = (np.arange(blocks * size) < count).astype(np.float32).reshape(blocks, size)
-        return cls(jnp.asarray(views[pad].reshape(blocks, size)), {k: cut(v) for k, v in per_view.items()}, shared,
-                   jnp.asarray(weight))
+        return cls(
+            jnp.asarray(views[pad].reshape(blocks, size)),
+            {k: cut(v) for k, v in per_view.items()},
+            shared,
+            jnp.asarray(weight),
+        )
 
     def sum(self, function: Callable[[Batch, Array], PyTree]) -> PyTree:
         """Sum over blocks of a function of batch and weights."""
+
         def body(total, block):
             views, per_view, weight = block
             part = function(Batch(views, per_view | self.shared), weight)
@@ -221,9 +226,15 @@ def _step(problem, free, fixed, blocks: _Blocks, scale: PyTree, damping: Array, 
         if forward is not None:
             total = jax.linear_transpose(forward, free)(forward(x))[0]
         else:
-            total = jax.tree.map(jnp.add, blocks.sum(lambda batch, weight: _normal_of_block(
-                lambda f: _weighted(residual, f, fixed, batch, weight), free, x
-            )), _normal_of_block(lambda f: _prior_rows(prior, f, fixed), free, x))
+            total = jax.tree.map(
+                jnp.add,
+                blocks.sum(
+                    lambda batch, weight: _normal_of_block(
+                        lambda f: _weighted(residual, f, fixed, batch, weight), free, x
+                    )
+                ),
+                _normal_of_block(lambda f: _prior_rows(prior, f, fixed), free, x),
+            )
         return jax.tree.map(lambda t, s, v: jnp.conj(t) + (damping * s).astype(v.real.dtype) * v, total, scale, x)
 
     step = _conjugate_gradients(normal, jax.tree.map(jnp.negative, gradient), scale, cg_steps)
@@ -281,8 +292,14 @@ def _scaling(problem, free, fixed, blocks: _Blocks, key, probes: int) -> PyTree:
     def squares(index):
         def block(batch, weight):
             rows, pull = jax.vjp(lambda f: _weighted(residual, f, fixed, batch, weight), free)
-            return pull(_signs(rows, jax.random.fold_in(jax.random.fold_in(key, index), batch.views.ravel()[0]
-                                                        if batch.views.size else 0)))[0]
+            return pull(
+                _signs(
+                    rows,
+                    jax.random.fold_in(
+                        jax.random.fold_in(key, index), batch.views.ravel()[0] if batch.views.size else 0
+                    ),
+                )
+            )[0]
 
         rows, pull = jax.vjp(lambda f: _prior_rows(prior, f, fixed), free)
         total = jax.tree.map(jnp.add, blocks.sum(block), pull(_signs(rows, jax.random.fold_in(key, index + probes)))[0])
@@ -296,9 +313,10 @@ def _scaling(problem, free, fixed, blocks: _Blocks, key, probes: int) -> PyTree:
 
 def _signs(rows: PyTree, key) -> PyTree:
     leaves, structure = jax.tree.flatten(rows)
-    return jax.tree.unflatten(structure, [
-        jax.random.rademacher(jax.random.fold_in(key, i), leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)
-    ])
+    return jax.tree.unflatten(
+        structure,
+        [jax.random.rademacher(jax.random.fold_in(key, i), leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)],
+    )
 
 
 @eqx.filter_jit

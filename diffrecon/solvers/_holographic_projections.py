@@ -63,8 +63,10 @@ class HologramSets(eqx.Module):
         """
         images = np.asarray(images)
         if images.ndim < 3 or images.shape[-3] != len(distances):
-            raise InputError(f"projections: images of shape {images.shape} for {len(distances)} distances; expected "
-                             "(distance, y, x) or (view, distance, y, x)")
+            raise InputError(
+                f"projections: images of shape {images.shape} for {len(distances)} distances; expected "
+                "(distance, y, x) or (view, distance, y, x)"
+            )
         measured = np.broadcast_to(True if mask is None else np.asarray(mask, bool), images.shape[-3:])
         if not np.isfinite(np.where(measured, images, 1)).all():
             raise InputError("projections: images are not finite where the mask says that they were measured")
@@ -76,12 +78,20 @@ class HologramSets(eqx.Module):
         inside = np.zeros(grid, bool)
         inside[: frame[0], : frame[1]] = True if support is None else np.asarray(support, bool)
         kernel = lambda distance: operators.fresnel_transfer(
-            grid, pixel_size=pixel_size, wavelength=wavelength, distance=float(distance),
-            dtype=np.result_type(real, np.complex64))
+            grid,
+            pixel_size=pixel_size,
+            wavelength=wavelength,
+            distance=float(distance),
+            dtype=np.result_type(real, np.complex64),
+        )
         moduli = np.sqrt(np.maximum(np.where(measured, images, 1), 0)).astype(real)
         return cls(
-            jnp.asarray(moduli), jnp.asarray(measured), jnp.stack([kernel(d) for d in distances]), jnp.asarray(inside),
-            None if delta_beta is None else jnp.asarray(1 / delta_beta, real), negative,
+            jnp.asarray(moduli),
+            jnp.asarray(measured),
+            jnp.stack([kernel(d) for d in distances]),
+            jnp.asarray(inside),
+            None if delta_beta is None else jnp.asarray(1 / delta_beta, real),
+            negative,
         )
 
     def vacuum(self) -> Complex[Array, "*view Y X"]:
@@ -170,8 +180,17 @@ def alternating_projections(
     wave = sets.vacuum() if start is None else jnp.asarray(start, sets.transfer.dtype)
     if wave.shape != sets.vacuum().shape:
         raise InputError(f"projections: start of shape {wave.shape}; expected {sets.vacuum().shape}")
-    found = set_projections(wave, onto_holograms, onto_object, sets, rule=rule, beta=beta, steps=steps,
-                            batched=wave.ndim > 2, console=console)
+    found = set_projections(
+        wave,
+        onto_holograms,
+        onto_object,
+        sets,
+        rule=rule,
+        beta=beta,
+        steps=steps,
+        batched=wave.ndim > 2,
+        console=console,
+    )
     rows, columns = sets.moduli.shape[-2:]
     window = found.value[..., :rows, :columns]
     smallest = jnp.finfo(sets.moduli.dtype).tiny

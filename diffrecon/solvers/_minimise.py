@@ -188,8 +188,14 @@ def _run_chunk(problem: _Problem, free, state, fixed, fields: Fields, first, cou
         gradient = jax.tree.map(jnp.conj, gradient)
         # Rules that look at the model itself (`preconditioned`, `optimal_step`) get it with the batch.
         updates, new_state = problem.rule.update(
-            gradient, state, free, value=loss, grad=gradient, value_fn=_line_search(value_fn),
-            model=eqx.combine(free, fixed), batch=Batch(views, per_view | shared),
+            gradient,
+            state,
+            free,
+            value=loss,
+            grad=gradient,
+            value_fn=_line_search(value_fn),
+            model=eqx.combine(free, fixed),
+            batch=Batch(views, per_view | shared),
         )
         new = _moved(problem, free, updates, fixed)
         finite = _finite(loss, gradient, new)
@@ -213,6 +219,7 @@ def _value_function(problem: _Problem, fixed, views, per_view: dict[str, Array],
     The share is cut by hand (`shard_map`), because the compiler lets every device do all FFTs of a batch. Each device
     differentiates its own mean cost, and cost and gradient are averaged; views that do not divide are worked on by all.
     """
+
     def value(free, fixed, views, per_view, shared):
         return jnp.real(problem.cost(eqx.combine(free, fixed), Batch(views, per_view | shared)))
 
@@ -230,8 +237,9 @@ def _value_function(problem: _Problem, fixed, views, per_view: dict[str, Array],
         own = jax.value_and_grad(value)(free, eqx.combine(arrays, plain), views, per_view, shared)
         return jax.lax.pmean(own, "data")
 
-    on_mesh = jax.shard_map(on_device, mesh=mesh, in_specs=(all_of, all_of, part_of, part_of, all_of), out_specs=all_of,
-                            check_vma=False)
+    on_mesh = jax.shard_map(
+        on_device, mesh=mesh, in_specs=(all_of, all_of, part_of, part_of, all_of), out_specs=all_of, check_vma=False
+    )
 
     def with_gradient(free):
         cut = lambda part: (views[part], {k: v[part] for k, v in per_view.items()}, shared)
@@ -293,8 +301,11 @@ class _Unknowns:
             unknowns = getattr(model, "unknowns", None)
         if callable(unknowns):
             unknowns = _names_of(model, unknowns)
-        wanted = None if unknowns is None else (
-            dict(unknowns) if isinstance(unknowns, Mapping) else dict.fromkeys(unknowns, 1.0))
+        wanted = (
+            None
+            if unknowns is None
+            else (dict(unknowns) if isinstance(unknowns, Mapping) else dict.fromkeys(unknowns, 1.0))
+        )
         model = jax.tree_util.tree_map_with_path(
             lambda path, leaf: _as_array(leaf, _label(_dotted(path), wanted)), model
         )
@@ -348,6 +359,7 @@ def _in_reals(rule: optax.GradientTransformationExtraArgs) -> optax.GradientTran
     """A rule that sees every complex unknown as pairs of reals: those of optax with inner products are wrong on complex
     numbers.
     """
+
     def split(tree):
         return jax.tree.map(lambda z: jnp.stack([z.real, z.imag], -1) if jnp.iscomplexobj(z) else z, tree)
 
@@ -406,9 +418,7 @@ class _Run:
     held_out: list[tuple[int, float]]
 
 
-def _loop(
-    problem, run, fixed, feed: Feed, chosen, total, chunk, callbacks, checkpoint, console, label
-) -> Solution:
+def _loop(problem, run, fixed, feed: Feed, chosen, total, chunk, callbacks, checkpoint, console, label) -> Solution:
     progress = console.progress(total, label)
     progress.first = run.step
     best, best_figure = run.free, np.inf
@@ -433,8 +443,14 @@ def _loop(
                 _save(run, checkpoint)
                 saved = time.monotonic()
             if callbacks:
-                report = Progress(run.step, total, eqx.combine(run.free, fixed), shown["loss"], held_figure,
-                                  time.monotonic() - started)
+                report = Progress(
+                    run.step,
+                    total,
+                    eqx.combine(run.free, fixed),
+                    shown["loss"],
+                    held_figure,
+                    time.monotonic() - started,
+                )
                 if any([callback(report) for callback in callbacks]):
                     ending = f"stopped by a callback after {run.step} steps"
                     break
@@ -465,7 +481,7 @@ def _advance(problem: _Problem, run: _Run, fixed, pieces, count: int) -> tuple[n
         free, state, losses, done, finite = _run_chunk(
             problem, run.free, run.state, fixed, fields, jnp.asarray(run.step), jnp.asarray(steps), size
         )
-        losses, finite = np.asarray(losses)[:int(done)], np.asarray(finite)
+        losses, finite = np.asarray(losses)[: int(done)], np.asarray(finite)
         run.free, run.state, run.step = free, state, run.step + losses.size
         run.history += losses.tolist()
     return np.asarray(run.history[before:]), finite
@@ -479,7 +495,11 @@ def _held_figure(cost: Cost, free, fixed, feed: Feed) -> float | None:
 
 def _solution(chosen: _Run, fixed: PyTree, ending: str, run: _Run, waited: float) -> Solution:
     return Solution(
-        eqx.combine(chosen.free, fixed), np.asarray(run.history), np.asarray(run.held_out).reshape(-1, 2), ending, run,
+        eqx.combine(chosen.free, fixed),
+        np.asarray(run.history),
+        np.asarray(run.held_out).reshape(-1, 2),
+        ending,
+        run,
         waited,
     )
 

@@ -95,8 +95,9 @@ class NormalEquations(eqx.Module):
         problem = self.problem
         exact = problem.norm(problem.residual(solution.x))
         scale = self.limits(None)[0]
-        last = jnp.nanmin(jnp.where(jnp.arange(solution.history.size) == _last(solution.history), solution.history,
-                                    jnp.inf))
+        last = jnp.nanmin(
+            jnp.where(jnp.arange(solution.history.size) == _last(solution.history), solution.history, jnp.inf)
+        )
         off = (exact / scale) ** 2 - last**2
         history = jnp.sqrt(jnp.maximum(solution.history**2 + off, 0))
         message = "; ".join(part for part in (self.message, solution.message) if part)
@@ -167,8 +168,13 @@ def normal_equations(
     radius, air = _sample_radius(A, np.asarray(b)) if isinstance(support, str) else (float(support), True)
     seen, reach = A._seen_radius(), float(np.hypot(*A.shape)) / 2
     if not air and seen < reach - 1:
-        return _exact(A, b, weights, x0, f"exact product: the sample reaches the edge of the detector, {seen:.0f} px "
-                                         "from the axis")
+        return _exact(
+            A,
+            b,
+            weights,
+            x0,
+            f"exact product: the sample reaches the edge of the detector, {seen:.0f} px from the axis",
+        )
     return _convolution(A, b, weights, min(radius, reach) if air else reach, seen)
 
 
@@ -219,8 +225,9 @@ def _convolution(
     message = f"normal equations as a convolution: the sample lies within {radius:.0f} px of the axis"
     if tuple(size) != A.shape or mask is not None:
         message += ", the volume outside is air and zero"
-    return NormalEquations(normal, rhs, b_squared, operator, mask, True, message, (box[0], box[1]),
-                           (*rhs.shape[:-2], *A.shape))
+    return NormalEquations(
+        normal, rhs, b_squared, operator, mask, True, message, (box[0], box[1]), (*rhs.shape[:-2], *A.shape)
+    )
 
 
 def _right(operator: Operator) -> tuple[Array, Array]:
@@ -236,8 +243,14 @@ def _box(n: int, radius: float) -> tuple[int, int]:
 
 def _resized(A: ParallelProjector, shape: tuple[int, int]) -> ParallelProjector:
     return ParallelProjector(
-        A.angles, shape, A.detector, centre=A.centre, shifts=A.shifts, kernel_width=A.plan.width,
-        oversampling=min(A.plan.grid_y / A.shape[0], 4.0), dtype=A.centre.dtype,
+        A.angles,
+        shape,
+        A.detector,
+        centre=A.centre,
+        shifts=A.shifts,
+        kernel_width=A.plan.width,
+        oversampling=min(A.plan.grid_y / A.shape[0], 4.0),
+        dtype=A.centre.dtype,
     )
 
 

@@ -38,8 +38,9 @@ _REAL = ("vacuum", "mirror")  # transforms of the image alone
 def grid(shape: Sequence[int], outside: str) -> tuple[int, int]:
     """Shape of the field that is transformed: the image itself or, where it is padded, at least twice that."""
     if outside not in OUTSIDE:
-        raise InputError(f"outside = {outside!r} is not known: give one of {', '.join(OUTSIDE)}"
-                         f"{nearest(str(outside), OUTSIDE)}")
+        raise InputError(
+            f"outside = {outside!r} is not known: give one of {', '.join(OUTSIDE)}{nearest(str(outside), OUTSIDE)}"
+        )
     rows, columns = shape
     if outside in _REAL:
         return rows, columns
@@ -119,7 +120,7 @@ def _doubled(image: Array, axis: int) -> Array:
     """Linear interpolation along an axis to twice the pixels, periodic."""
     axis = image.ndim + axis
     before, after = (0.75 * image + 0.25 * jnp.roll(image, step, axis) for step in (1, -1))
-    twice = (*image.shape[:axis], 2 * image.shape[axis], *image.shape[axis + 1:])
+    twice = (*image.shape[:axis], 2 * image.shape[axis], *image.shape[axis + 1 :])
     return jnp.stack([before, after], axis + 1).reshape(twice)
 
 
@@ -164,7 +165,7 @@ def _cosine(values: Array, outside: str) -> Array:
     values = values * _signs(n, outside, values.dtype)
     ordered = jnp.concatenate([values[..., 0::2], values[..., 1::2][..., ::-1]], -1)
     turned = jnp.fft.rfft(ordered) * _twist(n, values.dtype)
-    return jnp.concatenate([turned.real, -turned.imag[..., 1:(n + 1) // 2][..., ::-1]], -1)
+    return jnp.concatenate([turned.real, -turned.imag[..., 1 : (n + 1) // 2][..., ::-1]], -1)
 
 
 def _inverse_cosine(values: Array, outside: str) -> Array:
@@ -172,7 +173,7 @@ def _inverse_cosine(values: Array, outside: str) -> Array:
     half = n // 2 + 1
     odd = jnp.concatenate([jnp.zeros_like(values[..., :1]), values[..., ::-1][..., : half - 1]], -1)
     ordered = jnp.fft.irfft((values[..., :half] - 1j * odd) * jnp.conj(_twist(n, values.dtype)), n=n)
-    even, reversed_odd = ordered[..., : (n + 1) // 2], ordered[..., (n + 1) // 2:][..., ::-1]
+    even, reversed_odd = ordered[..., : (n + 1) // 2], ordered[..., (n + 1) // 2 :][..., ::-1]
     missing = [(0, 0)] * (values.ndim - 1) + [(0, n % 2)]
     pairs = jnp.stack([even, jnp.pad(reversed_odd, missing)], -1)
     return pairs.reshape(*values.shape[:-1], -1)[..., :n] * _signs(n, outside, values.dtype)

@@ -87,8 +87,9 @@ def ctf(
     images = checked("ctf", images, mask)
     numbers = fresnel_numbers("ctf", images, pixel_size, wavelength, distances)
     if delta_beta is None and len(numbers) < 2:
-        raise InputError("ctf: one distance cannot give phase and attenuation; give delta_beta (inf for a pure phase "
-                         "object)")
+        raise InputError(
+            "ctf: one distance cannot give phase and attenuation; give delta_beta (inf for a pure phase object)"
+        )
     mixing = _mixing("ctf", delta_beta)
     maps, used = _solve(images, numbers, mixing, regularisation, outside, mask)
     if delta_beta is None:
@@ -192,11 +193,14 @@ def _bend(images: Array, waves: Any, mixed: Array, used: Any, factors: Array, sh
     def at(factor: Array) -> tuple[Any, Any]:
         now = used.scaled(factor)
         matrix, _ = _normal(waves, mixed, now, shape, outside)
-        right: list[Any] = [sum(weights[j] * _response(waves, mixed, j)[u] * s for j, s in enumerate(spectra))
-                            for u in range(len(mixed))]
+        right: list[Any] = [
+            sum(weights[j] * _response(waves, mixed, j)[u] * s for j, s in enumerate(spectra))
+            for u in range(len(mixed))
+        ]
         maps, _ = solved(matrix, right)
-        left = [s - sum(r * m for r, m in zip(_response(waves, mixed, j), maps, strict=True))
-                for j, s in enumerate(spectra)]
+        left = [
+            s - sum(r * m for r, m in zip(_response(waves, mixed, j), maps, strict=True)) for j, s in enumerate(spectra)
+        ]
         misfit = sum(weights[j] * jnp.sum(jnp.abs(a) ** 2) for j, a in enumerate(left)) / (len(spectra) * pixels)
         floor = used.floor(square_of(shape, outside, mixed.dtype))
         size = sum(jnp.sum(f * jnp.abs(m) ** 2) for f, m in zip(floor, maps, strict=True)) / pixels
@@ -232,8 +236,9 @@ def checked(name: str, images: Any, mask: Any) -> Array:
     if not fits:
         raise InputError(f"{name}: a mask of shape {np.shape(mask)} does not go with images of shape {images.shape}")
     if not isinstance(images, Tracer) and not bool(_finite(images, mask)):
-        raise InputError(f"{name}: there are NaN or infinite pixels in the images; correct them, or give a mask that "
-                         "is False there")
+        raise InputError(
+            f"{name}: there are NaN or infinite pixels in the images; correct them, or give a mask that is False there"
+        )
     return images
 
 
@@ -252,17 +257,21 @@ def fresnel_numbers(
         lengths = np.asarray([np.broadcast_to(np.asarray(d, float), (2,)) for d in distances])
         pixel = np.broadcast_to(np.asarray(pixel_size, float), (2,))
     except (TypeError, ValueError):
-        raise InputError(f"{name}: distances = {distances!r}; expected numbers [m], or pairs (vertical, horizontal)"
-                         ) from None
+        raise InputError(
+            f"{name}: distances = {distances!r}; expected numbers [m], or pairs (vertical, horizontal)"
+        ) from None
     if not (len(lengths) and np.isfinite(lengths).all() and (lengths != 0).all()):
-        raise InputError(f"{name}: distances = {distances!r} are to be finite and not zero [m]: a contact image has no "
-                         "phase contrast")
+        raise InputError(
+            f"{name}: distances = {distances!r} are to be finite and not zero [m]: a contact image has no "
+            "phase contrast"
+        )
     for word, value in (("pixel_size", pixel), ("wavelength", wavelength)):
         if not (np.all(np.isfinite(value)) and np.all(np.asarray(value) > 0)):
             raise InputError(f"{name}: {word} must be positive and finite [m]")
     if images.ndim < 3 or images.shape[-3] != len(lengths):
-        raise InputError(f"{name}: images of shape {images.shape} for {len(lengths)} distances; expected (distance, y, "
-                         "x)")
+        raise InputError(
+            f"{name}: images of shape {images.shape} for {len(lengths)} distances; expected (distance, y, x)"
+        )
     return pixel**2 / (float(wavelength) * lengths)
 
 
@@ -293,7 +302,12 @@ def _solve(
 
 
 def chosen(
-    regularisation: Any, size: tuple[int, int], outside: str, images: Array, numbers: np.ndarray, mixing: Any,
+    regularisation: Any,
+    size: tuple[int, int],
+    outside: str,
+    images: Array,
+    numbers: np.ndarray,
+    mixing: Any,
     split: float,
 ) -> "Regularisation | Samples":
     """What was given as regularisation, or what it is to be learnt from."""

@@ -36,6 +36,7 @@ def preconditioned(curvature: Curvature) -> optax.GradientTransformationExtraArg
     assert jnp.allclose(solution.value["a"], 0.0, atol=1e-6)
     ```
     """
+
     def update(updates, state, params=None, **extra):
         divisors = curvature(extra["model"], extra["batch"])
 
@@ -76,6 +77,7 @@ def optimal_step(
     assert cost(solution.value, None) < 1e-5
     ```
     """
+
     def update(updates, state, params=None, **extra):
         model, batch = extra["model"], extra["batch"]
         directions = {_dotted(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(updates)}
@@ -113,8 +115,10 @@ def _lengths(normal: Array, slope: Array, limit: float, damping: float) -> Array
 
 def _inner(a: PyTree, b: PyTree) -> Array:
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return sum((jnp.sum(p.real * q.real) + (jnp.sum(p.imag * q.imag) if jnp.iscomplexobj(p) else 0) for p, q in pairs),
-               start=jnp.zeros(()))
+    return sum(
+        (jnp.sum(p.real * q.real) + (jnp.sum(p.imag * q.imag) if jnp.iscomplexobj(p) else 0) for p, q in pairs),
+        start=jnp.zeros(()),
+    )
 
 
 def _leaves(model: Any, names: Sequence[str]) -> dict[str, Array]:
@@ -144,6 +148,7 @@ def periodic_momentum(friction: float, every: int) -> optax.GradientTransformati
     rule = optax.chain(optax.sgd(0.1), periodic_momentum(0.7, every=5))
     ```
     """
+
     def init(params):
         return MomentumState(jax.tree.map(jnp.zeros_like, params), params, jnp.zeros((), jnp.int32))
 

@@ -138,8 +138,9 @@ def project_once(state: PyTree, onto_data: Projection, onto_known: Projection, d
 def _checked(rule: str, beta: float | None, steps: int) -> float:
     """The parameter of a rule."""
     if rule not in RULES:
-        raise InputError(f"there is no rule {rule!r} of set projections{nearest(rule, RULES)}; there are "
-                         f"{', '.join(RULES)}")
+        raise InputError(
+            f"there is no rule {rule!r} of set projections{nearest(rule, RULES)}; there are {', '.join(RULES)}"
+        )
     if steps < 1:
         raise InputError(f"steps must be at least 1, got {steps}")
     beta = (1.0 if rule == "dm" else 0.9) if beta is None else float(beta)
@@ -152,8 +153,10 @@ def _checked(rule: str, beta: float | None, steps: int) -> float:
 
 def _say_not_finite(gaps: list[np.ndarray], console: Console) -> str:
     finite = np.isfinite(np.concatenate(gaps).reshape(sum(map(len, gaps)), -1)).any(1)
-    message = (f"stopped after step {int(finite.sum())}: the iterate is not finite; the last finite one is kept. Look "
-               "for NaN in the data")
+    message = (
+        f"stopped after step {int(finite.sum())}: the iterate is not finite; the last finite one is kept. Look "
+        "for NaN in the data"
+    )
     console.say(message)
     return message
 

@@ -96,8 +96,9 @@ def as_penalty(penalty: Any) -> Any:
         return penalty
     if callable(penalty):
         return _Function(penalty)
-    raise InputError(f"penalty: {type(penalty).__name__} is neither an object of diffrecon.penalties nor a function "
-                     "prox(x, step)")
+    raise InputError(
+        f"penalty: {type(penalty).__name__} is neither an object of diffrecon.penalties nor a function prox(x, step)"
+    )
 
 
 def _unchanged(x: Array, step: Array) -> Array:
@@ -262,8 +263,9 @@ def primal_dual(
         raise InputError("primal_dual: penalty must be an object of diffrecon.penalties; fista takes any function")
     x = clipped(operator.start, bounds)
     problem = _Saddle(operator, penalty, data, bounds, *_saddle_steps(operator, penalty, jnp.asarray(balance)))
-    return iterate(_saddle_step, problem, _saddle_start(problem, x), x, steps, Rule(callback=callback),
-                   limits(operator))
+    return iterate(
+        _saddle_step, problem, _saddle_start(problem, x), x, steps, Rule(callback=callback), limits(operator)
+    )
 
 
 class _Saddle(eqx.Module):
@@ -320,9 +322,7 @@ def _saddle_start(problem: _Saddle, x: Array) -> _SaddleState:
 def _saddle_step(problem: _Saddle, x: Array, state: _SaddleState):
     operator, penalty = problem.operator, problem.penalty
     weights = jnp.ones_like(operator.b) if operator.weights is None else operator.weights
-    dual = problem.data.dual(
-        state.dual + problem.sigma * state.image_ahead, problem.sigma, operator.b, weights
-    )
+    dual = problem.data.dual(state.dual + problem.sigma * state.image_ahead, problem.sigma, operator.b, weights)
     down, auxiliary, dual_penalty = operator.adjoint(dual), state.auxiliary, state.dual_penalty
     if penalty is not None:
         moved = penalty.analyse(_primal(problem, state.ahead, state.auxiliary_ahead))
@@ -336,7 +336,12 @@ def _saddle_step(problem: _Saddle, x: Array, state: _SaddleState):
     image = operator.forward(new)
     twice = lambda new, old: jax.tree.map(lambda n, o: 2 * n - o, new, old)
     following = _SaddleState(
-        image, twice(image, state.image), twice(new, x), auxiliary, twice(auxiliary, state.auxiliary), dual,
+        image,
+        twice(image, state.image),
+        twice(new, x),
+        auxiliary,
+        twice(auxiliary, state.auxiliary),
+        dual,
         dual_penalty,
     )
     return new, following, operator.norm(operator.b - image)

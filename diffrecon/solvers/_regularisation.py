@@ -61,10 +61,13 @@ class TwoLevels(eqx.Module):
     @property
     def message(self) -> str:
         """What it is, in words."""
-        levels = ", ".join(f"{low:.2g} below and {high:.2g} above" for low, high in
-                           zip(self.low, self.high, strict=True))
-        return (f"regularisation as given: {levels} {float(self.split):.3g} cycles/pixel, the first maximum of phase "
-                "contrast")
+        levels = ", ".join(
+            f"{low:.2g} below and {high:.2g} above" for low, high in zip(self.low, self.high, strict=True)
+        )
+        return (
+            f"regularisation as given: {levels} {float(self.split):.3g} cycles/pixel, the first maximum of phase "
+            "contrast"
+        )
 
 
 class LearntPower(eqx.Module):
@@ -92,8 +95,9 @@ class LearntPower(eqx.Module):
     def floor(self, square: Float[Array, "*f"]) -> list[Float[Array, "*f"]]:
         """One over the power of each unknown at squared frequencies [1/pixel^2]."""
         logarithm = 0.5 * jnp.log(jnp.maximum(square, self.lowest**2))
-        return [self.strength * jnp.exp(-s * logarithm - jnp.log(h)) for h, s in
-                zip(self.level, self.slope, strict=True)]
+        return [
+            self.strength * jnp.exp(-s * logarithm - jnp.log(h)) for h, s in zip(self.level, self.slope, strict=True)
+        ]
 
     def scaled(self, factor: Any) -> "LearntPower":
         """The same, stronger by a factor."""
@@ -111,8 +115,7 @@ class LearntPower(eqx.Module):
         scale = "" if self.strength == 1 else f", times {float(self.strength):.3g}"
         several = len(self.noise) > 1
         why = "from what the images do not agree on" if several else "from where its transfer shows no object"
-        return (f"Wiener regularisation learnt from the images: noise {noise} % of the empty beam, {why}; "
-                f"{power}{scale}")
+        return f"Wiener regularisation learnt from the images: noise {noise} % of the empty beam, {why}; {power}{scale}"
 
 
 Regularisation = TwoLevels | LearntPower
@@ -132,8 +135,10 @@ def given(value: Any, unknowns: int, split: float, dtype: Any) -> TwoLevels:
     elif levels.shape == (2,):
         levels = np.broadcast_to(levels, (unknowns, 2))
     if levels.shape != (unknowns, 2) or not (np.isfinite(levels).all() and (levels >= 0).all()):
-        raise InputError(f'regularisation = {value!r} is neither "auto" nor a number, a pair (low, high) or, of '
-                         f"{unknowns} unknowns, one such pair each; numbers are not to be negative")
+        raise InputError(
+            f'regularisation = {value!r} is neither "auto" nor a number, a pair (low, high) or, of '
+            f"{unknowns} unknowns, one such pair each; numbers are not to be negative"
+        )
     low, high = (jnp.asarray(a, dtype) for a in levels.T)
     return TwoLevels(low, high, jnp.asarray(split, dtype))
 
@@ -198,7 +203,7 @@ class PowerLaw(NamedTuple):
         usable = (count > 0) & (level > 0) & (share > 1 / 3)
         holes = np.flatnonzero((count > 0) & ~usable)
         if holes.size and usable[: holes[0]].sum() >= 4:
-            usable[holes[0]:] = False  # beyond the first ring that is not known, what looks known is chance
+            usable[holes[0] :] = False  # beyond the first ring that is not known, what looks known is chance
         height, steep = power_law(centre, level, np.minimum(count, 50) * usable, slope, np)
         return cls(float(height), float(steep), frequency)
 
@@ -237,7 +242,7 @@ def rings(image: tuple[int, int], outside: str, views: int) -> Rings:
     frequency = np.hypot(fy[None, :], fx[:, None])
     once = np.ones(frequency.shape, bool)
     if shape != tuple(image):  # one of every pair +f and -f, which are conjugate
-        once[[0, -1], shape[0] // 2 + 1:] = False
+        once[[0, -1], shape[0] // 2 + 1 :] = False
     lowest = 1 / max(image)
     places = np.flatnonzero((once & (frequency >= 0.5 * lowest) & (frequency <= 0.5)).ravel())
     of = np.digitize(frequency.ravel()[places], np.geomspace(0.5 * lowest, 0.5, _RINGS + 1)[1:-1])
@@ -252,8 +257,11 @@ def rings(image: tuple[int, int], outside: str, views: int) -> Rings:
 
 
 def learnt(
-    data: Complex[Array, "distance ring sample"], response: Float[Array, "distance unknown ring sample"],
-    valid: Float[Array, "ring sample"], centre: Float[Array, " ring"], lowest: Float[Array, ""],
+    data: Complex[Array, "distance ring sample"],
+    response: Float[Array, "distance unknown ring sample"],
+    valid: Float[Array, "ring sample"],
+    centre: Float[Array, " ring"],
+    lowest: Float[Array, ""],
     lowest_noise: bool = False,
 ) -> LearntPower:
     """Noise and power laws that make the data likeliest, by expectation maximisation; for `norm="ortho"`.
@@ -300,8 +308,11 @@ def learnt(
 def _posterior(data: Array, response: Array, weights: Array, laws: Sequence[Array]) -> tuple[Any, Any]:
     """Mean and covariance of the unknowns at every sample."""
     unknowns, w = len(laws), weights[:, None, None]
-    matrix = {(u, v): jnp.sum(w * response[:, u] * response[:, v], 0) + (1 / laws[u] if u == v else 0)
-              for u in range(unknowns) for v in range(u, unknowns)}
+    matrix = {
+        (u, v): jnp.sum(w * response[:, u] * response[:, v], 0) + (1 / laws[u] if u == v else 0)
+        for u in range(unknowns)
+        for v in range(u, unknowns)
+    }
     return solved(matrix, [jnp.sum(w * response[:, u] * data, 0) for u in range(unknowns)])
 
 

@@ -101,8 +101,10 @@ def subset_views(angles: ArrayLike | None, views: int, subsets: int) -> list[Int
 def _parts(operator: Operator, subsets: int) -> tuple[list[Operator], list[np.ndarray]]:
     A = operator.forward
     if not hasattr(A, "subset") and not hasattr(A, "adjoint"):
-        raise InputError("ordered subsets need an operator that can pick views: A.subset(views), or A(x, views) and "
-                         "A.adjoint(y, views)")
+        raise InputError(
+            "ordered subsets need an operator that can pick views: A.subset(views), or A(x, views) and "
+            "A.adjoint(y, views)"
+        )
     if any(isinstance(leaf, Tracer) for leaf in (operator.b, operator.start)):
         raise InputError("subsets are made in NumPy: call sart and osem outside jax.jit")
     views = subset_views(getattr(A, "angles", None), operator.b.shape[0], subsets)

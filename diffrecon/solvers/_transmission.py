@@ -96,8 +96,9 @@ class _Beam(eqx.Module):
         if not bool(jnp.all((counts >= 0) & jnp.isfinite(counts))):
             raise InputError("transmission: counts must be finite and not negative: raw ones, with no dark subtracted")
         if not bool(jnp.all((darks >= 0) & jnp.isfinite(flats))) or not bool(jnp.any(flats > 0)):
-            raise InputError("transmission: flats must be finite and positive where they are to count, darks positive "
-                             "or 0")
+            raise InputError(
+                "transmission: flats must be finite and positive where they are to count, darks positive or 0"
+            )
         return cls(counts, flats, darks, measured & (flats > 0))
 
     def expected(self, image: Array) -> Array:

@@ -61,8 +61,7 @@ def paganin(
     fy, fx = frequencies(shape, outside)
     square = (lambda f: (1 - np.cos(2 * np.pi * f)) / (2 * np.pi**2)) if generalised else np.square
     parts = [
-        jnp.asarray(np.pi * delta_beta * square(f) / n, images.dtype)
-        for f, n in zip((fy, fx), number, strict=True)
+        jnp.asarray(np.pi * delta_beta * square(f) / n, images.dtype) for f, n in zip((fy, fx), number, strict=True)
     ]
     return 0.5 * delta_beta * _log_contact(images, mask, parts, shape, outside)
 
@@ -126,8 +125,10 @@ def tie(
     size = (images.shape[-2], images.shape[-1])
     shape = grid(size, without_unmeasured("tie", outside))
     used = chosen(regularisation, size, outside, images, number, "transport", float(np.sqrt(0.5 * abs(number.mean()))))
-    laplacian = [jnp.asarray(2 * np.pi * f**2 / n, images.dtype) for f, n in
-                 zip(frequencies(shape, outside), number[0], strict=True)]
+    laplacian = [
+        jnp.asarray(2 * np.pi * f**2 / n, images.dtype)
+        for f, n in zip(frequencies(shape, outside), number[0], strict=True)
+    ]
     return _two_planes(images, mask, laplacian, used, shape, outside)
 
 
@@ -213,8 +214,16 @@ def mixed(
     elif delta_beta is None:
         raise InputError("mixed needs the contact image, or delta_beta to make one from the holograms")
     else:
-        guess = ict(images, pixel_size=pixel_size, wavelength=wavelength, distances=distances, delta_beta=delta_beta,
-                    outside=outside, mask=mask, regularisation=regularisation)
+        guess = ict(
+            images,
+            pixel_size=pixel_size,
+            wavelength=wavelength,
+            distances=distances,
+            delta_beta=delta_beta,
+            outside=outside,
+            mask=mask,
+            regularisation=regularisation,
+        )
         contact = jnp.exp(-2 * guess.attenuation)
     split = float(np.sqrt(abs(1 / np.mean(1 / number)) / 2))
     used = chosen(regularisation, size, outside, images, number, ((1.0, 0.0),), split)
@@ -226,8 +235,16 @@ def mixed(
 
 @partial(jax.jit, static_argnames=("shape", "outside"))
 def _mixed(
-    images: Array, mask: Any, contact: Array, plain: Any, waves: Any, used: Any, delta_beta: Any, split: Any,
-    shape: Any, outside: str,
+    images: Array,
+    mask: Any,
+    contact: Array,
+    plain: Any,
+    waves: Any,
+    used: Any,
+    delta_beta: Any,
+    split: Any,
+    shape: Any,
+    outside: str,
 ) -> PhaseMaps:
     size, count = images.shape[-2:], images.shape[-3]
     to_image = lambda values: from_spectrum(values, shape, outside, shape)

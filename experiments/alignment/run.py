@@ -48,17 +48,22 @@ def main() -> None:
     values = jnp.asarray(data, jnp.float32)
     slices = {}
     middle = (data.shape[2] - 1) / 2
-    for name, geometry in (("as given", TomographyGeometry(middle)), ("found", found.geometry),
-                           ("true geometry", aligned)):
+    for name, geometry in (
+        ("as given", TomographyGeometry(middle)),
+        ("found", found.geometry),
+        ("true geometry", aligned),
+    ):
         A = AlignedProjector(angles, (options.size,) * 2, detector, geometry, slices=found.projector.volume_shape[0])
         slices[name] = dr.solvers.cgls(A, values, steps=CGLS_STEPS).x
     shape = found.projector.volume_shape
     exact = truth.volume(displaced(sample, found.geometry, true, angles), shape)
     rows = slice((shape[0] - options.rows) // 2 + 6, (shape[0] + options.rows) // 2 - 6)
     error = {n: float(np.linalg.norm(v[rows] - exact[rows]) / np.linalg.norm(exact[rows])) for n, v in slices.items()}
-    print(f"| {options.size} | {options.rows} | {options.turn} | {options.counts} | {options.seed} | "
-          f"{errors['row']:.4f} | {errors['column']:.4f} | {errors['centre']:+.4f} | {errors['roll']:+.4f} | "
-          f"{error['as given']:.3f} | {error['found']:.4f} | {error['true geometry']:.4f} | {seconds:.0f} |")
+    print(
+        f"| {options.size} | {options.rows} | {options.turn} | {options.counts} | {options.seed} | "
+        f"{errors['row']:.4f} | {errors['column']:.4f} | {errors['centre']:+.4f} | {errors['roll']:+.4f} | "
+        f"{error['as given']:.3f} | {error['found']:.4f} | {error['true geometry']:.4f} | {seconds:.0f} |"
+    )
     draw(slices | {"truth": exact}, found.geometry, errors["true shifts"], options.output / "alignment.png")
 
 
@@ -73,8 +78,13 @@ def compare(found: TomographyGeometry, true: dict, angles: np.ndarray) -> tuple[
     same[:, 1] -= float(found.centre) - true["centre"]
     geometry = TomographyGeometry(found.centre, shifts=same, roll=true["roll"])
     row, column = np.sqrt(np.mean(rest**2, axis=0))
-    return {"row": row, "column": column, "centre": fit[0], "roll": np.degrees(float(found.roll) - true["roll"]),
-            "true shifts": same}, geometry
+    return {
+        "row": row,
+        "column": column,
+        "centre": fit[0],
+        "roll": np.degrees(float(found.roll) - true["roll"]),
+        "true shifts": same,
+    }, geometry
 
 
 def displaced(sample: np.ndarray, found: TomographyGeometry, true: dict, angles: np.ndarray) -> np.ndarray:

@@ -18,12 +18,12 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
 import weak_objects  # noqa: E402
 
-FRAME, COUNTS, RMS = 256, 4000.0, 0.1   # counts on a finest pixel in all four holograms together
+FRAME, COUNTS, RMS = 256, 4000.0, 0.1  # counts on a finest pixel in all four holograms together
 BENCH = {"detector_pixel": 3e-6, "focus_to_detector": 1.28}
 NEAREST, FARTHEST = 21.333333e-3, 60e-3
 PIXEL = 3e-6 * NEAREST / 1.28
 SEEDS = (1, 2, 3)
-SHOWN = 3                               # in the figure
+SHOWN = 3  # in the figure
 
 
 def main() -> None:
@@ -32,15 +32,31 @@ def main() -> None:
     options = parser.parse_args()
     panels = []
     for kind, ratio in (("pure phase", np.inf), ("attenuation of its own", None)):
-        found = regimes.design_distances(17e3, **BENCH, nearest=NEAREST, farthest=FARTHEST, frame=FRAME, counts=COUNTS,
-                                         delta_beta=ratio, phase_rms=RMS)
-        print(f"\n{kind}\n| set | focus-sample distances [mm] | expected error | " +
-              " | ".join(f"object {s}" for s in SEEDS) + " |\n|---|---|---|" + "---|" * len(SEEDS))
+        found = regimes.design_distances(
+            17e3,
+            **BENCH,
+            nearest=NEAREST,
+            farthest=FARTHEST,
+            frame=FRAME,
+            counts=COUNTS,
+            delta_beta=ratio,
+            phase_rms=RMS,
+        )
+        print(
+            f"\n{kind}\n| set | focus-sample distances [mm] | expected error | "
+            + " | ".join(f"object {s}" for s in SEEDS)
+            + " |\n|---|---|---|"
+            + "---|" * len(SEEDS)
+        )
         for name, distances in found.sets.items():
             results = [measure(distances, ratio, seed) for seed in SEEDS]
             lengths = ", ".join(f"{1e3 * d:.1f}" for d in distances)
-            print(f"| {name} | {lengths} | {found.figures[name]['error']:.3f} | " +
-                  " | ".join(f"{error:.3f}" for error, _, _ in results) + " |", flush=True)
+            print(
+                f"| {name} | {lengths} | {found.figures[name]['error']:.3f} | "
+                + " | ".join(f"{error:.3f}" for error, _, _ in results)
+                + " |",
+                flush=True,
+            )
             if ratio is None and name in ("optimised", "customary ratios"):
                 panels.append((name, *results[SEEDS.index(SHOWN)]))
     draw(panels, options.output / "distances.png")
@@ -70,12 +86,20 @@ def draw(panels: list, path: Path) -> None:
     rest = float(max(np.percentile(np.abs(found - truth), 99.5) for _, _, found, _ in panels))
     limits = (float(truth.min()), float(truth.max()))
     panel = lambda image, title, limits, label="phase": plot._image_panel(
-        image, PIXEL, "rad", title, limits, label=label)
-    page = plot._page(plot._flow([
-        panel(truth, "truth", limits), *(panel(found, name, limits) for name, _, found, _ in panels),
-        *(panel(found - truth, f"{name}, error {error:.3f}", (-rest, rest), "found less true phase")
-          for name, error, found, _ in panels),
-    ]))
+        image, PIXEL, "rad", title, limits, label=label
+    )
+    page = plot._page(
+        plot._flow(
+            [
+                panel(truth, "truth", limits),
+                *(panel(found, name, limits) for name, _, found, _ in panels),
+                *(
+                    panel(found - truth, f"{name}, error {error:.3f}", (-rest, rest), "found less true phase")
+                    for name, error, found, _ in panels
+                ),
+            ]
+        )
+    )
     page.savefig(path)
 
 

@@ -20,11 +20,11 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
 import near_field  # noqa: E402
 
-PHOTONS = (10, 30, 100, 300, 1000, 3000, 10000) # a pixel in the middle of the beam, in each of the frames
-VIEWS = 5                                       # along each axis
-MIDDLE = 40                                     # pixels of the field that are judged
-CONTRAST = 0.5                                  # of the object, 1 = a star of 0.5 rad
-BRIGHT = 1e5                                    # photons of the model to predict from
+PHOTONS = (10, 30, 100, 300, 1000, 3000, 10000)  # a pixel in the middle of the beam, in each of the frames
+VIEWS = 5  # along each axis
+MIDDLE = 40  # pixels of the field that are judged
+CONTRAST = 0.5  # of the object, 1 = a star of 0.5 rad
+BRIGHT = 1e5  # photons of the model to predict from
 
 
 def main() -> None:
@@ -42,11 +42,14 @@ def main() -> None:
     light = np.asarray(dr.operators.coverage(bright.probe, bright.positions, bright.object.shape, bright.gain))[part]
     dose = float(light.mean()) / BRIGHT
     floor = near_field.compare(np.asarray(bright.object), scan.truth(), part)[0]
-    print(f"phase error of {BRIGHT:g} photons a pixel of a frame without noise: {floor:.4f} rad\n\n"
-          "| photons on a pixel of the object | noise of the phase, predicted [rad] | found | against the "
-          "truth | half period of two halves, predicted [pixel] | found |\n|---|---|---|---|---|---|")
-    rows = [row(scan, bright, errors * (BRIGHT / photons) ** 0.5, photons, dose, part, options.seed)
-            for photons in PHOTONS]
+    print(
+        f"phase error of {BRIGHT:g} photons a pixel of a frame without noise: {floor:.4f} rad\n\n"
+        "| photons on a pixel of the object | noise of the phase, predicted [rad] | found | against the "
+        "truth | half period of two halves, predicted [pixel] | found |\n|---|---|---|---|---|---|"
+    )
+    rows = [
+        row(scan, bright, errors * (BRIGHT / photons) ** 0.5, photons, dose, part, options.seed) for photons in PHOTONS
+    ]
     draw(rows, options.output / "dose.png")
     print(f"{time.process_time() - start:.0f} CPU s")
 
@@ -54,8 +57,16 @@ def main() -> None:
 def reconstruct(bright: dr.models.Ptychography, counts: np.ndarray, photons: float) -> np.ndarray:
     """The object by maximum likelihood from nothing; probe and positions are known."""
     model = bright.replace(object=jnp.ones_like(bright.object), probe=bright.probe * (photons / BRIGHT) ** 0.5)
-    solved = dr.solvers.levenberg_marquardt(near_field.residual, model, {"counts": counts.astype(np.float32)}, steps=15,
-                                            cg_steps=30, tolerance=1e-6, unknowns=("object",), block_size=25)
+    solved = dr.solvers.levenberg_marquardt(
+        near_field.residual,
+        model,
+        {"counts": counts.astype(np.float32)},
+        steps=15,
+        cg_steps=30,
+        tolerance=1e-6,
+        unknowns=("object",),
+        block_size=25,
+    )
     return np.asarray(solved.value.object)
 
 
@@ -72,10 +83,20 @@ def row(scan: near_field.Scan, bright, errors: np.ndarray, photons: float, dose:
     first = np.random.default_rng(seed + 2).binomial(counts.astype(int), 0.5)
     halves = [reconstruct(bright, half, photons / 2)[part] for half in (first, counts - first)]
     found = dr.quality.ring_correlation(*halves, pixel_size=near_field.PIXEL)
-    print(f"| {photons * dose:.3g} | {noise:.4f} | {apart:.4f} | {error:.4f} | {predicted.half_period:.2f} | "
-          f"{found.half_period:.2f} |", flush=True)
-    return {"photons": photons * dose, "noise": noise, "error": error, "apart": apart, "predicted": predicted,
-            "found": found, "phase": flat(np.angle(whole[part]))}
+    print(
+        f"| {photons * dose:.3g} | {noise:.4f} | {apart:.4f} | {error:.4f} | {predicted.half_period:.2f} | "
+        f"{found.half_period:.2f} |",
+        flush=True,
+    )
+    return {
+        "photons": photons * dose,
+        "noise": noise,
+        "error": error,
+        "apart": apart,
+        "predicted": predicted,
+        "found": found,
+        "phase": flat(np.angle(whole[part])),
+    }
 
 
 def flat(image: np.ndarray) -> np.ndarray:
@@ -100,8 +121,9 @@ def draw(rows: list[dict], path: Path) -> None:
     blue, red = "#0072b2", "#d55e00"
     above[0].loglog(photons, [r["noise"] for r in rows], color=blue, linewidth=1, label="predicted")
     above[0].loglog(photons, [r["apart"] for r in rows], "o", color=red, markersize=4, label="against bright light")
-    above[0].loglog(photons, [r["error"] for r in rows], "o", color=red, markersize=4, fillstyle="none",
-                    label="against the truth")
+    above[0].loglog(
+        photons, [r["error"] for r in rows], "o", color=red, markersize=4, fillstyle="none", label="against the truth"
+    )
     above[0].set_ylabel("phase error [rad]", fontsize=8)
     above[0].yaxis.set_minor_formatter("")
     above[1].semilogx(photons, [r["predicted"].half_period for r in rows], color=blue, linewidth=1, label="predicted")
@@ -112,8 +134,13 @@ def draw(rows: list[dict], path: Path) -> None:
     chosen = [rows[i] for i in (0, len(rows) // 2, len(rows) - 1)]
     for shade, r in zip((0.75, 0.45, 0.0), chosen, strict=True):
         line = above[2].plot(r["found"].frequency, r["found"].correlation, "o", markersize=2.5, color=str(shade))[0]
-        above[2].plot(r["predicted"].frequency, r["predicted"].correlation, color=line.get_color(), linewidth=1,
-                      label=said(r["photons"]))
+        above[2].plot(
+            r["predicted"].frequency,
+            r["predicted"].correlation,
+            color=line.get_color(),
+            linewidth=1,
+            label=said(r["photons"]),
+        )
     above[2].plot(r["found"].frequency, r["found"].half_bit, color=blue, linewidth=0.8, linestyle=":", label="half-bit")
     above[2].set_xlabel("frequency [1/pixel]", fontsize=8)
     above[2].set_ylabel("ring correlation of halves", fontsize=8)
@@ -123,8 +150,9 @@ def draw(rows: list[dict], path: Path) -> None:
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(fontsize=7, frameon=False)
     for ax, r in zip(below, chosen, strict=True):
-        plot.image(r["phase"], pixel_size=near_field.PIXEL, units="rad", limits=(-0.5, 0.3),
-                   title=said(r["photons"]), ax=ax)
+        plot.image(
+            r["phase"], pixel_size=near_field.PIXEL, units="rad", limits=(-0.5, 0.3), title=said(r["photons"]), ax=ax
+        )
     page.savefig(path)
 
 

@@ -19,10 +19,10 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
 import ellipses  # noqa: E402
 
-PIXEL = 0.1e-6            # [m]
-ENERGY = 17e3             # [eV]
-MATRIX, LAMELLA = "Ti, 4.51", "FeTi, 6.5"   # beta titanium and the intermetallic phase
-PHOTONS = (1e3, 1e4, 1e5, 1e6)   # on a pixel in each view
+PIXEL = 0.1e-6  # [m]
+ENERGY = 17e3  # [eV]
+MATRIX, LAMELLA = "Ti, 4.51", "FeTi, 6.5"  # beta titanium and the intermetallic phase
+PHOTONS = (1e3, 1e4, 1e5, 1e6)  # on a pixel in each view
 COLOURS = ("#bbbbbb", "#56b4e9", "#0072b2", "#333333")
 
 
@@ -34,8 +34,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args()
 
-    mu = {name: physics.attenuation_from_density(physics.material(name).density or 0, name, ENERGY)
-          for name in (MATRIX, LAMELLA)}
+    mu = {
+        name: physics.attenuation_from_density(physics.material(name).density or 0, name, ENERGY)
+        for name in (MATRIX, LAMELLA)
+    }
     print(", ".join(f"{name}: {value:.4g} 1/m" for name, value in mu.items()))
     slices = eutectic(options.size, options.rows, mu[MATRIX] * PIXEL, (mu[LAMELLA] - mu[MATRIX]) * PIXEL)
     angles = np.arange(options.views) * np.pi / options.views
@@ -44,8 +46,10 @@ def main() -> None:
     diameter = 0.92 * options.size * PIXEL
     sampled = diameter * np.pi / (2 * options.views)
     print(f"pi D / (2 M), the half period that {options.views} views sample: {sampled * 1e9:.0f} nm")
-    print("| photons a pixel and view | even/odd, half-bit | one-bit | against the truth | Rose | dose "
-          "| density of FeTi |")
+    print(
+        "| photons a pixel and view | even/odd, half-bit | one-bit | against the truth | Rose | dose "
+        "| density of FeTi |"
+    )
     print("|---|---|---|---|---|---|---|")
     curves, volumes = {}, {}
     for photons in PHOTONS:
@@ -108,8 +112,12 @@ def judge(lines, angles, truth, photons, mu, diameter, options):
     # The truth has no noise: half a bit in the whole data, a signal to noise of 0.41, is a correlation of 0.54 with it.
     known = np.interp(0.54, against.correlation[::-1], against.frequency[::-1])
     lengths = (*(0.5 / crossing * PIXEL for crossing in (curve.crossing, curve.one_bit_crossing, known)), rose)
-    print(f"| {photons:.0e} | " + " | ".join(f"{length * 1e9:.0f} nm" for length in lengths)
-          + f" | {dose / 1e6:.3g} MGy | {density:.2f} g/cm^3 |", flush=True)
+    print(
+        f"| {photons:.0e} | "
+        + " | ".join(f"{length * 1e9:.0f} nm" for length in lengths)
+        + f" | {dose / 1e6:.3g} MGy | {density:.2f} g/cm^3 |",
+        flush=True,
+    )
     return curve, volume
 
 

@@ -30,8 +30,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args()
     config = tomllib.loads(options.config.read_text())
-    print("| scan | | error of delta | mean | half-bit [nm] | held-out deviance / noise | frames placed to [pixel] | "
-          "CPU s |\n|---|---|---|---|---|---|---|---|", flush=True)
+    print(
+        "| scan | | error of delta | mean | half-bit [nm] | held-out deviance / noise | frames placed to [pixel] | "
+        "CPU s |\n|---|---|---|---|---|---|---|---|",
+        flush=True,
+    )
     chosen = {name: v for name, v in config["variants"].items() if options.variant in (None, name)}
     found = {name: compare(name, variant, config["steps"]) for name, variant in chosen.items()}
     picture(found, options.output / "holotomography.png")
@@ -56,9 +59,11 @@ def compare(name: str, variant: dict, steps: int) -> dict[str, np.ndarray]:
         volume = np.asarray(model.refractive_index()[0], float)
         figures = simulated.compare(setup, volume)
         placed = simulated.shift_error(np.asarray(model.shifts)[train], truth["shifts"][train], setup.turns[train])
-        print(f"| {name} | {way} | {figures['error']:.3f} | {figures['mean']:+.1%} | "
-              f"{figures['half_bit'] * setup.pixel * 1e9:.0f} | {ratio:.3f} | {placed:.3f} | {seconds:.0f} |",
-              flush=True)
+        print(
+            f"| {name} | {way} | {figures['error']:.3f} | {figures['mean']:+.1%} | "
+            f"{figures['half_bit'] * setup.pixel * 1e9:.0f} | {ratio:.3f} | {placed:.3f} | {seconds:.0f} |",
+            flush=True,
+        )
         volumes[way] = simulated.registered(volume, simulated.true_volume(setup, volume.shape))
     return {**volumes, "truth": simulated.true_volume(setup, volumes["jointly"].shape)}
 

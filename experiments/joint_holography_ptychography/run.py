@@ -24,10 +24,10 @@ sys.path.append(str(HERE.parent))
 import near_field  # noqa: E402
 
 DISTANCES = (4e-3, 9e-3)  # of the two holograms [m]
-FIELD = 96                # pixels of a hologram
-VIEWS = 3                 # of the scan, along each axis
-WIDTH = 20.0              # of the scan [pixel]
-PHOTONS = 4000.0          # on a pixel in the middle of the object, all exposures together
+FIELD = 96  # pixels of a hologram
+VIEWS = 3  # of the scan, along each axis
+WIDTH = 20.0  # of the scan [pixel]
+PHOTONS = 4000.0  # on a pixel in the middle of the object, all exposures together
 STEPS = 4000
 
 
@@ -36,7 +36,7 @@ class Joint(dr.Model):
     """One object, as phase + i B, before two instruments."""
 
     object: jax.Array
-    scan: dr.models.Ptychography       # brings probe and positions
+    scan: dr.models.Ptychography  # brings probe and positions
     holography: dr.models.Ptychography  # two flat beams as wide as the object: holograms
     holograms: jax.Array
 
@@ -44,15 +44,17 @@ class Joint(dr.Model):
         return self.scan.replace(object=self.object)(views)
 
     def in_line(self):
-        return jnp.concatenate([self.holography.replace(object=self.object, distance=d)(jnp.arange(1))
-                                for d in DISTANCES])
+        return jnp.concatenate(
+            [self.holography.replace(object=self.object, distance=d)(jnp.arange(1)) for d in DISTANCES]
+        )
 
 
 def cost(model: Joint, batch: Any, scan: float = 1.0, holograms: float = 1.0):
     """Poisson log-likelihood of all counts, a pixel of the holograms."""
     share = batch.counts.size / model.holograms.size
-    return (scan * share * dr.losses.poisson(model.frames(batch.views), batch.counts)
-            + holograms * dr.losses.poisson(model.in_line(), model.holograms))
+    return scan * share * dr.losses.poisson(model.frames(batch.views), batch.counts) + holograms * dr.losses.poisson(
+        model.in_line(), model.holograms
+    )
 
 
 def scan_alone(model: Joint, batch: Any):
@@ -75,8 +77,10 @@ def main() -> None:
     scan = near_field.scan(options.seed, VIEWS, width=WIDTH)
     truth = near_field.truth(FIELD, options.seed)
     bright = holograms(options.seed)
-    print("| data | photons | phase error, scanned field [rad rms] | whole object [rad rms] | "
-          "half period, scanned field [pixel] |\n|---|---|---|---|---|")
+    print(
+        "| data | photons | phase error, scanned field [rad rms] | whole object [rad rms] | "
+        "half period, scanned field [pixel] |\n|---|---|---|---|---|"
+    )
     found = {name: row(name, scan, bright, truth, options.seed) for name in COSTS}
     draw(truth, found, options.output / "joint.png")
     print(f"{time.process_time() - start:.0f} CPU s")
@@ -103,8 +107,11 @@ def row(name: str, scan: near_field.Scan, bright: np.ndarray, truth: np.ndarray,
     errors = {}
     for where, width in (("scanned", 36), ("whole", 64)):
         errors[where] = near_field.compare(obj, truth, near_field.middle(FIELD, width))
-    print(f"| {name} | {PHOTONS:g} | {errors['scanned'][0]:.4f} | {errors['whole'][0]:.4f} | "
-          f"{errors['scanned'][1].half_period:.2f} |", flush=True)
+    print(
+        f"| {name} | {PHOTONS:g} | {errors['scanned'][0]:.4f} | {errors['whole'][0]:.4f} | "
+        f"{errors['scanned'][1].half_period:.2f} |",
+        flush=True,
+    )
     return {"phase": np.angle(obj), "errors": errors}
 
 
@@ -124,8 +131,9 @@ def draw(truth: np.ndarray, found: dict, path: Path) -> None:
     from matplotlib.figure import Figure
 
     page = Figure(figsize=(7.2, 5.4), dpi=150)
-    axes = page.subplots(2, 3, gridspec_kw={"left": 0.02, "right": 0.92, "top": 0.96, "bottom": 0.33, "wspace": 0.45,
-                                            "hspace": 0.42})
+    axes = page.subplots(
+        2, 3, gridspec_kw={"left": 0.02, "right": 0.92, "top": 0.96, "bottom": 0.33, "wspace": 0.45, "hspace": 0.42}
+    )
     curve = page.add_axes((0.09, 0.09, 0.83, 0.19))
     edge = (FIELD - 64) // 2
     part = (slice(edge, edge + 64),) * 2
@@ -133,10 +141,22 @@ def draw(truth: np.ndarray, found: dict, path: Path) -> None:
     for column, (name, case) in enumerate(found.items()):
         error = np.angle(np.exp(1j * (case["phase"] - np.angle(truth))))[part]
         error = error - np.median(error)
-        plot.image(case["phase"][part], pixel_size=near_field.PIXEL, units="rad", limits=(-1.1, 0.4), title=name,
-                   ax=axes[0, column])
-        plot.image(error, pixel_size=near_field.PIXEL, units="rad", limits=(-0.3, 0.3), title="less the truth",
-                   ax=axes[1, column])
+        plot.image(
+            case["phase"][part],
+            pixel_size=near_field.PIXEL,
+            units="rad",
+            limits=(-1.1, 0.4),
+            title=name,
+            ax=axes[0, column],
+        )
+        plot.image(
+            error,
+            pixel_size=near_field.PIXEL,
+            units="rad",
+            limits=(-0.3, 0.3),
+            title="less the truth",
+            ax=axes[1, column],
+        )
         correlation = case["errors"]["scanned"][1]
         curve.plot(correlation.frequency, correlation.correlation, color=colours[column], linewidth=1.2, label=name)
     curve.plot(correlation.frequency, correlation.half_bit, color="0.6", linewidth=0.8, linestyle=":", label="half-bit")

@@ -53,8 +53,9 @@ def main() -> None:
         "edge": dr.solvers.fbp(local, part, pad="edge"),
         "smooth": dr.solvers.fbp(local, part, pad="smooth"),
         "smooth, longest diameter": dr.solvers.fbp(local, part, pad="smooth", extent=diameter),
-        f"the same, 1/{options.zoom} of the views, each longer":
-            dr.solvers.fbp(fewer, fewer_lines, pad="smooth", extent=diameter),
+        f"the same, 1/{options.zoom} of the views, each longer": dr.solvers.fbp(
+            fewer, fewer_lines, pad="smooth", extent=diameter
+        ),
     }
     judge({name: np.asarray(x) for name, x in found.items()}, table, field, columns, options.output / "region.png")
 
@@ -90,15 +91,19 @@ def judge(found: dict[str, np.ndarray], table: np.ndarray, field: int, columns: 
     grid = np.arange(columns) - (columns - 1) / 2
     disc = np.hypot(grid[:, None], grid) < 0.48 * columns
     inner = np.hypot(grid[:, None], grid) < 0.4 * columns
-    print("| beyond the detector | error of the values | mean / true mean | error of the contrast "
-          "| half-bit resolution [pixel] |\n|---|---|---|---|---|")
+    print(
+        "| beyond the detector | error of the values | mean / true mean | error of the contrast "
+        "| half-bit resolution [pixel] |\n|---|---|---|---|---|"
+    )
     for name, x in found.items():
         error = np.linalg.norm((x - truth)[disc]) / np.linalg.norm(truth[disc])
         contrast, true = x - x[inner].mean(), truth - truth[inner].mean()
         flat = np.linalg.norm((contrast - true)[inner]) / np.linalg.norm(true[inner])
         correlation = dr.quality.shell_correlation(x, truth)
-        print(f"| {name} | {error:.3f} | {x[disc].mean() / truth[disc].mean():.3f} | {flat:.3f} "
-              f"| {correlation.half_period:.2f} |")
+        print(
+            f"| {name} | {error:.3f} | {x[disc].mean() / truth[disc].mean():.3f} | {flat:.3f} "
+            f"| {correlation.half_period:.2f} |"
+        )
     draw(truth, found, disc, path)
 
 

@@ -25,7 +25,7 @@ sys.path.append(str(HERE.parent))
 import ellipses  # noqa: E402
 
 GOLDEN = np.pi * (np.sqrt(5) - 1) / 2  # [rad] between views
-SHOWN = (0.1, 0.5, 0.9)                # of the scan's duration
+SHOWN = (0.1, 0.5, 0.9)  # of the scan's duration
 JUDGED = np.linspace(0.06, 0.94, 12)
 
 
@@ -41,8 +41,9 @@ def main() -> None:
 
     times = np.linspace(0, 1, options.views)
     angles = np.mod(np.arange(options.views) * GOLDEN, 2 * np.pi)
-    lines = np.concatenate([ellipses.sinogram(specimen(t, options.size), angles[i : i + 1], options.size)
-                            for i, t in enumerate(times)])
+    lines = np.concatenate(
+        [ellipses.sinogram(specimen(t, options.size), angles[i : i + 1], options.size) for i, t in enumerate(times)]
+    )
     counts = np.random.default_rng(options.seed).poisson(options.photons * np.exp(-lines))
     b = jnp.asarray(-np.log(np.maximum(counts, 1) / options.photons), jnp.float32)[:, None]
     A = dr.operators.ParallelProjector(angles, (options.size,) * 2, options.size)
@@ -54,23 +55,28 @@ def main() -> None:
         begun = time.process_time()
         at = jax.block_until_ready(solve())
         seconds = time.process_time() - begun
-        print(f"| {name} | {error(at, truth, options.size):.3f} | {error(at, truth, options.size, True):.3f} "
-              f"| {seconds:.0f} |", flush=True)
+        print(
+            f"| {name} | {error(at, truth, options.size):.3f} | {error(at, truth, options.size, True):.3f} "
+            f"| {seconds:.0f} |",
+            flush=True,
+        )
         shown[name] = [at(t) for t in SHOWN]
     draw({n: shown[n] for n in ("truth", "still, TV", "splines, TV in space and time")}, options.output / "moving.png")
 
 
 def specimen(t: float, size: int) -> np.ndarray:
     """A bubble rises, a crystal grows, a grain dissolves, another turns; the rest stands still (t from 0 to 1)."""
-    table = np.array([
-        [0.5, 0.84, 0.84, 0, 0, 0],
-        [0.5, 0.10, 0.16, -0.45, 0.3, 0.3],
-        [0.4, 0.13, 0.09, 0.1, -0.55, 0.9],
-        [-0.5, 0.12, 0.12, -0.15, 0.55 - 1.0 * t, 0],
-        [0.5, 0.06 + 0.18 * t, 0.05 + 0.12 * t, 0.42, 0.1, 0.5],
-        [0.6 * (1 - t), 0.13, 0.13, 0.3, 0.55, 0],
-        [0.4, 0.22, 0.06, -0.5, -0.25, np.pi * t],
-    ])
+    table = np.array(
+        [
+            [0.5, 0.84, 0.84, 0, 0, 0],
+            [0.5, 0.10, 0.16, -0.45, 0.3, 0.3],
+            [0.4, 0.13, 0.09, 0.1, -0.55, 0.9],
+            [-0.5, 0.12, 0.12, -0.15, 0.55 - 1.0 * t, 0],
+            [0.5, 0.06 + 0.18 * t, 0.05 + 0.12 * t, 0.42, 0.1, 0.5],
+            [0.6 * (1 - t), 0.13, 0.13, 0.3, 0.55, 0],
+            [0.4, 0.22, 0.06, -0.5, -0.25, np.pi * t],
+        ]
+    )
     table[:, 0] *= 2.5 / size
     table[:, 1:5] *= size / 2
     return table
@@ -98,10 +104,12 @@ def solvers(A: Any, b: jax.Array, times: np.ndarray, options: argparse.Namespace
         "still, FBP": lambda: still(dr.solvers.fbp(A, b, filter="hann")),
         "still, TV": lambda: still(dr.solvers.fista(A, b, tv(weight, axes=(-2, -1)), steps=150, bounds=(0, None)).x),
         "splines, CGLS": lambda: of(dr.solvers.cgls(model.operator, b, steps=10).x),
-        "splines, TV in space": lambda: of(dr.solvers.fista(
-            model.operator, b, tv(share * weight, axes=(-2, -1)), steps=150, bounds=(0, None)).x),
-        "splines, TV in space and time": lambda: of(dr.solvers.fista(
-            model.operator, b, spacetime, steps=150, bounds=(0, None)).x),
+        "splines, TV in space": lambda: of(
+            dr.solvers.fista(model.operator, b, tv(share * weight, axes=(-2, -1)), steps=150, bounds=(0, None)).x
+        ),
+        "splines, TV in space and time": lambda: of(
+            dr.solvers.fista(model.operator, b, spacetime, steps=150, bounds=(0, None)).x
+        ),
         "low rank 4, TV in space": lambda: moving(low_rank(A, b, times, options)),
     }
 
@@ -117,8 +125,9 @@ def low_rank(A: Any, b: jax.Array, times: np.ndarray, options: argparse.Namespac
 
     rate = optax.cosine_decay_schedule(1.0, 300, 0.02)
     start = dr.models.DynamicTomography.low_rank(A, times, 4)
-    return dr.minimise(cost, start, {"values": b}, optax.adam(rate), steps=300,
-                       unknowns={"volumes": 0.05 * scale, "temporal": 0.01}).value
+    return dr.minimise(
+        cost, start, {"values": b}, optax.adam(rate), steps=300, unknowns={"volumes": 0.05 * scale, "temporal": 0.01}
+    ).value
 
 
 def error(at: Any, truth: dict[float, np.ndarray], size: int, moving: bool = False) -> float:

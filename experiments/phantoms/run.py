@@ -94,8 +94,13 @@ def draw_slices(slices: dict, path: Path) -> None:
     for row, solver in enumerate(("FBP", "SIRT", "TV")):
         for column, share in enumerate(SHOWN):
             title = f"{solver}, M = {round(share * np.pi / 2 * size)}"
-            plot.image(slices[solver, share][last], units="1/pixel", limits=(-0.4 / size, 2.4 / size), title=title,
-                       ax=axes[row, column])
+            plot.image(
+                slices[solver, share][last],
+                units="1/pixel",
+                limits=(-0.4 / size, 2.4 / size),
+                title=title,
+                ax=axes[row, column],
+            )
     page.savefig(path)
 
 

@@ -18,8 +18,8 @@ import diffrecon as dr
 from diffrecon.simulate import _holography as simulate
 
 HERE = Path(__file__).parent
-STRENGTHS = (0.25, 1.0, 4.0)   # of the demo's object: thickness times this
-SHOWN = 4.0                    # in the figure
+STRENGTHS = (0.25, 1.0, 4.0)  # of the demo's object: thickness times this
+SHOWN = 4.0  # in the figure
 DETAIL = (slice(85, 149), slice(70, 134))
 RATIO = simulate.RESIN[0] / simulate.RESIN[1]
 
@@ -30,8 +30,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args()
     start = time.process_time()
-    lines = ["| object down to [rad] | method | error of the phase | half period at the half-bit curve [nm] |",
-             "|---|---|---|---|"]
+    lines = [
+        "| object down to [rad] | method | error of the phase | half period at the half-bit curve [nm] |",
+        "|---|---|---|---|",
+    ]
     print(*lines, sep="\n")
     for strength in STRENGTHS:
         counts, place, truth = measure(strength, options.seed)
@@ -59,8 +61,9 @@ def publish(page: Path, lines: list[str], seconds: str) -> None:
 
 def beam(views: int = 4) -> dr.ConeBeam:
     """The geometry of the first distances."""
-    return dr.ConeBeam(simulate.ENERGY, simulate.FOCUS_TO_SAMPLE[:views], simulate.FOCUS_TO_DETECTOR,
-                       simulate.DETECTOR_PIXEL)
+    return dr.ConeBeam(
+        simulate.ENERGY, simulate.FOCUS_TO_SAMPLE[:views], simulate.FOCUS_TO_DETECTOR, simulate.DETECTOR_PIXEL
+    )
 
 
 def measure(strength: float, seed: int) -> tuple[np.ndarray, dr.ConeBeam, np.ndarray]:
@@ -86,7 +89,8 @@ def methods(counts: np.ndarray, place: dr.ConeBeam) -> dict[str, Callable[[], np
     projected = lambda rule: dr.solvers.alternating_projections(images, **given, **each, **ratio, rule=rule, steps=200)
     return {
         "Paganin, one distance": lambda: np.asarray(
-            dr.solvers.paganin(images[0], **given, distance=float(place.distance[0]), **ratio)),
+            dr.solvers.paganin(images[0], **given, distance=float(place.distance[0]), **ratio)
+        ),
         "CTF, one distance": lambda: np.asarray(dr.solvers.ctf(images[:1], **given, **one, **ratio).phase),
         "CTF, four distances": lambda: np.asarray(dr.solvers.ctf(images, **given, **each, **ratio).phase),
         "ICT, four distances": lambda: np.asarray(dr.solvers.ict(images, **given, **each, **ratio).phase),
@@ -140,12 +144,21 @@ def draw(pictures: dict[str, np.ndarray], pixel: float, path: Path) -> None:
         column[0].set_title(name, fontsize=10)
         y, x = DETAIL[0].start, DETAIL[1].start
         column[0].add_patch(plt.Rectangle((x, y), cut.shape[1], cut.shape[0], fill=False, color="tab:orange"))
-        for axis, length, size, colour in ((column[0], 2e-6, image.shape[0], "black"),
-                                           (column[1], 0.5e-6, cut.shape[0], "white")):
+        for axis, length, size, colour in (
+            (column[0], 2e-6, image.shape[0], "black"),
+            (column[1], 0.5e-6, cut.shape[0], "white"),
+        ):
             bar, margin = length / pixel, 0.06 * size
             axis.plot([margin, margin + bar], [size - margin] * 2, color=colour, lw=3, solid_capstyle="butt")
-            axis.text(margin + bar / 2, size - 1.5 * margin, f"{length * 1e6:g} µm", color=colour, ha="center",
-                      va="bottom", fontsize=9)
+            axis.text(
+                margin + bar / 2,
+                size - 1.5 * margin,
+                f"{length * 1e6:g} µm",
+                color=colour,
+                ha="center",
+                va="bottom",
+                fontsize=9,
+            )
             axis.set_axis_off()
     figure.colorbar(shown, ax=axes[0], label="phase [rad]", shrink=0.95)
     figure.colorbar(axes[1, 0].images[0], ax=axes[1], label="phase [rad]", shrink=0.95)

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
 import ellipses  # noqa: E402
 
-RATIOS = (24, 48, 96, 192)       # D / R: one pixel is as large as the detail
+RATIOS = (24, 48, 96, 192)  # D / R: one pixel is as large as the detail
 DEPTHS = (0.25, 0.5, 1.0, 2.0, 3.0, 4.5)  # mu D
 
 

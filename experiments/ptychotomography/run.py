@@ -35,8 +35,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     config = tomllib.loads(options.config.read_text())
-    print("| scan | | error of delta, without its mean | half-bit resolution [pixel] | held-out residual / noise | "
-          "centre (1.30) | CPU s |\n|---|---|---|---|---|---|---|")
+    print(
+        "| scan | | error of delta, without its mean | half-bit resolution [pixel] | held-out residual / noise | "
+        "centre (1.30) | CPU s |\n|---|---|---|---|---|---|---|"
+    )
     chosen = {name: v for name, v in config["variants"].items() if options.variant in (None, name)}
     volumes = {name: compare(name, variant, config, options.seed) for name, variant in chosen.items()}
     picture(volumes, options.output / "local.png")
@@ -46,8 +48,11 @@ def compare(name: str, variant: dict, config: dict, seed: int) -> dict[str, np.n
     """Both ways of one scan: a row of the table each; volumes of delta by name, the truth among them."""
     setup = simulated.Setup(local=True, seed=seed, **variant)
     scan, _ = simulated.measure(setup)
-    settings = merge(recipe.DEFAULTS, {"model": {"size": config["size"]},
-                                       "solver": {"first": config["first"], "steps": config["steps"]}}, "experiment")
+    settings = merge(
+        recipe.DEFAULTS,
+        {"model": {"size": config["size"]}, "solver": {"first": config["first"], "steps": config["steps"]}},
+        "experiment",
+    )
     quiet = Console(quiet=True)
     nominal, data = recipe.first_guess(scan, settings, quiet), frames_by_angle(scan)
     parts = recipe.Parts.split(data, settings["quality"])
@@ -66,8 +71,11 @@ def compare(name: str, variant: dict, config: dict, seed: int) -> dict[str, np.n
         counts, predicted, mask = judged
         ratio = recipe.quality.held_out_residual(counts, predicted, mask) / noise_floor(predicted, mask)
         centre = recipe.centred(whole, nominal).rotation_centre(scan)
-        print(f"| {name} | {way} | {figures['structure']:.3f} | {figures['half_bit']:.2f} | {ratio:.2f} | {centre:.2f} "
-              f"| {seconds:.0f} |", flush=True)
+        print(
+            f"| {name} | {way} | {figures['structure']:.3f} | {figures['half_bit']:.2f} | {ratio:.2f} | {centre:.2f} "
+            f"| {seconds:.0f} |",
+            flush=True,
+        )
         found[way] = delta
     slices, rows, columns = nominal.delta.shape
     found["truth"] = simulated.DELTA * simulated.phantom(simulated.ellipsoids(setup), (slices, rows, columns))

@@ -20,11 +20,11 @@ sys.path.append(str(HERE.parent))
 import near_field  # noqa: E402
 
 STRUCTURE = {"smooth": 0.0, "structured": 1.5}  # phase of the diffuser [rad rms]
-VIEWS = (3, 4, 6)                               # along each axis, over the same 24 x 24 pixels
-PHOTONS = 8000.0                                # in the middle of the beam, of all frames together
-MIDDLE = 36                                     # pixels of the field that are judged
+VIEWS = (3, 4, 6)  # along each axis, over the same 24 x 24 pixels
+PHOTONS = 8000.0  # in the middle of the beam, of all frames together
+MIDDLE = 36  # pixels of the field that are judged
 STEPS = 1500
-SOFTNESS = 3.5                                  # of the beam's edge [pixel]: a hard one has fringes
+SOFTNESS = 3.5  # of the beam's edge [pixel]: a hard one has fringes
 
 
 def main() -> None:
@@ -33,8 +33,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args()
     start = time.process_time()
-    print("| illumination | views | phase error [rad rms] | error of the amplitude | half period [pixel] |\n"
-          "|---|---|---|---|---|")
+    print(
+        "| illumination | views | phase error [rad rms] | error of the amplitude | half period [pixel] |\n"
+        "|---|---|---|---|---|"
+    )
     found = {(name, views): row(name, views, options.seed) for name in STRUCTURE for views in VIEWS}
     draw_images([found[name, VIEWS[-1]] for name in STRUCTURE], options.output / "structure.png")
     draw_views(found, options.output / "views.png")
@@ -55,8 +57,14 @@ def row(name: str, views: int, seed: int) -> dict:
     found = found / ratio.mean()
     wrong = ratio.std() / ratio.mean()
     print(f"| {name} | {views**2} | {error:.4f} | {wrong:.4f} | {correlation.half_period:.2f} |", flush=True)
-    return {"name": name, "object": found, "probe": probe, "error": error, "amplitude": wrong,
-            "half_period": correlation.half_period}
+    return {
+        "name": name,
+        "object": found,
+        "probe": probe,
+        "error": error,
+        "amplitude": wrong,
+        "half_period": correlation.half_period,
+    }
 
 
 def draw_images(found: list[dict], path: Path) -> None:
@@ -64,8 +72,9 @@ def draw_images(found: list[dict], path: Path) -> None:
     from matplotlib.figure import Figure
 
     page = Figure(figsize=(7.2, 3.6), dpi=150)
-    axes = page.subplots(2, 4, gridspec_kw={"left": 0.02, "right": 0.93, "top": 0.94, "bottom": 0.05, "wspace": 0.62,
-                                            "hspace": 0.3})
+    axes = page.subplots(
+        2, 4, gridspec_kw={"left": 0.02, "right": 0.93, "top": 0.94, "bottom": 0.05, "wspace": 0.62, "hspace": 0.3}
+    )
     for line, case in zip(axes, found, strict=True):
         obj, probe = case["object"], case["probe"]
         lit = abs(probe) > 0.2 * abs(probe).max()
@@ -87,11 +96,19 @@ def draw_views(found: dict, path: Path) -> None:
 
     page = Figure(figsize=(7.2, 2.6), dpi=150, layout="constrained")
     axes = page.subplots(1, 2)
-    for ax, key, label in zip(axes, ("error", "amplitude"), ("phase error [rad rms]", "error of the amplitude [rms]"),
-                              strict=True):
+    for ax, key, label in zip(
+        axes, ("error", "amplitude"), ("phase error [rad rms]", "error of the amplitude [rms]"), strict=True
+    ):
         for name, colour in zip(STRUCTURE, ("#d55e00", "#0072b2"), strict=True):
-            ax.plot([v**2 for v in VIEWS], [found[name, v][key] for v in VIEWS], "o-", color=colour, markersize=4,
-                    linewidth=1, label=f"{name} illumination")
+            ax.plot(
+                [v**2 for v in VIEWS],
+                [found[name, v][key] for v in VIEWS],
+                "o-",
+                color=colour,
+                markersize=4,
+                linewidth=1,
+                label=f"{name} illumination",
+            )
         ax.set_xscale("log")
         ax.set_xticks([v**2 for v in VIEWS], [str(v**2) for v in VIEWS])
         ax.minorticks_off()

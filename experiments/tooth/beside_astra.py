@@ -59,8 +59,10 @@ def main() -> None:
         # ASTRA's y grows upwards, and its sense of rotation is the other one.
         theirs = min((theirs, theirs[::-1]), key=lambda image: np.linalg.norm(image - ours))
         residuals = [relative(image, values[:, row]) for image in (ours, theirs)]
-        print(f"row {row}: residual {residuals[0]:.4f}, ASTRA {residuals[1]:.4f}; "
-              f"difference {np.linalg.norm(ours - theirs) / np.linalg.norm(ours):.3f} of the slice")
+        print(
+            f"row {row}: residual {residuals[0]:.4f}, ASTRA {residuals[1]:.4f}; "
+            f"difference {np.linalg.norm(ours - theirs) / np.linalg.norm(ours):.3f} of the slice"
+        )
         images = {"diffrecon": ours, "ASTRA": theirs, "difference": ours - theirs}
         for ax, (name, image) in zip(axes[row], images.items(), strict=True):
             plot.image(image[BOX, BOX], units="1/pixel", title=f"{name}, row {row}", ax=ax)

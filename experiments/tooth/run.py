@@ -68,6 +68,7 @@ def solvers(A: Any, b: jax.Array, config: dict[str, Any]) -> Iterator[tuple[str,
 
 def total_variation(A: Any, b: jax.Array, weight: float, settings: dict[str, Any]) -> jax.Array:
     """Least squares, total variation and nothing negative, from the filtered back-projection."""
+
     def cost(model: dr.models.Tomography, batch: dr.Batch) -> jax.Array:
         penalty = dr.penalties.tv(model.volume, eps=settings["eps"], axes=(-2, -1))
         return dr.losses.gaussian(model(batch.views), batch.values) + weight * penalty

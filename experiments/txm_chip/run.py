@@ -44,26 +44,47 @@ def chip(path: Path, picture: Path) -> None:
     region = (slice(60, 420), slice(20, 500))
     even = transmission[region] / ndimage.gaussian_filter(transmission, 12)[region] - 1
     even = np.clip(even, -0.5, 0.5)  # hot pixels
-    print(f"counts {frame.mean():.0f} behind the chip, {flat.mean():.0f} without; transmission "
-          f"{np.median(transmission):.3f} if both were exposed alike; pixel {pixel * 1e9:.1f} nm")
+    print(
+        f"counts {frame.mean():.0f} behind the chip, {flat.mean():.0f} without; transmission "
+        f"{np.median(transmission):.3f} if both were exposed alike; pixel {pixel * 1e9:.1f} nm"
+    )
     for axis, name in ((0, "across"), (1, "down")):
-        power = np.mean(np.abs(np.fft.rfft(even * np.hanning(even.shape[1 - axis])[None if axis == 0 else slice(None)]
-                        if axis == 0 else even * np.hanning(even.shape[0])[:, None], axis=1 - axis)) ** 2, axis=axis)
+        power = np.mean(
+            np.abs(
+                np.fft.rfft(
+                    even * np.hanning(even.shape[1 - axis])[None if axis == 0 else slice(None)]
+                    if axis == 0
+                    else even * np.hanning(even.shape[0])[:, None],
+                    axis=1 - axis,
+                )
+            )
+            ** 2,
+            axis=axis,
+        )
         number = even.shape[1 - axis]
         background = ndimage.median_filter(power, 25)
         peak = int(np.argmax((power / background)[8:])) + 8
         scatter = 1.4826 * np.median(np.abs(power / background - 1))
-        clear = [h for h in range(1, number // (2 * peak) + 1)
-                 if (power / background)[max(h * peak - h, 0):h * peak + h + 1].max() > 1 + 6 * scatter]
+        clear = [
+            h
+            for h in range(1, number // (2 * peak) + 1)
+            if (power / background)[max(h * peak - h, 0) : h * peak + h + 1].max() > 1 + 6 * scatter
+        ]
         period = number / peak * pixel
-        print(f"{name}: period {number / peak:.2f} pixels = {period * 1e6:.3f} µm, harmonics above 6 deviations "
-              f"{clear}; the finest has a half period of {period / clear[-1] / 2 * 1e9:.0f} nm")
+        print(
+            f"{name}: period {number / peak:.2f} pixels = {period * 1e6:.3f} µm, harmonics above 6 deviations "
+            f"{clear}; the finest has a half period of {period / clear[-1] / 2 * 1e9:.0f} nm"
+        )
     panel = lambda image, title, label, limits=None: plot._image_panel(image, pixel, "", title, limits, label=label)
-    page = plot._page([[
-        panel(flat, "reference", "counts"),
-        panel(transmission, "frame / reference", "transmission", (0.05, 0.35)),
-        panel(ndimage.median_filter(even, 3)[:200, :200], "contrast, part", "contrast"),
-    ]])
+    page = plot._page(
+        [
+            [
+                panel(flat, "reference", "counts"),
+                panel(transmission, "frame / reference", "transmission", (0.05, 0.35)),
+                panel(ndimage.median_filter(even, 3)[:200, :200], "contrast, part", "contrast"),
+            ]
+        ]
+    )
     page.savefig(picture)
 
 
@@ -82,7 +103,8 @@ def simulated(picture: Path) -> None:
         print(f"| seed {seed} | " + " | ".join(f"{e:.3f}" for e in error) + " |", flush=True)
     shown = {"truth": truth, "−ln(I) / 2": plain, "Wiener": wiener, "model": found}
     panel = lambda image, title: plot._image_panel(
-        np.asarray(image), PIXEL, "", title, (0.0, float(truth.max())), label="attenuation")
+        np.asarray(image), PIXEL, "", title, (0.0, float(truth.max())), label="attenuation"
+    )
     page = plot._page(plot._flow([panel(image, title) for title, image in shown.items()]))
     page.savefig(picture)
 
@@ -95,8 +117,11 @@ def measured(seed: int, ratio: float) -> tuple[np.ndarray, np.ndarray]:
     for _ in range(26):
         y, x = random.integers(20, size - 60, 2)
         long, wide = random.integers(30, 90), random.integers(6, 20)
-        box = (slice(y, y + long), slice(x, x + wide)) if random.random() < 0.5 else (slice(y, y + wide),
-                                                                                     slice(x, x + long))
+        box = (
+            (slice(y, y + long), slice(x, x + wide))
+            if random.random() < 0.5
+            else (slice(y, y + wide), slice(x, x + long))
+        )
         wires[box] = 0.1 * random.uniform(0.5, 1)
     attenuation = ndimage.gaussian_filter(wires, 2.0, mode="wrap")
     spectrum = np.fft.fft2(np.exp(-attenuation * (1 + 1j * ratio)))
@@ -121,8 +146,9 @@ def fitted(optics: ZonePlateMicroscope, counts: np.ndarray, start: np.ndarray, r
         predicted = COUNTS * optics(jnp.exp(-attenuation * (1 + 1j * ratio)))
         return dr.losses.poisson(predicted, batch.counts[0]) + weight * dr.penalties.tv(attenuation, eps=1e-3)
 
-    solution = dr.minimise(cost, jnp.asarray(start, jnp.float32), {"counts": counts[None]}, optax.lbfgs(),
-                           steps=40, chunk=20)
+    solution = dr.minimise(
+        cost, jnp.asarray(start, jnp.float32), {"counts": counts[None]}, optax.lbfgs(), steps=40, chunk=20
+    )
     return np.asarray(solution.value)
 
 

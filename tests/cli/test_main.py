@@ -19,8 +19,12 @@ from diffrecon.cli._settings import gather, load_function, parse_value
 from diffrecon.errors import InputError
 from diffrecon.io import process, read_result, write
 
-DEFAULTS = {"quality": {"held_out": 0.1}, "model": {"modes": 1}, "loss": {"function": None},
-            "solver": {"steps": 10, "name": "adam"}}
+DEFAULTS = {
+    "quality": {"held_out": 0.1},
+    "model": {"modes": 1},
+    "loss": {"function": None},
+    "solver": {"steps": 10, "name": "adam"},
+}
 
 
 @pytest.fixture
@@ -34,13 +38,18 @@ def recipe(monkeypatch):
         if settings["solver"]["name"] == "interrupted":
             try:
                 os.kill(os.getpid(), signal.SIGINT)
-                for _ in range(10 ** 7):
+                for _ in range(10**7):
                     pass
             except KeyboardInterrupt:
                 console.say("stopped")
         mean = np.asarray(scan.counts, np.float32).mean(0)
-        return Result(method, {"image": Quantity(mean, "counts", ("y", "x"), None, "mean frame")},
-                      {"residual": 0.5, "history": np.array([3.0, 2.0, 1.0])}, ("looks fine",), settings)
+        return Result(
+            method,
+            {"image": Quantity(mean, "counts", ("y", "x"), None, "mean frame")},
+            {"residual": 0.5, "history": np.array([3.0, 2.0, 1.0])},
+            ("looks fine",),
+            settings,
+        )
 
     module.defaults, module.reconstruct = lambda method: DEFAULTS, reconstruct
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -64,11 +73,24 @@ def test_reconstruct_writes_beside_the_user(tmp_path, monkeypatch, recipe, capsy
 def test_settings_from_file_and_command_line(tmp_path, recipe):
     """--set wins over the configuration; what is said about the file goes to the reader; all of it is recorded."""
     path = make_files.cxi(tmp_path / "a.cxi")
-    (tmp_path / "c.toml").write_text('loss = "costs.py:mine"\n[geometry]\nfocus_to_sample = "3.65 mm"\n'
-                                     "[quality]\nheld_out = 0.2\n[solver]\nsteps = 7\n[output]\npicture = false\n")
+    (tmp_path / "c.toml").write_text(
+        'loss = "costs.py:mine"\n[geometry]\nfocus_to_sample = "3.65 mm"\n'
+        "[quality]\nheld_out = 0.2\n[solver]\nsteps = 7\n[output]\npicture = false\n"
+    )
     (tmp_path / "costs.py").write_text("def mine(model, batch):\n    return 42\n")
-    arguments = ["reconstruct", str(path), "-c", str(tmp_path / "c.toml"), "-o", str(tmp_path / "o.h5"), "-q",
-                 "--set", "solver.steps=8", "--set", "data.views=0:10"]
+    arguments = [
+        "reconstruct",
+        str(path),
+        "-c",
+        str(tmp_path / "c.toml"),
+        "-o",
+        str(tmp_path / "o.h5"),
+        "-q",
+        "--set",
+        "solver.steps=8",
+        "--set",
+        "data.views=0:10",
+    ]
     assert main(arguments) == 0
     scan, settings, console = recipe.asked[0]
     assert scan.views == 10 and scan.geometry.focus_to_sample == 3.65e-3 and console.quiet
@@ -87,15 +109,35 @@ def test_a_result_holds_a_configuration_that_runs(tmp_path, recipe):
     output = str(tmp_path / "o.h5")
     assert main(["reconstruct", str(path), "-m", "holography", "-o", output, "--set=output.picture=false", *sets]) == 0
     (tmp_path / "c.toml").write_text(process(tmp_path / "o.h5")["config"])
-    assert main(["reconstruct", str(path), "-c", str(tmp_path / "c.toml"), "-o", str(tmp_path / "p.h5"),
-                 "--set=output.picture=false"]) == 0
+    assert (
+        main(
+            [
+                "reconstruct",
+                str(path),
+                "-c",
+                str(tmp_path / "c.toml"),
+                "-o",
+                str(tmp_path / "p.h5"),
+                "--set=output.picture=false",
+            ]
+        )
+        == 0
+    )
     assert process(tmp_path / "o.h5")["config"] == process(tmp_path / "p.h5")["config"]
 
 
 def test_interruption_keeps_the_best_state(tmp_path, recipe, capsys):
     path = make_files.dxchange(tmp_path / "a.h5")
-    code = main(["reconstruct", str(path), "-o", str(tmp_path / "o.h5"), "--set=solver.name=interrupted",
-                 "--set=output.picture=false"])
+    code = main(
+        [
+            "reconstruct",
+            str(path),
+            "-o",
+            str(tmp_path / "o.h5"),
+            "--set=solver.name=interrupted",
+            "--set=output.picture=false",
+        ]
+    )
     assert code == 130 and read_result(tmp_path / "o.h5").method == "tomography"
     assert "interrupted" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -130,8 +172,16 @@ def test_inspect_saturation_and_gaps(tmp_path, capsys):
 
 def result_file(path, seed, pixel=1e-8):
     image = make_files.smooth_noise((64, 64), 0, 1.0) + 0.05 * np.random.default_rng(seed).normal(size=(64, 64))
-    return write(path, Result("demo", {"phase": Quantity(image, "rad", ("y", "x"), pixel, "phase")},
-                              {"r": 0.25, "history": np.arange(4.0)}, ("good",), {"solver": {"steps": 3}}))
+    return write(
+        path,
+        Result(
+            "demo",
+            {"phase": Quantity(image, "rad", ("y", "x"), pixel, "phase")},
+            {"r": 0.25, "history": np.arange(4.0)},
+            ("good",),
+            {"solver": {"steps": 3}},
+        ),
+    )
 
 
 def test_inspect_result(tmp_path, capsys):
@@ -169,13 +219,21 @@ def test_report(tmp_path, monkeypatch, capsys):
 
 
 def test_script_is_python(tmp_path, capsys):
-    (tmp_path / "c.toml").write_text('method = "holography"\nloss = "costs.py:mine"\n[geometry]\nenergy = "17 keV"\n'
-                                     "[solver]\nsteps = 7\n")
+    (tmp_path / "c.toml").write_text(
+        'method = "holography"\nloss = "costs.py:mine"\n[geometry]\nenergy = "17 keV"\n[solver]\nsteps = 7\n'
+    )
     assert main(["script", str(tmp_path / "c.toml"), "a.h5"]) == 0
     said = capsys.readouterr().out
     compile(said, "script", "exec")
-    for part in ("dr.open_scan('a.h5'", "energy='17 keV'", "from costs import mine", "'steps': 7", "'function': mine",
-                 "dr.reconstruct(scan", "dr.write("):
+    for part in (
+        "dr.open_scan('a.h5'",
+        "energy='17 keV'",
+        "from costs import mine",
+        "'steps': 7",
+        "'function': mine",
+        "dr.reconstruct(scan",
+        "dr.write(",
+    ):
         assert part in said
     assert main(["script", str(result_file(tmp_path / "a.h5", 1))]) == 0
     assert "'steps': 3" in capsys.readouterr().out
@@ -197,11 +255,24 @@ def test_demo_and_simulate_call_the_simulator(tmp_path, monkeypatch, recipe, cap
     assert main(["demo", "tomografy"]) == 2
 
 
-@pytest.mark.parametrize("text, value", [
-    ("3", 3), ("3e-4", 3e-4), ("true", True), ("False", False), ("[1, 2]", [1, 2]), ("17 keV", "17 keV"),
-    ("/z1", "/z1"),
-    ('"a b"', "a b"), ("0:10", "0:10"), ("1.28 m", "1.28 m"), ("a=b", "a=b"), ("", ""), ("2020-01-01", "2020-01-01"),
-])
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("3", 3),
+        ("3e-4", 3e-4),
+        ("true", True),
+        ("False", False),
+        ("[1, 2]", [1, 2]),
+        ("17 keV", "17 keV"),
+        ("/z1", "/z1"),
+        ('"a b"', "a b"),
+        ("0:10", "0:10"),
+        ("1.28 m", "1.28 m"),
+        ("a=b", "a=b"),
+        ("", ""),
+        ("2020-01-01", "2020-01-01"),
+    ],
+)
 def test_values_of_the_command_line(text, value):
     found = parse_value(text)
     assert found == value and type(found) is type(value)

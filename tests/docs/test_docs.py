@@ -80,8 +80,11 @@ def test_links_lead_somewhere(page):
             file, _, heading = target.partition("#")
             assert (page.parent / file).exists(), f"{page.name}: {target}"
             if heading:
-                anchors = [re.sub(r"[^a-z0-9 -]", "", line.strip("# ").lower()).replace(" ", "-")
-                           for line in (page.parent / file).read_text().splitlines() if line.startswith("#")]
+                anchors = [
+                    re.sub(r"[^a-z0-9 -]", "", line.strip("# ").lower()).replace(" ", "-")
+                    for line in (page.parent / file).read_text().splitlines()
+                    if line.startswith("#")
+                ]
                 assert heading in anchors, f"{page.name}: {target}"
 
 

@@ -22,8 +22,11 @@ def messages(scan):
 
 
 # ---------------------------------------------------------------------- TIFF
-@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"bigtiff": True}, {"byteorder": ">"},
-                                     {"rowsperstrip": 2}, {"metadata": None}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"compression": "zlib"}, {"bigtiff": True}, {"byteorder": ">"}, {"rowsperstrip": 2}, {"metadata": None}],
+    ids=str,
+)
 def test_multi_page_tiff_is_read_page_by_page(tmp_path, options, monkeypatch):
     tifffile = pytest.importorskip("tifffile")
     tifffile.imwrite(tmp_path / "stack.tif", FRAMES, photometric="minisblack", **options)
@@ -56,8 +59,9 @@ def test_flats_and_darks_from_files_and_folders(tmp_path):
         for i in range(3):
             tifffile.imwrite(tmp_path / folder / f"im_{i}.tif", np.full((5, 7), value + i, np.uint16))
     tifffile.imwrite(tmp_path / "stack.tif", FRAMES, photometric="minisblack")
-    scan = open_scan(tmp_path / "stack.tif", angles="0..180 deg", flats="open beam", darks=str(tmp_path / "d"),
-                     rows="1:3")
+    scan = open_scan(
+        tmp_path / "stack.tif", angles="0..180 deg", flats="open beam", darks=str(tmp_path / "d"), rows="1:3"
+    )
     np.testing.assert_array_equal(scan.flats[:, 0, 0], [900, 901, 902])
     assert scan.flats.shape == scan.darks.shape == (3, 2, 7) and "data.flats from open beam" in messages(scan)
     with pytest.raises(InputError, match="neither a dataset"):
@@ -89,7 +93,7 @@ def test_truncated_tiff_is_refused(tmp_path, options, kept):
     tifffile = pytest.importorskip("tifffile")
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.tile(FRAMES, (1, 9, 9)), photometric="minisblack", **options)
-    path.write_bytes(path.read_bytes()[:int(kept * path.stat().st_size)])
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
     with pytest.raises(InputError, match=r"a\.tif: the TIFF file cannot be read"):
         open_scan(path, angles="0..180 deg")
 
@@ -118,8 +122,9 @@ def test_edf_folder_with_references_and_info(tmp_path):
         edf(tmp_path / f"ref0000_{view:04d}.edf", np.full((5, 7), 1, np.uint16))
     edf(tmp_path / "dark.edf", np.full((5, 7), 9, np.uint16))
     edf(tmp_path / "darkend0000.edf", np.full((5, 7), 90, np.uint16))
-    (tmp_path / "bone_.info").write_text("Prefix= bone_\nEnergy= 20.0\nDistance= 100.0\nScanRange= 180.0\n"
-                                         "TOMO_N= 4\nPixelSize= 1.4\n")
+    (tmp_path / "bone_.info").write_text(
+        "Prefix= bone_\nEnergy= 20.0\nDistance= 100.0\nScanRange= 180.0\nTOMO_N= 4\nPixelSize= 1.4\n"
+    )
     scan = open_scan(tmp_path)
     np.testing.assert_array_equal(np.asarray(scan.counts), FRAMES[:4])
     np.testing.assert_allclose(np.degrees(scan.angles), [0, 45, 90, 135])
@@ -154,13 +159,16 @@ def test_measured_edf(shared_data):
 
 
 # ---------------------------------------------------------------------- angles
-@pytest.mark.parametrize("name, text, expected, unit", [
-    ("angles.txt", "0\n45\n90\n", [0, 45, 90], None),
-    ("angles_deg.txt", "0\n45\n90\n", [0, 45, 90], "deg"),
-    ("theta.csv", "angle [rad]\n0\n0.5\n1.0\n", [0, 0.5, 1], "rad"),
-    ("theta.csv", "# in degrees\n0,0\n1,45\n2,90\n", [0, 45, 90], "degrees"),
-    ("motors.csv", "time;theta_deg;temperature\n1;0;20\n2;45;21\n4;90;20\n", [0, 45, 90], "deg"),
-])
+@pytest.mark.parametrize(
+    "name, text, expected, unit",
+    [
+        ("angles.txt", "0\n45\n90\n", [0, 45, 90], None),
+        ("angles_deg.txt", "0\n45\n90\n", [0, 45, 90], "deg"),
+        ("theta.csv", "angle [rad]\n0\n0.5\n1.0\n", [0, 0.5, 1], "rad"),
+        ("theta.csv", "# in degrees\n0,0\n1,45\n2,90\n", [0, 45, 90], "degrees"),
+        ("motors.csv", "time;theta_deg;temperature\n1;0;20\n2;45;21\n4;90;20\n", [0, 45, 90], "deg"),
+    ],
+)
 def test_tables_of_angles(tmp_path, name, text, expected, unit):
     (tmp_path / name).write_text(text)
     values, found = load_table(tmp_path / name, "angle|theta|rot")
@@ -182,21 +190,31 @@ def test_unit_of_a_table_counts_and_the_user_wins(tmp_path):
         open_scan(tmp_path / "stack.tif")
 
 
-@pytest.mark.parametrize("said, expected", [
-    ("0..180 deg", np.radians([0, 60, 120, 180])),
-    ("0..<360 deg", np.radians([0, 90, 180, 270])),
-    ("-0.5 .. 1 rad", [-0.5, 0, 0.5, 1]),
-    ("1e2..-80 deg", np.radians([100, 40, -20, -80])),
-    ([0, 180, "deg"], np.radians([0, 60, 120, 180])),
-])
+@pytest.mark.parametrize(
+    "said, expected",
+    [
+        ("0..180 deg", np.radians([0, 60, 120, 180])),
+        ("0..<360 deg", np.radians([0, 90, 180, 270])),
+        ("-0.5 .. 1 rad", [-0.5, 0, 0.5, 1]),
+        ("1e2..-80 deg", np.radians([100, 40, -20, -80])),
+        ([0, 180, "deg"], np.radians([0, 60, 120, 180])),
+    ],
+)
 def test_ranges_of_angles(said, expected):
     np.testing.assert_allclose(AngleRange.parse(said).over(4)[0], expected)
 
 
-@pytest.mark.parametrize("said, match", [
-    ("0..180", "has no unit"), ("0..0 deg", "spans no angle"), ("0..180 mm", "not a unit"), ([0, 1, "m"], "not a unit"),
-    (["a", 1, "deg"], "no range of angles"), ("nan..1 deg", "neither a dataset"),
-])
+@pytest.mark.parametrize(
+    "said, match",
+    [
+        ("0..180", "has no unit"),
+        ("0..0 deg", "spans no angle"),
+        ("0..180 mm", "not a unit"),
+        ([0, 1, "m"], "not a unit"),
+        (["a", 1, "deg"], "no range of angles"),
+        ("nan..1 deg", "neither a dataset"),
+    ],
+)
 def test_ranges_that_are_none(tmp_path, said, match):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["raw"] = FRAMES
@@ -236,11 +254,13 @@ def test_sinogram_of_neutrons(shared_data):
 def test_attributes_by_path(shared_data):
     """A microscope's file whose numbers are attributes."""
     path = shared_data / "real" / "txm_chip.h5"
-    scan = open_scan(path, counts="/tomo_9200eV/data", angles="/tomo_9200eV@Angles", energy="9200 eV",
-                     detector_pixel="155.8 nm")
+    scan = open_scan(
+        path, counts="/tomo_9200eV/data", angles="/tomo_9200eV@Angles", energy="9200 eV", detector_pixel="155.8 nm"
+    )
     assert scan.counts.shape == (7, 256, 256) and np.degrees(scan.angles[0]) == pytest.approx(-45.018, abs=1e-3)
-    scan = open_scan(path, counts="/single_7191eV/data", flats="/single_7191eV/reference",
-                     energy="/single_7191eV@Energy")
+    scan = open_scan(
+        path, counts="/single_7191eV/data", flats="/single_7191eV/reference", energy="/single_7191eV@Energy"
+    )
     assert scan.flats.shape == (1, 512, 512) and scan.geometry.energy == pytest.approx(7191.05, abs=0.01)
     for said, match in (("/tomo_9200eV@Angle", "no attribute Angle.*Angles"), ("/tomo@Angles", "there is no /tomo")):
         with pytest.raises(InputError, match=match):

@@ -26,13 +26,34 @@ def far_scan(dc="corner", **changes):
     y, x = np.indices((16, 16)) - 8
     probe = 30 * np.exp(-(y**2 + x**2) / 20 + 0.05j * (y**2 - x * y))
     sample = np.exp(1j * random.random((28, 28)))
-    counts = np.stack([abs(np.fft.fft2(probe * sample[int(r):int(r) + 16, int(c):int(c) + 16], norm="ortho"))**2
-                       for r, c in corners]).round().astype(np.uint16)
+    counts = (
+        np.stack(
+            [
+                abs(np.fft.fft2(probe * sample[int(r) : int(r) + 16, int(c) : int(c) + 16], norm="ortho")) ** 2
+                for r, c in corners
+            ]
+        )
+        .round()
+        .astype(np.uint16)
+    )
     mask = random.random((16, 16)) > 0.1
     if dc == "centre":
         counts, mask = np.fft.fftshift(counts, (1, 2)), np.fft.fftshift(mask)
-    return Scan.from_arrays(counts, method="far-field-ptychography", positions=corners * FAR.pixel_size, geometry=FAR,
-                            mask=mask, probe=probe[None], extra={"dc": dc}, **changes), probe, sample, corners
+    return (
+        Scan.from_arrays(
+            counts,
+            method="far-field-ptychography",
+            positions=corners * FAR.pixel_size,
+            geometry=FAR,
+            mask=mask,
+            probe=probe[None],
+            extra={"dc": dc},
+            **changes,
+        ),
+        probe,
+        sample,
+        corners,
+    )
 
 
 # ---------------------------------------------------------------------- scans as CXI
@@ -71,8 +92,9 @@ def test_cxi_means_positions_masks_and_units_as_the_format_does(tmp_path):
 @pytest.mark.parametrize("place", [ConeBeam(17e3, 4e-3, 1.0, 55e-6), ParallelBeam(0.65e-6, 17e3, 0.05)])
 def test_near_field_scan_to_cxi_and_back(tmp_path, place):
     counts, corners = make_files.near_field_frames()
-    scan = Scan.from_arrays(counts, method="near-field-ptychography", positions=corners, positions_unit="pixel",
-                            geometry=place)
+    scan = Scan.from_arrays(
+        counts, method="near-field-ptychography", positions=corners, positions_unit="pixel", geometry=place
+    )
     back = open_scan(io.write_cxi(tmp_path / "a.cxi", scan))
     assert type(back.geometry) is type(place) and back.method == scan.method
     assert back.pixel_size == pytest.approx(place.pixel_size)
@@ -99,9 +121,15 @@ def test_many_frames_are_copied_block_by_block(tmp_path):
 @pytest.fixture(scope="module")
 def solved():
     scan, probe, sample, corners = far_scan()
-    model = Ptychography(jnp.asarray(sample, jnp.complex64), jnp.asarray(probe[None], jnp.complex64),
-                         jnp.asarray(corners, jnp.float32), jnp.zeros((1, 1)), jnp.ones(9), far=True,
-                         pixel_size=FAR.pixel_size)
+    model = Ptychography(
+        jnp.asarray(sample, jnp.complex64),
+        jnp.asarray(probe[None], jnp.complex64),
+        jnp.asarray(corners, jnp.float32),
+        jnp.zeros((1, 1)),
+        jnp.ones(9),
+        far=True,
+        pixel_size=FAR.pixel_size,
+    )
     return scan, model
 
 
@@ -134,10 +162,10 @@ def test_result_as_ptyr(tmp_path, solved):
         places = next(iter(content["positions"].values()))[()]
         pixels = (places - obj["_origin"][()]) / obj["_psize"][()]
         low = np.round(pixels).astype(int) - np.array(probe["shape"][1:]) // 2
-        waves = [probe["data"][0] * obj["data"][0, r:r + 16, c:c + 16] for r, c in low]
+        waves = [probe["data"][0] * obj["data"][0, r : r + 16, c : c + 16] for r, c in low]
         y, x = (np.arange(16) - 8) * obj["_psize"][()][:, None]
         # The phase in front of its Fraunhofer integral; without it the frames would be others.
-        waves = np.array(waves) * np.exp(1j * np.pi * (y[:, None]**2 + x**2) / (FAR.wavelength * 1.5))
+        waves = np.array(waves) * np.exp(1j * np.pi * (y[:, None] ** 2 + x**2) / (FAR.wavelength * 1.5))
         assert file["header/kind"][()] == b"minimal"
     assert set(types) <= {"dict", "array", "string", "arraytuple", "arraylist", "scalar"}
     frames = abs(np.fft.fft2(waves, norm="ortho")) ** 2
@@ -170,9 +198,20 @@ def motors(path, y_unit="um", x_unit="mm", **more):
             file[f"motors/{name}"] = corners[:, axis] * pixel * scale
             if unit:
                 file[f"motors/{name}"].attrs["units"] = unit
-    said = dict(counts="/raw/frames", darks="/raw/dark", positions_y="/motors/y", positions_x="/motors/x",
-                energy=17e3, detector_pixel=pixel, sample_to_detector=0.1, beam="parallel",
-                method="near-field-ptychography") | more
+    said = (
+        dict(
+            counts="/raw/frames",
+            darks="/raw/dark",
+            positions_y="/motors/y",
+            positions_x="/motors/x",
+            energy=17e3,
+            detector_pixel=pixel,
+            sample_to_detector=0.1,
+            beam="parallel",
+            method="near-field-ptychography",
+        )
+        | more
+    )
     return corners * pixel, said
 
 
@@ -194,14 +233,17 @@ def test_motors_in_a_unit_that_the_user_states(tmp_path):
     np.testing.assert_allclose(open_scan(tmp_path / "a.h5", **said, positions_unit="um").positions, places, atol=1e-12)
 
 
-@pytest.mark.parametrize("change, says", [
-    ({"positions_x": None}, "both of them"),
-    ({"positions_x": [1.0, 2.0]}, "one number a view"),
-    ({"positions": [[0.0, 1.0]] * 16}, "both of them"),
-    ({"positions_of": "stage"}, "none of patch, sample"),
-    ({"saturation": -1}, "positive"),
-    ({"saturation": 1e12}, "counts end at"),
-])
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"positions_x": None}, "both of them"),
+        ({"positions_x": [1.0, 2.0]}, "one number a view"),
+        ({"positions": [[0.0, 1.0]] * 16}, "both of them"),
+        ({"positions_of": "stage"}, "none of patch, sample"),
+        ({"saturation": -1}, "positive"),
+        ({"saturation": 1e12}, "counts end at"),
+    ],
+)
 def test_what_is_said_about_motors_and_saturation_is_checked(tmp_path, change, says):
     _, said = motors(tmp_path / "a.h5")
     with pytest.raises(InputError, match=says):

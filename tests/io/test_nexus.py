@@ -22,15 +22,20 @@ def example():
     return Result(
         "near-field-ptychography",
         {
-            "object": Quantity((random.normal(size=(9, 8)) + 1j).astype(np.complex64), "", ("y", "x"), 1e-7, "object",
-                               "complex"),
+            "object": Quantity(
+                (random.normal(size=(9, 8)) + 1j).astype(np.complex64), "", ("y", "x"), 1e-7, "object", "complex"
+            ),
             "probe": Quantity(np.ones((2, 64, 64), np.complex64), "", ("mode", "y", "x"), 1e-7, "probe", "modes"),
             "positions": Quantity(random.normal(size=(5, 2)), "m", ("view", "2"), 1e-7, "positions", "positions"),
-            "volume": Quantity(random.normal(size=(3, 200, 200)).astype(np.float32), "1/pixel", ("z", "y", "x"), None,
-                               "mu"),
+            "volume": Quantity(
+                random.normal(size=(3, 200, 200)).astype(np.float32), "1/pixel", ("z", "y", "x"), None, "mu"
+            ),
         },
-        {"held_out_residual": 0.125, "history": np.arange(5.0),
-         "frc": {"frequency": np.linspace(0, 0.5, 4), "crossing": 0.2}},
+        {
+            "held_out_residual": 0.125,
+            "history": np.arange(5.0),
+            "frc": {"frequency": np.linspace(0, 0.5, 4), "crossing": 0.2},
+        },
         ("R 0.125", "half period 12 nm"),
         {"solver": {"steps": 5, "rates": [1.0, 2.0], "name": "adam", "on": True, "nothing": None}},
     )
@@ -44,7 +49,12 @@ def test_round_trip(tmp_path):
         found = again.quantities[name]
         assert found.data.dtype == quantity.data.dtype and (found.data == quantity.data).all()
         assert (found.units, found.axes, found.pixel_size, found.long_name, found.kind) == (
-            quantity.units, quantity.axes, quantity.pixel_size, quantity.long_name, quantity.kind)
+            quantity.units,
+            quantity.axes,
+            quantity.pixel_size,
+            quantity.long_name,
+            quantity.kind,
+        )
     assert again.quality["held_out_residual"] == 0.125 and (again.quality["history"] == np.arange(5)).all()
     assert again.quality["frc"]["crossing"] == 0.2
     assert again.verdict == result.verdict
@@ -100,8 +110,15 @@ def test_solution_of_any_pytree(tmp_path):
     assert again.quantities["object"].kind == "complex" and again.quantities["positions"].axes == ("view", "2")
 
 
-@pytest.mark.parametrize("code, match", [(errno.ENOSPC, "no space left"), (errno.EACCES, "no permission"),
-                                         (errno.EDQUOT, "quota"), (errno.EIO, "could not be written")])
+@pytest.mark.parametrize(
+    "code, match",
+    [
+        (errno.ENOSPC, "no space left"),
+        (errno.EACCES, "no permission"),
+        (errno.EDQUOT, "quota"),
+        (errno.EIO, "could not be written"),
+    ],
+)
 def test_failure_leaves_nothing_behind(tmp_path, monkeypatch, code, match):
     """The disk fills up while writing: the old file stays, no half file appears."""
     write(tmp_path / "a.h5", example())
@@ -143,7 +160,9 @@ def test_other_files_are_no_results(tmp_path):
         open_scan(tmp_path / "b.h5")
 
 
-@pytest.mark.parametrize("value", [1, -2.5, 1e-30, True, "a \"b\" \\ ü \n c", [1, 2], [[1.5], ["x"]], float("inf")])
+@pytest.mark.parametrize("value", [1, -2.5, 1e-30, True, 'a "b" \\ ü \n c', [1, 2], [[1.5], ["x"]], float("inf")])
 def test_toml_is_read_back(value):
     assert tomllib.loads(dumps({"top": value, "section": {"k-e_y": value, "odd key": value}})) == {
-        "top": value, "section": {"k-e_y": value, "odd key": value}}
+        "top": value,
+        "section": {"k-e_y": value, "odd key": value},
+    }

@@ -56,10 +56,16 @@ def test_times_of_flats_and_darks(tmp_path):
 def test_half_acquisition(tmp_path):
     """The sample's motion, the monitor, and where the axis stands; an ambiguous number only as a remark."""
     moved = np.linspace(-1, 1, len(KEY))
-    path = nxtomo(tmp_path / "a.nxs", change={
-        "sample/x_translation": (moved, "mm"), "sample/z_translation": (2 * moved, "um"),
-        "control/data": np.arange(14.0), "instrument/detector/field_of_view": "Half",
-        "instrument/detector/x_rotation_axis_pixel_position": -931.5})
+    path = nxtomo(
+        tmp_path / "a.nxs",
+        change={
+            "sample/x_translation": (moved, "mm"),
+            "sample/z_translation": (2 * moved, "um"),
+            "control/data": np.arange(14.0),
+            "instrument/detector/field_of_view": "Half",
+            "instrument/detector/x_rotation_axis_pixel_position": -931.5,
+        },
+    )
     scan = open_scan(path)
     views = KEY == 0
     expected = np.stack([moved[views] * 1e-3, 0 * moved[views], 2e-6 * moved[views]], 1)
@@ -81,11 +87,14 @@ def test_entries_are_listed(tmp_path):
         open_scan(tmp_path / "a.nxs", entry="entry7")
 
 
-@pytest.mark.parametrize("change, match", [
-    ({"instrument/detector/image_key": KEY[:-1]}, "image_key has 13 entries.* 14 frames"),
-    ({"instrument/detector/image_key": 0 * KEY + 1}, "marks no projection"),
-    ({"instrument/detector/data": np.ones((14, 4))}, "not a stack"),
-])
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        ({"instrument/detector/image_key": KEY[:-1]}, "image_key has 13 entries.* 14 frames"),
+        ({"instrument/detector/image_key": 0 * KEY + 1}, "marks no projection"),
+        ({"instrument/detector/data": np.ones((14, 4))}, "not a stack"),
+    ],
+)
 def test_files_that_are_wrong(tmp_path, change, match):
     with pytest.raises(InputError, match=match):
         open_scan(nxtomo(tmp_path / "a.nxs", change=change))
@@ -123,8 +132,12 @@ def writer(tmp_path):
     running = []
 
     def start(mode, path, angles="no"):
-        process = subprocess.Popen([sys.executable, "-c", WRITER, mode, str(path), angles], stdin=subprocess.PIPE,
-                                   stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, mode, str(path), angles],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         running.append(process)
         assert process.stdout.readline() == "ready\n"
 
@@ -132,6 +145,7 @@ def writer(tmp_path):
             process.stdin.write("\n")
             process.stdin.flush()
             assert process.stdout.readline() == "ready\n"
+
         return step
 
     yield start

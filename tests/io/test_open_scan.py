@@ -38,8 +38,9 @@ def test_cxi_near_field(tmp_path):
     assert "joules" in messages(scan)
 
 
-@pytest.mark.parametrize("basis", [((1, 0), (0, 1), (0, 0)), ((0, -1), (1, 0), (0, 0)),
-                                   ((0.6, -0.8), (-0.8, -0.6), (0, 0))])
+@pytest.mark.parametrize(
+    "basis", [((1, 0), (0, 1), (0, 0)), ((0, -1), (1, 0), (0, 0)), ((0.6, -0.8), (-0.8, -0.6), (0, 0))]
+)
 def test_cxi_detector_orientation(tmp_path, basis):
     """However the detector is turned, positions come out along its rows and columns."""
     scan = open_scan(make_files.cxi(tmp_path / "a.cxi", basis=basis), focus_to_sample=3.65e-3)
@@ -121,12 +122,15 @@ def test_dxchange(tmp_path):
     assert scan.angles == pytest.approx(np.radians(np.arange(12) * 15))
 
 
-@pytest.mark.parametrize("theta, units, said", [
-    (np.arange(12) * 15.0, None, "taken as degrees"),
-    (np.arange(12) * np.pi / 12, None, "taken as radians"),
-    (np.arange(12) * np.pi / 12, "rad", "angles in rad"),
-    (np.arange(12) * 15e3 * np.pi / 180, "mrad", "angles in mrad"),
-])
+@pytest.mark.parametrize(
+    "theta, units, said",
+    [
+        (np.arange(12) * 15.0, None, "taken as degrees"),
+        (np.arange(12) * np.pi / 12, None, "taken as radians"),
+        (np.arange(12) * np.pi / 12, "rad", "angles in rad"),
+        (np.arange(12) * 15e3 * np.pi / 180, "mrad", "angles in mrad"),
+    ],
+)
 def test_units_of_angles(tmp_path, theta, units, said):
     scan = open_scan(make_files.dxchange(tmp_path / "a.h5", theta=theta, units=units))
     assert scan.angles == pytest.approx(np.arange(12) * np.pi / 12)
@@ -189,7 +193,8 @@ def test_mumott(tmp_path, matrices, old_names):
     assert np.asarray(geometry.offsets) == pytest.approx(np.tile([-0.25, 0.5], (4, 1)))
     part = open_scan(path, views="1:3")
     assert part.views == 2 and np.asarray(part.tensor_geometry.rotations[0]) == pytest.approx(
-        make_files.rotation_matrix(0.3, 0.2), abs=1e-6)
+        make_files.rotation_matrix(0.3, 0.2), abs=1e-6
+    )
 
 
 def test_mumott_projections_of_different_size(tmp_path):
@@ -219,8 +224,9 @@ def test_npz_far_field(tmp_path, corner):
     assert scan.probe.shape == (1, 32, 32) and "not used: remark" in messages(scan)
 
 
-@pytest.mark.parametrize("save, order, mapped", [(np.savez, "C", True), (np.savez, "F", True),
-                                                 (np.savez_compressed, "C", False)])
+@pytest.mark.parametrize(
+    "save, order, mapped", [(np.savez, "C", True), (np.savez, "F", True), (np.savez_compressed, "C", False)]
+)
 def test_npz_stays_in_the_file_where_it_can(tmp_path, save, order, mapped):
     counts = np.asarray(np.random.default_rng(0).poisson(50, (40, 128, 128)), np.uint16, order=order)
     save(tmp_path / "a.npz", remark=np.arange(5), counts=counts, angles=np.linspace(0, 3, 40))
@@ -240,8 +246,14 @@ def test_npy_stays_in_the_file(tmp_path):
 
 def test_npz_near_field_in_pixels(tmp_path):
     """Features that move by as many pixels as the positions: near field, also without any metadata."""
-    path = make_files.npz(tmp_path / "a.npz", frames=make_files.near_field_frames(), energy=np.array(12.0),
-                          beam="parallel", pixel_size=np.array(1e-7), sample_to_detector=np.array(0.01))
+    path = make_files.npz(
+        tmp_path / "a.npz",
+        frames=make_files.near_field_frames(),
+        energy=np.array(12.0),
+        beam="parallel",
+        pixel_size=np.array(1e-7),
+        sample_to_detector=np.array(0.01),
+    )
     scan = open_scan(path)
     assert scan.method == "near-field-ptychography" and scan.pixel_size == 1e-7
 
@@ -292,19 +304,22 @@ def test_any_hdf5_by_paths(tmp_path):
     assert scan.extra["shifts"].shape == (2, 2)
 
 
-@pytest.mark.parametrize("change, match", [
-    ({"counts": "/nothing"}, r"no dataset /nothing.*/raw \(4, 16, 16\)"),
-    ({"detector_pixel": 3}, "geometry.detector_pixel = 3 m is not plausible"),
-    ({"detector_pixel": "3 keV"}, "geometry.detector_pixel.*not a unit"),
-    ({"focus_to_detector": "1 mm"}, "not behind the sample"),
-    ({"energy": 1e9}, "no X-ray energy"),
-    ({"energy": None}, "geometry.energy"),
-    ({"focus_to_sample": None}, "geometry.focus_to_sample"),
-    ({"focus_to_sample": [0.01, 0.02]}, "2 values for 4 views"),
-    ({"beam": "round"}, "none of parallel, cone"),
-    ({"counts": None}, "data.counts"),
-    ({"flux": "many"}, "data.flux"),
-])
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        ({"counts": "/nothing"}, r"no dataset /nothing.*/raw \(4, 16, 16\)"),
+        ({"detector_pixel": 3}, "geometry.detector_pixel = 3 m is not plausible"),
+        ({"detector_pixel": "3 keV"}, "geometry.detector_pixel.*not a unit"),
+        ({"focus_to_detector": "1 mm"}, "not behind the sample"),
+        ({"energy": 1e9}, "no X-ray energy"),
+        ({"energy": None}, "geometry.energy"),
+        ({"focus_to_sample": None}, "geometry.focus_to_sample"),
+        ({"focus_to_sample": [0.01, 0.02]}, "2 values for 4 views"),
+        ({"beam": "round"}, "none of parallel, cone"),
+        ({"counts": None}, "data.counts"),
+        ({"flux": "many"}, "data.flux"),
+    ],
+)
 def test_what_is_said_about_a_file_is_checked(tmp_path, change, match):
     with pytest.raises(InputError, match=match):
         open_scan(make_files.holograms(tmp_path / "a.h5"), **make_files.HOLOGRAMS | change)
@@ -313,15 +328,27 @@ def test_what_is_said_about_a_file_is_checked(tmp_path, change, match):
 def test_own_layout_round_trip(tmp_path):
     counts, corners = make_files.near_field_frames()
     geometry = ConeBeam(12658.0, 3.65e-3, 1.12365, 55e-6)
-    scan = Scan.from_arrays(counts, positions=corners * geometry.pixel_size, mask=np.eye(32) == 0, geometry=geometry,
-                            method="near-field-ptychography", flux=12.5)
+    scan = Scan.from_arrays(
+        counts,
+        positions=corners * geometry.pixel_size,
+        mask=np.eye(32) == 0,
+        geometry=geometry,
+        method="near-field-ptychography",
+        flux=12.5,
+    )
     again = open_scan(write_scan(tmp_path / "a.h5", scan))
     assert again.method == scan.method and again.flux == 12.5 and again.provenance.reader == "diffrecon"
     assert (np.asarray(again.counts) == counts).all() and (again.mask == scan.mask).all()
     assert again.positions == pytest.approx(scan.positions) and again.pixel_size == pytest.approx(scan.pixel_size)
-    tomography = Scan.from_arrays(counts, angles=np.linspace(0, 3, 16), method="tomography", rotation_centre=15.25,
-                                  geometry=ParallelBeam(1e-6, 2e4, 0.1), flats=counts[:2],
-                                  extra={"flat_views": np.array([0.0, 16.0])})
+    tomography = Scan.from_arrays(
+        counts,
+        angles=np.linspace(0, 3, 16),
+        method="tomography",
+        rotation_centre=15.25,
+        geometry=ParallelBeam(1e-6, 2e4, 0.1),
+        flats=counts[:2],
+        extra={"flat_views": np.array([0.0, 16.0])},
+    )
     again = open_scan(write_scan(tmp_path / "b.h5", tomography))
     assert again.extra["flat_views"].tolist() == [0, 16]
     assert again.rotation_centre == 15.25 and again.geometry.energy == 2e4

@@ -44,18 +44,21 @@ SAID = {"energy": 2e4, "detector_pixel": 1e-6, "rotation_centre": 5.0, "flux": 1
 
 def binned(array, b, axis):
     """Written out by loops over the places within a bin."""
-    y, x = (n // b * b for n in array.shape[axis:axis + 2])
+    y, x = (n // b * b for n in array.shape[axis : axis + 2])
     cut = array[(slice(None),) * axis + (slice(y), slice(x))].astype(float)
     return sum(cut[(slice(None),) * axis + (slice(i, None, b), slice(j, None, b))] for i in range(b) for j in range(b))
 
 
-@pytest.mark.parametrize("said, rows, columns", [
-    ({"rows": "2:5"}, (2, 5), (0, 11)),
-    ({"columns": "-4:"}, (0, 7), (7, 11)),
-    ({"rows": 3}, (3, 4), (0, 11)),
-    ({"region": [1, 6, 3, 10]}, (1, 6), (3, 10)),
-    ({"region": "[1, 6, 3, 10]"}, (1, 6), (3, 10)),
-])
+@pytest.mark.parametrize(
+    "said, rows, columns",
+    [
+        ({"rows": "2:5"}, (2, 5), (0, 11)),
+        ({"columns": "-4:"}, (0, 7), (7, 11)),
+        ({"rows": 3}, (3, 4), (0, 11)),
+        ({"region": [1, 6, 3, 10]}, (1, 6), (3, 10)),
+        ({"region": "[1, 6, 3, 10]"}, (1, 6), (3, 10)),
+    ],
+)
 def test_region_cuts_everything_that_belongs_to_it(tomogram, said, rows, columns):
     path, arrays = tomogram
     scan = open_scan(path, **SAID, **said)
@@ -128,26 +131,29 @@ def test_sums_that_do_not_fit_are_refused(tmp_path, dtype, value):
         open_scan(tmp_path / "a.h5", counts="/raw", angles=[0, 1], binning=2)
 
 
-@pytest.mark.parametrize("said, match", [
-    ({"rows": "9:12"}, r"data\.rows: '9:12' selects none of 7"),
-    ({"rows": "0:6:2"}, r"data\.rows.*range"),
-    ({"columns": "a:b"}, r"data\.columns.*does not select"),
-    ({"region": [0, 5, 0]}, "four whole numbers"),
-    ({"region": [0, 5, 0, 2.5]}, "four whole numbers"),
-    ({"region": "all"}, "four whole numbers"),
-    ({"region": [0, 8, 0, 5]}, r"does not lie within 7 rows and 11 columns"),
-    ({"region": [3, 3, 0, 5]}, "does not lie within"),
-    ({"region": [0, 5, 0, 5], "rows": "0:2"}, "already"),
-    ({"binning": 0}, "whole number"),
-    ({"binning": 1.5}, "whole number"),
-    ({"binning": "two"}, "whole number"),
-    ({"binning": 8}, "leaves nothing"),
-    ({"bining": 2}, "did you mean binning"),
-    ({"colums": "0:2"}, "did you mean columns"),
-    ({"mask": np.ones((3, 11)), "rows": "0:3"}, "whole frames"),
-    ({"flats": np.ones((2, 4, 11)), "binning": 2}, "whole frames"),
-    ({"flat_views": [0, 1]}, "one finite number for each of the 4 frames"),
-])
+@pytest.mark.parametrize(
+    "said, match",
+    [
+        ({"rows": "9:12"}, r"data\.rows: '9:12' selects none of 7"),
+        ({"rows": "0:6:2"}, r"data\.rows.*range"),
+        ({"columns": "a:b"}, r"data\.columns.*does not select"),
+        ({"region": [0, 5, 0]}, "four whole numbers"),
+        ({"region": [0, 5, 0, 2.5]}, "four whole numbers"),
+        ({"region": "all"}, "four whole numbers"),
+        ({"region": [0, 8, 0, 5]}, r"does not lie within 7 rows and 11 columns"),
+        ({"region": [3, 3, 0, 5]}, "does not lie within"),
+        ({"region": [0, 5, 0, 5], "rows": "0:2"}, "already"),
+        ({"binning": 0}, "whole number"),
+        ({"binning": 1.5}, "whole number"),
+        ({"binning": "two"}, "whole number"),
+        ({"binning": 8}, "leaves nothing"),
+        ({"bining": 2}, "did you mean binning"),
+        ({"colums": "0:2"}, "did you mean columns"),
+        ({"mask": np.ones((3, 11)), "rows": "0:3"}, "whole frames"),
+        ({"flats": np.ones((2, 4, 11)), "binning": 2}, "whole frames"),
+        ({"flat_views": [0, 1]}, "one finite number for each of the 4 frames"),
+    ],
+)
 def test_parts_that_cannot_be(tomogram, said, match):
     with pytest.raises(InputError, match=match) as caught:
         open_scan(tomogram[0], **SAID, **said)
@@ -229,8 +235,11 @@ def test_memory_of_binning_is_bounded(tmp_path, monkeypatch):
     largest = []
     read = Frames._read
     monkeypatch.setattr(module.Excerpt, "_BLOCK", 3 * frames[0].nbytes)
-    monkeypatch.setattr(Frames, "_read", lambda self, views, rows, columns: (
-        largest.append(len(views)), read(self, views, rows, columns))[1])
+    monkeypatch.setattr(
+        Frames,
+        "_read",
+        lambda self, views, rows, columns: (largest.append(len(views)), read(self, views, rows, columns))[1],
+    )
     scan = open_scan(tmp_path / "a.h5", counts="/raw", angles=np.linspace(0, 3, 12), binning=2, check=False)
     np.testing.assert_array_equal(np.asarray(scan.counts), binned(frames, 2, 1))
     assert max(largest) == 3

@@ -19,8 +19,13 @@ from diffrecon.scan import Scan
 
 SHAPE = (7, 40, 33)
 VOLUME = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
-RESULT = Result("tomography", {}, {"relative_residual": 0.25, "history": np.arange(3.0), "bad": np.nan}, ("as it is",),
-                {"solver": {"name": "fbp"}})
+RESULT = Result(
+    "tomography",
+    {},
+    {"relative_residual": 0.25, "history": np.arange(3.0), "bad": np.nan},
+    ("as it is",),
+    {"solver": {"name": "fbp"}},
+)
 PATHS = {"a.h5": "h5py", "a.tif": "tifffile", "s/slice_###.tif": "tifffile", "a.ome.zarr": "zarr"}
 
 
@@ -93,19 +98,28 @@ def test_another_volume_is_not_gone_on_with(path):
     writer.abort()
     with pytest.raises(InputError, match="of another volume"):
         open_volume(path, (8, 40, 33), pixel_size=6.5e-7, units="1/m", resume=True)
-    for other in ({"settings": {"solver": {"name": "cgls"}}}, {"first": 1}, {"method": "dynamics"},
-                  {"scan": Scan.from_arrays(np.ones((3, 7, 33)))}):
+    for other in (
+        {"settings": {"solver": {"name": "cgls"}}},
+        {"first": 1},
+        {"method": "dynamics"},
+        {"scan": Scan.from_arrays(np.ones((3, 7, 33)))},
+    ):
         with pytest.raises(InputError, match="other settings"):
             opened(path, resume=True, **other)
     opened(path).abort(keep=False)  # without resume it starts anew
     assert not left(path.parent)
 
 
-@pytest.mark.parametrize("first, slab, match", [
-    (0, np.zeros((2, 40, 32)), "does not fit"), (6, np.zeros((2, 40, 33)), "does not fit"),
-    (-1, np.zeros((1, 40, 33)), "does not fit"), (0, np.zeros((40, 33)), "does not fit"),
-    (0, np.zeros((1, 40, 33), complex), "real part"),
-])
+@pytest.mark.parametrize(
+    "first, slab, match",
+    [
+        (0, np.zeros((2, 40, 32)), "does not fit"),
+        (6, np.zeros((2, 40, 33)), "does not fit"),
+        (-1, np.zeros((1, 40, 33)), "does not fit"),
+        (0, np.zeros((40, 33)), "does not fit"),
+        (0, np.zeros((1, 40, 33), complex), "real part"),
+    ],
+)
 def test_slabs_that_do_not_fit(tmp_path, first, slab, match):
     writer = opened(tmp_path / "a.h5")
     with pytest.raises(InputError, match=match):
@@ -113,23 +127,26 @@ def test_slabs_that_do_not_fit(tmp_path, first, slab, match):
     writer.abort()
 
 
-@pytest.mark.parametrize("name, said, match", [
-    ("a.png", {}, r"written as \.h5.*\.png is none"),
-    ("a", {}, "no suffix"),
-    ("no/a.h5", {}, "there is no folder"),
-    ("no/way/s_###.tif", {}, "there is no folder"),
-    ("s_#.tif", {"shape": (11, 2, 2)}, "too few # to number 11"),
-    ("s_#_#.tif", {}, "one run of #"),
-    ("a.h5", {"shape": (4, 4)}, "three axes"),
-    ("a.h5", {"shape": (0, 4, 4)}, "one voxel or more"),
-    ("a.h5", {"dtype": np.complex64}, "floats"),
-    ("a.h5", {"dtype": np.uint16, "value_range": (0, 1)}, "needs a TIFF"),
-    ("a.tif", {"dtype": np.uint16}, "value_range"),
-    ("a.tif", {"dtype": np.uint16, "value_range": (1, 1)}, "smaller and a larger"),
-    ("a.tif", {"value_range": (0, 1)}, "for uint8 and uint16"),
-    ("folder.tif", {}, "is a folder"),
-    ("folder.zarr", {}, "not written by diffrecon"),
-])
+@pytest.mark.parametrize(
+    "name, said, match",
+    [
+        ("a.png", {}, r"written as \.h5.*\.png is none"),
+        ("a", {}, "no suffix"),
+        ("no/a.h5", {}, "there is no folder"),
+        ("no/way/s_###.tif", {}, "there is no folder"),
+        ("s_#.tif", {"shape": (11, 2, 2)}, "too few # to number 11"),
+        ("s_#_#.tif", {}, "one run of #"),
+        ("a.h5", {"shape": (4, 4)}, "three axes"),
+        ("a.h5", {"shape": (0, 4, 4)}, "one voxel or more"),
+        ("a.h5", {"dtype": np.complex64}, "floats"),
+        ("a.h5", {"dtype": np.uint16, "value_range": (0, 1)}, "needs a TIFF"),
+        ("a.tif", {"dtype": np.uint16}, "value_range"),
+        ("a.tif", {"dtype": np.uint16, "value_range": (1, 1)}, "smaller and a larger"),
+        ("a.tif", {"value_range": (0, 1)}, "for uint8 and uint16"),
+        ("folder.tif", {}, "is a folder"),
+        ("folder.zarr", {}, "not written by diffrecon"),
+    ],
+)
 def test_volumes_that_cannot_be(tmp_path, name, said, match):
     (tmp_path / "folder.tif").mkdir()
     (tmp_path / "folder.zarr").mkdir()
@@ -213,16 +230,22 @@ def test_nexus_is_a_result(tmp_path):
     def layout(path):
         found = {}
         with h5py.File(path) as file:
-            file.visititems(lambda name, item: found.update({name: (
-                getattr(item, "shape", None), {k: np.asarray(v).tolist() for k, v in item.attrs.items()})}))
+            file.visititems(
+                lambda name, item: found.update(
+                    {name: (getattr(item, "shape", None), {k: np.asarray(v).tolist() for k, v in item.attrs.items()})}
+                )
+            )
             found["/"] = {k: str(v) for k, v in file.attrs.items()}
         return found
 
     assert layout(tmp_path / "slabs.h5") == layout(tmp_path / "whole.h5")
     again = read_result(tmp_path / "slabs.h5")
     np.testing.assert_array_equal(again["volume"], VOLUME)
-    assert again.verdict == RESULT.verdict and again.settings == RESULT.settings and list(again.quantities) == list(
-        quantities)
+    assert (
+        again.verdict == RESULT.verdict
+        and again.settings == RESULT.settings
+        and list(again.quantities) == list(quantities)
+    )
     assert process(tmp_path / "slabs.h5")["program"] == "diffrecon"
 
 
@@ -285,7 +308,7 @@ def test_ome_zarr_metadata(tmp_path):
     volume = np.random.default_rng(1).normal(size=(5, 300, 520)).astype(np.float32)
     writer = open_volume(tmp_path / "a.zarr", volume.shape, pixel_size=2e-6, units="1/m")
     for first in range(0, 5, 2):
-        writer.write(first, volume[first:first + 2])
+        writer.write(first, volume[first : first + 2])
     writer.close(RESULT)
     said = json.loads((tmp_path / "a.zarr" / "zarr.json").read_text())
     assert said["zarr_format"] == 3 and said["node_type"] == "group"
@@ -322,7 +345,8 @@ def test_ome_zarr_without_pixel_size_has_no_unit(tmp_path):
     writer.close()
     image = zarr.open_group(str(tmp_path / "a.zarr"), mode="r").attrs["ome"]["multiscales"][0]
     assert image["axes"][0] == {"name": "z", "type": "space"} and image["datasets"][0]["coordinateTransformations"][0][
-        "scale"] == [1, 1, 1]
+        "scale"
+    ] == [1, 1, 1]
 
 
 def test_zarr_is_an_extra(tmp_path, monkeypatch):
@@ -335,8 +359,10 @@ def test_zarr_is_an_extra(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["a.tif", "s_#.tif", "a.zarr"])
 def test_write_chooses_by_suffix(tmp_path, name):
     pytest.importorskip("zarr" if name.endswith("zarr") else "tifffile")
-    quantities = {"slice": Quantity(VOLUME[0], "", ("y", "x")),
-                  "mu": Quantity(VOLUME, "1/m", ("z", "y", "x"), 1e-6, "attenuation", "volume")}
+    quantities = {
+        "slice": Quantity(VOLUME[0], "", ("y", "x")),
+        "mu": Quantity(VOLUME, "1/m", ("z", "y", "x"), 1e-6, "attenuation", "volume"),
+    }
     path = write(tmp_path / name, Result("tomography", quantities, {"figure": 1.5}))
     np.testing.assert_array_equal(stored(path), VOLUME)
     assert not left(tmp_path)

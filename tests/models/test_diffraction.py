@@ -57,10 +57,14 @@ def test_what_lies_outside_the_support_does_not_count():
 
 def test_blur_is_a_gaussian_and_background_is_added():
     obj, support = particle((16, 16))
-    model = Diffraction(object=jnp.asarray(obj), support=jnp.asarray(support), coherence=jnp.asarray([1.0, 0.6]),
-                        background=jnp.asarray(2.0))
+    model = Diffraction(
+        object=jnp.asarray(obj),
+        support=jnp.asarray(support),
+        coherence=jnp.asarray([1.0, 0.6]),
+        background=jnp.asarray(2.0),
+    )
     images = np.arange(-32, 33)  # what wraps round is added
-    kernels = [np.exp(-images**2 / (2 * s**2)) / np.exp(-images**2 / (2 * s**2)).sum() for s in (1.0, 0.6)]
+    kernels = [np.exp(-(images**2) / (2 * s**2)) / np.exp(-(images**2) / (2 * s**2)).sum() for s in (1.0, 0.6)]
     sharp, expected = pattern_of(obj), np.zeros((16, 16))
     for dy, a in zip(images[24:41], kernels[0][24:41], strict=True):
         for dx, b in zip(images[24:41], kernels[1][24:41], strict=True):
@@ -75,8 +79,12 @@ def test_gradients():
     with jax.enable_x64(True):
         rng = np.random.default_rng(1)
         obj, support = particle((8, 8), kind=np.complex128)
-        model = Diffraction(object=jnp.asarray(obj), support=jnp.asarray(support), coherence=jnp.asarray(0.5),
-                            background=jnp.asarray(1.0))
+        model = Diffraction(
+            object=jnp.asarray(obj),
+            support=jnp.asarray(support),
+            coherence=jnp.asarray(0.5),
+            background=jnp.asarray(1.0),
+        )
         weights = jnp.asarray(rng.standard_normal((1, 8, 8)))
         value = jax.jit(lambda m: jnp.sum(weights * m(jnp.arange(1))))
         start = {name: getattr(model, name) for name in ("object", "coherence", "background")}
@@ -116,15 +124,18 @@ def frames_with(value):
     return frames
 
 
-@pytest.mark.parametrize("frames, fields, message", [
-    (np.zeros((1, 8, 8)), {}, "all measured pixels are zero"),
-    (np.ones((1, 8, 8)), {"mask": np.zeros((8, 8), bool)}, "mask leaves no pixel"),
-    (frames_with(np.nan), {}, r"pixel \(1, 2\) are nan"),
-    (frames_with(np.inf), {}, r"pixel \(1, 2\) are inf"),
-    (frames_with(-1.0), {}, "negative"),
-    (-np.ones((1, 8, 8), int), {}, "negative"),
-    (np.ones((3, 8, 8)), {}, "three_dimensional=false"),
-])
+@pytest.mark.parametrize(
+    "frames, fields, message",
+    [
+        (np.zeros((1, 8, 8)), {}, "all measured pixels are zero"),
+        (np.ones((1, 8, 8)), {"mask": np.zeros((8, 8), bool)}, "mask leaves no pixel"),
+        (frames_with(np.nan), {}, r"pixel \(1, 2\) are nan"),
+        (frames_with(np.inf), {}, r"pixel \(1, 2\) are inf"),
+        (frames_with(-1.0), {}, "negative"),
+        (-np.ones((1, 8, 8), int), {}, "negative"),
+        (np.ones((3, 8, 8)), {}, "three_dimensional=false"),
+    ],
+)
 def test_refuses(frames, fields, message):
     with pytest.raises(InputError, match=message):
         diffraction_pattern(scan_of(frames, **fields))
@@ -183,19 +194,28 @@ def test_shrink_wrap_is_a_blur_and_a_threshold():
     objects[:, 8:14, 9:17] = rng.uniform(1, 2, (2, 6, 8)) * np.exp(1j * rng.uniform(-3, 3, (2, 6, 8)))
     found = np.asarray(shrink_wrap(jnp.asarray(objects, jnp.complex64), 1.5, 0.3))
     offsets = np.arange(-8, 9)
-    kernel = np.exp(-offsets**2 / (2 * 1.5**2))
+    kernel = np.exp(-(offsets**2) / (2 * 1.5**2))
     for one, support in zip(abs(objects), found, strict=True):
-        smooth = sum(a * b * np.roll(one, (dy, dx), (0, 1)) for dy, a in zip(offsets, kernel, strict=True)
-                     for dx, b in zip(offsets, kernel, strict=True))
+        smooth = sum(
+            a * b * np.roll(one, (dy, dx), (0, 1))
+            for dy, a in zip(offsets, kernel, strict=True)
+            for dx, b in zip(offsets, kernel, strict=True)
+        )
         relative = smooth / smooth.max()
         clear = abs(relative - 0.3) > 1e-3
         np.testing.assert_array_equal(support[clear], relative[clear] > 0.3)
 
 
-@pytest.mark.parametrize("said, message", [
-    ([4, 4, 4], "sides of a box"), ([0, 4], "does not fit"), ([4, 99], "does not fit"), (np.zeros((8, 8)), "empty"),
-    (np.ones((7, 8)), "shape"),
-])
+@pytest.mark.parametrize(
+    "said, message",
+    [
+        ([4, 4, 4], "sides of a box"),
+        ([0, 4], "does not fit"),
+        ([4, 99], "does not fit"),
+        (np.zeros((8, 8)), "empty"),
+        (np.ones((7, 8)), "shape"),
+    ],
+)
 def test_refuses_a_support(said, message):
     with pytest.raises(InputError, match=message):
         support_of((8, 8), said)

@@ -30,9 +30,7 @@ def discs(time):
 
 def image(time, fine=5):
     offsets = (np.arange(fine) + 0.5) / fine - 0.5
-    inside = lambda r, x, y: np.mean(
-        [np.hypot(COLUMNS + a - x, ROWS + b - y) < r for a in offsets for b in offsets], 0
-    )
+    inside = lambda r, x, y: np.mean([np.hypot(COLUMNS + a - x, ROWS + b - y) < r for a in offsets for b in offsets], 0)
     return sum(value * inside(r, x, y) for value, r, x, y in discs(time))
 
 
@@ -163,12 +161,16 @@ def test_low_rank_finds_the_courses(projector, measured, still_error):
 
     def cost(model, batch):
         misfit = jnp.mean((model(batch.views) - batch.values) ** 2)
-        return misfit + 0.3 * penalties.tv(model.volumes, axes=(-2, -1), eps=0.01) + penalties.dirichlet(
-            model.temporal, axes=(0,))
+        return (
+            misfit
+            + 0.3 * penalties.tv(model.volumes, axes=(-2, -1), eps=0.01)
+            + penalties.dirichlet(model.temporal, axes=(0,))
+        )
 
     rate = optax.cosine_decay_schedule(0.06, 120)
-    solution = minimise(cost, model, {"values": measured}, optax.adam(rate), steps=120,
-                        unknowns={"volumes": 1.0, "temporal": 0.3})
+    solution = minimise(
+        cost, model, {"values": measured}, optax.adam(rate), steps=120, unknowns={"volumes": 1.0, "temporal": 0.3}
+    )
     found = solution.value
     assert not np.allclose(found.temporal, model.temporal)
     assert error(found.at) < 0.7 * still_error
@@ -194,8 +196,9 @@ def test_times_keep_their_digits(projector, measured):
 
 def test_from_scan():
     counts = np.random.default_rng(0).poisson(1000.0, (12, 3, 16))
-    scan = Scan.from_arrays(counts, angles=np.linspace(0, 3, 12), rotation_centre=7.5,
-                            extra={"times": np.arange(12) * 0.5})
+    scan = Scan.from_arrays(
+        counts, angles=np.linspace(0, 3, 12), rotation_centre=7.5, extra={"times": np.arange(12) * 0.5}
+    )
     model = DynamicTomography.from_scan(scan, 4)
     assert model.volumes.shape == (4, 3, 16, 16) and model.times[-1] == 5.5
     assert DynamicTomography.from_scan(scan, rank=2)(np.arange(5)).shape == (5, 3, 16)

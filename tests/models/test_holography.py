@@ -77,8 +77,20 @@ def test_detector_keeps_the_counts():
     np.testing.assert_allclose(jnp.sum(rows, 1), 1.0, atol=1e-4)  # a flat field stays flat
 
 
-FIELDS = ["phase", "attenuation", "delta_beta", "flux", "shifts", "distances", "rotations", "stretch", "source_blur",
-          "detector_blur", "thickness", "refraction"]
+FIELDS = [
+    "phase",
+    "attenuation",
+    "delta_beta",
+    "flux",
+    "shifts",
+    "distances",
+    "rotations",
+    "stretch",
+    "source_blur",
+    "detector_blur",
+    "thickness",
+    "refraction",
+]
 
 
 def test_gradients_agree_with_finite_differences():
@@ -104,8 +116,11 @@ def full_model() -> Holography:
     model = bump(Holography.from_scan(scan_of(), delta_beta=20.0, materials={"gold": (1e-5, 1e-6)}))
     views = len(model.pixels)
     return model.replace(
-        rotations=jnp.asarray([0.01, -0.02, 0.015]), stretch=jnp.full((views, 2), 1.01),
-        source_blur=jnp.asarray(3e-8), detector_blur=jnp.asarray(0.6), thickness=-1e-6 * model.phase[None],
+        rotations=jnp.asarray([0.01, -0.02, 0.015]),
+        stretch=jnp.full((views, 2), 1.01),
+        source_blur=jnp.asarray(3e-8),
+        detector_blur=jnp.asarray(0.6),
+        thickness=-1e-6 * model.phase[None],
         shifts=jnp.asarray([[0.3, -0.2], [1.2, 0.4], [-0.7, 2.3]]),
     )
 
@@ -115,8 +130,9 @@ def test_named_material_is_phase_and_attenuation():
     thick = jnp.zeros(model.phase.shape).at[30:50, 30:50].set(2e-6)
     wavenumber = 2 * np.pi / model.wavelength
     named = model.replace(thickness=thick[None])
-    plain = model.replace(thickness=None, refraction=None, phase=-wavenumber * 1e-5 * thick,
-                          attenuation=wavenumber * 1e-6 * thick)
+    plain = model.replace(
+        thickness=None, refraction=None, phase=-wavenumber * 1e-5 * thick, attenuation=wavenumber * 1e-6 * thick
+    )
     np.testing.assert_allclose(named(np.arange(3)), plain(np.arange(3)), rtol=2e-4)
     np.testing.assert_allclose(named.quantities()["thickness_gold"].data.max(), 2e-6, rtol=1e-6)
 

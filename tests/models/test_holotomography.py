@@ -48,8 +48,11 @@ def test_true_volume_predicts_the_independent_simulation(scan, true_model):
     assert misfit(true_model) < 1.15  # photon noise is 1
     # And it is this volume, this axis and these places that do it.
     still = jnp.zeros_like(true_model.shifts)
-    for wrong in (true_model.replace(delta=true_model.delta[..., ::-1]), true_model.replace(shifts=still),
-                  true_model.replace(centre=still[0, 0, 0])):
+    for wrong in (
+        true_model.replace(delta=true_model.delta[..., ::-1]),
+        true_model.replace(shifts=still),
+        true_model.replace(centre=still[0, 0, 0]),
+    ):
         assert misfit(wrong) > 1.3
 
 
@@ -69,8 +72,9 @@ def test_aligned_projector_is_the_same(true_model):
     shape = true_model.delta.shape
     geometry = TomographyGeometry((shape[2] - 1) / 2, roll=0.0)
     aligned = AlignedProjector(true_model.projector.angles, shape[1:], (shape[0], shape[2]), geometry, slices=shape[0])
-    plain, other = (np.asarray(m.projections(np.arange(3)))
-                    for m in (true_model, true_model.replace(projector=aligned)))
+    plain, other = (
+        np.asarray(m.projections(np.arange(3))) for m in (true_model, true_model.replace(projector=aligned))
+    )
     assert np.linalg.norm(other - plain) < 5e-3 * np.linalg.norm(plain)
 
 
@@ -86,9 +90,12 @@ def in_float64(model, rng):
     old = model.projector
     return model.replace(
         projector=ParallelProjector(old.angles, old.shape, old.detector),
-        delta=model.delta + some(model.delta, 1e-3), beta=model.beta + some(model.delta, 1e-4),
-        delta_beta=jnp.asarray(40.0, float), shifts=model.shifts + some(model.shifts, 0.1),
-        gain=1 + some(model.gain, 0.01), dark=model.dark + 3.0,
+        delta=model.delta + some(model.delta, 1e-3),
+        beta=model.beta + some(model.delta, 1e-4),
+        delta_beta=jnp.asarray(40.0, float),
+        shifts=model.shifts + some(model.shifts, 0.1),
+        gain=1 + some(model.gain, 0.01),
+        dark=model.dark + 3.0,
     )
 
 
@@ -138,8 +145,11 @@ def test_views_go_to_their_angles_and_distances(scan):
     assert (np.diff(pixels[:, 0]) > 0).all()
     order = np.random.default_rng(0).permutation(scan.views)
     place = scan.geometry
-    mixed = scan.replace(counts=np.asarray(scan.counts)[order], angles=scan.angles[order],
-                         geometry=dataclasses.replace(place, focus_to_sample=place.focus_to_sample[order]))
+    mixed = scan.replace(
+        counts=np.asarray(scan.counts)[order],
+        angles=scan.angles[order],
+        geometry=dataclasses.replace(place, focus_to_sample=place.focus_to_sample[order]),
+    )
     found = np.asarray(holograms_by_angle(mixed)["counts"])
     turned = np.argsort(hologram_table(mixed)[1])
     np.testing.assert_array_equal(found[turned], holograms_by_angle(scan)["counts"][:])
@@ -167,8 +177,11 @@ def test_what_is_missing_or_does_not_fit_is_named(scan):
     with pytest.raises(MissingMetadata, match="geometry"):
         HoloTomography.from_scan(scan.replace(geometry=None))
     with pytest.raises(InputError, match="angle 0 .* has 1 holograms, others have 2"):
-        short = scan.replace(counts=np.asarray(scan.counts)[1:], angles=scan.angles[1:],
-                             geometry=dataclasses.replace(place, focus_to_sample=place.focus_to_sample[1:]))
+        short = scan.replace(
+            counts=np.asarray(scan.counts)[1:],
+            angles=scan.angles[1:],
+            geometry=dataclasses.replace(place, focus_to_sample=place.focus_to_sample[1:]),
+        )
         HoloTomography.from_scan(short)
     with pytest.raises(InputError, match="3 distances for 16 views"):
         hologram_table(scan.replace(geometry=dataclasses.replace(place, focus_to_sample=place.focus_to_sample[:3])))

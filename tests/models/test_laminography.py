@@ -39,8 +39,9 @@ def test_every_geometry_parameter_has_the_gradient_of_finite_differences():
 
         @jax.jit
         def cost(p):
-            moved = Laminography(volume, model.angles, p["tilt"], p["roll"], p["offsets"], p["rotations"],
-                                 model.projector)
+            moved = Laminography(
+                volume, model.angles, p["tilt"], p["roll"], p["offsets"], p["rotations"], model.projector
+            )
             return jnp.sum(moved() * target)
 
         gradient = jax.jit(jax.grad(cost))(values)

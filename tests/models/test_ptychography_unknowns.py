@@ -145,8 +145,10 @@ def check(case: Case, near: bool, off: dict[str, Any], **options) -> None:
     optics = dataclasses.replace(case.optics, near=near)
     truth = sets.make(optics)
     start = plain(truth, near, off | {k: v for k, v in case.start.items() if k not in NAMES}, **options)
-    start = start.replace(positions=start.positions + real(case.start.get("positions", 0.0)),
-                          background=start.background + case.start.get("background", 0.0))
+    start = start.replace(
+        positions=start.positions + real(case.start.get("positions", 0.0)),
+        background=start.background + case.start.get("background", 0.0),
+    )
     known = (*NAMES, *(("distance",) if near else ()), *off)
     found = solve(start, truth, tuple(dict.fromkeys((*known, *case.unknown.split()))), case.unknown, case.steps)
     assert case.error(start, truth) > 2 * case.tolerance
@@ -168,8 +170,17 @@ def test_far_field(case):
 def test_slice_spacing():
     """Two slices, both free."""
     spacing = 1e-3
-    check(Case("slice_spacing", Optics(slice_spacing=spacing), {"slice_spacing": 0.85 * spacing},
-               relative("slice_spacing", spacing), 0.05), True, {})
+    check(
+        Case(
+            "slice_spacing",
+            Optics(slice_spacing=spacing),
+            {"slice_spacing": 0.85 * spacing},
+            relative("slice_spacing", spacing),
+            0.05,
+        ),
+        True,
+        {},
+    )
 
 
 TRAVEL, BLUR = (2.0, -1.0), (0.7, 0.5)

@@ -16,8 +16,9 @@ from diffrecon.operators import AlignedProjector, TomographyGeometry
 from diffrecon.physics import energy_to_wavelength
 from diffrecon.simulate import _ptychotomography as simulated
 
-SETUP = simulated.Setup(angles=12, views=2, step=5.0, frame=32, aperture=8.0, counts=400.0, wobble=0.0,
-                        position_error=0.0, centre=0.0)
+SETUP = simulated.Setup(
+    angles=12, views=2, step=5.0, frame=32, aperture=8.0, counts=400.0, wobble=0.0, position_error=0.0, centre=0.0
+)
 
 STEP = 1e-6  # of finite differences in float64: truncation and rounding are both below 1e-7 of the cost
 
@@ -48,10 +49,16 @@ def true_model(scan):
     contrast = simulated.phantom(simulated.ellipsoids(SETUP), model.delta.shape)
     delta = jnp.asarray(simulated.DELTA * wave_number * contrast)
     room = (np.asarray(model.optics.object.shape) - SETUP.frame) / 2
-    model = model.replace(delta=delta.astype(jnp.float32), beta=(delta / simulated.DELTA_BETA).astype(jnp.float32),
-                          positions=jnp.asarray(nominal + room, jnp.float32))
-    return eqx.tree_at(lambda m: (m.optics.probe, m.optics.background), model,
-                       (jnp.asarray(probe[None], jnp.complex64), jnp.full((1, 1), 0.2**0.5)))
+    model = model.replace(
+        delta=delta.astype(jnp.float32),
+        beta=(delta / simulated.DELTA_BETA).astype(jnp.float32),
+        positions=jnp.asarray(nominal + room, jnp.float32),
+    )
+    return eqx.tree_at(
+        lambda m: (m.optics.probe, m.optics.background),
+        model,
+        (jnp.asarray(probe[None], jnp.complex64), jnp.full((1, 1), 0.2**0.5)),
+    )
 
 
 def test_true_volume_and_light_predict_the_independent_simulation(scan, true_model):
@@ -119,8 +126,11 @@ def test_matter_only_where_it_may_be(true_model):
 def test_derivatives_are_those_of_finite_differences(scan, far):
     """Volume, probe, centre, shifts, positions: the cost's gradient along random directions, in float64."""
     if far:
-        scan = scan.replace(geometry=FarField(24, 17000.0, 2.0, 75e-6), positions=scan.positions / simulated.PIXEL,
-                            positions_unit="pixel")
+        scan = scan.replace(
+            geometry=FarField(24, 17000.0, 2.0, 75e-6),
+            positions=scan.positions / simulated.PIXEL,
+            positions_unit="pixel",
+        )
     with jax.enable_x64(True):
         model = _in_float64(PtychoTomography.from_scan(scan), np.random.default_rng(3))
         assert model.optics.far is far
@@ -147,7 +157,9 @@ def _in_float64(model, rng):
     model = jax.tree.map(wide, model)
     smooth = lambda scale: jnp.asarray(scale * rng.random(model.delta.shape))
     return model.replace(
-        delta=smooth(0.05), beta=smooth(1e-3), shifts=jnp.asarray(rng.uniform(-0.05, 0.05, model.shifts.shape)),
+        delta=smooth(0.05),
+        beta=smooth(1e-3),
+        shifts=jnp.asarray(rng.uniform(-0.05, 0.05, model.shifts.shape)),
         positions=jnp.floor(model.positions) + 0.2 + 0.05 * rng.random(model.positions.shape),
         centre=model.centre + 0.1,
         optics=model.optics.replace(background=model.optics.background + 0.3),
@@ -157,14 +169,21 @@ def _in_float64(model, rng):
 def test_aligned_projector_is_the_same_and_knows_more(true_model):
     """A roll of the axis is an unknown of the projector; at zero it changes nothing."""
     shape = true_model.delta.shape
-    at = lambda roll: true_model.replace(projector=AlignedProjector(
-        true_model.projector.angles, shape[1:], (shape[0], true_model.projector.detector),
-        TomographyGeometry((true_model.projector.detector - 1) / 2, roll=roll), slices=shape[0]))
+    at = lambda roll: true_model.replace(
+        projector=AlignedProjector(
+            true_model.projector.angles,
+            shape[1:],
+            (shape[0], true_model.projector.detector),
+            TomographyGeometry((true_model.projector.detector - 1) / 2, roll=roll),
+            slices=shape[0],
+        )
+    )
     plain, aligned = (np.asarray(m.projections(np.arange(3))) for m in (true_model, at(0.0)))
     assert np.linalg.norm(aligned - plain) < 5e-3 * np.linalg.norm(plain)
     model, there = at(0.02), jnp.asarray(plain)
-    cost = lambda roll: jnp.sum(jnp.abs(
-        eqx.tree_at(lambda m: m.projector.geometry.roll, model, roll).projections(jnp.arange(3)) - there) ** 2)
+    cost = lambda roll: jnp.sum(
+        jnp.abs(eqx.tree_at(lambda m: m.projector.geometry.roll, model, roll).projections(jnp.arange(3)) - there) ** 2
+    )
     slope = jax.jit(jax.grad(cost))
     assert float(slope(jnp.asarray(0.02))) > 0 > float(slope(jnp.asarray(-0.02)))
 

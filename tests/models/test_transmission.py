@@ -42,8 +42,9 @@ def test_gradient_in_the_flux_is_the_difference_quotient(projector):
 
 def test_from_scan_takes_flats_and_darks():
     counts = np.full((10, 2, 24), 80, np.uint16)
-    scan = dr.Scan.from_arrays(counts, angles=ANGLES, flats=np.full((3, 2, 24), 105.0), darks=np.full((2, 2, 24), 5.0),
-                               rotation_centre=11.0)
+    scan = dr.Scan.from_arrays(
+        counts, angles=ANGLES, flats=np.full((3, 2, 24), 105.0), darks=np.full((2, 2, 24), 5.0), rotation_centre=11.0
+    )
     model = TransmissionTomography.from_scan(scan)
     assert model.volume.shape == (2, 24, 24)
     np.testing.assert_allclose(model(np.arange(3)), 105.0)

@@ -54,8 +54,15 @@ def test_pictures_move_as_said(shape, roll):
     large, size = (44, 61), np.array([1.0, 0.9, 1.12])
     shifts = np.array([[0.0, 0.0], [2.3, -1.4], [-3.6, 2.2]])
     still = gaussians(large, 29.5, np.zeros((3, 2)), 0.0, np.ones(3))
-    moved = move_images(jnp.asarray(still, jnp.float32), shape, shifts=jnp.asarray(shifts), roll=roll,
-                        magnification=jnp.asarray(size), pivot=29.5, centre=19.2)
+    moved = move_images(
+        jnp.asarray(still, jnp.float32),
+        shape,
+        shifts=jnp.asarray(shifts),
+        roll=roll,
+        magnification=jnp.asarray(size),
+        pivot=29.5,
+        centre=19.2,
+    )
     expected = gaussians(shape, 19.2, shifts, roll or 0.0, size)
     assert np.abs(np.asarray(moved) - expected).max() < 2e-3
 
@@ -86,8 +93,9 @@ def test_projections_are_those_of_ellipsoids(given):
         order = np.outer(np.arange(VIEWS) + 0.5, [1, 2])
         shifts = shifts + np.cos(np.pi * order / VIEWS) @ np.asarray(DRIFT)
     angles, magnification = ANGLES + given.get("angles", 0.0), given.get("magnification", 1.0)
-    expected = truth.views(parts, angles, (size, size), centre=17.3, shifts=shifts, roll=roll, pitch=pitch,
-                           magnification=magnification)
+    expected = truth.views(
+        parts, angles, (size, size), centre=17.3, shifts=shifts, roll=roll, pitch=pitch, magnification=magnification
+    )
     A = AlignedProjector(ANGLES, (size, size), (size, size), TomographyGeometry(17.3, **given), slices=56)
     found = np.asarray(A(jnp.asarray(truth.volume(parts, A.volume_shape))))
     # A voxel model of sharp edges on 32 pixels; a wrong sign or pivot is above 10 %.

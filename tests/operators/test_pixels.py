@@ -20,7 +20,7 @@ def test_pixels_of_a_wave_are_its_mean_over_them(shift, stretch, blur):
     phase = 2 * np.pi * k / SIZE
     wave = np.cos(phase * (np.arange(SIZE) - (SIZE - 1) / 2) + 0.3)
     places = ratio * ((np.arange(COUNT) - (COUNT - 1) / 2) * stretch + shift)
-    expected = np.cos(phase * places + 0.3) * np.sinc(k / SIZE * ratio) * np.exp(-(phase * ratio * blur) ** 2 / 2)
+    expected = np.cos(phase * places + 0.3) * np.sinc(k / SIZE * ratio) * np.exp(-((phase * ratio * blur) ** 2) / 2)
     for cast in (float, jnp.asarray):  # plain numbers in float64, traced ones in float32
         rows = pixel_matrix(COUNT, SIZE, ratio=cast(ratio), shift=cast(shift), stretch=cast(stretch), blur=cast(blur))
         np.testing.assert_allclose(rows @ jnp.asarray(wave, jnp.float32), expected, atol=2e-5)
@@ -32,6 +32,7 @@ def test_derivatives_agree_with_finite_differences(name):
     with jax.enable_x64(True):
         numbers = {"ratio": 1.4, "shift": 0.3, "stretch": 1.01, "blur": 0.5}
         weights = jnp.asarray(np.random.default_rng(0).normal(size=(COUNT, SIZE)))
+
         def total(value):
             given = {k: jnp.asarray(v) for k, v in (numbers | {name: value}).items()}
             return jnp.sum(weights * pixel_matrix(COUNT, SIZE, dtype=jnp.float64, **given))
@@ -45,8 +46,9 @@ def test_adjoint():
         rows, columns = (pixel_matrix(n, SIZE, ratio=1.4, shift=0.2, dtype=jnp.float64) for n in (COUNT, 24))
         angle = jnp.asarray(0.1)
         operator = lambda image: to_pixels(rotate_periodic(image, angle), rows, columns)
-        assert dot_test(operator, jax.linear_transpose(operator, jnp.zeros((SIZE, SIZE))),
-                        jnp.zeros((SIZE, SIZE))) < 1e-12
+        assert (
+            dot_test(operator, jax.linear_transpose(operator, jnp.zeros((SIZE, SIZE))), jnp.zeros((SIZE, SIZE))) < 1e-12
+        )
 
 
 def test_rotation_carries_a_bump_around_the_centre():

@@ -54,15 +54,19 @@ def test_defocus_is_fresnel_propagation():
     np.testing.assert_allclose(of_attenuation[inside], -2 * np.cos(chi)[inside], atol=1e-4)
 
 
-@pytest.mark.parametrize("told", [
-    {"stop": 0.4, "condenser": (0.5, 0.9)},
-    {"condenser": (0.4, 0.5), "ring": (0.35, 0.55), "ring_transmission": 0.8, "defocus": 2e-6},
-])
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"stop": 0.4, "condenser": (0.5, 0.9)},
+        {"condenser": (0.4, 0.5), "ring": (0.35, 0.55), "ring_transmission": 0.8, "defocus": 2e-6},
+    ],
+)
 def test_weak_image_is_the_image_of_a_weak_object(told):
     microscope, rng = optics(points=16, **told), np.random.default_rng(0)
     f2 = radius() ** 2
-    phase, attenuation = (np.fft.ifft2(np.fft.fft2(rng.standard_normal((SIZE, SIZE))) * np.exp(-f2)).real * 1e-3
-                          for _ in range(2))
+    phase, attenuation = (
+        np.fft.ifft2(np.fft.fft2(rng.standard_normal((SIZE, SIZE))) * np.exp(-f2)).real * 1e-3 for _ in range(2)
+    )
     with jax.enable_x64(True):
         image = microscope(jnp.asarray(np.exp(1j * phase - attenuation)))
         weak = microscope.weak_image(jnp.asarray(phase), jnp.asarray(attenuation))
@@ -74,8 +78,13 @@ def test_image_of_plain_numpy():
     size, rng = 96, np.random.default_rng(1)
     microscope = optics(stop=0.3, condenser=(0.4, 0.8), points=24, box=False)
     f = np.fft.fftfreq(size, PIXEL)
-    wave = np.exp(np.fft.ifft2(np.fft.fft2(rng.standard_normal((size, size)) * (0.3 - 0.05))
-                               * np.exp(-np.hypot(f[:, None], f) ** 2 * (2 * ZONE) ** 2)) * (1j - 0.3))
+    wave = np.exp(
+        np.fft.ifft2(
+            np.fft.fft2(rng.standard_normal((size, size)) * (0.3 - 0.05))
+            * np.exp(-(np.hypot(f[:, None], f) ** 2) * (2 * ZONE) ** 2)
+        )
+        * (1j - 0.3)
+    )
     image, empty = 0, 0
     for y, x in np.asarray(microscope.points, float):
         r = np.hypot(f[:, None] + y, f + x) * 2 * ZONE
@@ -125,8 +134,9 @@ def test_deconvolution_with_the_known_optics():
     assert errors[0] < 0.8 and errors[1] < 0.8 and known[1] > 0.95 and known[-1] < 0.05
 
 
-@pytest.mark.parametrize("told", [{"stop": 1.2}, {"condenser": (0.8, 0.3)}, {"ring": (0.5, 0.4)},
-                                  {"stop": 0.5, "condenser": (0.0, 0.3)}])
+@pytest.mark.parametrize(
+    "told", [{"stop": 1.2}, {"condenser": (0.8, 0.3)}, {"ring": (0.5, 0.4)}, {"stop": 0.5, "condenser": (0.0, 0.3)}]
+)
 def test_optics_that_make_no_sense_are_refused(told):
     with pytest.raises(dr.InputError, match="zone plate"):
         optics(**told)

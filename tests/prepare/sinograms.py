@@ -9,8 +9,16 @@ def ellipses(seed: int, count: int = 25) -> np.ndarray:
     parts = [[0.6, 0.8, 0.66, 0.03, -0.02, 0.2]]
     for _ in range(count):
         radius, angle, size = 0.65 * np.sqrt(rng.random()), 2 * np.pi * rng.random(), rng.uniform(0.02, 0.1)
-        parts.append([rng.uniform(-0.5, 0.8), size, size * rng.uniform(0.5, 1), radius * np.cos(angle),
-                      0.8 * radius * np.sin(angle), np.pi * rng.random()])
+        parts.append(
+            [
+                rng.uniform(-0.5, 0.8),
+                size,
+                size * rng.uniform(0.5, 1),
+                radius * np.cos(angle),
+                0.8 * radius * np.sin(angle),
+                np.pi * rng.random(),
+            ]
+        )
     return np.array(parts)
 
 

@@ -13,7 +13,8 @@ def drifting(random, count, modes):
     """Beams: a smooth one with stripes of a multilayer that move up and down, and a second drift."""
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE
     stripes = lambda shift: 0.1 * np.sin(2 * np.pi * (9 * y + 0.4 * np.sin(7 * x) + shift)) + 0.07 * np.sin(
-        2 * np.pi * (23 * y - 1.7 * shift))
+        2 * np.pi * (23 * y - 1.7 * shift)
+    )
     shifts = 0.04 * random.normal(size=count)
     second = 0.02 * random.normal(size=count)[:, None, None] * np.cos(2 * np.pi * 3 * x) * (modes > 1)
     return FLUX * (1 + 0.2 * np.cos(3 * x) + np.stack([stripes(s) for s in shifts]) + second)
@@ -68,13 +69,18 @@ def test_flats_that_differ_by_noise_alone_are_averaged():
     assert found.weights[0].size == 0 and np.allclose(found.light[1], flats.mean(0), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("counts", "flats", "more"), [
-    (np.ones((4, 4)), np.ones((3, 4, 4)), {}), (np.ones((2, 4, 4)), np.ones((3, 5, 4)), {}),
-    (np.ones((2, 4, 4)), np.ones((3, 3, 4, 4)), {}), (np.full((2, 4, 4), np.nan), np.ones((3, 4, 4)), {}),
-    (np.ones((2, 4, 4)), np.ones((3, 4, 4)), {"darks": np.full((4, 4), 2.0)}),
-    (np.ones((2, 4, 4)), np.ones((3, 4, 4)), {"darks": np.ones((2, 5, 5))}),
-    (np.ones((2, 8, 8)), np.ones((3, 8, 8)), {"outside": np.zeros((8, 8), bool)}),
-])
+@pytest.mark.parametrize(
+    ("counts", "flats", "more"),
+    [
+        (np.ones((4, 4)), np.ones((3, 4, 4)), {}),
+        (np.ones((2, 4, 4)), np.ones((3, 5, 4)), {}),
+        (np.ones((2, 4, 4)), np.ones((3, 3, 4, 4)), {}),
+        (np.full((2, 4, 4), np.nan), np.ones((3, 4, 4)), {}),
+        (np.ones((2, 4, 4)), np.ones((3, 4, 4)), {"darks": np.full((4, 4), 2.0)}),
+        (np.ones((2, 4, 4)), np.ones((3, 4, 4)), {"darks": np.ones((2, 5, 5))}),
+        (np.ones((2, 8, 8)), np.ones((3, 8, 8)), {"outside": np.zeros((8, 8), bool)}),
+    ],
+)
 def test_what_does_not_fit_is_refused(counts, flats, more):
     with pytest.raises(InputError, match="combine_flats"):
         combine_flats(counts, flats, **more)

@@ -38,7 +38,8 @@ def holograms(phase, shifts=SHIFTS, photons=2000.0, seed=0, delta_beta=1000.0):
         place = np.arange(FRAME) - (FRAME - 1) / 2
         rows, columns = (
             np.exp(2j * np.pi * np.outer((place + s) * pixel + (GRID - 1) / 2 * FINE, f)) * np.sinc(f * pixel) / GRID
-            for s in shift)
+            for s in shift
+        )
         frames.append((rows @ np.fft.fft2(intensity) @ columns.T).real)
     return np.random.default_rng(seed).poisson(photons * np.stack(frames)).astype(float)
 
@@ -107,13 +108,27 @@ def test_one_frame_has_nothing_to_be_registered_to():
     assert np.array_equal(shifts, [[0, 0]]) and "WARNING" not in report.message
 
 
-@pytest.mark.parametrize("change", [
-    {"counts": np.ones((3, 8, 8))}, {"counts": np.ones((32, 32))}, {"flux": np.ones((3, 5, 5))}, {"flux": 0.0},
-    {"pixels": [5e-8, 5e-8]}, {"distances": [0.1, -0.1, 0.1]}, {"wavelength": np.nan}, {"start": np.zeros((2, 2))},
-    {"mask": np.zeros((32, 32), bool)},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"counts": np.ones((3, 8, 8))},
+        {"counts": np.ones((32, 32))},
+        {"flux": np.ones((3, 5, 5))},
+        {"flux": 0.0},
+        {"pixels": [5e-8, 5e-8]},
+        {"distances": [0.1, -0.1, 0.1]},
+        {"wavelength": np.nan},
+        {"start": np.zeros((2, 2))},
+        {"mask": np.zeros((32, 32), bool)},
+    ],
+)
 def test_what_does_not_fit_is_refused(change):
-    given = {"counts": np.ones((3, 32, 32)), "flux": 1.0, "pixels": PIXELS, "distances": DISTANCES,
-             "wavelength": WAVELENGTH}
+    given = {
+        "counts": np.ones((3, 32, 32)),
+        "flux": 1.0,
+        "pixels": PIXELS,
+        "distances": DISTANCES,
+        "wavelength": WAVELENGTH,
+    }
     with pytest.raises(InputError, match="register_distances"):
         register_distances(**(given | change))

@@ -58,8 +58,15 @@ def test_magnification_and_drift():
     size = 1 + 0.02 * np.random.default_rng(3).normal(size=VIEWS)
     drift = np.array([[1.5, 0.0]])  # along columns the first cosine is a motion of the sample over half a turn
     way = np.cos(np.pi * (np.arange(VIEWS) + 0.5) / VIEWS)[:, None] * drift
-    found = align(scan(19.0, shifts=way, magnification=size), ANGLES, unknowns=("magnification", "drift"), drift=1,
-                  centre=19.0, levels=(1,), steps=10)
+    found = align(
+        scan(19.0, shifts=way, magnification=size),
+        ANGLES,
+        unknowns=("magnification", "drift"),
+        drift=1,
+        centre=19.0,
+        levels=(1,),
+        steps=10,
+    )
     assert np.sqrt(np.mean((np.asarray(found.geometry.magnification) - size / size.mean()) ** 2)) < 0.004  # of 0.023
     assert abs(float(found.geometry.drift[0, 0]) - 1.5) < 0.1
 

@@ -75,8 +75,10 @@ def test_soft_object_is_not_cut():
     pattern = np.fft.fftshift(abs(np.fft.fftn(truth)) ** 2)
     frames = np.random.default_rng(5).poisson(pattern * (1e6 / pattern.sum()))[None]
     scan = scan_of(frames, np.ones((48, 48), bool))
-    tight, tried = (dr.reconstruct(scan, "cdi", QUICK | {"solver": QUICK["solver"] | {"shrink_threshold": said}})
-                    for said in (0.4, [0.05, 0.4]))
+    tight, tried = (
+        dr.reconstruct(scan, "cdi", QUICK | {"solver": QUICK["solver"] | {"shrink_threshold": said}})
+        for said in (0.4, [0.05, 0.4])
+    )
     assert tried["support"].sum() > 1.2 * tight["support"].sum()
     assert error_of(tried["object"], truth) < 0.5 * error_of(tight["object"], truth)
     assert tried.quality["held_out_deviance"] < tight.quality["held_out_deviance"]
@@ -123,14 +125,20 @@ def test_centred_whatever_the_wrap():
     assert np.allclose(np.asarray(moved.object)[4], 1)
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"model": {"object": "imaginary"}}, "model.object"), ({"solver": {"starts": 0}}, "solver.starts"),
-    ({"solver": {"shrink_width": [1.0]}}, "two widths"),
-    ({"solver": {"shrink_threshold": [0.1, 2.0]}}, "between 0 and 1"),
-    ({"solver": {"keep": 0.0}}, "solver.keep"),
-    ({"model": {"background": -1.0}}, "model.background"), ({"model": {"coherence": 40.0}}, "model.coherence"),
-    ({"model": {"support": [99, 9]}}, "does not fit"), ({"solver": {"rule": "hoi"}}, "did you mean"),
-])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"model": {"object": "imaginary"}}, "model.object"),
+        ({"solver": {"starts": 0}}, "solver.starts"),
+        ({"solver": {"shrink_width": [1.0]}}, "two widths"),
+        ({"solver": {"shrink_threshold": [0.1, 2.0]}}, "between 0 and 1"),
+        ({"solver": {"keep": 0.0}}, "solver.keep"),
+        ({"model": {"background": -1.0}}, "model.background"),
+        ({"model": {"coherence": 40.0}}, "model.coherence"),
+        ({"model": {"support": [99, 9]}}, "does not fit"),
+        ({"solver": {"rule": "hoi"}}, "did you mean"),
+    ],
+)
 def test_refuses(settings, message):
     _, frames, mask = measured((16, 16))
     with pytest.raises(InputError, match=message):

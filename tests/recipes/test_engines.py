@@ -32,9 +32,15 @@ def problem(near: bool, seed: int = 0):
     counts[:, 3, 5] = 65535
     blunt = probe * (1 + 0.2 * np.linspace(-1, 1, probe.shape[0])) * np.exp(0.3j * np.linspace(-1, 1, 32)[:, None] ** 2)
     model = Ptychography(
-        jnp.ones(obj.shape, jnp.complex64), jnp.asarray(blunt[None], jnp.complex64),
-        jnp.asarray(positions, jnp.float32), jnp.zeros((1, 1)), jnp.ones(len(counts)), small_scans.DISTANCE,
-        small_scans.WAVELENGTH, small_scans.PIXEL, not near,
+        jnp.ones(obj.shape, jnp.complex64),
+        jnp.asarray(blunt[None], jnp.complex64),
+        jnp.asarray(positions, jnp.float32),
+        jnp.zeros((1, 1)),
+        jnp.ones(len(counts)),
+        small_scans.DISTANCE,
+        small_scans.WAVELENGTH,
+        small_scans.PIXEL,
+        not near,
     )
     return model, {"counts": counts, "mask": mask}, noise
 
@@ -52,15 +58,20 @@ def cost_on(model, data, views):
     return float(engines.amplitude_cost(model, batch))
 
 
-@pytest.mark.parametrize("near, name", [
-    pytest.param(near, name, marks=() if (near, name) in QUICK else pytest.mark.full)
-    for near in (False, True) for name in ENOUGH
-])
+@pytest.mark.parametrize(
+    "near, name",
+    [
+        pytest.param(near, name, marks=() if (near, name) in QUICK else pytest.mark.full)
+        for near in (False, True)
+        for name in ENOUGH
+    ],
+)
 def test_engine_comes_near_the_photon_noise_on_views_left_out(near, name):
     model, data, noise = problem(near)
     assert cost_on(model, data, HELD) > 5 * noise
-    solution = engines.run_stages(model, data, [f"{name}:{ENOUGH[name]}"], unknowns={"object": 1.0, "probe": 1.0},
-                                  held_out=HELD)
+    solution = engines.run_stages(
+        model, data, [f"{name}:{ENOUGH[name]}"], unknowns={"object": 1.0, "probe": 1.0}, held_out=HELD
+    )
     assert solution.result.startswith(("done", "converged"))
     assert cost_on(solution.value, data, HELD) < REACHED[near] * noise
     assert solution.held_out[-1, 1] < 1.1 * REACHED[near] * noise, "what the engine says of the held-out views"
@@ -74,8 +85,14 @@ def test_the_table_has_every_engine():
 def single_view(rng, n=12, corner=(3, 2)):
     random = lambda *shape: rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
     obj, probe = 1 + 0.3 * random(n + 8, n + 8), 10 * random(1, n, n)
-    model = Ptychography(jnp.asarray(obj, jnp.complex64), jnp.asarray(probe, jnp.complex64),
-                         jnp.asarray([corner], jnp.float32), jnp.zeros((1, 1)), jnp.ones(1), far=True)
+    model = Ptychography(
+        jnp.asarray(obj, jnp.complex64),
+        jnp.asarray(probe, jnp.complex64),
+        jnp.asarray([corner], jnp.float32),
+        jnp.zeros((1, 1)),
+        jnp.ones(1),
+        far=True,
+    )
     return model, obj, probe[0], rng.uniform(50, 400, (1, n, n)).astype(np.float32)
 
 
@@ -92,8 +109,13 @@ def test_one_step_is_the_formula_of_the_paper(name, share, step):
     new_probe = probe + step * weight(patch, share[1]) * change
 
     cost = lambda model, batch: losses.amplitude(model(batch.views), batch.counts, batch.mask, floor=1e-6)
-    solution = engines.run_stages(model, {"counts": counts, "mask": np.ones((12, 12), bool)}, [f"{name}:1"],
-                                  unknowns={"object": 1.0, "probe": 1.0}, cost=cost)
+    solution = engines.run_stages(
+        model,
+        {"counts": counts, "mask": np.ones((12, 12), bool)},
+        [f"{name}:1"],
+        unknowns={"object": 1.0, "probe": 1.0},
+        cost=cost,
+    )
     np.testing.assert_allclose(solution.value.object, expected, atol=2e-4)
     np.testing.assert_allclose(solution.value.probe[0], new_probe, atol=2e-3)
     assert abs(new_probe - probe).max() > 0.1
@@ -130,10 +152,19 @@ def test_stages_start_from_each_other_and_histories_go_on():
     assert not np.allclose(solution.value.positions, model.positions)
 
 
-@pytest.mark.parametrize("stages, said", [
-    (["adm:5"], "adam"), (["rpi:5"], "rpie"), (["adam"], "adam:20"), (["adam:0"], "number of epochs"),
-    (["dm:-3"], "number of epochs"), (["lm:2.5"], "number of epochs"), ([], "empty"), (["chain:4"], "no engine"),
-])
+@pytest.mark.parametrize(
+    "stages, said",
+    [
+        (["adm:5"], "adam"),
+        (["rpi:5"], "rpie"),
+        (["adam"], "adam:20"),
+        (["adam:0"], "number of epochs"),
+        (["dm:-3"], "number of epochs"),
+        (["lm:2.5"], "number of epochs"),
+        ([], "empty"),
+        (["chain:4"], "no engine"),
+    ],
+)
 def test_wrong_stages_are_said_in_one_line(stages, said):
     with pytest.raises(InputError, match=said) as caught:
         engines.parse_stages(stages)
@@ -159,6 +190,7 @@ def test_a_stage_that_is_interrupted_keeps_the_better_model(monkeypatch):
             assert name != "never"
             worse = model.replace(object=0 * model.object) if name == "spoilt" else model
             return dr.solvers.Solution(worse, np.ones(1), np.zeros((0, 2)), ends[name], None)
+
         return run
 
     for name in ends:

@@ -56,7 +56,9 @@ def test_named_materials_give_thicknesses(simulated):
     pytest.importorskip("xraydb")
     settings = {
         "model": {"materials": {"silica": "SiO2, 2.2", "resin": "C5H8O2, 1.19"}, "register": False},
-        "solver": {"rounds": 1, "steps": 2, "cg_steps": 8}, "loss": {"tv": 0.0}, "quality": {"error_bar": False},
+        "solver": {"rounds": 1, "steps": 2, "cg_steps": 8},
+        "loss": {"tv": 0.0},
+        "quality": {"error_bar": False},
     }
     result = recipes.reconstruct(open_scan(simulated[0]), "holography", settings)
     assert relative(result["phase"], simulated[1]["phase"]) < 0.1
@@ -74,20 +76,23 @@ def test_file_holds_the_truth_and_opens_as_it_is(simulated):
     assert corner == pytest.approx(4000, rel=0.02)
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"model": {"material": "C7H9O3"}}, "density"),
-    ({"model": {"materials": {"resin": "C7H9O3"}}}, "density"),
-    ({"model": {"materials": "C5H8O2"}}, "table"),
-    ({"model": {"delta_beta": -3.0}}, "positive"),
-    ({"model": {"refine": ["shift"]}}, "refine"),
-    ({"model": {"refine": "shift"}}, "'shift' is none of"),
-    ({"prepare": {"outliers": -1.0}}, "negative"),
-    ({"loss": {"tv": -1.0}}, "negative"),
-    ({"loss": {"vacuum": -1.0}}, "negative"),
-    ({"model": {"probe": "flats"}}, "needs flats"),
-    ({"model": {"probe": "yes"}}, "none of"),
-    ({"quality": {"halves": "views"}}, "none of"),
-])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": {"material": "C7H9O3"}}, "density"),
+        ({"model": {"materials": {"resin": "C7H9O3"}}}, "density"),
+        ({"model": {"materials": "C5H8O2"}}, "table"),
+        ({"model": {"delta_beta": -3.0}}, "positive"),
+        ({"model": {"refine": ["shift"]}}, "refine"),
+        ({"model": {"refine": "shift"}}, "'shift' is none of"),
+        ({"prepare": {"outliers": -1.0}}, "negative"),
+        ({"loss": {"tv": -1.0}}, "negative"),
+        ({"loss": {"vacuum": -1.0}}, "negative"),
+        ({"model": {"probe": "flats"}}, "needs flats"),
+        ({"model": {"probe": "yes"}}, "none of"),
+        ({"quality": {"halves": "views"}}, "none of"),
+    ],
+)
 def test_bad_settings_are_refused(simulated, settings, message):
     with pytest.raises(InputError, match=message):
         recipes.reconstruct(open_scan(simulated[0]), "holography", settings)
@@ -107,8 +112,14 @@ def test_defects_of_the_detector_change_nothing(simulated, found):
 def test_a_pattern_is_not_taken_for_defects():
     """Pixels that are unlike one another throughout, and no flats: said, and kept."""
     random, messages = np.random.default_rng(0), []
-    model = Holography.from_scan(Scan.from_arrays(np.ones((2, 64, 64)), method="holography", flux=1000.0,
-                                                  geometry=ParallelBeam(1e-7, 17e3, np.array([5e-3, 8e-3]))))
+    model = Holography.from_scan(
+        Scan.from_arrays(
+            np.ones((2, 64, 64)),
+            method="holography",
+            flux=1000.0,
+            geometry=ParallelBeam(1e-7, 17e3, np.array([5e-3, 8e-3])),
+        )
+    )
     counts = random.poisson(1000, (2, 64, 64)).astype(float)
     counts[:, random.random((64, 64)) < 0.05] = 0
     data = {"counts": counts, "mask": np.ones((64, 64), bool)}

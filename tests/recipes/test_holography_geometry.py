@@ -33,8 +33,15 @@ WRONG = {
     "detector_blur": 0.8,  # [pixel]
 }
 # Errors that are tolerated: several times those of photon noise where all the rest is known.
-TOLERATED = {"shifts": 0.05, "distances": 0.008, "rotations": 4e-3, "stretch": 4e-3, "flux": 3e-3,
-             "source_blur": 20e-9, "detector_blur": 0.15}
+TOLERATED = {
+    "shifts": 0.05,
+    "distances": 0.008,
+    "rotations": 4e-3,
+    "stretch": 4e-3,
+    "flux": 3e-3,
+    "source_blur": 20e-9,
+    "detector_blur": 0.15,
+}
 
 
 # ------------------------------------------------------------------------------------------ the generator
@@ -78,7 +85,7 @@ def detected(image: np.ndarray, fine: float, pixel: float, shift=(0, 0), stretch
 def middle(image: np.ndarray) -> np.ndarray:
     """Mean over the object's pixels, on the field of view of the first frame."""
     start = (len(image) - N * FINER) // 2
-    part = image[start:start + N * FINER, start:start + N * FINER]
+    part = image[start : start + N * FINER, start : start + N * FINER]
     return part.reshape(N, FINER, N, FINER).mean((1, 3))
 
 
@@ -92,11 +99,13 @@ def wrong_scan(names, seed: int, depth: float, size: int = 360):
     frames = []
     for j, pixel in enumerate(pixels):
         phase = phase_map(seed, depth, size, true["rotations"][j])
-        image = intensity(np.exp((1j + 1 / DELTA_BETA) * phase), fine, distances[j] * (1 + true["distances"][j]),
-                          CONE.wavelength)
+        image = intensity(
+            np.exp((1j + 1 / DELTA_BETA) * phase), fine, distances[j] * (1 + true["distances"][j]), CONE.wavelength
+        )
         blur = np.hypot(true["detector_blur"] * pixel, true["source_blur"] * defocus[j])
-        frames.append((1 + true["flux"][j]) * detected(image, fine, pixel, true["shifts"][j], 1 + true["stretch"][j],
-                                                       blur))
+        frames.append(
+            (1 + true["flux"][j]) * detected(image, fine, pixel, true["shifts"][j], 1 + true["stretch"][j], blur)
+        )
     counts = np.random.default_rng(100 + seed).poisson(FLUX * np.array(frames))
     scan = Scan.from_arrays(counts.astype(np.uint16), method="holography", geometry=CONE, flux=FLUX)
     return scan, middle(phase_map(seed, depth, size))
@@ -120,10 +129,15 @@ def deviations(result, names) -> dict[str, float]:
 
 
 def solved(scan: Scan, refine, **solver):
-    return recipes.reconstruct(scan, "holography", {
-        "model": {"delta_beta": DELTA_BETA, "register": False, "refine": list(refine), "attenuation": False},
-        "solver": {"rounds": 1, "tv_rounds": 0, **solver}, "quality": {"error_bar": False},
-    })
+    return recipes.reconstruct(
+        scan,
+        "holography",
+        {
+            "model": {"delta_beta": DELTA_BETA, "register": False, "refine": list(refine), "attenuation": False},
+            "solver": {"rounds": 1, "tv_rounds": 0, **solver},
+            "quality": {"error_bar": False},
+        },
+    )
 
 
 # ------------------------------------------------------------------------------------------ geometry
@@ -167,12 +181,22 @@ def scan_in_a_structured_beam(seed: int, size: int = 384):
     """Holograms and 20 flats of each distance in a parallel beam, and the true phase."""
     phase, wave, fine = phase_map(seed, 0.6, size), structured_beam(seed, size), PARALLEL.pixel_size / FINER
     random = np.random.default_rng(seed)
-    seen = lambda u: np.array([detected(intensity(u, fine, d, PARALLEL.wavelength), fine, PARALLEL.pixel_size)
-                               for d in np.asarray(PARALLEL.distance)])
+    seen = lambda u: np.array(
+        [
+            detected(intensity(u, fine, d, PARALLEL.wavelength), fine, PARALLEL.pixel_size)
+            for d in np.asarray(PARALLEL.distance)
+        ]
+    )
     counts = random.poisson(FLUX * seen(wave * np.exp((1j + 1 / DELTA_BETA) * phase)))
     flats = random.poisson(np.repeat(FLUX * seen(wave), 20, 0))
-    scan = Scan.from_arrays(counts, method="holography", geometry=PARALLEL, flats=flats, flux=FLUX,
-                            extra={"flat_views": np.repeat(np.arange(4), 20)})
+    scan = Scan.from_arrays(
+        counts,
+        method="holography",
+        geometry=PARALLEL,
+        flats=flats,
+        flux=FLUX,
+        extra={"flat_views": np.repeat(np.arange(4), 20)},
+    )
     return scan, middle(phase)
 
 
@@ -281,6 +305,7 @@ def generalised(disc) -> float:
         return COSTS["amplitude"](unknowns[0], batch) + length(first) + penalty.ratio * length(second)
 
     start = (vacuum, penalty.auxiliary(vacuum.phase))
-    found = dr.minimise(cost, start, scan, optax.adam(0.03), steps=100,
-                        unknowns=lambda both: (both[0].phase, *both[1])).value[0]
+    found = dr.minimise(
+        cost, start, scan, optax.adam(0.03), steps=100, unknowns=lambda both: (both[0].phase, *both[1])
+    ).value[0]
     return error(np.asarray(found.phase), np.asarray(phase))

@@ -85,8 +85,9 @@ def test_batches_of_angles_descend(scan, in_two_steps):
     chosen = settings(solver={"batch_size": 4, "epochs": 10})
     found, history, _ = recipe.joint(model, holograms_by_angle(scan), train, prior, chosen, QUIET)
     assert history.size == 30
-    start, ours = (simulated.compare(SETUP, np.asarray(m.refractive_index()[0], float))["error"]
-                   for m in (model, found))
+    start, ours = (
+        simulated.compare(SETUP, np.asarray(m.refractive_index()[0], float))["error"] for m in (model, found)
+    )
     assert ours < 0.5 * start and history[-3:].mean() < history[:3].mean()
 
 
@@ -113,8 +114,10 @@ def test_frames_are_placed_by_a_volume_that_is_right(measured):
     scan, truth = measured
     model = recipe.first_guess(scan, settings(), QUIET)
     scale = 2 * np.pi / model.wavelength * model.pixel_size
-    model = model.replace(delta=jnp.asarray(scale * simulated.true_volume(SETUP, model.delta.shape), jnp.float32),
-                          centre=jnp.asarray(SETUP.centre))
+    model = model.replace(
+        delta=jnp.asarray(scale * simulated.true_volume(SETUP, model.delta.shape), jnp.float32),
+        centre=jnp.asarray(SETUP.centre),
+    )
     placed = steps.place_frames(model, holograms_by_angle(scan), np.arange(SETUP.angles), rounds=2)
     assert np.sqrt(np.mean((np.asarray(placed.shifts) - truth["shifts"]) ** 2)) < 0.08
     np.testing.assert_allclose(placed.gain, 1, atol=0.01)
@@ -149,13 +152,16 @@ def test_power_law_is_found_through_noise():
     assert law.slope == pytest.approx(-3, abs=0.3) and law.level == pytest.approx(2e-4, rel=0.6)
 
 
-@pytest.mark.parametrize(("given", "message"), [
-    ({"solver": {"name": "jointly"}}, "solver.name: 'jointly' is none of joint, two-step"),
-    ({"model": {"quantity": "density"}}, "needs the composition"),
-    ({"model": {"delta_beta": -3.0}}, "to be positive"),
-    ({"model": {"size": 1}}, "needs two pixels"),
-    ({"quality": {"held_out": 0.7}}, "below one half"),
-])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"solver": {"name": "jointly"}}, "solver.name: 'jointly' is none of joint, two-step"),
+        ({"model": {"quantity": "density"}}, "needs the composition"),
+        ({"model": {"delta_beta": -3.0}}, "to be positive"),
+        ({"model": {"size": 1}}, "needs two pixels"),
+        ({"quality": {"held_out": 0.7}}, "below one half"),
+    ],
+)
 def test_settings_that_cannot_be_followed_are_refused(scan, given, message):
     with pytest.raises(InputError, match=message):
         recipes.reconstruct(scan, settings=given)
@@ -184,8 +190,11 @@ def test_defects_of_the_detector_are_left_out(scan):
     data = recipe.good_pixels(model, holograms_by_angle(broken), settings(), QUIET)
     assert np.argwhere(~data["mask"]).tolist() == [[9, 10], [15, 4]]
     assert recipe.good_pixels(model, data, settings(prepare={"outliers": 0.0}), QUIET) is data
-    contrast = lambda data: np.abs(steps.contrast(model, jnp.asarray(data["counts"][np.array([3])]),
-                                                  jnp.asarray(data["mask"]), np.array([3]), (24, 24))).max()
+    contrast = lambda data: np.abs(
+        steps.contrast(
+            model, jnp.asarray(data["counts"][np.array([3])]), jnp.asarray(data["mask"]), np.array([3]), (24, 24)
+        )
+    ).max()
     assert contrast(data) < 1.05 * contrast(whole)
     ramp = np.add.outer(np.arange(24.0), 0.1 * np.arange(24))
     mended = steps._mended(jnp.asarray(ramp * data["mask"]), jnp.asarray(data["mask"]))

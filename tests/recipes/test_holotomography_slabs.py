@@ -66,6 +66,7 @@ def test_the_volume_of_the_run_in_memory_and_going_on(scan, in_memory, tmp_path,
         recipes.reconstruct_slabs(scan, None, settings, Console(quiet=True, checkpoint=path), broken)
     assert sorted(broken.slices) == list(range(10)) and broken.events == ["abort"]
     again = Kept(broken.slices)
+
     def never(*_, **__):
         raise AssertionError("done again")
 
@@ -93,8 +94,9 @@ def test_scratch_is_written_by_views_and_read_by_rows(tmp_path):
     lines = stream.Scratch((4, 5, 6), tmp_path / "lines")
     values = np.random.default_rng(0).standard_normal((4, 5, 6)).astype(np.float32)
     lines[np.array([2, 0])] = values[[2, 0]]
-    np.testing.assert_array_equal(lines.rows(1, 3), np.where(np.isin(np.arange(4), [0, 2])[:, None, None],
-                                                             values[:, 1:3], 0))
+    np.testing.assert_array_equal(
+        lines.rows(1, 3), np.where(np.isin(np.arange(4), [0, 2])[:, None, None], values[:, 1:3], 0)
+    )
     lines.put_rows(3, values[:, 3:], np.arange(4))
     np.testing.assert_array_equal(lines[np.array([3])][0, 3:], values[3, 3:])
     assert not lines.found and stream.Scratch((4, 5, 6), tmp_path / "lines").found
@@ -108,8 +110,9 @@ def test_frames_far_out_of_place_are_registered():
     """Two and a half pixels rms: the frames of an angle on that of its finest pixel, to a fraction of a pixel."""
     setup = simulated.Setup(angles=3, distances=2, frame=48, counts=4000.0, wobble=2.5, centre=0.0, grains=False)
     scan, truth = simulated.measure(setup)
-    model = steps.registered(HoloTomography.from_scan(scan, delta_beta=2500.0), holograms_by_angle(scan),
-                             Console(quiet=True))
+    model = steps.registered(
+        HoloTomography.from_scan(scan, delta_beta=2500.0), holograms_by_angle(scan), Console(quiet=True)
+    )
     apart = lambda shifts: np.asarray(shifts)[:, 1] - np.asarray(shifts)[:, 0]
     assert np.abs(apart(truth["shifts"])).max() > 1.5
     np.testing.assert_allclose(apart(model.shifts), apart(truth["shifts"]), atol=0.4)
@@ -163,8 +166,9 @@ def test_beta_has_a_volume_of_its_own(monkeypatch):
 @pytest.mark.full
 @pytest.mark.parametrize("name", ["two-step", "joint"])
 def test_halves_agree_where_there_is_signal(scan, name):
-    found = recipes.reconstruct(scan, settings={"solver": {"name": name, "align": 1, "steps": 5},
-                                                "quality": {"halves": True}})
+    found = recipes.reconstruct(
+        scan, settings={"solver": {"name": name, "align": 1, "steps": 5}, "quality": {"halves": True}}
+    )
     curve = found.quality["shell_correlation"]["correlation"]
     assert curve[1] > 0.8 > np.min(curve) and any("even against odd" in line for line in found.verdict)
 

@@ -20,8 +20,13 @@ def scan(table, flux, noise=True, dark=50.0, energies=(8250.0, 8420.0), copies=1
     light = flux * np.exp(-np.einsum("vm,myx->vyx", np.asarray(table), AREAL)) + dark
     light = np.repeat(light, copies, 0) if copies > 1 else light
     counts = np.random.default_rng(2).poisson(light) if noise else light
-    return dr.Scan.from_arrays(counts, method="k-edge", geometry=dr.ParallelBeam(1e-6, np.repeat(energies, copies)),
-                               flats=np.full((len(light), 12, 16), flux + dark), darks=np.full((1, 12, 16), dark))
+    return dr.Scan.from_arrays(
+        counts,
+        method="k-edge",
+        geometry=dr.ParallelBeam(1e-6, np.repeat(energies, copies)),
+        flats=np.full((len(light), 12, 16), flux + dark),
+        darks=np.full((1, 12, 16), dark),
+    )
 
 
 def solved(measured, **solver):
@@ -50,8 +55,9 @@ def test_error_bars_are_the_scatter_also_where_photons_are_few():
     for m in range(2):
         found[m] = 1.4826 * np.median(np.abs(areal[m] - np.median(areal[m]))) / bars[m, 0, 0]
     assert 0.85 < found[0] < 1.25 and 0.85 < found[1] < 1.25
-    exact = np.linalg.inv((60 * np.exp(-np.asarray(TABLE) @ truth))[None] ** 2 / light * np.asarray(TABLE).T
-                          @ np.asarray(TABLE))
+    exact = np.linalg.inv(
+        (60 * np.exp(-np.asarray(TABLE) @ truth))[None] ** 2 / light * np.asarray(TABLE).T @ np.asarray(TABLE)
+    )
     np.testing.assert_allclose(bars[:, 0, 0], np.sqrt(np.diag(exact)), rtol=1e-3)
 
 
@@ -59,8 +65,12 @@ def test_more_energies_weigh_by_their_photons():
     """Four views, two of them nearly dark: least squares with photon weights is close to the bound."""
     table = np.repeat(attenuation_table(["Ni", "SiO2"], (8250.0, 8420.0)), 2, 0)
     beam = np.array([4000.0, 40.0, 4000.0, 40.0])[:, None, None]
-    model = KEdge(jnp.asarray(AREAL, jnp.float32), jnp.asarray(table, jnp.float32), jnp.asarray(beam, jnp.float32),
-                  jnp.zeros((1, 1)))
+    model = KEdge(
+        jnp.asarray(AREAL, jnp.float32),
+        jnp.asarray(table, jnp.float32),
+        jnp.asarray(beam, jnp.float32),
+        jnp.zeros((1, 1)),
+    )
     counts = jnp.asarray(np.random.default_rng(0).poisson(np.asarray(model(jnp.arange(4)), float)))
     bars = np.asarray(_kedge.error_bars(model, 4))
     for found in (_kedge.direct(model, counts), _kedge.likelihood(model, counts)):
@@ -84,25 +94,32 @@ def test_total_variation_takes_noise_away_from_plateaus():
     areal = np.stack([np.where((x - 16) ** 2 + (y - 16) ** 2 < 60, 1e-3, 0.0), np.full((32, 32), 4e-3)])
     table = attenuation_table(["Ni", "SiO2"], (8250.0, 8420.0))
     light = 400 * np.exp(-np.einsum("vm,myx->vyx", table, areal))
-    measured = dr.Scan.from_arrays(np.random.default_rng(0).poisson(light), method="k-edge", flux=400.0,
-                                   geometry=dr.ParallelBeam(1e-6, np.array([8250.0, 8420.0])))
+    measured = dr.Scan.from_arrays(
+        np.random.default_rng(0).poisson(light),
+        method="k-edge",
+        flux=400.0,
+        geometry=dr.ParallelBeam(1e-6, np.array([8250.0, 8420.0])),
+    )
     plain, smooth = solved(measured), solved(measured, tv=0.3, positive=True, tv_steps=40)
     error = [np.linalg.norm(r["SiO2"] - areal[1]) for r in (plain, smooth)]
     assert error[1] < 0.5 * error[0]
     assert np.linalg.norm(smooth["Ni"] - areal[0]) < 0.7 * np.linalg.norm(plain["Ni"] - areal[0])
 
 
-@pytest.mark.parametrize("model, said", [
-    ({"materials": None}, "which materials"),
-    ({"energies": [8250.0]}, "1 energies for 2 views"),
-    ({"energies": ["8.25 keV", "8.25 keV"]}, "different energies"),
-    ({"materials": ["Ni", "SiO2", "Au"]}, "3 materials"),
-    ({"attenuation": [[40.0, 20.0], [80.0, 40.0]]}, "cannot tell them apart"),
-    ({"attenuation": [[40.0, 20.0]]}, "expected 2 rows"),
-    ({"materials": ["Ni", "Xq2"]}, "Xq2"),
-    ({"materials": ["Ni", "Ni"]}, "each once"),
-    ({"energies": ["a", "b"]}, "not a number"),
-])
+@pytest.mark.parametrize(
+    "model, said",
+    [
+        ({"materials": None}, "which materials"),
+        ({"energies": [8250.0]}, "1 energies for 2 views"),
+        ({"energies": ["8.25 keV", "8.25 keV"]}, "different energies"),
+        ({"materials": ["Ni", "SiO2", "Au"]}, "3 materials"),
+        ({"attenuation": [[40.0, 20.0], [80.0, 40.0]]}, "cannot tell them apart"),
+        ({"attenuation": [[40.0, 20.0]]}, "expected 2 rows"),
+        ({"materials": ["Ni", "Xq2"]}, "Xq2"),
+        ({"materials": ["Ni", "Ni"]}, "each once"),
+        ({"energies": ["a", "b"]}, "not a number"),
+    ],
+)
 def test_input_that_cannot_be_solved(model, said):
     with pytest.raises(dr.InputError, match=said):
         dr.reconstruct(scan(TABLE, 1e4), "k-edge", {"model": {"materials": ["Ni", "SiO2"], **model}})

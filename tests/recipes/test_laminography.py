@@ -36,9 +36,13 @@ def test_tilt_wrong_by_a_degree_is_found(scan):
     assert any("not measured" in line for line in result.verdict)
 
 
-@pytest.mark.parametrize("solver", [
-    {"name": "fbp", "filter": "hann"}, pytest.param({"name": "fista", "steps": 30}, marks=pytest.mark.full),
-])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        {"name": "fbp", "filter": "hann"},
+        pytest.param({"name": "fista", "steps": 30}, marks=pytest.mark.full),
+    ],
+)
 def test_other_solvers(scan, solver):
     result = dr.reconstruct(scan, "laminography", {"model": {"size": N}, "solver": solver})
     assert error(result["volume"], 0.05 * ellipsoid_volume(N)) < (0.4 if solver["name"] == "fbp" else 0.2)

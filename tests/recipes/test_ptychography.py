@@ -158,10 +158,12 @@ def test_settings_that_make_no_sense_are_refused(tmp_path, settings, says):
 def test_halves_and_geometry_in_the_verdict(tmp_path):
     small_scans.write_cxi(tmp_path / "scan.cxi", True)
     scan = dr.open_scan(tmp_path / "scan.cxi", method="near-field-ptychography", focus_to_sample=small_scans.FOCUS)
-    settings = {"solver": {"epochs": 15}, "quality": {"halves": True},
-                "loss": {"saturation": 500, "position_prior": 1.0},
-                "model": {"detector_blur": True, "drift": 3, "check": "no", "refractive": True,
-                          "air": [20, 30, 22, 34]}}
+    settings = {
+        "solver": {"epochs": 15},
+        "quality": {"halves": True},
+        "loss": {"saturation": 500, "position_prior": 1.0},
+        "model": {"detector_blur": True, "drift": 3, "check": "no", "refractive": True, "air": [20, 30, 22, 34]},
+    }
     result = dr.reconstruct(scan, settings=settings)
     assert any("halves" in line for line in result.verdict) and any("detector_blur found" in v for v in result.verdict)
     empty = result["phase"][20:30, 22:34]
@@ -174,8 +176,15 @@ def test_halves_and_geometry_in_the_verdict(tmp_path):
 def test_geometry_in_the_settings_is_fixed_where_it_has_a_value(tmp_path):
     small_scans.write_cxi(tmp_path / "scan.cxi", True)
     scan = dr.open_scan(tmp_path / "scan.cxi", method="near-field-ptychography", focus_to_sample=small_scans.FOCUS)
-    said = {"detector_blur": 0.6, "source_blur": 0.4, "travel": [1.0, 0.0], "distance": "2 mm", "tilt": True,
-            "scan_matrix": False, "oversampling": 2}
+    said = {
+        "detector_blur": 0.6,
+        "source_blur": 0.4,
+        "travel": [1.0, 0.0],
+        "distance": "2 mm",
+        "tilt": True,
+        "scan_matrix": False,
+        "oversampling": 2,
+    }
     settings = dr.recipes.merge(recipe.defaults("near-field-ptychography"), {"model": said}, "near-field-ptychography")
     start, _, _ = recipe._prepared(scan, settings, dr.Console(quiet=True))
     found = start.geometry()
@@ -183,7 +192,12 @@ def test_geometry_in_the_settings_is_fixed_where_it_has_a_value(tmp_path):
     np.testing.assert_allclose(found["source_blur"], 0.8)  # object pixels are half the detector's
     np.testing.assert_allclose(found["travel"], [[2.0, 0.0]])
     assert "scan_matrix" not in found and set(recipe._unknowns(start, settings)) == {
-        "object", "probe", "positions", "background", "tilt"}
+        "object",
+        "probe",
+        "positions",
+        "background",
+        "tilt",
+    }
 
 
 def test_fine_light_is_recognised_by_the_power_at_the_highest_frequencies():

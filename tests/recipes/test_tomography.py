@@ -44,7 +44,10 @@ def make(views=VIEWS, seed=0, geometry=None, centre=CENTRE, given=True):
     angles = np.arange(views) * np.pi / views
     light = PHOTONS * np.exp(-line_integrals(angles, centre))
     return Scan.from_arrays(
-        rng.poisson(light + DARK).astype(np.uint16), angles=angles, method="tomography", geometry=geometry,
+        rng.poisson(light + DARK).astype(np.uint16),
+        angles=angles,
+        method="tomography",
+        geometry=geometry,
         flats=rng.poisson(np.full((20, ROWS, SIZE), PHOTONS + DARK)).astype(np.uint16),
         darks=rng.poisson(np.full((20, ROWS, SIZE), DARK)).astype(np.uint16),
         rotation_centre=centre if given else None,
@@ -84,8 +87,10 @@ def test_every_solver_finds_the_volume(solver, least):
 
 @pytest.mark.full
 def test_few_views_by_total_variation():
-    fbp, tv = (recipes.reconstruct(make(views=14), None, {"solver": s})["volume"]
-               for s in ({"name": "fbp"}, {"name": "fista", "positive": True}))
+    fbp, tv = (
+        recipes.reconstruct(make(views=14), None, {"solver": s})["volume"]
+        for s in ({"name": "fbp"}, {"name": "fista", "positive": True})
+    )
     assert error(tv) < error(fbp) / 2.5
 
 
@@ -93,7 +98,9 @@ def test_slabs_give_the_same_file(tmp_path):
     scan, whole = make(), recipes.reconstruct(make(), None, {})
     for name, settings in (("a.h5", {"slab": 1}), ("b.h5", {"slab": 3})):
         result = recipes.reconstruct_slabs(
-            scan, None, {"solver": settings},
+            scan,
+            None,
+            {"solver": settings},
             writer=lambda shape, units, pixel, label, name=name: open_volume(tmp_path / name, shape, units=units),
         )
         assert np.allclose(read_result(tmp_path / name)["volume"], whole["volume"], atol=1e-6)
@@ -105,7 +112,9 @@ def test_slabs_of_an_iterative_solver_do_not_depend_on_the_slab(tmp_path):
     volumes = []
     for slab in (1, 4):
         recipes.reconstruct_slabs(
-            make(), None, {"solver": {"name": "cgls", "steps": 6, "slab": slab}},
+            make(),
+            None,
+            {"solver": {"name": "cgls", "steps": 6, "slab": slab}},
             writer=lambda shape, units, pixel, label, n=slab: open_volume(tmp_path / f"{n}.h5", shape, units=units),
         )
         volumes.append(read_result(tmp_path / f"{slab}.h5")["volume"])
@@ -121,7 +130,9 @@ def test_slabs_refuse_what_needs_the_whole_volume(solver):
 @pytest.mark.full
 def test_figures_of_slabs_are_those_of_the_middle_rows(tmp_path):
     result = recipes.reconstruct_slabs(
-        make(), None, {"quality": {"halves": True, "deviation": "closed-form"}},
+        make(),
+        None,
+        {"quality": {"halves": True, "deviation": "closed-form"}},
         writer=lambda shape, units, pixel, label: open_volume(tmp_path / "a.h5", shape, units=units),
     )
     assert result["deviation"].shape == (2, SIZE, SIZE) and "shell_correlation" in result.quality
@@ -133,8 +144,9 @@ def test_memory_decides_about_slabs():
     assert not recipes.wants_slabs(make(), "tomography", settings)
     assert recipes.wants_slabs(make(), "tomography", {**settings, "solver": {**settings["solver"], "slab": 2}})
     large = make()
-    object.__setattr__(large, "counts", np.lib.stride_tricks.as_strided(np.zeros(1, np.uint16), (3000, 4096, 4096),
-                                                                        (0, 0, 0)))
+    object.__setattr__(
+        large, "counts", np.lib.stride_tricks.as_strided(np.zeros(1, np.uint16), (3000, 4096, 4096), (0, 0, 0))
+    )
     assert recipes.wants_slabs(large, "tomography", settings)
     assert not recipes.wants_slabs(make(), "holography", {})
 

@@ -71,10 +71,19 @@ def test_no_filter_is_the_weighted_back_projection():
     assert float(jnp.linalg.norm(cut)) < 0.95 * float(jnp.linalg.norm(A.adjoint(data) * (np.pi / 11)))
 
 
-@pytest.mark.parametrize("bad", [{"filter": "ram-lak"}, {"pad": "smoth"}, {"cutoff": 0.0}, {"cutoff": 1.5},
-                                 {"extent": -3.0}, {"extent": np.nan},
-                                 {"phase": PhaseFilter(1e-6, 1e-10, 0.1, -1.0)},
-                                 {"phase": PhaseFilter(1e-6, 1e-10, np.inf, 10.0)}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"filter": "ram-lak"},
+        {"pad": "smoth"},
+        {"cutoff": 0.0},
+        {"cutoff": 1.5},
+        {"extent": -3.0},
+        {"extent": np.nan},
+        {"phase": PhaseFilter(1e-6, 1e-10, 0.1, -1.0)},
+        {"phase": PhaseFilter(1e-6, 1e-10, np.inf, 10.0)},
+    ],
+)
 def test_what_makes_no_sense_is_refused(bad):
     A = ParallelProjector(np.linspace(0, np.pi, 4, endpoint=False), (8, 8), 8)
     with pytest.raises(InputError):

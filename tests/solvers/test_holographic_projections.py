@@ -27,8 +27,10 @@ def waves(count=1, ratio=0.02):
 
 def holograms(wave):
     f2 = np.add.outer(*[np.fft.fftfreq(GRID, PLACE["pixel_size"]) ** 2] * 2)
-    images = [np.abs(np.fft.ifft2(np.fft.fft2(wave) * np.exp(-1j * np.pi * PLACE["wavelength"] * d * f2))) ** 2
-              for d in PLACE["distances"]]
+    images = [
+        np.abs(np.fft.ifft2(np.fft.fft2(wave) * np.exp(-1j * np.pi * PLACE["wavelength"] * d * f2))) ** 2
+        for d in PLACE["distances"]
+    ]
     return np.stack(images, -3)[..., :FRAME, :FRAME]
 
 
@@ -77,10 +79,15 @@ def test_one_material_needs_no_support_and_no_dead_pixels():
     assert np.allclose(found.attenuation, -0.05 * found.phase, atol=1e-4)
 
 
-@pytest.mark.parametrize(("images", "more"), [
-    (np.ones((3, 8, 8)), {}), (np.full((2, 8, 8), np.nan), {}), (np.ones((2, 8, 8)), {"delta_beta": -1.0}),
-    (np.ones((2, 8, 8)), {"start": np.ones((3, 3))}),
-])
+@pytest.mark.parametrize(
+    ("images", "more"),
+    [
+        (np.ones((3, 8, 8)), {}),
+        (np.full((2, 8, 8), np.nan), {}),
+        (np.ones((2, 8, 8)), {"delta_beta": -1.0}),
+        (np.ones((2, 8, 8)), {"start": np.ones((3, 3))}),
+    ],
+)
 def test_what_does_not_fit_is_refused(images, more):
     with pytest.raises(InputError, match="projections"):
         alternating_projections(images, **PLACE, **more)

@@ -232,8 +232,9 @@ def test_subsets_are_interleaved_and_follow_each_other_far_apart():
         subset_views(None, 4, 5)
 
 
-@pytest.mark.parametrize("solver", [cgls, pytest.param(
-    lambda A, b, steps, **k: sart(A, b, steps, subsets=4, **k), marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    "solver", [cgls, pytest.param(lambda A, b, steps, **k: sart(A, b, steps, subsets=4, **k), marks=pytest.mark.full)]
+)
 @pytest.mark.full
 def test_held_out_views_choose_the_number_of_steps(disc, solver):
     A, image = disc

@@ -315,8 +315,9 @@ FRAMES_RULE = optax.adam(0.1)
 def fit_frames(counts, chunk=6, **settings):
     start = {"gain": jnp.zeros(counts.shape[0]), "image": jnp.ones(counts.shape[1:])}
     valid = np.random.default_rng(2).random(counts.shape) > 0.1
-    return dr.minimise(frames_cost, start, {"counts": counts, "valid": valid}, FRAMES_RULE, batch_size=4, chunk=chunk,
-                       **settings)
+    return dr.minimise(
+        frames_cost, start, {"counts": counts, "valid": valid}, FRAMES_RULE, batch_size=4, chunk=chunk, **settings
+    )
 
 
 def test_data_read_ahead_give_the_same_numbers(tmp_path):
@@ -327,9 +328,12 @@ def test_data_read_ahead_give_the_same_numbers(tmp_path):
     reference = fit_frames(counts, **settings)
     state = tmp_path / "state.npz"
     fit_frames(lazy, **settings | {"steps": 13}, resident=0, checkpoint=state)
-    for other in (fit_frames(lazy, **settings, resident=0), fit_frames(counts, **settings, resident=100),
-                  fit_frames(lazy, **settings, resident=0, checkpoint=state, resume=True),
-                  fit_frames(Excerpt(lazy), 4, **settings, resident=0)):
+    for other in (
+        fit_frames(lazy, **settings, resident=0),
+        fit_frames(counts, **settings, resident=100),
+        fit_frames(lazy, **settings, resident=0, checkpoint=state, resume=True),
+        fit_frames(Excerpt(lazy), 4, **settings, resident=0),
+    ):
         np.testing.assert_allclose(other.history, reference.history, rtol=1e-6)
         np.testing.assert_allclose(other.value["image"], reference.value["image"], rtol=1e-6)
         np.testing.assert_allclose(other.held_out[-1], reference.held_out[-1], rtol=1e-6)
@@ -450,7 +454,8 @@ def test_data_are_arguments_of_the_program_and_not_part_of_it():
     problem = _Problem(cost, OPTIMISER, None, Plan(tuple(range(1000)), 8, 0), chosen.scales, None)
     fields = Fields({k: jnp.asarray(v) for k, v in data.items()}, {}, {})
     lowered = _run_chunk.lower(  # pyright: ignore[reportFunctionMemberAccess]
-        problem, free, OPTIMISER.init(free), fixed, fields, jnp.asarray(0), jnp.asarray(5), 50)
+        problem, free, OPTIMISER.init(free), fixed, fields, jnp.asarray(0), jnp.asarray(5), 50
+    )
     assert len(lowered.as_text()) < 200_000
 
 

@@ -49,7 +49,7 @@ def isolated(phase: float, ratio: float, distances=SHORT, noise: float = 0.0, n:
     fine = -phase * blobs(n, finer=2, seed=seed)
     wide = np.pad(fine, 3 * n)
     binned = lambda a: a.reshape(n, 2, n, 2).mean((1, 3))
-    middle = np.s_[3 * n:5 * n, 3 * n:5 * n]
+    middle = np.s_[3 * n : 5 * n, 3 * n : 5 * n]
     images = np.stack([binned(hologram(wide, -wide / ratio, d, PIXEL / 2)[middle]) for d in distances])
     images += noise * np.random.default_rng(seed + 1).normal(size=images.shape)
     return binned(fine), images.astype(np.float32)
@@ -65,8 +65,10 @@ def error(found: Any, truth: np.ndarray) -> float:
 @pytest.mark.parametrize("shape", [(8, 6), (7, 9)])
 def test_vacuum_is_a_sine_and_mirror_a_cosine_transform(shape):
     image = np.random.default_rng(0).normal(size=(2, *shape)).astype("f4")
-    for outside, reference in (("vacuum", fft.dstn(image, axes=(1, 2))[:, ::-1, ::-1]),
-                               ("mirror", fft.dctn(image, axes=(1, 2)))):
+    for outside, reference in (
+        ("vacuum", fft.dstn(image, axes=(1, 2))[:, ::-1, ::-1]),
+        ("mirror", fft.dctn(image, axes=(1, 2))),
+    ):
         values = _outside.spectrum(jnp.asarray(image), outside)
         np.testing.assert_allclose(values, reference.swapaxes(1, 2) / 4, atol=1e-5)
         np.testing.assert_allclose(_outside.from_spectrum(values, shape, outside, shape), image, atol=1e-6)
@@ -102,8 +104,14 @@ def test_a_weak_phase_grating_has_contrast_two_sine_chi():
 def test_ctf_of_one_material_inverts_a_weak_grating(delta_beta):
     phase = -1e-3 * (1 + grating(N, 5) * 0.5 + grating(N, 11).T * 0.3)
     images = np.stack([hologram(phase, -phase / delta_beta, d) for d in DISTANCES])
-    found = ctf(jnp.asarray(images, jnp.float32), distances=DISTANCES, delta_beta=delta_beta, regularisation=1e-9,
-                outside="mirror", **BEAM)
+    found = ctf(
+        jnp.asarray(images, jnp.float32),
+        distances=DISTANCES,
+        delta_beta=delta_beta,
+        regularisation=1e-9,
+        outside="mirror",
+        **BEAM,
+    )
     left = np.asarray(found.phase) - phase
     assert np.abs(left - left.mean()).max() < 1e-5  # the constant of a pure phase object is not in the data
     np.testing.assert_allclose(found.attenuation, -np.asarray(found.phase) / delta_beta, rtol=1e-6)
@@ -122,8 +130,9 @@ def test_astigmatic_beam_has_a_distance_for_each_axis():
     pairs = [(d, 1.3 * d) for d in DISTANCES]
     images = np.stack([hologram(phase, 0 * phase, d) for d in DISTANCES])
     along = phase[:1] + 0 * phase  # rows see one distance, columns the other: linear in so weak a phase
-    crossed = np.stack([hologram(phase - along, 0 * phase, d) + hologram(along, 0 * phase, 1.3 * d) - 1
-                        for d in DISTANCES])
+    crossed = np.stack(
+        [hologram(phase - along, 0 * phase, d) + hologram(along, 0 * phase, 1.3 * d) - 1 for d in DISTANCES]
+    )
     options: dict[str, Any] = dict(delta_beta=np.inf, regularisation=1e-9, outside="mirror", **BEAM)
     assert error(ctf(crossed.astype("f4"), distances=pairs, **options).phase, phase) < 0.02
     assert error(ctf(images.astype("f4"), distances=pairs, **options).phase, phase) > 0.1
@@ -134,8 +143,15 @@ def test_paganin_inverts_the_transport_of_intensity(generalised):
     n, ratio, distance, pixel = 128, 500.0, 0.05, 1e-6
     phase = -0.4 * (1.2 + grating(n, 3) * 0.7 + grating(n, 4).T * 0.3)
     image = hologram(phase, -phase / ratio, distance, pixel)
-    found = paganin(jnp.asarray(image, jnp.float32), pixel_size=pixel, wavelength=WAVELENGTH, distance=distance,
-                    delta_beta=ratio, generalised=generalised, outside="mirror")
+    found = paganin(
+        jnp.asarray(image, jnp.float32),
+        pixel_size=pixel,
+        wavelength=WAVELENGTH,
+        distance=distance,
+        delta_beta=ratio,
+        generalised=generalised,
+        outside="mirror",
+    )
     assert np.linalg.norm(found - phase) / np.linalg.norm(phase) < 5e-3
 
 
@@ -154,8 +170,14 @@ def test_intensity_transfer_keeps_strong_attenuation():
     ratio, distances = 20.0, (1e-5, 2e-5)
     phase = -5.0 * (1 + grating(N, 3)) * (1 + 0.5 * grating(N, 2).T) / 3
     images = np.stack([hologram(phase, -phase / ratio, d, 1e-6) for d in distances]).astype("f4")
-    options: dict[str, Any] = dict(pixel_size=1e-6, wavelength=WAVELENGTH, distances=distances, delta_beta=ratio,
-                                   regularisation=1e-9, outside="mirror")
+    options: dict[str, Any] = dict(
+        pixel_size=1e-6,
+        wavelength=WAVELENGTH,
+        distances=distances,
+        delta_beta=ratio,
+        regularisation=1e-9,
+        outside="mirror",
+    )
     assert error(ict(images, **options).phase, phase) < 1e-3
     assert error(ctf(images, **options).phase, phase) > 0.1
 
@@ -167,8 +189,14 @@ def test_transport_of_intensity_between_two_planes_knows_no_material():
     attenuation = 0.4 * (1 + grating(n, 1).T * grating(n, 2))
     images = np.stack([hologram(phase, attenuation, d, pixel) for d in distances])
     with jax.enable_x64(True):
-        found = tie(jnp.asarray(images), pixel_size=pixel, wavelength=WAVELENGTH, distances=distances, outside="mirror",
-                    regularisation=0.0)
+        found = tie(
+            jnp.asarray(images),
+            pixel_size=pixel,
+            wavelength=WAVELENGTH,
+            distances=distances,
+            outside="mirror",
+            regularisation=0.0,
+        )
     assert found.phase.dtype == jnp.float64
     assert error(found.phase, phase) < 0.01
     np.testing.assert_allclose(found.attenuation, attenuation, atol=0.01)
@@ -211,8 +239,11 @@ def test_regularisation_is_learnt_from_the_images(noise, seed):
     truth, images = isolated(0.2, 300.0, noise=noise, seed=seed)
     options: dict[str, Any] = dict(distances=SHORT, delta_beta=300.0, **BEAM)
     found = ctf(images, **options)
-    oracle = min(error(ctf(images, regularisation=(low, high), **options).phase, truth)
-                 for low in 10.0 ** np.arange(-6, 0, 2) for high in 10.0 ** np.arange(-4, 2, 2))
+    oracle = min(
+        error(ctf(images, regularisation=(low, high), **options).phase, truth)
+        for low in 10.0 ** np.arange(-6, 0, 2)
+        for high in 10.0 ** np.arange(-4, 2, 2)
+    )
     assert error(found.phase, truth) < 1.1 * oracle
     np.testing.assert_allclose(found.regularisation.noise, noise**2, rtol=0.5)
     assert "noise" in found.regularisation.message and "cycles/pixel" in found.regularisation.message
@@ -249,8 +280,10 @@ def test_l_curve_bends_at_the_learnt_strength():
     assert np.all(np.diff(curve.misfit) > 0) and np.all(np.diff(curve.size) < 0)  # stronger: less fit, less object
     middle = int(np.argmin(abs(np.log(curve.factors))))
     np.testing.assert_allclose(curve.misfit[middle], 1, atol=0.2)  # the discrepancy principle agrees
-    errors = [error(ctf(images, regularisation=curve.regularisation.scaled(f), **options).phase, truth)
-              for f in (1e-2, 1.0, 1e2)]
+    errors = [
+        error(ctf(images, regularisation=curve.regularisation.scaled(f), **options).phase, truth)
+        for f in (1e-2, 1.0, 1e2)
+    ]
     assert errors[1] == min(errors)
     assert plot.l_curve(curve).axes[0].get_yscale() == "log"
 
@@ -273,8 +306,10 @@ def test_masked_pixels_are_unmeasured(outside):
     whole = error(ctf(images, **options).phase, truth)
     found = error(ctf(broken, mask=mask, **options).phase, truth)
     assert found < 3 * whole + 0.1
-    np.testing.assert_array_equal(ctf(np.where(mask, images, 7.0), mask=mask, **options).phase,
-                                  ctf(np.where(mask, images, -3.0), mask=mask, **options).phase)
+    np.testing.assert_array_equal(
+        ctf(np.where(mask, images, 7.0), mask=mask, **options).phase,
+        ctf(np.where(mask, images, -3.0), mask=mask, **options).phase,
+    )
 
 
 def test_paganin_fills_masked_pixels():
@@ -311,29 +346,32 @@ ONES = np.ones((2, 16, 16), np.float32)
 TWO: dict[str, Any] = dict(distances=(0.1, 0.2), **BEAM)
 
 
-@pytest.mark.parametrize("call, word", [
-    (lambda: ctf(ONES, distances=DISTANCES, delta_beta=1.0, **BEAM), "3 distances"),
-    (lambda: ctf(ONES[:1], distances=(0.1,), **BEAM), "one distance"),
-    (lambda: ctf(ONES, distances=(0.0, 0.1), delta_beta=1.0, **BEAM), "not zero"),
-    (lambda: ctf(ONES, distances=(0.1, np.nan), delta_beta=1.0, **BEAM), "finite"),
-    (lambda: ctf(ONES, distances=0.1, delta_beta=1.0, **BEAM), "expected numbers"),
-    (lambda: ctf(ONES, delta_beta=1.0, outside="edge", **TWO), "vacuum, mirror"),
-    (lambda: ctf(ONES, delta_beta=-3.0, **TWO), "delta/beta"),
-    (lambda: ctf(ONES, regularisation=-1.0, **TWO), "negative"),
-    (lambda: ctf(ONES, regularisation="l-curve", **TWO), "auto"),
-    (lambda: ctf(ONES, regularisation=(1, 2, 3), **TWO), "pair"),
-    (lambda: ctf(ONES * np.nan, **TWO), "NaN"),
-    (lambda: ctf(ONES + 1j, **TWO), "complex"),
-    (lambda: ctf(ONES, mask=np.ones((3, 3), bool), **TWO), "mask"),
-    (lambda: ctf(ONES, **(TWO | {"pixel_size": -1.0})), "pixel_size"),
-    (lambda: ict(ONES, delta_beta=np.inf, **TWO), "delta/beta"),
-    (lambda: paganin(ONES, distance=0.1, delta_beta=np.inf, **BEAM), "delta/beta"),
-    (lambda: paganin(ONES, distance=0.1, delta_beta=1.0, outside="unmeasured", **BEAM), "smooth"),
-    (lambda: tie(ONES, distances=(0.1, 0.1), **BEAM), "zero"),
-    (lambda: tie(np.ones((3, 8, 8)), **TWO), "two planes"),
-    (lambda: mixed(ONES, **TWO), "contact"),
-    (lambda: mixed(ONES, ONES[0, :3], **TWO), "contact image"),
-])
+@pytest.mark.parametrize(
+    "call, word",
+    [
+        (lambda: ctf(ONES, distances=DISTANCES, delta_beta=1.0, **BEAM), "3 distances"),
+        (lambda: ctf(ONES[:1], distances=(0.1,), **BEAM), "one distance"),
+        (lambda: ctf(ONES, distances=(0.0, 0.1), delta_beta=1.0, **BEAM), "not zero"),
+        (lambda: ctf(ONES, distances=(0.1, np.nan), delta_beta=1.0, **BEAM), "finite"),
+        (lambda: ctf(ONES, distances=0.1, delta_beta=1.0, **BEAM), "expected numbers"),
+        (lambda: ctf(ONES, delta_beta=1.0, outside="edge", **TWO), "vacuum, mirror"),
+        (lambda: ctf(ONES, delta_beta=-3.0, **TWO), "delta/beta"),
+        (lambda: ctf(ONES, regularisation=-1.0, **TWO), "negative"),
+        (lambda: ctf(ONES, regularisation="l-curve", **TWO), "auto"),
+        (lambda: ctf(ONES, regularisation=(1, 2, 3), **TWO), "pair"),
+        (lambda: ctf(ONES * np.nan, **TWO), "NaN"),
+        (lambda: ctf(ONES + 1j, **TWO), "complex"),
+        (lambda: ctf(ONES, mask=np.ones((3, 3), bool), **TWO), "mask"),
+        (lambda: ctf(ONES, **(TWO | {"pixel_size": -1.0})), "pixel_size"),
+        (lambda: ict(ONES, delta_beta=np.inf, **TWO), "delta/beta"),
+        (lambda: paganin(ONES, distance=0.1, delta_beta=np.inf, **BEAM), "delta/beta"),
+        (lambda: paganin(ONES, distance=0.1, delta_beta=1.0, outside="unmeasured", **BEAM), "smooth"),
+        (lambda: tie(ONES, distances=(0.1, 0.1), **BEAM), "zero"),
+        (lambda: tie(np.ones((3, 8, 8)), **TWO), "two planes"),
+        (lambda: mixed(ONES, **TWO), "contact"),
+        (lambda: mixed(ONES, ONES[0, :3], **TWO), "contact image"),
+    ],
+)
 def test_what_cannot_be_is_refused(call, word):
     with pytest.raises(InputError, match=word):
         call()

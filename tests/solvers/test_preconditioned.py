@@ -43,8 +43,10 @@ def test_curvature_sees_the_batch_and_the_whole_model():
     """Each step sees one view; its curvature is that view's."""
     data = {"y": np.asarray([3.0, 5.0, 7.0], np.float32)}
     cost = lambda m, batch: jnp.sum((m["size"][batch.views] * (m["x"][batch.views] - batch.y)) ** 2)
-    rule = optax.chain(preconditioned(lambda m, batch: {"x": jnp.zeros(3).at[batch.views].set(
-        2 * m["size"][batch.views] ** 2)}), optax.scale(-1.0))
+    rule = optax.chain(
+        preconditioned(lambda m, batch: {"x": jnp.zeros(3).at[batch.views].set(2 * m["size"][batch.views] ** 2)}),
+        optax.scale(-1.0),
+    )
     start = {"x": jnp.zeros(3), "size": jnp.asarray([1.0, 10.0, 100.0])}
     found = dr.minimise(cost, start, data, rule, epochs=1, batch_size=1, unknowns=("x",)).value
     np.testing.assert_allclose(found["x"], data["y"], rtol=1e-5)
@@ -68,8 +70,12 @@ def test_optimal_steps_are_bounded_and_never_uphill():
     np.testing.assert_allclose(found["a"] - START["a"], 1e-3 * direction, rtol=1e-2)
     # The same unknown twice: the joint system is singular, and each gets a step of its own.
     twin = lambda x, batch: x["a"] + x["b"] - 1
-    both = dr.minimise(lambda x, b: 0.5 * jnp.sum(twin(x, b) ** 2), {"a": jnp.zeros(2), "b": jnp.zeros(2)},
-                       optimiser=optimal_step(twin, ("a", "b")), steps=1).value
+    both = dr.minimise(
+        lambda x, b: 0.5 * jnp.sum(twin(x, b) ** 2),
+        {"a": jnp.zeros(2), "b": jnp.zeros(2)},
+        optimiser=optimal_step(twin, ("a", "b")),
+        steps=1,
+    ).value
     assert np.isfinite(both["a"]).all() and (both["a"] > 0).all() and (both["b"] > 0).all()
 
 

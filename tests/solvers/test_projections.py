@@ -137,10 +137,15 @@ def test_endings(capfd):
     assert found.result.startswith("interrupted") and found.gap.size <= 150 and np.isfinite(found.value).all()
 
 
-@pytest.mark.parametrize("given, message", [
-    ({"rule": "raer"}, "did you mean"), ({"steps": 0}, "at least 1"), ({"beta": 1.5}, "beta of raar"),
-    ({"rule": "dm", "beta": 0.0}, "not 0"),
-])
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"rule": "raer"}, "did you mean"),
+        ({"steps": 0}, "at least 1"),
+        ({"beta": 1.5}, "beta of raar"),
+        ({"rule": "dm", "beta": 0.0}, "not 0"),
+    ],
+)
 def test_refuses(given, message):
     with pytest.raises(InputError, match=message):
         set_projections(jnp.ones(2), onto_line, onto_plane, DATA, **{"steps": 3} | given)

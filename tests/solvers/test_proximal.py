@@ -41,8 +41,9 @@ def test_fista_solves_the_closed_form():
 def test_fista_takes_any_function_as_prox():
     a = jnp.asarray(np.random.default_rng(0).normal(size=(20, 10)), jnp.float32)
     truth = jnp.zeros(10).at[3].set(2.0)
-    found = fista(lambda x: a @ x, a @ truth, lambda x, step: penalties.prox_l1(x, 0.01 * step), x0=jnp.zeros(10),
-                  steps=200).x
+    found = fista(
+        lambda x: a @ x, a @ truth, lambda x, step: penalties.prox_l1(x, 0.01 * step), x0=jnp.zeros(10), steps=200
+    ).x
     np.testing.assert_allclose(found, truth, atol=5e-3)
     gradient = a.T @ (a @ found - a @ truth)
     assert float(jnp.max(jnp.abs(gradient))) < 0.0101  # optimality of l1
@@ -74,10 +75,14 @@ def test_total_variation_beats_filtered_back_projection(few_views, equations):
     assert float(found.history[-1]) == pytest.approx(float(residual), rel=1e-3)
 
 
-@pytest.mark.parametrize("penalty", [
-    penalties.GeneralisedVariation(0.3), penalties.WaveletSparsity(0.3),
-    penalties.DirectionalVariation(0.2, [[0.0, 1.0], [1.0, 0.0], [0.7, 0.7], [0.7, -0.7]]),
-])
+@pytest.mark.parametrize(
+    "penalty",
+    [
+        penalties.GeneralisedVariation(0.3),
+        penalties.WaveletSparsity(0.3),
+        penalties.DirectionalVariation(0.2, [[0.0, 1.0], [1.0, 0.0], [0.7, 0.7], [0.7, -0.7]]),
+    ],
+)
 def test_every_penalty_beats_none(few_views, equations, penalty):
     A, b, truth, _ = few_views
     errors = [error(fista(A, b, p, normal=equations, steps=60).x, truth) for p in (penalty, None)]
@@ -150,8 +155,15 @@ def test_huber_data_forget_outliers(few_views):
 def test_poisson_data_satisfy_their_optimality():
     a = np.random.default_rng(2).uniform(0.1, 1, (12, 4)).astype("f4")
     counts = np.random.default_rng(2).poisson(a @ [20.0, 10, 30, 5] + 2).astype("f4")
-    found = primal_dual(lambda x: jnp.asarray(a) @ x, jnp.asarray(counts), data=solvers.Poisson(2.0),
-                        x0=jnp.ones(4), bounds=(0.0, None), balance=0.05, steps=5000).x
+    found = primal_dual(
+        lambda x: jnp.asarray(a) @ x,
+        jnp.asarray(counts),
+        data=solvers.Poisson(2.0),
+        x0=jnp.ones(4),
+        bounds=(0.0, None),
+        balance=0.05,
+        steps=5000,
+    ).x
     gradient = a.T @ (1 - counts / (a @ np.asarray(found) + 2))
     inside = np.asarray(found) > 1e-3
     np.testing.assert_allclose(gradient[inside], 0, atol=2e-3)
@@ -172,14 +184,20 @@ def test_generalised_variation_is_better_on_a_slope():
 
 
 # ---------------------------------------------------------------------------------------- the weight
-@pytest.mark.parametrize("noise, ellipses", [
-    pytest.param(0.02, HEAD, marks=pytest.mark.full), (0.005, BEADS),
-])
+@pytest.mark.parametrize(
+    "noise, ellipses",
+    [
+        pytest.param(0.02, HEAD, marks=pytest.mark.full),
+        (0.005, BEADS),
+    ],
+)
 def test_chosen_weight_is_near_the_best(noise, ellipses):
     A, b, truth, sigma = scan(ellipses, N, 30, noise=noise, seed=7, columns=64)
     choice = choose_weight(A, b, penalties.TotalVariation(), bounds=(0.0, None), steps=60, final_steps=60)
-    best = min(error(fista(A, b, penalties.TotalVariation(w), bounds=(0.0, None), steps=60).x, truth)
-               for w in choice.weight * np.array([0.25, 0.5, 1, 2, 4]))
+    best = min(
+        error(fista(A, b, penalties.TotalVariation(w), bounds=(0.0, None), steps=60).x, truth)
+        for w in choice.weight * np.array([0.25, 0.5, 1, 2, 4])
+    )
     assert error(choice.solution.x, truth) < 1.25 * best
     assert choice.weights.shape == choice.residuals.shape and np.all(np.diff(choice.weights) > 0)
     assert "held out" in choice.message
@@ -187,12 +205,12 @@ def test_chosen_weight_is_near_the_best(noise, ellipses):
 
 def test_discrepancy_takes_the_residual_of_the_noise():
     A, b, truth, sigma = scan(HEAD, N, 30, noise=0.03, seed=1, columns=64)
-    choice = choose_weight(A, b, penalties.TotalVariation(), method="discrepancy", noise=float(sigma), steps=60,
-                           final_steps=60)
+    choice = choose_weight(
+        A, b, penalties.TotalVariation(), method="discrepancy", noise=float(sigma), steps=60, final_steps=60
+    )
     assert choice.target is not None
     assert float(choice.solution.history[-1]) == pytest.approx(choice.target, rel=0.05)
-    tiny = choose_weight(A, b, penalties.TotalVariation(), method="discrepancy", noise=1e-6, steps=60,
-                         final_steps=60)
+    tiny = choose_weight(A, b, penalties.TotalVariation(), method="discrepancy", noise=1e-6, steps=60, final_steps=60)
     assert "model's error" in tiny.message
 
 

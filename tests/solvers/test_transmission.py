@@ -33,8 +33,10 @@ def test_likelihood_beats_the_logarithm_at_low_counts(A, flat):
     logarithm, variances = np.log(flat / net).astype("f4"), ((net + DARK) / net**2).astype("f4")
     ladder = flat * np.array([0.1, 0.25, 0.6, 1.5])
     of_counts = [solvers.transmission(A, counts, flat, DARK, penalties.TotalVariation(w)).x for w in ladder]
-    of_log = [solvers.fista(A, logarithm, penalties.TotalVariation(w), weights=1 / variances, bounds=(0.0, None)).x
-              for w in ladder]
+    of_log = [
+        solvers.fista(A, logarithm, penalties.TotalVariation(w), weights=1 / variances, bounds=(0.0, None)).x
+        for w in ladder
+    ]
     best, best_of_log = (min(error(x, TRUTH) for x in xs) for xs in (of_counts, of_log))
     assert best < 0.9 * best_of_log
 
@@ -45,8 +47,14 @@ def test_many_counts_give_weighted_least_squares(A):
     net = counts - DARK
     penalty = penalties.TotalVariation(30.0)
     found = solvers.transmission(A, counts, flat, DARK, penalty, inner=100).x
-    least_squares = solvers.fista(A, np.log(flat / net).astype("f4"), penalty, weights=(net**2 / counts).astype("f4"),
-                                  bounds=(0.0, None), steps=400).x
+    least_squares = solvers.fista(
+        A,
+        np.log(flat / net).astype("f4"),
+        penalty,
+        weights=(net**2 / counts).astype("f4"),
+        bounds=(0.0, None),
+        steps=400,
+    ).x
     assert error(found, np.asarray(least_squares)) < 0.06
 
 
@@ -57,8 +65,16 @@ def test_cost_falls_and_masked_data_do_not_count(A):
     spoilt = np.where(mask, counts, 60000)
     seen = []
     penalty = penalties.TotalVariation(10.0)
-    found = solvers.transmission(A, spoilt, 40.0, DARK, penalty, mask=mask, steps=4,
-                                 callback=lambda step, x, deviance: seen.append((x, deviance)))
+    found = solvers.transmission(
+        A,
+        spoilt,
+        40.0,
+        DARK,
+        penalty,
+        mask=mask,
+        steps=4,
+        callback=lambda step, x, deviance: seen.append((x, deviance)),
+    )
 
     def cost(x):
         expected = 40.0 * np.exp(-np.asarray(A(x), np.float64)) + DARK
@@ -86,8 +102,7 @@ def test_model_minimised_with_the_poisson_loss(A):
     flat = 40.0
     model = dr.models.TransmissionTomography(jnp.zeros((1, N, N)), A, flat, DARK)
     counts = counted(flat)[:, None]
-    cost = lambda m, b: (dr.losses.poisson(m(b.views), b.counts)
-                         + 4.0 * dr.penalties.tv(m.volume, eps=1e-3))
+    cost = lambda m, b: (dr.losses.poisson(m(b.views), b.counts) + 4.0 * dr.penalties.tv(m.volume, eps=1e-3))
     rate = optax.cosine_decay_schedule(0.01, 150, 0.05)
     found = dr.minimise(cost, model, {"counts": counts}, optax.adam(rate), steps=150, unknowns=("volume",)).value
     assert error(found.volume[0], TRUTH) < 0.45
