@@ -21,8 +21,8 @@ import numpy as np
 
 from diffrecon.operators.adjoint import dot_test
 from diffrecon.operators.projection import ParallelProjector
-from diffrecon.solvers._fbp import fbp
-from diffrecon.solvers._linear import cgls, sirt
+from diffrecon.solvers.direct.fbp import fbp
+from diffrecon.solvers.linear.least_squares import cgls, sirt
 
 # value, semi-axes, centre (x, y) in half sizes, tilt [deg]: Toft's modified Shepp-Logan phantom, y downwards
 ELLIPSES = [

@@ -21,8 +21,8 @@ from numpy.typing import ArrayLike
 from ._model import Batch, Model
 from .errors import InputError
 from .quality import RingCorrelation, _centred, _crossing, _ring_sums, _window, threshold
-from .solvers._gauss_newton import _Blocks, _conj, _conjugate_gradients, _dot, _scaling, _weighted
-from .solvers._minimise import _Unknowns
+from .solvers.descent.gauss_newton import _Blocks, _conj, _conjugate_gradients, _dot, _scaling, _weighted
+from .solvers.descent.minimise import _Unknowns
 
 __all__ = [
     "Fisher",

@@ -188,7 +188,7 @@ class PtychoTomography(_Angles):
         return delta * scale, beta * scale
 
     def rotation_centre(self, scan: Scan) -> float:
-        """`centre` as `Scan.rotation_centre` says it: position of a view with the axis in its middle [detector pixel]."""
+        """Say the position of a view with the axis in its middle, for `centre` as in `Scan.rotation_centre` [px]."""
         origin = _origin(scan)
         moved = float(self.centre) - (self.optics.object.shape[-1] - 1) / 2
         return float(origin[1] + moved / self.optics.oversampling)

@@ -128,7 +128,7 @@ class Preparation:
         return values if self._stitch is None else stitch(values, self._stitch)
 
     def find_rotation_centre(self, *, search: tuple[float, float] | None = None) -> RotationCentre:
-        """By `diffrecon.prepare.find_rotation_centre` from some detector rows; from the stitching where that was done."""
+        """Find the centre from some detector rows by `find_rotation_centre`, or from the stitching."""
         if self.rotation_centre is not None:
             line = f"rotation centre {self.rotation_centre:.2f} of the joined views"
             return RotationCentre(self.rotation_centre, 0.0, {"overlap": self.rotation_centre}, line)

@@ -14,7 +14,7 @@ from ..models import Holography
 from ..models._holography import refraction
 from ..scan import Scan
 from ..solvers import ctf
-from ..solvers._regularisation import LearntPower, PowerLaw
+from ..solvers.direct.regularisation import LearntPower, PowerLaw
 from ._illumination import flats_of_views, illuminated_window, illumination_from_flats
 
 __all__ = [

@@ -27,7 +27,7 @@ from .._result import Quantity, Result
 from ..models import Holography
 from ..scan import Scan
 from ..solvers import levenberg_marquardt, minimise
-from ..solvers._regularisation import PowerLaw
+from ..solvers.direct.regularisation import PowerLaw
 from ._hologram_start import (
     check_settings,
     first_guess,

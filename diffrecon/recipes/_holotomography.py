@@ -215,7 +215,7 @@ def _delta_beta(scan: Scan, chosen: Mapping[str, Any]) -> float:
 
 
 def split(angles: int, chosen: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Angles that are fitted, and those that never are: evenly spread, at a place by seed; none for fewer than eight."""
+    """Choose the angles that are fitted and those that never are: evenly spread by seed, none for fewer than eight."""
     count = int(np.clip(round(angles * chosen["held_out"]), 1, angles // 4)) if chosen["held_out"] else 0
     if angles < 8 or not count:
         return np.arange(angles), np.zeros(0, int)

@@ -21,7 +21,7 @@ from ..models import Holography
 from ..models._holography import _fast_size
 from ..scan import Scan
 from ..solvers import levenberg_marquardt
-from ..solvers._regularisation import PowerLaw
+from ..solvers.direct.regularisation import PowerLaw
 
 __all__ = ["flats_of_views", "illumination_from_flats", "illuminated_window"]
 

@@ -16,7 +16,7 @@ from .. import prepare, sharding, solvers
 from .._console import Console
 from ..errors import InputError
 from ..models import HoloTomography
-from ..solvers._phase import ctf_response
+from ..solvers.direct.phase import ctf_response
 
 __all__ = [
     "PhaseRetrieval",

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from .._model import Batch
 from ..models import Holography
 from ..solvers import ctf_response
-from ..solvers._regularisation import PowerLaw
+from ..solvers.direct.regularisation import PowerLaw
 
 __all__ = [
     "Curvature",

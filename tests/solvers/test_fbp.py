@@ -8,7 +8,7 @@ import pytest
 from diffrecon.errors import InputError
 from diffrecon.operators.projection import ParallelProjector
 from diffrecon.solvers import PhaseFilter, fbp, paganin
-from diffrecon.solvers._fbp import angle_weights, ramp_filter
+from diffrecon.solvers.direct.fbp import angle_weights, ramp_filter
 
 # amplitude, semi-axes, centre, turn: a uniform specimen with inclusions, and a shell around something thin
 UNIFORM = [(1.0, 110, 95, 6, -4, 0.3), (0.5, 12, 7, 15, 8, 1.0), (-0.6, 9, 14, -20, 5, 0.2), (0.8, 4, 4, 2, -22, 0)]

@@ -9,7 +9,7 @@ import pytest
 from diffrecon.errors import InputError
 from diffrecon.operators.projection import ParallelProjector
 from diffrecon.solvers import cgls, lsqr, mlem, osem, sart, sirt, subset_views
-from diffrecon.solvers._fbp import angle_weights, fbp, ramp_filter
+from diffrecon.solvers.direct.fbp import angle_weights, fbp, ramp_filter
 
 RANDOM = np.random.default_rng(1)
 

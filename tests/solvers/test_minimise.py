@@ -13,8 +13,8 @@ from problems import PROBLEMS, SOLVERS, relative_error
 
 import diffrecon as dr
 from diffrecon.scan import Excerpt, Frames
-from diffrecon.solvers._feed import Fields, Plan
-from diffrecon.solvers._minimise import _run_chunk
+from diffrecon.solvers.descent.feed import Fields, Plan
+from diffrecon.solvers.descent.minimise import _run_chunk
 
 
 class Line(dr.Model):
@@ -342,7 +342,7 @@ def test_data_read_ahead_give_the_same_numbers(tmp_path):
 
 def test_small_blocks_within_a_chunk_and_held_out_views_that_stay_in_the_file(tmp_path, monkeypatch):
     counts = frames_in(tmp_path / "f.h5")
-    monkeypatch.setattr("diffrecon.solvers._feed._LEAST_BLOCK", 500)  # two steps of 4 views with 60 bytes each
+    monkeypatch.setattr("diffrecon.solvers.descent.feed._LEAST_BLOCK", 500)  # two steps of 4 views with 60 bytes each
     reads = []
 
     class Watched(Frames):
@@ -445,7 +445,7 @@ def test_data_are_arguments_of_the_program_and_not_part_of_it():
     """A closure over 4 MB of data would make a program text of megabytes."""
     import equinox as eqx
 
-    from diffrecon.solvers._minimise import _Problem, _Unknowns
+    from diffrecon.solvers.descent.minimise import _Problem, _Unknowns
 
     data = {"y": np.random.default_rng(0).standard_normal((1000, 1000)).astype(np.float32)}
     cost = lambda x, b: jnp.mean((x - b.y) ** 2)

@@ -11,7 +11,8 @@ from scipy import fft
 from diffrecon import plot
 from diffrecon.errors import InputError
 from diffrecon.sharding import data_mesh, shard_views
-from diffrecon.solvers import _outside, ctf, ctf_response, ict, l_curve, mixed, paganin, tie
+from diffrecon.solvers import ctf, ctf_response, ict, l_curve, mixed, paganin, tie
+from diffrecon.solvers.direct import outside as _outside
 
 PIXEL, WAVELENGTH = 5e-8, 7.2932e-11
 DISTANCES = (0.0205, 0.0228, 0.0274)

@@ -10,7 +10,7 @@ import pytest
 
 from diffrecon.errors import InputError
 from diffrecon.solvers import set_projections
-from diffrecon.solvers._projections import RULES
+from diffrecon.solvers.sets.set_projections import RULES
 
 
 def onto_line(x, data):

@@ -17,7 +17,7 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Inexact
 
-from ..errors import InputError
+from ...errors import InputError
 
 __all__ = ["LinearSolution"]
 

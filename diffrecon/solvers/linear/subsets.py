@@ -10,9 +10,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from ..errors import InputError
-from ._iterate import Bounds, Callback, LinearSolution, Operator, Rule, clipped, iterate, limits, some_views, stopped
-from ._linear import checked_counts, guarded_inverse, mlem_factor, mlem_start
+from ...errors import InputError
+from .iterate import Bounds, Callback, LinearSolution, Operator, Rule, clipped, iterate, limits, some_views, stopped
+from .least_squares import checked_counts, guarded_inverse, mlem_factor, mlem_start
 
 __all__ = ["osem", "sart", "subset_views"]
 

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
-from .. import operators
-from .._console import Console
-from ..errors import InputError
-from ._projections import set_projections
+from ... import operators
+from ..._console import Console
+from ...errors import InputError
+from .set_projections import set_projections
 
 __all__ = ["HologramSets", "ProjectedPhase", "alternating_projections", "onto_holograms", "onto_object"]
 

@@ -6,9 +6,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from ..errors import InputError
-from ._iterate import Bounds, Callback, LinearSolution, first_guess
-from ._proximal import fista
+from ...errors import InputError
+from .iterate import Bounds, Callback, LinearSolution, first_guess
+from .proximal import fista
 
 __all__ = ["transmission"]
 

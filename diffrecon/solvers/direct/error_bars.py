@@ -5,9 +5,9 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
-from ..errors import InputError
-from ..operators.projection import ParallelProjector
-from ._fbp import angle_weights, ramp_filter
+from ...errors import InputError
+from ...operators.projection import ParallelProjector
+from .fbp import angle_weights, ramp_filter
 
 __all__ = ["fbp_deviation"]
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..errors import InputError
-from ._outside import extended, filled, frequencies, from_spectrum, grid, pixels_of, spectrum
-from ._phase import PhaseMaps, Samples, checked, chosen, fresnel_numbers, ict, square_of, transfer, waves_of
+from ...errors import InputError
+from .outside import extended, filled, frequencies, from_spectrum, grid, pixels_of, spectrum
+from .phase import PhaseMaps, Samples, checked, chosen, fresnel_numbers, ict, square_of, transfer, waves_of
 
 __all__ = ["mixed", "paganin", "tie"]
 

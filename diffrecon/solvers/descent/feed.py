@@ -14,9 +14,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from .. import sharding
-from .._model import Batch
-from ..errors import InputError
+from ... import sharding
+from ..._model import Batch
+from ...errors import InputError
 
 _SHARE_OF_MEMORY = 0.5  # of what is free: the model, its gradients and the page cache want the rest
 _LEAST_BLOCK = 32 << 20  # bytes of a block however little the user allows: small reads are slow

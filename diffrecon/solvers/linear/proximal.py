@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Inexact, PyTree
 
-from ..errors import InputError
-from ._iterate import Bounds, Callback, LinearSolution, Operator, Rule, clipped, dot, iterate, limits, norm, squared
-from ._linear import checked_counts, guarded_inverse
-from ._normal import NormalEquations, normal_equations
+from ...errors import InputError
+from .iterate import Bounds, Callback, LinearSolution, Operator, Rule, clipped, dot, iterate, limits, norm, squared
+from .least_squares import checked_counts, guarded_inverse
+from .normal import NormalEquations, normal_equations
 
 __all__ = ["Huber", "LeastSquares", "Poisson", "fista", "primal_dual"]
 

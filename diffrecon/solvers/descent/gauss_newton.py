@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from .._console import Console
-from .._model import Batch
-from ..errors import InputError
-from ._feed import Sampler
-from ._minimise import Progress, Solution, _Unknowns
+from ..._console import Console
+from ..._model import Batch
+from ...errors import InputError
+from .feed import Sampler
+from .minimise import Progress, Solution, _Unknowns
 
 __all__ = ["levenberg_marquardt"]
 

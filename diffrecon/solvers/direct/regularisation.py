@@ -26,8 +26,8 @@ import numpy as np
 from jax.scipy.special import erf
 from jaxtyping import Array, Complex, Float
 
-from ..errors import InputError
-from ._outside import frequencies, grid
+from ...errors import InputError
+from .outside import frequencies, grid
 
 __all__ = ["LearntPower", "PowerLaw", "Regularisation", "TwoLevels", "given", "learnt", "power_law", "solved"]
 

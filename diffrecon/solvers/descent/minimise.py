@@ -18,11 +18,11 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, PyTree
 
-from .. import sharding
-from .._console import Console
-from .._model import Batch
-from ..errors import InputError
-from ._feed import Feed, Fields, Plan, Sampler
+from ... import sharding
+from ..._console import Console
+from ..._model import Batch
+from ...errors import InputError
+from .feed import Feed, Fields, Plan, Sampler
 
 __all__ = ["Progress", "Solution", "minimise"]
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._console import Console
-from ..errors import InputError, nearest
+from ..._console import Console
+from ...errors import InputError, nearest
 
 __all__ = ["RULES", "SetSolution", "project_once", "set_projections"]
 

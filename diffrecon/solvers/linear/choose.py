@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Inexact
 
-from ..errors import InputError
-from ._iterate import Bounds, LinearSolution, Operator, noise_norm, some_views, split_views
-from ._normal import NormalEquations, normal_equations
-from ._proximal import fista, largest_eigenvalue
+from ...errors import InputError
+from .iterate import Bounds, LinearSolution, Operator, noise_norm, some_views, split_views
+from .normal import NormalEquations, normal_equations
+from .proximal import fista, largest_eigenvalue
 
 __all__ = ["WeightChoice", "choose_weight"]
 

@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
-from ..errors import InputError
-from ..operators.fourier_pose import FourierPoseProjector
-from ._fbp import ramp_filter
+from ...errors import InputError
+from ...operators.fourier_pose import FourierPoseProjector
+from .fbp import ramp_filter
 
 __all__ = ["laminography_fbp"]
 

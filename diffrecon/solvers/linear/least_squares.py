@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Inexact
 
-from ..errors import InputError
-from ._iterate import (
+from ...errors import InputError
+from .iterate import (
     Bounds,
     Callback,
     LinearSolution,
@@ -25,7 +25,7 @@ from ._iterate import (
     squared,
     stopped,
 )
-from ._normal import NormalEquations, normal_equations
+from .normal import NormalEquations, normal_equations
 
 __all__ = ["cgls", "lsqr", "mlem", "sirt"]
 

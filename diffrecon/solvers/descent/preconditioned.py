@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from .._model import Batch
-from ..errors import InputError
-from ._minimise import _dotted
+from ..._model import Batch
+from ...errors import InputError
+from .minimise import _dotted
 
 __all__ = ["optimal_step", "periodic_momentum", "preconditioned"]
 

@@ -18,9 +18,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
-from ..errors import InputError
-from ._outside import extended, filled, frequencies, from_spectrum, grid, measured, pixels_of, spectrum
-from ._regularisation import LearntPower, Regularisation, given, learnt, rings, solved
+from ...errors import InputError
+from .outside import extended, filled, frequencies, from_spectrum, grid, measured, pixels_of, spectrum
+from .regularisation import LearntPower, Regularisation, given, learnt, rings, solved
 
 __all__ = ["LCurve", "PhaseMaps", "ctf", "ctf_response", "ict", "l_curve"]
 

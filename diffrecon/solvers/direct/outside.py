@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
 
-from ..errors import InputError, nearest
+from ...errors import InputError, nearest
 
 __all__ = ["OUTSIDE", "extended", "filled", "frequencies", "from_spectrum", "grid", "measured", "pixels_of", "spectrum"]
 

@@ -10,9 +10,9 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
-from ..errors import InputError, nearest
-from ..operators.projection import ParallelProjector
-from ._transport import paganin
+from ...errors import InputError, nearest
+from ...operators.projection import ParallelProjector
+from .transport import paganin
 
 __all__ = ["PhaseFilter", "angle_weights", "fbp", "ramp_filter"]
 

@@ -15,9 +15,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Inexact
 
-from ..errors import InputError
-from ..operators.projection import ParallelProjector
-from ._iterate import LinearSolution, Operator, checked_weights
+from ...errors import InputError
+from ...operators.projection import ParallelProjector
+from .iterate import LinearSolution, Operator, checked_weights
 
 __all__ = ["NormalEquations", "normal_equations"]
 

@@ -1,0 +1,1 @@
+"""Descent of any cost functional: the one optax loop, Gauss-Newton, preconditioned steps."""

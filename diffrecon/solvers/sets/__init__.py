@@ -1,0 +1,1 @@
+"""Projections on sets that the object and the data must lie in."""
