@@ -8,7 +8,16 @@ against `counts`; `None` = all measured).
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
-__all__ = ["amplitude", "gaussian", "huber", "masked_mean", "poisson", "poisson_deviance", "saturated"]
+__all__ = [
+    "amplitude",
+    "anscombe_residual",
+    "gaussian",
+    "huber",
+    "masked_mean",
+    "poisson",
+    "poisson_deviance",
+    "saturated",
+]
 
 # Amplitudes below this number of counts are rounding noise of sqrt: with a floor of zero, dark pixels carry 8 % of the
 # gradient.
@@ -88,6 +97,23 @@ def amplitude(
     p = _safe(prediction, mask)
     n = _counts(counts, p, mask)
     return masked_mean((jnp.sqrt(n + floor) - jnp.sqrt(jnp.maximum(p, 0.0) + floor)) ** 2, mask)
+
+
+def anscombe_residual(
+    prediction: Float[Array, "..."], counts: Num[Array, "..."], mask: Bool[Array, "..."] | None = None
+) -> Float[Array, "..."]:
+    """Give the residuals `2 sqrt(p + 3/8) - 2 sqrt(n + 3/8)`, of variance one for photon noise (Anscombe 1948).
+
+    They are zero where nothing was measured, and unlike those of plain amplitudes their derivative stays finite in dark
+    pixels: rows for `diffrecon.solvers.levenberg_marquardt`.
+
+    ```python
+    assert anscombe_residual(jnp.array([4.0]), jnp.array([4])) == 0.0
+    ```
+    """
+    root = lambda counts: jnp.sqrt(jnp.maximum(counts, 0) + 0.375)
+    residual = 2 * (root(_safe(prediction, mask)) - root(_counts(counts, prediction, mask)))
+    return residual if mask is None else jnp.where(mask, residual, 0)
 
 
 def gaussian(

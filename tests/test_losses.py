@@ -86,3 +86,15 @@ def test_gaussian_of_complex_numbers_and_weights():
 
 def test_masked_mean_of_nothing_is_zero():
     assert float(losses.masked_mean(jnp.full(3, jnp.nan), jnp.zeros(3, bool))) == 0.0
+
+
+def test_anscombe_residual_has_the_variance_of_one():
+    """At three counts as at a hundred (Anscombe 1948), zero in dead pixels, with a finite derivative in dark ones."""
+    rng = np.random.default_rng(5)
+    for mean in (3.0, 100.0):
+        residual = losses.anscombe_residual(jnp.full(200_000, mean), rng.poisson(mean, 200_000))
+        assert float(jnp.var(residual)) == pytest.approx(1, abs=0.05)
+    dead = losses.anscombe_residual(jnp.asarray([2.0, 0.0]), jnp.asarray([9, 0]), jnp.asarray([False, True]))
+    assert dead.tolist() == [0.0, 0.0]
+    slope = jax.grad(lambda p: losses.anscombe_residual(p, jnp.asarray(4)))(0.0)
+    assert np.isfinite(slope)

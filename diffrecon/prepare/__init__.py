@@ -12,12 +12,16 @@ from ._distortion import radial_distortion as radial_distortion
 from ._distortion import undistort as undistort
 from ._flatfield import transmission as transmission
 from ._flux import find_air as find_air
+from ._frame_checks import FramesReport as FramesReport
+from ._frame_checks import check_frames as check_frames
 from ._full_turn import StitchPlan as StitchPlan
 from ._full_turn import is_full_turn as is_full_turn
 from ._full_turn import plan_stitch as plan_stitch
 from ._full_turn import stitch as stitch
 from ._hardening import fit_hardening as fit_hardening
 from ._hardening import linearise as linearise
+from ._orientation import OrientationReport as OrientationReport
+from ._orientation import check_orientation as check_orientation
 from ._pipeline import DEFAULTS as DEFAULTS
 from ._pipeline import LineIntegrals as LineIntegrals
 from ._pipeline import Preparation as Preparation

@@ -15,10 +15,6 @@ from ..errors import InputError
 from ..scan import Scan
 from ._alignment import Alignment as Alignment
 from ._alignment import align as align
-from ._frame_checks import FramesReport as FramesReport
-from ._frame_checks import check_frames as check_frames
-from ._scan_checks import OrientationReport as OrientationReport
-from ._scan_checks import check_orientation as check_orientation
 from ._settings import merge as merge
 from ._settings import nearest as nearest
 

@@ -17,11 +17,9 @@ from .._result import Quantity, Result
 from ..errors import InputError
 from ..models import Ptychography
 from ..physics import quantity as in_units
+from ..prepare import check_frames, check_orientation
 from ..scan import Scan, pick_views
-from ..solvers import Solution, minimise
-from ._engines import decaying, run_stages
-from ._frame_checks import check_frames
-from ._scan_checks import check_orientation
+from ..solvers import Solution, decaying, minimise, run_stages
 from ._views import held_out_figures, matched, well_lit
 
 _COMMON: dict[str, dict[str, Any]] = {

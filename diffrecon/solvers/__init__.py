@@ -23,6 +23,17 @@ from .direct.phase import l_curve as l_curve
 from .direct.transport import mixed as mixed
 from .direct.transport import paganin as paganin
 from .direct.transport import tie as tie
+from .engines import ENGINES as ENGINES
+from .engines import EngineTask as EngineTask
+from .engines import amplitude_cost as amplitude_cost
+from .engines import decaying as decaying
+from .engines import engine as engine
+from .engines import in_units as in_units
+from .engines import parse_stages as parse_stages
+from .engines import run_stages as run_stages
+from .engines import stabilised_rows as stabilised_rows
+from .engines import wave_curvature as wave_curvature
+from .engines import wave_rows as wave_rows
 from .linear.choose import WeightChoice as WeightChoice
 from .linear.choose import choose_weight as choose_weight
 from .linear.iterate import LinearSolution as LinearSolution
@@ -41,6 +52,7 @@ from .linear.subsets import osem as osem
 from .linear.subsets import sart as sart
 from .linear.subsets import subset_views as subset_views
 from .linear.transmission import transmission as transmission
+from .sets.exit_waves import project_waves as project_waves
 from .sets.holograms import HologramSets as HologramSets
 from .sets.holograms import ProjectedPhase as ProjectedPhase
 from .sets.holograms import alternating_projections as alternating_projections

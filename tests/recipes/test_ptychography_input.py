@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import diffrecon as dr
-from diffrecon.recipes import check_frames
+from diffrecon.prepare import check_frames
 
 sys.path.append(str(Path(__file__).parents[1]))
 import small_scans  # noqa: E402

@@ -13,7 +13,7 @@ import diffrecon as dr
 from diffrecon import losses
 from diffrecon.errors import InputError
 from diffrecon.models import Ptychography
-from diffrecon.recipes import _engines as engines
+from diffrecon.solvers import engines
 
 sys.path.append(str(Path(__file__).parents[1]))
 import small_scans  # noqa: E402
@@ -123,7 +123,7 @@ def test_one_step_is_the_formula_of_the_paper(name, share, step):
 
 def test_projections_are_projections():
     """Projecting twice is projecting once; measured magnitudes are met, and pixels that were not measured kept."""
-    from diffrecon.recipes import _exit_waves as waves
+    from diffrecon.solvers.sets import exit_waves as waves
 
     model, data, _ = problem(True)
     views = np.arange(6)

@@ -1,6 +1,8 @@
 """Engines of ptychography: steps of different kinds on one model and one cost, chained in stages.
 
-`run_stages(model, data, ["dm:60", "lsqml:30", "lm:10"], ...)` starts each stage from the model of the one before.
+`run_stages(model, data, ["dm:60", "lsqml:30", "lm:10"], ...)` starts each stage from the model of the one before. A
+model is anything with the fields and methods of `diffrecon.models.Ptychography` that an engine reads: `object`,
+`probe`, `gain`, `places(views)`, `beam(views)`, `waves(views)`, `transmission()`, and the call.
 """
 
 import dataclasses
@@ -9,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -19,69 +20,99 @@ from .. import losses, operators
 from .._console import Console
 from .._model import Batch
 from ..errors import InputError, nearest
-from ..models import Ptychography
-from ..solvers import Solution, levenberg_marquardt, minimise, optimal_step, periodic_momentum, preconditioned
-from ._exit_waves import project_waves
+from .descent.gauss_newton import levenberg_marquardt
+from .descent.minimise import Solution, minimise
+from .descent.preconditioned import optimal_step, periodic_momentum, preconditioned
+from .sets.exit_waves import project_waves
 
-__all__ = ["ENGINES", "Task", "amplitude_cost", "decaying", "parse_stages", "run_stages"]
+__all__ = [
+    "ENGINES",
+    "EngineTask",
+    "amplitude_cost",
+    "decaying",
+    "engine",
+    "parse_stages",
+    "run_stages",
+    "stabilised_rows",
+    "wave_curvature",
+    "wave_rows",
+]
 
 Cost = Callable[[Any, Batch], Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class EngineTask:
     """What an engine is given besides the model: data, cost, unknowns with their step factors, and how to go on.
 
     **Fields:** `data` (`{"counts": (view, y, x), "mask": (y, x)}` in the model's order), `cost`, `unknowns` (name ->
-    step size in units of `learning_rate`), `held_out` (views never fitted), `learning_rate` of the object, `constant`
-    (fraction of the steps before the rate decays), `batch_size`, `seed`, `console`, `label`, `checkpoint`, `resume`.
+    step in units of `learning_rate`, see `run_stages`), `held_out` (views never fitted), `learning_rate` of the object,
+    `constant` (fraction of the steps before the rate decays), `batch_size`, `seed`, `console`, `label`, `checkpoint`,
+    `resume`.
     """
 
     data: Mapping[str, Any]
-    cost: Cost
     unknowns: Mapping[str, float]
+    cost: Cost
     held_out: Any = ()
     learning_rate: float = 0.04
     constant: float = 0.3
     batch_size: int = 10
     seed: int = 0
-    console: Console | None = None
+    console: Console = dataclasses.field(default_factory=lambda: Console(quiet=True))
     label: str = "ptychography"
     checkpoint: Any = None
     resume: bool = False
 
     def steps(self, epochs: int, batch_size: int | None = None) -> int:
-        """Steps in so many epochs."""
+        """Count the steps in so many epochs."""
         train = self.data["counts"].shape[0] - np.size(self.held_out)
         return epochs * -(-train // min(batch_size or self.batch_size, train))
 
+    def figure(self, model: Any, most: int = 32) -> float:
+        """Give the cost of a model on at most `most` held-out views, or on fitted ones where none are held out."""
+        views = np.asarray(self.held_out, int)
+        views = (views if views.size else np.arange(self.data["counts"].shape[0]))[:most]
+        shared = lambda name, value: name == "mask" and value.ndim < 3
+        fields = {n: np.asarray(v if shared(n, v) else v[views]) for n, v in self.data.items()}
+        return float(_cost_of(self.cost, model, Batch(views, fields)))
 
-Engine = Callable[[Ptychography, int, Task], Solution]
+
+Engine = Callable[[Any, int, EngineTask], Solution]
+
+
+@eqx.filter_jit
+def _cost_of(cost: Cost, model: Any, batch: Batch) -> Array:
+    return jnp.real(cost(model, batch))
+
+
+def amplitude_cost(model: Any, batch: Batch) -> Float[Array, ""]:
+    """Compare amplitudes, whose noise is the same in bright and dark pixels: the default cost of ptychography.
+
+    Any model whose call predicts the counts of some views will do.
+    """
+    return losses.amplitude(model(batch.views), batch.counts, batch.mask)
 
 
 def run_stages(
-    model: Ptychography,
+    model: Any,
     data: Mapping[str, Any],
     stages: Sequence[str],
     *,
     unknowns: Mapping[str, float],
-    cost: Cost | None = None,
-    held_out: Any = (),
-    learning_rate: float = 0.04,
-    constant: float = 0.3,
-    batch_size: int = 10,
-    seed: int = 0,
+    cost: Cost = amplitude_cost,
     console: Console | None = None,
     label: str = "ptychography",
+    **task: Any,
 ) -> Solution:
-    """Run engines one after another, each from the model that the one before it found.
+    """Run engines one after another, each from the model that the one before it left.
 
     **Arguments:** `stages` such as `["dm:60", "lsqml:30"]` (see `ENGINES`, or any optax optimiser, with a number of
-    epochs); the rest as the fields of `Task`, where the step of the probe is in units of its amplitude where the light
-    is, and that of the positions in detector pixels. `cost` is `amplitude_cost` by default.
+    epochs); `unknowns` (name -> step in units of `learning_rate`: the probe's in units of its amplitude where the light
+    is, that of the positions in detector pixels); the rest as the fields of `EngineTask`.
 
     **Returns:** a `Solution` with the histories of all stages. Ctrl-C ends the chain with the better of what the
-    interrupted stage had found and what it started from; so does a stage that broke down.
+    interrupted stage had reached and what it started from; so does a stage that broke down.
 
     **Raises:** `InputError` for an unknown engine or a number of epochs that is none.
 
@@ -91,41 +122,27 @@ def run_stages(
     """
     console = console or Console(quiet=True)
     planned = parse_stages(stages)
-    factors = _in_units(model, unknowns)
-    history: list[np.ndarray] = []
-    held: list[np.ndarray] = []
-    found: Solution | None = None
+    settings = EngineTask(data, in_units(model, unknowns), cost, console=console, resume=console.resume, **task)
+    solutions: list[Solution] = []
     for number, (name, epochs) in enumerate(planned, 1):
         count = f" {number}/{len(planned)}" if len(planned) > 1 else ""
-        task = Task(
-            data,
-            cost or amplitude_cost,
-            factors,
-            held_out,
-            learning_rate,
-            constant,
-            batch_size,
-            seed,
-            console,
-            f"{label}: {name}{count}: step",
-            _checkpoint(console, number, len(planned)),
-            console.resume,
-        )
-        found = engine(name)(model, epochs, task)
-        done = sum(part.size for part in history)
-        history.append(found.history)
-        held.append(found.held_out + np.asarray([done, 0.0]))
-        if not found.result.startswith(("done", "converged")):
-            if number > 1 and _figure(found.value, task) > _figure(model, task):
-                found = dataclasses.replace(found, value=model)
+        path = _checkpoint(console, number, len(planned))
+        part = dataclasses.replace(settings, label=f"{label}: {name}{count}: step", checkpoint=path)
+        solution = engine(name)(model, epochs, part)
+        solutions.append(solution)
+        if not solution.result.startswith(("done", "converged")):
+            if number > 1 and part.figure(solution.value) > part.figure(model):
+                solutions[-1] = dataclasses.replace(solution, value=model)
             break
-        model = found.value
-    assert found is not None
-    return dataclasses.replace(found, history=np.concatenate(history), held_out=np.concatenate(held))
+        model = solution.value
+    before = np.cumsum([0, *(s.history.size for s in solutions)])
+    held = [s.held_out + [done, 0.0] for s, done in zip(solutions, before, strict=False)]
+    history = np.concatenate([s.history for s in solutions])
+    return dataclasses.replace(solutions[-1], history=history, held_out=np.concatenate(held))
 
 
 def parse_stages(stages: Sequence[str] | str) -> list[tuple[str, int]]:
-    """`["dm:60", "lm:10"]` as pairs of engine and number of epochs.
+    """Read `["dm:60", "lm:10"]` as pairs of engine and number of epochs.
 
     **Raises:** `InputError` for an unknown engine, with the nearest known one, or epochs that are no positive whole
     number.
@@ -148,7 +165,7 @@ def parse_stages(stages: Sequence[str] | str) -> list[tuple[str, int]]:
 
 
 def engine(name: str) -> Engine:
-    """The engine of a name: one of `ENGINES`, or any optimiser of optax.
+    """Look an engine up by name: one of `ENGINES`, or any optimiser of optax.
 
     **Raises:** `InputError` for neither, with the nearest name.
     """
@@ -170,8 +187,8 @@ def _is_optimiser(make: Any) -> bool:
         return False
 
 
-def _in_units(model: Ptychography, unknowns: Mapping[str, float]) -> dict[str, float]:
-    """Step factors in the model's own units: the probe's amplitude where the light is, the object's pixels."""
+def in_units(model: Any, unknowns: Mapping[str, float]) -> dict[str, float]:
+    """Give step factors in the model's own units: the probe's amplitude where the light is, the object's pixels."""
     amplitude = operators.beam_amplitude(model.probe)
     units = {"probe": amplitude, "probe_variations": amplitude, "positions": model.oversampling}
     return {name: factor * units.get(name, 1.0) for name, factor in unknowns.items()}
@@ -184,33 +201,9 @@ def _checkpoint(console: Console, number: int, stages: int) -> Any:
     return path.with_name(f"{path.name}.{number}")
 
 
-def _figure(model: Ptychography, task: Task, most: int = 32) -> float:
-    """How good a model is: the cost on held-out views, or on some that were fitted."""
-    views = np.asarray(task.held_out, int)
-    views = (views if views.size else np.arange(task.data["counts"].shape[0]))[:most]
-    return float(_cost_of(task.cost, model, Batch(views, _fields(task.data, views))))
-
-
-def _fields(data: Mapping[str, Any], views: np.ndarray) -> dict[str, np.ndarray]:
-    """The data of some views; a mask of one frame is shared."""
-    shared = lambda name, value: name == "mask" and value.ndim < 3
-    return {name: np.asarray(value if shared(name, value) else value[views]) for name, value in data.items()}
-
-
-@eqx.filter_jit
-def _cost_of(cost: Cost, model: Ptychography, batch: Batch) -> Array:
-    return jnp.real(cost(model, batch))
-
-
-# ---------------------------------------------------------------------------------------------------- the cost
-def amplitude_cost(model: Ptychography, batch: Batch) -> jax.Array:
-    """The default cost functional: amplitudes, because their noise is the same in bright and dark pixels."""
-    return losses.amplitude(model(batch.views), batch.counts, batch.mask)
-
-
 def decaying(rate: float, steps: int, constant: float) -> optax.Schedule:
-    """A constant rate for a fraction of the steps, then half a cosine down to a fiftieth: noise of the batches averages
-    out.
+    """Keep a rate for a fraction of the steps, then lower it along half a cosine to a fiftieth: noise of the batches
+    averages out.
     """
     flat = int(steps * constant)
     return optax.join_schedules(
@@ -219,7 +212,7 @@ def decaying(rate: float, steps: int, constant: float) -> optax.Schedule:
 
 
 # ---------------------------------------------------------------------------------------------------- gradients
-def _optax(model: Ptychography, epochs: int, task: Task, name: str) -> Solution:
+def _optax(model: Any, epochs: int, task: EngineTask, name: str) -> Solution:
     """Any optax optimiser with a decaying step."""
     steps = task.steps(epochs)
     rule = getattr(optax, name)(decaying(task.learning_rate, steps, task.constant))
@@ -227,8 +220,8 @@ def _optax(model: Ptychography, epochs: int, task: Task, name: str) -> Solution:
 
 
 def _minimise(
-    model: Ptychography,
-    task: Task,
+    model: Any,
+    task: EngineTask,
     rule: optax.GradientTransformation,
     unknowns: Mapping[str, Any],
     steps: int,
@@ -251,7 +244,7 @@ def _minimise(
     )
 
 
-def _with_waves(model: Ptychography, task: Task, rule: optax.GradientTransformation, epochs: int, batch_size: int):
+def _with_waves(model: Any, task: EngineTask, rule: optax.GradientTransformation, epochs: int, batch_size: int):
     """A rule of its own for object and probe; Adam, as in the default engine, for what else is unknown."""
     steps = task.steps(epochs, batch_size)
     rate = task.learning_rate
@@ -267,13 +260,13 @@ def _with_waves(model: Ptychography, task: Task, rule: optax.GradientTransformat
 
 
 def wave_curvature(
-    model: Ptychography, batch: Batch, *, object_share: float = 0.05, probe_share: float = 0.05
+    model: Any, batch: Batch, *, object_share: float = 0.05, probe_share: float = 0.05
 ) -> dict[str, Float[Array, "..."]]:
-    """Curvature of the mean amplitude cost of a batch along each pixel of object and probe: `2 / pixels` times the sum
-    over views of the light on the object's pixel, and of the object's intensity on the probe's.
+    """Give the curvature of the mean amplitude cost of a batch along each pixel of object and probe.
 
-    Each view's light is mixed with its maximum, `(1 - share) |P|^2 + share max |P|^2`, so that dark pixels move slowly
-    (rPIE: Maiden, Johnson & Li 2017; a share of one is ePIE: Maiden & Rodenburg 2009).
+    It is `2 / pixels` times the sum over views of the light on the object's pixel, and of the object's intensity on the
+    probe's. Each view's light is mixed with its maximum, `(1 - share) |P|^2 + share max |P|^2`, so that dark pixels
+    move slowly (rPIE: Maiden, Johnson & Li 2017; a share of one is ePIE: Maiden & Rodenburg 2009).
     """
     places = model.places(batch.views)
     corners, rest = operators.split_positions(places)
@@ -303,8 +296,8 @@ def _measured(batch: Batch) -> Any:
     return jnp.sum(jnp.broadcast_to(batch.mask, batch.counts.shape), dtype=jnp.result_type(float))
 
 
-def wave_rows(model: Ptychography, batch: Batch) -> Array:
-    """The measured waves, scaled so that the squares of their changes bound the amplitude cost from above."""
+def wave_rows(model: Any, batch: Batch) -> Array:
+    """Scale the waves on measured pixels so that the squares of their changes bound the amplitude cost from above."""
     waves = model.waves(batch.views)
     waves = waves * jnp.sqrt(model.gain[batch.views])[:, None, None, None]
     if batch.mask is not None and waves.shape[-2:] == batch.counts.shape[-2:]:
@@ -312,7 +305,7 @@ def wave_rows(model: Ptychography, batch: Batch) -> Array:
     return waves * jnp.sqrt(2 / _measured(batch)).astype(waves.real.dtype)
 
 
-def _pie(model: Ptychography, epochs: int, task: Task, share: float, step: float, friction: float = 0.0) -> Solution:
+def _pie(model: Any, epochs: int, task: EngineTask, share: float, step: float, friction: float = 0.0) -> Solution:
     """One view a step: ePIE (share 1), rPIE, or with `friction` mPIE; the step decays, or the noise of single views
     stays in the result."""
     decay = decaying(-step, task.steps(epochs, 1), task.constant)
@@ -325,7 +318,7 @@ def _pie(model: Ptychography, epochs: int, task: Task, share: float, step: float
     return _with_waves(model, task, optax.chain(*rule), epochs, 1)
 
 
-def _lsqml(model: Ptychography, epochs: int, task: Task) -> Solution:
+def _lsqml(model: Any, epochs: int, task: EngineTask) -> Solution:
     """Preconditioned gradients of batches with momentum, and the best steps of object and probe together."""
     waves = [name for name in ("object", "probe") if name in task.unknowns]
     rule = optax.chain(
@@ -338,40 +331,34 @@ def _lsqml(model: Ptychography, epochs: int, task: Task) -> Solution:
 
 
 # ---------------------------------------------------------------------------------------------------- exit waves
-def _sets(model: Ptychography, epochs: int, task: Task, rule: str, beta: float) -> Solution:
+def _sets(model: Any, epochs: int, task: EngineTask, rule: str, beta: float) -> Solution:
     """Difference map or RAAR on exit waves."""
     held = np.asarray(task.held_out, int)
-    views = np.setdiff1d(np.arange(task.data["counts"].shape[0]), held)
-    judge = (lambda found: _figure(found, task, held.size)) if held.size else None
     return project_waves(
         model,
         task.data,
-        views,
+        np.setdiff1d(np.arange(task.data["counts"].shape[0]), held),
         task.unknowns,
         rule=rule,
         beta=beta,
         steps=epochs,
-        judge=judge,
+        judge=(lambda model: task.figure(model, held.size)) if held.size else None,
         console=task.console,
         label=task.label,
     )
 
 
 # ---------------------------------------------------------------------------------------------------- second order
-def stabilised_rows(model: Ptychography, batch: Batch) -> Array:
-    """Residuals `2 sqrt(p + 3/8) - 2 sqrt(n + 3/8)` of variance one (Anscombe 1948), zero where nothing was measured:
-    unlike plain amplitudes their derivative stays finite in dark pixels.
-    """
-    prediction = model(batch.views)
-    rows = 2 * (jnp.sqrt(prediction + 0.375) - jnp.sqrt(batch.counts.astype(prediction.dtype) + 0.375))
-    return rows if batch.mask is None else jnp.where(batch.mask, rows, 0)
+def stabilised_rows(model: Any, batch: Batch) -> Float[Array, "view y x"]:
+    """Give the residuals of variance one (`diffrecon.losses.anscombe_residual`) of some views."""
+    return losses.anscombe_residual(model(batch.views), batch.counts, batch.mask)
 
 
-def _lm(model: Ptychography, epochs: int, task: Task) -> Solution:
+def _lm(model: Any, epochs: int, task: EngineTask) -> Solution:
     """Levenberg-Marquardt on all views; an epoch is one damped step of ten conjugate gradients."""
-    if task.cost is not amplitude_cost and task.console:
+    if task.cost is not amplitude_cost:
         task.console.say("engine lm fits the counts alone, by their amplitudes; priors and other costs do not enter")
-    found = levenberg_marquardt(
+    solution = levenberg_marquardt(
         stabilised_rows,
         model,
         task.data,
@@ -386,9 +373,10 @@ def _lm(model: Ptychography, epochs: int, task: Task) -> Solution:
     # Half squares of a view, of variance one, to the mean amplitude cost.
     pixels = np.prod(task.data["counts"].shape[1:]) * np.mean(task.data["mask"])
     scale = 1 / (2 * pixels)
-    return dataclasses.replace(found, history=scale * found.history, held_out=found.held_out * [1, scale])
+    return dataclasses.replace(solution, history=scale * solution.history, held_out=solution.held_out * [1, scale])
 
 
+# Functions `(model, epochs, task) -> Solution` by name: put one of your own in, and `solver.stages` knows it.
 ENGINES: dict[str, Engine] = {
     "epie": lambda model, epochs, task: _pie(model, epochs, task, 1.0, 1.0),
     "rpie": lambda model, epochs, task: _pie(model, epochs, task, 0.1, 0.5),

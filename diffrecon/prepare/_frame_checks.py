@@ -35,7 +35,7 @@ class FramesReport:
 
 
 def check_frames(scan: Scan, block: int = 64) -> FramesReport:
-    """Look for what would spoil a reconstruction silently.
+    """Look for frames and pixels that would spoil a reconstruction silently.
 
     Views are left out that have no counts (shutter closed), a position that is not finite, more than 5 % of pixels that
     are not finite or negative (broken frames), or 20 times more or less light than the median (flashes, or a shutter

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, Num
 
-from .. import operators, stream
-from .._console import Console
-from ..errors import InputError
-from ..models import Ptychography
-from ..solvers import SetSolution, Solution, set_projections
+from ... import operators, sharding
+from ..._console import Console
+from ...errors import InputError
+from ..descent.minimise import Solution
+from .set_projections import SetSolution, set_projections
 
 __all__ = ["project_waves"]
 
@@ -50,7 +50,7 @@ class Frames(eqx.Module):
     free_object: bool = eqx.field(static=True)
 
     @classmethod
-    def of(cls, model: Ptychography, data: Any, views: np.ndarray, unknowns: Any) -> "Frames":
+    def of(cls, model: Any, data: Any, views: np.ndarray, unknowns: Any) -> "Frames":
         """The fitted views of a scan; positions, background, gain and distance stay as the model has them."""
         _refuse(model)
         places = model.places(views)
@@ -84,7 +84,7 @@ class Frames(eqx.Module):
 
 
 def project_waves(
-    model: Ptychography,
+    model: Any,
     data: Any,
     views: np.ndarray,
     unknowns: Any,
@@ -92,11 +92,11 @@ def project_waves(
     rule: str,
     beta: float,
     steps: int,
-    judge: Callable[[Ptychography], float] | None = None,
+    judge: Callable[[Any], float] | None = None,
     console: Console | None = None,
     label: str = "projections",
 ) -> Solution:
-    """Object and probe by projections on the exit waves of `views`; other unknowns stay as they are.
+    """Solve for object and probe by projections on the exit waves of `views`; what else the model holds stays.
 
     **Arguments:** `data` as for `run_stages`; `rule` and `beta` of `diffrecon.solvers.set_projections`; `judge` gives
     the cost on views that were left out, asked every 50 steps.
@@ -112,7 +112,7 @@ def project_waves(
     # Noise keeps the difference map moving for ever: at the end alternating projections let it settle.
     settle = steps // 5 if rule == "dm" else 0
 
-    def project(start: Ptychography, rule: str, beta: float | None, steps: int, before: int) -> SetSolution:
+    def project(start: Any, rule: str, beta: float | None, steps: int, before: int) -> SetSolution:
         def look(step: int, state: Waves, gap: np.ndarray) -> None:
             if judge is not None:
                 held.append((before + step, judge(_end_model(model, state))))
@@ -139,7 +139,7 @@ def project_waves(
     return Solution(_end_model(model, found.value), np.concatenate(gaps), np.asarray(held).reshape(-1, 2), ending, None)
 
 
-def _refuse(model: Ptychography) -> None:
+def _refuse(model: Any) -> None:
     """One line for physics in which a frame is not one wave's magnitudes."""
     unlike = [
         name
@@ -151,14 +151,14 @@ def _refuse(model: Ptychography) -> None:
         raise InputError(f"engines dm and raar work on exit waves and cannot describe {what}; use adam or lsqml")
 
 
-def _start_waves(model: Ptychography, frames: Frames) -> Waves:
+def _start_waves(model: Any, frames: Frames) -> Waves:
     """Exit waves of a model.
 
     **Raises:** `InputError` where views x modes x frame do not fit the memory several times.
     """
     shape = (frames.counts.shape[0], *model.probe.shape)
     # Input and output of both projections and their combination, with room for Fourier transforms.
-    needed, free = 6 * 8 * float(np.prod(shape)), stream.free_memory(jax.local_devices()[0])
+    needed, free = 6 * 8 * float(np.prod(shape)), sharding.free_memory(jax.local_devices()[0])
     if needed > free:
         raise InputError(
             f"engines dm and raar keep all exit waves, {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} "
@@ -168,7 +168,7 @@ def _start_waves(model: Ptychography, frames: Frames) -> Waves:
     return Waves(_product(transmission, model.probe, frames), transmission, model.probe)
 
 
-def _end_model(model: Ptychography, state: Waves) -> Ptychography:
+def _end_model(model: Any, state: Waves) -> Any:
     """The model with the object and probe of a state."""
     obj = state.object
     if model.refractive:

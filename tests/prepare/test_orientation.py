@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import diffrecon as dr
-from diffrecon.recipes import _scan_checks as checks
+from diffrecon.prepare import _orientation as checks
 
 sys.path.append(str(Path(__file__).parents[1]))
 import small_scans  # noqa: E402

@@ -10,8 +10,7 @@ import optax
 from .. import operators
 from ..models import Ptychography
 from ..scan import Scan
-from ..solvers import minimise
-from ._engines import amplitude_cost
+from ..solvers import amplitude_cost, minimise
 
 __all__ = ["OrientationReport", "check_orientation"]
 
@@ -48,7 +47,7 @@ class OrientationReport:
 
 
 def check_orientation(scan: Scan, *, views: int = 36, seed: int = 0) -> OrientationReport:
-    """Whether rows or columns of the positions are flipped or swapped, from the data.
+    """Find out from the data whether rows or columns of the positions are flipped or swapped.
 
     About `views` neighbouring views, at reduced size, are reconstructed for all eight possibilities: only the right one
     explains what overlapping views have in common. It runs longer where few steps do not decide, and leaves the
@@ -68,7 +67,7 @@ def check_orientation(scan: Scan, *, views: int = 36, seed: int = 0) -> Orientat
     rng = np.random.default_rng(0)
     scan = dr.Scan.from_arrays(rng.poisson(50, (16, 16, 16)), positions=rng.uniform(0, 12, (16, 2)),
                                positions_unit="pixel", method="far-field-ptychography")
-    report = dr.recipes.check_orientation(scan)  # noise fits no position better than another
+    report = dr.prepare.check_orientation(scan)  # noise fits no position better than another
     assert report.name == "as given" and not report.significant
     ```
     """
