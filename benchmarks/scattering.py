@@ -9,6 +9,7 @@ a line.
 
 import argparse
 import importlib.util
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffrecon import Console
 from diffrecon.io import open_scan
+from diffrecon.models import SaxsTensor
 from diffrecon.operators.adjoint import dot_test
 from diffrecon.operators.scattering import TensorGeometry, TensorProjector, rotations_from_angles
-from diffrecon.recipes._scattering import reconstruct_scattering
+from diffrecon.solvers import tensor_tomography
 
 
 def measure(function: Any, *arguments: Any, repeats: int = 3) -> tuple[Any, float, float]:
@@ -79,12 +82,12 @@ def mumotts(size: int, inner: np.ndarray, outer: np.ndarray) -> None:
 def reconstruction(path: Path, metrics: Path | None) -> None:
     scan = open_scan(path)
     cpu, wall = time.process_time(), time.perf_counter()
-    found = reconstruct_scattering(
-        np.asarray(scan.counts),
-        scan.tensor_geometry,
+    found = tensor_tomography(
+        SaxsTensor.from_scan(scan).projector,
+        scan.counts,
         weights=scan.weights,
         transmission=scan.transmission,
-        progress=lambda line: print("          ", line),
+        console=Console(stream=sys.stdout),
     )
     coefficients = np.asarray(found.coefficients, np.float64).transpose(2, 1, 0, 3)
     print(

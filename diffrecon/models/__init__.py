@@ -20,5 +20,6 @@ from ._ptychotomography import PtychoProjections as PtychoProjections
 from ._ptychotomography import PtychoTomography as PtychoTomography
 from ._ptychotomography import angle_table as angle_table
 from ._ptychotomography import frames_by_angle as frames_by_angle
+from ._scattering import SaxsTensor as SaxsTensor
 from ._tomography import Tomography as Tomography
 from ._transmission import TransmissionTomography as TransmissionTomography

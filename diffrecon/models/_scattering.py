@@ -46,6 +46,6 @@ class SaxsTensor(Model):
         if scan.tensor_geometry is None:
             raise InputError(f"{scan.name}: tensor SAXS needs a tensor_geometry (rotations and angles of every view)")
         rows, columns = scan.counts.shape[1:3]
-        shape = volume_shape or (rows, columns, columns)
+        shape = (rows, columns, columns) if volume_shape is None else tuple(int(n) for n in volume_shape)
         projector = TensorProjector(scan.tensor_geometry, shape, (rows, columns), ell_max)
         return cls(jnp.zeros((*shape, projector.weights.shape[-1])), projector)

@@ -49,6 +49,7 @@ from .scattering import mean_intensity as mean_intensity
 from .scattering import orientation as orientation
 from .scattering import real_harmonics as real_harmonics
 from .scattering import relative_anisotropy as relative_anisotropy
+from .scattering import rotations_from_angles as rotations_from_angles
 from .scattering import second_moment as second_moment
 from .scattering import segment_weights as segment_weights
 from .zone_plate import ZonePlateMicroscope as ZonePlateMicroscope

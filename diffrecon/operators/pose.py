@@ -28,7 +28,7 @@ from ..errors import InputError
 __all__ = ["PoseProjector", "Poses", "laminography_poses", "rotate_vectors"]
 
 # Views whose shears share one pass over the slices: their base planes together fit a processor's cache.
-VIEWS_PER_BLOCK = 8
+VIEWS_PER_BLOCK = 4
 # Room on the base plane for the tails of the splines and for poses that move: pixels, and a fraction of the depth.
 MARGIN, MARGIN_OF_DEPTH = 4, 0.02
 

@@ -60,3 +60,5 @@ from .sets.holograms import onto_holograms as onto_holograms
 from .sets.holograms import onto_object as onto_object
 from .sets.set_projections import SetSolution as SetSolution
 from .sets.set_projections import set_projections as set_projections
+from .tensor import TensorSolution as TensorSolution
+from .tensor import tensor_tomography as tensor_tomography
