@@ -9,11 +9,12 @@ import diffrecon
 
 ROOT = Path(diffrecon.__file__).parent
 # Small modules that know nothing of the rest; everybody may use them.
-COMMON = {"errors", "_optional"}
+COMMON = {"errors", "_optional", "_cache"}
 # layer -> what it may import of diffrecon (besides itself and COMMON)
 MAY = {
     "errors": set(),
     "_optional": set(),
+    "_cache": set(),
     "physics": set(),
     "geometry": {"physics"},
     "_console": set(),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from ..._cache import keep_compiled_programs
 from ..._console import Console
 from ..._model import Batch
 from ...errors import InputError
@@ -64,6 +65,7 @@ def levenberg_marquardt(
     assert jnp.allclose(solution.value, 2.0, atol=1e-3)
     ```
     """
+    keep_compiled_programs()
     console = console or Console(quiet=True)
     model, chosen = _Unknowns.choose(model, unknowns)
     sampler = Sampler.make(data, None, held_out, seed)

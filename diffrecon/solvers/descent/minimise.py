@@ -19,6 +19,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from ... import sharding
+from ..._cache import keep_compiled_programs
 from ..._console import Console
 from ..._model import Batch
 from ...errors import InputError
@@ -135,6 +136,7 @@ def minimise(
     assert jnp.allclose(solution.value, target)
     ```
     """
+    keep_compiled_programs()
     console = console if console and jax.process_index() == 0 else Console(quiet=True)
     mesh = mesh if mesh is not None else sharding.data_mesh()
     model, chosen = _Unknowns.choose(model, unknowns)

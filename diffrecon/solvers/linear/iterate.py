@@ -17,6 +17,7 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Inexact
 
+from ..._cache import keep_compiled_programs
 from ...errors import InputError
 
 __all__ = ["LinearSolution"]
@@ -56,6 +57,7 @@ class Operator(eqx.Module):
     @classmethod
     def make(cls, A: Callable, b: ArrayLike, x0: ArrayLike | None, weights: ArrayLike | None = None) -> "Operator":
         """Checked data; data of weight zero become zero, so that NaN there does no harm."""
+        keep_compiled_programs()
         b = jnp.asarray(b)
         if not jnp.issubdtype(b.dtype, jnp.inexact):
             b = b.astype(jnp.zeros(()).dtype)
