@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from diffrecon._cache import keep_compiled_programs
+
+# Nine tenths of the tests' time is compiling: programs are kept where the package keeps those of its users.
+keep_compiled_programs()
+
 # A job in the background of a shell starts with Ctrl-C ignored; tests of interruptions need it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
