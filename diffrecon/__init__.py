@@ -25,6 +25,7 @@ _MODULES = (
     "io",
     "losses",
     "models",
+    "motion",
     "operators",
     "penalties",
     "physics",
@@ -49,6 +50,7 @@ _NAMES = {
     "InputError": ".errors",
     "MissingMetadata": ".errors",
     "MissingPackage": ".errors",
+    "Motion": ".motion",
     "Quantity": "._result",
     "Result": "._result",
     "Scan": ".scan",
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from . import io as io
     from . import losses as losses
     from . import models as models
+    from . import motion as motion
     from . import operators as operators
     from . import penalties as penalties
     from . import physics as physics
@@ -95,6 +98,7 @@ if TYPE_CHECKING:
     from .io import open_scan as open_scan
     from .io import read_result as read_result
     from .io import write as write
+    from .motion import Motion as Motion
     from .recipes import reconstruct as reconstruct
     from .scan import Scan as Scan
     from .solvers import Solution as Solution

@@ -36,7 +36,7 @@ class HoloTomography(Model):
       `None` for one material.
     - `delta_beta`: delta / beta of the main material; `inf` makes the two volumes independent.
     - `projector`: of the angles onto the columns of a projection, its axis in the middle. All of the geometry of an
-      `AlignedProjector` may be unknown too (`"projector.geometry.roll"`).
+      `AlignedProjector` may be unknown too (`"projector.motion.roll"`).
     - `shifts`: `(angle, distance, 2)` motion of the picture (row, column) in each frame [pixel of the volume], and
       `centre`: where the rotation axis is from the optical axis [pixel of the volume]. No image is interpolated for
       them: they move the detector's pixels.

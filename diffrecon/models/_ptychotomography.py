@@ -82,7 +82,7 @@ class PtychoTomography(_Angles):
       index; `refractive_index()` gives them without unit. With P the projection, phase = `-P delta`, B = `P beta`.
     - `sample`: `(z, y, x)` True where matter may be; elsewhere delta and beta count as zero. `None`: anywhere.
     - `projector`: of the angles onto the columns of a projection. The volume may be wider (local tomography). All of
-      the geometry of an `AlignedProjector` may be unknown too (`"projector.geometry.roll"`).
+      the geometry of an `AlignedProjector` may be unknown too (`"projector.motion.roll"`).
     - `optics`: a `Ptychography` with what all angles share: probe modes, background, distance and whatever else it
       knows (blur, fly scan, astigmatism). Its object, positions and gain are filled in angle by angle.
     - `positions`: `(angle, view, 2)` corner (row, column) of each patch in the projection [pixel], for an axis in the

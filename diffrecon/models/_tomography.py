@@ -16,8 +16,8 @@ class Tomography(Model):
     """Line integrals of a volume: `model(views) = projector(volume, views)`, `(view, z, u)`.
 
     **Fields:** `volume` `(z, y, x)` [1/pixel]; `projector`, whose geometry may be unknown too: `centre` and `shifts` of
-    a `ParallelProjector` (`unknowns=("volume", "projector.centre")`), every field of the geometry of an
-    `AlignedProjector` (`unknowns=("volume", "projector.geometry.roll")`). `recipes.align` finds the latter in a few
+    a `ParallelProjector` (`unknowns=("volume", "projector.centre")`), every field of the motion of an
+    `AlignedProjector` (`unknowns=("volume", "projector.motion.roll")`). `solvers.align` finds the latter in a few
     second-order steps.
 
     ```python

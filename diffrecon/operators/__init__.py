@@ -8,7 +8,6 @@ from .adjoint import dot_test as dot_test
 from .adjoint import inner as inner
 from .adjoint import random_like as random_like
 from .detector import AlignedProjector as AlignedProjector
-from .detector import TomographyGeometry as TomographyGeometry
 from .detector import move_images as move_images
 from .fourier_pose import FourierPoseProjector as FourierPoseProjector
 from .pixels import pixel_matrix as pixel_matrix

@@ -1,23 +1,13 @@
-"""Where the detector was: in-plane motion of images, and projections through a volume in a geometry that is unknown.
+"""Move images in the plane of the detector, and project through a volume in a geometry that is unknown.
 
-A point of the sample at height z and at u from the rotation axis (both from the middle of the volume, [pixel]) falls on
-
-    row    = (rows - 1)/2 + shift_row    + M ( z cos(roll) + u sin(roll))
-    column = centre       + shift_column + M (-z sin(roll) + u cos(roll))
-
-so that positive shifts move the picture towards larger indices, and a positive roll turns it from the columns towards
-the rows (clockwise as displayed). M is the magnification of a view. A positive pitch inclines the axis along the beam:
-what lies downstream of the axis moves towards larger rows, z -> z cos(pitch) + t sin(pitch), t = y cos(theta) - x
-sin(theta).
+Signs are those of `diffrecon.motion`.
 
 Images are moved as band-limited functions: a rotation is three shears (Unser, Thevenaz & Yaroslavsky, IEEE Trans. Image
 Process. 4, 1371 (1995), eq. 6), each a phase ramp in a 1-D transform.
 """
 
-import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -26,14 +16,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
-from ..errors import InputError, nearest
+from ..errors import InputError
+from ..motion import Motion
 from .fourier_pose import FourierPoseProjector
 from .projection import ParallelProjector, project_parallel
 
-__all__ = ["AlignedProjector", "TomographyGeometry", "move_images"]
+__all__ = ["AlignedProjector", "move_images"]
 
 _WRAP = 16  # pixels over which the last value of a line leads back to the first: a step there would ring
-_STEEP = math.radians(30)  # three shears lose the corners of Fourier space as tan(roll / 2)
 
 
 def move_images(
@@ -159,114 +149,11 @@ def _smooth(n: int) -> bool:
     return n == 1
 
 
-class TomographyGeometry(eqx.Module):
-    """Where axis and detector were in a parallel-beam scan. Everything that is not `None` may be an unknown.
-
-    **Fields:**
-
-    - `centre`: detector column on which the rotation axis falls in the middle row [pixel].
-    - `shifts` `(view, 2)`: motion of the picture of a view (row, column) [pixel].
-    - `drift` `(order, 2)`: smooth motion (row, column) [pixel], coefficients of `cos(pi k (view + 1/2) / views)`,
-      k = 1 .. order; it adds to the shifts.
-    - `roll`: of the detector about the beam [rad]; the axis leans in the picture.
-    - `pitch`: of the axis along the beam [rad].
-    - `angles` `(view,)`: corrections, added to the nominal angles [rad].
-    - `magnification` `(view,)`: size of the picture, 1 nominal.
-    - `wobble` `(view, 2)`: roll and pitch of the axis in each view [rad], which add to the two above.
-
-    Signs are those at the top of this file. Not everything can be told from data: see `FREEDOMS`.
-
-    ```python
-    geometry = TomographyGeometry(31.5, roll=0.01).freed(("shifts",), views=40)   # shifts of zero, not None
-    ```
-    """
-
-    centre: Float[Array, ""]
-    shifts: Float[Array, "view 2"] | None
-    drift: Float[Array, "order 2"] | None
-    roll: Float[Array, ""] | None
-    pitch: Float[Array, ""] | None
-    angles: Float[Array, " view"] | None
-    magnification: Float[Array, " view"] | None
-    wobble: Float[Array, "view 2"] | None
-
-    FREEDOMS: ClassVar[dict[str, str]] = {
-        "shifts": "moving the sample (shifts constant along rows, or as cos and sin of the angle along columns)",
-        "centre": "a constant shift along columns is the rotation centre",
-        "angles": "turning the sample (a constant angle)",
-        "magnification": "the size of the sample (mean magnification)",
-        "wobble": "leaning the sample (wobble as cos and sin of the angle), and its mean, which is roll and pitch",
-        "drift": "a constant drift, which is a shift",
-    }
-
-    def __init__(
-        self,
-        centre: ArrayLike,
-        *,
-        shifts: ArrayLike | None = None,
-        drift: ArrayLike | None = None,
-        roll: ArrayLike | None = None,
-        pitch: ArrayLike | None = None,
-        angles: ArrayLike | None = None,
-        magnification: ArrayLike | None = None,
-        wobble: ArrayLike | None = None,
-    ):
-        # In the precision of NumPy's float64 only where x64 is on.
-        given = lambda value: None if value is None else jnp.asarray(value, jnp.result_type(float))
-        self.centre = jnp.asarray(centre, jnp.result_type(float))
-        self.shifts, self.drift, self.roll, self.pitch = map(given, (shifts, drift, roll, pitch))
-        self.angles, self.magnification, self.wobble = map(given, (angles, magnification, wobble))
-
-    @staticmethod
-    def names() -> tuple[str, ...]:
-        """What can be unknown."""
-        return tuple(field.name for field in dataclasses.fields(TomographyGeometry))
-
-    def freed(self, unknowns: Sequence[str], views: int, drift: int = 4) -> "TomographyGeometry":
-        """The same geometry in which the named fields are numbers instead of `None`.
-
-        **Raises:** `InputError` for a name that is none of `names()`.
-        """
-        shapes = {
-            "shifts": (views, 2),
-            "drift": (drift, 2),
-            "roll": (),
-            "pitch": (),
-            "angles": (views,),
-            "magnification": (views,),
-            "wobble": (views, 2),
-        }
-        new = {name: getattr(self, name) for name in self.names()}
-        for name in unknowns:
-            if name not in new:
-                raise InputError(f"geometry has no unknown {name!r}{nearest(name, new)}: give {', '.join(new)}")
-            if new[name] is None:
-                new[name] = np.full(shapes[name], 1.0 if name == "magnification" else 0.0)
-        return TomographyGeometry(new.pop("centre"), **new)
-
-    def offsets(self, views: int) -> Float[Array, "view 2"]:
-        """Motion of the picture of every view (row, column) [pixel]: shifts and drift."""
-        total = jnp.zeros((views, 2), self.centre.dtype) if self.shifts is None else self.shifts
-        if self.drift is not None:
-            total = total + jnp.asarray(drift_basis(views, self.drift.shape[0]), total.dtype) @ self.drift
-        return total
-
-    @property
-    def flat(self) -> bool:
-        """Whether motion in the detector's plane, and turning, is all there is."""
-        return self.pitch is None and self.wobble is None
-
-
-def drift_basis(views: int, order: int) -> Float[np.ndarray, "view order"]:
-    """Cosines over the views, without the constant one."""
-    return np.cos(np.pi * np.outer(np.arange(views) + 0.5, np.arange(1, order + 1)) / views)
-
-
 class AlignedProjector(eqx.Module):
     """Line integrals `(view, row, column)` of a volume `(z, y, x)` as a detector out of place sees them.
 
-    `A(volume)`, `A.adjoint(sinogram)` and the differentiation in the volume and in every field of `A.geometry` are as
-    those of `ParallelProjector`; where the geometry has neither pitch nor wobble that is what works inside, and
+    `A(volume)`, `A.adjoint(sinogram)` and the differentiation in the volume and in every field of `A.motion` are as
+    those of `ParallelProjector`; where the motion has neither pitch, tilt nor wobble that is what works inside, and
     `move_images` moves its pictures. With them, `FourierPoseProjector` does everything (slower).
 
     **Arguments:**
@@ -274,7 +161,7 @@ class AlignedProjector(eqx.Module):
     - `angles`: nominal, one a view [rad].
     - `shape`: (ny, nx) of a slice.
     - `detector`: (rows, columns).
-    - `geometry`: a `TomographyGeometry`.
+    - `motion`: a `Motion`.
     - `slices`: of the volume; by default as many as the detector sees in any view, and `reach` on each side.
     - `reach`: pixels by which the geometry may still move after the projector has been made.
 
@@ -284,13 +171,13 @@ class AlignedProjector(eqx.Module):
 
     ```python
     angles = np.linspace(0, np.pi, 30, endpoint=False)
-    geometry = TomographyGeometry(17.2, shifts=np.ones((30, 2)), roll=0.01)
-    A = AlignedProjector(angles, (32, 32), (8, 32), geometry)
+    motion = Motion(17.2, shifts=np.ones((30, 2)), roll=0.01)
+    A = AlignedProjector(angles, (32, 32), (8, 32), motion)
     sinogram = A(jnp.ones(A.volume_shape))      # (30, 8, 32)
     ```
     """
 
-    geometry: TomographyGeometry
+    motion: Motion
     angles: Float[np.ndarray, " view"]
     inner: ParallelProjector | FourierPoseProjector
     volume_shape: tuple[int, int, int] = eqx.field(static=True)
@@ -301,23 +188,25 @@ class AlignedProjector(eqx.Module):
         angles: ArrayLike,
         shape: tuple[int, int],
         detector: tuple[int, int],
-        geometry: TomographyGeometry,
+        motion: Motion,
         *,
         slices: int | None = None,
         reach: float = 4.0,
     ):
         self.angles = np.asarray(angles, np.float64)
-        self.geometry = geometry
+        self.motion = motion
         rows, columns = (int(n) for n in detector)
-        _check_geometry(geometry, self.angles, (rows, columns))
-        margin_row, margin_column = _margins(geometry, self.angles.size, (rows, columns), shape, reach)
-        slices = int(slices or (1 if rows == 1 and geometry.flat else rows + 2 * margin_row))
+        motion.checked(self.angles.size)
+        if rows < 1 or columns < 2:
+            raise InputError(f"detector must be (rows, columns), at least (1, 2), got {(rows, columns)}")
+        margin_row, margin_column = _margins(motion, self.angles.size, (rows, columns), shape, reach)
+        slices = int(slices or (1 if rows == 1 and motion.flat else rows + 2 * margin_row))
         self.volume_shape, self.detector_shape = (slices, int(shape[0]), int(shape[1])), (rows, columns)
-        if geometry.flat:
-            turned = self.angles + (0.0 if geometry.angles is None else np.asarray(geometry.angles, np.float64))
+        if motion.flat:
+            turned = self.angles + (0.0 if motion.angles is None else np.asarray(motion.angles, np.float64))
             self.inner = ParallelProjector(turned, self.volume_shape[1:], columns + 2 * margin_column)
         else:
-            (ray, row, column), offsets = _pose(np, geometry, self.angles, columns)
+            (ray, row, column), offsets = _pose(np, motion, self.angles, columns)
             self.inner = FourierPoseProjector(ray, row, column, self.volume_shape, self.detector_shape, offsets)
 
     @property
@@ -332,26 +221,25 @@ class AlignedProjector(eqx.Module):
 
     @property
     def centre(self) -> Float[Array, ""]:
-        """`geometry.centre`."""
-        return self.geometry.centre
+        """Return the column of the rotation axis, `motion.centre` [pixel]."""
+        return self.motion.centre
 
     def subset(self, views: ArrayLike) -> "AlignedProjector":
         """A projector of some of the views, in their order, of the same volume."""
         picked = np.asarray(views)
         if picked.dtype == bool:
             picked = np.flatnonzero(picked)
-        geometry, some = self.geometry, {}
-        for name in ("shifts", "angles", "magnification", "wobble"):
-            value = getattr(geometry, name)
-            some[name] = None if value is None else value[picked]
-        if geometry.drift is not None:
-            some["shifts"] = geometry.offsets(self.angles.size)[picked]
-        part = TomographyGeometry(geometry.centre, roll=geometry.roll, pitch=geometry.pitch, **some)
-        return AlignedProjector(self.angles[picked], self.shape, self.detector_shape, part, slices=self.volume_shape[0])
+        some = self.motion.of_views(picked, self.angles.size)
+        if isinstance(self.inner, ParallelProjector):
+            inner: Any = self.inner.subset(picked)
+        else:
+            vectors, offsets = _pose(np, some, self.angles[picked], self.detector_shape[1])
+            inner = FourierPoseProjector(*vectors, self.volume_shape, self.detector_shape, offsets)
+        return eqx.tree_at(lambda A: (A.motion, A.angles, A.inner), self, (some, self.angles[picked], inner))
 
-    def at(self, geometry: TomographyGeometry) -> "AlignedProjector":
-        """The same in another geometry, which has to have the same fields and may be traced."""
-        return eqx.tree_at(lambda A: A.geometry, self, geometry)
+    def at(self, motion: Motion) -> "AlignedProjector":
+        """Take another motion, which has to have the same fields and may be traced."""
+        return eqx.tree_at(lambda A: A.motion, self, motion)
 
     @eqx.filter_jit
     def __call__(
@@ -361,7 +249,7 @@ class AlignedProjector(eqx.Module):
         if volume.shape != self.volume_shape:
             raise InputError(f"projector of a volume {self.volume_shape} (z, y, x) got {volume.shape}")
         if isinstance(self.inner, FourierPoseProjector):
-            return self._posed()(volume, views)
+            return self.posed()(volume, views)
         return self._moved(self._pictures(volume, views), views)
 
     @eqx.filter_jit
@@ -373,10 +261,10 @@ class AlignedProjector(eqx.Module):
         if sinogram.shape != (count, *self.detector_shape):
             raise InputError(f"adjoint of {count} views of {self.detector_shape} pixels got {sinogram.shape}")
         if isinstance(self.inner, FourierPoseProjector):
-            return self._posed().adjoint(sinogram, views)
+            return self.posed().adjoint(sinogram, views)
         like = jax.ShapeDtypeStruct((count, self.volume_shape[0], self.inner.detector), sinogram.dtype)
         pictures = jax.linear_transpose(lambda images: self._moved(images, views), like)(sinogram)[0]
-        if self.geometry.angles is None:
+        if self.motion.angles is None:
             return self.inner.adjoint(pictures, views)
         volume = jax.ShapeDtypeStruct(self.volume_shape, sinogram.dtype)
         return jax.linear_transpose(lambda x: self._pictures(x, views), volume)(pictures)[0]
@@ -384,39 +272,41 @@ class AlignedProjector(eqx.Module):
     def _pictures(self, volume: Array, views: Array | None) -> Float[Array, "view z u"]:
         """Projections on a detector in its place, larger than the true one."""
         assert isinstance(self.inner, ParallelProjector)
-        if self.geometry.angles is None:
+        if self.motion.angles is None:
             return self.inner(volume, views)
-        angles = jnp.asarray(self.angles, volume.dtype) + self.geometry.angles.astype(volume.dtype)
+        angles = jnp.asarray(self.angles, volume.dtype) + self.motion.angles.astype(volume.dtype)
         angles = angles if views is None else angles[views]
         return project_parallel(volume, angles, detector=self.inner.detector)
 
     def _moved(self, pictures: Float[Array, "view z u"], views: Array | None) -> Float[Array, "view row column"]:
-        shifts, magnification = self.geometry.offsets(self.angles.size), self.geometry.magnification
+        shifts, magnification = self.motion.offsets(self.angles.size), self.motion.magnification
         if views is not None:
             shifts, magnification = shifts[views], None if magnification is None else magnification[views]
         return move_images(
             pictures,
             self.detector_shape,
             shifts=shifts,
-            roll=self.geometry.roll,
+            roll=self.motion.roll,
             magnification=magnification,
-            centre=self.geometry.centre,
+            centre=self.motion.centre,
         )
 
-    def _posed(self) -> FourierPoseProjector:
+    def posed(self) -> FourierPoseProjector:
+        """Make the projector in the present poses, where the motion has a pitch, a tilt or a wobble."""
         assert isinstance(self.inner, FourierPoseProjector)
-        (ray, row, column), offsets = _pose(jnp, self.geometry, self.angles, self.detector_shape[1])
+        (ray, row, column), offsets = _pose(jnp, self.motion, self.angles, self.detector_shape[1])
         return self.inner.with_poses(ray, row, column, offsets)
 
 
-def _pose(xp: Any, geometry: TomographyGeometry, angles: np.ndarray, columns: int) -> tuple[tuple, Any]:
+def _pose(xp: Any, motion: Motion, angles: np.ndarray, columns: int) -> tuple[tuple, Any]:
     """Ray, row, column `(view, 3)` and offsets `(view, 2)` of poses, with `xp` = numpy or jax.numpy."""
     views = angles.size
     number = lambda v, default=0.0: xp.broadcast_to(xp.asarray(default if v is None else v), (views,))
-    theta = xp.asarray(angles) + number(geometry.angles)
-    roll, pitch, size = number(geometry.roll), number(geometry.pitch), number(geometry.magnification, 1.0)
-    if geometry.wobble is not None:
-        wobble = xp.asarray(geometry.wobble)
+    theta = xp.asarray(angles) + number(motion.angles)
+    roll, pitch, size = number(motion.roll), number(motion.pitch), number(motion.magnification, 1.0)
+    pitch = pitch - number(motion.tilt)
+    if motion.wobble is not None:
+        wobble = xp.asarray(motion.wobble)
         roll, pitch = roll + wobble[:, 0], pitch + wobble[:, 1]
     zero, one = xp.zeros_like(theta), xp.ones_like(theta)
     across = xp.stack([xp.cos(theta), xp.sin(theta), zero], -1)
@@ -425,50 +315,22 @@ def _pose(xp: Any, geometry: TomographyGeometry, angles: np.ndarray, columns: in
     turn = lambda angle, a, b: (xp.cos(angle)[:, None] * a + xp.sin(angle)[:, None] * b)
     ray, up = turn(-pitch, beam, axis), turn(pitch, axis, beam)
     row, column = turn(roll, up, across) / size[:, None], turn(-roll, across, up) / size[:, None]
-    middle = xp.stack([zero, xp.broadcast_to((columns - 1) / 2 - xp.asarray(geometry.centre), (views,))], -1)
-    return (ray, row, column), middle - xp.asarray(geometry.offsets(views))
+    middle = xp.stack([zero, xp.broadcast_to((columns - 1) / 2 - xp.asarray(motion.centre), (views,))], -1)
+    return (ray, row, column), middle - xp.asarray(motion.offsets(views))
 
 
 def _margins(
-    geometry: TomographyGeometry, views: int, detector: tuple[int, int], shape: tuple[int, int], reach: float
+    motion: Motion, views: int, detector: tuple[int, int], shape: tuple[int, int], reach: float
 ) -> tuple[int, int]:
     """Rows and columns that the pictures need beyond the detector on each side."""
     rows, columns = detector
-    offsets = np.max(np.abs(np.asarray(geometry.offsets(views))), axis=0)
-    size = 1.0 if geometry.magnification is None else float(np.min(np.asarray(geometry.magnification)))
+    offsets = np.max(np.abs(np.asarray(motion.offsets(views))), axis=0)
+    size = 1.0 if motion.magnification is None else float(np.min(np.asarray(motion.magnification)))
     number = lambda v: 0.0 if v is None else float(np.max(np.abs(np.asarray(v))))
-    wobble = (0.0, 0.0) if geometry.wobble is None else tuple(np.max(np.abs(np.asarray(geometry.wobble)), axis=0))
-    roll, pitch = number(geometry.roll) + wobble[0], number(geometry.pitch) + wobble[1]
-    off = abs(float(geometry.centre) - (columns - 1) / 2) + offsets[1]
+    wobble = (0.0, 0.0) if motion.wobble is None else tuple(np.max(np.abs(np.asarray(motion.wobble)), axis=0))
+    roll, pitch = number(motion.roll) + wobble[0], number(motion.pitch) + number(motion.tilt) + wobble[1]
+    off = abs(float(motion.centre) - (columns - 1) / 2) + offsets[1]
     lost = (1 / size - 1) if size < 1 else 0.0
-    along = offsets[0] + (columns / 2 + off) * roll + math.hypot(*shape) / 2 * pitch + rows / 2 * lost + reach
+    along = offsets[0] + (columns / 2 + off) * roll + math.hypot(*shape) / 2 * math.sin(pitch) + rows / 2 * lost + reach
     across = off + rows / 2 * roll + columns / 2 * lost + reach
     return math.ceil(along), math.ceil(across)
-
-
-def _check_geometry(geometry: TomographyGeometry, angles: np.ndarray, detector: tuple[int, int]) -> None:
-    views = angles.size
-    shapes = {
-        "centre": (),
-        "shifts": (views, 2),
-        "roll": (),
-        "pitch": (),
-        "angles": (views,),
-        "magnification": (views,),
-        "wobble": (views, 2),
-    }
-    for name in geometry.names():
-        value = getattr(geometry, name)
-        if value is None:
-            continue
-        if name in shapes and value.shape != shapes[name] or name == "drift" and value.shape[1:] != (2,):
-            raise InputError(f"geometry.{name} must have the shape {shapes.get(name, '(order, 2)')}, got {value.shape}")
-        if not np.all(np.isfinite(np.asarray(value))):
-            raise InputError(f"geometry.{name} must be finite")
-    if min(detector) < 1 or detector[1] < 2:
-        raise InputError(f"detector must be (rows, columns), at least (1, 2), got {detector}")
-    for name, value in (("roll", geometry.roll), ("pitch", geometry.pitch)):
-        if value is not None and abs(float(value)) > _STEEP:
-            raise InputError(f"geometry.{name} is {float(value):.3g} rad, above 30 degrees: is it in degrees?")
-    if geometry.magnification is not None and float(jnp.min(geometry.magnification)) <= 0:
-        raise InputError("geometry.magnification must be positive")

@@ -13,8 +13,6 @@ from .._console import Console as Console
 from .._result import Result
 from ..errors import InputError
 from ..scan import Scan
-from ._alignment import Alignment as Alignment
-from ._alignment import align as align
 from ._settings import merge as merge
 from ._settings import nearest as nearest
 

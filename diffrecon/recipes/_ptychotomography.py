@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..models import PtychoProjections, PtychoTomography, frames_by_angle
 from ..scan import Scan
 from ..solvers import Solution, minimise
-from ._alignment import align
+from ..solvers.alignment import align
 from ._views import held_out_figures, matched, well_lit
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -298,8 +298,8 @@ def _back_project(
         found = align(delta, angles, unknowns=unknowns, centre=centre, size=side, cg_steps=15, console=console)
         for line in found.messages:
             console.say(line)
-        centre = float(found.geometry.centre)
-        shifts = shifts if found.geometry.shifts is None else np.asarray(found.geometry.shifts)
+        centre = float(found.motion.centre)
+        shifts = shifts if found.motion.shifts is None else np.asarray(found.motion.shifts)
     wide = columns.stop - columns.start
     projector = operators.ParallelProjector(angles, (side, side), wide, centre=centre)
     volumes = []

@@ -20,7 +20,7 @@ from ..errors import InputError, nearest
 from ..operators import ParallelProjector
 from ..operators.detector import AlignedProjector
 from ..scan import Scan
-from ._alignment import Alignment, align
+from ..solvers.alignment import Alignment, align
 from ._slices import SOLVER, Slices, check_slabs, check_solver, padding, slab_solver, solve_counts, solve_slices
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -185,7 +185,7 @@ def _geometry(start: _Start, settings: Mapping[str, Mapping[str, Any]], console:
     )
     for line in found.messages:
         console.say(line)
-    return _Geometry(_projector(found, start, shape), float(found.geometry.centre), (said, *found.messages), found)
+    return _Geometry(_projector(found, start, shape), float(found.motion.centre), (said, *found.messages), found)
 
 
 def _middle(height: int, rows: int) -> tuple[int, int]:
@@ -195,8 +195,8 @@ def _middle(height: int, rows: int) -> tuple[int, int]:
 
 def _projector(found: Alignment, start: _Start, shape: tuple[int, int]) -> Any:
     """The fast projector where the picture moves along columns only."""
-    geometry, views = found.geometry, start.angles.size
-    flat = all(getattr(geometry, n) is None for n in ("roll", "pitch", "angles", "magnification", "wobble"))
+    geometry, views = found.motion, start.angles.size
+    flat = geometry.known().keys() <= {"centre", "shifts", "drift"}
     moves = np.asarray(geometry.offsets(views))
     if flat and (start.height == 1 or not np.abs(moves[:, 0]).max() > 0):
         return ParallelProjector(start.angles, shape, start.columns, centre=geometry.centre, shifts=moves[:, 1])
@@ -353,9 +353,8 @@ def _deviation(A, variance, settings, repeat, views: int) -> np.ndarray:
 
 def _found(alignment: Alignment, views: int) -> dict[str, Any]:
     """The geometry that was found, as figures."""
-    geometry = alignment.geometry
-    named = {n: getattr(geometry, n) for n in geometry.names() if n != "shifts"}
-    figures = {f"geometry_{n}": np.asarray(v) for n, v in named.items() if v is not None}
+    geometry = alignment.motion
+    figures = {f"geometry_{n}": np.asarray(v) for n, v in geometry.known().items() if n != "shifts"}
     return figures | {"geometry_shifts": np.asarray(geometry.offsets(views))}
 
 

@@ -2,6 +2,8 @@
 operators.
 """
 
+from .alignment import Alignment as Alignment
+from .alignment import align as align
 from .descent.gauss_newton import levenberg_marquardt as levenberg_marquardt
 from .descent.minimise import Progress as Progress
 from .descent.minimise import Solution as Solution

@@ -15,8 +15,9 @@ import numpy as np
 
 import diffrecon as dr
 from diffrecon import plot
-from diffrecon.operators import AlignedProjector, TomographyGeometry
-from diffrecon.recipes import align
+from diffrecon.motion import Motion
+from diffrecon.operators import AlignedProjector
+from diffrecon.solvers import align
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "tests"))
@@ -44,19 +45,19 @@ def main() -> None:
     found = align(data, angles)
     seconds = time.process_time() - begun
     print("\n".join(found.messages))
-    errors, aligned = compare(found.geometry, true, angles)
+    errors, aligned = compare(found.motion, true, angles)
     values = jnp.asarray(data, jnp.float32)
     slices = {}
     middle = (data.shape[2] - 1) / 2
     for name, geometry in (
-        ("as given", TomographyGeometry(middle)),
-        ("found", found.geometry),
+        ("as given", Motion(middle)),
+        ("found", found.motion),
         ("true geometry", aligned),
     ):
         A = AlignedProjector(angles, (options.size,) * 2, detector, geometry, slices=found.projector.volume_shape[0])
         slices[name] = dr.solvers.cgls(A, values, steps=CGLS_STEPS).x
     shape = found.projector.volume_shape
-    exact = truth.volume(displaced(sample, found.geometry, true, angles), shape)
+    exact = truth.volume(displaced(sample, found.motion, true, angles), shape)
     rows = slice((shape[0] - options.rows) // 2 + 6, (shape[0] + options.rows) // 2 - 6)
     error = {n: float(np.linalg.norm(v[rows] - exact[rows]) / np.linalg.norm(exact[rows])) for n, v in slices.items()}
     print(
@@ -64,10 +65,10 @@ def main() -> None:
         f"{errors['row']:.4f} | {errors['column']:.4f} | {errors['centre']:+.4f} | {errors['roll']:+.4f} | "
         f"{error['as given']:.3f} | {error['found']:.4f} | {error['true geometry']:.4f} | {seconds:.0f} |"
     )
-    draw(slices | {"truth": exact}, found.geometry, errors["true shifts"], options.output / "alignment.png")
+    draw(slices | {"truth": exact}, found.motion, errors["true shifts"], options.output / "alignment.png")
 
 
-def compare(found: TomographyGeometry, true: dict, angles: np.ndarray) -> tuple[dict, TomographyGeometry]:
+def compare(found: Motion, true: dict, angles: np.ndarray) -> tuple[dict, Motion]:
     """Errors less the motions of the sample that no data can tell, and the true geometry with these motions."""
     motions = _motions(angles, true["roll"])
     difference = np.asarray(found.shifts, float) - true["shifts"]
@@ -76,7 +77,7 @@ def compare(found: TomographyGeometry, true: dict, angles: np.ndarray) -> tuple[
     rest = (difference.ravel() - motions @ fit).reshape(-1, 2)
     same = (true["shifts"].ravel() + motions[:, 1:] @ fit[1:]).reshape(-1, 2)
     same[:, 1] -= float(found.centre) - true["centre"]
-    geometry = TomographyGeometry(found.centre, shifts=same, roll=true["roll"])
+    geometry = Motion(found.centre, shifts=same, roll=true["roll"])
     row, column = np.sqrt(np.mean(rest**2, axis=0))
     return {
         "row": row,
@@ -87,7 +88,7 @@ def compare(found: TomographyGeometry, true: dict, angles: np.ndarray) -> tuple[
     }, geometry
 
 
-def displaced(sample: np.ndarray, found: TomographyGeometry, true: dict, angles: np.ndarray) -> np.ndarray:
+def displaced(sample: np.ndarray, found: Motion, true: dict, angles: np.ndarray) -> np.ndarray:
     """The sample where the found geometry puts it."""
     difference = np.asarray(found.shifts, float) - true["shifts"]
     difference[:, 1] += float(found.centre) - true["centre"]
@@ -105,7 +106,7 @@ def _motions(angles: np.ndarray, roll: float) -> np.ndarray:
     return np.array([np.stack(pair, 1).ravel() for pair in pairs]).T
 
 
-def draw(slices: dict, geometry: TomographyGeometry, true: np.ndarray, path: Path) -> None:
+def draw(slices: dict, geometry: Motion, true: np.ndarray, path: Path) -> None:
     from matplotlib.figure import Figure
 
     page = Figure(figsize=(13, 5.6), layout="constrained")

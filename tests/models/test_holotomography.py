@@ -11,7 +11,8 @@ import pytest
 from diffrecon import losses
 from diffrecon.errors import InputError, MissingMetadata
 from diffrecon.models import HoloTomography, hologram_table, holograms_by_angle
-from diffrecon.operators import AlignedProjector, ParallelProjector, TomographyGeometry
+from diffrecon.motion import Motion
+from diffrecon.operators import AlignedProjector, ParallelProjector
 from diffrecon.simulate import _holotomography as simulated
 
 SETUP = simulated.Setup(angles=8, distances=2, frame=20, counts=20000.0, grains=False, wobble=0.4, centre=0.7)
@@ -70,7 +71,7 @@ def test_vacuum_is_the_empty_beam(scan):
 
 def test_aligned_projector_is_the_same(true_model):
     shape = true_model.delta.shape
-    geometry = TomographyGeometry((shape[2] - 1) / 2, roll=0.0)
+    geometry = Motion((shape[2] - 1) / 2, roll=0.0)
     aligned = AlignedProjector(true_model.projector.angles, shape[1:], (shape[0], shape[2]), geometry, slices=shape[0])
     plain, other = (
         np.asarray(m.projections(np.arange(3))) for m in (true_model, true_model.replace(projector=aligned))

@@ -12,7 +12,8 @@ from diffrecon import Scan, losses, operators
 from diffrecon.errors import InputError, MissingMetadata
 from diffrecon.geometry import FarField
 from diffrecon.models import PtychoTomography, angle_table, frames_by_angle
-from diffrecon.operators import AlignedProjector, TomographyGeometry
+from diffrecon.motion import Motion
+from diffrecon.operators import AlignedProjector
 from diffrecon.physics import energy_to_wavelength
 from diffrecon.simulate import _ptychotomography as simulated
 
@@ -174,7 +175,7 @@ def test_aligned_projector_is_the_same_and_knows_more(true_model):
             true_model.projector.angles,
             shape[1:],
             (shape[0], true_model.projector.detector),
-            TomographyGeometry((true_model.projector.detector - 1) / 2, roll=roll),
+            Motion((true_model.projector.detector - 1) / 2, roll=roll),
             slices=shape[0],
         )
     )
@@ -182,7 +183,7 @@ def test_aligned_projector_is_the_same_and_knows_more(true_model):
     assert np.linalg.norm(aligned - plain) < 5e-3 * np.linalg.norm(plain)
     model, there = at(0.02), jnp.asarray(plain)
     cost = lambda roll: jnp.sum(
-        jnp.abs(eqx.tree_at(lambda m: m.projector.geometry.roll, model, roll).projections(jnp.arange(3)) - there) ** 2
+        jnp.abs(eqx.tree_at(lambda m: m.projector.motion.roll, model, roll).projections(jnp.arange(3)) - there) ** 2
     )
     slope = jax.jit(jax.grad(cost))
     assert float(slope(jnp.asarray(0.02))) > 0 > float(slope(jnp.asarray(-0.02)))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from diffrecon.errors import InputError
+from diffrecon.motion import FREEDOMS, Motion
 from diffrecon.operators.adjoint import dot_test
-from diffrecon.operators.detector import AlignedProjector, TomographyGeometry, move_images
+from diffrecon.operators.detector import AlignedProjector, move_images
 
 VIEWS, SIZE = 4, 24
 ANGLES = np.linspace(0.1, np.pi, VIEWS)
@@ -33,7 +34,7 @@ def given(request):
 
 
 def build(given, rows=10, **settings) -> AlignedProjector:
-    return AlignedProjector(ANGLES, (SIZE, SIZE + 1), (rows, SIZE), TomographyGeometry(13.3, **given), **settings)
+    return AlignedProjector(ANGLES, (SIZE, SIZE + 1), (rows, SIZE), Motion(13.3, **given), **settings)
 
 
 def gaussians(shape, centre, shifts, roll, size) -> np.ndarray:
@@ -96,7 +97,7 @@ def test_projections_are_those_of_ellipsoids(given):
     expected = truth.views(
         parts, angles, (size, size), centre=17.3, shifts=shifts, roll=roll, pitch=pitch, magnification=magnification
     )
-    A = AlignedProjector(ANGLES, (size, size), (size, size), TomographyGeometry(17.3, **given), slices=56)
+    A = AlignedProjector(ANGLES, (size, size), (size, size), Motion(17.3, **given), slices=56)
     found = np.asarray(A(jnp.asarray(truth.volume(parts, A.volume_shape))))
     # A voxel model of sharp edges on 32 pixels; a wrong sign or pivot is above 10 %.
     assert np.linalg.norm(found - expected) < 0.03 * np.linalg.norm(expected)
@@ -128,15 +129,15 @@ def test_derivative_of_every_parameter(way):
         A = build(GEOMETRIES[way], rows=6, slices=14)
         weight = jnp.asarray(np.random.default_rng(5).normal(size=(VIEWS, 6, SIZE)))
         cost = jax.jit(lambda geometry: jnp.sum(weight * A.at(geometry)(volume)))
-        gradient = jax.jit(jax.grad(cost))(A.geometry)
+        gradient = jax.jit(jax.grad(cost))(A.motion)
         # The window of FourierPoseProjector ends in steps of 1e-4: a short difference seldom goes over one.
         step, tolerance = (1e-6 if way == "posed" else 1e-4), 1e-5
-        for name in A.geometry.names():
-            if getattr(A.geometry, name) is None:
+        for name in FREEDOMS:
+            if getattr(A.motion, name) is None:
                 continue
-            direction = np.random.default_rng(6).normal(size=jnp.shape(getattr(A.geometry, name)))
+            direction = np.random.default_rng(6).normal(size=jnp.shape(getattr(A.motion, name)))
             ahead, behind = (
-                cost(eqx.tree_at(lambda g, name=name: getattr(g, name), A.geometry, replace_fn=lambda v, s=s: v + s))
+                cost(eqx.tree_at(lambda g, name=name: getattr(g, name), A.motion, replace_fn=lambda v, s=s: v + s))
                 for s in (step * direction, -step * direction)
             )
             difference = float(ahead - behind) / (2 * step)
@@ -154,7 +155,7 @@ def test_subset_is_the_same_operator():
 
 
 def test_one_row():
-    A = AlignedProjector(ANGLES, (SIZE, SIZE), (1, SIZE), TomographyGeometry(12.0, shifts=SHIFTS))
+    A = AlignedProjector(ANGLES, (SIZE, SIZE), (1, SIZE), Motion(12.0, shifts=SHIFTS))
     assert A.volume_shape == (1, SIZE, SIZE)
     assert A(jnp.ones(A.volume_shape)).shape == (VIEWS, 1, SIZE)
 
@@ -180,4 +181,4 @@ def test_bad_arrays_and_names_are_refused():
     with pytest.raises(InputError, match="adjoint"):
         build({}).adjoint(jnp.ones((3, 3, 3)))
     with pytest.raises(InputError, match="did you mean|nearest|roll"):
-        TomographyGeometry(1.0).freed(("rol",), 3)
+        Motion(1.0).freed(("rol",), 3)

@@ -1,4 +1,4 @@
-"""Geometry from the data: the volume and the geometry of a parallel-beam scan in one least-squares problem.
+"""Find the geometry of a parallel-beam scan from its data, together with the volume, in one least-squares problem.
 
 Projections depend linearly on the volume and, for small steps, on the geometry. Each step solves for both at once by
 conjugate gradients (Gauss-Newton on a separable problem: G. Golub and V. Pereyra, Inverse Problems 19, R1 (2003)), so
@@ -9,7 +9,6 @@ binned data to full ones and starts from what a parallel beam conserves.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,33 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from .. import solvers
 from .._console import Console
 from ..errors import InputError
-from ..operators.detector import AlignedProjector, TomographyGeometry, drift_basis
+from ..motion import FREEDOMS, Motion, drift_basis, fix_gauge, without_freedoms
+from ..operators.detector import AlignedProjector
+from .linear.least_squares import cgls
 
 __all__ = ["Alignment", "align"]
 
-# What moves in the picture for each unknown: every unknown is a sum of these motions, view by view.
-_KINDS: dict[str, tuple[str, ...]] = {
-    "centre": ("column",),
-    "shifts": ("row", "column"),
-    "drift": ("row", "column"),
-    "roll": ("roll",),
-    "pitch": ("pitch",),
-    "angles": ("angle",),
-    "magnification": ("magnification",),
-    "wobble": ("roll", "pitch"),
-}
-# The field of the geometry that makes each of these motions.
-_FIELDS = {
-    "row": "shifts",
-    "column": "shifts",
-    "roll": "roll",
-    "pitch": "pitch",
-    "angle": "angles",
-    "magnification": "magnification",
-}
+# The field of a motion that makes each motion of the picture, where the names differ.
+_FIELDS = {"row": "shifts", "column": "shifts", "angle": "angles"}
 _SMALLEST = (32, 8)  # columns and rows below which data are not binned further
 _SOON = {"centre", "shifts", "roll"}  # unknowns that converge in few steps
 _VOLUME_STEPS = 10  # conjugate gradients for the volume alone, at the start of a level
@@ -51,12 +33,14 @@ _VOLUME_STEPS = 10  # conjugate gradients for the volume alone, at the start of 
 
 @dataclasses.dataclass(frozen=True)
 class Alignment:
-    """**Fields:** `geometry`, what was found; `volume` `(z, y, x)` [1/pixel], in it, by least squares
+    """Hold a geometry and what came with it.
+
+    **Fields:** `motion`; `volume` `(z, y, x)` [1/pixel], in it, by least squares
     (slices beyond the detector's rows included: `projector.volume_shape`); `projector`, which predicts the data from
     it; `messages` in words; `history`, one row a step: binning, relative residual, largest motion of a pixel by the
     step [pixel]."""
 
-    geometry: TomographyGeometry
+    motion: Motion
     volume: Float[Array, "z y x"]
     projector: AlignedProjector
     messages: tuple[str, ...]
@@ -69,7 +53,7 @@ def align(
     *,
     unknowns: Sequence[str] = ("centre", "shifts", "roll"),
     centre: float | None = None,
-    start: TomographyGeometry | None = None,
+    start: Motion | None = None,
     size: int | None = None,
     levels: Sequence[int] | None = None,
     steps: int | None = None,
@@ -86,7 +70,7 @@ def align(
     - `sinogram`: line integrals `(view, row, column)`; `(view, column)` of one row will do where nothing moves along
       rows.
     - `angles`: nominal, any order, evenly spaced or not [rad].
-    - `unknowns`: names of fields of `TomographyGeometry`, whose signs are said there.
+    - `unknowns`: names of `diffrecon.motion.FREEDOMS`.
     - `centre`: first guess [pixel], the middle of the detector by default; or a whole geometry `start`, which is also
       how known parts of it are given.
     - `size`: pixels of a slice along x and y; the detector's columns by default.
@@ -112,19 +96,21 @@ def align(
     angles = np.linspace(0, np.pi, 24, endpoint=False)
     y, x = np.mgrid[:32, :32] - 15.5
     sample = jnp.asarray(np.hypot(x - 3, y + 4) < 7, jnp.float32)[None]
-    truth = AlignedProjector(angles, (32, 32), (1, 32), TomographyGeometry(17.0))
+    truth = AlignedProjector(angles, (32, 32), (1, 32), Motion(17.0))
     found = align(truth(sample), angles, unknowns=("centre",), levels=(1,), steps=3)
-    assert abs(float(found.geometry.centre) - 17.0) < 0.1
+    assert abs(float(found.motion.centre) - 17.0) < 0.1
     ```
     """
     console = console or Console(quiet=True)
     data, angles = _checked(sinogram, angles)
     names, messages = _possible(unknowns, data.shape[1])
     steps = steps or (6 if set(names) <= _SOON else 12)
-    geometry = start or TomographyGeometry((data.shape[2] - 1) / 2 if centre is None else centre)
-    before = {n for n in geometry.names() if getattr(geometry, n) is not None}
+    geometry = start or Motion((data.shape[2] - 1) / 2 if centre is None else centre)
+    known = geometry.known()
     # With the fields that make the motions of the unknowns; those that are no unknowns stay zero and go at the end.
-    geometry = geometry.freed([*names, *(_FIELDS[k] for n in names for k in _KINDS[n])], angles.size, drift)
+    geometry = geometry.freed(
+        [*names, *(_FIELDS.get(k, k) for n in names for k in FREEDOMS[n].moves)], angles.size, drift
+    )
     levels = tuple(levels or _levels(data.shape))
     coarse = _Level.make(data, angles, levels[0], size)
     if {"centre", "shifts"} & set(names):
@@ -137,7 +123,7 @@ def align(
         progress = console.progress(steps, f"alignment, binned by {factor}: step")
         geometry, volume, projector = _refine(level, geometry, names, steps, cg_steps, tolerance, history, progress)
     assert volume is not None and projector is not None
-    geometry = _only(geometry, before | set(names) | {"centre"})
+    geometry = geometry.only([*known, *names])
     messages += _verdict(history, names, levels[-1], tolerance)
     return Alignment(geometry, volume, projector, tuple(messages), np.asarray(history))
 
@@ -145,7 +131,7 @@ def align(
 # ---------------------------------------------------------------------------------------------------- levels
 @dataclasses.dataclass(frozen=True)
 class _Level:
-    """Binned data, and the geometry in their pixels."""
+    """Hold binned data, and change a geometry to and from their pixels."""
 
     data: Float[Array, "view row column"]
     angles: Float[np.ndarray, " view"]
@@ -160,34 +146,18 @@ class _Level:
         binned = cut.reshape(views, rows // high, high, columns // factor, factor).mean((2, 4))
         return cls(binned, angles, factor, max(2, (size or columns) // factor))
 
-    def coarse(self, geometry: TomographyGeometry) -> TomographyGeometry:
+    def coarse(self, geometry: Motion) -> Motion:
         f = self.factor
-        return _scaled(geometry, 1 / f, (geometry.centre - (f - 1) / 2) / f)
+        return geometry.scaled(1 / f, (geometry.centre - (f - 1) / 2) / f)
 
-    def fine(self, geometry: TomographyGeometry) -> TomographyGeometry:
+    def fine(self, geometry: Motion) -> Motion:
         f = self.factor
-        return _scaled(geometry, f, geometry.centre * f + (f - 1) / 2)
+        return geometry.scaled(f, geometry.centre * f + (f - 1) / 2)
 
-    def projector(self, geometry: TomographyGeometry) -> AlignedProjector:
-        """In a geometry in pixels of the level."""
+    def projector(self, geometry: Motion) -> AlignedProjector:
+        """Make the projector of a geometry in pixels of the level."""
         _, rows, columns = self.data.shape
         return AlignedProjector(self.angles, (self.size, self.size), (rows, columns), geometry)
-
-
-def _scaled(geometry: TomographyGeometry, factor: float, centre: Array) -> TomographyGeometry:
-    """Lengths multiplied, axis at the given centre."""
-    lengths = {n: getattr(geometry, n) * factor for n in ("shifts", "drift") if getattr(geometry, n) is not None}
-    return _changed(geometry, {**lengths, "centre": centre})
-
-
-def _changed(geometry: TomographyGeometry, values: Mapping[str, Array | None]) -> TomographyGeometry:
-    fields: dict[str, Any] = {n: getattr(geometry, n) for n in geometry.names()} | dict(values)
-    return TomographyGeometry(fields.pop("centre"), **fields)
-
-
-def _only(geometry: TomographyGeometry, names: set[str]) -> TomographyGeometry:
-    """Without the fields that were there for the computation alone."""
-    return _changed(geometry, {n: None for n in geometry.names() if n not in names})
 
 
 def _levels(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -199,22 +169,22 @@ def _levels(shape: tuple[int, ...]) -> tuple[int, ...]:
 # ---------------------------------------------------------------------------------------------------- one level
 def _refine(
     level: _Level,
-    geometry: TomographyGeometry,
+    geometry: Motion,
     names: tuple[str, ...],
     steps: int,
     cg_steps: int,
     tolerance: float,
     history: list,
     progress,
-) -> tuple[TomographyGeometry, Array, AlignedProjector]:
-    """Gauss-Newton steps on the data of a level; a step that raises the misfit is halved once."""
+) -> tuple[Motion, Array, AlignedProjector]:
+    """Take Gauss-Newton steps on the data of a level; a step that raises the misfit is halved once."""
     geometry = level.coarse(geometry)
     A = level.projector(geometry)
     vector, volume = _volume_alone(A, level.data)
     misfit, before = _misfit(A, volume, level.data), math.inf
     for step in range(1, steps + 1):
         joint = _linearised(A, volume, names)
-        solution = solvers.cgls(joint, level.data, x0=joint.start(vector), steps=cg_steps)
+        solution = cgls(joint, level.data, x0=joint.start(vector), steps=cg_steps)
         volume, numbers = joint.parts(solution.x)
         vector = solution.x[: vector.size]
         trial = _stepped(geometry, numbers)
@@ -234,9 +204,9 @@ def _refine(
 
 
 def _volume_alone(A: AlignedProjector, data: Array) -> tuple[Array, Array]:
-    """Least squares in a fixed geometry: the vector of `_Joint`, and the volume."""
+    """Solve least squares in a fixed geometry, for the vector of `_Joint` and the volume."""
     joint = _Joint(A, {}, {}, ())
-    solution = solvers.cgls(joint, data, x0=joint.start(None), steps=_VOLUME_STEPS)
+    solution = cgls(joint, data, x0=joint.start(None), steps=_VOLUME_STEPS)
     return solution.x, joint.parts(solution.x)[0]
 
 
@@ -249,51 +219,45 @@ def _misfit(A: AlignedProjector, volume: Array, data: Array) -> float:
     return float(_relative(A, volume, data))
 
 
-def _stepped(geometry: TomographyGeometry, numbers: Mapping[str, Array]) -> TomographyGeometry:
-    return _changed(geometry, {n: getattr(geometry, n) + v for n, v in numbers.items()})
+def _stepped(geometry: Motion, numbers: Mapping[str, Array]) -> Motion:
+    return geometry.replace(**{n: getattr(geometry, n) + v for n, v in numbers.items()})
 
 
-def _largest_motion(old: TomographyGeometry, new: TomographyGeometry, A: AlignedProjector) -> float:
-    """Of a pixel of the detector, or of a voxel by turning [pixel of the level]."""
+def _largest_motion(old: Motion, new: Motion, A: AlignedProjector) -> float:
+    """Bound the motion of a pixel of the detector, or of a voxel by turning [pixel of the level]."""
     change = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(b - a))), old, new)
-    rows, columns = A.detector_shape
-    lever = {
-        "roll": max(rows, columns) / 2,
-        "pitch": A.shape[0] / 2,
-        "angles": A.shape[0] / 2,
-        "magnification": max(rows, columns) / 2,
-        "wobble": A.shape[0] / 2,
-    }
-    return max(getattr(change, n) * lever.get(n, 1.0) for n in old.names() if getattr(old, n) is not None)
+    lever = dict.fromkeys(("roll", "magnification"), max(A.detector_shape) / 2)
+    lever |= dict.fromkeys(("pitch", "tilt", "angles", "wobble"), A.shape[0] / 2)
+    return max(value * lever.get(n, 1.0) for n, value in change.known().items())
 
 
 @eqx.filter_jit
 def _linearised(A: AlignedProjector, volume: Array, names: tuple[str, ...]) -> "_Joint":
-    """The joint problem about a volume and the projector's geometry."""
-    kinds = dict.fromkeys(kind for name in names for kind in _KINDS[name])
+    """Linearise about a volume and the projector's geometry."""
+    kinds = dict.fromkeys(kind for name in names for kind in FREEDOMS[name].moves)
     if A.detector_shape[0] == 1:
         kinds.pop("row", None)
     pictures = {kind: _motion_picture(A, volume, kind) for kind in kinds}
     power = {kind: jnp.sum(picture**2, axis=(1, 2)) for kind, picture in pictures.items()}
     power = {"row": jnp.ones_like(next(iter(power.values())))} | power
-    scale = {name: 1 / jnp.sqrt(_strength(A.geometry, name, power) + 1e-30) for name in names}
+    scale = {name: 1 / jnp.sqrt(_strength(A.motion, name, power) + 1e-30) for name in names}
     return _Joint(A, pictures, scale, names)
 
 
 def _motion_picture(A: AlignedProjector, volume: Array, kind: str) -> Float[Array, "view row column"]:
-    """What the data change by as every view moves by one unit."""
-    field = _FIELDS[kind]
-    tangent = jax.tree.map(jnp.zeros_like, A.geometry)
-    one = jnp.ones_like(getattr(A.geometry, field))
+    """Differentiate the data with every view moving by one unit."""
+    field = _FIELDS.get(kind, kind)
+    tangent = jax.tree.map(jnp.zeros_like, A.motion)
+    one = jnp.ones_like(getattr(A.motion, field))
     if field == "shifts":
         one = one * jnp.asarray([kind == "row", kind == "column"], one.dtype)
     tangent = eqx.tree_at(lambda g: getattr(g, field), tangent, one)
-    return jax.jvp(lambda g: A.at(g)(volume), (A.geometry,), (tangent,))[1]
+    return jax.jvp(lambda g: A.at(g)(volume), (A.motion,), (tangent,))[1]
 
 
-def _strength(geometry: TomographyGeometry, name: str, power: Mapping[str, Array]) -> Array:
-    """Squared norm of what a unit of each number does to the data; views without contrast count as faint ones."""
-    each = [power[kind] for kind in _KINDS[name]]
+def _strength(geometry: Motion, name: str, power: Mapping[str, Array]) -> Array:
+    """Sum the squares of what a unit of each number does to the data; views without contrast count as faint ones."""
+    each = [power[kind] for kind in FREEDOMS[name].moves]
     like = getattr(geometry, name)
     if name == "drift":
         return jnp.broadcast_to(jnp.stack([jnp.sum(p) / 2 for p in each]), like.shape)
@@ -305,7 +269,7 @@ def _strength(geometry: TomographyGeometry, name: str, power: Mapping[str, Array
 
 # ---------------------------------------------------------------------------------------------------- joint problem
 class _Joint(eqx.Module):
-    """Volume and geometry together as one linear map of one vector, scaled so that conjugate gradients converge soon.
+    """Map one vector of volume and geometry to data, scaled so that conjugate gradients converge soon.
 
     The volume is the vector's first part filtered by the root of a ramp (A'A has nearly the spectrum 1/|k|), the
     geometry's numbers are divided by the norm of what they do to the data.
@@ -329,12 +293,12 @@ class _Joint(eqx.Module):
         return jnp.concatenate([volume, moved[volume.size :]])
 
     def start(self, volume: Float[Array, " m"] | None) -> Float[Array, " n"]:
-        """No change of the geometry, and the volume's part of a vector from before, or an empty volume."""
-        vector = jnp.zeros((self._length(),), self.A.geometry.centre.dtype)
+        """Begin with no change of the geometry, and the volume's part of a vector from before, or an empty volume."""
+        vector = jnp.zeros((self._length(),), self.A.motion.centre.dtype)
         return vector if volume is None else vector.at[: math.prod(self.A.volume_shape)].set(volume)
 
     def parts(self, vector: Float[Array, " n"]) -> tuple[Float[Array, "z y x"], dict[str, Array]]:
-        """Volume, and change of the geometry."""
+        """Split a vector into the volume and the change of the geometry."""
         size = math.prod(self.A.volume_shape)
         volume = _half_ramp(vector[:size].reshape(self.A.volume_shape), self.A.angles.shape[0])
         return volume, self._numbers(vector)
@@ -348,7 +312,7 @@ class _Joint(eqx.Module):
             scale = self.scale[name]
             numbers[name] = vector[at : at + scale.size].reshape(scale.shape) * scale
             at += scale.size
-        return _without_freedoms(numbers, jnp.asarray(self.A.angles))
+        return without_freedoms(numbers, jnp.asarray(self.A.angles))
 
     def _motion(self, numbers: Mapping[str, Array]) -> Array:
         amounts = _amounts(numbers, self.A.angles.shape[0])
@@ -363,50 +327,22 @@ def _half_ramp(volume: Float[Array, "z y x"], views: int) -> Float[Array, "z y x
 
 
 def _amounts(numbers: Mapping[str, Array], views: int) -> dict[str, Float[Array, " view"]]:
-    """How much each kind of motion moves each view."""
+    """Sum up how much each kind of motion moves each view."""
     parts: list[tuple[str, Array]] = []
     for name, value in numbers.items():
         if name == "drift":
             value = jnp.asarray(drift_basis(views, value.shape[0]), value.dtype) @ value
         columns = value.T if name in ("shifts", "drift", "wobble") else [value]
-        parts += [(kind, jnp.broadcast_to(v, (views,))) for kind, v in zip(_KINDS[name], columns, strict=True)]
+        parts += [(kind, jnp.broadcast_to(v, (views,))) for kind, v in zip(FREEDOMS[name].moves, columns, strict=True)]
     kinds = dict.fromkeys(kind for kind, _ in parts)
     return {kind: jnp.sum(jnp.stack([v for k, v in parts if k == kind]), axis=0) for kind in kinds}
 
 
-def _without_freedoms(numbers: Mapping[str, Array], angles: Array) -> dict[str, Array]:
-    """The numbers less what no data can tell: an orthogonal projection (see `TomographyGeometry.FREEDOMS`)."""
-    numbers = dict(numbers)
-    cosine, sine = jnp.cos(angles), jnp.sin(angles)
-    if "shifts" in numbers:
-        row, column = numbers["shifts"].T
-        known = [jnp.ones_like(cosine)] if "centre" in numbers else []
-        numbers["shifts"] = jnp.stack([row - jnp.mean(row), _orthogonal(column, [*known, cosine, sine])], -1)
-    for name in ("angles", "magnification"):
-        if name in numbers:
-            numbers[name] = numbers[name] - jnp.mean(numbers[name])
-    if "wobble" in numbers:
-        roll, pitch = numbers["wobble"].T
-        joined, zero = jnp.concatenate([roll, pitch]), jnp.zeros_like(cosine)
-        one = jnp.ones_like(cosine)
-        freedoms = [jnp.concatenate(f) for f in ((-sine, cosine), (cosine, sine))]
-        means = {"roll": (one, zero), "pitch": (zero, one)}
-        freedoms += [jnp.concatenate(f) for name, f in means.items() if name in numbers]
-        numbers["wobble"] = _orthogonal(joined, freedoms).reshape(2, -1).T
-    return numbers
-
-
-def _orthogonal(values: Float[Array, " n"], directions: Sequence[Array]) -> Float[Array, " n"]:
-    """Values less their projection on the directions."""
-    basis = jnp.linalg.qr(jnp.stack(directions, 1).astype(values.dtype))[0]
-    return values - basis @ (basis.T @ values)
-
-
 # ---------------------------------------------------------------------------------------------------- first guess
 def _first_guess(
-    data: Array, angles: np.ndarray, geometry: TomographyGeometry, names: tuple[str, ...], level: _Level, reach: float
-) -> tuple[TomographyGeometry, list[str]]:
-    """The given geometry, or the one that conserves mass, whichever explains the binned data better."""
+    data: Array, angles: np.ndarray, geometry: Motion, names: tuple[str, ...], level: _Level, reach: float
+) -> tuple[Motion, list[str]]:
+    """Choose the start, or the geometry that conserves mass, whichever explains the binned data better."""
     guess = _conserved(np.asarray(data, np.float64), angles, geometry, names, reach)
     misfits = []
     for candidate in (geometry, guess):
@@ -418,28 +354,23 @@ def _first_guess(
     return geometry, [f"first guess: as given (sums of rows and centres of mass are not conserved: {said})"]
 
 
-def _conserved(
-    data: np.ndarray, angles: np.ndarray, geometry: TomographyGeometry, names: tuple[str, ...], reach: float
-) -> TomographyGeometry:
+def _conserved(data: np.ndarray, angles: np.ndarray, geometry: Motion, names: tuple[str, ...], reach: float) -> Motion:
     views, rows, columns = data.shape
     row = np.zeros(views)
     if "shifts" in names and rows >= 4:
         row = _row_shifts(data.sum(2), min(reach, rows / 2 - 1))
     mass, moment = _common_rows(data.sum(2), row), _common_rows(data @ np.arange(columns), row)
-    terms = np.stack([np.ones(views), np.cos(angles), np.sin(angles)], 1)
     middle = moment / np.where(np.abs(mass) > 0, mass, 1)
-    fit = np.linalg.lstsq(terms, middle, rcond=None)[0]
+    shifts, constant = fix_gauge(np.stack([row, middle], 1), angles, sine=True)
     if "shifts" not in names:
-        return _changed(geometry, {"centre": jnp.asarray(fit[0], jnp.float32)})
-    column = middle - terms @ fit
+        return geometry.replace(centre=constant)
     if "centre" in names:
-        return _changed(geometry, {"centre": jnp.asarray(fit[0]), "shifts": jnp.asarray(np.stack([row, column], 1))})
-    column = column + fit[0] - float(geometry.centre)
-    return _changed(geometry, {"shifts": jnp.asarray(np.stack([row, column], 1))})
+        return geometry.replace(centre=constant, shifts=shifts)
+    return geometry.replace(shifts=shifts.at[:, 1].add(constant - geometry.centre))
 
 
 def _row_shifts(profiles: Float[np.ndarray, "view row"], reach: float) -> Float[np.ndarray, " view"]:
-    """Shifts along rows that lay the profiles on their mean, by least squares over the rows that overlap."""
+    """Find shifts along rows that lay the profiles on their mean, by least squares over the rows that overlap."""
     views, rows = profiles.shape
     grid, tried = np.arange(rows), np.arange(-reach, reach + 0.125, 0.25)
     moved = np.stack([[np.interp(grid + t, grid, p) for p in profiles] for t in tried])
@@ -463,7 +394,7 @@ def _row_shifts(profiles: Float[np.ndarray, "view row"], reach: float) -> Float[
 
 
 def _common_rows(profiles: Float[np.ndarray, "view row"], shifts: Float[np.ndarray, " view"]) -> np.ndarray:
-    """Sum over the part of the sample that every view sees."""
+    """Add up the part of the sample that every view sees."""
     rows = profiles.shape[1]
     first, last = math.ceil(-shifts.min()), math.floor(rows - 1 - shifts.max())
     places = np.arange(first, last + 1) if last >= first else np.arange(rows)
@@ -481,20 +412,20 @@ def _verdict(history: list, names: tuple[str, ...], finest: int, tolerance: floa
         lines.append("the geometry is still moving: give more steps, fewer unknowns, or a better start")
     if "wobble" in names:
         lines.append("wobble is found in part only: in simulations half of it was left")
-    if free := [TomographyGeometry.FREEDOMS[n] for n in names if n in TomographyGeometry.FREEDOMS]:
+    if free := [FREEDOMS[n].undetermined for n in names if FREEDOMS[n].undetermined]:
         lines.append("what no data can tell was set to zero: " + "; ".join(free))
     return lines
 
 
 def _possible(unknowns: Sequence[str], rows: int) -> tuple[tuple[str, ...], list[str]]:
-    """The unknowns that the data can tell, each once."""
-    TomographyGeometry(0.0).freed(unknowns, 1)  # refuses names that do not exist
+    """List the unknowns that the data can tell, each once."""
+    Motion(0.0).freed(unknowns, 1)  # refuses names that do not exist
     names = tuple(dict.fromkeys(unknowns))
     if not names:
         raise InputError("align: name at least one unknown, such as centre")
     if {"drift", "shifts"} <= set(names):
         raise InputError("align: shifts of every view contain any drift; give one of the two")
-    blind = [n for n in ("roll", "pitch", "wobble") if n in names] if rows == 1 else []
+    blind = [n for n in ("roll", "pitch", "tilt", "wobble") if n in names] if rows == 1 else []
     if blind and not (names := tuple(n for n in names if n not in blind)):
         raise InputError(f"align: {', '.join(blind)} cannot be told from one row")
     return names, [f"{', '.join(blind)} left out: one row cannot tell"] if blind else []
