@@ -221,7 +221,7 @@ def _projected(
         if width is not None:
             data |= {"support": bound & shrink_wrap(value, width, above, dimensions)}
         progress.update(sum(map(len, gaps)), gap=float(np.nanmin(found.gap[-1])))
-        if not found.result.startswith("done"):
+        if not found.ending.finished:
             console.say(found.result)
             break
     return np.asarray(value), np.concatenate(gaps)

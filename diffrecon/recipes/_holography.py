@@ -26,7 +26,7 @@ from .._model import Batch
 from .._result import Quantity, Result
 from ..models import Holography
 from ..scan import Scan
-from ..solvers import levenberg_marquardt, minimise
+from ..solvers import Ending, levenberg_marquardt, minimise
 from ..solvers.direct.regularisation import PowerLaw
 from ._hologram_start import (
     check_settings,
@@ -137,7 +137,7 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     figures = _judge(found.model, data, settings["quality"]["seed"])
     figures |= {"history": np.concatenate(solve.history), "prior_slope": found.priors[0].slope}
     figures |= _geometry_found(found.model, refine)
-    verdict = [] if solve.ending.startswith(("done", "converged")) else [solve.ending]
+    verdict = [] if solve.ending.finished else [solve.ending.value]
     thickness, message = _thicknesses(found.model, named)
     verdict += _judged(figures, found.model, refine) + [m for m in (*messages, message) if m]
     quantities = found.model.quantities() | thickness
@@ -269,14 +269,14 @@ class _Solve:
     ):
         self.data, self.settings, self.console, self.journal, self.label = data, settings, console, journal, label
         self.history: list[np.ndarray] = [np.zeros(0)]
-        self.ending, self.number = "done", -1
+        self.ending, self.number = Ending.DONE, -1
         # One cost for all rounds, so that they share compiled programs.
         self.cost = None if settings["loss"]["function"] is None else _own_cost(settings["loss"]["function"])
 
     @property
     def interrupted(self) -> bool:
         """Whether a round was stopped by the user."""
-        return self.ending.startswith("interrupted")
+        return self.ending is Ending.INTERRUPTED
 
     def round(
         self, found: _Found, raised: float, steps: int, searches: int, label: str, refine: Sequence[str] = ()
@@ -345,7 +345,7 @@ class _Solve:
                 label=label,
             )
         self.history.append(solution.history)
-        self.ending = solution.result
+        self.ending = solution.ending
         return solution.value.found()
 
     def excess(self, model: Holography) -> float:

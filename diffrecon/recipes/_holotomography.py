@@ -99,7 +99,7 @@ def reconstruct(scan: Scan, settings: Settings, console: Console, method: str) -
     data = good_pixels(model, holograms_by_angle(scan), settings, console)
     train, held = split(model.gain.shape[0], settings["quality"])
     model, prior = two_step(model, data, train, settings, console)
-    history, ending = np.zeros(0), "done"
+    history, ending = np.zeros(0), ""
     if settings["solver"]["name"] == "joint":
         console.say(f"prior: power of delta falls as f^{prior.slope:.2g}")
         model, history, ending = joint(model, data, train, prior, settings, console, checkpoint=console.checkpoint)
@@ -109,7 +109,7 @@ def reconstruct(scan: Scan, settings: Settings, console: Console, method: str) -
     if settings["quality"]["halves"]:
         verdict += _halves(model, data, settings, console, figures)
     quantities = model.quantities() | _wanted(model, scan, settings)
-    first = () if ending.startswith("done") else (ending,)
+    first = (ending,) if ending else ()
     return Result(method, quantities, figures, (*first, *verdict), settings)
 
 
@@ -463,7 +463,8 @@ def joint(
             unknowns=names,
             **options,
         )
-    return into_whole(model, solution.value.model_of_unknowns(), angles), solution.history, solution.result
+    ending = "" if solution.ending.finished else solution.result
+    return into_whole(model, solution.value.model_of_unknowns(), angles), solution.history, ending
 
 
 def _lbfgs(memory: int) -> optax.GradientTransformation:

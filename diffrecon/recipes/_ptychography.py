@@ -124,7 +124,7 @@ def reconstruct(scan: Scan, settings: Mapping[str, Mapping[str, Any]], console: 
     # Positions as in the file would hide what the curve of the held-out views is about.
     if not settings["model"]["positions"]:
         figures["held_out_history"] = solution.held_out
-    finished = solution.result.startswith(("done", "converged"))
+    finished = solution.ending.finished
     verdict = verdict if finished else (solution.result, *verdict)
     if settings["quality"]["halves"] and finished:
         correlation = _halves(start, data, held, settings, console)

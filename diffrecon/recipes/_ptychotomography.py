@@ -91,7 +91,7 @@ def reconstruct(scan: Scan, settings: Settings, console: Console, method: str) -
     figures["history"] = solution.history
     if settings["quality"]["halves"]:
         verdict += _halves(model, data, settings, console, figures)
-    ending = () if solution.result.startswith("done") else (solution.result,)
+    ending = () if solution.ending.finished else (solution.result,)
     return Result(method, model.quantities(scan), figures, (*ending, *verdict, said), settings)
 
 

@@ -285,5 +285,5 @@ def _minimise(A: Any, sinogram: Array, steps: int, settings: Mapping[str, Any], 
         checkpoint=console.checkpoint,
         resume=console.resume,
     )
-    ending = () if solution.result.startswith("done") else (solution.result,)
+    ending = () if solution.ending.finished else (solution.result,)
     return Slices(solution.value.volume, np.asarray(solution.history), ending)

@@ -25,6 +25,7 @@ from .direct.phase import l_curve as l_curve
 from .direct.transport import mixed as mixed
 from .direct.transport import paganin as paganin
 from .direct.transport import tie as tie
+from .ending import Ending as Ending
 from .engines import ENGINES as ENGINES
 from .engines import EngineTask as EngineTask
 from .engines import amplitude_cost as amplitude_cost

@@ -130,7 +130,7 @@ def run_stages(
         part = dataclasses.replace(settings, label=f"{label}: {name}{count}: step", checkpoint=path)
         solution = engine(name)(model, epochs, part)
         solutions.append(solution)
-        if not solution.result.startswith(("done", "converged")):
+        if not solution.ending.finished:
             if number > 1 and part.figure(solution.value) > part.figure(model):
                 solutions[-1] = dataclasses.replace(solution, value=model)
             break

@@ -14,6 +14,7 @@ from diffrecon.recipes._journal import Journal
 from diffrecon.recipes._whitened import vacuum_weights
 from diffrecon.scan import Scan
 from diffrecon.simulate import _holography as simulation
+from diffrecon.solvers import Ending
 
 QUICK = {"solver": {"rounds": 1, "steps": 3, "cg_steps": 10, "tv_rounds": 1}}
 
@@ -168,7 +169,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(simulated, found, tmp_pat
     def interrupted_in_the_second(self, *arguments):
         rounds.append(1)
         model = solved(self, *arguments)
-        self.ending = "interrupted" if len(rounds) == 2 else self.ending
+        self.ending = Ending.INTERRUPTED if len(rounds) == 2 else self.ending
         return model
 
     monkeypatch.setattr(recipe._Solve, "_solved", interrupted_in_the_second)

@@ -6,7 +6,7 @@ import pytest
 from problems import PROBLEMS, relative_error
 
 import diffrecon as dr
-from diffrecon.solvers import levenberg_marquardt
+from diffrecon.solvers import Ending, levenberg_marquardt
 
 CURVE = PROBLEMS["curve"]
 
@@ -54,7 +54,7 @@ def test_cost_never_rises_and_the_ending_is_said():
     solution = levenberg_marquardt(rosenbrock.residual, rosenbrock.start, steps=60)
     assert np.all(np.diff(solution.history) <= 0)
     stopped = levenberg_marquardt(CURVE.residual, CURVE.start, CURVE.data, steps=9, callbacks=[lambda p: p.step == 3])
-    assert stopped.result == "stopped by a callback after 3 steps" and len(stopped.history) == 3
+    assert stopped.ending is Ending.STOPPED and len(stopped.history) == 3
 
 
 def test_project_and_unknowns():
@@ -76,7 +76,7 @@ def test_interrupt_returns_the_best_so_far():
             raise KeyboardInterrupt
 
     solution = levenberg_marquardt(CURVE.residual, CURVE.start, CURVE.data, steps=9, callbacks=[stop])
-    assert solution.result.startswith("interrupted after 2 steps")
+    assert solution.ending is Ending.INTERRUPTED and solution.detail == "after 2 steps"
 
 
 def test_first_guess_that_is_not_finite_is_refused():

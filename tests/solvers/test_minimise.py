@@ -13,6 +13,7 @@ from problems import PROBLEMS, SOLVERS, relative_error
 
 import diffrecon as dr
 from diffrecon.scan import Excerpt, Frames
+from diffrecon.solvers import Ending
 from diffrecon.solvers.descent.feed import Fields, Plan
 from diffrecon.solvers.descent.minimise import _run_chunk
 
@@ -271,7 +272,7 @@ def test_control_c_returns_the_best_so_far_and_can_go_on(stop, tmp_path):
     at_20 = lambda report: stop(report) if report.step == 20 else None
     path = tmp_path / "state.npz"
     solution = stochastic(10, steps=60, callbacks=[at_20], checkpoint=path)
-    assert solution.result.startswith("interrupted after 20 steps") and len(solution.history) == 20
+    assert solution.ending is Ending.INTERRUPTED and len(solution.history) == 20
     best = solution.held_out[np.argmin(solution.held_out[:, 1]), 0]
     assert same(solution, stochastic(10, steps=int(best)))
     assert same(stochastic(steps=60, checkpoint=path, resume=True), stochastic(steps=60))
@@ -285,7 +286,7 @@ def test_callback_sees_the_model_and_stops():
         return report.step >= 20
 
     solution = stochastic(10, steps=60, callbacks=[callback])
-    assert [r[0] for r in reports] == [10, 20] and solution.result.startswith("stopped by a callback after 20")
+    assert [r[0] for r in reports] == [10, 20] and solution.ending is Ending.STOPPED
     assert reports[-1][1] == solution.value.slope and reports[-1][2] == solution.held_out[-1, 1]
 
 
@@ -394,14 +395,18 @@ def test_control_c_while_data_are_read_ahead(tmp_path):
     frames_in(tmp_path / "f.h5")
     at_12 = lambda report: _interrupt(report) if report.step == 12 else None
     solution = fit_frames(Frames(tmp_path / "f.h5", "counts"), steps=60, resident=0, callbacks=[at_12])
-    assert solution.result.startswith("interrupted after 12 steps") and len(solution.history) == 12
+    assert solution.ending is Ending.INTERRUPTED and len(solution.history) == 12
 
 
 # ---------------------------------------------------------------------------------------- what is not finite
 def test_not_finite_cost_keeps_the_last_finite_state():
     solution = dr.minimise(lambda x, b: jnp.sum(x**4), jnp.full(2, 10.0), optimiser=optax.sgd(1.0), steps=50)
-    assert "not finite" in solution.result and np.isfinite(solution.value).all() and np.isfinite(solution.history).all()
-    assert solution.result.startswith(f"stopped at step {len(solution.history)}") and solution.state.step == len(
+    assert (
+        solution.ending is Ending.NOT_FINITE
+        and np.isfinite(solution.value).all()
+        and np.isfinite(solution.history).all()
+    )
+    assert solution.detail.startswith(f"step {len(solution.history)}: ") and solution.state.step == len(
         solution.history
     )
 
@@ -413,11 +418,7 @@ def test_not_finite_gradient_names_its_unknown_and_its_step():
         return jnp.sqrt(jnp.abs(model.slope)) * 0 + model.slope + jnp.abs(model.offset["value"])
 
     solution = dr.minimise(cost, line(slope=2.0, offset=3.0), optimiser=optax.sgd(1.0), steps=40)
-    assert (
-        solution.result.startswith("stopped at step 2: ")
-        and "slope" in solution.result
-        and "offset" not in solution.result
-    )
+    assert solution.detail.startswith("step 2: ") and "slope" in solution.result and "offset" not in solution.result
     assert len(solution.history) == 2 and solution.value.slope == 0.0 and solution.value.offset["value"] == 1.0
 
 

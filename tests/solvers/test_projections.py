@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffrecon.errors import InputError
-from diffrecon.solvers import set_projections
+from diffrecon.solvers import Ending, set_projections
 from diffrecon.solvers.sets.set_projections import RULES
 
 
@@ -39,7 +39,7 @@ def test_convex_sets_meet(rule, known):
     """Two lines meet in (1.6, 1.2); a line and a quadrant meet anywhere beyond it."""
     found = set_projections(jnp.array([-3.0, 5.0]), onto_line, known, DATA, rule=rule, steps=200)
     value = np.asarray(found.value)
-    assert found.gap[-1] < 1e-4 and found.gap.shape == (200,) and found.result == "done: 200 steps"
+    assert found.gap[-1] < 1e-4 and found.gap.shape == (200,) and found.ending is Ending.DONE
     np.testing.assert_allclose(value, ALONG * (value @ ALONG), atol=1e-3)
     if known is onto_plane:
         np.testing.assert_allclose(value, [1.6, 1.2], atol=1e-3)
@@ -103,7 +103,7 @@ def test_starts_go_on_alone():
     """Several starts at once are each what it is alone; one that breaks down leaves the others alone."""
     starts = jnp.array([[-3.0, 5.0], [2.0, 7.0], [jnp.nan, 1.0]])
     found = set_projections(starts, onto_line, onto_plane, DATA, rule="raar", steps=60, batched=True)
-    assert found.gap.shape == (60, 3) and np.isnan(found.gap[:, 2]).all() and found.result.startswith("done")
+    assert found.gap.shape == (60, 3) and np.isnan(found.gap[:, 2]).all() and found.ending is Ending.DONE
     for index in (0, 1):
         alone = set_projections(starts[index], onto_line, onto_plane, DATA, rule="raar", steps=60)
         np.testing.assert_allclose(found.value[index], alone.value, atol=1e-5)
@@ -125,7 +125,7 @@ def grows(x, data):
 
 def test_endings(capfd):
     found = set_projections(jnp.ones(2), grows, grows, rule="er", steps=20)
-    assert found.result.startswith("stopped after step") and np.isfinite(found.state).all()
+    assert found.ending is Ending.NOT_FINITE and np.isfinite(found.state).all()
     stop = lambda step, state, gap: True
     assert set_projections(jnp.ones(2), onto_line, onto_plane, DATA, steps=200, callback=stop).gap.size == 50
 
@@ -134,7 +134,7 @@ def test_endings(capfd):
             os.kill(os.getpid(), signal.SIGINT)
 
     found = set_projections(jnp.ones(2), onto_line, onto_plane, DATA, steps=500, callback=interrupt)
-    assert found.result.startswith("interrupted") and found.gap.size <= 150 and np.isfinite(found.value).all()
+    assert found.ending is Ending.INTERRUPTED and found.gap.size <= 150 and np.isfinite(found.value).all()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from ..._cache import keep_compiled_programs
 from ..._console import Console
 from ..._model import Batch
 from ...errors import InputError
+from ..ending import Ending
 from .feed import Sampler
 from .minimise import Progress, Solution, _Unknowns
 
@@ -77,7 +78,7 @@ def levenberg_marquardt(
     progress = console.progress(steps, label)
     history: list[float] = []
     held_out_history: list[tuple[int, float]] = []
-    ending = f"done: {steps} steps"
+    ending, detail = Ending.DONE, f"{steps} steps"
     views = max(len(sampler.plan.views), 1)
 
     cost = float(_cost(problem, free, fixed, blocks))
@@ -115,20 +116,19 @@ def levenberg_marquardt(
             progress.update(step, **shown)
             report = Progress(step, steps, eqx.combine(free, fixed), cost / views, figure, 0.0)
             if any([callback(report) for callback in callbacks]):
-                ending = f"stopped by a callback after {step} steps"
+                ending, detail = Ending.STOPPED, f"after {step} steps"
                 break
             if decrease < tolerance:
-                ending = f"converged: the cost fell by {decrease:.1e} of itself in step {step}"
+                ending, detail = Ending.CONVERGED, f"the cost fell by {decrease:.1e} of itself in step {step}"
                 break
             if damping > 1e8:
-                ending = f"stopped after {step} steps: no step lowers the cost"
+                ending, detail = Ending.STUCK, f"after {step} steps"
                 break
     except KeyboardInterrupt:
-        ending = f"interrupted after {len(history)} steps; the best state so far is returned"
-        console.say(ending)
-    return Solution(
-        eqx.combine(free, fixed), np.asarray(history), np.asarray(held_out_history).reshape(-1, 2), ending, None
-    )
+        ending, detail = Ending.INTERRUPTED, f"after {len(history)} steps"
+        console.say(ending.sentence(detail))
+    held_out_costs = np.asarray(held_out_history).reshape(-1, 2)
+    return Solution(eqx.combine(free, fixed), np.asarray(history), held_out_costs, ending, detail=detail)
 
 
 # ---------------------------------------------------------------------------------------- blocks of views

@@ -23,6 +23,7 @@ from ..._cache import keep_compiled_programs
 from ..._console import Console
 from ..._model import Batch
 from ...errors import InputError
+from ..ending import Ending
 from .feed import Feed, Fields, Plan, Sampler
 
 __all__ = ["Progress", "Solution", "minimise"]
@@ -38,16 +39,23 @@ class Solution:
     """What a minimisation gives back, also when it was interrupted or broke down.
 
     **Fields:** `value` (the model with its unknowns solved), `history` (the cost of every step), `held_out` (pairs of
-    step and cost on the held-out views), `result` (a sentence: how it ended), `state` (what `resume` needs: optimiser
-    state and step), `waited` (fraction of the time that went by waiting for files; 0 for data on the device).
+    step and cost on the held-out views), `ending` (an `Ending`), `state` (what `resume` needs: optimiser state and
+    step), `waited` (fraction of the time that went by waiting for files; 0 for data on the device), `detail` (step and
+    unknown of the ending), `result` (ending and detail in one sentence).
     """
 
     value: Any
     history: np.ndarray
     held_out: np.ndarray
-    result: str
-    state: Any
+    ending: Ending
+    state: Any = None
     waited: float = 0.0
+    detail: str = ""
+
+    @property
+    def result(self) -> str:
+        """Say how it ended, in one sentence."""
+        return self.ending.sentence(self.detail)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +129,7 @@ def minimise(
     - `console`: shows progress (`diffrecon.Console()`); silent by default.
 
     **Returns:** a `Solution`. Ctrl-C returns the best state so far. A cost or gradient that is not finite stops the
-    loop with the last finite state, and `result` says in which unknown and step.
+    loop with the last finite state, and `detail` says in which unknown and step.
 
     **Raises:** `InputError` for names that the model does not have, a checkpoint of another problem, data that neither
     fit nor can be read in batches, or a file that fails while it is read (after the checkpoint is written).
@@ -424,14 +432,14 @@ def _loop(problem, run, fixed, feed: Feed, chosen, total, chunk, callbacks, chec
     progress = console.progress(total, label)
     progress.first = run.step
     best, best_figure = run.free, np.inf
-    ending = f"done: {total} steps"
+    ending, detail = Ending.DONE, f"{total} steps"
     saved = started = time.monotonic()
     pieces = feed.pieces(run.step, total, chunk)
     try:
         while run.step < total:
             losses, finite = _advance(problem, run, fixed, pieces, min(chunk, total - run.step))
             if not finite.all():
-                ending = _say_not_finite(finite, chosen.names, run.step)
+                ending, detail = Ending.NOT_FINITE, _not_finite(finite, chosen.names, run.step)
                 break
             held_figure = _held_figure(problem.cost, run.free, fixed, feed)
             if held_figure is not None:
@@ -454,14 +462,14 @@ def _loop(problem, run, fixed, feed: Feed, chosen, total, chunk, callbacks, chec
                     time.monotonic() - started,
                 )
                 if any([callback(report) for callback in callbacks]):
-                    ending = f"stopped by a callback after {run.step} steps"
+                    ending, detail = Ending.STOPPED, f"after {run.step} steps"
                     break
     except KeyboardInterrupt:
-        ending = f"interrupted after {run.step} steps; the best state so far is returned"
-        console.say(ending)
+        solution = _solution(best, fixed, Ending.INTERRUPTED, run, feed.waited, f"after {run.step} steps")
+        console.say(solution.result)
         if checkpoint:
             _save(run, checkpoint)
-        return _solution(dataclasses.replace(run, free=best), fixed, ending, run, feed.waited)
+        return solution
     except InputError:
         if checkpoint and run.step:
             _save(run, checkpoint)
@@ -470,9 +478,10 @@ def _loop(problem, run, fixed, feed: Feed, chosen, total, chunk, callbacks, chec
         pieces.close()
     if checkpoint:
         _save(run, checkpoint)
-    if not ending.startswith("done"):
-        console.say(ending)
-    return _solution(run, fixed, ending, run, feed.waited)
+    solution = _solution(run.free, fixed, ending, run, feed.waited, detail)
+    if not ending.finished:
+        console.say(solution.result)
+    return solution
 
 
 def _advance(problem: _Problem, run: _Run, fixed, pieces, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -495,24 +504,17 @@ def _held_figure(cost: Cost, free, fixed, feed: Feed) -> float | None:
     return sum(n * c for n, c in costs) / sum(n for n, _ in costs) if costs else None
 
 
-def _solution(chosen: _Run, fixed: PyTree, ending: str, run: _Run, waited: float) -> Solution:
-    return Solution(
-        eqx.combine(chosen.free, fixed),
-        np.asarray(run.history),
-        np.asarray(run.held_out).reshape(-1, 2),
-        ending,
-        run,
-        waited,
-    )
+def _solution(free: PyTree, fixed: PyTree, ending: Ending, run: _Run, waited: float, detail: str) -> Solution:
+    history, held_out = np.asarray(run.history), np.asarray(run.held_out).reshape(-1, 2)
+    return Solution(eqx.combine(free, fixed), history, held_out, ending, run, waited, detail)
 
 
-def _say_not_finite(finite: np.ndarray, names: tuple[str, ...], step: int) -> str:
-    """Which unknown broke down."""
+def _not_finite(finite: np.ndarray, names: tuple[str, ...], step: int) -> str:
+    """Say which unknown broke down, and in which step."""
     bad = [name for name, good in zip(names, finite[1:], strict=True) if not good]
     what = f"the gradient or the update of {', '.join(bad)}" if bad and finite[0] else "the cost"
     where = f" (nor the gradient of {', '.join(bad)})" if bad and not finite[0] else ""
-    kept = "the last finite state is kept. Try a smaller learning rate"
-    return f"stopped at step {step}: {what} is not finite{where}; {kept}"
+    return f"step {step}: {what}{where}; try a smaller learning rate"
 
 
 # ---------------------------------------------------------------------------------------- checkpoints

@@ -19,6 +19,7 @@ from jaxtyping import Array, ArrayLike, Float, Inexact
 
 from ..._cache import keep_compiled_programs
 from ...errors import InputError
+from ..ending import Ending
 
 __all__ = ["LinearSolution"]
 
@@ -36,7 +37,7 @@ class LinearSolution(eqx.Module):
     **Fields:** `x`; `history`, the relative residual `|A x - b| / |b|` after each step (NaN after a stop); `diverged`,
     true where it stopped because the residual was not finite or 100 times that of the start: x is then the last good
     one; `held_out`, the same residual of views that were left out, where `stopping="held-out"` asked for it; `message`,
-    what the user should know (which rule ended it, which path was taken).
+    what the user should know (which rule ended it, which path was taken); `ending`, an `Ending` (not inside `jax.jit`).
     """
 
     x: Inexact[Array, "..."]
@@ -44,6 +45,12 @@ class LinearSolution(eqx.Module):
     diverged: Array | bool
     held_out: Float[Array, " step"] | None = None
     message: str = eqx.field(static=True, default="")
+    ended: Ending = eqx.field(static=True, default=Ending.DONE)
+
+    @property
+    def ending(self) -> Ending:
+        """Tell how the iteration ended."""
+        return Ending.DIVERGED if bool(self.diverged) else self.ended
 
 
 class Operator(eqx.Module):
@@ -150,7 +157,7 @@ def iterate(step, problem, state, x: Array, steps: int, rule: Rule, limit: tuple
         raise InputError(f"steps must be at least 1, got {steps}")
     length = steps if rule.callback is None else _CHUNK
     length = _LOOK if rule.target is not None or rule.judge is not None else length
-    history, judged, done, message = [], [], 0, ""
+    history, judged, done, message, ended = [], [], 0, "", Ending.DONE
     carry = (x, state, jnp.asarray(True), jnp.asarray(False))
     while done < steps and not message:
         count = min(length, steps - done)
@@ -158,7 +165,7 @@ def iterate(step, problem, state, x: Array, steps: int, rule: Rule, limit: tuple
         history.append(residuals)
         judged.append(figures)
         done += count
-        message = _ending(rule, carry, done, history, judged)
+        message, ended = _ending(rule, carry, done, history, judged)
     x, _, alive, _ = carry
     joined = jnp.concatenate(history)
     joined = jnp.pad(joined, (0, steps - joined.shape[0]), constant_values=jnp.nan)
@@ -167,26 +174,26 @@ def iterate(step, problem, state, x: Array, steps: int, rule: Rule, limit: tuple
         message = f"stopped after step {last}: the residual diverged; x is the one before"
         warnings.warn(message, stacklevel=4)
     held_out = None if rule.judge is None else jnp.concatenate(judged)
-    return LinearSolution(x, joined, jnp.logical_not(alive), held_out, message)
+    return LinearSolution(x, joined, jnp.logical_not(alive), held_out, message, ended)
 
 
-def _ending(rule: Rule, carry, done: int, history: list[Array], judged: list[Array]) -> str:
-    """Why the loop ends after this chunk; empty where it goes on."""
+def _ending(rule: Rule, carry, done: int, history: list[Array], judged: list[Array]) -> tuple[str, Ending]:
+    """Say why the loop ends after this chunk; nothing where it goes on."""
     stop = False
     if rule.callback is not None:
         stop = rule.callback(done, carry[0], float(history[-1][-1])) is True
         if not bool(carry[2]):
-            return "diverged"
+            return "diverged", Ending.DIVERGED
     if rule.target is not None and bool(carry[3]):
         taken = int(np.sum(np.isfinite(np.asarray(jnp.concatenate(history)))))
-        return f"stopped after step {taken}: the residual has come down to the noise"
+        return f"stopped after step {taken}: the residual has come down to the noise", Ending.CONVERGED
     if rule.judge is not None:
         curve = np.asarray(jnp.concatenate(judged))
         # Past the minimum by as many steps as it took to get there, or clearly above it.
         best = int(np.argmin(curve)) if np.isfinite(curve).all() else 0
         if curve.size > max(2 * (best + 1), best + 2 * _LOOK) or curve[-1] > 1.05 * curve[best]:
-            return f"the views held out are predicted best after step {best + 1}"
-    return f"stopped by the callback after step {done}" if stop else ""
+            return f"the views held out are predicted best after step {best + 1}", Ending.CONVERGED
+    return (f"stopped by the callback after step {done}", Ending.STOPPED) if stop else ("", Ending.DONE)
 
 
 @eqx.filter_jit
@@ -239,7 +246,7 @@ def stopped(
     final = run(operator, best, Rule(callback=callback))
     said = f"{best} steps: {len(held)} of {operator.b.shape[0]} views held out are then predicted best"
     said += "" if best < steps else " (the last step tried: more may be better)"
-    return LinearSolution(final.x, final.history, final.diverged, first.held_out, said)
+    return LinearSolution(final.x, final.history, final.diverged, first.held_out, said, final.ended)
 
 
 def noise_norm(operator: Operator, noise: float | None) -> Array:

@@ -101,7 +101,9 @@ class NormalEquations(eqx.Module):
         off = (exact / scale) ** 2 - last**2
         history = jnp.sqrt(jnp.maximum(solution.history**2 + off, 0))
         message = "; ".join(part for part in (self.message, solution.message) if part)
-        return LinearSolution(self.outside(solution.x), history, solution.diverged, solution.held_out, message)
+        return LinearSolution(
+            self.outside(solution.x), history, solution.diverged, solution.held_out, message, solution.ended
+        )
 
 
 def _last(history: Array) -> Array:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from ...errors import InputError
+from ..ending import Ending
 from .iterate import Bounds, Callback, LinearSolution, first_guess
 from .proximal import fista
 
@@ -62,17 +63,17 @@ def transmission(
     beam = _Beam.make(counts, flats, darks, mask)
     x = first_guess(A, beam.counts, x0)
     data, weights = beam.logarithm() if x0 is None else beam.parabola(A(x))
-    history, message = [], ""
+    history, message, ended = [], "", Ending.DONE
     for step in range(1, steps + 1):
         x = fista(A, data, penalty, weights=weights, steps=inner, x0=x, bounds=bounds, normal="exact").x
         image = A(x)
         data, weights = beam.parabola(image)
         history.append(beam.deviance(image))
         if callback is not None and callback(step, x, float(history[-1])) is True:
-            message = f"stopped by the callback after step {step}"
+            message, ended = f"stopped by the callback after step {step}", Ending.STOPPED
             break
     curve = jnp.pad(jnp.stack(history), (0, steps - len(history)), constant_values=jnp.nan)
-    return LinearSolution(x, curve, jnp.logical_not(jnp.isfinite(history[-1])), None, message)
+    return LinearSolution(x, curve, jnp.logical_not(jnp.isfinite(history[-1])), None, message, ended)
 
 
 class _Beam(eqx.Module):

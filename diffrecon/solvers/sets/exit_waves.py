@@ -131,12 +131,12 @@ def project_waves(
         )
 
     found = project(model, rule, beta, steps - settle, 0)
-    gaps, ending = [found.gap], found.result
-    if settle and ending.startswith("done"):
+    gaps = [found.gap]
+    if settle and found.ending.finished:
         found = project(_end_model(model, found.state), "er", None, settle, steps - settle)
         gaps.append(found.gap)
-        ending = found.result if not found.result.startswith("done") else f"done: {steps} steps"
-    return Solution(_end_model(model, found.value), np.concatenate(gaps), np.asarray(held).reshape(-1, 2), ending, None)
+    curve = np.asarray(held).reshape(-1, 2)
+    return Solution(_end_model(model, found.value), np.concatenate(gaps), curve, found.ending, detail=found.detail)
 
 
 def _refuse(model: Any) -> None:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Complex, Float
 from ... import operators
 from ..._console import Console
 from ...errors import InputError
+from ..ending import Ending
 from .set_projections import set_projections
 
 __all__ = ["HologramSets", "ProjectedPhase", "alternating_projections", "onto_holograms", "onto_object"]
@@ -136,13 +137,13 @@ class ProjectedPhase(eqx.Module):
     """What `alternating_projections` found.
 
     **Fields:** `phase` [rad], the angle of the wave, and `attenuation` `(*view, y, x)`; `gap` `(step,)` or `(step,
-    view)` between the two sets, relative; `result`, why it ended.
+    view)` between the two sets, relative; `ending`, an `Ending`.
     """
 
     phase: Float[Array, "*view y x"]
     attenuation: Float[Array, "*view y x"]
     gap: np.ndarray
-    result: str = eqx.field(static=True)
+    ending: Ending = eqx.field(static=True)
 
 
 def alternating_projections(
@@ -194,4 +195,4 @@ def alternating_projections(
     rows, columns = sets.moduli.shape[-2:]
     window = found.value[..., :rows, :columns]
     smallest = jnp.finfo(sets.moduli.dtype).tiny
-    return ProjectedPhase(jnp.angle(window), -jnp.log(jnp.maximum(jnp.abs(window), smallest)), found.gap, found.result)
+    return ProjectedPhase(jnp.angle(window), -jnp.log(jnp.maximum(jnp.abs(window), smallest)), found.gap, found.ending)

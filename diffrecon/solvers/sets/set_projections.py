@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._console import Console
 from ...errors import InputError, nearest
+from ..ending import Ending
 
 __all__ = ["RULES", "SetSolution", "project_once", "set_projections"]
 
@@ -31,13 +32,19 @@ class SetSolution:
     **Fields:** `value`, the iterate projected onto the data and then onto what is known; `state`, the iterate itself,
     from which a further call goes on; `gap` `(step,)` or `(step, start)`, the distance between the two sets as seen
     from each iterate, relative to the norm of the projection onto the data (NaN where a start had broken down);
-    `result`, why the loop ended.
+    `ending`, an `Ending`, and `detail`, its step; `result`, both in one sentence.
     """
 
     value: Any
     state: Any
     gap: np.ndarray
-    result: str
+    ending: Ending
+    detail: str = ""
+
+    @property
+    def result(self) -> str:
+        """Say how it ended, in one sentence."""
+        return self.ending.sentence(self.detail)
 
 
 def set_projections(
@@ -81,7 +88,7 @@ def set_projections(
     - `console`: shows progress.
 
     **Returns:** a `SetSolution`. Ctrl-C returns the iterate with the smallest gap at the end of a chunk. Where an
-    iterate is no longer finite the last finite one is kept, and `result` says so.
+    iterate is no longer finite the last finite one is kept, and `ending` says so.
 
     **Raises:** `InputError` for an unknown rule, steps below one, or a beta out of its range.
 
@@ -99,7 +106,7 @@ def set_projections(
     state = jax.tree.map(jnp.asarray, start)
     sets, progress = _Sets(onto_data, onto_known, rule, beta, batched), console.progress(steps, label)
     best, best_gap, gaps = state, np.inf, []
-    done, ending = 0, f"done: {steps} steps"
+    done, ending, detail = 0, Ending.DONE, f"{steps} steps"
     try:
         while done < steps:
             count = min(_CHUNK, steps - done)
@@ -107,20 +114,24 @@ def set_projections(
             gaps.append(np.asarray(gap)[:count])
             done += count
             if not np.asarray(alive).any():
-                ending = _say_not_finite(gaps, console)
+                ending, detail = (
+                    Ending.NOT_FINITE,
+                    f"the iterate of step {_finite_steps(gaps) + 1}; look for NaN in the data",
+                )
+                console.say(ending.sentence(detail))
                 break
             if np.nanmean(gaps[-1][-1]) < best_gap:
                 best, best_gap = state, float(np.nanmean(gaps[-1][-1]))
             progress.update(done, gap=float(np.nanmin(gaps[-1][-1])))
             if callback is not None and callback(done, state, gaps[-1][-1]) is True:
-                ending = f"stopped by the callback after {done} steps"
+                ending, detail = Ending.STOPPED, f"after {done} steps"
                 break
     except KeyboardInterrupt:
-        ending = f"interrupted after {done} steps; the best iterate so far is returned"
-        console.say(ending)
+        ending, detail = Ending.INTERRUPTED, f"after {done} steps"
+        console.say(ending.sentence(detail))
         state = best
     history = np.concatenate(gaps) if gaps else np.zeros(0)
-    return SetSolution(project_once(state, onto_data, onto_known, data), state, history, ending)
+    return SetSolution(project_once(state, onto_data, onto_known, data), state, history, ending, detail)
 
 
 @eqx.filter_jit
@@ -151,14 +162,8 @@ def _checked(rule: str, beta: float | None, steps: int) -> float:
     return beta
 
 
-def _say_not_finite(gaps: list[np.ndarray], console: Console) -> str:
-    finite = np.isfinite(np.concatenate(gaps).reshape(sum(map(len, gaps)), -1)).any(1)
-    message = (
-        f"stopped after step {int(finite.sum())}: the iterate is not finite; the last finite one is kept. Look "
-        "for NaN in the data"
-    )
-    console.say(message)
-    return message
+def _finite_steps(gaps: list[np.ndarray]) -> int:
+    return int(np.isfinite(np.concatenate(gaps).reshape(sum(map(len, gaps)), -1)).any(1).sum())
 
 
 # ---------------------------------------------------------------------------------------------------- the compiled part
