@@ -1,18 +1,18 @@
 """Ptychography, near and far field: one object, incoherent probe modes, positions, background and gain."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Bool, Complex, Float
 
 from .. import operators
 from .._model import Model
 from .._result import Quantity
-from ..errors import InputError, MissingMetadata
-from ..scan import Scan, frame_blocks
+from ..scan import Scan
+from . import _ptychography_start
 
 __all__ = ["Ptychography"]
 
@@ -40,7 +40,8 @@ class Ptychography(Model):
       distance (near field).
     - `scan_matrix`: `(2, 2)` applied to the positions about the object's middle: scale, rotation and shear of the
       motors.
-    - `drift`: `(knot, 2)` [pixel] added to the positions, linear in time between its knots.
+    - `drift`: `(knot, 2)` [pixel] added to the positions, linear in time between its knots; `times`: `(view,)` from 0
+      to 1, when each view was measured (one after another by default).
     - `travel`: `(view, 2)` or `(1, 2)` path of a fly scan during an exposure [pixel], about the position.
     - `source_blur`: `(2,)` standard deviation of the beam's wandering on the sample (rows, columns) [pixel]: the size
       of the source as the sample sees it.
@@ -86,6 +87,7 @@ class Ptychography(Model):
     slice_spacing: Any = None
     probe_variations: Complex[Array, "variation y x"] | None = None
     variation_weights: Float[Array, "view variation"] | None = None
+    times: Float[Array, " view"] | None = None
 
     unknowns: ClassVar[tuple[str, ...]] = ("object", "probe", "positions")
 
@@ -145,7 +147,7 @@ class Ptychography(Model):
         if self.scan_matrix is not None:
             places = (places - self._middle()) @ self.scan_matrix.T + self._middle()
         if self.drift is not None:
-            time = jnp.asarray(views) * ((self.drift.shape[0] - 1) / max(self.positions.shape[0] - 1, 1))
+            time = jnp.asarray(self._times())[views] * (self.drift.shape[0] - 1)
             knots = jnp.arange(self.drift.shape[0], dtype=places.dtype)
             hats = jnp.maximum(1 - jnp.abs(time[:, None].astype(places.dtype) - knots), 0)
             places = places + hats @ self.drift
@@ -214,56 +216,93 @@ class Ptychography(Model):
         **Raises:** `MissingMetadata` for positions or, in the near field, the distance; `InputError` for positions that
         span nothing or more than a reasonable object, or for what only the near field has in the far field.
         """
-        positions = scan.require("positions", "positions of the views", "/path/of/positions")
-        far = scan.far_field
-        if far and (oversampling != 1 or border):
-            raise InputError(
-                "model.oversampling must be 1 and model.border 0 in the far field: its detector pixels "
-                "sample the wave's spectrum, not the wave"
+        return cls(
+            **_ptychography_start.first_guess(
+                scan,
+                modes,
+                margin=margin,
+                oversampling=oversampling,
+                border=border,
+                slices=slices,
+                slice_spacing=slice_spacing,
+                refractive=refractive,
+                variations=variations,
             )
-        if slices > 1 and slice_spacing is None:
-            raise MissingMetadata("model.slice_spacing", "the distance between slices", scan.name, "20 um")
-        pixel = _pixel_size(scan, far and slices == 1)
-        in_pixels = _object_positions(scan, positions, pixel, margin) * oversampling
-        pixel = pixel if pixel is None else pixel / oversampling
-        frame = tuple((n + 2 * border) * oversampling for n in scan.frame_shape)
-        shape = tuple(
-            int(n)
-            for n in np.ceil(in_pixels.max(0)).astype(int) + np.asarray(frame) + int(np.ceil(margin * oversampling))
         )
-        mean = empty_beam(scan)
-        dark = 0.01 * max(float(np.median(mean)), 1e-2) if scan.darks is None else np.asarray(scan.darks, float).mean(0)
-        geometry = None if far else scan.geometry
-        distance = None if geometry is None else float(geometry.distance)
-        wavelength = None if scan.geometry is None else scan.geometry.wavelength
-        empty = jnp.zeros if refractive else jnp.ones
-        base = cls(
-            object=empty(shape if slices == 1 else (slices, *shape), jnp.complex64),
-            probe=jnp.zeros((1, *frame), jnp.complex64),
-            positions=jnp.asarray(in_pixels, jnp.float32),
-            background=jnp.asarray(np.broadcast_to(np.sqrt(np.maximum(dark, 0)), scan.frame_shape), jnp.float32),
-            gain=jnp.ones(scan.views, jnp.float32),
-            distance=distance,
-            wavelength=None if wavelength is None else float(wavelength),
-            pixel_size=pixel,
-            far=far,
-            oversampling=oversampling,
-            border=border,
-            refractive=refractive,
-            slice_spacing=None if slices == 1 else slice_spacing,
+
+    def with_geometry(self, *, drift: int = 0, **values: Any) -> Self:
+        """Put geometry into the model: each by name, `True` to start where it may be solved from, or a value.
+
+        **Arguments:** `distance`, `astigmatism`, `tilt`, `scan_matrix`, `travel`, `source_blur`, `detector_blur`, in
+        the units of the fields, but `travel` and `source_blur` in detector pixels; `None` and `False` leave the model
+        as it is. `travel=True` starts on the path from each view to the next. `drift`: number of knots.
+
+        **Raises:** `InputError` for a value of another shape, or what frames of the far field do not depend on.
+
+        ```python
+        model = model.with_geometry(detector_blur=True, tilt=(0.0, 0.01))
+        ```
+        """
+        return self.replace(**_ptychography_start.geometry(self, drift, values))
+
+    # ------------------------------------------------------------------ some views
+    def by_view(self) -> tuple[str, ...]:
+        """Name the fields that have one entry for each view."""
+        names = ("positions", "gain", "variation_weights", "travel", "times")
+        fields = {name: getattr(self, name) for name in names}
+        return tuple(n for n, v in fields.items() if v is not None and len(v) == len(self.positions))
+
+    def of_views(self, views: Any) -> Self:
+        """Make the model of some views; what drifts keeps the time at which each was measured."""
+        views = np.asarray(views)
+        whole = self if self.drift is None else self.replace(times=jnp.asarray(self._times()))
+        return whole.replace(**{name: jnp.asarray(np.asarray(getattr(whole, name))[views]) for name in whole.by_view()})
+
+    def _times(self) -> Any:
+        """When each view was measured, from zero to one."""
+        return np.linspace(0, 1, len(self.positions), dtype=np.float32) if self.times is None else self.times
+
+    # ------------------------------------------------------------------ light and gauge
+    @eqx.filter_jit
+    def light(self) -> Float[Array, "Y X"]:
+        """Count the photons that fell on each pixel of the object."""
+        places = self.places(jnp.arange(self.positions.shape[0]))
+        shape = (self.object.shape[-2], self.object.shape[-1])
+        return operators.coverage(self.probe, places, shape, self.gain)
+
+    def well_seen(self) -> Bool[np.ndarray, "Y X"]:
+        """Find the object pixels that got at least a tenth of the 95th percentile of the light."""
+        return operators.well_lit(np.asarray(self.light()))
+
+    def fix_gauge(self, *, gain: bool = False, air: Bool[np.ndarray, "Y X"] | None = None) -> Self:
+        """Fix what the data cannot tell, so that the predicted frames stay as they are.
+
+        These are amplitude, phase and phase ramp between object and probe, and the order and mixture of the modes
+        (orthogonal, strongest first). Phase and amplitude of the object become those of its mean, or of the `air` where
+        some is known. With `gain` an unknown its mean goes into the probe, too. Refractive objects keep their ramp,
+        thick ones and those of probes that vary their phase, too: there the product is not the object's alone.
+        """
+        model = self
+        if gain:
+            level = jnp.mean(model.gain)
+            model = model.replace(gain=model.gain / level, probe=model.probe * jnp.sqrt(level))
+        if model.probe_variations is not None or model.object.ndim > 2:
+            return model
+        seen = model.well_seen()
+        fixed = _canonical(
+            model.object, model.probe, model.light(), seen if air is None else seen & air, self.refractive
         )
-        wide = np.kron(np.pad(mean, border, mode="edge"), np.ones((oversampling, oversampling))) / oversampling**2
-        probe = jnp.asarray(_modes(_first_probe(scan, base, wide), modes), jnp.complex64)
-        return base.replace(probe=probe, **_variations(np.asarray(probe[0]), variations, scan.views))
+        return model.replace(object=fixed[0], probe=fixed[1])
 
     # ------------------------------------------------------------------ out
     def quantities(self, scan: Scan | None = None) -> dict[str, Quantity]:
         """What is written to a file: `positions / pixel_size` are the patch corners in object pixels."""
         pixel, unit = (self.pixel_size, "m") if self.pixel_size else (1.0, "pixel")
         size = self.pixel_size
-        transmission, plane = np.asarray(self.transmission()), ("slice", "y", "x")[3 - self.object.ndim :]
-        places = np.asarray(self.places(jnp.arange(self.positions.shape[0])), np.float64)
-        phase = np.asarray(self.object.real) if self.refractive else np.angle(transmission)
+        stored, plane = np.asarray(self.object), ("slice", "y", "x")[3 - self.object.ndim :]
+        transmission = np.exp(1j * stored) if self.refractive else stored
+        places = np.asarray(_places(self), np.float64)
+        phase = stored.real if self.refractive else np.angle(stored)
         found = {
             "object": Quantity(transmission, "", plane, size, "object transmission", "complex"),
             "probe": Quantity(np.asarray(self.probe), "sqrt(counts)", ("mode", "y", "x"), size, "probe modes", "modes"),
@@ -321,129 +360,36 @@ class Ptychography(Model):
         return {name: np.asarray(getattr(self, name)) for name in names if getattr(self, name) is not None}
 
 
-def _variations(probe: np.ndarray, count: int, views: int) -> dict[str, Any]:
-    """Low-order changes of the probe with small, random weights: zero weights of zero changes would never move."""
-    if not count:
-        return {}
-    changes = _modes(probe, count + 1)[1:]
-    weights = 0.1 * np.random.default_rng(0).standard_normal((views, count))
-    return {
-        "probe_variations": jnp.asarray(changes, jnp.complex64),
-        "variation_weights": jnp.asarray(weights - weights.mean(0), jnp.float32),
-    }
+@eqx.filter_jit
+def _places(model: Ptychography) -> Array:
+    return model.places(jnp.arange(model.positions.shape[0]))
 
 
-def empty_beam(scan: Scan) -> np.ndarray:
-    """Counts of the beam without a sample: the mean flat of a near-field scan less its dark, else the mean frame."""
-    dark = 0.0 if scan.darks is None else np.asarray(scan.darks, float).mean(0)
-    if scan.flats is None or scan.far_field:
-        return np.maximum(mean_frame(scan) - dark, 0)
-    flat = np.maximum(np.asarray(scan.flats, float).mean(0) - dark, 0)
-    return flat if scan.mask is None else np.where(scan.mask, flat, 0.0)
+@eqx.filter_jit
+def _canonical(stored: Array, probe: Array, light: Array, region: Any, refractive: bool) -> tuple[Array, Array]:
+    """Object and probe with orthogonal modes, the object's ramp in the probe, and its mean one in a region."""
+    probe = operators.orthogonal_modes(probe)
+    weight = jnp.where(region, light, 0.0)
+    obj = jnp.exp(1j * stored) if refractive else stored
+    if not refractive:
+        obj, probe = _remove_ramp(obj, probe, weight)
+    level = jnp.sqrt(jnp.sum(weight * jnp.abs(obj) ** 2) / jnp.sum(weight))
+    level = level * jnp.exp(1j * jnp.angle(jnp.sum(weight * obj)))
+    return (stored + 1j * jnp.log(level) if refractive else obj / level), probe * level
 
 
-def mean_frame(scan: Scan) -> np.ndarray:
-    """Mean frame in the model's order, float64, dead pixels zero."""
-    scan = scan.in_fft_order()
-    total = np.sum([block.sum(0, dtype=float) for block in frame_blocks(scan.counts)], axis=0)
-    mean = total / scan.views
-    return mean if scan.mask is None else np.where(scan.mask, mean, 0.0)
+def _remove_ramp(obj: Array, probe: Array, weight: Array) -> tuple[Array, Array]:
+    """Move the mean phase gradient of the object into the probe, which leaves their product as it is.
 
-
-def _pixel_size(scan: Scan, far: bool) -> float | None:
-    if scan.pixel_size is not None:
-        return float(scan.pixel_size)
-    if far:
-        return None
-    raise MissingMetadata("geometry.focus_to_sample", "the distance from focus to sample", scan.name, "3.65 mm")
-
-
-def _object_positions(scan: Scan, positions: np.ndarray, pixel: float | None, margin: float) -> np.ndarray:
-    """Patch corners in object pixels, the smallest at `margin`."""
-    if scan.positions_unit == "m":
-        if pixel is None:
-            raise MissingMetadata(
-                "geometry.energy",
-                "the energy, distance or detector pixel (positions are in metres)",
-                scan.name,
-                "12 keV",
-            )
-        positions = positions / pixel
-    span = np.ptp(positions, axis=0)
-    frame = np.asarray(scan.frame_shape)
-    if scan.views > 1 and span.max() < 0.5:
-        raise InputError(
-            f"{scan.name}: all positions lie within {span.max():.2g} object pixels of {scan.frame_shape}: their "
-            "unit is wrong (data.positions_unit) or this is not a scan"
-        )
-    if (span > 50 * frame).any():
-        raise InputError(
-            f"{scan.name}: positions span {span[0]:.4g} x {span[1]:.4g} object pixels, frames have "
-            f"{frame[0]} x {frame[1]}: their unit is wrong (data.positions_unit) or the pixel size is"
-        )
-    return positions - positions.min(0) + margin
-
-
-def _first_probe(scan: Scan, model: Ptychography, mean: np.ndarray) -> np.ndarray:
-    """One probe mode whose power is the mean counts of a frame."""
-    if scan.probe is not None:
-        probe = np.asarray(scan.probe, complex).reshape(-1, *scan.probe.shape[-2:])[0]
-        if probe.shape == scan.frame_shape:
-            probe = _finer(np.pad(probe, model.border, mode="edge"), model.oversampling)
-        if probe.shape != mean.shape:
-            raise InputError(
-                f"{scan.name}: the probe has shape {probe.shape}, frames have {scan.frame_shape} and the "
-                f"model {mean.shape}"
-            )
-    elif model.far:
-        probe = _defocused_aperture(mean)
-    else:
-        probe = np.fft.ifft2(np.fft.fft2(np.sqrt(mean)) * np.conj(np.asarray(model.transfer(model.distance))))
-    return probe * np.sqrt(mean.sum() / np.sum(abs(probe) ** 2))
-
-
-def _finer(wave: np.ndarray, factor: int) -> np.ndarray:
-    """A wave on pixels so many times smaller, band-limited as it was; where the centre of a pixel was, that of its
-    parts is."""
-    if factor == 1:
-        return wave
-    shape = [n * factor for n in wave.shape]
-    half = (factor - 1) / 2
-    ramps = [np.exp(-2j * np.pi * np.fft.fftfreq(n) * half / factor) for n in wave.shape]
-    spectrum = np.fft.fftshift(np.fft.fft2(wave) * ramps[0][:, None] * ramps[1])
-    room = [
-        (big // 2 - small // 2, big - small - (big // 2 - small // 2))
-        for big, small in zip(shape, wave.shape, strict=True)
-    ]
-    return np.fft.ifft2(np.fft.ifftshift(np.pad(spectrum, room)))
-
-
-def _defocused_aperture(mean: np.ndarray) -> np.ndarray:
-    """A far-field probe from the mean frame alone: its square root as pupil, defocused until the spot fills a quarter
-    of the frame, so that neighbouring patches overlap."""
-    rows, columns = mean.shape
-    pupil = np.sqrt(mean)
-    fy, fx = np.fft.fftfreq(rows)[:, None], np.fft.fftfreq(columns)[None]
-    width = np.sqrt((mean * (fy**2 + fx**2)).sum() / mean.sum())
-    # A quadratic pupil phase exp(-i pi a f^2) moves frequency f by a f pixels.
-    bend = 0.125 * min(rows, columns) / max(width, 1e-6)
-    return np.fft.fftshift(np.fft.ifft2(pupil * np.exp(-1j * np.pi * bend * (fy**2 + fx**2)), norm="ortho"))
-
-
-def _modes(probe: np.ndarray, count: int, power: float = 0.02) -> np.ndarray:
-    """The probe and its products with polynomials of growing order about its centre, orthogonal and with little
-    power.
+    Where light reaches the border of the probe's window only ramps of whole periods keep the sub-pixel shifts exact.
     """
-    weight = abs(probe) ** 2
-    axes = [np.arange(n) - (weight.sum(1 - i) @ np.arange(n)) / weight.sum() for i, n in enumerate(probe.shape)]
-    spread = [np.sqrt((weight.sum(1 - i) * a**2).sum() / weight.sum()) for i, a in enumerate(axes)]
-    y, x = (axes[0] / spread[0])[:, None], (axes[1] / spread[1])[None]
-    modes = [probe]
-    orders = [(i, order - i) for order in range(1, count + 1) for i in range(order, -1, -1)]
-    for i, j in orders[: count - 1]:
-        mode = probe * np.clip(y, -3, 3) ** i * np.clip(x, -3, 3) ** j
-        for other in modes:
-            mode = mode - other * np.vdot(other, mode) / np.vdot(other, other)
-        modes.append(mode * np.sqrt(power * weight.sum() / np.sum(abs(mode) ** 2)))
-    modes = np.stack(modes)
-    return modes * np.sqrt(weight.sum() / np.sum(abs(modes) ** 2))
+    light = jnp.sum(jnp.abs(probe) ** 2, 0)
+    spills = 1 - jnp.sum(light[2:-2, 2:-2]) / jnp.sum(light) > 1e-3
+    for axis in (0, 1):
+        step = obj * jnp.conj(jnp.roll(obj, 1, axis)) * jnp.minimum(weight, jnp.roll(weight, 1, axis))
+        slope, period = jnp.angle(jnp.sum(step)), 2 * np.pi / probe.shape[1 + axis]
+        slope = jnp.where(spills, jnp.round(slope / period) * period, slope)
+        ramps = [jnp.exp(1j * slope * jnp.arange(n)) for n in (obj.shape[axis], probe.shape[1 + axis])]
+        obj_ramp, probe_ramp = ramps if axis else (ramp[:, None] for ramp in ramps)
+        obj, probe = obj * jnp.conj(obj_ramp), probe * probe_ramp
+    return obj, probe

@@ -29,6 +29,7 @@ from .probe import near_field as near_field
 from .probe import orthogonal_modes as orthogonal_modes
 from .probe import shift_ramps as shift_ramps
 from .probe import split_positions as split_positions
+from .probe import well_lit as well_lit
 from .projection import ParallelProjector as ParallelProjector
 from .projection import ToeplitzNormal as ToeplitzNormal
 from .projection import project_parallel as project_parallel

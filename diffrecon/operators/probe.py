@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float, Int, Num
+from jaxtyping import Array, Bool, Complex, Float, Int, Num
+from numpy.typing import ArrayLike
 
 from .propagation import propagate
 
@@ -31,6 +32,7 @@ __all__ = [
     "orthogonal_modes",
     "shift_ramps",
     "split_positions",
+    "well_lit",
 ]
 
 
@@ -215,19 +217,30 @@ def coverage(
     return deposit(jnp.zeros(shape, seen.dtype), corners, seen[None], weights)
 
 
+def well_lit(light: ArrayLike) -> Bool[np.ndarray, "..."]:
+    """Find the pixels that got at least a tenth of the 95th percentile of the light.
+
+    ```python
+    assert well_lit([0.0, 5.0, 100.0, 100.0]).tolist() == [False, False, True, True]
+    ```
+    """
+    light = np.asarray(light)
+    return light > 0.1 * np.percentile(light, 95)
+
+
 def beam_amplitude(probe: Complex[Array, "mode y x"]) -> float:
-    """Amplitude of a beam where its light is: the root of the intensity's mean, weighted by the intensity itself.
+    """Give the amplitude of a beam where its light is: the root of the intensity's mean, weighted by the intensity.
 
     ```python
     assert abs(beam_amplitude(jnp.zeros((1, 8, 8)).at[0, 2:4].set(3.0)) - 3.0) < 1e-5
     ```
     """
-    light = jnp.abs(probe) ** 2
-    return float(jnp.sqrt(jnp.sum(light**2) / jnp.sum(light)))
+    light = abs(np.asarray(probe)) ** 2
+    return float(np.sqrt(np.sum(light**2) / np.sum(light)))
 
 
 def orthogonal_modes(probe: Complex[Array, "mode y x"]) -> Complex[Array, "mode y x"]:
-    """The same partially coherent beam in orthogonal modes, strongest first (Thibault & Menzel 2013).
+    """Give the same partially coherent beam in orthogonal modes, strongest first (Thibault & Menzel 2013).
 
     The intensities predicted with any object stay as they are.
     """

@@ -151,7 +151,7 @@ def test_first_example_of_the_design(tmp_path, near):
         batch_size=12,
         unknowns={"object": 1.0, "probe": 20.0, "positions": 1.0},
     )
-    assert solution.history[-3:].mean() < 0.4 < 3 * solution.history[0]  # 0.25 is photon noise alone
+    assert solution.history[0] > 20 and solution.history[-3:].mean() < 0.4  # 0.25 is photon noise alone
     dr.write(tmp_path / "out.h5", solution, scan)
     np.testing.assert_allclose(dr.read_result(tmp_path / "out.h5")["object"], solution.value.object)
 
@@ -241,7 +241,72 @@ def test_every_field_has_its_gradient(near):
         for name in (f for f in model.__dataclass_fields__ if eqx.is_array(getattr(model, f))):
             value = getattr(model, name)
             move = dr.operators.random_like(value, 5) * (0.01 * jnp.abs(value).max() + 1e-30)
-            ends = [figure(model.replace(**{name: value + s * 1e-3 * move})) for s in (1, -1)]
-            slope, seen = float(ends[0] - ends[1]) / 2e-3, float(jnp.sum((getattr(gradient, name) * move).real))
-            assert seen == pytest.approx(slope, rel=3e-5), name
+            at = lambda step, name=name, value=value, move=move: float(
+                figure(model.replace(**{name: value + step * move}))
+            )
+            # Fourth order: a step so large that rounding does not count.
+            slope = (8 * (at(1e-2) - at(-1e-2)) - (at(2e-2) - at(-2e-2))) / 0.12
+            seen = float(jnp.sum((getattr(gradient, name) * move).real))
+            assert seen == pytest.approx(slope, rel=1e-5), name
             assert (seen == 0) == (name in unused), name
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_model_of_some_views_predicts_them(near):
+    """Every field at work, drift of the scan in time too."""
+    with jax.enable_x64(True):
+        model, views = everything(near), np.array([3, 17, 18, 35])
+        part = model.of_views(views)
+        assert len(part.positions) == len(part.variation_weights) == 4
+        np.testing.assert_allclose(part(np.arange(4)), model(views), rtol=1e-6)
+        np.testing.assert_allclose(part.of_views([1])(np.arange(1)), model(views[1:2]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_fixing_the_gauge_leaves_the_prediction(near):
+    frames, obj, probe, positions = small_scans.make(near)
+    ramp = np.exp(2j * np.pi * 3 / 32 * np.arange(obj.shape[0]))[:, None]
+    modes = np.stack([probe, 0.3j * probe * np.linspace(-1, 1, 32)])
+    model = Ptychography(
+        jnp.asarray(2j * obj * ramp, jnp.complex64),
+        jnp.asarray(modes, jnp.complex64),
+        jnp.asarray(positions, jnp.float32),
+        jnp.zeros((32, 32)),
+        jnp.ones(len(frames)),
+        small_scans.DISTANCE,
+        small_scans.WAVELENGTH,
+        small_scans.PIXEL,
+        not near,
+    )
+    cleaned = model.fix_gauge()
+    views = np.arange(4)
+    before, after = np.asarray(model(views)), np.asarray(cleaned(views))
+    if near:  # a ramp of the object moves the near-field frame: only what leaves the product as it is may change
+        assert np.linalg.norm(after - before) < 0.02 * np.linalg.norm(before)
+    else:
+        assert np.linalg.norm(after - before) < 1e-3 * np.linalg.norm(before)
+    assert eqx.tree_equal(cleaned.positions, model.positions)
+    light = cleaned.well_seen()
+    assert np.mean(abs(np.asarray(cleaned.object))[light]) == pytest.approx(1, abs=0.05)
+
+
+def test_geometry_is_put_in_by_name():
+    frames, obj, probe, positions = small_scans.make(True)
+    cast = lambda values: jnp.asarray(values, jnp.float32)
+    model = Ptychography(
+        jnp.asarray(obj, jnp.complex64), jnp.asarray(probe[None], jnp.complex64), cast(positions), jnp.zeros((1, 1)),
+        jnp.ones(len(frames)), small_scans.DISTANCE, small_scans.WAVELENGTH, small_scans.PIXEL, oversampling=2,
+    )  # fmt: skip
+    made = model.with_geometry(distance=True, tilt=True, source_blur=0.4, travel=(1.0, 0.0), scan_matrix=None, drift=3)
+    assert set(made.geometry()) == {"distance", "tilt", "source_blur", "travel", "drift"}
+    np.testing.assert_allclose(made.source_blur, 0.8)  # object pixels are half the detector's
+    np.testing.assert_allclose(made.travel, [[2.0, 0.0]])
+    assert made.drift.shape == (3, 2) and made.distance == np.float32(small_scans.DISTANCE)
+    # Half the way between neighbours in time along the first line, nowhere at the jump to the next.
+    path = np.asarray(model.with_geometry(travel=True).travel)
+    np.testing.assert_allclose(path[1], (positions[2] - positions[0]) / 2, atol=1e-4)
+    for wrong, says in (({"scan_matrix": (1, 2, 3)}, "scan_matrix.*neither"), ({"tilts": True}, "tilts")):
+        with pytest.raises(dr.InputError, match=says):
+            model.with_geometry(**wrong)
+    with pytest.raises(dr.InputError, match="far field do not depend on it"):
+        model.replace(far=True).with_geometry(distance=True)
