@@ -14,6 +14,7 @@ __all__ = [
     "gaussian",
     "huber",
     "masked_mean",
+    "matched",
     "poisson",
     "poisson_deviance",
     "saturated",
@@ -163,3 +164,16 @@ def saturated(prediction: Float[Array, "..."], counts: Num[Array, "..."], level:
     ```
     """
     return jnp.where(counts >= level, jnp.minimum(prediction, counts.astype(prediction.dtype)), prediction)
+
+
+def matched(
+    prediction: Float[Array, "*view y x"], counts: Num[Array, "*view y x"], mask: Bool[Array, "..."] | None = None
+) -> Float[Array, "*view y x"]:
+    """Multiply each predicted frame by the gain that matches the sum of its measured counts.
+
+    ```python
+    assert matched(jnp.ones((1, 1, 2)), jnp.array([[[4, 2]]])).tolist() == [[[3.0, 3.0]]]
+    ```
+    """
+    total = lambda a: jnp.sum(a if mask is None else jnp.where(mask, a, 0), (-2, -1), dtype=prediction.dtype)
+    return prediction * (total(counts) / jnp.maximum(total(prediction), 1e-6))[..., None, None]

@@ -98,3 +98,9 @@ def test_anscombe_residual_has_the_variance_of_one():
     assert dead.tolist() == [0.0, 0.0]
     slope = jax.grad(lambda p: losses.anscombe_residual(p, jnp.asarray(4)))(0.0)
     assert np.isfinite(slope)
+
+
+def test_matched_frames_have_the_counts_of_measured_pixels():
+    gains = np.asarray([0.5, 2.0, 3.0, 1.0])[:, None, None]
+    frames = losses.matched(jnp.asarray(PREDICTION), jnp.asarray(gains * PREDICTION), jnp.asarray(MASK))
+    np.testing.assert_allclose(frames, gains * PREDICTION, rtol=1e-6)

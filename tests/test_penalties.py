@@ -221,3 +221,15 @@ def test_penalty_objects_refuse_nonsense():
         penalties.WaveletSparsity(1.0).start(jnp.zeros((5, 8)))
     with pytest.raises(InputError, match="directions"):
         penalties.DirectionalVariation(1.0, [0.0, 1.0])
+
+
+def test_prior_of_sparse_edges_at_its_most_likely_weight():
+    """Without a weight its gradient is that with the weight 2 / mean |d|, whatever the scale of the image."""
+    image = np.zeros((16, 16), np.float32)
+    image[4:9, 6:12] = 3.0
+    free = penalties.SparseEdges(None, image.size, 100, small=1e-4)
+    mean = penalties.tv(jnp.asarray(image), eps=1e-4, axes=(-2, -1))
+    fixed = penalties.SparseEdges(2 / float(mean), image.size, 100, small=1e-4)
+    np.testing.assert_allclose(jax.grad(free)(image), jax.grad(fixed)(image), rtol=2e-3, atol=1e-6)
+    differ = lambda prior: float(prior(2.0 * image) - prior(image))
+    assert differ(free) == pytest.approx(image.size / 100 * np.log(2), rel=1e-2)

@@ -1,25 +1,12 @@
 """What recipes of scans share: gains of views, light on the object, figures of views that were never fitted."""
 
-from typing import Any
-
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .. import quality
+from ..losses import matched
+from ..operators import well_lit
 
 __all__ = ["held_out_figures", "matched", "well_lit"]
-
-
-def matched(prediction: jax.Array, counts: Any, mask: Any) -> jax.Array:
-    """The prediction `(..., y, x)` with the gain that matches the sum of measured counts, frame by frame."""
-    total = lambda a: jnp.sum(jnp.where(mask, a, 0), (-2, -1), dtype=prediction.dtype)
-    return prediction * (total(counts) / jnp.maximum(total(prediction), 1e-6))[..., None, None]
-
-
-def well_lit(light: Any) -> Any:
-    """Pixels that got at least a tenth of the 95th percentile of the light."""
-    return light > 0.1 * jnp.percentile(light, 95)
 
 
 def held_out_figures(
