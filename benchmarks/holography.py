@@ -107,7 +107,7 @@ def read(path: Path) -> Case:
             path.stem,
             file["raw_counts"][()],
             moved,
-            None if moved is None else file["shifts_px_raw_yx"][()],
+            None if moved is None else -file["shifts_px_raw_yx"][()],
             number("photons"),
             beam,
             phase,

@@ -22,7 +22,7 @@ class Holography(Model):
     """Holograms of one isolated object at several distances, in the detector's own pixels.
 
     A view is `flux * box(|1 + P(exp(-B + i phase) - 1)|^2) + dark`: Fresnel propagation over the view's effective
-    distance in vacuum, then integration over the pixels of that view, which lie at `(i - (n-1)/2 + shift) * pixel`
+    distance in vacuum, then integration over the pixels of that view, which lie at `(i - (n-1)/2 - shift) * pixel`
     about the optical axis.
 
     **Fields:**
@@ -38,9 +38,9 @@ class Holography(Model):
       to all.
     - `probe`: `(view, y, x)` complex wave of the empty beam at the object, on its window and 1 outside, or `None` for
       1.
-    - `shifts`: `(view, 2)` shift (row, column) of each frame [its own pixel]; `rotations`: `(view,)` of each frame
-      [rad] from columns towards rows, or `None`; `stretch`: `(view, 2)` correction of each frame's pixel, about 1, or
-      `None`.
+    - `shifts`: `(view, 2)` motion of the picture (row, column) in each frame [its own pixel]; `rotations`: `(view,)`
+      of each frame [rad] from columns towards rows, or `None`; `stretch`: `(view, 2)` correction of each frame's pixel,
+      about 1, or `None`.
     - `distances`: `(view, 2)` effective propagation distances [m] (vertical, horizontal: they differ in an astigmatic
       beam).
     - `source_blur`, `detector_blur`: standard deviation of the focus [m] and of the detector's point spread [detector

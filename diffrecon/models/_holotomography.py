@@ -130,7 +130,7 @@ class HoloTomography(Model):
         ratio = jnp.asarray(np.asarray(self.pixels)[:, axis] / self.pixel_size, dtype)[number]
         moved = shift + self.centre if axis else shift
         return operators.pixel_matrix(
-            self.frame[axis], self.grid[axis], ratio=ratio, shift=-moved / ratio, centre=(window - 1) / 2, dtype=dtype
+            self.frame[axis], self.grid[axis], ratio=ratio, shift=moved / ratio, centre=(window - 1) / 2, dtype=dtype
         )
 
     # ------------------------------------------------------------------ first guess
@@ -178,7 +178,7 @@ class HoloTomography(Model):
         off = 0.0 if scan.rotation_centre is None else float(scan.rotation_centre) - middle
         shifts, given = np.zeros((*table.shape, 2)), scan.extra.get("shifts")
         if given is not None:
-            shifts = -np.asarray(given, float)[table] * (pixels / pixel)
+            shifts = np.asarray(given, float)[table] * (pixels / pixel)
         shape = (slices, side, side)
         empty: Any = jnp.zeros(shape, jnp.float32) if volume else jax.ShapeDtypeStruct(shape, jnp.float32)
         return cls(

@@ -49,7 +49,7 @@ class _Angles(Model):
         """Where the patches of some angles lie in their projections [pixel]."""
         middle = (self.optics.object.shape[-1] - 1) / 2
         column = jnp.stack([jnp.zeros_like(self.centre), middle - self.centre])
-        return self.positions[angles] + self.shifts[angles][:, None] + column
+        return self.positions[angles] - self.shifts[angles][:, None] + column
 
 
 class PtychoProjections(_Angles):
@@ -88,9 +88,9 @@ class PtychoTomography(_Angles):
     - `positions`: `(angle, view, 2)` corner (row, column) of each patch in the projection [pixel], for an axis in the
       middle column.
     - `gain`: `(angle, view)` brightness of each frame.
-    - `shifts`: `(angle, 2)` motion at an angle (row, column) [pixel], added to its positions; and `centre`: column of
-      the rotation axis [pixel], `(X - 1) / 2` where the positions are right. Both move patches: no image is
-      interpolated for them, as it would be for those of an `AlignedProjector`.
+    - `shifts`: `(angle, 2)` motion of the picture, and so of the sample, at an angle (row, column) [pixel]; and
+      `centre`: column of the rotation axis [pixel], `(X - 1) / 2` where the positions are right. Both move patches the
+      other way: no image is interpolated for them, as it would be for those of an `AlignedProjector`.
 
     What frames cannot tell: the mean phase of each projection (the air around the sample fixes it, where the field
     shows some), and where the sample as a whole sits: shifts constant along rows, or along columns as cosine and sine

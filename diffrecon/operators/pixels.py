@@ -27,12 +27,13 @@ def pixel_matrix(
 ) -> Float[Array, "count size"]:
     """Matrix that integrates a periodic field of `size` samples over `count` detector pixels along one axis.
 
-    Row i is the trigonometric interpolation at `centre + ratio ((i - (count-1)/2) stretch + shift)`, times the pixel's
+    Row i is the trigonometric interpolation at `centre + ratio ((i - (count-1)/2) stretch - shift)`, times the pixel's
     box and a Gaussian blur (a sinc and a Gaussian in Fourier space). Every row adds up to one.
 
-    **Arguments:** `ratio` of the detector pixel to the grid's, one number or an array entry picked by a traced index;
-    `shift` [detector pixel]; `stretch`, about 1, corrects the magnification; `blur`, standard deviation [detector
-    pixel]; `centre` [grid sample], `(size-1)/2` by default. All but `centre` may be traced, and are differentiable.
+    **Arguments:** `ratio` of the detector pixel to the grid's, one number or an array entry picked by a traced
+    index; `shift` of the picture towards larger i [detector pixel]; `stretch`, about 1, corrects the magnification;
+    `blur`, standard deviation [detector pixel]; `centre` [grid sample], `(size-1)/2` by default. All but `centre`
+    may be traced, and are differentiable.
 
     **Cost:** `count` FFTs of length `size`, and as many sines.
 
@@ -52,7 +53,7 @@ def pixel_matrix(
     # The position in whole and broken samples: whole ones times whole frequencies are reduced to one turn in integers,
     # so that float32 keeps its digits on any grid.
     start = int(np.rint(centre))
-    offset = ratio * (as_real(places) * stretch + shift) + (centre - start)
+    offset = ratio * (as_real(places) * stretch - shift) + (centre - start)
     whole = jax.lax.stop_gradient(jnp.rint(offset)) if traced else np.rint(offset)
     rest = offset - whole
     whole = (whole.astype(np.int32) + start) % size

@@ -61,8 +61,9 @@ def register_distances(
 ) -> tuple[np.ndarray, DistanceRegistration]:
     """Shifts of holograms of one object at several distances, from raw frames on their own pixels.
 
-    Pixel i of a frame lies at `(i - (n-1)/2 + shift) * pixel` about the optical axis, as in `models.Holography`; the
-    first frame keeps its shift in `start`, zero by default. The whole frame is searched: no first guess is needed.
+    A positive shift moves the picture towards larger indices: pixel i of a frame lies at `(i - (n-1)/2 - shift) *
+    pixel` about the optical axis, as in `models.Holography`. The first frame keeps its shift in `start`, zero by
+    default. The whole frame is searched: no first guess is needed.
 
     **Arguments:** `counts`, and `flux` = counts of the empty beam without the dark: a number, `(view, 1, 1)` or images
     `(view, y, x)`; `pixels` and `distances` [m] of each view, effective ones in a cone beam, `(view,)`, or
@@ -96,11 +97,11 @@ def register_distances(
         float(_geometry(wavelength, "wavelength", 1)[0, 0]),
         delta_beta,
     )
-    shifts = (np.zeros((views, 2)) if start is None else _start(start, views)) - cut
+    shifts = (np.zeros((views, 2)) if start is None else _start(start, views)) + cut
     shifts, spread, peaks = _solve(frames, shifts / bins)
     spectra = frames.spectra(shifts)
     rotations, errors = np.array([_rotation(frames, spectra, view) for view in range(views)]).T
-    shifts, spread = shifts * bins + cut, spread * bins
+    shifts, spread = shifts * bins - cut, spread * bins
     report = DistanceRegistration(shifts, spread, peaks, rotations, errors, _message(shifts, spread, peaks))
     return shifts, report
 
@@ -114,7 +115,7 @@ def _solve(frames: "_Frames", shifts: np.ndarray) -> tuple[np.ndarray, np.ndarra
         spectra = frames.spectra(shifts)
         found = [_displacement(frames, spectra, i, j, plain=index == 0) for i, j in pairs]
         steps, residual = _joint(np.array([f[0] for f in found]), pairs, views)
-        shifts = shifts + steps / frames.ratios
+        shifts = shifts - steps / frames.ratios
         peaks[1:] = [f[1] for f, (i, _) in zip(found, pairs, strict=True) if i == 0]
         spread = np.array([np.sqrt(np.mean(residual[[view in pair for pair in pairs]] ** 2)) for view in range(views)])
     return shifts, spread, peaks
@@ -268,9 +269,9 @@ class _Frames:
 
 
 def _cubic(size: int, count: int, ratio: float, shift: float) -> np.ndarray:
-    """Matrix of cubic convolution (Keys 1981) from `count` pixels, which lie at `(i - (count-1)/2 + shift) / ratio`
+    """Matrix of cubic convolution (Keys 1981) from `count` pixels, which lie at `(i - (count-1)/2 - shift) / ratio`
     about the centre, to `size` pixels of length 1."""
-    place = (np.arange(size) - (size - 1) / 2) * ratio + (count - 1) / 2 - shift
+    place = (np.arange(size) - (size - 1) / 2) * ratio + (count - 1) / 2 + shift
     d = np.abs(place[:, None] - np.arange(count)[None])
     return np.where(d < 1, 1.5 * d**3 - 2.5 * d**2 + 1, np.where(d < 2, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2, 0))
 

@@ -261,6 +261,6 @@ def on_object_pixels(model: Holography, data: Mapping[str, np.ndarray]) -> np.nd
 def _cubic(size: int, count: int, ratio: float, shift: float) -> np.ndarray:
     """Matrix of cubic convolution (Keys 1981) from `count` detector pixels to `size` object pixels about the same
     centre."""
-    place = (np.arange(size) - (size - 1) / 2) * ratio + (count - 1) / 2 - shift
+    place = (np.arange(size) - (size - 1) / 2) * ratio + (count - 1) / 2 + shift
     d = np.abs(place[:, None] - np.arange(count)[None])
     return np.where(d < 1, 1.5 * d**3 - 2.5 * d**2 + 1, np.where(d < 2, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2, 0))

@@ -17,6 +17,7 @@ from .._model import Batch
 from .._result import Result
 from ..errors import InputError
 from ..models import PtychoProjections, PtychoTomography, frames_by_angle
+from ..motion import fix_gauge
 from ..scan import Scan
 from ..solvers import Solution, minimise
 from ..solvers.alignment import align
@@ -312,7 +313,7 @@ def _back_project(
         beta=volumes[1],
         optics=model.optics.replace(probe=images.optics.probe, background=images.optics.background),
         positions=images.positions,
-        shifts=jnp.asarray(-shifts, model.shifts.dtype),
+        shifts=jnp.asarray(shifts, model.shifts.dtype),
         centre=jnp.asarray(centre + columns.start, model.centre.dtype),
     )
 
@@ -434,15 +435,8 @@ def centred(model: PtychoTomography, nominal: PtychoTomography) -> PtychoTomogra
     """The same places, told once: what all views of an angle have moved by is its shift, and what all angles have moved
     by along columns, next to a sine of the angle, is the centre."""
     common = jnp.mean(model.positions - nominal.positions, axis=1)
-    shifts = model.shifts + common
-    theta = np.asarray(model.projector.angles)
-    waves = np.stack([np.ones_like(theta), np.cos(theta), np.sin(theta)], 1)
-    constant = np.linalg.lstsq(waves, np.asarray(shifts[:, 1], float), rcond=None)[0][0]
-    return model.replace(
-        positions=model.positions - common[:, None],
-        shifts=shifts - jnp.asarray([0.0, constant], shifts.dtype),
-        centre=model.centre - constant,
-    )
+    shifts, constant = fix_gauge(model.shifts - common, model.projector.angles)
+    return model.replace(positions=model.positions - common[:, None], shifts=shifts, centre=model.centre + constant)
 
 
 def _judge(

@@ -16,6 +16,7 @@ from .. import prepare, sharding, solvers
 from .._console import Console
 from ..errors import InputError
 from ..models import HoloTomography
+from ..motion import fix_gauge
 from ..solvers.direct.phase import ctf_response
 
 __all__ = [
@@ -382,10 +383,10 @@ def registered(model: HoloTomography, data: Mapping[str, Any], console: Console)
     flux = np.broadcast_to(np.asarray(model.flux), (len(ratio), *model.flux.shape[1:]))
     found = np.zeros(model.shifts.shape)
     for angle in range(jax.process_index(), len(found), jax.process_count()):
-        before = -np.asarray(model.shifts[angle], float) / ratio
+        before = np.asarray(model.shifts[angle], float) / ratio
         shifts, report = prepare.register_distances(data["counts"][np.array([angle])][0], flux, start=before, **options)
         sure = (report.peaks > 8)[:, None]  # chance is below 6
-        found[angle] = np.where(sure, -shifts * ratio, model.shifts[angle])
+        found[angle] = np.where(sure, shifts * ratio, model.shifts[angle])
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
@@ -398,13 +399,8 @@ def registered(model: HoloTomography, data: Mapping[str, Any], console: Console)
 def centred(model: HoloTomography) -> HoloTomography:
     """The same places, told once: what all frames have moved by along columns, next to a sine of the angle, is the
     centre."""
-    theta = np.asarray(model.projector.angles)
-    waves = np.stack([np.ones_like(theta), np.cos(theta), np.sin(theta)], 1)
-    mean = np.asarray(model.shifts, float)[..., 1].mean(1)
-    constant = np.linalg.lstsq(waves, mean, rcond=None)[0][0]
-    return model.replace(
-        shifts=model.shifts - jnp.asarray([0.0, constant], model.shifts.dtype), centre=model.centre + constant
-    )
+    shifts, constant = fix_gauge(model.shifts, model.projector.angles)
+    return model.replace(shifts=shifts, centre=model.centre + constant)
 
 
 # ---------------------------------------------------------------------------------------------------- both steps

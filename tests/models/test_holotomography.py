@@ -210,5 +210,5 @@ def test_given_shifts_and_axis(scan):
     given = np.tile([0.5, -1.0], (scan.views, 1))
     model = HoloTomography.from_scan(scan.replace(extra={"shifts": given}, rotation_centre=11.0))
     ratio = np.asarray(model.pixels)[:, 0] / model.pixel_size
-    np.testing.assert_allclose(model.shifts[0, :, 1], ratio, rtol=1e-5)
+    np.testing.assert_allclose(-model.shifts[0, :, 1], ratio, rtol=1e-5)
     assert float(model.centre) == pytest.approx(1.5) and model.rotation_centre() == pytest.approx(11.0)

@@ -19,7 +19,7 @@ def test_pixels_of_a_wave_are_its_mean_over_them(shift, stretch, blur):
     ratio, k = 1.4, 5
     phase = 2 * np.pi * k / SIZE
     wave = np.cos(phase * (np.arange(SIZE) - (SIZE - 1) / 2) + 0.3)
-    places = ratio * ((np.arange(COUNT) - (COUNT - 1) / 2) * stretch + shift)
+    places = ratio * ((np.arange(COUNT) - (COUNT - 1) / 2) * stretch - shift)
     expected = np.cos(phase * places + 0.3) * np.sinc(k / SIZE * ratio) * np.exp(-((phase * ratio * blur) ** 2) / 2)
     for cast in (float, jnp.asarray):  # plain numbers in float64, traced ones in float32
         rows = pixel_matrix(COUNT, SIZE, ratio=cast(ratio), shift=cast(shift), stretch=cast(stretch), blur=cast(blur))

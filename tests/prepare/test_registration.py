@@ -37,7 +37,7 @@ def holograms(phase, shifts=SHIFTS, photons=2000.0, seed=0, delta_beta=1000.0):
         intensity = np.abs(1 + np.fft.ifft2(scattered * chirp[:, None] * chirp)) ** 2
         place = np.arange(FRAME) - (FRAME - 1) / 2
         rows, columns = (
-            np.exp(2j * np.pi * np.outer((place + s) * pixel + (GRID - 1) / 2 * FINE, f)) * np.sinc(f * pixel) / GRID
+            np.exp(2j * np.pi * np.outer((place - s) * pixel + (GRID - 1) / 2 * FINE, f)) * np.sinc(f * pixel) / GRID
             for s in shift
         )
         frames.append((rows @ np.fft.fft2(intensity) @ columns.T).real)
@@ -87,7 +87,7 @@ def test_large_frames_are_binned(monkeypatch):
     whole, _ = found(counts)
     monkeypatch.setattr(_registration, "_LARGEST", 48)
     binned, _ = found(counts)
-    expected = SHIFTS + np.array([0.5, 1.5]) * (PIXELS[0] / PIXELS[:, None] - 1)
+    expected = SHIFTS - np.array([0.5, 1.5]) * (PIXELS[0] / PIXELS[:, None] - 1)
     assert np.abs(whole - expected).max() < 0.15 and np.abs(binned - expected).max() < 0.3
 
 

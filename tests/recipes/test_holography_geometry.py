@@ -76,7 +76,7 @@ def detected(image: np.ndarray, fine: float, pixel: float, shift=(0, 0), stretch
     f = np.fft.fftfreq(size, fine)
     matrices = []
     for s, m in zip(shift, stretch, strict=True):
-        centres = ((np.arange(N) - (N - 1) / 2) * m + s) * pixel + (size - 1) / 2 * fine
+        centres = ((np.arange(N) - (N - 1) / 2) * m - s) * pixel + (size - 1) / 2 * fine
         seen = np.sinc(f * pixel) * np.exp(-2 * (np.pi * f * blur) ** 2) / size
         matrices.append(np.exp(2j * np.pi * np.outer(centres, f)) * seen)
     return (matrices[0] @ np.fft.fft2(image) @ matrices[1].T).real
