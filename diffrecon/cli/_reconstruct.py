@@ -109,7 +109,7 @@ def _opened(file: str, method: str | None, settings: Settings, say: Callable[[st
         refuse_unknown(settings, method)
     scan = io.open_scan(file, method=method, **settings.file)
     if scan.method is None:
-        raise InputError(f"{file}: it is not clear what was measured; say it with -m ({', '.join(recipes.METHODS)})")
+        raise InputError(f"{file}: it is not clear what was measured; say it with -m ({', '.join(recipes.methods())})")
     refuse_unknown(settings, scan.method)
     say(describe(scan))
     for message in scan.provenance.messages:

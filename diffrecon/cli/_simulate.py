@@ -28,7 +28,7 @@ def demo(options: argparse.Namespace) -> int:
     from .. import io, recipes, simulate
     from ._reconstruct import run
 
-    method = options.method or next(iter(recipes.METHODS))
+    method = options.method or next(iter(recipes.methods()))
     _known(method)
     folder = Path(options.output)
     if not folder.is_dir():
@@ -46,5 +46,5 @@ def demo(options: argparse.Namespace) -> int:
 def _known(method: str) -> None:
     from .. import recipes
 
-    if method not in recipes.METHODS:
-        raise InputError(f"there is no method {method!r}{nearest(method, recipes.METHODS)}")
+    if method not in recipes.methods():
+        raise InputError(f"there is no method {method!r}{nearest(method, recipes.methods())}")

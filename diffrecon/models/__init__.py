@@ -14,6 +14,7 @@ from ._holotomography import hologram_table as hologram_table
 from ._holotomography import holograms_by_angle as holograms_by_angle
 from ._kedge import KEdge as KEdge
 from ._kedge import attenuation_table as attenuation_table
+from ._kedge import check_table as check_table
 from ._laminography import Laminography as Laminography
 from ._ptychography import Ptychography as Ptychography
 from ._ptychotomography import PtychoProjections as PtychoProjections

@@ -1,8 +1,7 @@
-"""What `dr.reconstruct(scan, method, ...)` and the command line do for a modality.
+"""Methods: what `dr.reconstruct(scan, method, ...)` and the command line do for a measurement.
 
-One short file a modality: its `DEFAULTS` (every setting, by section) and a function
-`(scan, settings, console) -> Result` that prepares, guesses, solves and judges. Recipes put models, solvers and
-preparation together and touch no file.
+One file a method: its settings, how its problem starts, its stages, what is written. One driver (`_run`) runs them all.
+Recipes put models, solvers and preparation together and touch no file.
 """
 
 import importlib
@@ -12,11 +11,20 @@ from typing import Any
 from .._console import Console as Console
 from .._result import Result
 from ..errors import InputError
+from ..modality import find, names, recognise, register
 from ..scan import Scan
+from ..settings import as_dict, build
+from ._run import run
 from ._settings import merge as merge
-from ._settings import nearest as nearest
 
-# method -> module in this folder; each has DEFAULTS and reconstruct(scan, settings, console)
+# The package's own methods come through the door that is open to everybody; each is imported when it is first used.
+BUILT_IN = {
+    "k-edge": "kedge:KEdgeSubtraction",
+}
+for _name, _place in BUILT_IN.items():
+    register(f"{__name__}.{_place}", _name)
+
+# Methods that are still to come through it: method -> module.
 METHODS: dict[str, str] = {
     "near-field-ptychography": "_ptychography",
     "far-field-ptychography": "_ptychography",
@@ -24,52 +32,70 @@ METHODS: dict[str, str] = {
     "holography": "_holography",
     "holotomography": "_holotomography",
     "laminography": "_laminography",
-    "k-edge": "_kedge",
     "cdi": "_diffraction",
     "ptycho-tomography": "_ptychotomography",
     "saxs-tensor-tomography": "_scattering",
 }
 
 
+def methods() -> list[str]:
+    """List the names of all methods, those of guests too."""
+    return [*METHODS, *names()]
+
+
 def defaults(method: str) -> Mapping[str, Mapping[str, Any]]:
-    """Every setting of a method with its default, by section.
+    """Give every setting of a method with its default, by section.
 
     **Raises:** `InputError` for an unknown method, with the nearest known one.
     """
-    return _module(method).defaults(method)
+    return _module(method).defaults(method) if method in METHODS else as_dict(find(method).settings())
+
+
+def check_settings(settings: Mapping[str, Mapping[str, Any]], method: str) -> None:
+    """Refuse settings before any work is done.
+
+    **Raises:** `InputError` for an unknown name, with the nearest known one, or a value that is not allowed.
+    """
+    if method in METHODS:
+        merge(defaults(method), settings, method)
+    else:
+        build(find(method).settings, settings, method)
 
 
 def reconstruct(
     scan: Scan,
     method: str | None = None,
-    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | Any = None,
     console: Console | None = None,
 ) -> Result:
     """Prepare, guess, solve and judge, as the command line does.
 
     **Arguments:** `method` is taken from the scan by default; `settings` by section, such as
-    `{"solver": {"name": "cgls"}}` (see `diffrecon.recipes.defaults`); `console` shows progress (silent by default).
+    `{"solver": {"name": "cgls"}}` (see `diffrecon.recipes.defaults`), or the method's own settings object; `console`
+    shows progress (silent by default).
 
     **Returns:** a `Result`: quantities, quality figures, verdict.
 
     **Raises:** `InputError` when the scan lacks what the method needs or a setting is unknown.
     """
-    method = method or scan.method
-    if method is None:
-        raise InputError(
-            f"{scan.name}: it is not clear which measurement this is; choose a method with -m ({', '.join(METHODS)})"
-        )
-    module = _module(method)
-    return module.reconstruct(
-        scan, merge(module.defaults(method), settings or {}, method), console or Console(quiet=True), method
-    )
+    method = _method(scan, method)
+    console = console or Console(quiet=True)
+    if method in METHODS:
+        module = _module(method)
+        return module.reconstruct(scan, merge(module.defaults(method), settings or {}, method), console, method)
+    return run(find(method), scan, settings or {}, console)
 
 
 def wants_slabs(scan: Scan, method: str | None, settings: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether the method would go through this scan slab by slab: as `solver.slab` says, or for want of memory."""
-    method = method or scan.method or ""
-    module = _module(method)
-    return hasattr(module, "wants_slabs") and module.wants_slabs(scan, merge(module.defaults(method), settings, method))
+    """Say whether the method goes through this scan slab by slab: by its settings, or for want of memory."""
+    method = _method(scan, method)
+    if method in METHODS:
+        module = _module(method)
+        return hasattr(module, "wants_slabs") and module.wants_slabs(
+            scan, merge(module.defaults(method), settings, method)
+        )
+    modality = find(method)
+    return modality.wants_slabs(scan, build(modality.settings, settings, method))
 
 
 def reconstruct_slabs(
@@ -79,7 +105,7 @@ def reconstruct_slabs(
     console: Console | None = None,
     writer: Callable[..., Any] | None = None,
 ) -> Result:
-    """As `reconstruct`, slab by slab into a file, for volumes that memory does not hold.
+    """Reconstruct slab by slab into a file, for volumes that memory does not hold.
 
     **Arguments:** `writer(shape, units, pixel_size, long_name, name="volume")` makes what slabs are written to, such as
     `lambda shape, units, pixel, *_, **__: diffrecon.io.open_volume("volume.h5", shape, units=units, pixel_size=pixel)`.
@@ -88,13 +114,19 @@ def reconstruct_slabs(
 
     **Raises:** `InputError` for methods and solvers that need the whole volume.
     """
-    method = method or scan.method or ""
-    module = _module(method)
-    if not hasattr(module, "reconstruct_slabs") or writer is None:
-        raise InputError(f"{method} does not go slab by slab into a writer; tomography and holotomography do")
-    return module.reconstruct_slabs(
-        scan, merge(module.defaults(method), settings or {}, method), console or Console(quiet=True), method, writer
-    )
+    method = _method(scan, method)
+    console = console or Console(quiet=True)
+    if writer is None:
+        raise InputError("slabs need a writer")
+    if method in METHODS:
+        module = _module(method)
+        if not hasattr(module, "reconstruct_slabs"):
+            raise InputError(f"{method} does not go slab by slab into a writer; tomography and holotomography do")
+        return module.reconstruct_slabs(
+            scan, merge(module.defaults(method), settings or {}, method), console, method, writer
+        )
+    modality = find(method)
+    return modality.slabs(scan, build(modality.settings, settings or {}, method), console, writer)
 
 
 def preview(
@@ -103,20 +135,29 @@ def preview(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     console: Console | None = None,
 ) -> Result:
-    """A first look in seconds: for tomography one slice with three rotation centres.
+    """Take a first look in seconds: for tomography one slice with three rotation centres.
 
     **Raises:** `InputError` for methods without a preview.
     """
-    method = method or scan.method or ""
-    module = _module(method)
-    if not hasattr(module, "preview"):
-        raise InputError(f"{method} has no preview; tomography has one")
-    return module.preview(
-        scan, merge(module.defaults(method), settings or {}, method), console or Console(quiet=True), method
-    )
+    method = _method(scan, method)
+    console = console or Console(quiet=True)
+    if method in METHODS:
+        module = _module(method)
+        if not hasattr(module, "preview"):
+            raise InputError(f"{method} has no preview; tomography has one")
+        return module.preview(scan, merge(module.defaults(method), settings or {}, method), console, method)
+    modality = find(method)
+    return modality.preview(scan, build(modality.settings, settings or {}, method), console)
+
+
+def _method(scan: Scan, method: str | None) -> str:
+    method = method or recognise(scan)
+    if method is None:
+        raise InputError(
+            f"{scan.name}: it is not clear which measurement this is; choose a method with -m ({', '.join(methods())})"
+        )
+    return method
 
 
 def _module(method: str) -> Any:
-    if method not in METHODS:
-        raise InputError(f"there is no method {method!r}{nearest(method, METHODS)}")
     return importlib.import_module(f".{METHODS[method]}", __name__)

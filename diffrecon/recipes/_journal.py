@@ -22,14 +22,18 @@ class Journal:
     between rounds is computed anew, alike. Without `console.checkpoint` nothing is kept.
     """
 
-    def __init__(self, console: Console, counts: np.ndarray, settings: Mapping[str, Any]):
+    def __init__(self, console: Console, counts: Any, settings: Mapping[str, Any] | None = None):
         self.path = None if console.checkpoint is None else Path(console.checkpoint)
         self.rounds: list[dict[str, np.ndarray]] = []
-        solved = {section: values for section, values in settings.items() if section != "quality"}  # judged afterwards
-        said = repr(sorted((section, sorted(values.items(), key=str)) for section, values in solved.items()))
-        self.problem = hashlib.sha256(said.encode() + np.ascontiguousarray(counts).tobytes()).hexdigest()
+        self.problem = counts if settings is None else self._fingerprint(counts, settings)
         if self.path is not None and console.resume and self.path.is_file():
             self.rounds = self._read(self.path)
+
+    @staticmethod
+    def _fingerprint(counts: Any, settings: Mapping[str, Any]) -> str:
+        solved = {section: values for section, values in settings.items() if section != "quality"}  # judged afterwards
+        said = repr(sorted((section, sorted(values.items(), key=str)) for section, values in solved.items()))
+        return hashlib.sha256(said.encode() + np.ascontiguousarray(counts).tobytes()).hexdigest()
 
     def read(self, number: int) -> dict[str, np.ndarray] | None:
         """What a round found, or `None` if it is still to be done."""

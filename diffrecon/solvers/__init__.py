@@ -65,3 +65,6 @@ from .sets.set_projections import SetSolution as SetSolution
 from .sets.set_projections import set_projections as set_projections
 from .tensor import TensorSolution as TensorSolution
 from .tensor import tensor_tomography as tensor_tomography
+from .likelihood import fisher_deviation as fisher_deviation
+from .likelihood import fisher_scoring as fisher_scoring
+from .likelihood import log_subtraction as log_subtraction

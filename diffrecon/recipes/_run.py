@@ -1,0 +1,130 @@
+"""The one driver of all methods: settings, split, stages, judgement, halves, error bars, record."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from .. import __version__
+from .._console import Console
+from .._result import Result
+from ..modality import Modality, Outcome, Problem, Run, Stage, get, put
+from ..scan import Scan
+from ..settings import as_dict, build
+from ..solvers import Ending
+from ._journal import Journal
+
+__all__ = ["run", "solve"]
+
+_FRAMES = 32  # that a fingerprint looks at
+
+
+def run(modality: Modality, scan: Scan, given: Mapping[str, Any], console: Console) -> Result:
+    """Prepare, guess, solve in stages, judge on views that were never fitted: the same for every method.
+
+    **Raises:** `InputError` when the scan lacks what the method needs or a setting is unknown.
+    """
+    settings = build(modality.settings, given, modality.name)
+    check_needs(modality, scan)
+    whole = modality.start(scan, settings, console)
+    fitted, held = modality.split(whole, settings)
+    part = whole.of(fitted) if held.size else whole
+    journal = Journal(console, fingerprint(modality, part, settings))
+    solved = solve(modality, part, settings, console, journal)
+    problem = whole.into(solved.problem, fitted) if held.size else solved.problem
+    problem = problem.replace(model=problem.gauge(problem.model))
+    figures: dict[str, Any] = {"history": solved.history} if solved.history.size else {}
+    lines = [] if solved.ending.finished else [solved.ending.sentence(solved.detail)]
+    if held.size:
+        judged, words = modality.judge(problem.of(held), settings)
+        figures, lines = figures | {"held_out_views": held} | judged, lines + words
+    more, words = modality.verdict(problem, scan, settings)
+    figures, lines = figures | more, lines + words
+    quantities = modality.quantities(problem, scan, settings)
+    if solved.ending.finished:
+        bars, words = modality.error_bars(problem, scan, settings)
+        quantities, lines = quantities | bars, lines + words
+        if getattr(getattr(settings, "quality", None), "halves", False):
+            judged, line = compare_halves(modality, part, scan, settings, console)
+            figures, lines = figures | judged, [*lines, line]
+    return Result(modality.name, quantities, figures, tuple(lines), as_dict(settings))
+
+
+def check_needs(modality: Modality, scan: Scan) -> None:
+    """Refuse a scan that lacks what a method cannot do without.
+
+    **Raises:** `MissingMetadata` naming the first thing that is missing.
+    """
+    for name, (what, example) in modality.needs.items():
+        scan.require(name, what, example)
+
+
+def compare_halves(
+    modality: Modality, part: Problem, scan: Scan, settings: Any, console: Console
+) -> tuple[dict[str, Any], str]:
+    """Solve two halves of the fitted data by the same stages, and compare them."""
+    halves = []
+    for name, half in zip(("first", "second"), modality.halves(part, settings), strict=True):
+        console.say(f"{modality.name}: {name} half of the data")
+        solved = solve(modality, half, settings, console, None)
+        halves.append(solved.problem.replace(model=half.gauge(solved.problem.model)))
+    return modality.correlate(*halves, scan)
+
+
+# ---------------------------------------------------------------------------------------------------- stages
+def fingerprint(modality: Modality, problem: Any, settings: Any) -> str:
+    """Name what a journal belongs to: method, version, settings that the solve reads, and frames spread over the data."""
+    solved = {section: values for section, values in as_dict(settings).items() if section != "quality"}
+    text = f"{modality.name} {__version__} {sorted((s, sorted(v.items(), key=str)) for s, v in solved.items())!r}"
+    digest = hashlib.sha256(text.encode())
+    for name, values in sorted(problem.data.items()):
+        some = np.unique(np.linspace(0, len(values) - 1, _FRAMES).astype(int)) if np.ndim(values) else ()
+        digest.update(f"{name} {np.shape(values)}".encode())
+        for index in some:
+            digest.update(np.ascontiguousarray(values[int(index)]).tobytes())
+    return digest.hexdigest()
+
+
+def solve(modality: Modality, problem: Any, settings: Any, console: Console, journal: Journal | None) -> Outcome:
+    """Run stage after stage; one that is interrupted or fails ends the chain with the best that there is."""
+    plan, history = modality.stages(problem, settings, console), [np.zeros(0)]
+    ending, detail = Ending.DONE, ""
+    try:
+        stage = next(plan)
+        for number in range(10**6):
+            outcome = _run_stage(stage, number, problem, console, journal)
+            problem, ending, detail = outcome.problem, outcome.ending, outcome.detail
+            history.append(np.asarray(outcome.history, float))
+            if not ending.finished:
+                plan.close()
+                break
+            stage = plan.send(problem)
+    except StopIteration as end:
+        problem = problem if end.value is None else end.value
+    return Outcome(problem, np.concatenate(history), ending, detail)
+
+
+def _typed(model: Any, kept: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Give kept arrays on the device, in the types of the model's fields."""
+    return {name: jnp.asarray(value, getattr(get(model, name), "dtype", None)) for name, value in kept.items()}
+
+
+def _run_stage(stage: Stage, number: int, problem: Any, console: Console, journal: Journal | None) -> Outcome:
+    """Solve a stage, or take from the journal what an earlier run has left of it."""
+    kept = None if journal is None else journal.read(number)
+    if kept is not None:
+        console.say(f"{stage.label}: done before")
+        history = kept.pop("history")
+        return Outcome(problem.replace(model=put(problem.model, _typed(problem.model, kept))), history)
+    path = None if journal is None or journal.path is None else f"{journal.path}.{number}"
+    outcome = stage.solve(problem, Run(console, path, console.resume and path is not None and Path(path).exists()))
+    if journal is not None and outcome.ending.finished:
+        names = stage.keeps or tuple(outcome.problem.unknowns)
+        state = {name: get(outcome.problem.model, name) for name in names}
+        journal.write(number, state | {"history": outcome.history})
+        if path is not None:
+            Path(path).unlink(missing_ok=True)
+    return outcome

@@ -1,0 +1,285 @@
+"""K-edge subtraction: areal densities of named materials from radiographs at two or more energies.
+
+The likelihood of the counts is solved pixel by pixel; a penalty on edges joins the pixels. Subtraction of logarithms,
+`solver.name = "direct"`, is its limit for many photons.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from .. import losses, penalties, physics, quality
+from .._console import Console
+from .._model import Batch
+from .._result import Quantity
+from ..errors import InputError
+from ..modality import Modality, Outcome, Problem, Run, Stage, Work, descent
+from ..models import KEdge, attenuation_table, check_table
+from ..scan import Scan
+from ..settings import section, setting
+from ..solvers import fisher_deviation, fisher_scoring, log_subtraction
+
+_LIKELIHOOD = {"name": ("likelihood",)}
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is in the beam."""
+
+    materials: dict | tuple[str, ...] | str | None = setting(
+        None, 'compositions ["Ni", "SiO2"], or named: {nickel = "Ni", glass = "SiO2"}'
+    )
+    energies: tuple[Any, ...] | str | None = setting(None, 'of the views, ["8.25 keV", "8.42 keV"]; by default the file\'s')
+    attenuation: tuple[Any, ...] | None = setting(
+        None, "measured mass attenuation coefficients [cm^2/g] instead of the tables: a row an energy, a column a material"
+    )
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How the areal densities are found."""
+
+    name: str = setting(
+        "likelihood", "Poisson likelihood, or logarithms and a weighted solve", choices=("likelihood", "direct")
+    )
+    steps: int = setting(12, "steps of Fisher scoring", at_least=1, only=_LIKELIHOOD)
+    tv: float = setting(
+        0.0, "weight of total variation, in units of each material's error bar; about 0.3 to begin", at_least=0,
+        only=_LIKELIHOOD,
+    )
+    positive: bool = setting(False, "with tv: areal densities below zero cost", only=_LIKELIHOOD)
+    tv_steps: int = setting(60, "steps of L-BFGS with total variation", at_least=1, only=_LIKELIHOOD)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of the method."""
+
+    model: Model = section(Model)
+    solver: Solver = section(Solver)
+
+
+@dataclass(frozen=True)
+class Radiographs(Problem):
+    """The problem with the names of its materials and what is to be said of its data."""
+
+    materials: Mapping[str, str] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
+
+
+class KEdgeSubtraction(Modality):
+    """Areal densities [g/cm^2] with error bars from radiographs at several energies."""
+
+    name, settings = "k-edge", Settings
+
+    def start(self, scan: Scan, settings: Settings, console: Console) -> Radiographs:
+        """Put zero areal densities behind the scan's beam."""
+        energies = _energies(scan, settings.model.energies)
+        materials = _materials(settings.model.materials)
+        table = _table(materials, energies, settings.model.attenuation)
+        condition = check_table(table, list(materials), list(energies))
+        model, lines = _model(scan, table)
+        mask = np.ones(scan.frame_shape, bool) if scan.mask is None else np.asarray(scan.mask, bool)
+        mask = mask & np.broadcast_to((np.asarray(model.flats) > 0).all(0), mask.shape)
+        for energy, row in zip(energies, table, strict=True):
+            values = ", ".join(f"{name} {value:.4g}" for name, value in zip(materials, row, strict=True))
+            console.say(f"{energy / 1e3:.5g} keV: mu/rho {values} cm^2/g")
+        lines = (_condition_line(condition), *lines)
+        data = {"counts": np.asarray(scan.counts), "mask": mask}
+        return Radiographs(model, data, _cost, {"areal": 1.0}, materials=materials, lines=lines)
+
+    def stages(self, problem: Radiographs, settings: Settings, console: Console) -> Work:
+        """Solve the logarithms, the likelihood, and with total variation where a weight is given."""
+        solver = settings.solver
+        problem = yield Stage("k-edge: logarithms", _by_pixel(log_subtraction))
+        if solver.name == "direct":
+            return
+        problem = yield Stage("k-edge: likelihood", _by_pixel(lambda m, c: fisher_scoring(m, c, solver.steps)))
+        if solver.tv:
+            white = _whitened(problem)
+            cost = _Penalised(solver.tv, solver.positive)
+            stage = descent("k-edge, total variation: step", optax.lbfgs(memory_size=10), solver.tv_steps, chunk=20)
+
+            def solve(problem: Radiographs, run: Run) -> Outcome:
+                outcome = stage.solve(problem.replace(model=white, cost=cost, unknowns={"z": 1.0}), run)
+                return outcome._replace(problem=problem.replace(model=outcome.problem.model.at()))
+
+            yield Stage(stage.label, solve)
+
+    def verdict(self, problem: Radiographs, scan: Scan, settings: Settings) -> tuple[dict[str, Any], list[str]]:
+        """Say how well the energies tell the materials apart, and how well the model explains the counts."""
+        model, counts, mask = problem.model, problem.data["counts"], problem.data["mask"]
+        areal, bars = np.asarray(model.areal), np.asarray(fisher_deviation(model, problem.views))
+        prediction = problem.predict(np.arange(problem.views)).astype(float)
+        deviance = np.array([quality.deviance(n, p, mask) for n, p in zip(counts, prediction, strict=True)])
+        figures: dict[str, Any] = {"deviance": deviance}
+        before = ", before total variation" if settings.solver.tv else ""
+        lines = list(problem.lines)
+        for name, image, bar in zip(problem.materials, areal, bars, strict=True):
+            figures[f"{name}_mean"] = float(image[mask].mean())
+            lines.append(
+                f"{name}: mean {image[mask].mean():.4g} g/cm^2, error bar of a pixel {np.median(bar[mask]):.2g} g/cm^2 "
+                f"(photon noise{before})"
+            )
+        if problem.views > len(problem.materials):
+            free = problem.views / (problem.views - len(problem.materials))
+            lines.append(
+                f"Poisson deviance a pixel over what is left by the fit: {deviance.mean() * free:.3f}; "
+                "well above 1 a material is missing, or a table is wrong"
+            )
+        dark = float((counts[:, mask] <= np.mean(np.asarray(model.darks))).mean())
+        if dark > 1e-3:
+            lines.append(f"{dark:.2%} of the values hold no light above the dark: thick pixels are lower bounds")
+        return figures, lines
+
+    def quantities(self, problem: Radiographs, scan: Scan, settings: Settings) -> dict[str, Quantity]:
+        """Give the areal density of every material, and its error bar."""
+        areal, bars = np.asarray(problem.model.areal), np.asarray(fisher_deviation(problem.model, problem.views))
+        pixel = None if scan.pixel_size is None else float(np.mean(scan.pixel_size))
+
+        def image(values: np.ndarray, label: str) -> Quantity:
+            return Quantity(np.where(problem.data["mask"], values, np.nan), "g/cm2", ("y", "x"), pixel, label, "image")
+
+        named = list(problem.materials.items())
+        found = {name: image(areal[m], f"areal density of {c}") for m, (name, c) in enumerate(named)}
+        return found | {f"{name}_error": image(bars[m], f"error bar of {c}") for m, (name, c) in enumerate(named)}
+
+
+# ---------------------------------------------------------------------------------------------------- the scan
+def _energies(scan: Scan, energies: Any) -> np.ndarray:
+    stored = None if scan.geometry is None else scan.geometry.energy
+    if energies is None and stored is None:
+        raise InputError(
+            f'{scan.name}: k-edge needs the energy of every view: --set \'model.energies=["8.25 keV", "8.42 keV"]\''
+        )
+    if isinstance(energies, str):
+        energies = energies.split(",")
+    values = stored if energies is None else [_energy(e) for e in energies]
+    energies = np.atleast_1d(np.asarray(values, float))
+    if energies.shape != (scan.views,):
+        raise InputError(
+            f"{scan.name}: {energies.size} energies for {scan.views} views; one for each is expected (model.energies)"
+        )
+    return energies
+
+
+def _energy(value: Any) -> float:
+    number = physics.quantity(value.strip() if isinstance(value, str) else value, "eV", "model.energies")
+    return number if isinstance(value, str) and number > 200 else physics.plausible_energy(number)[0]
+
+
+def _materials(materials: Any) -> dict[str, str]:
+    if materials is None:
+        raise InputError('k-edge: which materials? For example --set \'model.materials=["Ni", "SiO2"]\'')
+    if isinstance(materials, str):
+        materials = [part for part in re.split(r"[;,]\s*", materials) if part]
+    named = dict(materials) if isinstance(materials, Mapping) else {str(m).partition(",")[0].strip(): m for m in materials}
+    if not named or not isinstance(materials, Mapping) and len(named) < len(materials):
+        raise InputError(f"model.materials: {materials!r}: name one or more materials, each once")
+    return {re.sub(r"\W+", "_", str(name)): str(composition) for name, composition in named.items()}
+
+
+def _table(materials: Mapping[str, str], energies: np.ndarray, measured: Any) -> np.ndarray:
+    if measured is None:
+        return attenuation_table(materials, list(energies))
+    try:
+        table = np.asarray(measured, float)
+    except (TypeError, ValueError):
+        table = np.zeros(0)
+    if table.shape != (len(energies), len(materials)):
+        raise InputError(
+            f"model.attenuation: expected {len(energies)} rows (energies) of {len(materials)} numbers "
+            f"(materials) in cm^2/g, not {measured!r}"
+        )
+    return table
+
+
+def _model(scan: Scan, table: np.ndarray) -> tuple[KEdge, list[str]]:
+    """Put zero areal densities behind the scan's beam; flats in groups of one energy where their number allows it."""
+    dark = np.zeros((1, 1)) if scan.darks is None else np.asarray(scan.darks, float).mean(0)
+    lines = []
+    if scan.flats is not None:
+        flats = np.asarray(scan.flats, float)
+        if len(flats) % scan.views == 0:
+            beam = flats.reshape(scan.views, -1, *flats.shape[1:]).mean(1) - dark
+        else:
+            beam = np.broadcast_to(flats.mean(0) - dark, (scan.views, *scan.frame_shape))
+            lines.append(f"{len(flats)} flats do not share out among {scan.views} views: their mean serves all")
+    elif scan.flux is not None:
+        beam = np.full((scan.views, 1, 1), float(scan.flux))
+    else:
+        raise InputError(
+            f"{scan.name}: k-edge needs the empty beam of every energy: data.flats, or data.flux counts a pixel"
+        )
+    if not (beam > 0).any():
+        raise InputError(f"{scan.name}: the empty beam is nowhere above the dark")
+    cast = lambda a: jnp.asarray(a, jnp.float32)
+    zero = cast(np.zeros((table.shape[1], *scan.frame_shape)))
+    return KEdge(zero, cast(table), cast(np.maximum(beam, 0)), cast(dark)), lines
+
+
+def _condition_line(condition: float) -> str:
+    much = ": noise grows by about as much; energies closer to an edge, on both sides, would help"
+    return f"the energies tell the materials apart with a condition of {condition:.3g}{much if condition > 30 else ''}"
+
+
+# ---------------------------------------------------------------------------------------------------- solve
+def _by_pixel(solver: Any) -> Any:
+    """Make a stage's solve of a function `(model, counts) -> areal densities`."""
+
+    def solve(problem: Radiographs, run: Run) -> Outcome:
+        areal = solver(problem.model, jnp.asarray(problem.data["counts"]))
+        return Outcome(problem.replace(model=problem.model.replace(areal=areal)), np.zeros(0))
+
+    return solve
+
+
+def _cost(model: KEdge, batch: Batch) -> Array:
+    return losses.poisson(model(batch.views), batch.counts, batch.mask)
+
+
+class _Whitened(eqx.Module):
+    """Areal densities as `basis z`, so that the data have curvature one in z and the materials do not fight."""
+
+    z: Float[Array, "material y x"]
+    basis: Float[Array, "material material"]
+    spread: Float[Array, "material 1 1"]
+    model: KEdge
+
+    def at(self) -> KEdge:
+        """Give the model at these coordinates."""
+        return self.model.replace(areal=jnp.einsum("mn,nyx->myx", self.basis, self.z, precision="highest"))
+
+
+def _whitened(problem: Radiographs) -> _Whitened:
+    """Take the coordinates in which the mean Fisher information is one."""
+    model, mask = problem.model, problem.data["mask"]
+    matrix = np.asarray(model.information(jnp.arange(problem.views)), float)[mask].mean(0)
+    basis = np.linalg.inv(np.linalg.cholesky(matrix)).T
+    bars = np.asarray(fisher_deviation(model, problem.views), float)
+    spread = np.median(bars[:, mask], axis=1)[:, None, None]
+    start = np.einsum("mn,nyx->myx", np.linalg.inv(basis), np.asarray(model.areal, float))
+    cast = lambda a: jnp.asarray(a, jnp.float32)
+    return _Whitened(cast(start), cast(basis), cast(spread), model)
+
+
+class _Penalised:
+    """Negative log-likelihood a pixel and energy, with total variation of each material in units of its error bar."""
+
+    def __init__(self, tv: float, positive: bool):
+        self.tv, self.positive = tv, positive
+
+    def __call__(self, problem: _Whitened, batch: Batch) -> Array:
+        """Give the cost."""
+        model = problem.at()
+        scaled = model.areal / problem.spread
+        share = self.tv * scaled.shape[0] / model.flats.shape[0]
+        cost = _cost(model, batch) + share * penalties.tv(scaled, eps=0.1, axes=(-2, -1))
+        return cost + jnp.mean(jnp.minimum(scaled, 0) ** 2) if self.positive else cost

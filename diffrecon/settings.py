@@ -1,0 +1,239 @@
+"""Settings of a method: frozen dataclasses whose fields carry default, unit, choices, bounds and a line of documentation.
+
+From them come the refusal of what does not exist, the commented TOML of `diffrecon reconstruct --settings`, and the
+tables of the documentation. This module knows neither jax nor NumPy, so that settings can be read before anything heavy
+is imported.
+
+```python
+@dataclasses.dataclass(frozen=True)
+class Solver:
+    steps: int = setting(20, "steps of conjugate gradients", at_least=1)
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    solver: Solver = section(Solver)
+
+assert build(Settings, {"solver": {"steps": 5}}, "demo").solver.steps == 5
+```
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from .errors import InputError, nearest
+
+__all__ = ["as_dict", "build", "section", "setting", "table", "toml"]
+
+T = TypeVar("T")
+_CONVERTED = ("m", "eV", "rad")  # units in which a text such as "3 um" is understood
+
+
+class Rule(NamedTuple):
+    """What a setting says of itself besides its default and its type."""
+
+    says: str
+    unit: str = ""
+    choices: tuple[Any, ...] = ()
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    only: Mapping[str, tuple[Any, ...]] = {}
+
+    def bounds(self) -> str:
+        """Say the choices and bounds in words."""
+        words = [f"one of {', '.join(_shown(c) for c in self.choices)}"] if self.choices else []
+        named = {"at least": self.at_least, "above": self.above, "at most": self.at_most, "below": self.below}
+        words += [f"{name} {value:g}" for name, value in named.items() if value is not None]
+        words += [f"with {key} = {', '.join(map(str, values))}" for key, values in self.only.items()]
+        return "; ".join(words)
+
+    def holds(self, value: Any) -> bool:
+        """Check a number, or each of several, against the bounds."""
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return all(self.holds(v) for v in value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return True
+        return (
+            (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+
+def setting(default: Any, says: str, **rule: Any) -> Any:
+    """Make the field of a section: its default, and one line that says what it does.
+
+    **Arguments:** `rule`: `unit` (a text such as `"3 um"` is converted where it is m, eV or rad); `choices`; `at_least`,
+    `above`, `at_most`, `below`; `only`, such as `{"name": ("fbp",)}`: the setting has a meaning only where its
+    neighbour `name` is one of these, and is refused elsewhere.
+    """
+    return dataclasses.field(default=default, metadata={"rule": Rule(says, **rule)})
+
+
+def section(cls: type, **defaults: Any) -> Any:
+    """Make the field of a method's settings that is a section, with some defaults of its own."""
+    return dataclasses.field(default_factory=lambda: cls(**defaults))
+
+
+def build(cls: type[T], given: Mapping[str, Any] | T, method: str) -> T:
+    """Lay given values over the defaults, section by section.
+
+    **Raises:** `InputError` for an unknown section or name (with the nearest known one), a value of another kind, out of
+    bounds or none of the choices, and for a setting that has no effect beside the others.
+    """
+    values = as_dict(given) if isinstance(given, cls) else typing.cast(Mapping[str, Any], given)
+    defaults = cls()
+    known = {f.name: getattr(defaults, f.name) for f in dataclasses.fields(typing.cast(Any, cls))}
+    for name, part in values.items():
+        if name not in known:
+            raise InputError(f"{method} has no settings section [{name}]{nearest(name, known)}")
+        if not isinstance(part, Mapping):
+            raise InputError(f"[{name}] is a section of {method}: write {name}.key = value")
+        known[name] = _section(name, known[name], part, method)
+    return cls(**known)
+
+
+def _section(name: str, default: Any, given: Mapping[str, Any], method: str) -> Any:
+    kinds, rules = typing.get_type_hints(type(default)), dict(_rules(default))
+    values = {}
+    for key, value in given.items():
+        if key not in rules:
+            raise InputError(f"{method} has no setting {name}.{key}{nearest(key, rules)}")
+        values[key] = _checked(value, kinds[key], rules[key], f"{name}.{key}")
+    made = dataclasses.replace(default, **values)
+    for key, value in values.items():
+        for other, allowed in rules[key].only.items():
+            if value != getattr(default, key) and getattr(made, other) not in allowed:
+                raise InputError(
+                    f"{name}.{key} has no effect with {name}.{other} = {_shown(getattr(made, other))}; it belongs to "
+                    f"{', '.join(map(str, allowed))}"
+                )
+    return made
+
+
+def _rules(section: Any) -> Iterator[tuple[str, Rule]]:
+    return ((f.name, f.metadata["rule"]) for f in dataclasses.fields(section))
+
+
+# ---------------------------------------------------------------------------------------------------- values
+def _checked(value: Any, kind: Any, rule: Rule, name: str) -> Any:
+    value = value.item() if getattr(value, "ndim", None) == 0 else value
+    if isinstance(value, str) and rule.unit in _CONVERTED and not _fits(value, kind)[0]:
+        from . import physics
+
+        value = physics.quantity(value, rule.unit, name)
+    fits, value = _fits(value, kind)
+    if rule.choices and not (fits and (value in rule.choices or value is None)):
+        hint = nearest(value, [c for c in rule.choices if isinstance(c, str)]) if isinstance(value, str) else ""
+        raise InputError(f"{name}: {value!r} is none of {', '.join(_shown(c) for c in rule.choices)}{hint}")
+    if not fits:
+        raise InputError(f"{name}: {value!r} is not {_phrase(kind)}")
+    if not rule.holds(value):
+        raise InputError(f"{name} = {_shown(value)}: {rule.bounds()} is expected: {rule.says}")
+    return value
+
+
+def _fits(value: Any, kind: Any) -> tuple[bool, Any]:
+    """Say whether a value is of a kind, and give it as that."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        tries = (_fits(value, one) for one in inner)
+        return next((found for found in tries if found[0]), (False, value))
+    if kind is Any:
+        return True, value
+    if kind in (None, types.NoneType):
+        return value is None, value
+    if origin in (Callable, typing.get_origin(Callable[..., Any])):
+        return callable(value) or (isinstance(value, str) and ".py:" in value), value
+    if (origin or kind) is tuple:
+        return _fits_tuple(value, inner)
+    if (origin or kind) in (Mapping, dict):
+        return isinstance(value, Mapping), value
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool), value
+    if kind is int:
+        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        return whole, int(value) if whole else value
+    if kind is float:
+        number = isinstance(value, int | float) and not math.isnan(value)
+        return number, float(value) if number else value
+    return isinstance(value, kind), value
+
+
+def _fits_tuple(value: Any, inner: tuple[Any, ...]) -> tuple[bool, Any]:
+    """Take lists and arrays as tuples, and one value for a list of one."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    open_ended = not inner or inner[-1] is Ellipsis
+    values = tuple(value) if isinstance(value, list | tuple) else (value,) if open_ended else ()
+    if not open_ended and len(values) != len(inner):
+        return False, value
+    kinds = (inner[0] if inner else Any,) * len(values) if open_ended else inner
+    pairs = [_fits(v, k) for v, k in zip(values, kinds, strict=True)]
+    return all(ok for ok, _ in pairs), tuple(v for _, v in pairs)
+
+
+def _phrase(kind: Any) -> str:
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_phrase(one) for one in inner if one is not types.NoneType)
+    if (origin or kind) is tuple:
+        count = "a list" if not inner or inner[-1] is Ellipsis else f"a list of {len(inner)}"
+        return count
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "a table"}
+    return words.get(kind, "a table" if (origin or kind) is Mapping else "a function")
+
+
+def _shown(value: Any) -> str:
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
+
+
+# ---------------------------------------------------------------------------------------------------- shown
+def as_dict(settings: Any) -> dict[str, dict[str, Any]]:
+    """Give settings as plain sections of plain values."""
+    sections = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+    return {
+        name: {f.name: getattr(part, f.name) for f in dataclasses.fields(part)} for name, part in sections.items()
+    }
+
+
+def toml(cls: Any, method: str, value: Callable[[Any], str]) -> str:
+    """Write every setting of a method as TOML with its documentation; those without a default are commented out.
+
+    **Arguments:** `value` writes one value as TOML.
+    """
+    lines = [f'method = "{method}"']
+    for name, part in _sections(cls):
+        lines += ["", f"[{name}]"]
+        for key, rule in _rules(part):
+            default = getattr(part, key)
+            shown = f"# {key} =" if default is None else f"{key} = {value(default)}"
+            lines.append(f"{shown}  # {_documented(rule)}")
+    return "\n".join(lines) + "\n"
+
+
+def table(cls: Any) -> str:
+    """Write every setting of a method as a table for its page."""
+    rows = ["| setting | default | what it does |", "|---|---|---|"]
+    for name, part in _sections(cls):
+        for key, rule in _rules(part):
+            default = getattr(part, key)
+            shown = "" if default is None else f"`{_shown(default)}`"
+            rows.append(f"| `{name}.{key}` | {shown} | {_documented(rule).replace('|', ' or ')} |")
+    return "\n".join(rows) + "\n"
+
+
+def _sections(cls: Any) -> list[tuple[str, Any]]:
+    return [(f.name, getattr(cls(), f.name)) for f in dataclasses.fields(cls)]
+
+
+def _documented(rule: Rule) -> str:
+    unit = f" [{rule.unit}]" if rule.unit else ""
+    bounds = rule.bounds()
+    return f"{rule.says}{unit}{f' ({bounds})' if bounds else ''}"
