@@ -24,6 +24,7 @@ _MODULES = (
     "geometry",
     "io",
     "losses",
+    "modality",
     "models",
     "motion",
     "operators",
@@ -34,6 +35,7 @@ _MODULES = (
     "quality",
     "recipes",
     "regimes",
+    "settings",
     "sharding",
     "simulate",
     "solvers",
@@ -51,6 +53,11 @@ _NAMES = {
     "MissingMetadata": ".errors",
     "MissingPackage": ".errors",
     "Motion": ".motion",
+    "Modality": ".modality",
+    "Problem": ".modality",
+    "Stage": ".modality",
+    "descent": ".modality",
+    "register": ".modality",
     "Quantity": "._result",
     "Result": "._result",
     "Scan": ".scan",
@@ -69,6 +76,7 @@ if TYPE_CHECKING:
     from . import geometry as geometry
     from . import io as io
     from . import losses as losses
+    from . import modality as modality
     from . import models as models
     from . import motion as motion
     from . import operators as operators
@@ -79,6 +87,7 @@ if TYPE_CHECKING:
     from . import quality as quality
     from . import recipes as recipes
     from . import regimes as regimes
+    from . import settings as settings
     from . import sharding as sharding
     from . import simulate as simulate
     from . import solvers as solvers
@@ -99,6 +108,11 @@ if TYPE_CHECKING:
     from .io import read_result as read_result
     from .io import write as write
     from .motion import Motion as Motion
+    from .modality import Modality as Modality
+    from .modality import Problem as Problem
+    from .modality import Stage as Stage
+    from .modality import descent as descent
+    from .modality import register as register
     from .recipes import reconstruct as reconstruct
     from .scan import Scan as Scan
     from .solvers import Solution as Solution

@@ -14,7 +14,6 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -256,9 +255,7 @@ class Modality:
         """
         if problem.nuisance:
             rule = optax.adam(optax.cosine_decay_schedule(1.0, 60, 0.02))
-            solution = minimise(
-                problem.cost, problem.model, problem.data, rule, steps=60, unknowns=problem.nuisance
-            )
+            solution = minimise(problem.cost, problem.model, problem.data, rule, steps=60, unknowns=problem.nuisance)
             problem = problem.replace(model=solution.value)
         counts = np.asarray(problem.data["counts"])
         mask = np.broadcast_to(True if problem.data.get("mask") is None else problem.data["mask"], counts.shape)

@@ -1,4 +1,4 @@
-"""Settings of a method: frozen dataclasses whose fields carry default, unit, choices, bounds and a line of documentation.
+"""Settings of a method: frozen dataclasses whose fields carry default, unit, choices, bounds and a line of words.
 
 From them come the refusal of what does not exist, the commented TOML of `diffrecon reconstruct --settings`, and the
 tables of the documentation. This module knows neither jax nor NumPy, so that settings can be read before anything heavy
@@ -69,7 +69,7 @@ class Rule(NamedTuple):
 def setting(default: Any, says: str, **rule: Any) -> Any:
     """Make the field of a section: its default, and one line that says what it does.
 
-    **Arguments:** `rule`: `unit` (a text such as `"3 um"` is converted where it is m, eV or rad); `choices`; `at_least`,
+    **Arguments:** `rule`: `unit` (`"3 um"` is converted where it is m, eV or rad); `choices`; `at_least`,
     `above`, `at_most`, `below`; `only`, such as `{"name": ("fbp",)}`: the setting has a meaning only where its
     neighbour `name` is one of these, and is refused elsewhere.
     """
@@ -84,8 +84,8 @@ def section(cls: type, **defaults: Any) -> Any:
 def build(cls: type[T], given: Mapping[str, Any] | T, method: str) -> T:
     """Lay given values over the defaults, section by section.
 
-    **Raises:** `InputError` for an unknown section or name (with the nearest known one), a value of another kind, out of
-    bounds or none of the choices, and for a setting that has no effect beside the others.
+    **Raises:** `InputError` for an unknown section or name (with the nearest known one), a value of another kind, out
+    of bounds or none of the choices, and for a setting that has no effect beside the others.
     """
     values = as_dict(given) if isinstance(given, cls) else typing.cast(Mapping[str, Any], given)
     defaults = cls()
@@ -198,9 +198,7 @@ def _shown(value: Any) -> str:
 def as_dict(settings: Any) -> dict[str, dict[str, Any]]:
     """Give settings as plain sections of plain values."""
     sections = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
-    return {
-        name: {f.name: getattr(part, f.name) for f in dataclasses.fields(part)} for name, part in sections.items()
-    }
+    return {name: {f.name: getattr(part, f.name) for f in dataclasses.fields(part)} for name, part in sections.items()}
 
 
 def toml(cls: Any, method: str, value: Callable[[Any], str]) -> str:

@@ -28,7 +28,7 @@ def recipe(monkeypatch):
         method, {"image": Quantity(np.ones((64, 64), np.float32), "", ("y", "x"))}, {}, (), settings
     )
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    for method in recipes.METHODS:
+    for method in recipes.methods():
         monkeypatch.setitem(recipes.METHODS, method, "_fake")
 
 

@@ -9,7 +9,7 @@ import diffrecon
 
 ROOT = Path(diffrecon.__file__).parent
 # Small modules that know nothing of the rest; everybody may use them.
-COMMON = {"errors", "_optional", "_cache"}
+COMMON = {"errors", "_optional", "_cache", "__version__"}
 # layer -> what it may import of diffrecon (besides itself and COMMON)
 MAY = {
     "errors": set(),
@@ -26,6 +26,7 @@ MAY = {
     "penalties": set(),
     "constraints": set(),
     "quality": set(),
+    "settings": {"physics"},
     "scan": {"geometry", "physics"},
     "motion": set(),
     "operators": {"physics", "geometry", "scan", "motion"},
@@ -37,8 +38,24 @@ MAY = {
     "plot": {"_result", "quality", "physics", "geometry", "scan", "regimes"},
     "simulate": {"_result", "physics", "geometry", "scan", "operators", "quality", "_console"},
     "uncertainty": {"_model", "solvers", "quality"},
+    "_held_out": {"quality"},
+    "modality": {
+        "_console",
+        "_model",
+        "_result",
+        "scan",
+        "settings",
+        "solvers",
+        "quality",
+        "_held_out",
+        "losses",
+        "uncertainty",
+    },
     "recipes": {
         "motion",
+        "modality",
+        "settings",
+        "_held_out",
         "uncertainty",
         "physics",
         "geometry",

@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command is None:
             _parser().print_help()
             return 0
+        for guest in getattr(options, "guests", ()):
+            importlib.import_module("._settings", __package__).run_file(guest)
         module = importlib.import_module(f".{options.module}", __package__)
         return int(getattr(module, options.function)(options) or 0)
     except SystemExit as stop:  # --help and --version
@@ -110,6 +112,14 @@ def _command(commands: Any, name: str, module: str, function: str, says: str) ->
 
 
 def _described(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--with",
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        dest="guests",
+        help="run this Python file first: it may register methods, readers and pictures of your own",
+    )
     parser.add_argument("-m", "--method", help="what was measured; guessed from the file where it is clear")
     parser.add_argument("-c", "--config", metavar="CONFIG.toml", help="settings by section")
     parser.add_argument(

@@ -108,6 +108,7 @@ def _opened(file: str, method: str | None, settings: Settings, say: Callable[[st
     if method is not None:
         refuse_unknown(settings, method)
     scan = io.open_scan(file, method=method, **settings.file)
+    scan = scan.replace(method=recipes.recognise(scan))
     if scan.method is None:
         raise InputError(f"{file}: it is not clear what was measured; say it with -m ({', '.join(recipes.methods())})")
     refuse_unknown(settings, scan.method)
@@ -249,10 +250,10 @@ def _print_settings(options: argparse.Namespace, settings: Settings, method: str
     from .. import io, recipes
 
     if method is None:
-        method = io.open_scan(options.file, check=False, **settings.file).method
+        method = recipes.recognise(io.open_scan(options.file, check=False, **settings.file))
     if method is None:
         raise InputError(f"{options.file}: it is not clear what was measured; say it with -m")
-    print(io.dumps({"method": method, **recipes.defaults(method)}), end="")
+    print(recipes.settings_text(method, io.toml_value), end="")
     return 0
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import sys
 import tomllib
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,7 @@ def refuse_unknown(settings: Settings, method: str) -> None:
     """
     from .. import recipes
 
-    recipes.merge(recipes.defaults(method), settings.recipe, method)
+    recipes.check_settings(settings.recipe, method)
 
 
 def load_function(text: str, folder: str | Path = ".") -> Callable[..., Any]:
@@ -156,16 +157,29 @@ def load_function(text: str, folder: str | Path = ".") -> Callable[..., Any]:
     path = next((p for p in (Path(folder) / file, Path(file)) if p.is_file()), None)
     if path is None:
         raise InputError(f"{text}: there is no file {file}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)  # dataclasses and pickles look their module up
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"{file} does not run: {type(error).__name__}: {error}") from error
+    module = run_file(path)
     function = getattr(module, name, None)
     if not callable(function):
         known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         raise InputError(f"{file} has no function {name!r}{nearest(name, known)}")
     return function
+
+
+def run_file(path: str | Path) -> Any:
+    """Run a Python file of the user's as a module.
+
+    **Raises:** `InputError` when it is not there or does not run, with the line of it that failed.
+    """
+    path = Path(path)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise InputError(f"there is no Python file {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)  # dataclasses and pickles look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
+        where = f" (line {lines[-1]})" if lines else ""
+        raise InputError(f"{path.name} does not run{where}: {type(error).__name__}: {error}") from error
+    return module

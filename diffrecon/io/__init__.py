@@ -8,6 +8,7 @@ from ._nexus import read_result as read_result
 from ._nexus import write as write
 from ._open import open_scan as open_scan
 from ._toml import dumps as dumps
+from ._toml import value as toml_value
 from ._volume import VolumeWriter as VolumeWriter
 from ._volume import check_output as check_output
 from ._volume import open_volume as open_volume

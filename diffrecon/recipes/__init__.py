@@ -10,10 +10,10 @@ from typing import Any
 
 from .._console import Console as Console
 from .._result import Result
-from ..errors import InputError
-from ..modality import find, names, recognise, register
+from ..errors import InputError, nearest
+from ..modality import Modality, find, names, recognise, register
 from ..scan import Scan
-from ..settings import as_dict, build
+from ..settings import as_dict, build, toml
 from ._run import run
 from ._settings import merge as merge
 
@@ -48,7 +48,18 @@ def defaults(method: str) -> Mapping[str, Mapping[str, Any]]:
 
     **Raises:** `InputError` for an unknown method, with the nearest known one.
     """
-    return _module(method).defaults(method) if method in METHODS else as_dict(find(method).settings())
+    return _module(method).defaults(method) if method in METHODS else as_dict(_find(method).settings())
+
+
+def settings_text(method: str, value: Callable[[Any], str]) -> str:
+    """Write every setting of a method as TOML with its documentation; `value` writes one value."""
+    if method in METHODS:
+        blocks = [
+            f"\n[{s}]\n" + "\n".join(f"{k} = {value(v)}" for k, v in values.items() if v is not None)
+            for s, values in defaults(method).items()
+        ]
+        return f'method = "{method}"\n' + "\n".join(blocks) + "\n"
+    return toml(_find(method).settings, method, value)
 
 
 def check_settings(settings: Mapping[str, Mapping[str, Any]], method: str) -> None:
@@ -59,7 +70,7 @@ def check_settings(settings: Mapping[str, Mapping[str, Any]], method: str) -> No
     if method in METHODS:
         merge(defaults(method), settings, method)
     else:
-        build(find(method).settings, settings, method)
+        build(_find(method).settings, settings, method)
 
 
 def reconstruct(
@@ -83,7 +94,7 @@ def reconstruct(
     if method in METHODS:
         module = _module(method)
         return module.reconstruct(scan, merge(module.defaults(method), settings or {}, method), console, method)
-    return run(find(method), scan, settings or {}, console)
+    return run(_find(method), scan, settings or {}, console)
 
 
 def wants_slabs(scan: Scan, method: str | None, settings: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -94,7 +105,7 @@ def wants_slabs(scan: Scan, method: str | None, settings: Mapping[str, Mapping[s
         return hasattr(module, "wants_slabs") and module.wants_slabs(
             scan, merge(module.defaults(method), settings, method)
         )
-    modality = find(method)
+    modality = _find(method)
     return modality.wants_slabs(scan, build(modality.settings, settings, method))
 
 
@@ -125,7 +136,7 @@ def reconstruct_slabs(
         return module.reconstruct_slabs(
             scan, merge(module.defaults(method), settings or {}, method), console, method, writer
         )
-    modality = find(method)
+    modality = _find(method)
     return modality.slabs(scan, build(modality.settings, settings or {}, method), console, writer)
 
 
@@ -146,7 +157,7 @@ def preview(
         if not hasattr(module, "preview"):
             raise InputError(f"{method} has no preview; tomography has one")
         return module.preview(scan, merge(module.defaults(method), settings or {}, method), console, method)
-    modality = find(method)
+    modality = _find(method)
     return modality.preview(scan, build(modality.settings, settings or {}, method), console)
 
 
@@ -157,6 +168,12 @@ def _method(scan: Scan, method: str | None) -> str:
             f"{scan.name}: it is not clear which measurement this is; choose a method with -m ({', '.join(methods())})"
         )
     return method
+
+
+def _find(method: str) -> Modality:
+    if method not in methods():
+        raise InputError(f"there is no method {method!r}{nearest(method, methods())}")
+    return find(method)
 
 
 def _module(method: str) -> Any:

@@ -76,7 +76,7 @@ def compare_halves(
 
 # ---------------------------------------------------------------------------------------------------- stages
 def fingerprint(modality: Modality, problem: Any, settings: Any) -> str:
-    """Name what a journal belongs to: method, version, settings that the solve reads, and frames spread over the data."""
+    """Name what a journal belongs to: method, version, settings of the solve, and frames spread over the data."""
     solved = {section: values for section, values in as_dict(settings).items() if section != "quality"}
     text = f"{modality.name} {__version__} {sorted((s, sorted(v.items(), key=str)) for s, v in solved.items())!r}"
     digest = hashlib.sha256(text.encode())

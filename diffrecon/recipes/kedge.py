@@ -36,9 +36,12 @@ class Model:
     materials: dict | tuple[str, ...] | str | None = setting(
         None, 'compositions ["Ni", "SiO2"], or named: {nickel = "Ni", glass = "SiO2"}'
     )
-    energies: tuple[Any, ...] | str | None = setting(None, 'of the views, ["8.25 keV", "8.42 keV"]; by default the file\'s')
+    energies: tuple[Any, ...] | str | None = setting(
+        None, 'of the views, ["8.25 keV", "8.42 keV"]; by default the file\'s'
+    )
     attenuation: tuple[Any, ...] | None = setting(
-        None, "measured mass attenuation coefficients [cm^2/g] instead of the tables: a row an energy, a column a material"
+        None,
+        "measured mass attenuation coefficients [cm^2/g] instead of the tables: a row an energy, a column a material",
     )
 
 
@@ -51,7 +54,9 @@ class Solver:
     )
     steps: int = setting(12, "steps of Fisher scoring", at_least=1, only=_LIKELIHOOD)
     tv: float = setting(
-        0.0, "weight of total variation, in units of each material's error bar; about 0.3 to begin", at_least=0,
+        0.0,
+        "weight of total variation, in units of each material's error bar; about 0.3 to begin",
+        at_least=0,
         only=_LIKELIHOOD,
     )
     positive: bool = setting(False, "with tv: areal densities below zero cost", only=_LIKELIHOOD)
@@ -180,7 +185,9 @@ def _materials(materials: Any) -> dict[str, str]:
         raise InputError('k-edge: which materials? For example --set \'model.materials=["Ni", "SiO2"]\'')
     if isinstance(materials, str):
         materials = [part for part in re.split(r"[;,]\s*", materials) if part]
-    named = dict(materials) if isinstance(materials, Mapping) else {str(m).partition(",")[0].strip(): m for m in materials}
+    named = (
+        dict(materials) if isinstance(materials, Mapping) else {str(m).partition(",")[0].strip(): m for m in materials}
+    )
     if not named or not isinstance(materials, Mapping) and len(named) < len(materials):
         raise InputError(f"model.materials: {materials!r}: name one or more materials, each once")
     return {re.sub(r"\W+", "_", str(name)): str(composition) for name, composition in named.items()}

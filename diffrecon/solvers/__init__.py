@@ -37,6 +37,9 @@ from .engines import run_stages as run_stages
 from .engines import stabilised_rows as stabilised_rows
 from .engines import wave_curvature as wave_curvature
 from .engines import wave_rows as wave_rows
+from .likelihood import fisher_deviation as fisher_deviation
+from .likelihood import fisher_scoring as fisher_scoring
+from .likelihood import log_subtraction as log_subtraction
 from .linear.choose import WeightChoice as WeightChoice
 from .linear.choose import choose_weight as choose_weight
 from .linear.iterate import LinearSolution as LinearSolution
@@ -65,6 +68,3 @@ from .sets.set_projections import SetSolution as SetSolution
 from .sets.set_projections import set_projections as set_projections
 from .tensor import TensorSolution as TensorSolution
 from .tensor import tensor_tomography as tensor_tomography
-from .likelihood import fisher_deviation as fisher_deviation
-from .likelihood import fisher_scoring as fisher_scoring
-from .likelihood import log_subtraction as log_subtraction

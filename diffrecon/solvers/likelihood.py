@@ -1,6 +1,6 @@
 """Few unknowns a pixel, each pixel by itself: logarithms and the likelihood of counts, with error bars.
 
-The model is any that has `areal` `(material, y, x)`, `attenuation` `(view, material)`, `flats`, `darks`, `signal(views)`
+A model has `areal` `(material, y, x)`, `attenuation` `(view, material)`, `flats`, `darks`, `signal(views)`
 and `information(views)`, as `diffrecon.models.KEdge` has.
 """
 

@@ -53,7 +53,7 @@ def recipe(monkeypatch):
 
     module.defaults, module.reconstruct = lambda method: DEFAULTS, reconstruct
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    for method in recipes.METHODS:
+    for method in recipes.methods():
         monkeypatch.setitem(recipes.METHODS, method, "_fake")
     return module
 

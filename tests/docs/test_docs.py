@@ -61,7 +61,7 @@ def test_command_lines_of_the_pages(line):
     words = shlex.split(line.partition(" > ")[0].partition(" # ")[0].partition(" && ")[0])
     options = _main._parser().parse_args(words[1:])
     settings = _settings.gather(None, getattr(options, "sets", []), load=False)
-    methods = [options.method] if getattr(options, "method", None) else list(dr.recipes.METHODS)
+    methods = [options.method] if getattr(options, "method", None) else dr.recipes.methods()
     assert any(_known(settings, method) for method in methods), line
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 import diffrecon as dr
-from diffrecon.recipes import METHODS, merge
+from diffrecon.recipes import merge, methods
 
 DEFAULTS = {
     "solver": {"steps": 20, "rate": 0.5, "name": "cgls", "fast": True, "box": [1, 2], "free": None},
@@ -39,7 +39,7 @@ def test_refused_in_one_line(given, says):
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods())
 def test_defaults_of_every_method_pass_their_own_check(method):
     defaults = dr.recipes.defaults(method)
     assert merge(defaults, defaults, method) == {s: dict(v) for s, v in defaults.items()}

@@ -1,0 +1,200 @@
+"""A method of somebody else's: one file, by three doors, judged by the driver."""
+
+import importlib.metadata
+import textwrap
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffrecon as dr
+from diffrecon import modality
+from diffrecon.cli import main
+
+GUEST = '''
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+from diffrecon import Modality, Model, Problem, Quantity, descent, losses, register
+from diffrecon.settings import section, setting
+
+
+class Fading(Model):
+    """An image whose brightness falls from view to view: `image exp(-rate view)`, times the gain of each view."""
+
+    image: object
+    rate: object
+    gain: object
+
+    def __call__(self, views):
+        fading = jnp.exp(-self.rate * jnp.asarray(views, jnp.float32)) * self.gain[views]
+        return fading[:, None, None] * self.image
+
+
+@dataclass(frozen=True)
+class Solver:
+    steps: int = setting(200, "steps of Adam", at_least=1)
+    rate: float = setting(0.05, "step in units of the mean count", above=0)
+
+
+@dataclass(frozen=True)
+class Quality:
+    held_out: float = setting(0.1, "fraction of the views that are never fitted", at_least=0, below=1)
+    seed: int = setting(0, "of the choice of views")
+    halves: bool = setting(False, "two more solves, of every other view")
+
+
+@dataclass(frozen=True)
+class Settings:
+    solver: Solver = section(Solver)
+    quality: Quality = section(Quality)
+
+
+class FadingImage(Modality):
+    name, settings = "fading-image", Settings
+    needs = {"flux": ("the flux", "100")}
+
+    def recognises(self, scan):
+        return scan.flux == 77.0
+
+    def start(self, scan, settings, console):
+        mean = float(np.mean(scan.counts))
+        model = Fading(jnp.full(scan.frame_shape, mean), jnp.zeros(()), jnp.ones(scan.views))
+        cost = lambda model, batch: losses.poisson(model(batch.views), batch.counts, batch.mask)
+        return Problem(model, {"counts": scan.counts}, cost, {"image": mean, "rate": 0.1}, per_view=("gain",))
+
+    def stages(self, problem, settings, console):
+        steps = settings.solver.steps
+        rule = optax.adam(optax.cosine_decay_schedule(settings.solver.rate, steps, 0.02))
+        problem = yield descent("coarse", rule, steps)
+        yield descent("fine", rule, steps)
+
+    def quantities(self, problem, scan, settings):
+        return {"image": Quantity(np.asarray(problem.model.image), "counts", ("y", "x"), None, "the image")}
+
+
+register(FadingImage)
+'''
+
+
+@pytest.fixture(autouse=True)
+def own_register(monkeypatch):
+    monkeypatch.setattr(modality, "_REGISTERED", dict(modality._REGISTERED))
+
+
+@pytest.fixture
+def guest(tmp_path):
+    path = tmp_path / "fading.py"
+    path.write_text(textwrap.dedent(GUEST))
+    return path
+
+
+def scan(views=20):
+    rng = np.random.default_rng(0)
+    image = 50 + 40 * np.sin(np.arange(12)[:, None] / 2) * np.cos(np.arange(14) / 3)
+    counts = rng.poisson(image)[None].repeat(views, 0)
+    return dr.Scan.from_arrays(counts.astype(np.int32), flux=77.0), counts[0]
+
+
+def run(guest, **settings):
+    exec(compile(guest.read_text(), str(guest), "exec"), {"__name__": "fading"})
+    return dr.reconstruct(scan()[0], "fading-image", settings)
+
+
+def test_driver_solves_and_judges_a_guest(guest):
+    result = run(guest, quality={"halves": True})
+    np.testing.assert_allclose(result["image"], scan()[1], rtol=0.05, atol=2)
+    assert result.quality["held_out_residual"] < 0.02 and len(result.quality["held_out_views"]) == 2
+    assert result.quality["history"].size == 400
+    assert result.settings["solver"] == {"steps": 200, "rate": 0.05}
+    assert any("two halves" in line for line in result.verdict)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"solvr": {}}, "did you mean solver"),
+        ({"solver": {"stepz": 1}}, "did you mean steps"),
+        ({"solver": {"steps": 0}}, "at least 1"),
+        ({"solver": {"rate": "fast"}}, "not a number"),
+        ({"quality": {"halves": 3}}, "not true or false"),
+    ],
+)
+def test_settings_of_a_guest_are_checked(guest, settings, message):
+    with pytest.raises(dr.InputError, match=message):
+        run(guest, **settings)
+
+
+def test_needs_of_a_guest_are_checked(guest):
+    run(guest)
+    with pytest.raises(dr.MissingMetadata, match="the flux"):
+        dr.reconstruct(scan()[0].replace(flux=None), "fading-image")
+
+
+def test_interrupted_guest_goes_on_where_it_was(guest, tmp_path):
+    exec(compile(guest.read_text(), str(guest), "exec"), {"__name__": "fading"})
+    whole = dr.reconstruct(scan()[0], "fading-image")
+    path = tmp_path / "run.checkpoint"
+
+    class Stops(dr.Console):
+        def progress(self, total, label):
+            if label == "fine":
+                raise KeyboardInterrupt
+            return super().progress(total, label)
+
+    with pytest.raises(KeyboardInterrupt):
+        dr.reconstruct(scan()[0], "fading-image", {}, Stops(quiet=True, checkpoint=str(path)))
+    again = dr.reconstruct(scan()[0], "fading-image", {}, dr.Console(quiet=True, checkpoint=str(path), resume=True))
+    np.testing.assert_array_equal(again["image"], whole["image"])
+    np.testing.assert_array_equal(again.quality["history"], whole.quality["history"])
+    other = {"solver": {"steps": 100}}
+    with pytest.raises(dr.InputError, match="other data or settings"):
+        dr.reconstruct(scan()[0], "fading-image", other, dr.Console(quiet=True, checkpoint=str(path), resume=True))
+
+
+def test_command_line_takes_a_guest(guest, tmp_path, capsys):
+    np.savez(tmp_path / "a.npz", counts=scan()[0].counts, flux=77.0)
+    common = ["--with", str(guest), "-o", str(tmp_path / "out.h5"), "--set", "solver.steps=50"]
+    assert main(["reconstruct", str(tmp_path / "a.npz"), "-q", *common]) == 0
+    assert dr.read_result(tmp_path / "out.h5").method == "fading-image"
+    assert main(["reconstruct", str(tmp_path / "a.npz"), "-m", "fading-image", "--settings", "--with", str(guest)]) == 0
+    assert "steps = 200  # steps of Adam (at least 1)" in capsys.readouterr().out
+
+
+def test_guest_that_does_not_run_is_named_with_its_line(tmp_path, capsys):
+    (tmp_path / "bad.py").write_text("x = 1\ny = x + z\n")
+    assert main(["inspect", "nothing.h5", "--with", str(tmp_path / "bad.py")]) == 2
+    assert "bad.py does not run (line 2): NameError" in capsys.readouterr().err
+
+
+def test_installed_package_offers_a_method(guest, monkeypatch):
+    space: dict = {"__name__": "fading"}
+    exec(compile(guest.read_text(), str(guest), "exec"), space)
+    modality._REGISTERED.pop("fading-image")
+
+    class Point:
+        name = "fading-image"
+        load = staticmethod(lambda: space["FadingImage"])
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [Point] * (group == "diffrecon.modalities"))
+    assert "fading-image" in dr.recipes.methods()
+    assert dr.reconstruct(scan()[0], "fading-image")["image"].shape == (12, 14)
+
+
+def test_two_problems_make_one(guest):
+    """The sum of two costs over the same views, in which a field of the same name is one unknown."""
+    run(guest)
+    settings = modality.find("fading-image").settings()
+    problem = modality.find("fading-image").start(scan()[0], settings, dr.Console(quiet=True))
+    both = problem + problem.replace(model=problem.model.replace(gain=2 * problem.model.gain))
+    views = np.arange(4)
+    batch = lambda p: dr.Batch(views, modality.subset(p.data, views, p.shared))
+    image = jnp.full((12, 14), 30.0)
+    moved = lambda p: p.replace(model=p.model.replace(image=image))
+    alone = moved(problem).cost(moved(problem).model, batch(problem))
+    twice = moved(problem).model.replace(gain=2 * problem.model.gain)
+    total = both.cost(modality.put(both.model, {"first.image": image}), batch(both))
+    assert float(total) == pytest.approx(float(alone + problem.cost(twice, batch(problem))), rel=1e-5)
+    assert set(both.unknowns) == {"first.image", "first.rate"} and both.of(views).views == 4
