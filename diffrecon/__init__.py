@@ -107,12 +107,12 @@ if TYPE_CHECKING:
     from .io import open_scan as open_scan
     from .io import read_result as read_result
     from .io import write as write
-    from .motion import Motion as Motion
     from .modality import Modality as Modality
     from .modality import Problem as Problem
     from .modality import Stage as Stage
     from .modality import descent as descent
     from .modality import register as register
+    from .motion import Motion as Motion
     from .recipes import reconstruct as reconstruct
     from .scan import Scan as Scan
     from .solvers import Solution as Solution
