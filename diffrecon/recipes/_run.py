@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import __version__
+from .._cache import keep_compiled_programs
 from .._console import Console
 from .._result import Result
 from ..modality import Modality, Outcome, Problem, Run, Stage, get, put
@@ -27,6 +28,7 @@ def run(modality: Modality, scan: Scan, given: Mapping[str, Any], console: Conso
 
     **Raises:** `InputError` when the scan lacks what the method needs or a setting is unknown.
     """
+    keep_compiled_programs()
     settings = build(modality.settings, given, modality.name)
     check_needs(modality, scan)
     whole = modality.start(scan, settings, console)
