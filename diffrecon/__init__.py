@@ -8,8 +8,8 @@ result = dr.reconstruct(scan)
 dr.write("object.h5", result, scan)
 ```
 
-Everything public is here or one level down: `operators`, `models`, `losses`, `penalties`, `constraints`, `solvers`,
-`recipes`, `prepare`, `quality`, `uncertainty`, `plot`, `simulate`, `physics`, `geometry`, `sharding`.
+Everything public is here or one level down: `operators`, `models`, `losses`, `penalties`, `constraints`, `priors`,
+`solvers`, `recipes`, `prepare`, `quality`, `uncertainty`, `plot`, `simulate`, `physics`, `geometry`, `sharding`.
 """
 
 import importlib
@@ -32,6 +32,7 @@ _MODULES = (
     "physics",
     "plot",
     "prepare",
+    "priors",
     "quality",
     "recipes",
     "regimes",
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from . import physics as physics
     from . import plot as plot
     from . import prepare as prepare
+    from . import priors as priors
     from . import quality as quality
     from . import recipes as recipes
     from . import regimes as regimes

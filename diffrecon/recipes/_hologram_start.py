@@ -12,9 +12,10 @@ from .._console import Console
 from ..errors import InputError
 from ..models import Holography
 from ..models._holography import refraction
+from ..priors import PowerLaw
 from ..scan import Scan
 from ..solvers import ctf
-from ..solvers.direct.regularisation import LearntPower, PowerLaw
+from ..solvers.direct.regularisation import LearntPower
 from ._illumination import flats_of_views, illuminated_window, illumination_from_flats
 
 __all__ = [
@@ -231,13 +232,7 @@ def first_guess(model: Holography, data: Mapping[str, np.ndarray]) -> tuple[Holo
         delta_beta=float(model.delta_beta),
     )
     assert isinstance(found.regularisation, LearntPower)
-    height, width = model.phase.shape
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
-    law = PowerLaw(
-        float(found.regularisation.level[0]),
-        float(found.regularisation.slope[0]),
-        np.maximum(frequency, 1 / max(height, width)),
-    )
+    law = PowerLaw(float(found.regularisation.level[0]), float(found.regularisation.slope[0]))
     return model.replace(phase=found.phase.astype(model.phase.dtype)), law
 
 

@@ -25,9 +25,9 @@ from .._console import Console
 from .._model import Batch
 from .._result import Quantity, Result
 from ..models import Holography
+from ..priors import PowerLaw, radial_frequency
 from ..scan import Scan
 from ..solvers import Ending, levenberg_marquardt, minimise
-from ..solvers.direct.regularisation import PowerLaw
 from ._hologram_start import (
     check_settings,
     first_guess,
@@ -233,7 +233,13 @@ def _geometry_first(solve: "_Solve", found: _Found, refine: Sequence[str], stron
 
 def _with_prior_refined(found: _Found, curvature: Curvature) -> _Found:
     known = curvature.of_maps(Maps.of(found.model, attenuation=False))[..., 0, 0]
-    return dataclasses.replace(found, priors=[found.priors[0].refined(found.model.phase, known), *found.priors[1:]])
+    return dataclasses.replace(
+        found,
+        priors=[
+            found.priors[0].refined(found.model.phase, known, radial_frequency(found.model.phase.shape)),
+            *found.priors[1:],
+        ],
+    )
 
 
 def _opened(solve: "_Solve", found: _Found, several: bool) -> _Found:
@@ -250,9 +256,7 @@ def _opened(solve: "_Solve", found: _Found, several: bool) -> _Found:
     prior = found.priors[0]
     # Small dense details: their power falls more slowly by one power of the frequency; their size is relative to the
     # phase where phase contrast is best.
-    other = PowerLaw(
-        prior.level * float(scale) ** 2 / (2 * first_maximum(found.model)), prior.slope + 1, prior.frequency
-    )
+    other = PowerLaw(prior.level * float(scale) ** 2 / (2 * first_maximum(found.model)), prior.slope + 1)
     return dataclasses.replace(found, maps=Maps.of(found.model, attenuation=True), priors=[prior, other])
 
 

@@ -24,11 +24,11 @@ from .._result import Quantity, Result
 from ..errors import InputError, nearest
 from ..models import HoloTomography, hologram_table, holograms_by_angle
 from ..models._holography import refraction
+from ..priors import PowerLaw, radial_frequency
 from ..scan import Scan
 from ..solvers import minimise
 from ._hologram_start import left_out, outlier_threshold
 from ._two_step import (
-    PowerLaw,
     SomeAngles,
     agreed,
     centred,
@@ -36,7 +36,6 @@ from ._two_step import (
     over_angles,
     place_frames,
     projections_of,
-    radial_frequency,
     transfer,
     two_step,
 )
@@ -322,7 +321,7 @@ class Whitened(eqx.Module):
         each frame tells of its shifts and gain (`information`)."""
         cast = lambda a: jnp.asarray(a, model.delta.dtype)
         data = curvature(model, model.gain.shape[0])
-        power = prior(radial_frequency(model.delta.shape))
+        power = prior(radial_frequency(model.delta.shape, zero=0.5))
         inverse = [float(loss["prior"]) / power, float(loss["prior"]) / beta_scale**2 / power]
         kernels = [np.sqrt(size / (h + p)) for h, p in zip(data, inverse, strict=True)]
         shares = [p / (h + p) for h, p in zip(data, inverse, strict=True)]

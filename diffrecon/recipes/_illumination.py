@@ -19,9 +19,9 @@ from .._model import Batch
 from ..errors import InputError
 from ..models import Holography
 from ..models._holography import _fast_size
+from ..priors import PowerLaw, radial_frequency
 from ..scan import Scan
 from ..solvers import levenberg_marquardt
-from ..solvers.direct.regularisation import PowerLaw
 
 __all__ = ["flats_of_views", "illumination_from_flats", "illuminated_window"]
 
@@ -198,7 +198,7 @@ def _power(model: Holography, contrast: np.ndarray, noise: float) -> np.ndarray:
     window = np.outer(*(np.hanning(n + 2)[1:-1] for n in contrast.shape[1:]))
     spectrum = np.abs(np.fft.rfft2(contrast * window, norm="ortho")) ** 2 / np.mean(window**2)
     power = 0.5 * np.maximum(spectrum.mean(0) - noise, 0)
-    law = PowerLaw.fit(power, (power > noise).astype(float), (contrast.shape[1], contrast.shape[2]))
+    law = PowerLaw.fit(power, radial_frequency(contrast.shape[1:]), (power > noise).astype(float))
     f = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1])[None])
     ratio = np.mean(np.asarray(model.pixels)) / model.pixel_size  # of detector pixels to those of the window
     return law.level * np.maximum(f * ratio, 1 / max(shape)) ** law.slope * ratio**2

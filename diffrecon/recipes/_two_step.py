@@ -17,11 +17,11 @@ from .._console import Console
 from ..errors import InputError
 from ..models import HoloTomography
 from ..motion import fix_gauge
+from ..priors import PowerLaw, radial_frequency
 from ..solvers.direct.phase import ctf_response
 
 __all__ = [
     "PhaseRetrieval",
-    "PowerLaw",
     "SomeAngles",
     "agreed",
     "back_project",
@@ -32,7 +32,6 @@ __all__ = [
     "over_angles",
     "place_frames",
     "projections_of",
-    "radial_frequency",
     "registered",
     "retrieved",
     "say_moved",
@@ -40,49 +39,6 @@ __all__ = [
     "two_step",
     "with_axis",
 ]
-
-
-# ---------------------------------------------------------------------------------------------------- what is expected
-class PowerLaw(eqx.Module):
-    """Power of an image or volume, `level * f^slope` for each frequency f [cycles/pixel] of its transform
-    (`norm="ortho"`)."""
-
-    level: float
-    slope: float
-
-    def __call__(self, frequency: np.ndarray) -> np.ndarray:
-        return self.level * frequency**self.slope
-
-    @classmethod
-    def fit(cls, power: np.ndarray, frequency: np.ndarray, usable: np.ndarray | None = None) -> "PowerLaw":
-        """Through the means of `power` over 24 shells of the frequency, which may be negative where noise has been
-        subtracted; up to the first shell that is not known."""
-        edges = np.geomspace(frequency[frequency > 0].min() * 0.999, frequency.max() * 1.001, 25)
-        shell, count = np.digitize(frequency, edges).ravel(), 26
-        weight = np.ones(power.size) if usable is None else usable.ravel().astype(float)
-        total = np.bincount(shell, weight, count)
-        mean = lambda a: np.bincount(shell, weight * a.ravel(), count) / np.maximum(total, 1e-12)
-        level, centre = mean(power), mean(frequency)
-        known = (total > 0) & (level > 0) & (centre > 0)
-        inside = np.flatnonzero(total > 0)
-        holes = [i for i in inside if not known[i] and known[inside[0] : i].sum() >= 4]
-        if holes:
-            known[holes[0] :] = False
-        if known.sum() < 3:
-            return cls(1e-6, -3.0)
-        rows = np.stack([np.log(centre[known]), np.ones(known.sum())], 1)
-        pull = np.sqrt(np.minimum(total[known], 50))
-        slope, height = np.linalg.lstsq(rows * pull[:, None], np.log(level[known]) * pull, rcond=None)[0]
-        slope_kept = float(np.clip(slope, -7.0, -1.0))
-        height += (slope - slope_kept) * float(np.average(rows[:, 0], weights=pull**2))
-        return cls(float(np.exp(height)), slope_kept)
-
-
-def radial_frequency(shape: tuple[int, ...]) -> np.ndarray:
-    """|f| [cycles/pixel] on the half space of `rfftn`; the zero frequency counts as half of the first."""
-    axes = [np.fft.fftfreq(n) for n in shape[:-1]] + [np.fft.rfftfreq(shape[-1])]
-    square = sum(f.reshape([-1 if a == i else 1 for a in range(len(shape))]) ** 2 for i, f in enumerate(axes))
-    return np.maximum(np.sqrt(np.asarray(square)), 0.5 / max(shape))
 
 
 # ---------------------------------------------------------------------------------------------------- phases
@@ -113,14 +69,14 @@ class PhaseRetrieval(eqx.Module):
             images = _contrast(model, jnp.asarray(data["counts"][angle]), jnp.asarray(data["mask"]), angle, canvas)[0]
             spectra = np.fft.rfft2(np.asarray(images, float), norm="ortho")
             seen = seen + np.abs((weights * single * spectra).sum(0)) ** 2 / some.size
-        frequency = radial_frequency(canvas)
+        frequency = radial_frequency(canvas, zero=0.5)
         known = safe > 0.02 * safe.max()
         # Noise is where a frame is; the rest of the canvas is taken as vacuum.
         fields = np.asarray(model.pixels) / model.pixel_size * np.asarray(model.frame)
         cover = np.minimum(fields / np.asarray(canvas), 1).prod(1)[:, None, None]
         noise = (weights * single**2 * cover).sum(0)
         power = (seen - noise) / np.maximum(safe, 1e-9 * safe.max()) ** 2
-        law = PowerLaw.fit(power, frequency, known)
+        law = PowerLaw.fit(power, frequency, usable=known)
         expected = law(frequency)
         if not general:
             kernels = (weights * single / (safe + 1 / expected))[None]

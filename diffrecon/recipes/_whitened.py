@@ -17,8 +17,8 @@ from jaxtyping import Array, Float
 
 from .._model import Batch
 from ..models import Holography
+from ..priors import PowerLaw, detail_gradient, half_plane_weights, radial_frequency
 from ..solvers import ctf_response
-from ..solvers.direct.regularisation import PowerLaw
 
 __all__ = [
     "Curvature",
@@ -126,7 +126,7 @@ def measured_curvature(model: Holography, seed: int = 0) -> Curvature:
     shape = model.phase.shape
     size = np.abs(np.asarray(model.total_phase(), float))
     where = np.clip(size / max(0.2 * size.max(), 1e-9), 0, 1)
-    frequency = _frequencies(shape)
+    frequency = radial_frequency(shape)
     edges = np.geomspace(frequency.min() * 0.999, frequency.max() * 1.001, _RINGS + 1)
     ring = (np.digitize(frequency, edges) - 1).ravel()
     mean = lambda values: np.bincount(ring, values.ravel(), _RINGS)
@@ -168,11 +168,6 @@ def first_maximum(model: Holography) -> float:
     return float(np.sqrt(model.pixel_size**2 / (model.wavelength * distance) / 2))
 
 
-def _frequencies(shape: Sequence[int]) -> np.ndarray:
-    fy, fx = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
-    return np.maximum(np.hypot(fy[:, None], fx[None]), 1 / max(shape))
-
-
 # ------------------------------------------------------------------------------------------ coordinates
 class Whitened(eqx.Module):
     """The model in white coordinates; what the prior needs goes along.
@@ -211,7 +206,7 @@ class Whitened(eqx.Module):
     ) -> "Whitened":
         """Coordinates about a model; `raised` is added to the curvature, in units of the flux."""
         cast = lambda a: jnp.asarray(a, model.phase.dtype)
-        inverse = np.stack([1 / p.spectrum for p in priors])
+        inverse = np.stack([1 / p(radial_frequency(model.phase.shape)) for p in priors])
         matrix = curvature.of_maps(maps)
         count = range(len(priors))
         matrix[..., count, count] += np.moveaxis(inverse, 0, -1) + raised * curvature.flux
@@ -267,9 +262,7 @@ def residual(unknowns: Whitened, batch: Batch) -> Float[Array, "view y x"]:
 def prior_rows(unknowns: Whitened) -> dict[str, Array]:
     """What is known beforehand, as residuals: power of the maps, signs, vacuum, variation of the phase."""
     maps, columns = unknowns.object_maps(), unknowns.white.shape[-1]
-    twice = np.full(columns // 2 + 1, 2.0)  # the half plane of rfft2 stands for the whole one
-    twice[0] = 1
-    twice[-1] = 1 if columns % 2 == 0 else 2
+    twice = half_plane_weights(columns)
     power = jnp.fft.rfft2(maps, norm="ortho") * jnp.sqrt(unknowns.inverse_powers * jnp.asarray(twice, maps.dtype))
     signs = jnp.asarray(unknowns.maps.signs, maps.dtype)[:, None, None]
     phase = jnp.tensordot(jnp.asarray(unknowns.maps.a, maps.dtype), maps, 1)
@@ -280,12 +273,6 @@ def prior_rows(unknowns: Whitened) -> dict[str, Array]:
         "vacuum": jnp.sqrt(unknowns.vacuum) * maps,
         "variation": jnp.sqrt(unknowns.edges) * detail_gradient(phase, unknowns.high_pass),
     }
-
-
-def detail_gradient(phase: Float[Array, "y x"], high_pass: Float[Array, "y half"]) -> Float[Array, "2 y x"]:
-    """Differences (down, right) of a map without its lowest frequencies; periodic."""
-    detail = jnp.fft.irfft2(jnp.fft.rfft2(phase) * high_pass, s=phase.shape)
-    return jnp.stack([jnp.roll(detail, -1, axis) - detail for axis in (0, 1)])
 
 
 class Variation(eqx.Module):
@@ -307,7 +294,8 @@ class Variation(eqx.Module):
         noise, whatever the object is. Frequencies below `lowest`, the first maximum of phase contrast, and those that
         the data know a hundred times better than the prior are left out: a variation would shrink them.
         """
-        high_pass = 1 / (1 + 1e-2 * prior.spectrum * curvature) / (1 + (lowest / prior.frequency) ** 4)
+        f = radial_frequency(phase.shape)
+        high_pass = 1 / (1 + 1e-2 * prior(f) * curvature) / (1 + (lowest / f) ** 4)
         steps = np.asarray(detail_gradient(jnp.asarray(phase), jnp.asarray(high_pass, phase.dtype)), float)
         sigma = 1 / np.sqrt(np.mean(curvature))
         return cls(high_pass, strength / sigma / np.sqrt((steps**2).sum(0) + (0.1 * sigma) ** 2))
@@ -315,7 +303,8 @@ class Variation(eqx.Module):
     def spared(self, prior: PowerLaw, first_maximum: float) -> np.ndarray:
         """One over the power of the phase where the variation is to take its place: below the first maximum of phase
         contrast the power law stays."""
-        return 1 / prior.spectrum / (1 + (prior.frequency / first_maximum) ** 4)
+        f = radial_frequency(self.edges.shape)
+        return 1 / prior(f) / (1 + (f / first_maximum) ** 4)
 
 
 _BORDER = 0.06  # of the window, where an isolated object is not

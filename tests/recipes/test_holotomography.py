@@ -144,14 +144,6 @@ def test_axis_of_an_isolated_sample():
     assert steps.axis_of_isolated(lines[:3], angles[:3]) is None
 
 
-def test_power_law_is_found_through_noise():
-    rng = np.random.default_rng(0)
-    frequency = steps.radial_frequency((64, 64))
-    power = 2e-4 * frequency**-3.0 * rng.exponential(size=frequency.shape) + 0.01 * rng.standard_normal(frequency.shape)
-    law = steps.PowerLaw.fit(power, frequency)
-    assert law.slope == pytest.approx(-3, abs=0.3) and law.level == pytest.approx(2e-4, rel=0.6)
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ...errors import InputError
+from ...priors.power_law import PowerLaw, fit_power_law
 
 __all__ = ["deconvolve"]
 
@@ -59,7 +60,4 @@ def _power_law(f: np.ndarray, power: np.ndarray, strength: np.ndarray, variance:
     good = (count > 0) & (mean(power) > 3 * variance) & (mean(strength) > 1e-6)
     if good.sum() < 3:
         return np.full(f.shape, max(float((power - variance).mean() / max(strength.mean(), 1e-12)), 1e-6 * variance))
-    rows = np.stack([np.log(mean(f)[good]), np.ones(good.sum())], 1)
-    weight = np.sqrt(np.minimum(count[good], 50))[:, None]
-    slope, level = np.linalg.lstsq(rows * weight, np.log(signal[good]) * weight[:, 0], rcond=None)[0]
-    return np.exp(level) * f ** float(np.clip(slope, -6, -0.5))
+    return PowerLaw(*fit_power_law(mean(f), signal, np.minimum(count, 50) * good, np))(f)

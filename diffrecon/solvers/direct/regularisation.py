@@ -27,14 +27,14 @@ from jax.scipy.special import erf
 from jaxtyping import Array, Complex, Float
 
 from ...errors import InputError
+from ...priors.power_law import fit_power_law
 from .outside import frequencies, grid
 
-__all__ = ["LearntPower", "PowerLaw", "Regularisation", "TwoLevels", "given", "learnt", "power_law", "solved"]
+__all__ = ["LearntPower", "Regularisation", "TwoLevels", "given", "learnt", "solved"]
 
 _RINGS = 32  # of frequencies, equal steps of the logarithm
 _SAMPLES = 256  # frequencies taken of a ring at most, over all views
 _ROUNDS = 30  # of learning
-_SLOPES = (-6.0, -1.5)
 _PRIOR = (10, 1e-6)  # frequencies, power of attenuation over that of phase
 
 
@@ -158,66 +158,6 @@ def solved(
     return [inverse[0, 0] * x + inverse[0, 1] * y, inverse[0, 1] * x + inverse[1, 1] * y], inverse
 
 
-# ------------------------------------------------------------------------------------------ power laws
-def power_law(centre: Any, level: Any, weight: Any, slope: Any = None, xp: Any = jnp) -> tuple[Any, Any]:
-    """`(level, slope)` of `level f^slope` through powers at frequencies `centre` by least squares of logarithms.
-
-    A slope that is not given is kept within -6 and -1.5, and is -3.5 where fewer than three rings have any weight; a
-    level without weight anywhere is 1e-6.
-    """
-    x, y = xp.log(xp.maximum(centre, 1e-9)), xp.log(xp.maximum(level, 1e-30))
-    total = xp.maximum(xp.sum(weight), 1e-30)
-    mean_x, mean_y = xp.sum(weight * x) / total, xp.sum(weight * y) / total
-    if slope is None:
-        spread = xp.sum(weight * (x - mean_x) ** 2)
-        fitted = xp.sum(weight * (x - mean_x) * (y - mean_y)) / xp.maximum(spread, 1e-30)
-        slope = xp.clip(xp.where(xp.sum(weight > 0) >= 3, fitted, -3.5), *_SLOPES)
-    return xp.where(xp.sum(weight) > 0, xp.exp(mean_y - slope * mean_x), 1e-6), slope
-
-
-class PowerLaw(NamedTuple):
-    """Prior power of a map: `level * f^slope` for each frequency f [cycles/pixel] of `rfft2(map, norm="ortho")`."""
-
-    level: float
-    slope: float
-    frequency: np.ndarray
-
-    @property
-    def spectrum(self) -> np.ndarray:
-        """The power at every frequency."""
-        return self.level * self.frequency**self.slope
-
-    @classmethod
-    def fit(
-        cls, power: np.ndarray, known: np.ndarray, shape: tuple[int, int], slope: float | None = None
-    ) -> "PowerLaw":
-        """A power law through ring means of `power`, over the rings whose share `known` exceeds a third; of a given
-        slope or not."""
-        fy, fx = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
-        frequency = np.maximum(np.hypot(fy[:, None], fx[None]), 1 / max(shape))
-        edges = np.geomspace(frequency.min() * 0.999, frequency.max() * 1.001, 25)
-        ring = np.digitize(frequency, edges).ravel()
-        count = np.bincount(ring, minlength=26)
-        mean = lambda a: np.bincount(ring, a.ravel(), 26) / np.maximum(count, 1)
-        centre, level, share = mean(frequency), mean(power), mean(known)
-        usable = (count > 0) & (level > 0) & (share > 1 / 3)
-        holes = np.flatnonzero((count > 0) & ~usable)
-        if holes.size and usable[: holes[0]].sum() >= 4:
-            usable[holes[0] :] = False  # beyond the first ring that is not known, what looks known is chance
-        height, steep = power_law(centre, level, np.minimum(count, 50) * usable, slope, np)
-        return cls(float(height), float(steep), frequency)
-
-    def refined(self, image: Any, curvature: np.ndarray, slope: float | None = None) -> "PowerLaw":
-        """The law refitted to a solution: its power over the share that the data know (MacKay 1992, eq. 4.8), where
-        they know at least a third."""
-        power = np.abs(np.fft.rfft2(np.asarray(image, float), norm="ortho")) ** 2
-        known = curvature / (curvature + 1 / self.spectrum)
-        # Where no ring is known the level stays.
-        if not known.max() > 1 / 3:
-            return self
-        return PowerLaw.fit(power / np.maximum(known, 1e-3), known, (image.shape[0], image.shape[1]), slope)
-
-
 # ------------------------------------------------------------------------------------------ learning
 class Rings(NamedTuple):
     """Frequencies of a spectrum, some of each ring: `(ring, sample)`.
@@ -281,7 +221,7 @@ def learnt(
     # To begin with all is phase; attenuation has a hundredth of its power.
     seen = jnp.sum(response[:, 0] ** 2, 0)
     best = jnp.sum(response[:, 0] * data, 0) / jnp.maximum(seen, 1e-3 * jnp.max(seen))
-    height, steep = power_law(centre, mean(jnp.abs(best) ** 2), weight)
+    height, steep = fit_power_law(centre, mean(jnp.abs(best) ** 2), weight)
     level, slope = jnp.stack([height, 0.01 * height][:unknowns]), jnp.full(unknowns, steep)
 
     def round_of(_, now):
@@ -337,7 +277,7 @@ def _refit(
     known = mean(1 - variance / law)
     power = mean(jnp.abs(solution) ** 2)
     if first is None:
-        return *power_law(centre, power / jnp.maximum(known, 1e-3), weight * (known > 1 / 3)), known
+        return *fit_power_law(centre, power / jnp.maximum(known, 1e-3), weight * (known > 1 / 3)), known
     level, slope = first
     now = law[0, 0] / jnp.exp(slope * jnp.log(centre[0]))
     found = jnp.sum(weight * power / law[:, 0]) * now

@@ -1,0 +1,108 @@
+"""Power laws: the spectra of objects, learnt from their own measurement instead of chosen.
+
+Edges and surfaces make the power of an object fall as a power of the frequency, -4 for sharp surfaces in a volume and
+its projections (Porod). Level and slope are fitted to what the data have determined (type-II maximum likelihood;
+MacKay, Neural Comput. 4, 415 (1992)), so that no regularisation weight is left to choose.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+__all__ = ["SLOPES", "PowerLaw", "fit_power_law", "radial_frequency"]
+
+# Slopes are kept within these: -1.5 is flatter than the finest structure that still is an object and not noise (points
+# have 0, lines in an image -1 ... -3), -6 is a surface that is smooth in its slope (-4, less two); beyond, a fit to the
+# few rings that the data know has followed chance, and would hold back all details.
+SLOPES = (-6.0, -1.5)
+_RINGS = 24  # of a fit, equal steps of the logarithm of frequency
+
+
+def fit_power_law(centre: Any, level: Any, weight: Any, xp: Any = jnp) -> tuple[Any, Any]:
+    """Fit `(level, slope)` of `level f^slope` through powers at frequencies `centre` by least squares of logarithms.
+
+    The slope is kept within `SLOPES`, and is -3.5 where fewer than three points have any weight; a level without weight
+    anywhere is 1e-6. `xp` is the array module, `jnp` or `np`.
+    """
+    x, y = xp.log(xp.maximum(centre, 1e-9)), xp.log(xp.maximum(level, 1e-30))
+    total = xp.maximum(xp.sum(weight), 1e-30)
+    mean_x, mean_y = xp.sum(weight * x) / total, xp.sum(weight * y) / total
+    spread = xp.sum(weight * (x - mean_x) ** 2)
+    fitted = xp.sum(weight * (x - mean_x) * (y - mean_y)) / xp.maximum(spread, 1e-30)
+    slope = xp.clip(xp.where(xp.sum(weight > 0) >= 3, fitted, -3.5), *SLOPES)
+    return xp.where(xp.sum(weight) > 0, xp.exp(mean_y - slope * mean_x), 1e-6), slope
+
+
+class PowerLaw(NamedTuple):
+    """Expect the power `level * f^slope` of an image or volume at every frequency f [cycles/pixel] of its transform.
+
+    The transform is `rfftn(image, norm="ortho")`, so that white noise of variance v has the power v everywhere.
+
+    ```python
+    law = PowerLaw(2.0, -3.0)
+    assert law(np.array([0.5])) == 16.0
+    ```
+    """
+
+    level: float
+    slope: float
+
+    def __call__(self, frequency: Any) -> Any:
+        """Compute the power at some frequencies [cycles/pixel]."""
+        return self.level * frequency**self.slope
+
+    @classmethod
+    def fit(
+        cls,
+        power: Float[np.ndarray, "..."],
+        frequency: Float[np.ndarray, "..."],
+        known: np.ndarray | None = None,
+        *,
+        usable: np.ndarray | None = None,
+    ) -> "PowerLaw":
+        """Fit a law through the means of `power` over 24 shells of the frequency, which may be negative where noise has
+        been subtracted.
+
+        **Arguments:** `known`: the share (0 ... 1) of each frequency that the data determine; shells of which they
+        know a third or less are left out, and from the first hole on all, once four shells are known. `usable`: the
+        frequencies that count at all, as booleans.
+        """
+        positive = frequency[frequency > 0]
+        edges = np.geomspace(positive.min() * 0.999, frequency.max() * 1.001, _RINGS + 1)
+        shell, size = np.digitize(frequency, edges).ravel(), _RINGS + 2
+        weight = np.ones(power.size) if usable is None else usable.ravel().astype(float)
+        count = np.bincount(shell, weight, size)
+        mean = lambda values: np.bincount(shell, weight * values.ravel(), size) / np.maximum(count, 1e-12)
+        centre, level = mean(frequency), mean(power)
+        share = np.ones(size) if known is None else mean(known)
+        good = (count > 0) & (centre > 0) & (level > 0) & (share > 1 / 3)
+        holes = np.flatnonzero((count > 0) & ~good)
+        if holes.size and good[: holes[0]].sum() >= 4:
+            good[holes[0] :] = False  # beyond the first shell that is not known, what looks known is chance
+        return cls(*map(float, fit_power_law(centre, level, np.minimum(count, 50) * good, np)))
+
+    def refined(self, image: Any, curvature: np.ndarray, frequency: np.ndarray) -> "PowerLaw":
+        """Refit the law to a solution: its power over the share that the data know (MacKay 1992, eq. 4.8).
+
+        **Arguments:** `image` `(y, x)` solution; `curvature` `(y, x//2 + 1)` of the data's half square [1/image^2] at
+        every frequency. Where no frequency is known to a third the law stays.
+        """
+        power = np.abs(np.fft.rfft2(np.asarray(image, float), norm="ortho")) ** 2
+        known = curvature / (curvature + 1 / self(frequency))
+        if not known.max() > 1 / 3:
+            return self
+        return PowerLaw.fit(power / np.maximum(known, 1e-3), frequency, known)
+
+
+def radial_frequency(shape: tuple[int, ...], zero: float = 1.0) -> Float[np.ndarray, "..."]:
+    """Compute |f| [cycles/pixel] on the half space of `rfftn`; the zero frequency counts as `zero` of the first.
+
+    ```python
+    assert radial_frequency((4, 4)).shape == (4, 3)
+    ```
+    """
+    axes = [np.fft.fftfreq(n) for n in shape[:-1]] + [np.fft.rfftfreq(shape[-1])]
+    square = sum(f.reshape([-1 if a == i else 1 for a in range(len(shape))]) ** 2 for i, f in enumerate(axes))
+    return np.maximum(np.sqrt(np.asarray(square)), zero / max(shape))
