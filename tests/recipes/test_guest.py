@@ -1,7 +1,8 @@
 """A method of somebody else's: one file, by three doors, judged by the driver."""
 
 import importlib.metadata
-import textwrap
+import re
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,72 +12,8 @@ import diffrecon as dr
 from diffrecon import modality
 from diffrecon.cli import main
 
-GUEST = '''
-from dataclasses import dataclass
-
-import jax.numpy as jnp
-import numpy as np
-import optax
-from diffrecon import Modality, Model, Problem, Quantity, descent, losses, register
-from diffrecon.settings import section, setting
-
-
-class Fading(Model):
-    """An image whose brightness falls from view to view: `image exp(-rate view)`, times the gain of each view."""
-
-    image: object
-    rate: object
-    gain: object
-
-    def __call__(self, views):
-        fading = jnp.exp(-self.rate * jnp.asarray(views, jnp.float32)) * self.gain[views]
-        return fading[:, None, None] * self.image
-
-
-@dataclass(frozen=True)
-class Solver:
-    steps: int = setting(200, "steps of Adam", at_least=1)
-    rate: float = setting(0.05, "step in units of the mean count", above=0)
-
-
-@dataclass(frozen=True)
-class Quality:
-    held_out: float = setting(0.1, "fraction of the views that are never fitted", at_least=0, below=1)
-    seed: int = setting(0, "of the choice of views")
-    halves: bool = setting(False, "two more solves, of every other view")
-
-
-@dataclass(frozen=True)
-class Settings:
-    solver: Solver = section(Solver)
-    quality: Quality = section(Quality)
-
-
-class FadingImage(Modality):
-    name, settings = "fading-image", Settings
-    needs = {"flux": ("the flux", "100")}
-
-    def recognises(self, scan):
-        return scan.flux == 77.0
-
-    def start(self, scan, settings, console):
-        mean = float(np.mean(scan.counts))
-        model = Fading(jnp.full(scan.frame_shape, mean), jnp.zeros(()), jnp.ones(scan.views))
-        cost = lambda model, batch: losses.poisson(model(batch.views), batch.counts, batch.mask)
-        return Problem(model, {"counts": scan.counts}, cost, {"image": mean, "rate": 0.1}, per_view=("gain",))
-
-    def stages(self, problem, settings, console):
-        steps = settings.solver.steps
-        rule = optax.adam(optax.cosine_decay_schedule(settings.solver.rate, steps, 0.02))
-        problem = yield descent("coarse", rule, steps)
-        yield descent("fine", rule, steps)
-
-    def quantities(self, problem, scan, settings):
-        return {"image": Quantity(np.asarray(problem.model.image), "counts", ("y", "x"), None, "the image")}
-
-
-register(FadingImage)
-'''
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
+GUEST = re.search(r"## A method\n.*?```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +24,8 @@ def own_register(monkeypatch):
 @pytest.fixture
 def guest(tmp_path):
     path = tmp_path / "fading.py"
-    path.write_text(textwrap.dedent(GUEST))
+    assert GUEST is not None
+    path.write_text(GUEST[1])
     return path
 
 
@@ -156,7 +94,7 @@ def test_interrupted_guest_goes_on_where_it_was(guest, tmp_path):
 
 def test_command_line_takes_a_guest(guest, tmp_path, capsys):
     np.savez(tmp_path / "a.npz", counts=scan()[0].counts, flux=77.0)
-    common = ["--with", str(guest), "-o", str(tmp_path / "out.h5"), "--set", "solver.steps=50"]
+    common = ["-m", "fading-image", "--with", str(guest), "-o", str(tmp_path / "out.h5"), "--set", "solver.steps=50"]
     assert main(["reconstruct", str(tmp_path / "a.npz"), "-q", *common]) == 0
     assert dr.read_result(tmp_path / "out.h5").method == "fading-image"
     assert main(["reconstruct", str(tmp_path / "a.npz"), "-m", "fading-image", "--settings", "--with", str(guest)]) == 0
