@@ -1,6 +1,7 @@
 """`Model` and `Batch`: the two words of which every cost functional is made."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import equinox as eqx
@@ -61,4 +62,33 @@ def _flatten(batch: Batch) -> tuple[tuple[Any, dict[str, Array]], None]:
     return (batch.views, batch._fields), None
 
 
+class _Watched(Batch):
+    """A batch that notes which of its fields are read; whoever takes it apart reads all."""
+
+    def __init__(self, views: Any, fields: dict[str, Any], names: set[str]):
+        super().__init__(views, fields)
+        self._names = names
+
+    def __getattr__(self, name: str) -> Any:
+        self.__dict__["_names"].add(name)
+        return super().__getattr__(name)
+
+
+def _flatten_watched(batch: _Watched) -> tuple[tuple[Any, dict[str, Array]], None]:
+    batch._names.update(batch._fields)
+    return _flatten(batch)
+
+
 jax.tree_util.register_pytree_node(Batch, _flatten, lambda _, children: Batch(*children))
+jax.tree_util.register_pytree_node(_Watched, _flatten_watched, lambda _, children: Batch(*children))  # pyright: ignore
+
+
+def fields_read(cost: Callable, model: Any, views: Any, fields: Mapping[str, Any]) -> set[str]:
+    """Find the names of the fields of a batch that a cost functional reads, by tracing it with shapes alone.
+
+    **Arguments:** `views` and `fields`: anything with shape and dtype, nothing of it is read.
+    """
+    names: set[str] = set()
+    shapes = {k: jax.ShapeDtypeStruct(v.shape, jax.dtypes.canonicalize_dtype(v.dtype)) for k, v in fields.items()}
+    eqx.filter_eval_shape(lambda model, fields: cost(model, _Watched(views, fields, names)), model, shapes)
+    return names

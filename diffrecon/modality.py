@@ -23,7 +23,8 @@ from ._held_out import held_out_figures, split_views
 from ._model import Batch
 from ._result import Quantity, Result
 from .errors import InputError, nearest
-from .scan import Scan, pick_views
+from .frames import pick_views
+from .scan import Scan
 from .solvers import Ending, minimise
 
 __all__ = [

@@ -3,11 +3,15 @@
 import pickle
 
 import h5py
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import diffrecon as dr
-from diffrecon.scan import Excerpt, FourierOrdered, Frames, Window, extra_of_views
+from diffrecon.frames import Excerpt, FourierOrdered, Frames, LazyFrames, Window
+from diffrecon.scan import extra_of_views
 
 
 @pytest.fixture
@@ -197,9 +201,6 @@ def test_batch_fields_of_tensor_saxs():
 
 
 def test_batch_fields_of_tomography_hold_the_line_integrals():
-    prepare = pytest.importorskip("diffrecon.prepare")
-    if not hasattr(prepare, "line_integrals"):
-        pytest.skip("diffrecon.prepare.line_integrals is not there yet")
     counts = np.full((4, 2, 6), 250, np.uint16)
     scan = dr.Scan.from_arrays(
         counts,
@@ -210,6 +211,37 @@ def test_batch_fields_of_tomography_hold_the_line_integrals():
     )
     per_view, _ = scan.batch_fields()
     np.testing.assert_allclose(np.asarray(per_view["values"]), -np.log(0.24), rtol=1e-5)
+
+
+class _CountedFrames(LazyFrames):
+    """Frames of 250 counts that keep which views were read."""
+
+    def __init__(self, views, rows, columns):
+        self.shape, self.dtype, self.read = (views, rows, columns), np.dtype(np.uint16), set()
+
+    def _read(self, views, rows, columns):
+        self.read |= set(views.tolist())
+        return np.full((len(views), rows.stop - rows.start, columns.stop - columns.start), 250, np.uint16)
+
+
+def test_line_integrals_are_made_when_a_cost_reads_them():
+    def scan():
+        beam = {"flats": np.full((3, 2, 6), 1010.0), "darks": np.full((2, 2, 6), 10.0)}
+        return dr.Scan(_CountedFrames(40, 2, 6), method="tomography", angles=np.linspace(0, 3, 40), **beam)
+
+    def fit(cost, **settings):
+        data = scan()
+        result = dr.minimise(cost, jnp.zeros(()), data, optax.sgd(0.5), **settings)
+        return float(result.value), len(data.counts.read)
+
+    # Two steps of four views, read ahead: no more than these are read for a cost that never names the values.
+    level, read = fit(lambda x, batch: jnp.mean((x - batch.counts) ** 2) / 2, steps=2, batch_size=4, resident=0)
+    assert read <= 8 and level == pytest.approx(250 * 0.75)
+    value, read = fit(lambda x, batch: jnp.mean((x - batch.values) ** 2) / 2, steps=30)
+    assert value == pytest.approx(-np.log(0.24), rel=1e-5) and read == 40
+    # Whoever hands the whole batch on has every field.
+    inner = jax.jit(lambda x, batch: jnp.mean((x - batch.values) ** 2) / 2)
+    assert fit(lambda x, batch: inner(x, batch), steps=30)[0] == pytest.approx(-np.log(0.24), rel=1e-5)
 
 
 def test_subset_takes_every_field_of_the_views():

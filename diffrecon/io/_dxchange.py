@@ -3,7 +3,7 @@
 from typing import Any
 
 from .. import physics
-from ..scan import Frames
+from ..frames import Frames
 from ._source import Source
 
 _ENERGY = ("measurement/instrument/monochromator/energy", "measurement/instrument/source/energy")

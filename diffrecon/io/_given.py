@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import physics
 from ..errors import InputError, nearest
-from ..scan import Frames, LazyFrames
+from ..frames import Frames, LazyFrames
 from ._guess import PIXELS
 from ._images import is_image, stack_of_images
 from ._source import Source

@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import physics
 from ..errors import InputError
-from ..scan import frame_blocks
+from ..frames import frame_blocks
 
 _TURN = 2 * np.pi
 PIXELS = ("pixel", "pixels", "px")  # as a unit of positions

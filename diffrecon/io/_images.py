@@ -11,7 +11,7 @@ import numpy as np
 
 from .._optional import require
 from ..errors import InputError
-from ..scan import LazyFrames
+from ..frames import LazyFrames
 
 TIFF = (".tif", ".tiff")
 EDF = (".edf", ".edf.gz", ".ehf")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..scan import LazyFrames
+from ..frames import LazyFrames
 
 __all__ = ["PerView", "SinogramOrdered"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..scan import need_filters, open_hdf5
+from ..frames import need_filters, open_hdf5
 from ._lazy import PerView
 from ._source import Source
 

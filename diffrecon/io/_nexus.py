@@ -19,7 +19,8 @@ import numpy as np
 
 from .._result import Quantity, Result
 from ..errors import InputError
-from ..scan import Scan, frame_blocks
+from ..frames import frame_blocks
+from ..scan import Scan
 from ._disk import new_hdf5
 from ._source import Source, text
 from ._toml import dumps

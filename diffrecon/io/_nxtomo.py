@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import physics
 from ..errors import InputError
-from ..scan import Frames
+from ..frames import Frames
 from ._source import Source, text
 
 _PROJECTION, _FLAT, _DARK = 0, 1, 2

@@ -9,8 +9,9 @@ import numpy as np
 
 from .. import physics
 from ..errors import InputError, MissingMetadata
+from ..frames import LazyFrames
 from ..geometry import ConeBeam, FarField, Geometry, ParallelBeam
-from ..scan import LazyFrames, Provenance, Scan
+from ..scan import Provenance, Scan
 from . import _cxi, _dxchange, _folder, _guess, _mumott, _native, _npz, _nxtomo, _part, _ptyd
 from ._given import KEYS, MOTORS, collect, full_name, motors, resolve
 from ._lazy import SinogramOrdered

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..scan import Excerpt, LazyFrames, Window, extra_of_views
+from ..frames import Excerpt, LazyFrames, Window
+from ..scan import extra_of_views
 from ._given import full_name, selection
 from ._source import Source
 

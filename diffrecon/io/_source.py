@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import physics
 from ..errors import InputError
-from ..scan import Frames, live_hdf5, need_filters, open_hdf5
+from ..frames import Frames, live_hdf5, need_filters, open_hdf5
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 

@@ -16,6 +16,8 @@ from ._kedge import KEdge as KEdge
 from ._kedge import attenuation_table as attenuation_table
 from ._kedge import check_table as check_table
 from ._laminography import Laminography as Laminography
+from ._orientation import OrientationReport as OrientationReport
+from ._orientation import check_orientation as check_orientation
 from ._ptychography import Ptychography as Ptychography
 from ._ptychotomography import PtychoProjections as PtychoProjections
 from ._ptychotomography import PtychoTomography as PtychoTomography

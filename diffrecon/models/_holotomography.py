@@ -12,6 +12,7 @@ from .. import operators
 from .._model import Model
 from .._result import Quantity
 from ..errors import InputError, MissingMetadata
+from ..frames import Entries
 from ..operators import AlignedProjector, ParallelProjector
 from ..scan import Scan
 from ._holography import _fast_size, _pairs, mean_dark, robust_mean
@@ -297,27 +298,12 @@ def hologram_table(scan: Scan) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     return table, turns, pixels[0], distances[0]
 
 
-class _ByAngle:
-    """Frames `(angle, distance, y, x)` of a scan that stay in the file until they are asked for."""
-
-    def __init__(self, counts: Any, table: np.ndarray):
-        self.counts, self.table = counts, table
-        self.shape, self.dtype = (*table.shape, *counts.shape[1:]), np.dtype(counts.dtype)
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        views = self.table[index]
-        return np.asarray(self.counts[views.ravel()]).reshape(*views.shape, *self.shape[2:])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype)
-
-
 def holograms_by_angle(scan: Scan) -> dict[str, Any]:
     """Data for `minimise`, one entry an angle: `counts` `(angle, distance, y, x)` in the detector's type, read as they
     are needed, and `mask` `(y, x)`."""
     table, *_ = hologram_table(scan)
     mask = np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask
-    return {"counts": _ByAngle(scan.counts, table), "mask": mask}
+    return {"counts": Entries(scan.counts, table), "mask": mask}
 
 
 def _empty_beams(scan: Scan, table: np.ndarray, flats: str) -> np.ndarray:

@@ -9,7 +9,8 @@ import numpy as np
 
 from .. import operators
 from ..errors import InputError, MissingMetadata
-from ..scan import Scan, frame_blocks
+from ..frames import frame_blocks
+from ..scan import Scan
 
 # Unknown geometry starts here where it is to be solved for; a derivative that vanishes at zero needs a start beside it.
 _STARTS: dict[str, Callable[[Any], Any]] = {

@@ -20,8 +20,6 @@ from ._full_turn import plan_stitch as plan_stitch
 from ._full_turn import stitch as stitch
 from ._hardening import fit_hardening as fit_hardening
 from ._hardening import linearise as linearise
-from ._orientation import OrientationReport as OrientationReport
-from ._orientation import check_orientation as check_orientation
 from ._pipeline import DEFAULTS as DEFAULTS
 from ._pipeline import LineIntegrals as LineIntegrals
 from ._pipeline import Preparation as Preparation

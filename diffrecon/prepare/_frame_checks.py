@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from ..errors import InputError
-from ..scan import Scan
+from ..frames import AnyMeasurement, Measurement
 
 __all__ = ["FramesReport", "check_frames"]
 
@@ -28,13 +28,13 @@ class FramesReport:
     saturation: float | None
     messages: tuple[str, ...]
 
-    def apply(self, scan: Scan) -> Scan:
+    def apply(self, scan: AnyMeasurement) -> AnyMeasurement:
         """The scan of the usable views, with the mask."""
         scan = scan if self.views.size == scan.views else scan.subset(self.views)
         return scan if self.mask.all() and scan.mask is None else scan.replace(mask=self.mask)
 
 
-def check_frames(scan: Scan, block: int = 64) -> FramesReport:
+def check_frames(scan: Measurement, block: int = 64) -> FramesReport:
     """Look for frames and pixels that would spoil a reconstruction silently.
 
     Views are left out that have no counts (shutter closed), a position that is not finite, more than 5 % of pixels that
@@ -108,7 +108,7 @@ class _Survey:
         return top if held >= _SATURATED_PIXELS and top >= _SATURATED_AT_LEAST else None
 
 
-def _survey(scan: Scan, measured: np.ndarray, block: int) -> _Survey:
+def _survey(scan: Measurement, measured: np.ndarray, block: int) -> _Survey:
     mark = float(np.iinfo(scan.counts.dtype).max) if np.dtype(scan.counts.dtype).kind in "iu" else np.inf
     pixels = int(measured.sum())
     found = _Survey(mark, np.zeros(scan.views), np.zeros(scan.views), np.zeros(pixels, bool), np.zeros(pixels, int))
@@ -128,7 +128,7 @@ def _survey(scan: Scan, measured: np.ndarray, block: int) -> _Survey:
     return found
 
 
-def _reasons(scan: Scan, found: _Survey) -> dict[str, np.ndarray]:
+def _reasons(scan: Measurement, found: _Survey) -> dict[str, np.ndarray]:
     """Views that cannot be used, by the reason."""
     broken, total = found.broken > _BAD_PART, found.total
     dark, lit = total <= 0, np.median(total[total > 0]) if (total > 0).any() else 1.0

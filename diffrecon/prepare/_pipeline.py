@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..errors import InputError, nearest
-from ..scan import Scan
+from ..frames import Measurement
 from ._centre import RotationCentre, find_rotation_centre
 from ._defects import ZINGER_REACH, BadPixels, Filling, find_bad_pixels
 from ._distortion import check_distortion, undistort
@@ -56,7 +56,7 @@ class LineIntegrals(NamedTuple):
     messages: tuple[str, ...]
 
 
-def line_integrals(scan: Scan, **settings: Any) -> LineIntegrals:
+def line_integrals(scan: Measurement, **settings: Any) -> LineIntegrals:
     """Line integrals `-ln(transmission)` of all views and rows, `(view, z, u)` float32.
 
     **Arguments:** settings of `Preparation`, whose `DEFAULTS` hold but for `full_turn`, which is "as-is" so that there
@@ -90,13 +90,13 @@ class Preparation:
     `InputError` for settings that cannot be followed.
 
     ```python
-    scan = Scan.from_arrays(np.full((9, 4, 16), 60), flats=np.full((2, 4, 16), 110), darks=np.full((2, 4, 16), 10))
+    scan = dr.Scan.from_arrays(np.full((9, 4, 16), 60), flats=np.full((2, 4, 16), 110), darks=np.full((2, 4, 16), 10))
     prepared = Preparation(scan, {"stripes": "sorting"})
     values = prepared.rows(1, 3)                       # (9, 2, 16): 0.693
     ```
     """
 
-    def __init__(self, scan: Scan, settings: Mapping[str, Any] | None = None):
+    def __init__(self, scan: Measurement, settings: Mapping[str, Any] | None = None):
         self.scan, self.settings = scan, _checked(settings or {}, scan)
         height, width = scan.frame_shape
         self.references = References.from_scan(scan, self.settings["flats"])
@@ -340,7 +340,7 @@ def _bands(height: int) -> list[tuple[int, int]]:
     return [(int(s), int(s) + _BAND) for s in starts]
 
 
-def _checked(settings: Mapping[str, Any], scan: Scan) -> dict[str, Any]:
+def _checked(settings: Mapping[str, Any], scan: Measurement) -> dict[str, Any]:
     """All settings, with the given ones in the form the steps take.
 
     **Raises:** `InputError`.

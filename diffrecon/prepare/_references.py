@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..errors import InputError, MissingMetadata
-from ..scan import Scan
+from ..frames import Measurement
 
 __all__ = ["EmptyBeam", "References", "eigen_flats", "fit_eigen_weights"]
 
@@ -70,7 +70,7 @@ class References:
     message: str
 
     @classmethod
-    def from_scan(cls, scan: Scan, how: str) -> "References":
+    def from_scan(cls, scan: Measurement, how: str) -> "References":
         """Flats and darks as `how` says: "auto", "mean", "interpolate" or "eigen" (whose weights are fitted later).
 
         **Raises:** `MissingMetadata` without flats, unless the counts are transmissions already (floats, none above
@@ -108,7 +108,7 @@ class References:
         )
 
     @classmethod
-    def _unit(cls, scan: Scan, how: str) -> "References":
+    def _unit(cls, scan: Measurement, how: str) -> "References":
         if np.dtype(scan.counts.dtype).kind != "f" or not float(np.max(np.asarray(scan.counts[:8]))) <= 10:
             raise MissingMetadata(
                 "data.flats", "the flat field (frames without the sample)", scan.name, "/path/of/flats"
@@ -175,7 +175,7 @@ class References:
             self.weights[start : start + block] = fit_eigen_weights(jnp.asarray(frames), light.mean(0), components)
 
 
-def _check_frames(scan: Scan, flats: np.ndarray, darks: np.ndarray | None) -> None:
+def _check_frames(scan: Measurement, flats: np.ndarray, darks: np.ndarray | None) -> None:
     for name, frames in (("flats", flats), ("darks", darks)):
         if frames is None:
             continue
@@ -189,7 +189,7 @@ def _check_frames(scan: Scan, flats: np.ndarray, darks: np.ndarray | None) -> No
 
 
 # ---------------------------------------------------------------------------------------------------- in time
-def _flat_places(scan: Scan, count: int) -> np.ndarray | None:
+def _flat_places(scan: Measurement, count: int) -> np.ndarray | None:
     """For each flat the index of the view before which it was taken, where the scan knows."""
     extra = scan.extra
     if "flat_views" in extra:

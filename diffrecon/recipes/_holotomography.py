@@ -22,6 +22,7 @@ from .._console import Console
 from .._model import Batch
 from .._result import Quantity, Result
 from ..errors import InputError, nearest
+from ..frames import Entries
 from ..models import HoloTomography, hologram_table, holograms_by_angle
 from ..models._holography import refraction
 from ..priors import PowerLaw, radial_frequency
@@ -29,7 +30,6 @@ from ..scan import Scan
 from ..solvers import minimise
 from ._hologram_start import left_out, outlier_threshold
 from ._two_step import (
-    SomeAngles,
     agreed,
     centred,
     information,
@@ -435,7 +435,7 @@ def joint(
     }
     names = ["delta", *(["beta"] if model.beta is not None else []), *(n for n in known if known[n] and geometry)]
     part = of_angles(model, angles)
-    fields = {"counts": SomeAngles(data["counts"], angles), "mask": data["mask"]}
+    fields = {"counts": Entries(data["counts"], angles), "mask": data["mask"]}
     size, told = float(np.sum(data["mask"])) * part.gain.size, information(model, data, angles)
     start = Whitened.of(part, prior, size, told, settings["loss"], float(chosen["beta_scale"]))
     options: dict[str, Any] = {

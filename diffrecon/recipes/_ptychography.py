@@ -15,10 +15,11 @@ from .._console import Console
 from .._model import Batch
 from .._result import Quantity, Result
 from ..errors import InputError
-from ..models import Ptychography
+from ..frames import pick_views
+from ..models import Ptychography, check_orientation
 from ..physics import quantity as in_units
-from ..prepare import check_frames, check_orientation
-from ..scan import Scan, pick_views
+from ..prepare import check_frames
+from ..scan import Scan
 from ..solvers import Solution, decaying, minimise, run_stages
 from ._views import held_out_figures, matched, well_lit
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from .. import prepare, sharding, solvers
 from .._console import Console
 from ..errors import InputError
+from ..frames import Entries
 from ..models import HoloTomography
 from ..motion import fix_gauge
 from ..priors import PowerLaw, radial_frequency
@@ -22,7 +23,6 @@ from ..solvers.direct.phase import ctf_response
 
 __all__ = [
     "PhaseRetrieval",
-    "SomeAngles",
     "agreed",
     "back_project",
     "blocks",
@@ -197,7 +197,7 @@ def blocks(
     size = block_size(tree)
     for start in range(0, angles.size, size):
         part = angles[start : start + size]
-        own = [sharding.shard_views(a, mesh) for a in (part, *(SomeAngles(a, part) for a in (data["counts"], *more)))]
+        own = [sharding.shard_views(a, mesh) for a in (part, *(Entries(a, part) for a in (data["counts"], *more)))]
         yield part, everywhere(_on_devices(work, mesh, tree, mask, *own))[: part.size]
 
 
@@ -237,20 +237,6 @@ def block_size(tree: Any) -> int:
     model = next(leaf for leaf in (tree if isinstance(tree, tuple) else (tree,)) if isinstance(leaf, HoloTomography))
     frame = 8.0 * np.prod(model.grid, dtype=float) * len(model.pixels)
     return max(1, int(2**26 // frame)) * jax.device_count()
-
-
-class SomeAngles:
-    """Some entries of an array-like along its first axis, still lazy."""
-
-    def __init__(self, values: Any, angles: np.ndarray):
-        self.values, self.angles = values, angles
-        self.shape, self.dtype = (angles.size, *values.shape[1:]), values.dtype
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        return np.asarray(self.values[self.angles[index]])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype)
 
 
 # ---------------------------------------------------------------------------------------------------- places

@@ -9,9 +9,9 @@ import pytest
 
 from diffrecon import io
 from diffrecon.errors import InputError, MissingMetadata, MissingPackage
+from diffrecon.frames import LazyFrames
 from diffrecon.io._images import ImageStack
 from diffrecon.io._tables import AngleRange, load_table
-from diffrecon.scan import LazyFrames
 
 open_scan: Any = io.open_scan
 FRAMES = (100 + np.arange(6 * 5 * 7)).reshape(6, 5, 7).astype(np.uint16)

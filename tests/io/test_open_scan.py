@@ -10,9 +10,10 @@ import pytest
 
 from diffrecon import io
 from diffrecon.errors import InputError, MissingMetadata
+from diffrecon.frames import Frames, LazyFrames
 from diffrecon.geometry import ConeBeam, FarField, ParallelBeam
 from diffrecon.io import write_scan
-from diffrecon.scan import Frames, LazyFrames, Scan
+from diffrecon.scan import Scan
 
 # Fields that a file may lack are optional in a Scan; here each test knows what its file holds.
 open_scan: Any = io.open_scan

@@ -12,7 +12,7 @@ import pytest
 
 from diffrecon import io
 from diffrecon.errors import InputError
-from diffrecon.scan import Frames, LazyFrames
+from diffrecon.frames import Frames, LazyFrames
 
 open_scan: Any = io.open_scan
 
@@ -196,7 +196,7 @@ def test_binned_pixel_of_the_sample(tmp_path):
 # ---------------------------------------------------------------------- what is read from the disk
 READER = """
 import sys
-from diffrecon.scan import Frames
+from diffrecon.frames import Frames
 def count():
     with open("/proc/self/io") as file:
         return int(file.readline().split()[1])

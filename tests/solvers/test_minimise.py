@@ -12,7 +12,7 @@ import pytest
 from problems import PROBLEMS, SOLVERS, relative_error
 
 import diffrecon as dr
-from diffrecon.scan import Excerpt, Frames
+from diffrecon.frames import Excerpt, Frames
 from diffrecon.solvers import Ending
 from diffrecon.solvers.descent.feed import Fields, Plan
 from diffrecon.solvers.descent.minimise import _run_chunk

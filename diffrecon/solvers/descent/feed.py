@@ -4,7 +4,7 @@ them.
 
 import dataclasses
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -15,8 +15,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from ... import sharding
-from ..._model import Batch
+from ..._model import Batch, fields_read
 from ...errors import InputError
+from ...frames import Computed, Entries
 
 _SHARE_OF_MEMORY = 0.5  # of what is free: the model, its gradients and the page cache want the rest
 _LEAST_BLOCK = 32 << 20  # bytes of a block however little the user allows: small reads are slow
@@ -110,6 +111,19 @@ class Sampler:
             batch_size = None
         return cls(per_view, shared, Plan(tuple(map(int, train)), batch_size, seed), held)
 
+    def only_read(self, cost: Callable[[Any, Batch], Any], model: Any) -> "Sampler":
+        """Leave out fields that are computed when they are read, and that a cost does not read.
+
+        **Cost:** traces the cost once with shapes alone, where there are such fields.
+        """
+        late = {name for name, values in self.per_view.items() if isinstance(values, Computed)}
+        if not late:
+            return self
+        views = np.asarray(self.plan.views[: self.plan.batch_size], np.int32)
+        some = {k: jax.ShapeDtypeStruct((views.size, *v.shape[1:]), v.dtype) for k, v in self.per_view.items()}
+        late -= fields_read(cost, model, views, some | dict(self.shared))
+        return dataclasses.replace(self, per_view={k: v for k, v in self.per_view.items() if k not in late})
+
     def total_steps(self, steps: int | None, epochs: float | None) -> int:
         if (steps is None) == (epochs is None):
             raise InputError("say how long: either steps=... or epochs=...")
@@ -126,24 +140,10 @@ class Sampler:
                 "device: give batch_size, so that they are read as they are needed, or more by resident"
             )
         views = np.asarray(self.plan.views)
-        training = {k: _Picked(v, views) if self.held.size else v for k, v in self.per_view.items()}
+        training = {k: Entries(v, views) if self.held.size else v for k, v in self.per_view.items()}
         placed = {k: sharding.shard_views(v, mesh) for k, v in training.items() if k not in ahead}
         shared = {k: sharding.replicate(jnp.asarray(v), mesh) for k, v in self.shared.items()}
         return Feed(self, Fields(placed, shared, {}), {k: training[k] for k in ahead}, mesh, limit)
-
-
-class _Picked:
-    """Some views of an array-like, still lazy."""
-
-    def __init__(self, values: Any, views: np.ndarray):
-        self.values, self.views = values, views
-        self.shape, self.dtype = (views.size, *values.shape[1:]), values.dtype
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        return np.asarray(self.values[self.views[index]])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype)
 
 
 def _split_fields(data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -267,7 +267,7 @@ class Feed:
         length = min(len(plan.views), size * (plan.batch_size or 1))
         needed = np.concatenate([needed, np.repeat(needed[-1:], length - needed.size)])
         rows = np.pad(rows.reshape(count, -1).astype(np.int32), ((0, size - count), (0, 0)))
-        block = {k: sharding.shard_views(_Picked(v, needed), self.mesh) for k, v in self.ahead.items()}
+        block = {k: sharding.shard_views(Entries(v, needed), self.mesh) for k, v in self.ahead.items()}
         return self.fields._replace(block=block, rows=sharding.replicate(jnp.asarray(rows), self.mesh))
 
     # ------------------------------------------------------------------ held-out views

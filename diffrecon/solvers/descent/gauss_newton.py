@@ -69,7 +69,7 @@ def levenberg_marquardt(
     keep_compiled_programs()
     console = console or Console(quiet=True)
     model, chosen = _Unknowns.choose(model, unknowns)
-    sampler = Sampler.make(data, None, held_out, seed)
+    sampler = Sampler.make(data, None, held_out, seed).only_read(residual, model)
     feed = sampler.feed(None, np.inf)
     blocks = _Blocks.make((feed.fields.per_view, feed.fields.shared), np.asarray(sampler.plan.views), block_size)
     free, fixed = eqx.partition(model, chosen.mask)

@@ -148,7 +148,7 @@ def minimise(
     console = console if console and jax.process_index() == 0 else Console(quiet=True)
     mesh = mesh if mesh is not None else sharding.data_mesh()
     model, chosen = _Unknowns.choose(model, unknowns)
-    sampler = Sampler.make(data, batch_size, held_out, seed)
+    sampler = Sampler.make(data, batch_size, held_out, seed).only_read(cost, model)
     total = sampler.total_steps(steps, epochs)
 
     feed = sampler.feed(mesh, resident)

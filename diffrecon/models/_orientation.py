@@ -8,9 +8,9 @@ import numpy as np
 import optax
 
 from .. import operators
-from ..models import Ptychography
 from ..scan import Scan
 from ..solvers import amplitude_cost, minimise
+from ._ptychography import Ptychography
 
 __all__ = ["OrientationReport", "check_orientation"]
 
@@ -67,7 +67,7 @@ def check_orientation(scan: Scan, *, views: int = 36, seed: int = 0) -> Orientat
     rng = np.random.default_rng(0)
     scan = dr.Scan.from_arrays(rng.poisson(50, (16, 16, 16)), positions=rng.uniform(0, 12, (16, 2)),
                                positions_unit="pixel", method="far-field-ptychography")
-    report = dr.prepare.check_orientation(scan)  # noise fits no position better than another
+    report = dr.models.check_orientation(scan)  # noise fits no position better than another
     assert report.name == "as given" and not report.significant
     ```
     """

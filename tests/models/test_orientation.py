@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import diffrecon as dr
-from diffrecon.prepare import _orientation as checks
+from diffrecon.models import _orientation as checks
 
 sys.path.append(str(Path(__file__).parents[1]))
 import small_scans  # noqa: E402
