@@ -13,7 +13,7 @@ from .._result import Quantity
 from ..errors import InputError
 from ..scan import Scan
 
-__all__ = ["Diffraction", "autocorrelation_support", "diffraction_pattern", "oversampling_ratio", "shrink_wrap"]
+__all__ = ["Diffraction", "autocorrelation_support", "diffraction_pattern", "oversampling_ratio"]
 
 
 class Diffraction(Model):
@@ -70,15 +70,21 @@ class Diffraction(Model):
         three_dimensional: bool | None = None,
         support: ArrayLike | None = None,
         positive: bool = False,
+        background: ArrayLike | None = None,
+        coherence: ArrayLike | None = None,
         seed: int = 0,
     ) -> "Diffraction":
         """A first guess: the measured modulus with random phases, within a support from the autocorrelation.
 
         **Arguments:** see `diffraction_pattern` for `three_dimensional`; `support` of the pattern's shape, or its sides
-        [pixel] of a box in the middle.
+        [pixel] of a box in the middle; `background` [count]; `coherence`, one blur for the detector's two axes (a
+        rocking curve is sampled at points), or one for each.
 
-        **Raises:** `InputError` for a pattern without counts, or a support that does not fit it.
+        **Raises:** `InputError` for a pattern without counts, a support or a blur that does not fit it, or a negative
+        background.
         """
+        if background is not None and (isinstance(background, bool) or not np.all(np.asarray(background, float) >= 0)):
+            raise InputError("model.background: counts in every pixel, zero or more")
         counts, mask = diffraction_pattern(scan, three_dimensional)
         where = support_of(counts.shape, support) if support is not None else autocorrelation_support(counts, mask)
         phases = np.random.default_rng(seed).uniform(-np.pi, np.pi, counts.shape)
@@ -86,9 +92,23 @@ class Diffraction(Model):
         return cls(
             object=jnp.asarray(np.where(where, guess, 0), jnp.complex64),
             support=jnp.asarray(where),
+            background=jnp.sqrt(jnp.asarray(background, jnp.float32)) if np.any(background) else None,
+            coherence=_widths(coherence, counts.shape),
             positive=positive,
             pixel_size=None if scan.pixel_size is None else float(scan.pixel_size),
         )
+
+    def centred(self) -> "Diffraction":
+        """Move the support's centre of mass to the array's middle and the mean phase to zero: neither is measured."""
+        support, obj = np.asarray(self.support), np.asarray(self.inside())
+        moves = []
+        for axis, length in enumerate(support.shape):
+            weight = support.sum(tuple(i for i in range(support.ndim) if i != axis))
+            centre = np.angle(np.sum(weight * np.exp(2j * np.pi * np.arange(length) / length))) * length / (2 * np.pi)
+            moves.append(round(length // 2 - centre))
+        roll = lambda a: jnp.asarray(np.roll(a, moves, tuple(range(support.ndim))), a.dtype)
+        mean = np.exp(-1j * np.angle(np.sum(obj * abs(obj)))).astype(np.complex64)
+        return self.replace(object=roll(obj * mean), support=roll(support))
 
     def quantities(self, scan: Scan | None = None) -> dict[str, Quantity]:
         """What is written to a file: object, phase where the object is (above a tenth of its brightest modulus),
@@ -111,6 +131,15 @@ class Diffraction(Model):
         if obj.ndim == 3:
             found = {"amplitude": said(modulus, "sqrt(counts)", "modulus of the object", "volume")} | found
         return found
+
+
+def _widths(coherence: ArrayLike | None, shape: tuple[int, ...]) -> Float[Array, " axis"] | None:
+    """The blur along each axis: one number is that of the detector's two, a rocking curve is sampled at points."""
+    widths = np.atleast_1d(np.asarray(0.0 if coherence is None else coherence, float))
+    if widths.size not in (1, len(shape)) or not ((widths >= 0) & (widths < 0.25 * min(shape))).all():
+        raise InputError(f"model.coherence: {coherence} is no blur in detector pixels, one number or {len(shape)}")
+    widths = widths if widths.size > 1 else np.where(np.arange(len(shape)) < len(shape) - 2, 0.0, widths)
+    return jnp.asarray(widths, jnp.float32) if widths.any() else None
 
 
 def _blurred(counts: Float[Array, "*z y x"], widths: Any) -> Float[Array, "*z y x"]:
@@ -236,54 +265,3 @@ def _without_hole(counts: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return filled
     slope, level = np.polyfit(q2[near], np.log(counts[near]), 1, w=np.sqrt(counts[near]))
     return np.where(hole, np.exp(level + min(slope, 0.0) * q2), filled)
-
-
-@eqx.filter_jit
-def shrink_wrap(
-    objects: Inexact[Array, "*start z y x"],
-    width: Float[Array, ""] | float,
-    threshold: Float[Array, ""] | float,
-    dimensions: int = 2,
-) -> Bool[Array, "*start z y x"]:
-    """A tighter support from the object as it stands: its modulus blurred by a Gaussian, above a fraction of its
-    maximum (Marchesini et al. 2003, sec. II: a width of 3 pixels shrinking by 1 % each time to 1.5, threshold 0.2).
-
-    **Arguments:** `objects`, the last `dimensions` axes of which are space; `width`, standard deviation [pixel].
-
-    ```python
-    spot = jnp.zeros((16, 16)).at[8, 8].set(1.0)
-    assert shrink_wrap(spot, 1.0, 0.5).sum() == 5
-    ```
-    """
-    axes = tuple(range(-dimensions, 0))
-    modulus = jnp.abs(objects)
-    kernel = _transfer(objects.shape[-dimensions:], jnp.full(dimensions, width, modulus.dtype))
-    smooth = jnp.fft.ifftn(jnp.fft.fftn(modulus, axes=axes) * kernel, axes=axes).real
-    return smooth > threshold * jnp.max(smooth, axes, keepdims=True)
-
-
-# ---------------------------------------------------------------------------------------------------- projections
-def onto_counts(objects: Inexact[Array, "*start z y x"], data: dict[str, Any]) -> Inexact[Array, "*start z y x"]:
-    """The nearest objects with the measured modulus `data["modulus"]` where `data["measured"]`; elsewhere the modulus
-    stays as it is: unmeasured, never zero.
-    """
-    axes = tuple(range(-data["modulus"].ndim, 0))
-    wave = jnp.fft.fftn(objects, axes=axes, norm="ortho")
-    size = jnp.abs(wave)
-    phase = jnp.where(size > 0, wave / jnp.where(size > 0, size, 1), 1)
-    return jnp.fft.ifftn(jnp.where(data["measured"], data["modulus"] * phase, wave), axes=axes, norm="ortho")
-
-
-def onto_support(objects: Array, data: dict[str, Any]) -> Array:
-    """The nearest complex objects within `data["support"]`."""
-    return jnp.where(data["support"], objects, 0)
-
-
-def onto_real(objects: Array, data: dict[str, Any]) -> Array:
-    """The nearest real objects within the support."""
-    return jnp.where(data["support"], jnp.real(objects), 0).astype(objects.dtype)
-
-
-def onto_positive(objects: Array, data: dict[str, Any]) -> Array:
-    """The nearest real objects within the support that are not negative."""
-    return jnp.where(data["support"], jnp.maximum(jnp.real(objects), 0), 0).astype(objects.dtype)

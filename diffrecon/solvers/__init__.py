@@ -64,6 +64,16 @@ from .sets.holograms import ProjectedPhase as ProjectedPhase
 from .sets.holograms import alternating_projections as alternating_projections
 from .sets.holograms import onto_holograms as onto_holograms
 from .sets.holograms import onto_object as onto_object
+from .sets.random_starts import DiffractionSets as DiffractionSets
+from .sets.random_starts import RandomStarts as RandomStarts
+from .sets.random_starts import Shrinking as Shrinking
+from .sets.random_starts import align_starts as align_starts
+from .sets.random_starts import onto_counts as onto_counts
+from .sets.random_starts import onto_positive as onto_positive
+from .sets.random_starts import onto_real as onto_real
+from .sets.random_starts import onto_support as onto_support
+from .sets.random_starts import random_starts as random_starts
+from .sets.random_starts import shrink_wrap as shrink_wrap
 from .sets.set_projections import SetSolution as SetSolution
 from .sets.set_projections import set_projections as set_projections
 from .tensor import TensorSolution as TensorSolution

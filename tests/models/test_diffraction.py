@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from diffrecon.errors import InputError
-from diffrecon.models import Diffraction, autocorrelation_support, diffraction_pattern, oversampling_ratio, shrink_wrap
-from diffrecon.models._diffraction import onto_counts, onto_positive, onto_real, onto_support, support_of
+from diffrecon.models import Diffraction, autocorrelation_support, diffraction_pattern, oversampling_ratio
+from diffrecon.models._diffraction import support_of
 from diffrecon.scan import Scan
 
 SHAPES = pytest.mark.parametrize("shape", [(12, 16), (6, 8, 10)], ids=["image", "volume"])
@@ -188,24 +188,6 @@ def test_autocorrelation_behind_a_beam_stop():
     assert (stopped & whole).sum() > 0.7 * whole.sum()
 
 
-def test_shrink_wrap_is_a_blur_and_a_threshold():
-    rng = np.random.default_rng(2)
-    objects = np.zeros((2, 24, 24), complex)
-    objects[:, 8:14, 9:17] = rng.uniform(1, 2, (2, 6, 8)) * np.exp(1j * rng.uniform(-3, 3, (2, 6, 8)))
-    found = np.asarray(shrink_wrap(jnp.asarray(objects, jnp.complex64), 1.5, 0.3))
-    offsets = np.arange(-8, 9)
-    kernel = np.exp(-(offsets**2) / (2 * 1.5**2))
-    for one, support in zip(abs(objects), found, strict=True):
-        smooth = sum(
-            a * b * np.roll(one, (dy, dx), (0, 1))
-            for dy, a in zip(offsets, kernel, strict=True)
-            for dx, b in zip(offsets, kernel, strict=True)
-        )
-        relative = smooth / smooth.max()
-        clear = abs(relative - 0.3) > 1e-3
-        np.testing.assert_array_equal(support[clear], relative[clear] > 0.3)
-
-
 @pytest.mark.parametrize(
     "said, message",
     [
@@ -221,45 +203,20 @@ def test_refuses_a_support(said, message):
         support_of((8, 8), said)
 
 
-# ---------------------------------------------------------------------------------------------------- projections
-def wave_data(seed=3):
-    rng = np.random.default_rng(seed)
-    obj, support = particle((8, 8), seed)
-    measured = rng.uniform(size=(8, 8)) < 0.8
-    modulus = np.sqrt(pattern_of(obj)).astype(np.float32)
-    data = {"modulus": jnp.asarray(modulus), "measured": jnp.asarray(measured), "support": jnp.asarray(support)}
-    start = rng.standard_normal((2, 8, 8)) + 1j * rng.standard_normal((2, 8, 8))
-    return data, jnp.asarray(start, jnp.complex64)
+# ---------------------------------------------------------------------------------------------------- first model
+def test_blur_of_a_rocking_curve_is_the_detectors():
+    widths = lambda coherence, shape: Diffraction.from_scan(scan_of(np.ones(shape)), coherence=coherence).coherence
+    np.testing.assert_allclose(widths(0.3, (8, 16, 16)), [0, 0.3, 0.3])
+    np.testing.assert_allclose(widths([0.2, 0.1, 0.3], (8, 16, 16)), [0.2, 0.1, 0.3])
+    assert widths(None, (1, 16, 16)) is None
+    with pytest.raises(InputError, match="one number or 2"):
+        widths([0.1, 0.2, 0.3], (1, 16, 16))
 
 
-def test_projection_onto_counts():
-    """The measured modulus, phases as they were, and nothing touched where nothing was measured."""
-    data, start = wave_data()
-    found = onto_counts(start, data)
-    before, after = (np.fft.fft2(np.asarray(x), norm="ortho") for x in (start, found))
-    measured, modulus = np.asarray(data["measured"]), np.asarray(data["modulus"])
-    for one, other in zip(before, after, strict=True):
-        np.testing.assert_allclose(abs(other)[measured], modulus[measured], atol=1e-4)
-        np.testing.assert_allclose(other[~measured], one[~measured], atol=1e-4)
-        np.testing.assert_allclose((other * np.conj(one))[measured].imag, 0, atol=1e-3)
-        assert ((other * np.conj(one))[measured].real > -1e-3).all()
-
-
-@pytest.mark.parametrize("onto", [onto_counts, onto_support, onto_real, onto_positive])
-def test_projections_land_on_the_nearest_point_and_stay(onto):
-    """Once there, a projection moves no more; no point of the set near the found one is nearer to the start."""
-    data, start = wave_data()
-    found = onto(start, data)
-    np.testing.assert_allclose(onto(found, data), found, atol=1e-5)
-    distance = jnp.linalg.norm(found - start)
-    rng = np.random.default_rng(4)
-    for size in (0.01, 0.1, 1.0):
-        move = size * (rng.standard_normal(start.shape) + 1j * rng.standard_normal(start.shape))
-        other = onto(found + jnp.asarray(move, jnp.complex64), data)
-        assert jnp.linalg.norm(other - start) >= distance * (1 - 1e-6)
-
-
-def test_an_empty_start_gets_the_modulus():
-    data, start = wave_data()
-    found = onto_counts(jnp.zeros_like(start), data)
-    assert np.isfinite(np.asarray(found)).all() and float(jnp.abs(found).sum()) > 0
+def test_centred_whatever_the_wrap():
+    support = np.zeros((8, 8), bool)
+    support[[7, 0, 1]] = True
+    model = Diffraction(np.where(support, 1j, 0).astype(np.complex64), support)
+    moved = model.centred()
+    assert np.flatnonzero(np.asarray(moved.support).any(1)).tolist() == [3, 4, 5]
+    assert np.allclose(np.asarray(moved.object)[4], 1)

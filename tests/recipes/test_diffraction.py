@@ -6,7 +6,6 @@ import pytest
 import diffrecon as dr
 from diffrecon.errors import InputError
 from diffrecon.geometry import FarField
-from diffrecon.recipes._diffraction import _aligned, _centred, _schedule, _widths
 from diffrecon.simulate._diffraction import _difference
 
 QUICK = {"solver": {"starts": 8, "steps": 300, "refine": 40, "shrink_threshold": 0.15}, "model": {"coherence": None}}
@@ -84,13 +83,6 @@ def test_soft_object_is_not_cut():
     assert tried.quality["held_out_deviance"] < tight.quality["held_out_deviance"]
 
 
-def test_blur_of_a_rocking_curve_is_the_detectors():
-    assert _widths(0.3, (8, 16, 16)).tolist() == [0, 0.3, 0.3] and _widths(None, (16, 16)).tolist() == [0, 0]
-    assert _widths([0.2, 0.1, 0.3], (8, 16, 16)).tolist() == [0.2, 0.1, 0.3]
-    with pytest.raises(InputError, match="one number or 2"):
-        _widths([0.1, 0.2, 0.3], (16, 16))
-
-
 @pytest.mark.full
 def test_bragg_particle():
     """Three dimensions, with the phase of a strain; no stop."""
@@ -98,31 +90,6 @@ def test_bragg_particle():
     frames[0] += 1  # a Bragg stack may begin with empty frames, which arrays may not
     result = dr.reconstruct(scan_of(frames, mask), "cdi", QUICK)
     assert result["object"].ndim == 3 and error_of(result["object"], truth) < 0.2
-
-
-def test_what_a_pattern_cannot_tell_is_removed():
-    truth, _, _ = measured((48, 48))
-    twin = np.roll(np.conj(np.flip(truth)), (3, -5), (0, 1)) * np.exp(2j)
-    aligned = _aligned(np.stack([truth, twin]))
-    np.testing.assert_allclose(aligned[1], truth, atol=1e-6)
-
-
-def test_schedule_shrinks_and_ends_with_error_reduction():
-    solver = {"steps": 100, "rule": "hio", "shrink_every": 20, "shrink_width": [3.0, 1.0]}
-    pieces = _schedule(solver)
-    assert sum(steps for _, steps, _ in pieces) == 100 and pieces[-1] == ("er", 10, None)
-    widths = [w for _, _, w in pieces[:-1]]
-    assert widths[0] == 3.0 and widths[-1] == pytest.approx(1.0) and np.all(np.diff(widths) <= 1e-9)
-    assert _schedule(solver | {"shrink_every": 0}) == [("hio", 90, None), ("er", 10, None)]
-
-
-def test_centred_whatever_the_wrap():
-    support = np.zeros((8, 8), bool)
-    support[[7, 0, 1]] = True
-    model = dr.models.Diffraction(np.where(support, 1j, 0).astype(np.complex64), support)
-    moved = _centred(model)
-    assert np.flatnonzero(np.asarray(moved.support).any(1)).tolist() == [3, 4, 5]
-    assert np.allclose(np.asarray(moved.object)[4], 1)
 
 
 @pytest.mark.parametrize(
