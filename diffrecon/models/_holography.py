@@ -269,18 +269,9 @@ def _pairs(values: Any, views: int) -> np.ndarray:
 def _refraction(materials: Mapping[str, Any], energy: Any) -> dict[str, tuple[float, float]]:
     """delta and beta of named materials."""
     return {
-        name: refraction(said, name, energy) if isinstance(said, str) else (float(said[0]), float(said[1]))
+        name: physics.refraction(said, energy, name) if isinstance(said, str) else (float(said[0]), float(said[1]))
         for name, said in materials.items()
     }
-
-
-def refraction(composition: str, name: str, energy: Any) -> tuple[float, float]:
-    """delta and beta of a composition at an energy [eV]."""
-    substance = physics.material(composition)
-    if substance.density is None or energy is None:
-        lacks = "the energy of the scan" if energy is None else "a density in g/cm^3"
-        raise InputError(f'{name} = {composition!r} needs {lacks}, such as "SiO2, 2.2" at "17 keV"')
-    return physics.delta_beta(substance.formula, substance.density, float(energy))
 
 
 def mean_dark(scan: Scan) -> np.ndarray:

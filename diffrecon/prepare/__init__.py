@@ -7,6 +7,8 @@ from ._combined_flats import combine_flats as combine_flats
 from ._defects import BadPixels as BadPixels
 from ._defects import find_bad_pixels as find_bad_pixels
 from ._defects import find_outliers as find_outliers
+from ._defects import leave_out as leave_out
+from ._defects import mend_outliers as mend_outliers
 from ._defects import remove_zingers as remove_zingers
 from ._distortion import radial_distortion as radial_distortion
 from ._distortion import undistort as undistort

@@ -1,7 +1,7 @@
 """Pixels that do not tell the truth: dead and hot ones for good, hit by a stray photon in one view."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,10 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from ._references import References
 
-__all__ = ["BadPixels", "find_bad_pixels", "find_outliers", "remove_zingers"]
+__all__ = ["BadPixels", "find_bad_pixels", "find_outliers", "leave_out", "mend_outliers", "remove_zingers"]
 
 ZINGER_REACH = 2  # neighbours on each side, in time and along the detector row
+_MOST_OUTLIERS = 0.02  # share of the pixels that may be defects
 _DRIFT = 3  # columns that an edge of the sample may move from one view to the next
 
 
@@ -182,6 +183,53 @@ def find_outliers(
     extreme = (values > _EXTREME * usual) | (_EXTREME * values < usual)
     which = ~lit | ((off > threshold * jnp.maximum(jnp.sqrt(noise), activity)) & (beyond | extreme))
     return which, jnp.where(which, usual * beam, counts)
+
+
+def leave_out(which: Bool[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]) -> tuple[Bool[np.ndarray, "y x"], str]:
+    """Take outliers out of a mask of good pixels, unless they are too many to be defects: the mask, and what to say.
+
+    ```python
+    mask, message = leave_out(np.eye(64, dtype=bool), np.ones((64, 64), bool))
+    assert not mask[3, 3] and "64 pixels" in message
+    ```
+    """
+    which = which & mask
+    share = which.sum() / max(mask.sum(), 1)
+    if share > _MOST_OUTLIERS:
+        return mask, (
+            f"WARNING: {share:.1%} of the pixels stand out from those around, too many for defects; they are kept. "
+            "Give the defects as data.mask, or the pattern as data.flats"
+        )
+    count = int(which.sum())
+    line = f"{count} pixels that stand out from those around are left out (prepare.outliers)" if count else ""
+    return mask & ~which, line
+
+
+def mend_outliers(
+    counts: Num[np.ndarray, "view y x"],
+    beam: Float[Array, "#view y x"],
+    mask: Bool[np.ndarray, "y x"],
+    *,
+    dark: Any = 0.0,
+    threshold: float = 10.0,
+) -> tuple[Num[np.ndarray, "view y x"], Bool[np.ndarray, "y x"], str]:
+    """Leave out, in all frames, pixels that are dead, hot or were hit in one, and put their usual counts there.
+
+    **Arguments:** as `find_outliers`, and the mean `dark` [counts], which `counts` hold and `beam` does not.
+
+    **Returns:** counts, mask and what to say; counts and mask are those given where nothing is left out.
+    """
+    beam = jnp.broadcast_to(beam, counts.shape)
+    which, mended = zip(
+        *(find_outliers((n - dark)[None], b[None], threshold=threshold) for n, b in zip(counts, beam, strict=True)),
+        strict=True,
+    )
+    found = np.asarray(jnp.any(jnp.concatenate(which), 0))
+    good, message = leave_out(found, mask)
+    if (good == mask).all():
+        return counts, mask, message
+    usual = np.asarray(jnp.concatenate(mended)) + np.asarray(dark)
+    return np.where(mask & ~good, usual, counts), good, message
 
 
 def _around(values: Float[Array, "view y x"], places: list[tuple[int, int]]) -> list[Array]:

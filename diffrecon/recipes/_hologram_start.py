@@ -7,11 +7,10 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from .. import operators, prepare
+from .. import operators, physics, prepare
 from .._console import Console
 from ..errors import InputError
 from ..models import Holography
-from ..models._holography import refraction
 from ..priors import PowerLaw
 from ..scan import Scan
 from ..solvers import ctf
@@ -23,7 +22,6 @@ __all__ = [
     "check_settings",
     "first_guess",
     "first_model",
-    "left_out",
     "lit",
     "on_object_pixels",
     "outlier_threshold",
@@ -36,7 +34,6 @@ __all__ = [
 ]
 
 GEOMETRY = ("shifts", "rotations", "stretch", "distances", "source_blur", "detector_blur", "flux")
-_MOST_OUTLIERS = 0.02  # share of the pixels
 
 
 def check_settings(settings: Mapping[str, Mapping[str, Any]]) -> None:
@@ -62,33 +59,14 @@ def first_model(scan: Scan, chosen: Mapping[str, Any]) -> tuple[Holography, Mapp
     said = chosen["materials"] or {}
     if said and not isinstance(said, Mapping):
         raise InputError(f'model.materials = {said!r} is no table of names, such as {{resin = "C5H8O2, 1.19"}}')
-    named = {name: refraction(text, f"model.materials.{name}", place.energy) for name, text in said.items()}
+    named = {name: physics.refraction(text, place.energy, f"model.materials.{name}") for name, text in said.items()}
     named = dict(sorted(named.items(), key=lambda item: -item[1][0] / item[1][1]))
     shape = illuminated_window(scan) if chosen["probe"] else None
     if named:
         delta, beta = next(iter(named.values()))
         return Holography.from_scan(scan, delta_beta=delta / beta, shape=shape), named
-    return Holography.from_scan(scan, delta_beta=_delta_beta(scan, chosen), shape=shape), {}
-
-
-def _delta_beta(scan: Scan, model: Mapping[str, Any]) -> float:
-    """delta / beta to start from."""
-    ratio, material = model["delta_beta"], model["material"]
-    if material is not None:
-        energy = scan.require("geometry", "the geometry (energy, distances)", "a file with geometry").energy
-        delta, beta = refraction(str(material), "model.material", energy)
-        ratio = delta / beta
-    ratio = _light_matter(scan) if ratio is None else float(ratio)
-    if not ratio > 0:
-        raise InputError(f"model.delta_beta = {ratio:g} is to be positive (inf for a pure phase object)")
-    return ratio
-
-
-def _light_matter(scan: Scan) -> float:
-    """delta / beta of light organic matter, `8.8 (E / keV)^2`: 2500 at 17 keV. delta falls as E^-2, photoelectric beta
-    as E^-4; above some 25 keV, where scattering takes over, it is an overestimate that does little harm."""
-    energy = scan.require("geometry", "the geometry (energy, distances)", "a file with geometry").energy
-    return 1000.0 if energy is None else 8.8 * (float(energy) / 1e3) ** 2
+    ratio = physics.delta_beta_ratio(place.energy, chosen["delta_beta"], chosen["material"])
+    return Holography.from_scan(scan, delta_beta=ratio, shape=shape), {}
 
 
 def lit(scan: Scan, model: Holography, chosen: Mapping[str, Any], console: Console) -> Holography:
@@ -118,41 +96,18 @@ def outlier_threshold(settings: Mapping[str, Mapping[str, Any]]) -> float:
     return float(threshold)
 
 
-def left_out(found: np.ndarray, mask: np.ndarray, console: Console, messages: list[str] | None = None) -> np.ndarray:
-    """Which of the outliers are to be left out: all that are not yet, or none where they are too many; says so."""
-    found = found & mask
-    share = found.sum() / max(mask.sum(), 1)
-    if share > _MOST_OUTLIERS:
-        line = (
-            f"WARNING: {share:.1%} of the pixels stand out from those around, too many for defects; they are kept. "
-            "Give the defects as data.mask, or the pattern as data.flats"
-        )
-        console.say(line)
-        if messages is not None:
-            messages.append(line)
-        return np.zeros_like(found)
-    if found.any():
-        console.say(f"{int(found.sum())} pixels that stand out from those around are left out (prepare.outliers)")
-    return found
-
-
 def without_outliers(
     model: Holography, data: Mapping[str, np.ndarray], threshold: float, console: Console, messages: list[str]
 ) -> dict[str, np.ndarray]:
-    """The data with a mask that leaves out, in all frames, pixels that are dead, hot or were hit in one, and with their
-    usual counts in the place of what they hold. What is too many to be that stays, and is said."""
+    """The data without outliers; what is too many to be that stays, and is said."""
     if not threshold:
         return dict(data)
-    light, dark = empty_counts(model), np.asarray(model.dark, float)
-    found, counts = np.zeros(model.frame, bool), []
-    for frame, beam in zip(data["counts"], light, strict=True):
-        which, mended = prepare.find_outliers((frame - dark)[None], jnp.asarray(beam[None]), threshold=threshold)
-        found |= np.asarray(which[0])
-        counts.append(np.asarray(mended[0], float) + dark)
-    found = left_out(found, data["mask"], console, messages)
-    if not found.any():
-        return dict(data)
-    return {"counts": np.where(found, np.stack(counts), data["counts"]), "mask": data["mask"] & ~found}
+    beam, dark = jnp.asarray(empty_counts(model), jnp.float32), np.asarray(model.dark, float)
+    counts, mask, message = prepare.mend_outliers(data["counts"], beam, data["mask"], dark=dark, threshold=threshold)
+    if message:
+        console.say(message)
+    messages += [message] if "WARNING" in message else []
+    return {"counts": counts, "mask": mask}
 
 
 def empty_counts(model: Holography) -> np.ndarray:

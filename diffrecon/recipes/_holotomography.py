@@ -24,11 +24,9 @@ from .._result import Quantity, Result
 from ..errors import InputError, nearest
 from ..frames import Entries
 from ..models import HoloTomography, hologram_table, holograms_by_angle
-from ..models._holography import refraction
 from ..priors import PowerLaw, radial_frequency
 from ..scan import Scan
 from ..solvers import minimise
-from ._hologram_start import left_out, outlier_threshold
 from ._two_step import (
     agreed,
     centred,
@@ -161,9 +159,10 @@ def _check(settings: Settings) -> None:
 def first_guess(scan: Scan, settings: Settings, console: Console, *, volume: bool = True) -> HoloTomography:
     """The empty model of a scan, and what is said about it; without `volume` memory holds none."""
     chosen = settings["model"]
+    energy = scan.require("geometry", "the geometry (energy, distances)", "a file with geometry").energy
     model = HoloTomography.from_scan(
         scan,
-        delta_beta=_delta_beta(scan, chosen),
+        delta_beta=physics.delta_beta_ratio(energy, chosen["delta_beta"], chosen["material"]),
         beta=chosen["beta"],
         size=chosen["size"],
         height=chosen["height"],
@@ -184,7 +183,9 @@ def first_guess(scan: Scan, settings: Settings, console: Console, *, volume: boo
 
 def good_pixels(model: HoloTomography, data: dict[str, Any], settings: Settings, console: Console) -> dict[str, Any]:
     """The data with a mask that leaves out pixels that stand out from those around in most of nine angles' frames."""
-    threshold, angles = outlier_threshold(settings), data["counts"].shape[0]
+    threshold, angles = settings["prepare"]["outliers"], data["counts"].shape[0]
+    if threshold < 0:
+        raise InputError(f"prepare.outliers = {threshold} is negative; give standard deviations, or 0 to keep all")
     if not threshold:
         return data
     some, often = np.unique(np.linspace(0, angles - 1, 9).astype(int)), np.zeros(model.frame)
@@ -194,23 +195,10 @@ def good_pixels(model: HoloTomography, data: dict[str, Any], settings: Settings,
         for frame, beam in zip(frames, light, strict=True):  # one at a time: the search takes seventeen times its size
             which, _ = prepare.find_outliers(frame[None], jnp.asarray(beam[None]), threshold=threshold)
             often += np.asarray(which[0]) / (some.size * len(frames))
-    found = left_out(often > 0.5, data["mask"], console)
-    return data | {"mask": data["mask"] & ~found}
-
-
-def _delta_beta(scan: Scan, chosen: Mapping[str, Any]) -> float:
-    """delta / beta: given, of a named material, or that of light organic matter, `8.8 (E / keV)^2` (delta falls as
-    E^-2, photoelectric beta as E^-4)."""
-    place = scan.require("geometry", "the geometry (energy, distances)", "a file with geometry")
-    if chosen["material"] is not None:
-        delta, beta = refraction(str(chosen["material"]), "model.material", place.energy)
-        return delta / beta
-    if chosen["delta_beta"] is None:
-        return 1000.0 if place.energy is None else 8.8 * (float(place.energy) / 1e3) ** 2
-    ratio = float(chosen["delta_beta"])
-    if not ratio > 0:
-        raise InputError(f"model.delta_beta = {ratio:g} is to be positive (inf for a pure phase object)")
-    return ratio
+    mask, message = prepare.leave_out(often > 0.5, data["mask"])
+    if message:
+        console.say(message)
+    return data | {"mask": mask}
 
 
 def split(angles: int, chosen: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
