@@ -108,18 +108,18 @@ def _command(commands: Any, name: str, module: str, function: str, says: str) ->
     parser = commands.add_parser(name, help=says, description=says)
     parser.set_defaults(module=module, function=function)
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    return parser
-
-
-def _described(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--with",
         action="append",
         default=[],
         metavar="FILE.py",
         dest="guests",
-        help="run this Python file first: it may register methods, readers and pictures of your own",
+        help="run this Python file first: it may register methods, readers, pictures, demos of your own",
     )
+    return parser
+
+
+def _described(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--method", help="what was measured; guessed from the file where it is clear")
     parser.add_argument("-c", "--config", metavar="CONFIG.toml", help="settings by section")
     parser.add_argument(

@@ -13,7 +13,7 @@ import numpy as np
 from .._result import Result
 from ..errors import InputError, nearest
 
-_MODULES = {
+_MODULES: dict[str, Any] = {
     "near-field-ptychography": "_ptychography",
     "tomography": "_tomography",
     "holography": "_holography",
@@ -25,8 +25,17 @@ _MODULES = {
 }
 
 
+def register(method: str, simulation: Any) -> None:
+    """Make a simulation known to `diffrecon simulate` and `diffrecon demo`.
+
+    **Arguments:** `simulation` has `write(path, seed) -> truth by name` and `judge(path, result) -> lines`, and may
+    have `SETTINGS`, what a reconstruction must be told besides, as texts `section.key=value`.
+    """
+    _MODULES[method] = simulation
+
+
 def methods() -> tuple[str, ...]:
-    """Methods that can be simulated."""
+    """List the methods that can be simulated."""
     return tuple(_MODULES)
 
 
@@ -53,7 +62,8 @@ def judge(method: str, path: str | Path, result: Result) -> list[str]:
 def _module(method: str) -> Any:
     if method not in _MODULES:
         raise InputError(f"no simulation of {method!r}{nearest(method, _MODULES)}")
-    return importlib.import_module(f".{_MODULES[method]}", __name__)
+    place = _MODULES[method]
+    return importlib.import_module(f".{place}", __name__) if isinstance(place, str) else place
 
 
 def relative_error(found: np.ndarray, truth: np.ndarray, constant: bool = False) -> float:

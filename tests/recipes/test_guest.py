@@ -101,6 +101,28 @@ def test_command_line_takes_a_guest(guest, tmp_path, capsys):
     assert "steps = 200  # steps of Adam (at least 1)" in capsys.readouterr().out
 
 
+def test_guest_has_a_demo(guest, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(dr.simulate, "_MODULES", dict(dr.simulate._MODULES))
+    demo = """
+import h5py
+import diffrecon as dr
+
+def write(path, seed):
+    with h5py.File(path, "w") as file:
+        file["frames"] = np.full((12, 8, 8), 5.0)
+
+class Simulation:
+    SETTINGS = ("data.flux=77", "data.counts=/frames")
+    write = staticmethod(write)
+    judge = staticmethod(lambda path, result: [f"mean {result['image'].mean():.2f}"])
+
+dr.simulate.register("fading-image", Simulation)
+"""
+    guest.write_text(guest.read_text() + demo)
+    assert main(["demo", "fading-image", "--with", str(guest), "-o", str(tmp_path)]) == 0
+    assert "mean 5.0" in capsys.readouterr().out
+
+
 def test_guest_that_does_not_run_is_named_with_its_line(tmp_path, capsys):
     (tmp_path / "bad.py").write_text("x = 1\ny = x + z\n")
     assert main(["inspect", "nothing.h5", "--with", str(tmp_path / "bad.py")]) == 2
