@@ -441,7 +441,7 @@ def _damped_inverse(
         product = _with_prior(_apply(fisher, x), x, prior or {})
         return jax.tree.map(lambda f, s, v: f + (damping * s).astype(v.real.dtype) * v, product, scale, x)
 
-    return _conjugate_gradients(operator, right, scale, steps, tolerance)
+    return _conjugate_gradients(operator, right, scale, steps, tolerance)[0]
 
 
 _solve = eqx.filter_jit(_damped_inverse)

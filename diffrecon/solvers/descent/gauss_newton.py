@@ -214,43 +214,39 @@ def _step(problem, free, fixed, blocks: _Blocks, scale: PyTree, damping: Array, 
     """One damped Gauss-Newton trial: the new unknowns and the decrease of the cost that the linear model predicts."""
     residual, prior = problem
 
-    def gradient_of(batch, weight):
-        rows, pull = jax.vjp(lambda f: _weighted(residual, f, fixed, batch, weight), free)
-        return pull(rows)[0]
+    if blocks.views.shape[0] == 1:
+        # J of all rows at once: what it is made of stays in memory, instead of being computed for every product.
+        views, per_view, weight = jax.tree.map(lambda a: a[0], (blocks.views, blocks.per_view, blocks.weight))
+        batch = Batch(views, per_view | blocks.shared)
+        rows = lambda f: (_weighted(residual, f, fixed, batch, weight), _prior_rows(prior, f, fixed))
+        value, forward = jax.linearize(rows, free)
+        transposed = jax.linear_transpose(forward, free)
+        gradient = _conj(transposed(value)[0])
+        product = lambda x: transposed(forward(x))[0]
+    else:
 
-    gradient = blocks.sum(gradient_of)
-    rows, pull = jax.vjp(lambda f: _prior_rows(prior, f, fixed), free)
-    gradient = _conj(jax.tree.map(jnp.add, gradient, pull(rows)[0]))
+        def gradient_of(batch, weight):
+            rows, pull = jax.vjp(lambda f: _weighted(residual, f, fixed, batch, weight), free)
+            return pull(rows)[0]
 
-    forward = _linearised(problem, free, fixed, blocks) if blocks.views.shape[0] == 1 else None
+        def product(x):
+            of_block = lambda batch, weight: _normal_of_block(
+                lambda f: _weighted(residual, f, fixed, batch, weight), free, x
+            )
+            of_prior = _normal_of_block(lambda f: _prior_rows(prior, f, fixed), free, x)
+            return jax.tree.map(jnp.add, blocks.sum(of_block), of_prior)
+
+        rows, pull = jax.vjp(lambda f: _prior_rows(prior, f, fixed), free)
+        gradient = _conj(jax.tree.map(jnp.add, blocks.sum(gradient_of), pull(rows)[0]))
 
     def normal(x):
-        if forward is not None:
-            total = jax.linear_transpose(forward, free)(forward(x))[0]
-        else:
-            total = jax.tree.map(
-                jnp.add,
-                blocks.sum(
-                    lambda batch, weight: _normal_of_block(
-                        lambda f: _weighted(residual, f, fixed, batch, weight), free, x
-                    )
-                ),
-                _normal_of_block(lambda f: _prior_rows(prior, f, fixed), free, x),
-            )
-        return jax.tree.map(lambda t, s, v: jnp.conj(t) + (damping * s).astype(v.real.dtype) * v, total, scale, x)
+        return jax.tree.map(lambda t, s, v: jnp.conj(t) + (damping * s).astype(v.real.dtype) * v, product(x), scale, x)
 
-    step = _conjugate_gradients(normal, jax.tree.map(jnp.negative, gradient), scale, cg_steps)
-    predicted = -_dot(gradient, step) - 0.5 * _dot(step, normal(step))
+    right = jax.tree.map(jnp.negative, gradient)
+    step, left = _conjugate_gradients(normal, right, scale, cg_steps)
+    # 1/2 x'Ax + g'x with Ax = -g - left: no further product.
+    predicted = 0.5 * (_dot(step, left) - _dot(gradient, step))
     return jax.tree.map(jnp.add, free, step), predicted
-
-
-def _linearised(problem, free, fixed, blocks: _Blocks) -> Callable[[PyTree], PyTree]:
-    """J of all rows at once: what it is made of stays in memory, instead of being computed for every product."""
-    residual, prior = problem
-    views, per_view, weight = jax.tree.map(lambda a: a[0], (blocks.views, blocks.per_view, blocks.weight))
-    batch = Batch(views, per_view | blocks.shared)
-    rows = lambda f: (_weighted(residual, f, fixed, batch, weight), _prior_rows(prior, f, fixed))
-    return jax.linearize(rows, free)[1]
 
 
 def _normal_of_block(function: Callable[[PyTree], PyTree], free: PyTree, x: PyTree) -> PyTree:
@@ -261,7 +257,7 @@ def _normal_of_block(function: Callable[[PyTree], PyTree], free: PyTree, x: PyTr
 
 def _conjugate_gradients(operator, right: PyTree, scale: PyTree, steps: Array, tolerance: Any = 0.03) -> PyTree:
     """Preconditioned conjugate gradients for a real symmetric operator on pytrees, at most `steps`, or until the
-    residual has fallen to `tolerance` of the right side.
+    residual has fallen to `tolerance` of the right side: the solution, and the residual that is left.
     """
     divide = lambda r: jax.tree.map(lambda p, s: p / s, r, scale)
     z = divide(right)
@@ -281,7 +277,7 @@ def _conjugate_gradients(operator, right: PyTree, scale: PyTree, steps: Array, t
         return i + 1, x, r, _axpy(new / jnp.maximum(rz, 1e-30), p, z), new
 
     zero = jax.tree.map(jnp.zeros_like, right)
-    return jax.lax.while_loop(going, body, (0, zero, right, z, start))[1]
+    return jax.lax.while_loop(going, body, (0, zero, right, z, start))[1:3]
 
 
 @eqx.filter_jit
