@@ -264,10 +264,13 @@ class Modality:
         return held_out_figures(counts, problem.predict(np.arange(problem.views)), mask, seed,
                                         f"{problem.views} views")  # fmt: skip
 
-    def halves(self, problem: Any, settings: Any) -> tuple[Any, Any]:
-        """Make the problems of two halves of the data, without priors that would sharpen both alike."""
-        views = np.arange(problem.views)
-        return problem.of(views[::2]), problem.of(views[1::2])
+    def halves(self, start: Any, solved: Any, settings: Any) -> tuple[Any, Any]:
+        """Make the problems of two halves of the data, without priors that would sharpen both alike.
+
+        **Arguments:** the problem as it began, and as it was solved: for a geometry that both halves are to share.
+        """
+        views = np.arange(start.views)
+        return start.of(views[::2]), start.of(views[1::2])
 
     def image(self, problem: Any) -> np.ndarray:
         """Give what two halves are compared by: an image or a volume."""

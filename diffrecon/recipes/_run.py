@@ -50,7 +50,7 @@ def run(modality: Modality, scan: Scan, given: Mapping[str, Any], console: Conso
         bars, words = modality.error_bars(problem, scan, settings)
         quantities, lines = quantities | bars, lines + words
         if getattr(getattr(settings, "quality", None), "halves", False):
-            judged, line = compare_halves(modality, part, scan, settings, console)
+            judged, line = compare_halves(modality, part, solved.problem, scan, settings, console)
             figures, lines = figures | judged, [*lines, line]
     return Result(modality.name, quantities, figures, tuple(lines), as_dict(settings))
 
@@ -65,14 +65,14 @@ def check_needs(modality: Modality, scan: Scan) -> None:
 
 
 def compare_halves(
-    modality: Modality, part: Problem, scan: Scan, settings: Any, console: Console
+    modality: Modality, start: Problem, solved: Problem, scan: Scan, settings: Any, console: Console
 ) -> tuple[dict[str, Any], str]:
     """Solve two halves of the fitted data by the same stages, and compare them."""
     halves = []
-    for name, half in zip(("first", "second"), modality.halves(part, settings), strict=True):
+    for name, half in zip(("first", "second"), modality.halves(start, solved, settings), strict=True):
         console.say(f"{modality.name}: {name} half of the data")
-        solved = solve(modality, half, settings, console, None)
-        halves.append(solved.problem.replace(model=half.gauge(solved.problem.model)))
+        problem = solve(modality, half, settings, console, None).problem
+        halves.append(problem.replace(model=half.gauge(problem.model)))
     return modality.correlate(*halves, scan)
 
 
