@@ -20,6 +20,7 @@ from ._settings import merge as merge
 # The package's own methods come through the door that is open to everybody; each is imported when it is first used.
 BUILT_IN = {
     "k-edge": "kedge:KEdgeSubtraction",
+    "saxs-tensor-tomography": "tensor_saxs:TensorSaxs",
 }
 for _name, _place in BUILT_IN.items():
     register(f"{__name__}.{_place}", _name)
@@ -34,7 +35,6 @@ METHODS: dict[str, str] = {
     "laminography": "_laminography",
     "cdi": "_diffraction",
     "ptycho-tomography": "_ptychotomography",
-    "saxs-tensor-tomography": "_scattering",
 }
 
 

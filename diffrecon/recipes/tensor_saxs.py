@@ -1,0 +1,132 @@
+"""Tensor SAXS tomography: spherical-harmonic coefficients of every voxel, and the fibres that they describe."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from .._console import Console
+from .._model import Batch
+from .._result import Quantity
+from ..modality import Modality, Outcome, Problem, Run, Stage, Work
+from ..models import SaxsTensor
+from ..operators import mean_intensity, orientation, relative_anisotropy
+from ..scan import Scan
+from ..settings import section, setting
+from ..solvers import TensorSolution, tensor_tomography
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a voxel holds."""
+
+    ell_max: int = setting(6, "highest order of the spherical harmonics, even; eight segments carry 6 to 8", at_least=2)
+    volume_shape: tuple[int, int, int] | None = setting(
+        None, "(z, y, x) [voxel]; by default the rows, and the columns for y and x", at_least=1
+    )
+    scattering: str = setting(
+        "automatic",
+        "how fibres scatter: across their axis, along it, or as seen from the data",
+        choices=("automatic", "equatorial", "polar"),
+    )
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How the coefficients are found."""
+
+    smoothness: float | None = setting(
+        None, "strength of the joint total variation; by default the one that predicts held-out views best", at_least=0
+    )
+    held_out: int = setting(
+        9, "every so many-th view is held out while the smoothness is tried", at_least=2, only={"smoothness": (None,)}
+    )
+    rounds: int = setting(3, "quadratic problems for each strength", at_least=1)
+    steps: int = setting(8, "steps of conjugate gradients for each of them", at_least=1)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of the method."""
+
+    model: Model = section(Model)
+    solver: Solver = section(Solver)
+
+
+@dataclass(frozen=True)
+class Projections(Problem):
+    """The problem with what its solver tells of itself (`None` where the coefficients come from a journal)."""
+
+    solution: TensorSolution | None = None
+
+
+class TensorSaxs(Modality):
+    """Orientation of fibres in every voxel from tensor SAXS projections."""
+
+    name, settings = "saxs-tensor-tomography", Settings
+
+    def start(self, scan: Scan, settings: Settings, console: Console) -> Projections:
+        """Put empty coefficients into the geometry of the scan."""
+        shape = settings.model.volume_shape
+        model = SaxsTensor.from_scan(scan, ell_max=settings.model.ell_max, volume_shape=shape)
+        data = {"counts": scan.counts, "weights": scan.weights, "transmission": scan.transmission}
+        data = {name: values for name, values in data.items() if values is not None}
+        return Projections(model, data, _cost, {"coefficients": 1.0})
+
+    def stages(self, problem: Projections, settings: Settings, console: Console) -> Work:
+        """Solve once: the views held out for the smoothness join its last rounds."""
+        solver = settings.solver
+
+        def solve(problem: Projections, run: Run) -> Outcome:
+            data, model = problem.data, problem.model
+            solution = tensor_tomography(
+                model.projector, data["counts"], weights=data.get("weights"), transmission=data.get("transmission"),
+                smoothness=solver.smoothness, held_out=solver.held_out, rounds=solver.rounds, steps=solver.steps,
+                console=run.console,
+            )  # fmt: skip
+            model = model.replace(coefficients=solution.coefficients)
+            return Outcome(problem.replace(model=model, solution=solution), np.zeros(0))
+
+        yield Stage("tensor SAXS", solve)
+
+    def verdict(self, problem: Projections, scan: Scan, settings: Settings) -> tuple[dict[str, Any], list[str]]:
+        """Say how smooth the coefficients are, and how well views held out meanwhile were predicted."""
+        solution = problem.solution
+        if solution is None:
+            return {}, []
+        figures = {"residual": solution.residual, "smoothness": solution.smoothness, "smoothness_path": solution.path}
+        line = f"smoothness {solution.smoothness:g}"
+        if len(solution.path):
+            best = figures["held_out_residual"] = solution.path[:, 1].min()
+            line += f", chosen on held-out views (mean square residual {best:.3f} of the first fit's noise)"
+        return figures, [line]
+
+    def quantities(self, problem: Projections, scan: Scan, settings: Settings) -> dict[str, Quantity]:
+        """Give mean, anisotropy, fibre direction and the coefficients themselves."""
+        coefficients, axes, pixel = problem.model.coefficients, ("z", "y", "x"), scan.pixel_size
+        mean, anisotropy, direction = map(np.asarray, _fibres(coefficients, settings.model.scattering))
+        return {
+            "mean": Quantity(mean, "", axes, pixel, "mean scattered intensity", "volume"),
+            "anisotropy": Quantity(anisotropy, "", axes, pixel, "relative anisotropy", "volume"),
+            "direction": Quantity(direction, "", (*axes, "xyz"), pixel, "fibre direction", "orientation"),
+            "coefficients": Quantity(
+                np.asarray(coefficients), "", (*axes, "lm"), pixel, "spherical-harmonic coefficients", "data"
+            ),
+        }
+
+
+def _cost(model: SaxsTensor, batch: Batch) -> Array:
+    weights = getattr(batch, "weights", None)
+    return 0.5 * jnp.mean((1.0 if weights is None else weights) * (model(batch.views) - batch.counts) ** 2)
+
+
+@jax.jit(static_argnames="scattering")
+def _fibres(coefficients: Array, scattering: str) -> tuple[Array, Array, Array]:
+    """Mean, anisotropy and direction; of empty voxels the last two are noise divided by nothing, and left out."""
+    mean = mean_intensity(coefficients)
+    scatters = mean > 0.1 * jnp.percentile(mean, 99)
+    anisotropy = jnp.where(scatters, relative_anisotropy(coefficients), jnp.nan)
+    return mean, anisotropy, jnp.where(scatters[..., None], orientation(coefficients, scattering), jnp.nan)
