@@ -61,9 +61,10 @@ class Scan:
     - `rotation_centre`: column of the rotation axis in these frames [pixel], where known.
     - `window`: which part of the whole frames these are, and how they were binned; `None` = all of them.
     - `extra`: further values by name. One entry a view: `shifts` (row, column) [pixel], `sample_translation` (x, y, z)
-      [m], `monitor`. Of tomography: `flat_views`, `dark_views` = number of views taken before each flat and dark (0 =
-      before the first view, `views` = after the last), `field_of_view` (`"full"`, or `"half"` where the axis stands at
-      the detector's edge). Of holography `materials`; of far-field frames `dc`.
+      [m], `monitor`, `times` [s]. Of tomography: `flat_views`, `dark_views` = number of views taken before each flat
+      and dark (0 = before the first view, `views` = after the last), `field_of_view` (`"full"`, or `"half"` where the
+      axis stands at the detector's edge). Of laminography `tilt` [rad]; of holography `materials`; of far-field frames
+      `dc`.
     - `provenance`: file, reader, messages.
     """
 
@@ -263,7 +264,7 @@ def extra_of_views(extra: Mapping[str, Any], views: np.ndarray, total: int) -> d
     """
     views = np.arange(total)[views]
     picked = dict(extra)
-    for name in ("shifts", "sample_translation", "monitor"):
+    for name in ("shifts", "sample_translation", "monitor", "times"):
         if name in picked and len(picked[name]) == total:
             picked[name] = np.asarray(picked[name])[views]
     for name in ("flat_views", "dark_views"):

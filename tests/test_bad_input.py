@@ -271,7 +271,7 @@ def test_no_permission(tmp_path, capfd):
 
 def test_unreadable_path(tmp_path, monkeypatch, capfd):
     """A file that exists and may not be read, also for the superuser who runs the tests."""
-    from diffrecon.io import _source
+    from diffrecon.io import source as _source
 
     def refuse(path, *_):
         raise PermissionError(13, "Permission denied", str(path))

@@ -130,6 +130,30 @@ def test_imports_point_downwards(name):
         assert imports(path) <= allowed, f"{path.relative_to(ROOT)} imports {imports(path) - allowed}"
 
 
+def test_no_module_imports_itself_round_a_circle():
+    """Imports inside functions and for types count; a package that re-exports its own modules is no circle."""
+    paths = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in ROOT.rglob("*.py")}
+    paths = {name.removesuffix("__init__").rstrip("."): path for name, path in paths.items()}
+
+    def module_of(name: str, of: str) -> str | None:
+        """The module that a dotted name is of; a package stands for itself when another imports from it."""
+        owner = name if name in paths else name.rpartition(".")[0]
+        return None if not owner or of == owner or of.startswith(f"{owner}.") else owner
+
+    graph = {n: {module_of(i, n) for i in modules_imported(p)} - {None} for n, p in paths.items() if n}
+    order: list[str] = []
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join([*trail[trail.index(name) :], name])
+        if name not in order:
+            for used in sorted(graph.get(name, ())):
+                visit(used, (*trail, name))
+            order.append(name)
+
+    for name in sorted(n for n in graph if not n.startswith("recipes._holotomography")):
+        visit(name, ())
+
+
 def test_every_module_has_its_layer():
     modules = {
         p.stem if p.is_file() else p.name for p in ROOT.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()

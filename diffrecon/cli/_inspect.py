@@ -12,7 +12,7 @@ from ._settings import gather
 
 def inspect(options: argparse.Namespace) -> int:
     """Print what is in a measurement, or in a result of diffrecon."""
-    from ..io._source import Source
+    from ..io import Source
 
     with Source(options.file) as source:
         is_result = source.has("entry/process/program")
@@ -24,8 +24,7 @@ def inspect(options: argparse.Namespace) -> int:
 
 
 def _measurement(options: argparse.Namespace) -> int:
-    from ..io._given import collect
-    from ..io._open import read
+    from ..io import collect, read
     from ..scan import check_counts
 
     settings = gather(options.config, options.sets)
@@ -178,7 +177,7 @@ def _geometry_lines(scan: Any) -> list[str]:
 
 
 def _positions_line(scan: Any) -> str:
-    from ..io._guess import neighbour_step
+    from ..io import neighbour_step
 
     span, step = np.ptp(scan.positions, axis=0), neighbour_step(scan.positions)
     if scan.positions_unit == "pixel":
@@ -192,7 +191,7 @@ def _positions_line(scan: Any) -> str:
 
 def missing(scan: Any) -> list[str]:
     """What the method would like to have and the file does not hold."""
-    from ..io._open import NEEDED
+    from ..io import NEEDED
 
     method = scan.method or ""
     wanted = [

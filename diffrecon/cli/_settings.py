@@ -32,7 +32,7 @@ class Settings:
 
     def record(self, used: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         """Every setting of a run, as it is written into the result: what was used, and what was said about the file."""
-        from ..io._given import KEYS
+        from ..io import KEYS
 
         record = {section: dict(values) for section, values in used.items()}
         for name, value in self.file.items():
@@ -93,7 +93,7 @@ def parse_value(text: str) -> Any:
 
 
 def _sorted(tree: dict[str, Any], origin: str, folder: Path, load: bool) -> Settings:
-    from ..io._given import KEYS
+    from ..io import KEYS
 
     settings = Settings({}, {}, dict(OUTPUT), None, None, {})
     for section, values in tree.items():

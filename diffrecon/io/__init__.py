@@ -1,14 +1,22 @@
 """Files in and out: `open_scan(path) -> Scan`, `write(path, result)`, `read_result(path) -> Result`."""
 
-from ._cxi_out import write_cxi as write_cxi
 from ._disk import atomically as atomically
-from ._native import write_scan as write_scan
-from ._nexus import process as process
-from ._nexus import read_result as read_result
-from ._nexus import write as write
-from ._open import open_scan as open_scan
+from ._guess import neighbour_step as neighbour_step
 from ._toml import dumps as dumps
 from ._toml import value as toml_value
-from ._volume import VolumeWriter as VolumeWriter
-from ._volume import check_output as check_output
-from ._volume import open_volume as open_volume
+from .keys import KEYS as KEYS
+from .keys import collect as collect
+from .methods import NEEDED as NEEDED
+from .open import open_scan as open_scan
+from .open import read as read
+from .readers import Reader as Reader
+from .readers import register_reader as register_reader
+from .results import process as process
+from .results import read_result as read_result
+from .results import write as write
+from .source import Source as Source
+from .writers.cxi import write_cxi as write_cxi
+from .writers.scan import write_scan as write_scan
+from .writers.volume import VolumeWriter as VolumeWriter
+from .writers.volume import check_output as check_output
+from .writers.volume import open_volume as open_volume

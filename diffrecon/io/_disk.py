@@ -151,7 +151,7 @@ class _Disk:
         return self._file.tell()
 
     def flush(self) -> None:
-        """Unbuffered: nothing to do."""
+        """Do nothing: HDF5 calls it, and the file is not buffered."""
 
     def close(self) -> None:
         try:

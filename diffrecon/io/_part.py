@@ -8,8 +8,8 @@ import numpy as np
 from ..errors import InputError
 from ..frames import Excerpt, LazyFrames, Window
 from ..scan import extra_of_views
-from ._given import full_name, selection
-from ._source import Source
+from .keys import full_name, selection
+from .source import Source
 
 _PER_VIEW = ("positions", "angles", "weights", "transmission")
 _PLACES = ("energy", "focus_to_sample", "focus_to_detector", "sample_to_detector")

@@ -8,7 +8,7 @@ import make_files
 import numpy as np
 import pytest
 
-from diffrecon import io
+from diffrecon import io, models
 from diffrecon.errors import InputError, MissingMetadata
 from diffrecon.frames import Frames, LazyFrames
 from diffrecon.geometry import ConeBeam, FarField, ParallelBeam
@@ -406,3 +406,38 @@ def test_simulated_files(shared_data):
     pytest.importorskip("diffrecon.operators.scattering")
     helix = open_scan(shared_data / "simulated" / "saxs_helix_n32.h5")
     assert helix.counts.shape == (120, 32, 32, 8) and helix.transmission.shape == (120, 32, 32)
+
+
+class TestReadersOfUsers:
+    """Formats registered from outside: asked first, and nothing that they return gets lost."""
+
+    @pytest.fixture
+    def ours(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(io.readers, "_REGISTERED", list(io.readers._REGISTERED))
+
+        def read(source, given):
+            turns = np.linspace(0, 3, 6)
+            values = {"counts": np.ones((6, 4, 8)), "angles": turns, "angle_unit": "rad", "method": "laminography"}
+            return values | {"tilt": 0.5, "times": np.arange(6.0), "temperature": 300.0}
+
+        io.register_reader(io.Reader("ours", lambda source: source.path.suffix == ".npy", read))
+        np.save(tmp_path / "scan.npy", np.zeros(3))
+        return tmp_path / "scan.npy"
+
+    def test_what_models_read_arrives_and_the_rest_is_said(self, ours):
+        scan = open_scan(ours)
+        assert scan.provenance.reader == "ours" and scan.extra["tilt"] == 0.5 and scan.extra["temperature"] == 300
+        np.testing.assert_array_equal(scan.extra["times"], np.arange(6))
+        assert [line for line in scan.provenance.messages if "nothing in diffrecon reads it: temperature" in line]
+        model = models.Laminography.from_scan(scan, size=(2, 8, 8))
+        assert float(model.tilt) == pytest.approx(0.5)
+
+    def test_times_follow_the_views_and_the_user_wins(self, ours):
+        part = open_scan(ours, views=[4, 1], tilt="10 deg")
+        np.testing.assert_array_equal(part.extra["times"], [4, 1])
+        assert part.extra["tilt"] == pytest.approx(np.deg2rad(10))
+        assert open_scan(ours).subset([5, 2]).extra["times"].tolist() == [5, 2]
+
+    def test_something_else_is_refused(self):
+        with pytest.raises(InputError, match="is no reader"):
+            io.register_reader(lambda source: None)

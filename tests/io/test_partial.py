@@ -12,7 +12,7 @@ import pytest
 
 from diffrecon import io
 from diffrecon.errors import InputError
-from diffrecon.frames import Frames, LazyFrames
+from diffrecon.frames import Excerpt, Frames, LazyFrames
 
 open_scan: Any = io.open_scan
 
@@ -227,14 +227,13 @@ def test_only_what_is_asked_for_is_read(tmp_path):
 
 def test_memory_of_binning_is_bounded(tmp_path, monkeypatch):
     """Unbinned frames are read in blocks, however many views are asked for."""
-    from diffrecon import scan as module
 
     frames = np.arange(12 * 8 * 8, dtype=np.uint16).reshape(12, 8, 8)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["raw"] = frames
     largest = []
     read = Frames._read
-    monkeypatch.setattr(module.Excerpt, "_BLOCK", 3 * frames[0].nbytes)
+    monkeypatch.setattr(Excerpt, "_BLOCK", 3 * frames[0].nbytes)
     monkeypatch.setattr(
         Frames,
         "_read",

@@ -13,8 +13,9 @@ import pytest
 
 from diffrecon._result import Quantity, Result
 from diffrecon.errors import InputError, MissingPackage
-from diffrecon.io import VolumeWriter, _volume, check_output, open_volume, process, read_result, write
-from diffrecon.io._ome import halved, pyramid
+from diffrecon.io import VolumeWriter, check_output, open_volume, process, read_result, write
+from diffrecon.io.writers import volume as _volume
+from diffrecon.io.writers.ome import halved, pyramid
 from diffrecon.scan import Scan
 
 SHAPE = (7, 40, 33)

@@ -1,56 +1,17 @@
-"""diffrecon's own input file: datasets `/data/<key>` and `/geometry/<key>` by the names of `open_scan`, in SI units.
-
-What `write_scan` writes; also the simplest layout to aim at when converting a beamline's files.
-"""
+"""Scans out, in diffrecon's own layout: datasets `/data/<key>` and `/geometry/<key>` by the names of `open_scan`."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..geometry import ConeBeam, FarField, ParallelBeam
-from ..scan import Scan
-from ._cxi_out import write_cxi
-from ._disk import new_hdf5
-from ._given import KEYS, MOTORS
-from ._nexus import _dataset, _group, write_frames
-from ._source import Source, text
-
-
-def probe(source: Source) -> bool:
-    """Whether this is diffrecon's own layout."""
-    return source.has("data/counts")
-
-
-def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
-    """Everything in `/data` and `/geometry`; other names there are refused, so that a slip does not pass unseen."""
-    found: dict[str, Any] = {"counts": source.frames("data/counts")}
-    for section in ("data", "geometry"):
-        for name in source.file.get(section, {}):
-            if name not in KEYS or KEYS[name].section != section:
-                source.say(f"not used: /{section}/{name}")
-            elif name in MOTORS:
-                found[name] = f"/data/{name}"
-            elif name != "counts":
-                found[name] = _value(source, f"{section}/{name}", name)
-    for name, key in (("positions", "positions_unit"), ("angles", "angle_unit")):
-        written = source.units(f"data/{name}") if name in found else None
-        if written:
-            found.setdefault(key, written)
-    if "method" in source.file.attrs:
-        found["method"] = text(source.file.attrs["method"])
-    return found
-
-
-def _value(source: Source, path: str, name: str) -> Any:
-    kind, unit = KEYS[name].kind, KEYS[name].unit
-    values = source.array(path, name)
-    if kind == "text" or values.dtype.kind in "OSU":
-        return text(values[()] if values.ndim == 0 else values)
-    if kind == "array" or values.ndim:
-        return values
-    return source.number(path, name, unit)
+from ...errors import InputError
+from ...geometry import ConeBeam, FarField, ParallelBeam
+from ...scan import Scan
+from .._disk import new_hdf5
+from ..keys import KEYS
+from .cxi import write_cxi
+from .record import dataset, new_group, write_frames
 
 
 def write_scan(path: str | Path, scan: Scan) -> Path:
@@ -72,14 +33,14 @@ def write_scan(path: str | Path, scan: Scan) -> Path:
         file.attrs.update(creator="diffrecon", NX_class="NXroot")
         if scan.method:
             file.attrs["method"] = scan.method
-        data = _group(file, "data", "NXcollection")
+        data = new_group(file, "data", "NXcollection")
         write_frames(data, "counts", scan.counts)
         for name, value in _data(scan).items():
-            _dataset(data, name, np.asarray(value))
+            dataset(data, name, np.asarray(value))
         for name, unit in (("angles", "rad"), ("positions", scan.positions_unit)):
             if name in data:
                 data[name].attrs["units"] = unit
-        geometry = _group(file, "geometry", "NXcollection")
+        geometry = new_group(file, "geometry", "NXcollection")
         for name, value in _geometry(scan).items():
             geometry[name] = value
             if KEYS[name].unit:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..frames import need_filters, open_hdf5
-from ._lazy import PerView
-from ._source import Source
+from ...errors import InputError
+from ...frames import need_filters, open_hdf5
+from .._lazy import PerView
+from ..source import Source
 
 _NAMES = {
     "inner_angle": "rotations",
@@ -101,7 +101,7 @@ def _weights(source: Source, name: str, whole: tuple[int, int], shape: tuple[int
 def _geometry(
     source: Source, views: list[str], whole: tuple[int, int], shapes: list[tuple[int, ...]], given: dict[str, Any]
 ) -> Any:
-    from ..operators.scattering import TensorGeometry
+    from ...operators.scattering import TensorGeometry
 
     # Padding at the end moves the middle of the frame by half of it.
     pad = np.array([[(whole[0] - s[1]) / 2, (whole[1] - s[0]) / 2] for s in shapes])

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import physics
-from ..errors import InputError
-from ..frames import Frames
-from ._source import Source, text
+from ... import physics
+from ...errors import InputError
+from ...frames import Frames
+from ..source import Source, text
 
 _PROJECTION, _FLAT, _DARK = 0, 1, 2
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import physics
-from ..errors import InputError
-from ._source import Source, text
+from ... import physics
+from ...errors import InputError
+from ..source import Source, text
 
 # Bits of a CXI mask that mark a pixel without making its reading wrong: in a peak (0x20), in a halo (0x800).
 _HARMLESS = 0x20 | 0x800

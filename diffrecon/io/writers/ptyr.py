@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from .._result import Quantity, Result
-from ..errors import InputError
-from ..geometry import FarField
-from ..scan import Scan
-from ._disk import new_hdf5
-from ._nexus import provenance
+from ..._result import Quantity, Result
+from ...errors import InputError
+from ...geometry import FarField
+from ...scan import Scan
+from .._disk import new_hdf5
+from .record import provenance
 
 _ID = "Sscan00G00"
 

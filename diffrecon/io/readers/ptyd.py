@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..frames import need_filters, open_hdf5
-from ._lazy import PerView
-from ._source import Source, text
+from ...errors import InputError
+from ...frames import need_filters, open_hdf5
+from .._lazy import PerView
+from ..source import Source, text
 
 
 def probe(source: Source) -> bool:

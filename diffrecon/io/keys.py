@@ -12,8 +12,8 @@ from ..errors import InputError, nearest
 from ..frames import Frames, LazyFrames
 from ._guess import PIXELS
 from ._images import is_image, stack_of_images
-from ._source import Source
 from ._tables import AngleRange, load_table
+from .source import Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +59,7 @@ KEYS: dict[str, Key] = {
     "dc": Key("data", "text"),
     "materials": Key("data", "any"),
     "shifts": Key("data", "array"),
+    "times": Key("data", "array"),
     "energy": Key("geometry", "energy", "eV"),
     "wavelength": Key("geometry", "number", "m"),
     "focus_to_sample": Key("geometry", "number", "m"),
@@ -67,6 +68,7 @@ KEYS: dict[str, Key] = {
     "detector_pixel": Key("geometry", "number", "m"),
     "pixel_size": Key("geometry", "number", "m"),
     "rotation_centre": Key("geometry", "number"),
+    "tilt": Key("geometry", "number", "rad"),
     "two_theta": Key("geometry", "number", "rad"),
     "beam": Key("geometry", "text"),
 }

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from .._optional import require
-from .._result import Quantity, Result
-from ..errors import InputError
-from ..scan import Scan
-from ._disk import check_file, check_place, edit_hdf5, in_plain_words, settle
-from ._nexus import (
-    VOLUME_SUFFIXES,
+from ..._optional import require
+from ..._result import Quantity, Result
+from ...errors import InputError
+from ...scan import Scan
+from .._disk import check_file, check_place, edit_hdf5, in_plain_words, settle
+from .._toml import dumps
+from .ome import OmeZarr
+from .record import (
     describe_data,
     describe_entry,
     new_entry,
@@ -30,11 +31,10 @@ from ._nexus import (
     write_quantity,
     write_report,
 )
-from ._ome import OmeZarr
-from ._toml import dumps
 
 __all__ = ["VolumeWriter", "check_output", "open_volume", "write_volume"]
 
+VOLUME_SUFFIXES = (".tif", ".tiff", ".zarr")  # of results that are written as their volume alone
 _HDF5 = (".h5", ".hdf5", ".nxs")
 _TIFF = (".tif", ".tiff")
 

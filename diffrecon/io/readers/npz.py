@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ._given import KEYS
-from ._source import Source
+from ...errors import InputError
+from ..keys import KEYS
+from ..source import Source
 
 _SMALL = 2**20  # bytes below which an array is read at once
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import physics
-from .._result import Quantity, Result
-from ..errors import InputError
-from ..geometry import ConeBeam, FarField
-from ..scan import Scan
-from ._disk import new_hdf5
-from ._nexus import _dataset, provenance, write_frames
+from ... import physics
+from ..._result import Quantity, Result
+from ...errors import InputError
+from ...geometry import ConeBeam, FarField
+from ...scan import Scan
+from .._disk import new_hdf5
+from .record import dataset, provenance, write_frames
 
 _VERSION = 160
 # Unit vectors of rows and columns (slow, fast), each along laboratory x, y, z.
@@ -78,7 +78,7 @@ def write_result_cxi(path: str | Path, result: Result, scan: Scan | None) -> Pat
         for number, (name, quantity) in enumerate(others.items(), 1):
             group = entry.create_group(f"result_{number}")
             group.attrs.update(title=name, long_name=quantity.long_name, units=quantity.units)
-            _dataset(group, "data", np.asarray(quantity.data))
+            dataset(group, "data", np.asarray(quantity.data))
             if quantity.kind == "positions" and quantity.units == "m":
                 _translation(entry, _to_laboratory(np.asarray(quantity.data)))
         if images:
@@ -166,7 +166,7 @@ def _image(entry: Any, number: int, name: str, quantity: Quantity, result: Resul
     """One image with what CXI says about images."""
     group, data = entry.create_group(f"image_{number}"), np.asarray(quantity.data)
     group.attrs.update(title=name, long_name=quantity.long_name, units=quantity.units)
-    _dataset(group, "data", data)
+    dataset(group, "data", data)
     group["data"].attrs["axes"] = ":".join(quantity.axes)
     group["title"], group["data_space"] = name, "diffraction" if name == "background" else "real"
     group["data_type"] = {"image": "real", "volume": "real"}.get(quantity.kind, "complex amplitude")

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from .. import physics
-from ..frames import Frames
-from ._source import Source
+from ... import physics
+from ...frames import Frames
+from ..source import Source
 
 _ENERGY = ("measurement/instrument/monochromator/energy", "measurement/instrument/source/energy")
 _DISTANCE = (

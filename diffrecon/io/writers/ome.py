@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .._optional import require
-from .._result import Quantity
+from ..._optional import require
+from ..._result import Quantity
 
 _CHUNK = (16, 256, 256)
 _SMALLEST = 256  # voxels along the longest axis of the last level

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ._images import ImageStack, images_in, is_image
-from ._source import Source
-from ._tables import load_table
+from ...errors import InputError
+from .._images import ImageStack, images_in, is_image
+from .._tables import load_table
+from ..source import Source
 
 _FLAT = r"flat|white|(?<![a-z])ref(?![a-df-z])|refhst|(?<![a-z])ob(?![a-z])"
 _DARK = r"dark"

@@ -1,0 +1,219 @@
+"""What was measured and where it stood: the method that a file's values point to, its geometry, what it cannot lack.
+
+Everything that `io` knows of single methods is in this module.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from .. import physics
+from ..errors import InputError, MissingMetadata
+from ..geometry import ConeBeam, FarField, Geometry, ParallelBeam
+from ..scan import Scan
+from . import _guess
+from .keys import KEYS, full_name
+from .source import Source
+
+PTYCHOGRAPHY = ("near-field-ptychography", "far-field-ptychography")
+FOURIER_PLANE = ("far-field-ptychography", "cdi")  # frames with a zero frequency
+
+# Fields that a method cannot do without, with an example of what to say when the file lacks it.
+NEEDED = {
+    "tomography": {"angles": "angles.txt"},
+    "near-field-ptychography": {"positions": "positions.txt"},
+    "far-field-ptychography": {"positions": "positions.txt"},
+}
+
+
+def check_scan(source: Source, scan: Scan) -> None:
+    """Refuse a scan that lacks what its method needs, or whose numbers contradict one another.
+
+    **Raises:** `InputError`, `MissingMetadata`.
+    """
+    needed = NEEDED.get(scan.method or "", {})
+    first_missing(source, {k: getattr(scan, k) for k in needed}, needed)
+    scan.check_shapes()
+    if scan.method in PTYCHOGRAPHY:
+        _check_positions(scan)
+    if scan.method == PTYCHOGRAPHY[0]:
+        _check_motion(source, scan)
+
+
+def guess_method(source: Source, values: dict[str, Any], counts: Any, mask: np.ndarray | None) -> str | None:
+    """The method that the metadata point to; near and far field are told apart by the frames."""
+    if "positions" in values and np.ptp(values["positions"], axis=0).max(initial=0) > 0 and counts.ndim == 3:
+        if "focus_to_sample" in values or values.get("beam"):
+            return PTYCHOGRAPHY[0]
+        near, why = _looks_near(values, counts, mask)
+        source.say(f"{PTYCHOGRAPHY[0] if near else PTYCHOGRAPHY[1]}: {why} (choose with -m)")
+        return PTYCHOGRAPHY[0] if near else PTYCHOGRAPHY[1]
+    if "angles" in values:
+        return "tomography"
+    return None
+
+
+def _looks_near(values: dict[str, Any], counts: Any, mask: np.ndarray | None) -> tuple[bool, str]:
+    """Near field where the features of the frames move with the sample by a magnification that the numbers allow."""
+    positions = values["positions"]
+    if len(positions) != counts.shape[0] or len(positions) < 4:
+        return False, "too few positions to tell near from far field"
+    agree, motion = _guess.feature_motion(counts, positions, mask)
+    slope = float(np.sqrt(abs(np.linalg.det(motion))))
+    turned = np.abs(motion + slope * np.eye(2)).max() > 0.25 * slope
+    field = _far_field(values)
+    if agree > 0.85 and slope > 0:
+        # With positions in object pixels the features of a near-field frame move by just as many pixels. In metres,
+        # a beam that is narrow enough for far-field sampling is a defocused far-field probe, whose features move too.
+        width = np.sqrt(_guess.lit_pixels(_guess.mean_frame(counts))) / slope
+        in_metres = values.get("positions_unit") == "m"
+        near = field is None or width > field / 2 if in_metres else not turned and 0.8 < slope < 1.25
+        if near:
+            return True, "the features of the frames move with the sample"
+        return False, "features move with the sample, but as those of a defocused far-field probe"
+    if field is not None and _guess.neighbour_step(positions) > field / 2:
+        return True, "the steps are too wide for far-field sampling with this detector"
+    return False, "the features of the frames do not move with the sample"
+
+
+def _far_field(values: dict[str, Any]) -> float | None:
+    """`wavelength distance / pixel` [m]: the field of far-field frames, at most half of which a probe may fill."""
+    known = [values.get(k) for k in ("energy", "sample_to_detector", "detector_pixel")]
+    if values.get("positions_unit") != "m" or any(k is None or np.ndim(k) for k in known):
+        return None
+    energy, distance, pixel = (float(k) for k in known if k is not None)
+    return physics.HC / energy * distance / pixel
+
+
+def geometry_of(
+    source: Source, values: dict[str, Any], counts: Any, mask: np.ndarray | None, kind: str | None, strict: bool
+) -> Geometry | None:
+    try:
+        return _place(source, values, counts, mask, kind)
+    except MissingMetadata as error:
+        if strict:
+            raise
+        known = [
+            f"{k.replace('_', ' ')} {np.mean(values[k]):.5g} {KEYS[k].unit}"
+            for k in KEYS
+            if KEYS[k].section == "geometry" and isinstance(values.get(k), float | np.ndarray)
+        ]
+        if known:
+            source.say(f"known of the geometry: {', '.join(known)}")
+        source.say(f"missing: {str(error).removeprefix(source.name + ': ')}")
+        return None
+
+
+def _place(
+    source: Source, values: dict[str, Any], counts: Any, mask: np.ndarray | None, kind: str | None
+) -> Geometry | None:
+    energy, pixel, distance = (values.get(k) for k in ("energy", "detector_pixel", "sample_to_detector"))
+    sample_pixel = values.get("pixel_size")
+    if kind in FOURIER_PLANE:
+        place = FarField(min(counts.shape[1:3]), energy, distance, pixel, sample_pixel)
+        if kind in PTYCHOGRAPHY and values.get("positions_unit") == "m" and place.pixel_size is None:
+            first_missing(source, values, {"energy": "12 keV", "sample_to_detector": "2 m", "detector_pixel": "75 um"})
+        return place
+    if "focus_to_sample" in values:
+        return _cone(source, values)
+    if kind == PTYCHOGRAPHY[0] and values.get("beam") != "parallel" and sample_pixel is None:
+        raise MissingMetadata(
+            "geometry.focus_to_sample",
+            "the distance from the focus to the sample of this near-field scan "
+            "(geometry.beam=parallel for a parallel beam, -m far-field-ptychography for a far-field one)",
+            source.name,
+            _likely_focus(values, counts, mask),
+        )
+    if kind == PTYCHOGRAPHY[0]:
+        first_missing(
+            source,
+            values,
+            {"energy": "12 keV", "sample_to_detector": "5 cm"}
+            | ({} if sample_pixel else {"detector_pixel": "0.65 um"}),
+        )
+    if kind == "holography":
+        first_missing(source, values, {"energy": "17 keV"})
+        if distance is None:
+            raise MissingMetadata(
+                "geometry.focus_to_sample",
+                "the distance from the focus to the sample (or, for a parallel beam, geometry.sample_to_detector)",
+                source.name,
+                "21 mm",
+            )
+        first_missing(source, values, {} if sample_pixel else {"detector_pixel": "3 um"})
+    if kind is None and energy is None and pixel is None and sample_pixel is None:
+        return None
+    return ParallelBeam(pixel if sample_pixel is None else sample_pixel, energy, distance)
+
+
+def first_missing(source: Source, values: dict[str, Any], examples: dict[str, str]) -> None:
+    for name, example in examples.items():
+        if values.get(name) is None:
+            raise MissingMetadata(full_name(name), name.replace("_", " "), source.name, example)
+
+
+def _cone(source: Source, values: dict[str, Any]) -> ConeBeam:
+    focus = values["focus_to_sample"]
+    if "focus_to_detector" in values:
+        detector = values["focus_to_detector"]
+    else:
+        first_missing(source, values, {"sample_to_detector": "1.28 m"})
+        detector = focus + values["sample_to_detector"]
+    first_missing(source, values, {"energy": "17 keV", "detector_pixel": "3 um"})
+    if np.min(np.asarray(detector) - np.asarray(focus)) <= 0:
+        raise InputError(
+            f"{source.name}: the detector ({np.min(detector):g} m from the focus) is not behind the sample "
+            f"({np.max(focus):g} m): check geometry.focus_to_sample and geometry.focus_to_detector"
+        )
+    return ConeBeam(values["energy"], focus, detector, values["detector_pixel"])
+
+
+def _likely_focus(values: dict[str, Any], counts: Any, mask: np.ndarray | None) -> str:
+    """An example that is close to the truth: the magnification by which the features of the frames move."""
+    distance, pixel = values.get("sample_to_detector"), values.get("detector_pixel")
+    if distance is None or pixel is None or values.get("positions") is None or len(values["positions"]) < 4:
+        return "3.65 mm"
+    agree, motion = _guess.feature_motion(counts, values["positions"], mask)
+    magnification = abs(float(np.trace(motion))) / 2 * pixel
+    return f"{distance / (magnification - 1) * 1e3:.2g} mm" if agree > 0.7 and magnification > 1.5 else "3.65 mm"
+
+
+def _check_positions(scan: Scan) -> None:
+    """Refuse positions that cannot be: nothing moves, or neighbours do not overlap."""
+    pixel = 1.0 if scan.positions_unit == "pixel" else scan.pixel_size
+    if pixel is None or scan.positions is None:
+        return
+    places = scan.positions / np.mean(pixel)
+    hint = "; check their unit (--set data.positions_unit=um) and the geometry"
+    span = float(np.ptp(places, axis=0).max())
+    if span > 1e5:
+        raise InputError(f"{scan.name}: positions span {span:.3g} object pixels{hint}")
+    if scan.views > 1 and span < 0.5:
+        raise InputError(f"{scan.name}: positions span only {span:.2g} object pixels: the sample does not move{hint}")
+    step = _guess.neighbour_step(places)
+    if step > max(scan.frame_shape):
+        raise InputError(
+            f"{scan.name}: neighbouring positions are {step:.4g} object pixels apart, frames only "
+            f"{max(scan.frame_shape)} wide: they do not overlap{hint}"
+        )
+
+
+def _check_motion(source: Source, scan: Scan) -> None:
+    """Say so when the features of near-field frames do not move as positions and magnification have it."""
+    if scan.positions is None or scan.views < 4:
+        return
+    pixel = 1.0 if scan.positions_unit == "pixel" else float(np.mean(scan.pixel_size))
+    agree, motion = _guess.feature_motion(scan.counts, scan.positions / pixel, scan.mask)
+    slope = float(np.sqrt(abs(np.linalg.det(motion))))
+    if agree < 0.85 or slope == 0:
+        return
+    if np.abs(motion + slope * np.eye(2)).max() > 0.25 * slope:
+        source.say(
+            "the features of the frames do not move against the positions: rows and columns or signs of the positions "
+            f"may be mixed up (shift per pixel of position: {np.round(motion, 2).tolist()})"
+        )
+    elif abs(slope - 1) > 0.3:  # a structured probe, which stands still, slows the features down
+        source.say(
+            f"the features of the frames move by {slope:.2f} pixels per pixel of position: check the geometry and the "
+            "unit of the positions"
+        )

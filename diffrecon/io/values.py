@@ -1,0 +1,169 @@
+"""From the values of a reader and of the user to the fields of a `Scan`: shapes, types, units."""
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, MissingMetadata
+from ..frames import LazyFrames
+from . import _guess
+from ._lazy import SinogramOrdered
+from ._tables import AngleRange
+from .keys import KEYS, full_name
+from .methods import FOURIER_PLANE
+from .source import Source
+
+# Values that become entries of `Scan.extra`, by which models and preparation ask for them.
+EXTRA = (
+    "materials", "shifts", "two_theta", "tilt", "times", "flat_views", "dark_views", "flat_times", "view_times",
+    "sample_translation", "monitor", "field_of_view",
+)  # fmt: skip
+_FIELDS = {*KEYS, "method", "tensor_geometry"}  # values that become fields of the scan or of its geometry
+
+
+def stack_of(values: dict[str, Any], source: Source) -> Any:
+    counts = values.get("counts")
+    if counts is None:
+        raise MissingMetadata("data.counts", "the stack of frames", source.name, "/path/of/the/frames")
+    if counts.ndim == 2:
+        counts = np.asarray(counts)[None]
+    if values.get("layout") == "sinogram" and counts.ndim == 3:
+        counts = _sinograms(source, values, counts)
+    if counts.ndim not in (3, 4) or 0 in counts.shape:
+        raise InputError(
+            f"{source.name}: counts have shape {tuple(counts.shape)}; expected (view, y, x), none of them 0"
+        )
+    if counts.dtype.kind not in "iuf":
+        raise InputError(f"{source.name}: counts are of type {counts.dtype}; expected integers or floats")
+    return counts
+
+
+def _sinograms(source: Source, values: dict[str, Any], stored: Any) -> Any:
+    """Frames from sinograms (row, view, column); flats, darks and mask of the same layout follow."""
+    rows, views, columns = stored.shape
+    source.say(f"{rows} sinogram{'s' if rows > 1 else ''} of {views} views (data.layout = sinogram)")
+    for key in ("flats", "darks", "mask", "bad_pixels"):
+        if values.get(key) is not None:
+            values[key] = _of_sinograms(np.asarray(values[key]), rows, columns)
+    return SinogramOrdered(stored) if isinstance(stored, LazyFrames | np.memmap) else stored.swapaxes(0, 1)
+
+
+def _of_sinograms(frames: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """(row, frame, column), (frame, column) of a single row, or (column,), as frames (frame, row, column)."""
+    if frames.ndim == 3 and frames.shape[0] == rows and frames.shape[1] != rows:
+        return frames.swapaxes(0, 1)
+    if frames.ndim < 3 and frames.shape[-1:] == (columns,) and rows == 1:
+        return frames.reshape(-1, 1, columns)
+    return frames
+
+
+def check_angles(source: Source, values: dict[str, Any], given: set[str], views: int) -> None:
+    if "angles" not in values:
+        return
+    if isinstance(values["angles"], AngleRange):
+        values["angles"], message = values["angles"].over(views)
+        source.say(message)
+        return
+    turns = np.asarray(values["angles"])
+    if turns.dtype.kind not in "iuf" or not np.isfinite(turns).all() or turns.size == 0:
+        raise InputError(f"{source.name}: the angles are not finite numbers")
+    values["angles"], message = _guess.radians(
+        turns.astype(float).ravel(), values.get("angle_unit"), "angle_unit" in given, source.name
+    )
+    source.say(message)
+
+
+def check_positions(source: Source, values: dict[str, Any]) -> None:
+    if "positions" not in values:
+        return
+    positions = np.asarray(values["positions"])
+    if positions.ndim == 2 and positions.shape[0] == 2 and positions.shape[1] > 3:
+        source.say("positions stored as (2, view): transposed")
+        positions = positions.T
+    if positions.dtype.kind not in "iuf" or positions.ndim != 2 or positions.shape[1] not in (2, 3):
+        raise InputError(
+            f"{source.name}: positions have shape {positions.shape} and type {positions.dtype}; expected (view, 2), "
+            "row and column"
+        )
+    if positions.shape[1] == 3:
+        raise InputError(f"{source.name}: positions have three columns; give (view, 2), row and column")
+    if not np.isfinite(positions).all():
+        bad = int(np.flatnonzero(~np.isfinite(positions).all(1))[0])
+        raise InputError(f"{source.name}: positions of view {bad} are not finite; leave the view out (data.views)")
+    if values.get("positions_of") == "sample":
+        source.say("positions are the motion of the sample: the patch moves the other way")
+        positions = -positions
+    values["positions"], values["positions_unit"], message = _guess.positions_unit(
+        positions.astype(float), values.get("positions_unit")
+    )
+    source.say(message)
+
+
+def frames_of(frames: Any) -> np.ndarray | None:
+    if frames is None:
+        return None
+    frames = np.asarray(frames)
+    return frames[None] if frames.ndim == 2 else frames
+
+
+def mask_of(values: dict[str, Any]) -> np.ndarray | None:
+    if values.get("mask") is None and values.get("bad_pixels") is None:
+        return None
+    named = [np.asarray(values[k]) != 0 for k in ("mask", "bad_pixels") if values.get(k) is not None]
+    mask = named[0] if values.get("mask") is not None else ~named[0]
+    mask = mask & ~named[1] if len(named) == 2 else mask
+    return mask.all(0) if mask.ndim == 3 else mask
+
+
+def probe_of(probe: Any) -> np.ndarray | None:
+    if probe is None:
+        return None
+    probe = np.asarray(probe)
+    probe = probe.reshape(-1, *probe.shape[-2:]) if probe.ndim >= 2 else probe
+    if probe.ndim != 3:
+        raise InputError(f"the probe has shape {probe.shape}; expected (y, x) or (mode, y, x)")
+    return probe.astype(np.complex64) if probe.dtype.kind != "c" else probe
+
+
+def scalar(value: Any, name: str) -> float | None:
+    if value is None:
+        return None
+    if np.size(value) != 1:
+        raise InputError(f"{full_name(name)}: {np.size(value)} values where one is expected")
+    return float(np.ravel(value)[0])
+
+
+def saturation_of(source: Source, values: dict[str, Any], counts: Any) -> float | None:
+    """Counts from which on a pixel says "at least so many"; true of sums over bins, too."""
+    level = scalar(values.get("saturation"), "saturation")
+    if level is None:
+        return None
+    if not level > 0:
+        raise InputError(f"{source.name}: data.saturation = {level:g}; expected a positive number of counts")
+    largest = np.iinfo(counts.dtype).max if counts.dtype.kind in "iu" else np.inf
+    if level > largest:
+        raise InputError(f"{source.name}: data.saturation = {level:g}, but {counts.dtype} counts end at {largest}")
+    return level
+
+
+def extra_of(source: Source, values: dict[str, Any], counts: Any, kind: str | None) -> dict[str, Any]:
+    extra = {k: v for k, v in values.items() if v is not None and (k in EXTRA or k not in _FIELDS)}
+    if strange := sorted(set(extra) - set(EXTRA)):
+        source.say(f"kept in scan.extra, but nothing in diffrecon reads it: {', '.join(strange)}")
+    for key in ("flat_views", "dark_views"):
+        frames = values.get(f"{key.partition('_')[0]}s")
+        if key in extra:
+            extra[key] = np.asarray(extra[key], float).ravel()
+            if frames is None or len(extra[key]) != len(frames) or not np.isfinite(extra[key]).all():
+                raise InputError(
+                    f"{source.name}: {full_name(key)} is to be one finite number for each of the "
+                    f"{0 if frames is None else len(frames)} frames; got {extra[key].size}"
+                )
+    if kind in FOURIER_PLANE:
+        seen = _guess.zero_frequency(_guess.mean_frame(counts))
+        extra["dc"] = values["dc"] if values.get("dc") else seen
+        source.say(
+            f"zero frequency at the {extra['dc']} of the frames"
+            + ("" if extra["dc"] == seen else f", although they are brighter at the {seen} (data.dc={seen})")
+        )
+    return extra

@@ -1,0 +1,1 @@
+"""Files out: results and scans, one module a format."""
