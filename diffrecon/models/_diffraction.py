@@ -12,6 +12,7 @@ from .._model import Model
 from .._result import Quantity
 from ..errors import InputError
 from ..scan import Scan
+from ..solvers import DiffractionSets
 
 __all__ = ["Diffraction", "autocorrelation_support", "diffraction_pattern", "oversampling_ratio"]
 
@@ -97,6 +98,29 @@ class Diffraction(Model):
             positive=positive,
             pixel_size=None if scan.pixel_size is None else float(scan.pixel_size),
         )
+
+    def predict(self, obj: Inexact[Array, "*z y x"]) -> Float[Array, "*z y x"]:
+        """Predict the pattern of another object, which is limited by itself."""
+        return self.replace(object=obj, support=jnp.ones_like(self.support))(jnp.arange(1))[0]
+
+    def sets(self, counts: Num[np.ndarray, "*z y x"], mask: Bool[np.ndarray, "*z y x"]) -> DiffractionSets:
+        """Make the sets of `solvers.random_starts` of a measured pattern."""
+        background = 0.0 if self.background is None else np.asarray(self.background) ** 2
+        return DiffractionSets.of(counts, self.support, mask, background)
+
+    def describe(self, counts: Num[np.ndarray, "*z y x"], mask: Bool[np.ndarray, "*z y x"]) -> list[str]:
+        """Say how large pattern, object and support are, and whether the pattern is sampled finely enough."""
+        ratio, size = oversampling_ratio(self.support), " x ".join(map(str, counts.shape))
+        pixel = "unknown pixel size" if self.pixel_size is None else f"pixel {self.pixel_size * 1e9:.2f} nm"
+        line = (
+            f"pattern of {size}, {counts.sum():.4g} counts, {1 - mask.mean():.1%} unmeasured; object on {size}, "
+            f"{pixel}; first support of {int(self.support.sum())} pixels, {ratio:.1f} data for each"
+        )
+        warning = (
+            "fewer than 2 data for each pixel of this support: if the object is as large, the pattern is not "
+            "sampled finely enough (move the detector away, or give a smaller model.support)"
+        )
+        return [line, warning] if ratio < 2 else [line]
 
     def centred(self) -> "Diffraction":
         """Move the support's centre of mass to the array's middle and the mean phase to zero: neither is measured."""
@@ -193,7 +217,10 @@ def diffraction_pattern(
         raise InputError(f"{scan.name}: the mask covers every pixel (diffrecon's masks are True where measured)")
     if not counts[mask].any():
         raise InputError(f"{scan.name}: all measured pixels are zero: there is no pattern to reconstruct")
-    return np.where(mask, counts, 0), np.array(mask)
+    counts = np.where(mask, counts, 0)
+    if counts.dtype.kind != "f":  # a type that jax has without 64 bits
+        counts = counts.astype(np.float32 if counts.max() >= 2**31 else np.int32)
+    return counts, np.array(mask)
 
 
 def oversampling_ratio(support: ArrayLike) -> float:

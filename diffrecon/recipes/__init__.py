@@ -19,6 +19,7 @@ from ._settings import merge as merge
 
 # The package's own methods come through the door that is open to everybody; each is imported when it is first used.
 BUILT_IN = {
+    "cdi": "cdi:Cdi",
     "k-edge": "kedge:KEdgeSubtraction",
     "saxs-tensor-tomography": "tensor_saxs:TensorSaxs",
 }
@@ -33,7 +34,6 @@ METHODS: dict[str, str] = {
     "holography": "_holography",
     "holotomography": "_holotomography",
     "laminography": "_laminography",
-    "cdi": "_diffraction",
     "ptycho-tomography": "_ptychotomography",
 }
 

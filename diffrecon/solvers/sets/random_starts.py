@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Complex, Float, Inexact, Num
 from ... import quality
 from ..._console import Console
 from ...errors import InputError
+from ..ending import Ending
 from .set_projections import set_projections
 
 __all__ = [
@@ -138,7 +139,7 @@ class RandomStarts(NamedTuple):
 
     **Fields:** `average` of the best starts within `support`; `kept` `(start, *z, y, x)`, these starts, aligned;
     `residuals` `(start,)` of all, `sum ||FFT| - modulus| / sum modulus`; `gap` `(step, start)` between the two sets;
-    `threshold` of the support.
+    `threshold` of the support; `ending`, an `Ending`.
     """
 
     average: Complex[Array, "*z y x"]
@@ -147,6 +148,7 @@ class RandomStarts(NamedTuple):
     residuals: Float[np.ndarray, " start"]
     gap: Float[np.ndarray, "step start"]
     threshold: float
+    ending: Ending
 
 
 def random_starts(
@@ -202,7 +204,7 @@ def random_starts(
     if shrinking.thresholds[0] != shrinking.thresholds[1] and shrinking.every:
         predict = predict or (lambda obj: _pattern(obj) + sets.background)
         threshold = _best_threshold(sets, project, shrinking, predict, seed + 1, console) or threshold
-    objects, sets, gap = project(sets, np.full(starts, threshold), seed)
+    objects, sets, gap, ending = project(sets, np.full(starts, threshold), seed)
     residuals = np.asarray(_residuals(objects, sets))
     finite = np.flatnonzero(np.isfinite(residuals))
     if not finite.size:
@@ -213,7 +215,7 @@ def random_starts(
     best = finite[np.argsort(residuals[finite])][: max(1, round(keep * starts))]
     kept, support = align_starts(np.asarray(objects)[best]), np.asarray(sets.support[best[0]])
     average = jnp.asarray(np.where(support, kept.mean(0), 0), jnp.complex64)
-    return RandomStarts(average, support, kept, residuals, gap, threshold)
+    return RandomStarts(average, support, kept, residuals, gap, threshold, ending)
 
 
 def align_starts(objects: Complex[np.ndarray, "start *space"]) -> Complex[np.ndarray, "start *space"]:
@@ -253,7 +255,7 @@ def _best_threshold(
         return None
     part = eqx.tree_at(lambda s: s.measured, sets, jnp.asarray(measured & ~free))
     thresholds = np.geomspace(*shrinking.thresholds, len(sets.support))
-    objects, _, _ = project(part, thresholds, seed)
+    objects, *_ = project(part, thresholds, seed)
     patterns = np.asarray(_patterns(predict, objects), float)
     deviances = np.array([quality.deviances(sets.counts, pattern, free) for pattern in patterns])
     figure = np.nan_to_num(deviances.mean(1), nan=np.inf)
@@ -277,12 +279,12 @@ def _project(
     thresholds: Float[np.ndarray, " start"],
     seed: int,
     console: Console,
-) -> tuple[Complex[Array, "start *space"], DiffractionSets, Float[np.ndarray, "step start"]]:
-    """Run random starts through all projections; returns them, the sets with their supports, and the gaps."""
+) -> tuple[Complex[Array, "start *space"], DiffractionSets, Float[np.ndarray, "step start"], Ending]:
+    """Run random starts through all projections; returns them, the sets with their supports, gaps and ending."""
     dimensions = sets.counts.ndim
     state = objects = _random_phases(sets, seed)
     above = jnp.asarray(thresholds, jnp.float32).reshape(-1, *(1,) * dimensions)
-    gaps, progress = [], console.progress(steps, "projections")
+    ending, gaps, progress = Ending.DONE, [], console.progress(steps, "projections")
     for now, count, width in _schedule(rule, steps, shrinking):
         step = beta if now == rule else None
         solution = set_projections(state, onto_counts, onto_known, sets, rule=now, beta=step, steps=count, batched=True)
@@ -293,9 +295,9 @@ def _project(
             sets = eqx.tree_at(lambda s: s.support, sets, support)
         progress.update(sum(map(len, gaps)), gap=float(np.nanmin(solution.gap[-1])))
         if not solution.ending.finished:
-            console.say(solution.result)
+            ending = solution.ending
             break
-    return objects, sets, np.concatenate(gaps)
+    return objects, sets, np.concatenate(gaps), ending
 
 
 def _random_phases(sets: DiffractionSets, seed: int) -> Complex[Array, "start *space"]:

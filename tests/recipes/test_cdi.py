@@ -97,9 +97,11 @@ def test_bragg_particle():
     [
         ({"model": {"object": "imaginary"}}, "model.object"),
         ({"solver": {"starts": 0}}, "solver.starts"),
-        ({"solver": {"shrink_width": [1.0]}}, "two widths"),
-        ({"solver": {"shrink_threshold": [0.1, 2.0]}}, "between 0 and 1"),
+        ({"solver": {"shrink_width": [1.0]}}, "a list of 2"),
+        ({"solver": {"shrink_threshold": [0.1, 2.0]}}, "above 0; below 1"),
+        ({"solver": {"shrink_threshold": [0.1, 0.2, 0.3]}}, "a number between 0 and 1"),
         ({"solver": {"keep": 0.0}}, "solver.keep"),
+        ({"solver": {"rule": "er", "beta": 0.5}}, "no effect"),
         ({"model": {"background": -1.0}}, "model.background"),
         ({"model": {"coherence": 40.0}}, "model.coherence"),
         ({"model": {"support": [99, 9]}}, "does not fit"),
