@@ -109,7 +109,7 @@ def ours(image: np.ndarray, exact: np.ndarray, angles: np.ndarray, slices: int, 
     inside = np.hypot(*(np.mgrid[:n, :n] - (n - 1) / 2)) < n / 2
     error = relative(slice_[inside], image[inside])
     report("diffrecon fbp", lambda: fbp(A, b), repeats, f"error in the disc {error:.4f}")
-    for name, solve in (("cgls 20", lambda: cgls(A, b, steps=20)), ("sirt 20", lambda: sirt(A, b, 20))):
+    for name, solve in (("cgls 20", lambda: cgls(A, b, steps=20)), ("sirt 20", lambda: sirt(A, b, steps=20))):
         report(f"diffrecon {name}", solve, 3, f"residual {float(solve().history[-1]):.4f}")
 
 

@@ -163,12 +163,12 @@ def _solve(
         return solvers.laminography_fbp(A, integrals, filter=solver["filter"]), np.zeros(0), ()
     steps = solver["steps"] or _STEPS[name]
     progress = console.progress(steps, f"{name}: step")
-    show = lambda step, x, residual: progress.update(step, residual=residual)
+    show = lambda report: progress.update(report.step, residual=report.loss)
     bounds = (0.0, None) if solver["positive"] else None
     if name == "cgls":
         solution = solvers.cgls(A, integrals, steps=steps, tikhonov=solver["tikhonov"], callback=show)
     elif name == "sirt":
-        solution = solvers.sirt(A, integrals, steps, bounds=bounds, callback=show)
+        solution = solvers.sirt(A, integrals, steps=steps, bounds=bounds, callback=show)
     else:
         start = solvers.laminography_fbp(A, integrals, filter="hann")
         span = float(jnp.percentile(start, 99.5) - jnp.percentile(start, 0.5))

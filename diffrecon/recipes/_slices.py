@@ -120,7 +120,7 @@ def solve_slices(
     if name == "minimise":
         return _minimise(A, sinogram, steps, settings, console)
     progress = console.progress(steps, f"{name}: step")
-    show = lambda step, x, residual: progress.update(step, residual=float(residual))
+    show = lambda report: progress.update(report.step, residual=report.loss)
     weights = None if solver["weights"] == "none" or variance is None else 1 / variance
     if name in ("fista", "primal-dual"):
         return _penalised(A, sinogram, steps, solver, weights, show)
@@ -146,7 +146,7 @@ def solve_counts(
         darks,
         penalty,
         steps=steps,
-        callback=lambda step, x, deviance: progress.update(step, deviance=float(deviance)),
+        callback=lambda report: progress.update(report.step, deviance=report.loss),
     )
     history = np.asarray(solution.history)
     said = f"Poisson deviance a ray: {history[np.isfinite(history)][-1]:.3f} (about 1 where the model is right)"
@@ -210,7 +210,7 @@ def _plain(A: Any, b: Array, steps: int, solver: Mapping[str, Any], weights: Arr
         normal = "auto" if solver["stopping"] != "held-out" and show is not None and steps >= 40 else None
         return solvers.cgls(A, b, tikhonov=solver["tikhonov"], normal=normal, **common)
     if name == "lsqr":
-        return solvers.lsqr(A, b, damping=float(np.sqrt(solver["tikhonov"])), **common)
+        return solvers.lsqr(A, b, tikhonov=solver["tikhonov"], **common)
     if name == "sirt":
         return solvers.sirt(A, b, bounds=bounds, **relaxation, **common)
     if name == "sart":

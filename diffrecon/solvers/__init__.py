@@ -5,7 +5,6 @@ operators.
 from .alignment import Alignment as Alignment
 from .alignment import align as align
 from .descent.gauss_newton import levenberg_marquardt as levenberg_marquardt
-from .descent.minimise import Progress as Progress
 from .descent.minimise import Solution as Solution
 from .descent.minimise import minimise as minimise
 from .descent.preconditioned import optimal_step as optimal_step
@@ -58,6 +57,7 @@ from .linear.subsets import osem as osem
 from .linear.subsets import sart as sart
 from .linear.subsets import subset_views as subset_views
 from .linear.transmission import transmission as transmission
+from .progress import Progress as Progress
 from .sets.exit_waves import project_waves as project_waves
 from .sets.holograms import HologramSets as HologramSets
 from .sets.holograms import ProjectedPhase as ProjectedPhase

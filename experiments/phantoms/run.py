@@ -75,7 +75,7 @@ def solve(views: int, options: argparse.Namespace):
     total_variation = dr.penalties.TotalVariation(0.5 * noise * np.sqrt(views), axes=(-2, -1))
     found = {
         "FBP": dr.solvers.fbp(A, b),
-        "SIRT": dr.solvers.sirt(A, b, 100, bounds=(0.0, None)).x,
+        "SIRT": dr.solvers.sirt(A, b, steps=100, bounds=(0.0, None)).x,
         "TV": dr.solvers.fista(A, b, total_variation, steps=200, bounds=(0.0, None)).x,
     }
     for solver, stack in found.items():

@@ -61,7 +61,7 @@ def solvers(A: Any, b: jax.Array, config: dict[str, Any]) -> Iterator[tuple[str,
     for steps in config["steps"]["cgls"]:
         yield f"CGLS, {steps} steps", lambda steps=steps: dr.solvers.cgls(A, b, steps=steps).x
     for steps in config["steps"]["sirt"]:
-        yield f"SIRT, {steps} steps", lambda steps=steps: dr.solvers.sirt(A, b, steps).x
+        yield f"SIRT, {steps} steps", lambda steps=steps: dr.solvers.sirt(A, b, steps=steps).x
     for weight in config["tv"]["weights"]:
         yield f"TV, weight {weight:g}", lambda weight=weight: total_variation(A, b, weight, config["tv"])
 

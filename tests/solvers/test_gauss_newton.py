@@ -53,7 +53,7 @@ def test_cost_never_rises_and_the_ending_is_said():
     rosenbrock = PROBLEMS["rosenbrock"]
     solution = levenberg_marquardt(rosenbrock.residual, rosenbrock.start, steps=60)
     assert np.all(np.diff(solution.history) <= 0)
-    stopped = levenberg_marquardt(CURVE.residual, CURVE.start, CURVE.data, steps=9, callbacks=[lambda p: p.step == 3])
+    stopped = levenberg_marquardt(CURVE.residual, CURVE.start, CURVE.data, steps=9, callback=lambda p: p.step == 3)
     assert stopped.ending is Ending.STOPPED and len(stopped.history) == 3
 
 
@@ -75,7 +75,7 @@ def test_interrupt_returns_the_best_so_far():
         if report.step == 2:
             raise KeyboardInterrupt
 
-    solution = levenberg_marquardt(CURVE.residual, CURVE.start, CURVE.data, steps=9, callbacks=[stop])
+    solution = levenberg_marquardt(CURVE.residual, CURVE.start, CURVE.data, steps=9, callback=stop)
     assert solution.ending is Ending.INTERRUPTED and solution.detail == "after 2 steps"
 
 

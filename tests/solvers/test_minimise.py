@@ -271,7 +271,7 @@ def _send_signal(report):
 def test_control_c_returns_the_best_so_far_and_can_go_on(stop, tmp_path):
     at_20 = lambda report: stop(report) if report.step == 20 else None
     path = tmp_path / "state.npz"
-    solution = stochastic(10, steps=60, callbacks=[at_20], checkpoint=path)
+    solution = stochastic(10, steps=60, callback=at_20, checkpoint=path)
     assert solution.ending is Ending.INTERRUPTED and len(solution.history) == 20
     best = solution.held_out[np.argmin(solution.held_out[:, 1]), 0]
     assert same(solution, stochastic(10, steps=int(best)))
@@ -285,7 +285,7 @@ def test_callback_sees_the_model_and_stops():
         reports.append((report.step, float(report.value.slope), report.held_out, report.seconds))
         return report.step >= 20
 
-    solution = stochastic(10, steps=60, callbacks=[callback])
+    solution = stochastic(10, steps=60, callback=callback)
     assert [r[0] for r in reports] == [10, 20] and solution.ending is Ending.STOPPED
     assert reports[-1][1] == solution.value.slope and reports[-1][2] == solution.held_out[-1, 1]
 
@@ -387,14 +387,14 @@ def test_file_that_breaks_while_it_is_read_is_one_line_and_the_state_is_saved(tm
                 file.truncate(900)
 
     with pytest.raises(dr.InputError, match="f.h5.*damaged or incomplete"):
-        fit_frames(lazy, steps=60, resident=0, checkpoint=state, callbacks=[cut])
+        fit_frames(lazy, steps=60, resident=0, checkpoint=state, callback=cut)
     assert state.is_file()
 
 
 def test_control_c_while_data_are_read_ahead(tmp_path):
     frames_in(tmp_path / "f.h5")
     at_12 = lambda report: _interrupt(report) if report.step == 12 else None
-    solution = fit_frames(Frames(tmp_path / "f.h5", "counts"), steps=60, resident=0, callbacks=[at_12])
+    solution = fit_frames(Frames(tmp_path / "f.h5", "counts"), steps=60, resident=0, callback=at_12)
     assert solution.ending is Ending.INTERRUPTED and len(solution.history) == 12
 
 

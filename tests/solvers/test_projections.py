@@ -126,11 +126,11 @@ def grows(x, data):
 def test_endings(capfd):
     found = set_projections(jnp.ones(2), grows, grows, rule="er", steps=20)
     assert found.ending is Ending.NOT_FINITE and np.isfinite(found.state).all()
-    stop = lambda step, state, gap: True
+    stop = lambda report: True
     assert set_projections(jnp.ones(2), onto_line, onto_plane, DATA, steps=200, callback=stop).gap.size == 50
 
-    def interrupt(step, state, gap):
-        if step == 100:
+    def interrupt(report):
+        if report.step == 100:
             os.kill(os.getpid(), signal.SIGINT)
 
     found = set_projections(jnp.ones(2), onto_line, onto_plane, DATA, steps=500, callback=interrupt)

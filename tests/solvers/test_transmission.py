@@ -73,7 +73,7 @@ def test_cost_falls_and_masked_data_do_not_count(A):
         penalty,
         mask=mask,
         steps=4,
-        callback=lambda step, x, deviance: seen.append((x, deviance)),
+        callback=lambda report: seen.append((report.value, report.loss)),
     )
 
     def cost(x):

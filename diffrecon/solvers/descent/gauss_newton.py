@@ -1,6 +1,6 @@
 """Levenberg-Marquardt: a second-order step for any model, without matrices and without learning rates."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -14,8 +14,9 @@ from ..._console import Console
 from ..._model import Batch
 from ...errors import InputError
 from ..ending import Ending
+from ..progress import Callback, Progress
 from .feed import Sampler
-from .minimise import Progress, Solution, _Unknowns
+from .minimise import Solution, _Unknowns
 
 __all__ = ["levenberg_marquardt"]
 
@@ -37,7 +38,7 @@ def levenberg_marquardt(
     tolerance: float = 1e-4,
     block_size: int = 16,
     probes: int = 4,
-    callbacks: Iterable[Callable[[Progress], Any]] = (),
+    callback: Callback | None = None,
     seed: int = 0,
     console: Console | None = None,
     label: str = "Levenberg-Marquardt step",
@@ -52,7 +53,7 @@ def levenberg_marquardt(
 
     **Arguments:** `residual` is a function `(model, batch) -> real array or pytree of arrays`, one row a view, such as
     `sqrt(model(views)) - sqrt(counts)`; `prior` is a function `model -> residuals` added once (not a batch). `data`,
-    `unknowns`, `held_out`, `project`, `callbacks`, `console` as in `minimise`. `block_size` views are worked on at a
+    `unknowns`, `held_out`, `project`, `callback`, `console` as in `minimise`. `block_size` views are worked on at a
     time, so that memory does not grow with the scan; small blocks stay in the processor's cache, and one block of all
     views is linearised once a step. `probes=0` leaves D = 1, for unknowns that are whitened already. The loop ends
     when the cost falls by less than `tolerance` of itself.
@@ -115,7 +116,7 @@ def levenberg_marquardt(
                 held_out_history.append((step, figure))
             progress.update(step, **shown)
             report = Progress(step, steps, eqx.combine(free, fixed), cost / views, figure, 0.0)
-            if any([callback(report) for callback in callbacks]):
+            if callback is not None and callback(report) is True:
                 ending, detail = Ending.STOPPED, f"after {step} steps"
                 break
             if decrease < tolerance:

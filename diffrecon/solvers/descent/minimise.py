@@ -6,7 +6,7 @@ import json
 import os
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ from ..._console import Console
 from ..._model import Batch
 from ...errors import InputError
 from ..ending import Ending
+from ..progress import Callback, Progress
 from .feed import Feed, Fields, Plan, Sampler
 
-__all__ = ["Progress", "Solution", "minimise"]
+__all__ = ["Solution", "minimise"]
 
 Cost = Callable[[Any, Batch], Any]
 
@@ -58,22 +59,6 @@ class Solution:
         return self.ending.sentence(self.detail)
 
 
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """What a callback receives between compiled chunks; a callback that returns `True` stops the loop.
-
-    **Fields:** `step` (steps done), `steps` (of how many), `value` (the model as it stands), `loss` (mean of the
-    chunk), `held_out` (cost on the held-out views, or `None`), `seconds`.
-    """
-
-    step: int
-    steps: int
-    value: Any
-    loss: float
-    held_out: float | None
-    seconds: float
-
-
 def minimise(
     cost: Cost,
     model: Any,
@@ -88,7 +73,7 @@ def minimise(
     held_out: Sequence[int] | np.ndarray | None = None,
     resident: float | None = None,
     mesh: Mesh | None = None,
-    callbacks: Iterable[Callable[[Progress], Any]] = (),
+    callback: Callback | None = None,
     checkpoint: str | Path | None = None,
     resume: bool | Any = False,
     seed: int = 0,
@@ -122,7 +107,7 @@ def minimise(
       Or a `slice_mesh()`: arrays of the model and of `data` that `sharding.shard_slices` has split stay so, the rest is
       on every device, and what the cost sums over slices (the gradient of shifts that they share) is summed over
       devices; the projector is then `sharding.OverSlices`.
-    - `callbacks`: called with a `Progress` between compiled chunks of `chunk` steps; returning `True` stops.
+    - `callback`: called with a `Progress` between compiled chunks of `chunk` steps; returning `True` stops.
     - `checkpoint`: file that keeps the state, written between chunks at most once a minute, and at the end or Ctrl-C;
       `resume=True` goes on from it to the same numbers as an uninterrupted run. `resume` may also be `Solution.state`.
     - `seed`: of the sampling.
@@ -159,7 +144,7 @@ def minimise(
     if resume:
         run = _restore(run, resume if not isinstance(resume, bool) else checkpoint, mesh)
 
-    return _loop(problem, run, fixed, feed, chosen, total, chunk, list(callbacks), checkpoint, console, label)
+    return _loop(problem, run, fixed, feed, chosen, total, chunk, callback, checkpoint, console, label)
 
 
 # ---------------------------------------------------------------------------------------- the compiled part
@@ -428,7 +413,7 @@ class _Run:
     held_out: list[tuple[int, float]]
 
 
-def _loop(problem, run, fixed, feed: Feed, chosen, total, chunk, callbacks, checkpoint, console, label) -> Solution:
+def _loop(problem, run, fixed, feed: Feed, chosen, total, chunk, callback, checkpoint, console, label) -> Solution:
     progress = console.progress(total, label)
     progress.first = run.step
     best, best_figure = run.free, np.inf
@@ -452,7 +437,7 @@ def _loop(problem, run, fixed, feed: Feed, chosen, total, chunk, callbacks, chec
             if checkpoint and time.monotonic() - saved > 60 and run.step < total:
                 _save(run, checkpoint)
                 saved = time.monotonic()
-            if callbacks:
+            if callback is not None:
                 report = Progress(
                     run.step,
                     total,
@@ -461,7 +446,7 @@ def _loop(problem, run, fixed, feed: Feed, chosen, total, chunk, callbacks, chec
                     held_figure,
                     time.monotonic() - started,
                 )
-                if any([callback(report) for callback in callbacks]):
+                if callback(report) is True:
                     ending, detail = Ending.STOPPED, f"after {run.step} steps"
                     break
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@
 `A(x, views)` and `A.adjoint(y, views)`, lets a solver leave views out; views are the first axis of the data.
 """
 
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,14 +21,15 @@ from jaxtyping import Array, ArrayLike, Float, Inexact
 from ..._cache import keep_compiled_programs
 from ...errors import InputError
 from ..ending import Ending
+from ..progress import Callback, Progress
 
 __all__ = ["LinearSolution"]
 
 _CHUNK = 50  # steps between two calls of the user's callback
+_MOST = 500  # steps between two looks of the host where nobody waits for one
 _LOOK = 10  # steps between two looks at a stopping rule
 _DIVERGED = 100.0  # times the residual at the start
 
-Callback = Callable[[int, Array, float], Any]
 Bounds = tuple[float | None, float | None] | None
 
 
@@ -60,6 +62,7 @@ class Operator(eqx.Module):
     b: Array
     weights: Array | None
     start: Array
+    from_zero: bool = eqx.field(static=True, default=False)
 
     @classmethod
     def make(cls, A: Callable, b: ArrayLike, x0: ArrayLike | None, weights: ArrayLike | None = None) -> "Operator":
@@ -71,7 +74,7 @@ class Operator(eqx.Module):
         if weights is not None:
             weights = checked_weights(weights, b)
             b = jnp.where(weights > 0, b, 0)
-        return cls(A, b, weights, first_guess(A, b, x0))
+        return cls(A, b, weights, first_guess(A, b, x0), x0 is None)
 
     def adjoint(self, y: Array) -> Array:
         known = getattr(self.forward, "adjoint", None)
@@ -82,6 +85,15 @@ class Operator(eqx.Module):
 
     def residual(self, x: Array) -> Array:
         return self.b - self.forward(x)
+
+    def first_residual(self) -> Array:
+        """The residual at the start, without A where that is zero."""
+        return self.b if self.from_zero else self.residual(self.start)
+
+    def begun(self, fixed: Any, state: Any, x: Array | None = None, residual: Array | None = None) -> "Start":
+        """The start of a solve from `x` (the first guess by default), whose residual may be known."""
+        residual = self.first_residual() if residual is None else residual
+        return Start(fixed, self.start if x is None else x, state, self.norm(self.b), self.norm(residual))
 
     def weighted(self, y: Array) -> Array:
         return y if self.weights is None else self.weights * y
@@ -143,52 +155,89 @@ class Rule(NamedTuple):
     callback: Callback | None = None
 
 
+class Start(NamedTuple):
+    """Numbers that stay, the first iterate, what a step hands to the next, `|b|` and `|A x - b|`."""
+
+    fixed: Any
+    x: Array
+    state: Any
+    size: Array
+    residual: Array
+
+
+class _Carry(NamedTuple):
+    x: Array
+    state: Any
+    alive: Array
+    reached: Array
+
+
 @eqx.filter_jit
-def limits(operator: Operator) -> tuple[Array, Array]:
-    """|b|, and the residual from which on a solver has diverged."""
-    size = operator.norm(operator.b)
+def _begun(begin: Callable[..., Start], problem: Any, settings: tuple) -> tuple[Any, _Carry, tuple[Array, Array]]:
+    """The constants of a solve, its first iterate, `|b|` and the residual from which on it has diverged."""
+    fixed, x, state, size, residual = begin(problem, *settings)
     scale = jnp.where(size > 0, size, 1)
-    return scale, _DIVERGED * jnp.maximum(scale, operator.norm(operator.residual(operator.start)))
+    return (
+        fixed,
+        _Carry(x, state, jnp.asarray(True), jnp.asarray(False)),
+        (
+            scale,
+            _DIVERGED * jnp.maximum(scale, residual),
+        ),
+    )
 
 
-def iterate(step, problem, state, x: Array, steps: int, rule: Rule, limit: tuple[Array, Array]) -> LinearSolution:
-    """Chunks of compiled steps `step(problem, x, state) -> x, state, residual`; between them callback and rules."""
+def iterate(
+    begin: Callable[..., Start], step: Callable, problem: Any, settings: tuple, steps: int, rule: Rule
+) -> LinearSolution:
+    """Run `begin(problem, *settings)` and compiled steps `step(problem, fixed, x, state) -> x, state, residual`.
+
+    Two programs, whatever the number of steps; callback and rules are looked at between runs of the second.
+    """
     if steps < 1:
         raise InputError(f"steps must be at least 1, got {steps}")
-    length = steps if rule.callback is None else _CHUNK
-    length = _LOOK if rule.target is not None or rule.judge is not None else length
-    history, judged, done, message, ended = [], [], 0, "", Ending.DONE
-    carry = (x, state, jnp.asarray(True), jnp.asarray(False))
+    started = time.monotonic()
+    fixed, carry, limit = _begun(begin, problem, settings)
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((problem, fixed, carry)))
+    length = _LOOK if rule.target is not None or rule.judge is not None else _MOST
+    length = min(length, _CHUNK) if rule.callback is not None else length
+    curves, done, message, ended = [], 0, "", Ending.DONE
     while done < steps and not message:
-        count = min(length, steps - done)
-        carry, (residuals, figures) = _chunk(step, problem, carry, limit, rule.target, rule.judge, count)
-        history.append(residuals)
-        judged.append(figures)
+        count = steps if traced else min(length, steps - done)
+        size, number = (steps, count) if traced else (_MOST, jnp.asarray(count))
+        carry, curve = _chunk(step, (problem, fixed), carry, limit, rule.target, rule.judge, number, size)
+        curves.append(curve if traced else np.asarray(curve)[:, :count])
         done += count
-        message, ended = _ending(rule, carry, done, history, judged)
-    x, _, alive, _ = carry
-    joined = jnp.concatenate(history)
-    joined = jnp.pad(joined, (0, steps - joined.shape[0]), constant_values=jnp.nan)
-    if not isinstance(alive, Tracer) and not bool(alive):
-        last = int(np.sum(np.isfinite(np.asarray(joined))))
-        message = f"stopped after step {last}: the residual diverged; x is the one before"
+        message, ended = _ending(rule, carry, done, steps, curves, time.monotonic() - started)
+    if traced:
+        return LinearSolution(carry.x, curves[0][0], jnp.logical_not(carry.alive), None, message, ended)
+    history, judged = np.concatenate(curves, 1)
+    diverged = not bool(carry.alive)
+    if diverged:
+        message = f"stopped after step {_taken(curves)}: the residual diverged; x is the one before"
         warnings.warn(message, stacklevel=4)
-    held_out = None if rule.judge is None else jnp.concatenate(judged)
-    return LinearSolution(x, joined, jnp.logical_not(alive), held_out, message, ended)
+    history = jax.device_put(np.pad(history, (0, steps - done), constant_values=np.nan))
+    held_out = None if rule.judge is None else jax.device_put(judged)
+    return LinearSolution(carry.x, history, diverged, held_out, message, ended)
 
 
-def _ending(rule: Rule, carry, done: int, history: list[Array], judged: list[Array]) -> tuple[str, Ending]:
+def _taken(curves: list[np.ndarray]) -> int:
+    return int(np.sum(np.isfinite(np.concatenate(curves, 1)[0])))
+
+
+def _ending(
+    rule: Rule, carry: _Carry, done: int, steps: int, curves: list[np.ndarray], seconds: float
+) -> tuple[str, Ending]:
     """Say why the loop ends after this chunk; nothing where it goes on."""
     stop = False
     if rule.callback is not None:
-        stop = rule.callback(done, carry[0], float(history[-1][-1])) is True
-        if not bool(carry[2]):
+        stop = rule.callback(Progress(done, steps, carry.x, float(curves[-1][0, -1]), seconds=seconds)) is True
+        if not bool(carry.alive):
             return "diverged", Ending.DIVERGED
-    if rule.target is not None and bool(carry[3]):
-        taken = int(np.sum(np.isfinite(np.asarray(jnp.concatenate(history)))))
-        return f"stopped after step {taken}: the residual has come down to the noise", Ending.CONVERGED
+    if rule.target is not None and bool(carry.reached):
+        return f"stopped after step {_taken(curves)}: the residual has come down to the noise", Ending.CONVERGED
     if rule.judge is not None:
-        curve = np.asarray(jnp.concatenate(judged))
+        curve = np.concatenate(curves, 1)[1]
         # Past the minimum by as many steps as it took to get there, or clearly above it.
         best = int(np.argmin(curve)) if np.isfinite(curve).all() else 0
         if curve.size > max(2 * (best + 1), best + 2 * _LOOK) or curve[-1] > 1.05 * curve[best]:
@@ -197,22 +246,28 @@ def _ending(rule: Rule, carry, done: int, history: list[Array], judged: list[Arr
 
 
 @eqx.filter_jit
-def _chunk(step, problem, carry, limit: tuple[Array, Array], target, judge, length: int):
-    """`length` steps; a step whose residual is not finite or far above the data is undone and ends the iteration."""
+def _chunk(step, problem, carry: _Carry, limit: tuple[Array, Array], target, judge, count: Array | int, size: int):
+    """`count` (at most `size`) steps; one whose residual is not finite or far above the data is undone and the last.
+
+    A number as `count` makes a loop that can be differentiated, an array one that serves all numbers of steps. Returns
+    the carry and the residuals of the solve and of the views held out, `(2, size)`.
+    """
     scale, worst = limit
 
-    def body(carry, _):
-        x, state, alive, reached = carry
-        new_x, new_state, residual = step(problem, x, state)
+    def body(index, both):
+        (x, state, alive, reached), curves = both
+        new_x, new_state, residual = step(*problem, x, state)
         good = alive & jnp.isfinite(residual) & (residual < worst) & jnp.all(jnp.isfinite(new_x))
         taken = good & ~reached
         x, state = jax.tree.map(lambda new, old: jnp.where(taken, new, old), (new_x, new_state), (x, state))
         alive, moved = good | (alive & reached), jnp.where(taken, residual / scale, jnp.nan)
         reached = reached if target is None else reached | (taken & (residual <= target))
         figure = moved if judge is None else judge.norm(judge.residual(x)) / judge.norm(judge.b)
-        return (x, state, alive, reached), (moved, figure)
+        curves = curves.at[:, index].set(jnp.stack([moved, figure]))
+        return _Carry(x, state, alive, reached), curves
 
-    return lax.scan(body, carry, None, length=length)
+    curves = jnp.full((2, size), jnp.nan, scale.dtype)
+    return lax.fori_loop(0, count, body, (carry, curves))
 
 
 # Rules that end a solve
@@ -242,7 +297,7 @@ def stopped(
     judge = some_views(operator, held)
     first = run(some_views(operator, train), steps, Rule(judge=judge))
     assert first.held_out is not None
-    best = int(jnp.argmin(first.held_out)) + 1
+    best = int(np.argmin(np.asarray(first.held_out))) + 1
     final = run(operator, best, Rule(callback=callback))
     said = f"{best} steps: {len(held)} of {operator.b.shape[0]} views held out are then predicted best"
     said += "" if best < steps else " (the last step tried: more may be better)"
@@ -291,4 +346,4 @@ def some_views(operator: Operator, views: np.ndarray) -> Operator:
     subset = getattr(operator.forward, "subset", None)
     A = subset(views) if subset is not None else _Selected(operator.forward, jnp.asarray(views))
     weights = None if operator.weights is None else operator.weights[views]
-    return Operator(A, operator.b[views], weights, operator.start)
+    return Operator(A, operator.b[views], weights, operator.start, operator.from_zero)

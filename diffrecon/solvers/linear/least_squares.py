@@ -5,22 +5,22 @@
 from functools import partial
 from typing import NamedTuple
 
-import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Inexact
 
 from ...errors import InputError
+from ..progress import Callback
 from .iterate import (
     Bounds,
-    Callback,
     LinearSolution,
     Operator,
     Rule,
+    Start,
     clipped,
     dot,
     iterate,
-    limits,
     noise_norm,
     squared,
     stopped,
@@ -60,9 +60,10 @@ def cgls(
     - `stopping`: `None` does all steps. `"held-out"` solves without one view in eight first, and takes the number of
       steps that predicts these best (twice the cost); `"discrepancy"` stops where the residual is that of noise of
       standard deviation `noise` a datum (of weights = 1/variance by default).
-    - `callback(step, x, residual)`: called every 50 steps and at the end; `True` stops.
+    - `callback`: called with a `Progress` (`loss` is the relative residual) every 50 steps and at the end;
+      `True` stops.
 
-    **Cost:** one forward and one adjoint a step; compiled once for each shape.
+    **Cost:** one forward and one adjoint a step; compiled once for each shape, whatever the number of steps.
 
     **Raises:** `InputError` for wrong shapes, negative weights, unknown rules.
 
@@ -73,7 +74,11 @@ def cgls(
     if normal is not None:
         if stopping == "held-out":
             raise InputError('cgls: stopping="held-out" goes without normal')
-        return _cgls_normal(A, b, x0, steps, tikhonov, weights, normal, stopping, noise, callback)
+        if stopping not in (None, "discrepancy"):
+            raise InputError(f'stopping = "{stopping}" is not known: give "held-out", "discrepancy" or None')
+        equations = normal_equations(A, b, weights=weights) if isinstance(normal, str) else normal
+        target = None if stopping is None else noise_norm(equations.problem, noise)
+        return _cgls_normal(equations, x0, steps, tikhonov, Rule(target, None, callback))
     run = partial(_cgls, tikhonov=tikhonov)
     return stopped(run, A, b, weights, x0, steps, stopping=stopping, noise=noise, callback=callback)
 
@@ -84,16 +89,16 @@ def lsqr(
     *,
     x0: Inexact[Array, "..."] | None = None,
     steps: int = 20,
-    damping: float = 0.0,
+    tikhonov: float = 0.0,
     weights: ArrayLike | None = None,
     stopping: str | None = None,
     noise: float | None = None,
     callback: Callback | None = None,
 ) -> LinearSolution:
-    """Least squares, `argmin |A x - b|^2_W + damping^2 |x|^2`, by bidiagonalisation (Paige & Saunders, ACM Trans. Math.
+    """Least squares, `argmin |A x - b|^2_W + tikhonov |x|^2`, by bidiagonalisation (Paige & Saunders, ACM Trans. Math.
     Softw. 8, 43 (1982)).
 
-    The iterates are those of `cgls` with `tikhonov = damping^2`; in float32 they keep more digits where A is badly
+    The iterates are those of `cgls`; in float32 they keep more digits where A is badly
     conditioned, for one vector more of memory.
 
     **Arguments:** as `cgls`.
@@ -102,15 +107,15 @@ def lsqr(
     solution = lsqr(lambda x: 2.0 * x, jnp.ones(4), x0=jnp.zeros(4), steps=3)
     ```
     """
-    run = partial(_lsqr, damping=damping)
+    run = partial(_lsqr, tikhonov=tikhonov)
     return stopped(run, A, b, weights, x0, steps, stopping=stopping, noise=noise, callback=callback)
 
 
 def sirt(
     A,
     b: Float[Array, "..."],
-    steps: int = 100,
     *,
+    steps: int = 100,
     x0: Float[Array, "..."] | None = None,
     relaxation: float = 1.5,
     bounds: Bounds = None,
@@ -139,8 +144,8 @@ def sirt(
 def mlem(
     A,
     b: Float[Array, "..."],
-    steps: int = 50,
     *,
+    steps: int = 50,
     x0: Float[Array, "..."] | None = None,
     stopping: str | None = None,
     callback: Callback | None = None,
@@ -157,38 +162,42 @@ def mlem(
     return stopped(run, A, checked_counts(b, "mlem"), None, x0, steps, stopping=stopping, noise=None, callback=callback)
 
 
-# Conjugate gradients
+# Conjugate gradients: a step begins with the gradient, so that the start needs no operator
 
 
 class _ConjugateState(NamedTuple):
-    residual: Array
+    residual: Array  # b - A x, or A'W(b - A x) on the normal equations
     direction: Array
-    gamma: Array  # squared norm of the gradient
+    gamma: Array  # squared norm of the last gradient, 0 before the first
+
+
+def _conjugate_start(residual: Array, x: Array) -> _ConjugateState:
+    return _ConjugateState(residual, jnp.zeros_like(x), jnp.zeros((), x.real.dtype))
+
+
+def _turned(gradient: Array, state: _ConjugateState) -> tuple[Array, Array]:
+    """The next direction, and the squared norm of the gradient."""
+    gamma = squared(gradient)
+    return gradient + _ratio(gamma, state.gamma) * state.direction, gamma
 
 
 def _cgls(operator: Operator, steps: int, rule: Rule, tikhonov: float) -> LinearSolution:
-    ridge, x = jnp.asarray(tikhonov, operator.b.real.dtype), operator.start
-    return iterate(_cgls_step, (operator, ridge), _cgls_start(operator, ridge, x), x, steps, rule, limits(operator))
+    return iterate(
+        _cgls_begin, _cgls_step, operator, (jnp.asarray(tikhonov, jnp.finfo(operator.b.dtype).dtype),), steps, rule
+    )
 
 
-@eqx.filter_jit
-def _cgls_start(operator: Operator, ridge: Array, x: Array) -> _ConjugateState:
-    residual = operator.residual(x)
-    gradient = operator.adjoint(operator.weighted(residual)) - ridge * x
-    return _ConjugateState(residual, gradient, squared(gradient))
+def _cgls_begin(operator: Operator, ridge: Array) -> Start:
+    residual = operator.first_residual()
+    return operator.begun(ridge, _conjugate_start(residual, operator.start), residual=residual)
 
 
-def _cgls_step(problem, x: Array, state: _ConjugateState):
-    operator, ridge = problem
-    image = operator.forward(state.direction)
-    curvature = operator.norm(image) ** 2 + ridge * squared(state.direction)
-    length = _ratio(state.gamma, curvature)
-    x = x + length * state.direction
+def _cgls_step(operator: Operator, ridge: Array, x: Array, state: _ConjugateState):
+    direction, gamma = _turned(operator.adjoint(operator.weighted(state.residual)) - ridge * x, state)
+    image = operator.forward(direction)
+    length = _ratio(gamma, operator.norm(image) ** 2 + ridge * squared(direction))
     residual = state.residual - length * image
-    gradient = operator.adjoint(operator.weighted(residual)) - ridge * x
-    gamma = squared(gradient)
-    direction = gradient + _ratio(gamma, state.gamma) * state.direction
-    return x, _ConjugateState(residual, direction, gamma), operator.norm(residual)
+    return x + length * direction, _ConjugateState(residual, direction, gamma), operator.norm(residual)
 
 
 def _ratio(a: Array, b: Array) -> Array:
@@ -196,33 +205,25 @@ def _ratio(a: Array, b: Array) -> Array:
     return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
 
 
-def _cgls_normal(A, b, x0, steps, tikhonov, weights, normal, stopping, noise, callback) -> LinearSolution:
+def _cgls_normal(equations: NormalEquations, x0, steps: int, tikhonov: float, rule: Rule) -> LinearSolution:
     """The same on the normal equations, in the box of the object."""
-    if stopping not in (None, "discrepancy"):
-        raise InputError(f'stopping = "{stopping}" is not known: give "held-out", "discrepancy" or None')
-    equations = normal_equations(A, b, weights=weights) if isinstance(normal, str) else normal
-    start = equations.inside(x0)
-    ridge = jnp.asarray(tikhonov, start.real.dtype)
-    rule = Rule(None if stopping is None else noise_norm(equations.problem, noise), None, callback)
-    residual = equations.rhs if x0 is None else equations.residual(start)
-    gradient = residual - ridge * start
-    state = _ConjugateState(residual, gradient, squared(gradient))
-    problem = (equations.bare(), ridge)
-    return equations.finished(
-        iterate(_normal_step, problem, state, start, steps, rule, equations.limits(residual, start))
+    settings = (
+        None if x0 is None else equations.inside(x0),
+        jnp.asarray(tikhonov, jnp.finfo(equations.rhs.dtype).dtype),
     )
+    return equations.finished(iterate(_normal_begin, _normal_step, equations.bare(), settings, steps, rule))
 
 
-def _normal_step(problem, x: Array, state: _ConjugateState):
-    """`state.residual` is A'W(b - A x)."""
-    equations, ridge = problem
-    product = equations.product(state.direction)
-    length = _ratio(state.gamma, dot(state.direction, product) + ridge * squared(state.direction))
-    x = x + length * state.direction
-    residual = state.residual - length * product
-    gradient = residual - ridge * x
-    gamma = squared(gradient)
-    direction = gradient + _ratio(gamma, state.gamma) * state.direction
+def _normal_begin(equations: NormalEquations, x: Array | None, ridge: Array) -> Start:
+    x, residual = equations.begun(x)
+    return equations.start(ridge, x, _conjugate_start(residual, x), residual)
+
+
+def _normal_step(equations: NormalEquations, ridge: Array, x: Array, state: _ConjugateState):
+    direction, gamma = _turned(state.residual - ridge * x, state)
+    product = equations.product(direction)
+    length = _ratio(gamma, dot(direction, product) + ridge * squared(direction))
+    x, residual = x + length * direction, state.residual - length * product
     return x, _ConjugateState(residual, direction, gamma), equations.misfit(x, residual)
 
 
@@ -231,32 +232,32 @@ def _normal_step(problem, x: Array, state: _ConjugateState):
 
 class _LsqrState(NamedTuple):
     u: Array
-    below: Array  # of the rows damping * x
+    below: Array  # of the rows damp * x
+    beta: Array
     v: Array
     direction: Array
-    alpha: Array
     phi: Array
     rho: Array
+    cosine: Array
+    sine: Array
 
 
-def _lsqr(operator: Operator, steps: int, rule: Rule, damping: float) -> LinearSolution:
-    damp, x = jnp.asarray(damping, operator.b.real.dtype), operator.start
-    return iterate(_lsqr_step, (operator, damp), _lsqr_start(operator, damp, x), x, steps, rule, limits(operator))
+def _lsqr(operator: Operator, steps: int, rule: Rule, tikhonov: float) -> LinearSolution:
+    damp = jnp.asarray(np.sqrt(tikhonov), jnp.finfo(operator.b.dtype).dtype)
+    return iterate(_lsqr_begin, _lsqr_step, operator, (damp,), steps, rule)
 
 
 def _root(operator: Operator, y: Array) -> Array:
     return y if operator.weights is None else jnp.sqrt(operator.weights) * y
 
 
-def _lsqr_start(operator: Operator, damp: Array, x: Array) -> _LsqrState:
+def _lsqr_begin(operator: Operator, damp: Array) -> Start:
     """Damping is appended to A as rows `damp x = 0`, so that a first guess does not change the problem."""
-    (u, below), beta = _unit(_root(operator, operator.residual(x)), -damp * x)
-    (v,), alpha = _unit(_lsqr_adjoint(operator, damp, u, below))
-    return _LsqrState(u, below, v, v, alpha, beta, alpha)
-
-
-def _lsqr_adjoint(operator: Operator, damp: Array, u: Array, below: Array) -> Array:
-    return operator.adjoint(_root(operator, u)) + damp * below
+    residual, x = operator.first_residual(), operator.start
+    (u, below), beta = _unit(_root(operator, residual), -damp * x)
+    zero, one, nothing = jnp.zeros_like(beta), jnp.ones_like(beta), jnp.zeros_like(x)
+    state = _LsqrState(u, below, zero, nothing, nothing, beta, one, -one, zero)
+    return operator.begun(damp, state, residual=residual)
 
 
 def _unit(*parts: Array) -> tuple[list[Array], Array]:
@@ -265,39 +266,35 @@ def _unit(*parts: Array) -> tuple[list[Array], Array]:
     return [inverse * p for p in parts], length
 
 
-def _lsqr_step(problem, x: Array, state: _LsqrState):
-    operator, damp = problem
-    image = _root(operator, operator.forward(state.v))
-    (u, below), beta = _unit(image - state.alpha * state.u, damp * state.v - state.alpha * state.below)
-    (v,), alpha = _unit(_lsqr_adjoint(operator, damp, u, below) - beta * state.v)
-    rho = jnp.sqrt(state.rho**2 + beta**2)
-    cosine, sine = _ratio(state.rho, rho), _ratio(beta, rho)
-    x = x + _ratio(cosine * state.phi, rho) * state.direction
-    direction = v - _ratio(sine * alpha, rho) * state.direction
+def _lsqr_step(operator: Operator, damp: Array, x: Array, state: _LsqrState):
+    back = operator.adjoint(_root(operator, state.u)) + damp * state.below
+    (v,), alpha = _unit(back - state.beta * state.v)
+    direction = v - _ratio(state.sine * alpha, state.rho) * state.direction
+    image = _root(operator, operator.forward(v))
+    (u, below), beta = _unit(image - alpha * state.u, damp * v - alpha * state.below)
+    turned = -state.cosine * alpha
+    rho = jnp.sqrt(turned**2 + beta**2)
+    cosine, sine = _ratio(turned, rho), _ratio(beta, rho)
+    x = x + _ratio(cosine * state.phi, rho) * direction
     phi = sine * state.phi
     residual = jnp.sqrt(jnp.maximum(phi**2 - damp**2 * squared(x), 0))
-    return x, _LsqrState(u, below, v, direction, alpha, phi, -cosine * alpha), residual
+    return x, _LsqrState(u, below, beta, v, direction, phi, rho, cosine, sine), residual
 
 
 # SIRT and MLEM carry the residual b - A x, so that a step costs one pair
 
 
-@eqx.filter_jit
-def _residual_start(operator: Operator, x: Array) -> Array:
-    return operator.residual(x)
-
-
 def _sirt(operator: Operator, steps: int, rule: Rule, relaxation: float, bounds: Bounds) -> LinearSolution:
-    problem = (operator, _sirt_weights(operator, jnp.asarray(relaxation, operator.b.dtype)), bounds)
-    x = operator.start
-    return iterate(_sirt_step, problem, _residual_start(operator, x), x, steps, rule, limits(operator))
+    settings = (jnp.asarray(relaxation, operator.b.dtype), bounds)
+    return iterate(_sirt_begin, _sirt_step, operator, settings, steps, rule)
 
 
-@eqx.filter_jit
-def _sirt_weights(operator: Operator, relaxation: Array) -> tuple[Array, Array]:
+def _sirt_begin(operator: Operator, relaxation: Array, bounds: Bounds) -> Start:
     rows = operator.forward(jnp.ones_like(operator.start))
     columns = operator.adjoint(operator.weighted(jnp.ones_like(operator.b)))
-    return operator.weighted(guarded_inverse(rows)), relaxation * guarded_inverse(columns)
+    fixed = (operator.weighted(guarded_inverse(rows)), relaxation * guarded_inverse(columns), bounds)
+    residual = operator.first_residual()
+    return operator.begun(fixed, residual, residual=residual)
 
 
 def guarded_inverse(sums: Array) -> Array:
@@ -307,8 +304,8 @@ def guarded_inverse(sums: Array) -> Array:
     return jnp.where(sums > 1e-3 * largest, inverse, 0)
 
 
-def _sirt_step(problem, x: Array, residual: Array):
-    operator, (row, column), bounds = problem
+def _sirt_step(operator: Operator, fixed: tuple, x: Array, residual: Array):
+    row, column, bounds = fixed
     x = clipped(x + column * operator.adjoint(row * residual), bounds)
     residual = operator.residual(x)
     return x, residual, operator.norm(residual)
@@ -322,19 +319,22 @@ def checked_counts(b: ArrayLike, name: str) -> Array:
 
 
 def _mlem(operator: Operator, steps: int, rule: Rule, level: bool) -> LinearSolution:
-    sensitivity, start = mlem_start(operator)
-    x = start if level else operator.start
-    problem = (operator, sensitivity)
-    return iterate(_mlem_step, problem, _residual_start(operator, x), x, steps, rule, limits(operator))
+    return iterate(_mlem_begin, _mlem_step, operator, (level,), steps, rule)
 
 
-@eqx.filter_jit
-def mlem_start(operator: Operator) -> tuple[Array, Array]:
-    """A'1, and a constant volume that predicts the sum of the data."""
+def _mlem_begin(operator: Operator, level: bool) -> Start:
     sensitivity = operator.adjoint(jnp.ones_like(operator.b))
+    x, image = mlem_level(operator) if level else (operator.start, operator.forward(operator.start))
+    residual = operator.b - image
+    return operator.begun(sensitivity, residual, x, residual)
+
+
+def mlem_level(operator: Operator) -> tuple[Array, Array]:
+    """A constant volume that predicts the sum of the data, and its image."""
     ones = jnp.ones_like(operator.start)
-    level = jnp.sum(operator.b) / jnp.sum(operator.forward(ones))
-    return sensitivity, level * ones
+    image = operator.forward(ones)
+    level = jnp.sum(operator.b) / jnp.sum(image)
+    return level * ones, level * image
 
 
 def mlem_factor(operator: Operator, sensitivity: Array, predicted: Array) -> Array:
@@ -348,8 +348,7 @@ def mlem_factor(operator: Operator, sensitivity: Array, predicted: Array) -> Arr
     return jnp.maximum(guarded_inverse(sensitivity) * operator.adjoint(ratio), 0)
 
 
-def _mlem_step(problem, x: Array, residual: Array):
-    operator, sensitivity = problem
+def _mlem_step(operator: Operator, sensitivity: Array, x: Array, residual: Array):
     x = x * mlem_factor(operator, sensitivity, operator.b - residual)
     residual = operator.residual(x)
     return x, residual, operator.norm(residual)

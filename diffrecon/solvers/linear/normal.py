@@ -17,7 +17,7 @@ from jaxtyping import Array, ArrayLike, Float, Inexact
 
 from ...errors import InputError
 from ...operators.projection import ParallelProjector
-from .iterate import LinearSolution, Operator, checked_weights
+from .iterate import LinearSolution, Operator, Start, checked_weights
 
 __all__ = ["NormalEquations", "normal_equations"]
 
@@ -82,32 +82,29 @@ class NormalEquations(eqx.Module):
         inner = lambda a, b: jnp.real(jnp.vdot(a, b))
         return jnp.sqrt(jnp.maximum(self.b_squared - inner(x, self.rhs) - inner(x, residual), 0))
 
-    def limits(self, residual: Array | None, start: Array | None = None) -> tuple[Array, Array]:
-        """|b|, and the residual from which on a solver has diverged, from that at the start (default: x = 0)."""
-        size = jnp.sqrt(self.b_squared)
-        scale = jnp.where(size > 0, size, 1)
-        first = scale if residual is None or start is None else self.misfit(start, residual)
-        return scale, 100 * jnp.maximum(scale, first)
+    def begun(self, x: Array | None) -> tuple[Array, Array]:
+        """A first guess, zeros for none, and its residual."""
+        return (jnp.zeros_like(self.rhs), self.rhs) if x is None else (x, self.residual(x))
+
+    def start(self, fixed: Any, x: Array, state: Any, residual: Array) -> Start:
+        """The start of a solve."""
+        return Start(fixed, x, state, jnp.sqrt(self.b_squared), self.misfit(x, residual))
 
     def finished(self, solution: LinearSolution) -> LinearSolution:
         """The whole volume and the exact residual at the end; the history is moved by what it was off."""
         # Eager, here and in `_right`: A is compiled already, and what is used once is not worth a program of its own.
         problem = self.problem
         exact = problem.norm(problem.residual(solution.x))
-        scale = self.limits(None)[0]
-        last = jnp.nanmin(
-            jnp.where(jnp.arange(solution.history.size) == _last(solution.history), solution.history, jnp.inf)
-        )
-        off = (exact / scale) ** 2 - last**2
-        history = jnp.sqrt(jnp.maximum(solution.history**2 + off, 0))
+        size = jnp.sqrt(self.b_squared)
+        traced = isinstance(solution.history, Tracer)
+        xp, history = (jnp, solution.history) if traced else (np, np.asarray(solution.history))
+        last = history[xp.max(xp.where(xp.isfinite(history), xp.arange(history.size), 0))]
+        off = xp.asarray(exact / jnp.where(size > 0, size, 1)) ** 2 - last**2
+        history = jax.device_put(xp.sqrt(xp.maximum(history**2 + off, 0)))
         message = "; ".join(part for part in (self.message, solution.message) if part)
         return LinearSolution(
             self.outside(solution.x), history, solution.diverged, solution.held_out, message, solution.ended
         )
-
-
-def _last(history: Array) -> Array:
-    return jnp.max(jnp.where(jnp.isfinite(history), jnp.arange(history.size), 0))
 
 
 class _Product(eqx.Module):

@@ -12,7 +12,8 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Inexact, PyTree
 
 from ...errors import InputError
-from .iterate import Bounds, Callback, LinearSolution, Operator, Rule, clipped, dot, iterate, limits, norm, squared
+from ..progress import Callback
+from .iterate import Bounds, LinearSolution, Operator, Rule, Start, clipped, dot, iterate, norm, squared
 from .least_squares import checked_counts, guarded_inverse
 from .normal import NormalEquations, normal_equations
 
@@ -78,14 +79,11 @@ def fista(
     if inner < 1:
         raise InputError(f"fista: inner must be at least 1, got {inner}")
     equations = normal_equations(A, b, weights=weights, x0=x0, support=normal) if isinstance(normal, str) else normal
-    x = clipped(equations.inside(x0), bounds)
-    rule = Rule(callback=callback)
     problem = _Proximal(equations.bare(), as_penalty(penalty), bounds, inner)
-    residual = equations.rhs if x0 is None and bounds is None else equations.residual(x)
-    lipschitz = largest_eigenvalue(problem.equations) if lipschitz is None else jnp.asarray(lipschitz, x.real.dtype)
-    state = _FistaState(residual, x, residual, jnp.ones_like(lipschitz), lipschitz, problem.penalty.start(x))
-    limit = equations.limits(residual, x)
-    return equations.finished(iterate(_fista_step, problem, state, x, steps, rule, limit))
+    lipschitz = None if lipschitz is None else jnp.asarray(lipschitz, equations.rhs.real.dtype)
+    settings = (None if x0 is None and bounds is None else clipped(equations.inside(x0), bounds), lipschitz)
+    rule = Rule(callback=callback)
+    return equations.finished(iterate(_fista_begin, _fista_step, problem, settings, steps, rule))
 
 
 def as_penalty(penalty: Any) -> Any:
@@ -143,7 +141,14 @@ def largest_eigenvalue(equations: NormalEquations) -> Float[Array, ""]:
     return _SAFETY * jnp.where(found > 0, found, 1)
 
 
-def _fista_step(problem: _Proximal, x: Array, state: _FistaState):
+def _fista_begin(problem: _Proximal, x: Array | None, lipschitz: Array | None) -> Start:
+    x, residual = problem.equations.begun(x)
+    lipschitz = largest_eigenvalue(problem.equations) if lipschitz is None else lipschitz
+    state = _FistaState(residual, x, residual, jnp.ones_like(lipschitz), lipschitz, problem.penalty.start(x))
+    return problem.equations.start((), x, state, residual)
+
+
+def _fista_step(problem: _Proximal, _: tuple, x: Array, state: _FistaState):
     step = 1 / state.lipschitz
     new, kept = problem.penalty.prox(
         state.ahead + step * state.residual_ahead, step, state.penalty, steps=problem.inner, bounds=problem.bounds
@@ -195,7 +200,7 @@ class Huber(eqx.Module):
         self.threshold = jnp.asarray(threshold, jnp.zeros(()).dtype)
 
     def dual(self, p: Array, sigma: Array, b: Array, weights: Array) -> Array:
-        """As of `LeastSquares`."""
+        """Return the proximal map of the conjugate, as `LeastSquares.dual` does."""
         limit = weights * self.threshold.astype(p.dtype)
         return jnp.clip(weights * (p - sigma * b) / (weights + sigma), -limit, limit)
 
@@ -214,7 +219,7 @@ class Poisson(eqx.Module):
         self.background = jnp.asarray(background, jnp.zeros(()).dtype)
 
     def dual(self, p: Array, sigma: Array, b: Array, weights: Array) -> Array:
-        """As of `LeastSquares`; weights are 0 (not measured) or 1."""
+        """Return the proximal map of the conjugate, as `LeastSquares.dual` does; weights are 0 (not measured) or 1."""
         p = p + sigma * self.background.astype(p.dtype)
         return jnp.where(weights > 0, 0.5 * (1 + p - jnp.sqrt((p - 1) ** 2 + 4 * sigma * b)), 0)
 
@@ -261,11 +266,8 @@ def primal_dual(
     operator = Operator.make(A, b, x0, weights)
     if penalty is not None and not hasattr(penalty, "analyse"):
         raise InputError("primal_dual: penalty must be an object of diffrecon.penalties; fista takes any function")
-    x = clipped(operator.start, bounds)
-    problem = _Saddle(operator, penalty, data, bounds, *_saddle_steps(operator, penalty, jnp.asarray(balance)))
-    return iterate(
-        _saddle_step, problem, _saddle_start(problem, x), x, steps, Rule(callback=callback), limits(operator)
-    )
+    problem, settings = _Saddle(operator, penalty, data, bounds), (jnp.asarray(balance),)
+    return iterate(_saddle_begin, _saddle_step, problem, settings, steps, Rule(callback=callback))
 
 
 class _Saddle(eqx.Module):
@@ -273,6 +275,9 @@ class _Saddle(eqx.Module):
     penalty: Any
     data: Any
     bounds: Bounds
+
+
+class _SaddleSteps(NamedTuple):
     tau: Array  # steps of the pixels
     sigma: Array  # steps of the data
     sigma_penalty: Array
@@ -289,50 +294,50 @@ class _SaddleState(NamedTuple):
     dual_penalty: PyTree
 
 
-@eqx.filter_jit
-def _saddle_steps(operator: Operator, penalty: Any, balance: Array) -> tuple[Array, Array, Array, Array]:
+def _saddle_steps(operator: Operator, penalty: Any, balance: Array) -> _SaddleSteps:
     """Reciprocal sums of rows and columns. The penalty's share: K scaled so that it weighs as much as A on the mean."""
     columns = operator.adjoint(jnp.ones_like(operator.b))
     rows = operator.forward(jnp.ones_like(operator.start))
     sigma = balance * guarded_inverse(rows)
     if penalty is None:
-        return 0.95 * guarded_inverse(columns) / balance, sigma, jnp.zeros(()), jnp.zeros(())
+        return _SaddleSteps(0.95 * guarded_inverse(columns) / balance, sigma, jnp.zeros(()), jnp.zeros(()))
     # K = s (K / s): any s splits the pixel's step between the two; that of equal parts makes neither the bottleneck.
     usual = jnp.maximum(jnp.mean(columns), jnp.finfo(columns.dtype).tiny ** 0.5)
     bound = jnp.asarray(penalty.bound(operator.start), columns.dtype)
     tau = 0.95 / (jnp.maximum(columns, 0) + usual) / balance
-    return tau, sigma, balance * usual / bound, 0.95 / usual / balance
+    return _SaddleSteps(tau, sigma, balance * usual / bound, 0.95 / usual / balance)
 
 
 def _primal(problem: _Saddle, x: Array, auxiliary: PyTree) -> Any:
     return x if auxiliary is None else (x, auxiliary)
 
 
-@eqx.filter_jit
-def _saddle_start(problem: _Saddle, x: Array) -> _SaddleState:
-    penalty = problem.penalty
+def _saddle_begin(problem: _Saddle, balance: Array) -> Start:
+    operator, penalty = problem.operator, problem.penalty
+    x = clipped(operator.start, problem.bounds)
     auxiliary = penalty.auxiliary(x) if hasattr(penalty, "auxiliary") else None
-    image, dual = problem.operator.forward(x), None
+    image, dual = operator.forward(x), None
     if penalty is not None:
         shapes = jax.eval_shape(penalty.analyse, _primal(problem, x, auxiliary))
         dual = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    return _SaddleState(image, image, x, auxiliary, auxiliary, jnp.zeros_like(image), dual)
+    state = _SaddleState(image, image, x, auxiliary, auxiliary, jnp.zeros_like(image), dual)
+    return operator.begun(_saddle_steps(operator, penalty, balance), state, x, operator.b - image)
 
 
-def _saddle_step(problem: _Saddle, x: Array, state: _SaddleState):
+def _saddle_step(problem: _Saddle, steps: _SaddleSteps, x: Array, state: _SaddleState):
     operator, penalty = problem.operator, problem.penalty
     weights = jnp.ones_like(operator.b) if operator.weights is None else operator.weights
-    dual = problem.data.dual(state.dual + problem.sigma * state.image_ahead, problem.sigma, operator.b, weights)
+    dual = problem.data.dual(state.dual + steps.sigma * state.image_ahead, steps.sigma, operator.b, weights)
     down, auxiliary, dual_penalty = operator.adjoint(dual), state.auxiliary, state.dual_penalty
     if penalty is not None:
         moved = penalty.analyse(_primal(problem, state.ahead, state.auxiliary_ahead))
-        raised = jax.tree.map(lambda p, k: p + problem.sigma_penalty * k, state.dual_penalty, moved)
-        dual_penalty = penalty.shrink(raised, problem.sigma_penalty)
+        raised = jax.tree.map(lambda p, k: p + steps.sigma_penalty * k, state.dual_penalty, moved)
+        dual_penalty = penalty.shrink(raised, steps.sigma_penalty)
         back = penalty.synthesise(dual_penalty)
         down = down + (back if auxiliary is None else back[0])
         if auxiliary is not None:
-            auxiliary = jax.tree.map(lambda w, g: w - problem.tau_auxiliary * g, auxiliary, back[1])
-    new = clipped(x - problem.tau * down, problem.bounds)
+            auxiliary = jax.tree.map(lambda w, g: w - steps.tau_auxiliary * g, auxiliary, back[1])
+    new = clipped(x - steps.tau * down, problem.bounds)
     image = operator.forward(new)
     twice = lambda new, old: jax.tree.map(lambda n, o: 2 * n - o, new, old)
     following = _SaddleState(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -11,8 +12,9 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from ...errors import InputError
-from .iterate import Bounds, Callback, LinearSolution, Operator, Rule, clipped, iterate, limits, some_views, stopped
-from .least_squares import checked_counts, guarded_inverse, mlem_factor, mlem_start
+from ..progress import Callback
+from .iterate import Bounds, LinearSolution, Operator, Rule, Start, clipped, iterate, some_views, stopped
+from .least_squares import checked_counts, guarded_inverse, mlem_factor, mlem_level
 
 __all__ = ["osem", "sart", "subset_views"]
 
@@ -20,8 +22,8 @@ __all__ = ["osem", "sart", "subset_views"]
 def sart(
     A,
     b: Float[Array, "view *z u"],
-    steps: int = 10,
     *,
+    steps: int = 10,
     subsets: int = 10,
     x0: Float[Array, "..."] | None = None,
     relaxation: float = 1.0,
@@ -50,7 +52,7 @@ def sart(
 
     ```python
     A = dr.operators.ParallelProjector(np.linspace(0, np.pi, 30, endpoint=False), (32, 32), 32)
-    solution = sart(A, A(jnp.ones((32, 32))), 3, subsets=3, bounds=(0.0, None))
+    solution = sart(A, A(jnp.ones((32, 32))), steps=3, subsets=3, bounds=(0.0, None))
     ```
     """
     if not 0 < relaxation < 2:
@@ -62,8 +64,8 @@ def sart(
 def osem(
     A,
     b: Float[Array, "view *z u"],
-    steps: int = 5,
     *,
+    steps: int = 5,
     subsets: int = 10,
     x0: Float[Array, "..."] | None = None,
     stopping: str | None = None,
@@ -117,8 +119,12 @@ def _sart(
     parts, views = _parts(operator, subsets)
     rows = operator.weighted(_row_weights(operator))
     columns = [relaxation * guarded_inverse(_column_sums(operator, v)) for v in views]
-    problem = (parts, [(rows[v], column) for v, column in zip(views, columns, strict=True)], bounds)
-    return iterate(_sart_pass, problem, (), operator.start, steps, rule, limits(operator))
+    factors = [(rows[v], column) for v, column in zip(views, columns, strict=True)]
+    return iterate(_pass_begin, _sart_pass, parts, (operator, operator.start, (factors, bounds)), steps, rule)
+
+
+def _pass_begin(parts: list[Operator], operator: Operator, x: Array, fixed: Any) -> Start:
+    return operator.begun(fixed, (), x)
 
 
 @eqx.filter_jit
@@ -150,8 +156,8 @@ def _pass(parts: list[Operator], step: Callable[[int, Array, Array], Array], x: 
     return x, jnp.sqrt(total)
 
 
-def _sart_pass(problem, x: Array, state: tuple):
-    parts, factors, bounds = problem
+def _sart_pass(parts: list[Operator], fixed: tuple, x: Array, state: tuple):
+    factors, bounds = fixed
 
     def step(number: int, x: Array, residual: Array) -> Array:
         row, column = factors[number]
@@ -163,14 +169,12 @@ def _sart_pass(problem, x: Array, state: tuple):
 
 def _osem(operator: Operator, steps: int, rule: Rule, subsets: int, level: bool) -> LinearSolution:
     parts, views = _parts(operator, subsets)
-    x = mlem_start(operator)[1] if level else operator.start
-    problem = (parts, [_column_sums(operator, v) for v in views])
-    return iterate(_osem_pass, problem, (), x, steps, rule, limits(operator))
+    x = eqx.filter_jit(mlem_level)(operator)[0] if level else operator.start
+    sensitivities = [_column_sums(operator, v) for v in views]
+    return iterate(_pass_begin, _osem_pass, parts, (operator, x, sensitivities), steps, rule)
 
 
-def _osem_pass(problem, x: Array, state: tuple):
-    parts, sensitivities = problem
-
+def _osem_pass(parts: list[Operator], sensitivities: list[Array], x: Array, state: tuple):
     def step(number: int, x: Array, residual: Array) -> Array:
         part = parts[number]
         return x * mlem_factor(part, sensitivities[number], part.b - residual)

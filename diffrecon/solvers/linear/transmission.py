@@ -1,5 +1,6 @@
 """Poisson likelihood of the raw counts of a transmission tomogram."""
 
+import time
 from typing import Any
 
 import equinox as eqx
@@ -8,7 +9,8 @@ from jaxtyping import Array, ArrayLike, Float
 
 from ...errors import InputError
 from ..ending import Ending
-from .iterate import Bounds, Callback, LinearSolution, first_guess
+from ..progress import Callback, Progress
+from .iterate import Bounds, LinearSolution, first_guess
 from .proximal import fista
 
 __all__ = ["transmission"]
@@ -42,7 +44,8 @@ def transmission(
     **Arguments:** `counts` as measured; `flats`, the empty beam less the dark, and `darks` [counts], both broadcast to
     the counts; `penalty` as in `fista`, in units of log-likelihood; `steps` parabolas of `inner` steps each; `x0`, by
     default one step of weighted least squares on clipped -log data; `mask`, `True` where measured; `bounds`: line
-    integrals should not be negative; `callback(step, x, deviance)` after each of the `steps`, `True` stops.
+    integrals should not be negative; `callback` gets a `Progress` (`loss` is the deviance) after each of the `steps`,
+    `True` stops.
 
     **Returns:** a `LinearSolution` whose history is the mean Poisson deviance a datum: about 1 where the model is right
     and counts are above some 5.
@@ -63,13 +66,14 @@ def transmission(
     beam = _Beam.make(counts, flats, darks, mask)
     x = first_guess(A, beam.counts, x0)
     data, weights = beam.logarithm() if x0 is None else beam.parabola(A(x))
-    history, message, ended = [], "", Ending.DONE
+    history, message, ended, started = [], "", Ending.DONE, time.monotonic()
     for step in range(1, steps + 1):
         x = fista(A, data, penalty, weights=weights, steps=inner, x0=x, bounds=bounds, normal="exact").x
         image = A(x)
         data, weights = beam.parabola(image)
         history.append(beam.deviance(image))
-        if callback is not None and callback(step, x, float(history[-1])) is True:
+        report = Progress(step, steps, x, float(history[-1]), seconds=time.monotonic() - started)
+        if callback is not None and callback(report) is True:
             message, ended = f"stopped by the callback after step {step}", Ending.STOPPED
             break
     curve = jnp.pad(jnp.stack(history), (0, steps - len(history)), constant_values=jnp.nan)

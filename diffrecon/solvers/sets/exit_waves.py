@@ -18,6 +18,7 @@ from ... import operators, sharding
 from ..._console import Console
 from ...errors import InputError
 from ..descent.minimise import Solution
+from ..progress import Progress
 from .set_projections import SetSolution, set_projections
 
 __all__ = ["project_waves"]
@@ -113,9 +114,9 @@ def project_waves(
     settle = steps // 5 if rule == "dm" else 0
 
     def project(start: Any, rule: str, beta: float | None, steps: int, before: int) -> SetSolution:
-        def look(step: int, state: Waves, gap: np.ndarray) -> None:
+        def look(report: Progress) -> None:
             if judge is not None:
-                held.append((before + step, judge(_end_model(model, state))))
+                held.append((before + report.step, judge(_end_model(model, report.value))))
 
         return set_projections(
             _start_waves(start, frames),

@@ -6,6 +6,7 @@ in the two functions.
 """
 
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from jaxtyping import Array, Float, PyTree
 from ..._console import Console
 from ...errors import InputError, nearest
 from ..ending import Ending
+from ..progress import Callback, Progress
 
 __all__ = ["RULES", "SetSolution", "project_once", "set_projections"]
 
@@ -57,7 +59,7 @@ def set_projections(
     beta: float | None = None,
     steps: int,
     batched: bool = False,
-    callback: Callable[[int, Any, np.ndarray], Any] | None = None,
+    callback: Callback | None = None,
     console: Console | None = None,
     label: str = "projections",
 ) -> SetSolution:
@@ -84,7 +86,8 @@ def set_projections(
     - `beta`: 0.9 by default for hio and raar, 1 for dm; er has none.
     - `batched`: the first axis of every array holds independent starts, whose gaps are told apart; both functions
       then work on all of them at once.
-    - `callback(step, state, gap)`: called between compiled chunks of 50 steps; returning `True` stops.
+    - `callback`: called with a `Progress` (the iterate as `value`, the gap of each start as `loss`) between compiled
+      chunks of 50 steps; returning `True` stops.
     - `console`: shows progress.
 
     **Returns:** a `SetSolution`. Ctrl-C returns the iterate with the smallest gap at the end of a chunk. Where an
@@ -105,7 +108,7 @@ def set_projections(
     console = console or Console(quiet=True)
     state = jax.tree.map(jnp.asarray, start)
     sets, progress = _Sets(onto_data, onto_known, rule, beta, batched), console.progress(steps, label)
-    best, best_gap, gaps = state, np.inf, []
+    best, best_gap, gaps, started = state, np.inf, [], time.monotonic()
     done, ending, detail = 0, Ending.DONE, f"{steps} steps"
     try:
         while done < steps:
@@ -123,7 +126,8 @@ def set_projections(
             if np.nanmean(gaps[-1][-1]) < best_gap:
                 best, best_gap = state, float(np.nanmean(gaps[-1][-1]))
             progress.update(done, gap=float(np.nanmin(gaps[-1][-1])))
-            if callback is not None and callback(done, state, gaps[-1][-1]) is True:
+            report = Progress(done, steps, state, gaps[-1][-1], seconds=time.monotonic() - started)
+            if callback is not None and callback(report) is True:
                 ending, detail = Ending.STOPPED, f"after {done} steps"
                 break
     except KeyboardInterrupt:
