@@ -1,6 +1,8 @@
 """Pictures: what is in them, measured in data units; no comparison of pixels."""
 
+import runpy
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ import pytest
 from diffrecon import plot, quality
 from diffrecon._result import Quantity, Result
 from diffrecon.errors import InputError, MissingPackage
+from diffrecon.plot import page
+from diffrecon.plot.colours import complex_colours
 
 matplotlib = pytest.importorskip("matplotlib")
 RANDOM = np.random.default_rng(3)
@@ -45,7 +49,7 @@ def said(figure):
 @pytest.mark.parametrize("columns", [1, 2, 7, 64, 333, 2048])
 @pytest.mark.parametrize("pixel_size", [3e-11, 1.7866e-7, 6.5e-7, 25e-6, 2e-3])
 def test_scale_bar_is_as_long_as_it_says(columns, pixel_size):
-    length, label = plot.scale_bar_length(columns, pixel_size)
+    length, label = page.scale_bar_length(columns, pixel_size)
     number, unit = label.split()
     metres = float(number) * {"pm": 1e-12, "nm": 1e-9, "µm": 1e-6, "mm": 1e-3, "m": 1.0}[unit]
     assert length * pixel_size == pytest.approx(metres, rel=1e-6)
@@ -55,7 +59,7 @@ def test_scale_bar_is_as_long_as_it_says(columns, pixel_size):
 
 @pytest.mark.parametrize("columns, expected", [(1, (1, "1 pixel")), (64, (10, "10 pixels")), (300, (50, "50 pixels"))])
 def test_scale_bar_in_pixels_where_the_size_is_not_known(columns, expected):
-    assert plot.scale_bar_length(columns, None) == expected
+    assert page.scale_bar_length(columns, None) == expected
 
 
 def test_scale_bar_in_the_picture_is_below_the_data():
@@ -190,15 +194,15 @@ def test_phase_away_from_a_jump_is_grey_and_continuous():
     shown = pixels(figure.axes[0])
     assert np.ptp(shown) == pytest.approx(1.0, abs=1e-6)
     np.testing.assert_allclose(np.exp(1j * shown), np.exp(1j * phase), atol=1e-6)
-    assert figure.axes[0].images[0].get_cmap().name == plot.GREY
-    assert figure.axes[1].images[0].get_cmap().name == plot.MAGNITUDE
+    assert figure.axes[0].images[0].get_cmap().name == page.GREY
+    assert figure.axes[1].images[0].get_cmap().name == page.MAGNITUDE
 
 
 def test_phase_all_round_gets_a_cyclic_map():
     phase = np.linspace(0, 20, 900).reshape(30, 30)
     figure = plot.complex_image(2 * np.exp(1j * phase))
     picture = figure.axes[0].images[0]
-    assert picture.get_cmap().name == plot.CYCLIC
+    assert picture.get_cmap().name == page.CYCLIC
     assert picture.get_clim() == (-np.pi, np.pi)
     labels = [t.get_text() for t in colour_bar(figure.axes[0]).get_yticklabels()]
     assert labels == ["−π", "−π/2", "0", "π/2", "π"]
@@ -227,13 +231,13 @@ def test_probe_modes_say_their_power():
 
 def test_hues_are_equally_light_and_in_gamut():
     angles = np.linspace(-np.pi, np.pi, 73)
-    colours = plot._complex_colours(np.exp(1j * angles))
+    colours = complex_colours(np.exp(1j * angles))
     linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
     luminance = linear @ [0.2126, 0.7152, 0.0722]
     assert np.ptp(luminance) < 0.15 * luminance.mean()
     assert colours.min() > 0.01 and colours.max() < 0.999
     np.testing.assert_allclose(colours[0], colours[-1], atol=1e-6)
-    assert (plot._complex_colours(np.array([0.0, 1.0 + 0j]))[0] < 1e-3).all()
+    assert (complex_colours(np.array([0.0, 1.0 + 0j]))[0] < 1e-3).all()
 
 
 # ---------------------------------------------------------------------- volumes
@@ -337,7 +341,8 @@ def test_ring_correlation_has_both_axes():
 
 
 def test_axes_drawing(tmp_path):
-    figure = plot.axes_drawing(tmp_path / "axes.png")
+    script = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "figures" / "axes_figure.py"))
+    figure = script["axes_drawing"](tmp_path / "axes.png")
     assert "u = x cos θ + y sin θ" in said(figure) and (tmp_path / "axes.png").stat().st_size > 10_000
 
 
@@ -369,7 +374,7 @@ def test_page_of_ptychography(tmp_path):
     assert (tmp_path / "a.png").stat().st_size > 10_000
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     names = [t.split(":")[0] for t in titles]
-    assert names == ["phase", "modulus", "mode 1", "mode 2", "convergence", "scan positions"]
+    assert names == ["phase", "modulus", "mode 1", "mode 2", "scan positions", "convergence"]
     assert pixels(figure.axes[0]).shape == (40, 55), "cropped to what was seen"
     assert {"Near-field ptychography", "held-out residual R = 0.05"} <= set(said(figure))
 
@@ -401,6 +406,18 @@ def test_page_of_other_methods(tmp_path):
     )
     assert "SAXS tensor tomography" in said(figure)
     assert {"fibre axis: z = 6", "volume: z = 6", "iron: z = 0", "sinogram"} <= set(said(figure))
+
+
+def test_picture_of_a_kind_of_ones_own(monkeypatch):
+    monkeypatch.setattr(plot.result, "pictures", dict(plot.pictures))
+
+    def bars(name, quantity, result):
+        draw = lambda ax: (ax.bar(range(len(quantity.data)), quantity.data), ax.set_title(f"{result.method}: {name}"))
+        return [plot.Panel(draw, left=0.5, right=0.1)]
+
+    plot.register_picture("bars", bars)
+    result = Result("mine", {"shares": Quantity(np.arange(3.0), "", ("part",), None, "", "bars")})
+    assert [ax.get_title() for ax in plot.figure(result).axes] == ["mine: shares"]
 
 
 def test_result_without_anything_to_draw():

@@ -148,11 +148,11 @@ def draw(change: list[float], k: float, path: Path) -> None:
         f"{np.linalg.norm(found - truth) / np.linalg.norm(truth):.3f}"
     )
     density = -found / k / change[0]  # thickness of eutectic along the beam
-    panel = lambda image, title, label, units="", limits=None: plot._image_panel(
+    panel = lambda image, title, label, units="", limits=None: plot.image_panel(
         image, PIXEL, units, title, limits, label=label
     )
-    page = plot._page(
-        plot._flow(
+    page = plot.page_of(
+        plot.in_rows(
             [
                 panel(images["contact"][0][0], "at 1 mm, 40000 photons", "intensity / plate alone"),
                 panel(images["phase"][0][2], f"at {FAR} m, 13333 photons", "intensity / plate alone"),

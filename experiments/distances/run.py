@@ -85,11 +85,11 @@ def draw(panels: list, path: Path) -> None:
     truth = panels[0][3]
     rest = float(max(np.percentile(np.abs(found - truth), 99.5) for _, _, found, _ in panels))
     limits = (float(truth.min()), float(truth.max()))
-    panel = lambda image, title, limits, label="phase": plot._image_panel(
+    panel = lambda image, title, limits, label="phase": plot.image_panel(
         image, PIXEL, "rad", title, limits, label=label
     )
-    page = plot._page(
-        plot._flow(
+    page = plot.page_of(
+        plot.in_rows(
             [
                 panel(truth, "truth", limits),
                 *(panel(found, name, limits) for name, _, found, _ in panels),

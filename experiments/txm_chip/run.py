@@ -75,8 +75,8 @@ def chip(path: Path, picture: Path) -> None:
             f"{name}: period {number / peak:.2f} pixels = {period * 1e6:.3f} µm, harmonics above 6 deviations "
             f"{clear}; the finest has a half period of {period / clear[-1] / 2 * 1e9:.0f} nm"
         )
-    panel = lambda image, title, label, limits=None: plot._image_panel(image, pixel, "", title, limits, label=label)
-    page = plot._page(
+    panel = lambda image, title, label, limits=None: plot.image_panel(image, pixel, "", title, limits, label=label)
+    page = plot.page_of(
         [
             [
                 panel(flat, "reference", "counts"),
@@ -102,10 +102,10 @@ def simulated(picture: Path) -> None:
         error = [np.linalg.norm(a - truth) / np.linalg.norm(truth) for a in (plain, np.asarray(wiener), found)]
         print(f"| seed {seed} | " + " | ".join(f"{e:.3f}" for e in error) + " |", flush=True)
     shown = {"truth": truth, "−ln(I) / 2": plain, "Wiener": wiener, "model": found}
-    panel = lambda image, title: plot._image_panel(
+    panel = lambda image, title: plot.image_panel(
         np.asarray(image), PIXEL, "", title, (0.0, float(truth.max())), label="attenuation"
     )
-    page = plot._page(plot._flow([panel(image, title) for title, image in shown.items()]))
+    page = plot.page_of(plot.in_rows([panel(image, title) for title, image in shown.items()]))
     page.savefig(picture)
 
 
