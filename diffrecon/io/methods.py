@@ -31,6 +31,9 @@ def check_scan(source: Source, scan: Scan) -> None:
 
     **Raises:** `InputError`, `MissingMetadata`.
     """
+    if scan.method is None and scan.provenance.reader == "CXI" and scan.positions is None:
+        what = f"where the sample was in each of {scan.views} frames (one pattern in three dimensions: -m cdi)"
+        raise MissingMetadata("data.positions", what, source.name, "positions.txt")
     needed = NEEDED.get(scan.method or "", {})
     first_missing(source, {k: getattr(scan, k) for k in needed}, needed)
     scan.check_shapes()

@@ -124,7 +124,7 @@ def _cost(model: SaxsTensor, batch: Batch) -> Array:
 
 
 @jax.jit(static_argnames="scattering")
-def _fibres(coefficients: Array, scattering: str) -> tuple[Array, Array, Array]:
+def _fibres(coefficients: Array, scattering: Any) -> tuple[Array, Array, Array]:
     """Mean, anisotropy and direction; of empty voxels the last two are noise divided by nothing, and left out."""
     mean = mean_intensity(coefficients)
     scatters = mean > 0.1 * jnp.percentile(mean, 99)

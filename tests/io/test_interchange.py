@@ -10,7 +10,8 @@ import pytest
 
 import diffrecon as dr
 from diffrecon import io
-from diffrecon.errors import InputError
+from diffrecon.cli import main
+from diffrecon.errors import InputError, MissingMetadata
 from diffrecon.geometry import ConeBeam, FarField, ParallelBeam
 from diffrecon.models import Ptychography
 from diffrecon.scan import Scan
@@ -277,6 +278,20 @@ def test_a_single_frame_is_a_scan_of_one_view(tmp_path):
         scan = open_scan(tmp_path / name, method="cdi", **said)
         assert scan.counts.shape == (1, 16, 16) and scan.extra["dc"] == "centre" and isinstance(scan.geometry, FarField)
         np.testing.assert_array_equal(np.asarray(scan.counts)[0], frame)
+
+
+def test_many_frames_without_positions_are_not_taken_for_one_pattern(tmp_path, capsys):
+    with h5py.File(tmp_path / "a.cxi", "w") as file:
+        file["cxi_version"] = 160
+        file["entry_1/instrument_1/detector_1/data"] = np.random.default_rng(0).poisson(5.0, (6, 16, 16))
+    with pytest.raises(MissingMetadata, match=r"each of 6 frames .*-m cdi.*data\.positions"):
+        open_scan(tmp_path / "a.cxi")
+    assert main(["reconstruct", str(tmp_path / "a.cxi"), "-o", str(tmp_path / "b.h5")]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and "-m cdi" in lines[0] and not (tmp_path / "b.h5").exists()
+    assert open_scan(tmp_path / "a.cxi", method="cdi").views == 6
+    scan = open_scan(tmp_path / "a.cxi", positions=np.arange(12.0).reshape(6, 2) % 5, positions_unit="pixel")
+    assert scan.method == "far-field-ptychography"
 
 
 def test_ends_of_a_rocking_curve_may_be_empty(tmp_path):

@@ -47,7 +47,7 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     if translation is not None:
         found["positions"] = _positions(source, translation, basis)
         found["positions_unit"] = source.units(translation) or "m"
-    elif "positions" not in given:
+    elif "positions" not in given and (found["counts"].ndim == 2 or found["counts"].shape[0] == 1):
         found.setdefault("method", "cdi")
     if source.has(f"{detector}/mask"):
         found["bad_pixels"] = _bad_pixels(source, f"{detector}/mask")
