@@ -49,6 +49,7 @@ class Problem:
     - `per_view`: fields of the model (dotted where nested) with one entry a view.
     - `nuisance`: those of them that are fitted, with these steps, in views held out before such views judge.
     - `gauge`: fixes in a solved model what no data can tell.
+    - `figures`: numbers and curves of the stages so far, which go into the result's quality.
     """
 
     model: Any
@@ -59,6 +60,7 @@ class Problem:
     nuisance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     gauge: Callable[[Any], Any] = lambda model: model
     shared: tuple[str, ...] = ("mask",)
+    figures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def views(self) -> int:
@@ -176,12 +178,17 @@ class Run(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a stage leaves: the problem with what it solved, the cost of every step, how it ended."""
+    """What a stage leaves: the problem with what it solved, the cost of every step, how it ended, figures of its own.
+
+    Of the problem, the journal keeps the fields of the model that the stage names, and of the rest the figures: they
+    are there, in `Problem.figures`, after a run that was interrupted too.
+    """
 
     problem: Any
     history: np.ndarray
     ending: Ending = Ending.DONE
     detail: str = ""  # what is special to the ending of this run
+    figures: Mapping[str, Any] = {}
 
 
 class Stage(NamedTuple):

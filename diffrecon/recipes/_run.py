@@ -20,6 +20,7 @@ from ._journal import Journal
 
 __all__ = ["run", "solve"]
 
+_FIGURE = "figure "  # before the name of a figure in the journal
 _FRAMES = 32  # that a fingerprint looks at
 
 
@@ -38,7 +39,8 @@ def run(modality: Modality, scan: Scan, given: Mapping[str, Any], console: Conso
     solved = solve(modality, part, settings, console, journal)
     problem = whole.into(solved.problem, fitted) if held.size else solved.problem
     problem = problem.replace(model=problem.gauge(problem.model))
-    figures: dict[str, Any] = {"history": solved.history} if solved.history.size else {}
+    figures = {"history": solved.history} if solved.history.size else {}
+    figures |= problem.figures
     lines = [] if solved.ending.finished else [solved.ending.sentence(solved.detail)]
     if held.size:
         judged, words = modality.judge(problem.of(held), settings)
@@ -98,7 +100,8 @@ def solve(modality: Modality, problem: Any, settings: Any, console: Console, jou
         stage = next(plan)
         for number in range(10**6):
             outcome = _run_stage(stage, number, problem, console, journal)
-            problem, ending, detail = outcome.problem, outcome.ending, outcome.detail
+            problem = outcome.problem.replace(figures={**problem.figures, **outcome.figures})
+            ending, detail = outcome.ending, outcome.detail
             history.append(np.asarray(outcome.history, float))
             if not ending.finished:
                 plan.close()
@@ -107,6 +110,10 @@ def solve(modality: Modality, problem: Any, settings: Any, console: Console, jou
     except StopIteration as end:
         problem = problem if end.value is None else end.value
     return Outcome(problem, np.concatenate(history), ending, detail)
+
+
+def _plain(value: np.ndarray) -> Any:
+    return value.item() if value.ndim == 0 else value
 
 
 def _typed(model: Any, kept: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -120,13 +127,16 @@ def _run_stage(stage: Stage, number: int, problem: Any, console: Console, journa
     if kept is not None:
         console.say(f"{stage.label}: done before")
         history = kept.pop("history")
-        return Outcome(problem.replace(model=put(problem.model, _typed(problem.model, kept))), history)
+        figures = {name.removeprefix(_FIGURE): kept.pop(name) for name in list(kept) if name.startswith(_FIGURE)}
+        model = put(problem.model, _typed(problem.model, kept))
+        return Outcome(problem.replace(model=model), history, figures={n: _plain(v) for n, v in figures.items()})
     path = None if journal is None or journal.path is None else f"{journal.path}.{number}"
     outcome = stage.solve(problem, Run(console, path, console.resume and path is not None and Path(path).exists()))
     if journal is not None and outcome.ending.finished:
         names = stage.keeps or tuple(outcome.problem.unknowns)
         state = {name: get(outcome.problem.model, name) for name in names}
-        journal.write(number, state | {"history": outcome.history})
+        figures = {f"{_FIGURE}{name}": value for name, value in outcome.figures.items()}
+        journal.write(number, state | figures | {"history": outcome.history})
         if path is not None:
             Path(path).unlink(missing_ok=True)
     return outcome

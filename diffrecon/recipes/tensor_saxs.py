@@ -16,7 +16,7 @@ from ..models import SaxsTensor
 from ..operators import mean_intensity, orientation, relative_anisotropy
 from ..scan import Scan
 from ..settings import section, setting
-from ..solvers import TensorSolution, tensor_tomography
+from ..solvers import tensor_tomography
 
 
 @dataclass(frozen=True)
@@ -56,31 +56,24 @@ class Settings:
     solver: Solver = section(Solver)
 
 
-@dataclass(frozen=True)
-class Projections(Problem):
-    """The problem with what its solver tells of itself (`None` where the coefficients come from a journal)."""
-
-    solution: TensorSolution | None = None
-
-
 class TensorSaxs(Modality):
     """Orientation of fibres in every voxel from tensor SAXS projections."""
 
     name, settings = "saxs-tensor-tomography", Settings
 
-    def start(self, scan: Scan, settings: Settings, console: Console) -> Projections:
+    def start(self, scan: Scan, settings: Settings, console: Console) -> Problem:
         """Put empty coefficients into the geometry of the scan."""
         shape = settings.model.volume_shape
         model = SaxsTensor.from_scan(scan, ell_max=settings.model.ell_max, volume_shape=shape)
         data = {"counts": scan.counts, "weights": scan.weights, "transmission": scan.transmission}
         data = {name: values for name, values in data.items() if values is not None}
-        return Projections(model, data, _cost, {"coefficients": 1.0})
+        return Problem(model, data, _cost, {"coefficients": 1.0})
 
-    def stages(self, problem: Projections, settings: Settings, console: Console) -> Work:
+    def stages(self, problem: Problem, settings: Settings, console: Console) -> Work:
         """Solve once: the views held out for the smoothness join its last rounds."""
         solver = settings.solver
 
-        def solve(problem: Projections, run: Run) -> Outcome:
+        def solve(problem: Problem, run: Run) -> Outcome:
             data, model = problem.data, problem.model
             solution = tensor_tomography(
                 model.projector, data["counts"], weights=data.get("weights"), transmission=data.get("transmission"),
@@ -88,23 +81,22 @@ class TensorSaxs(Modality):
                 console=run.console,
             )  # fmt: skip
             model = model.replace(coefficients=solution.coefficients)
-            return Outcome(problem.replace(model=model, solution=solution), np.zeros(0))
+            figures: dict[str, Any] = {"residual": solution.residual, "smoothness": solution.smoothness}
+            figures |= {"smoothness_path": solution.path} if len(solution.path) else {}
+            return Outcome(problem.replace(model=model), np.zeros(0), figures=figures)
 
         yield Stage("tensor SAXS", solve)
 
-    def verdict(self, problem: Projections, scan: Scan, settings: Settings) -> tuple[dict[str, Any], list[str]]:
+    def verdict(self, problem: Problem, scan: Scan, settings: Settings) -> tuple[dict[str, Any], list[str]]:
         """Say how smooth the coefficients are, and how well views held out meanwhile were predicted."""
-        solution = problem.solution
-        if solution is None:
-            return {}, []
-        figures = {"residual": solution.residual, "smoothness": solution.smoothness, "smoothness_path": solution.path}
-        line = f"smoothness {solution.smoothness:g}"
-        if len(solution.path):
-            best = figures["held_out_residual"] = solution.path[:, 1].min()
-            line += f", chosen on held-out views (mean square residual {best:.3f} of the first fit's noise)"
-        return figures, [line]
+        line, path = f"smoothness {problem.figures['smoothness']:g}", problem.figures.get("smoothness_path")
+        if path is None:
+            return {}, [line]
+        best = path[:, 1].min()
+        line += f", chosen on held-out views (mean square residual {best:.3f} of the first fit's noise)"
+        return {"held_out_residual": best}, [line]
 
-    def quantities(self, problem: Projections, scan: Scan, settings: Settings) -> dict[str, Quantity]:
+    def quantities(self, problem: Problem, scan: Scan, settings: Settings) -> dict[str, Quantity]:
         """Give mean, anisotropy, fibre direction and the coefficients themselves."""
         coefficients, axes, pixel = problem.model.coefficients, ("z", "y", "x"), scan.pixel_size
         mean, anisotropy, direction = map(np.asarray, _fibres(coefficients, settings.model.scattering))

@@ -86,6 +86,7 @@ def test_interrupted_guest_goes_on_where_it_was(guest, tmp_path):
         dr.reconstruct(scan()[0], "fading-image", {}, Stops(quiet=True, checkpoint=str(path)))
     again = dr.reconstruct(scan()[0], "fading-image", {}, dr.Console(quiet=True, checkpoint=str(path), resume=True))
     np.testing.assert_array_equal(again["image"], whole["image"])
+    assert again.settings == whole.settings
     np.testing.assert_array_equal(again.quality["history"], whole.quality["history"])
     other = {"solver": {"steps": 100}}
     with pytest.raises(dr.InputError, match="other data or settings"):
