@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -81,7 +82,7 @@ class Problem:
         """Lay what the problem of some views has solved into the one of all."""
         by_view = self._by_view()
         solved = {n: get(part.model, n) for n in part.unknowns if n not in by_view}
-        back = {n: get(self.model, n).at[views].set(get(part.model, n)) for n in by_view}
+        back = {n: _laid(get(self.model, n), views, get(part.model, n)) for n in by_view}
         extra = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
         return self.replace(**extra | {"model": put(self.model, solved | back), "data": self.data})
 
@@ -117,6 +118,13 @@ def put(model: Any, fields: Mapping[str, Any]) -> Any:
     for name, value in fields.items():
         model = eqx.tree_at(lambda m, n=name: get(m, n), model, value, is_leaf=lambda x: x is None)
     return model
+
+
+def _laid(whole: Any, views: np.ndarray, part: Any) -> Any:
+    """Lay entries of some views into those of all, on the host: no program is compiled for it."""
+    values = np.array(whole)
+    values[views] = part
+    return jnp.asarray(values)
 
 
 def subset(data: Mapping[str, Any], views: np.ndarray, shared: Iterable[str] = ("mask",)) -> dict[str, Any]:

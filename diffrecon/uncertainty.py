@@ -80,7 +80,7 @@ class Fisher(eqx.Module):
         Of a complex unknown: information on its real part, plus i times that on its imaginary part. One entry is off by
         `sqrt(2 sum_q F_pq^2 / probes)`, q != p, and may be negative where there is hardly any light.
         """
-        return _diagonal(self, jax.random.split(jax.random.key(seed), probes))
+        return _diagonal(self, seed, probes)
 
     def solve(self, right: PyTree, *, steps: int = 60, damping: float = 1e-3, tolerance: float = 1e-4) -> PyTree:
         """`(F + damping D)^-1` times a vector by conjugate gradients, D = diagonal of `F`.
@@ -180,8 +180,8 @@ def fisher_information(
     shared = {}
     if mask is not None:
         mask = np.asarray(mask, bool)
-        (each if mask.ndim == 3 else shared)["mask"] = jnp.asarray(mask[views] if mask.ndim == 3 else mask)
-    blocks = _Blocks.make(({k: jnp.asarray(v) for k, v in each.items()}, shared), views, block_size)
+        (each if mask.ndim == 3 else shared)["mask"] = mask[views] if mask.ndim == 3 else jnp.asarray(mask)
+    blocks = _Blocks.make((each, shared), views, block_size)
     deviation = None if isinstance(noise, str) else float(noise)
     return Fisher(free, fixed, blocks, _Rows(predict, deviation))
 
@@ -211,7 +211,7 @@ def phase_error_image(
     block_size: int = 16,
     probes: int = 16,
     seed: int = 0,
-) -> Float[Array, "*slice Y X"]:
+) -> Float[np.ndarray, "*slice Y X"]:
     """Error bar of the object's phase [rad] in every pixel by photon noise, were everything else known: `1/sqrt(F_pp)`.
 
     A lower bound: errors shared with neighbouring pixels, the probe and the positions are left out. `phase_noise` has
@@ -225,13 +225,13 @@ def phase_error_image(
     bars = phase_error_image(model, 64, probes=8)
     ```
     """
-    like = model.phase if hasattr(model, "phase") else model.object.real
-    wrapped = _PhaseChange(jnp.zeros_like(like), model)
+    like = model.phase if hasattr(model, "phase") else model.object
+    wrapped = _PhaseChange(jnp.asarray(np.zeros(like.shape, np.zeros(0, like.dtype).real.dtype)), model)
     information = fisher_information(
         wrapped, views, unknowns=("change",), noise=noise, mask=mask, block_size=block_size
     )
-    diagonal = information.diagonal(probes, seed).change
-    return jnp.where(diagonal > 1e-6 * jnp.max(diagonal), jax.lax.rsqrt(jnp.maximum(diagonal, 1e-30)), jnp.inf)
+    diagonal = np.asarray(information.diagonal(probes, seed).change)
+    return np.where(diagonal > 1e-6 * diagonal.max(), 1 / np.sqrt(np.maximum(diagonal, 1e-30)), np.inf)
 
 
 def phase_noise(
@@ -381,7 +381,9 @@ _product = eqx.filter_jit(_apply)
 
 
 @eqx.filter_jit
-def _diagonal(fisher: Fisher, keys: Array) -> PyTree:
+def _diagonal(fisher: Fisher, seed: int, probes: int) -> PyTree:
+    keys = jax.random.split(jax.random.key(seed), probes)
+
     def parts(a: Array, b: Array) -> Array:
         return jax.lax.complex(a.real * b.real, a.imag * b.imag) if jnp.iscomplexobj(a) else a * b
 

@@ -263,16 +263,48 @@ class Ptychography(Model):
         return np.linspace(0, 1, len(self.positions), dtype=np.float32) if self.times is None else self.times
 
     # ------------------------------------------------------------------ light and gauge
-    @eqx.filter_jit
-    def light(self) -> Float[Array, "Y X"]:
-        """Count the photons that fell on each pixel of the object."""
-        places = self.places(jnp.arange(self.positions.shape[0]))
-        shape = (self.object.shape[-2], self.object.shape[-1])
-        return operators.coverage(self.probe, places, shape, self.gain)
+    def light(self) -> Float[np.ndarray, "Y X"]:
+        """Count the photons that fell on each pixel of the object, on the host: nothing is compiled."""
+        beam, gain = np.sum(abs(np.asarray(self.probe)) ** 2, 0), np.asarray(self.gain)
+        light = np.zeros(self.object.shape[-2:], beam.dtype)
+        rows, columns = beam.shape
+        # A patch beyond the border is moved inside, as `lax.dynamic_slice` does.
+        corners = np.clip(np.floor(self._places() + 0.5).astype(int), 0, np.subtract(light.shape, beam.shape))
+        for (row, column), times in zip(corners, gain, strict=True):
+            light[row : row + rows, column : column + columns] += times * beam
+        return light
+
+    def _places(self) -> Float[np.ndarray, "view 2"]:
+        """Where all patches lie, on the host."""
+        if self.scan_matrix is None and self.drift is None:
+            return np.asarray(self.positions)
+        return np.asarray(_all_places(self))
 
     def well_seen(self) -> Bool[np.ndarray, "Y X"]:
         """Find the object pixels that got at least a tenth of the 95th percentile of the light."""
-        return operators.well_lit(np.asarray(self.light()))
+        return operators.well_lit(self.light())
+
+    def advances_phase(self) -> bool:
+        """Say whether phase and attenuation contradict each other, as in no matter: delta and beta are positive, so
+        that the phase and the logarithm of the amplitude both fall where there is more of it.
+        """
+        if self.object.ndim > 2:
+            return False
+        values = np.asarray(self.object)[self.well_seen()]
+        values = np.exp(1j * values) if self.refractive else values
+        phase, amplitude = np.angle(values), np.log(np.maximum(abs(values), 1e-3))
+        return bool(values.size > 100 and np.corrcoef(phase, amplitude)[0, 1] < -0.5)
+
+    def natural_steps(self) -> dict[str, float]:
+        """Give steps of the unknowns that change the frames about as much as a change of the object by one."""
+        amplitude = operators.beam_amplitude(self.probe)
+        path = 0.0 if self.distance is None else 2e-3 * abs(float(self.distance))
+        spacing = 0.0 if self.slice_spacing is None else 5e-3 * abs(float(self.slice_spacing))
+        reach = (self.pixel_size or 1.0) * max(float(np.ptp(np.asarray(self.positions))), 1.0) / 2
+        steps = {"probe": amplitude, "probe_variations": amplitude, "variation_weights": 0.5}
+        steps |= {"positions": self.oversampling, "drift": self.oversampling, "travel": 1.0, "source_blur": 0.5}
+        steps |= {"distance": path, "astigmatism": path, "tilt": path / reach, "slice_spacing": spacing}
+        return steps | {"scan_matrix": 5e-3, "detector_blur": 0.2}
 
     def fix_gauge(self, *, gain: bool = False, air: Bool[np.ndarray, "Y X"] | None = None) -> Self:
         """Fix what the data cannot tell, so that the predicted frames stay as they are.
@@ -284,15 +316,21 @@ class Ptychography(Model):
         """
         model = self
         if gain:
-            level = jnp.mean(model.gain)
-            model = model.replace(gain=model.gain / level, probe=model.probe * jnp.sqrt(level))
+            level = np.mean(np.asarray(model.gain))
+            model = model.replace(gain=model.gain / level, probe=model.probe * np.sqrt(level))
         if model.probe_variations is not None or model.object.ndim > 2:
             return model
-        seen = model.well_seen()
-        fixed = _canonical(
-            model.object, model.probe, model.light(), seen if air is None else seen & air, self.refractive
-        )
-        return model.replace(object=fixed[0], probe=fixed[1])
+        light = model.light()
+        region = operators.well_lit(light) if air is None else operators.well_lit(light) & air
+        stored, weight = np.asarray(model.object), np.where(region, light, 0)
+        obj, probe = np.exp(1j * stored) if self.refractive else stored, operators.orthogonal_modes(model.probe)
+        if not self.refractive:
+            obj, probe = _remove_ramp(obj, probe, weight)
+        level = np.sqrt(np.sum(weight * abs(obj) ** 2) / np.sum(weight))
+        level = level * np.exp(1j * np.angle(np.sum(weight * obj)))
+        stored = stored + 1j * np.log(level) if self.refractive else obj / level
+        cast = lambda values, like: jnp.asarray(values.astype(like.dtype))
+        return model.replace(object=cast(stored, self.object), probe=cast(probe * level, self.probe))
 
     # ------------------------------------------------------------------ out
     def quantities(self, scan: Scan | None = None) -> dict[str, Quantity]:
@@ -301,7 +339,7 @@ class Ptychography(Model):
         size = self.pixel_size
         stored, plane = np.asarray(self.object), ("slice", "y", "x")[3 - self.object.ndim :]
         transmission = np.exp(1j * stored) if self.refractive else stored
-        places = np.asarray(_places(self), np.float64)
+        places = self._places().astype(np.float64)
         phase = stored.real if self.refractive else np.angle(stored)
         found = {
             "object": Quantity(transmission, "", plane, size, "object transmission", "complex"),
@@ -361,35 +399,21 @@ class Ptychography(Model):
 
 
 @eqx.filter_jit
-def _places(model: Ptychography) -> Array:
+def _all_places(model: Ptychography) -> Array:
     return model.places(jnp.arange(model.positions.shape[0]))
 
 
-@eqx.filter_jit
-def _canonical(stored: Array, probe: Array, light: Array, region: Any, refractive: bool) -> tuple[Array, Array]:
-    """Object and probe with orthogonal modes, the object's ramp in the probe, and its mean one in a region."""
-    probe = operators.orthogonal_modes(probe)
-    weight = jnp.where(region, light, 0.0)
-    obj = jnp.exp(1j * stored) if refractive else stored
-    if not refractive:
-        obj, probe = _remove_ramp(obj, probe, weight)
-    level = jnp.sqrt(jnp.sum(weight * jnp.abs(obj) ** 2) / jnp.sum(weight))
-    level = level * jnp.exp(1j * jnp.angle(jnp.sum(weight * obj)))
-    return (stored + 1j * jnp.log(level) if refractive else obj / level), probe * level
-
-
-def _remove_ramp(obj: Array, probe: Array, weight: Array) -> tuple[Array, Array]:
+def _remove_ramp(obj: np.ndarray, probe: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Move the mean phase gradient of the object into the probe, which leaves their product as it is.
 
     Where light reaches the border of the probe's window only ramps of whole periods keep the sub-pixel shifts exact.
     """
-    light = jnp.sum(jnp.abs(probe) ** 2, 0)
-    spills = 1 - jnp.sum(light[2:-2, 2:-2]) / jnp.sum(light) > 1e-3
+    light = np.sum(abs(probe) ** 2, 0)
+    spills = 1 - np.sum(light[2:-2, 2:-2]) / np.sum(light) > 1e-3
+    slopes = []
     for axis in (0, 1):
-        step = obj * jnp.conj(jnp.roll(obj, 1, axis)) * jnp.minimum(weight, jnp.roll(weight, 1, axis))
-        slope, period = jnp.angle(jnp.sum(step)), 2 * np.pi / probe.shape[1 + axis]
-        slope = jnp.where(spills, jnp.round(slope / period) * period, slope)
-        ramps = [jnp.exp(1j * slope * jnp.arange(n)) for n in (obj.shape[axis], probe.shape[1 + axis])]
-        obj_ramp, probe_ramp = ramps if axis else (ramp[:, None] for ramp in ramps)
-        obj, probe = obj * jnp.conj(obj_ramp), probe * probe_ramp
-    return obj, probe
+        step = obj * np.conj(np.roll(obj, 1, axis)) * np.minimum(weight, np.roll(weight, 1, axis))
+        slope, period = np.angle(np.sum(step)), 2 * np.pi / probe.shape[1 + axis]
+        slopes.append(round(slope / period) * period if spills else slope)
+    ramp = lambda shape: np.exp(1j * (slopes[0] * np.arange(shape[0])[:, None] + slopes[1] * np.arange(shape[1])))
+    return obj * np.conj(ramp(obj.shape)), probe * ramp(probe.shape[-2:])

@@ -239,11 +239,12 @@ def beam_amplitude(probe: Complex[Array, "mode y x"]) -> float:
     return float(np.sqrt(np.sum(light**2) / np.sum(light)))
 
 
-def orthogonal_modes(probe: Complex[Array, "mode y x"]) -> Complex[Array, "mode y x"]:
+def orthogonal_modes(probe: Complex[Array | np.ndarray, "mode y x"]) -> Complex[np.ndarray, "mode y x"]:
     """Give the same partially coherent beam in orthogonal modes, strongest first (Thibault & Menzel 2013).
 
     The intensities predicted with any object stay as they are.
     """
-    flat = probe.reshape(probe.shape[0], -1)
-    _, vectors = jnp.linalg.eigh(flat @ jnp.conj(flat).T)
-    return (jnp.conj(vectors[:, ::-1]).T @ flat).reshape(probe.shape)
+    modes = np.asarray(probe)
+    flat = modes.reshape(len(modes), -1)
+    _, vectors = np.linalg.eigh(flat @ np.conj(flat).T)
+    return (np.conj(vectors[:, ::-1]).T @ flat).reshape(modes.shape)

@@ -12,6 +12,9 @@ from ._defects import mend_outliers as mend_outliers
 from ._defects import remove_zingers as remove_zingers
 from ._distortion import radial_distortion as radial_distortion
 from ._distortion import undistort as undistort
+from ._field import air_rectangle as air_rectangle
+from ._field import common_field as common_field
+from ._field import light_is_fine as light_is_fine
 from ._flatfield import transmission as transmission
 from ._flux import find_air as find_air
 from ._frame_checks import FramesReport as FramesReport

@@ -20,6 +20,8 @@ from ._settings import merge as merge
 # The package's own methods come through the door that is open to everybody; each is imported when it is first used.
 BUILT_IN = {
     "cdi": "cdi:Cdi",
+    "near-field-ptychography": "ptychography:NearFieldPtychography",
+    "far-field-ptychography": "ptychography:FarFieldPtychography",
     "k-edge": "kedge:KEdgeSubtraction",
     "saxs-tensor-tomography": "tensor_saxs:TensorSaxs",
 }
@@ -28,8 +30,6 @@ for _name, _place in BUILT_IN.items():
 
 # Methods that are still to come through it: method -> module.
 METHODS: dict[str, str] = {
-    "near-field-ptychography": "_ptychography",
-    "far-field-ptychography": "_ptychography",
     "tomography": "_tomography",
     "holography": "_holography",
     "holotomography": "_holotomography",

@@ -27,11 +27,10 @@ from .direct.transport import tie as tie
 from .ending import Ending as Ending
 from .engines import ENGINES as ENGINES
 from .engines import EngineTask as EngineTask
-from .engines import amplitude_cost as amplitude_cost
-from .engines import decaying as decaying
 from .engines import engine as engine
 from .engines import in_units as in_units
 from .engines import parse_stages as parse_stages
+from .engines import run_engine as run_engine
 from .engines import run_stages as run_stages
 from .engines import stabilised_rows as stabilised_rows
 from .engines import wave_curvature as wave_curvature
@@ -58,6 +57,11 @@ from .linear.subsets import sart as sart
 from .linear.subsets import subset_views as subset_views
 from .linear.transmission import transmission as transmission
 from .progress import Progress as Progress
+from .scans import ScanCost as ScanCost
+from .scans import amplitude_cost as amplitude_cost
+from .scans import decaying as decaying
+from .scans import fit_places as fit_places
+from .scans import matched_frames as matched_frames
 from .sets.exit_waves import project_waves as project_waves
 from .sets.holograms import HologramSets as HologramSets
 from .sets.holograms import ProjectedPhase as ProjectedPhase

@@ -7,7 +7,6 @@ model is anything with the fields and methods of `diffrecon.models.Ptychography`
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -23,15 +22,16 @@ from ..errors import InputError, nearest
 from .descent.gauss_newton import levenberg_marquardt
 from .descent.minimise import Solution, minimise
 from .descent.preconditioned import optimal_step, periodic_momentum, preconditioned
+from .scans import amplitude_cost, decaying
 from .sets.exit_waves import project_waves
 
 __all__ = [
     "ENGINES",
     "EngineTask",
-    "amplitude_cost",
-    "decaying",
     "engine",
+    "in_units",
     "parse_stages",
+    "run_engine",
     "run_stages",
     "stabilised_rows",
     "wave_curvature",
@@ -86,14 +86,6 @@ def _cost_of(cost: Cost, model: Any, batch: Batch) -> Array:
     return jnp.real(cost(model, batch))
 
 
-def amplitude_cost(model: Any, batch: Batch) -> Float[Array, ""]:
-    """Compare amplitudes, whose noise is the same in bright and dark pixels: the default cost of ptychography.
-
-    Any model whose call predicts the counts of some views will do.
-    """
-    return losses.amplitude(model(batch.views), batch.counts, batch.mask)
-
-
 def run_stages(
     model: Any,
     data: Mapping[str, Any],
@@ -108,8 +100,8 @@ def run_stages(
     """Run engines one after another, each from the model that the one before it left.
 
     **Arguments:** `stages` such as `["dm:60", "lsqml:30"]` (see `ENGINES`, or any optax optimiser, with a number of
-    epochs); `unknowns` (name -> step in units of `learning_rate`: the probe's in units of its amplitude where the light
-    is, that of the positions in detector pixels); the rest as the fields of `EngineTask`.
+    epochs); `unknowns` (name -> step in units of `learning_rate` and of `model.natural_steps()`); the rest as the
+    fields of `EngineTask`.
 
     **Returns:** a `Solution` with the histories of all stages. Ctrl-C ends the chain with the better of what the
     interrupted stage had reached and what it started from; so does a stage that broke down.
@@ -122,23 +114,30 @@ def run_stages(
     """
     console = console or Console(quiet=True)
     planned = parse_stages(stages)
-    settings = EngineTask(data, in_units(model, unknowns), cost, console=console, resume=console.resume, **task)
+    settings = EngineTask(data, in_units(model, unknowns), cost, console=console, **task)
     solutions: list[Solution] = []
     for number, (name, epochs) in enumerate(planned, 1):
         count = f" {number}/{len(planned)}" if len(planned) > 1 else ""
-        path = _checkpoint(console, number, len(planned))
-        part = dataclasses.replace(settings, label=f"{label}: {name}{count}: step", checkpoint=path)
-        solution = engine(name)(model, epochs, part)
-        solutions.append(solution)
-        if not solution.ending.finished:
-            if number > 1 and part.figure(solution.value) > part.figure(model):
-                solutions[-1] = dataclasses.replace(solution, value=model)
+        part = dataclasses.replace(settings, label=f"{label}: {name}{count}: step")
+        solutions.append(run_engine(name, model, epochs, part, first=number == 1))
+        if not solutions[-1].ending.finished:
             break
-        model = solution.value
+        model = solutions[-1].value
     before = np.cumsum([0, *(s.history.size for s in solutions)])
     held = [s.held_out + [done, 0.0] for s, done in zip(solutions, before, strict=False)]
     history = np.concatenate([s.history for s in solutions])
     return dataclasses.replace(solutions[-1], history=history, held_out=np.concatenate(held))
+
+
+def run_engine(name: str, model: Any, epochs: int, task: EngineTask, *, first: bool = True) -> Solution:
+    """Run one engine; of a stage after the `first` that does not come to its end the better of its two ends is kept.
+
+    **Raises:** `InputError` for an unknown engine.
+    """
+    solution = engine(name)(model, epochs, task)
+    if first or solution.ending.finished or task.figure(solution.value) <= task.figure(model):
+        return solution
+    return dataclasses.replace(solution, value=model)
 
 
 def parse_stages(stages: Sequence[str] | str) -> list[tuple[str, int]]:
@@ -188,27 +187,9 @@ def _is_optimiser(make: Any) -> bool:
 
 
 def in_units(model: Any, unknowns: Mapping[str, float]) -> dict[str, float]:
-    """Give step factors in the model's own units: the probe's amplitude where the light is, the object's pixels."""
-    amplitude = operators.beam_amplitude(model.probe)
-    units = {"probe": amplitude, "probe_variations": amplitude, "positions": model.oversampling}
-    return {name: factor * units.get(name, 1.0) for name, factor in unknowns.items()}
-
-
-def _checkpoint(console: Console, number: int, stages: int) -> Any:
-    if console.checkpoint is None or stages == 1:
-        return console.checkpoint
-    path = Path(console.checkpoint)
-    return path.with_name(f"{path.name}.{number}")
-
-
-def decaying(rate: float, steps: int, constant: float) -> optax.Schedule:
-    """Keep a rate for a fraction of the steps, then lower it along half a cosine to a fiftieth: noise of the batches
-    averages out.
-    """
-    flat = int(steps * constant)
-    return optax.join_schedules(
-        [optax.constant_schedule(rate), optax.cosine_decay_schedule(rate, max(steps - flat, 1), 0.02)], [flat]
-    )
+    """Give steps in the model's own units, those of `model.natural_steps()`."""
+    natural = model.natural_steps()
+    return {name: factor * natural.get(name, 1.0) for name, factor in unknowns.items()}
 
 
 # ---------------------------------------------------------------------------------------------------- gradients

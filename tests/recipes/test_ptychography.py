@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import diffrecon as dr
-from diffrecon.recipes import _ptychography as recipe
 
 sys.path.append(str(Path(__file__).parents[1]))
 import small_scans  # noqa: E402
@@ -62,19 +61,6 @@ def test_recipe_reaches_the_photon_noise_and_its_file_predicts_the_frames(tmp_pa
         assert deviance < 1.6 * figures["noise_floor_deviance"]
 
 
-def test_held_out_views():
-    held = recipe.held_out_views(100, 0.1, 0)
-    assert len(held) == len(set(held)) == 10 and held.max() < 100
-    assert not np.array_equal(held, recipe.held_out_views(100, 0.1, 1))
-    assert recipe.held_out_views(9, 0.5, 0).size == 0
-
-
-def test_decaying_schedule():
-    rate = recipe.decaying(0.1, 100, 0.3)
-    assert float(rate(0)) == float(rate(29)) == pytest.approx(0.1)
-    assert float(rate(100)) == pytest.approx(0.002) and float(rate(60)) < 0.1
-
-
 def test_unknown_optimiser_is_refused(tmp_path):
     small_scans.write_cxi(tmp_path / "scan.cxi", False)
     scan = dr.open_scan(tmp_path / "scan.cxi", method="far-field-ptychography")
@@ -106,10 +92,14 @@ def test_a_closed_shutter_and_swapped_positions_do_no_harm(tmp_path):
     "settings, says",
     [
         ({"model": {"check": "maybe"}}, "model.check"),
-        ({"model": {"distance": True}}, "far field do not depend on it"),
+        ({"model": {"distance": True}}, "no setting model.distance"),
         ({"model": {"detector_blur": "wide"}}, "model.detector_blur"),
-        ({"model": {"scan_matrix": [1, 2, 3]}}, "model.scan_matrix.*neither"),
-        ({"model": {"travel": [[1, "x"]]}}, "model.travel.*neither"),
+        ({"model": {"scan_matrix": [1, 2, 3]}}, "model.scan_matrix"),
+        ({"model": {"travel": [[1, "x"]]}}, "model.travel"),
+        ({"model": {"probe": False}, "optimiser": {"probe": 2.0}}, "optimiser.probe has no effect"),
+        ({"model": {"refine_spacing": True}}, "refine_spacing has no effect"),
+        ({"solver": {"stages": ["dm:3"]}, "loss": {"tv": 1.0}}, "loss.tv has no effect with solver.stages = dm:3"),
+        ({"solver": {"stages": ["adam:3"], "epochs": 4}}, "solver.epochs has no effect"),
         ({"model": {"slices": 2}}, "slice_spacing"),
         ({"model": {"air": [0, 2, 0, 2]}, "solver": {"epochs": 1}}, "model.air"),
         ({"quality": {"held_out_views": [99]}}, "held_out_views"),
@@ -139,13 +129,14 @@ def test_halves_and_geometry_in_the_verdict(tmp_path):
     rows, columns = np.nonzero(np.isfinite(empty))
     plane = np.stack([np.ones(rows.size), rows, columns], 1)
     np.testing.assert_allclose(plane.T @ empty[rows, columns] / rows.size, 0, atol=1e-4)
-    assert 0 < result.quality["crossing"] <= 0.5 and float(result.quality["detector_blur"]) < 0.5
+    # Half the views, 15 epochs: well beyond the lowest rings, and not all of them.
+    assert 0.1 < result.quality["crossing"] < 0.5 and float(result.quality["detector_blur"]) < 0.5
 
 
 def test_geometry_in_the_settings_is_fixed_where_it_has_a_value(tmp_path):
     small_scans.write_cxi(tmp_path / "scan.cxi", True)
     scan = dr.open_scan(tmp_path / "scan.cxi", method="near-field-ptychography", focus_to_sample=small_scans.FOCUS)
-    said = {
+    geometry = {
         "detector_blur": 0.6,
         "source_blur": 0.4,
         "travel": [1.0, 0.0],
@@ -154,24 +145,21 @@ def test_geometry_in_the_settings_is_fixed_where_it_has_a_value(tmp_path):
         "scan_matrix": False,
         "oversampling": 2,
     }
-    settings = dr.recipes.merge(recipe.defaults("near-field-ptychography"), {"model": said}, "near-field-ptychography")
-    start, _, _ = recipe._prepared(scan, settings, dr.Console(quiet=True))
-    found = start.geometry()
+    method = dr.modality.find("near-field-ptychography")
+    problem = method.start(
+        scan, dr.settings.build(method.settings, {"model": geometry}, "ptychography"), dr.Console(True)
+    )
+    found = problem.model.geometry()
     assert found["detector_blur"] == np.float32(0.6) and found["distance"] == np.float32(2e-3)
     np.testing.assert_allclose(found["source_blur"], 0.8)  # object pixels are half the detector's
     np.testing.assert_allclose(found["travel"], [[2.0, 0.0]])
-    assert "scan_matrix" not in found and set(recipe._unknowns(start, settings)) == {
-        "object",
-        "probe",
-        "positions",
-        "background",
-        "tilt",
-    }
+    assert "scan_matrix" not in found
+    assert set(problem.unknowns) == {"object", "probe", "positions", "background", "tilt"}
 
 
 def test_fine_light_is_recognised_by_the_power_at_the_highest_frequencies():
     rng = np.random.default_rng(0)
     smooth = 1000 * np.exp(-(np.hypot(*np.mgrid[-16:16, -16:16]) ** 2) / 60) * np.ones((20, 1, 1))
     mask = np.ones((32, 32), bool)
-    assert not recipe.light_is_fine({"counts": rng.poisson(smooth), "mask": mask})
-    assert recipe.light_is_fine({"counts": rng.poisson(smooth * rng.uniform(0.5, 1.5, (32, 32))), "mask": mask})
+    assert not dr.prepare.light_is_fine(rng.poisson(smooth), mask)
+    assert dr.prepare.light_is_fine(rng.poisson(smooth * rng.uniform(0.5, 1.5, (32, 32))), mask)

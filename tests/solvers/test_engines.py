@@ -55,7 +55,7 @@ QUICK = {(False, "epie"), (False, "lsqml"), (False, "lm"), (True, "dm")}
 
 def cost_on(model, data, views):
     batch = dr.Batch(views, {"counts": data["counts"][views], "mask": data["mask"]})
-    return float(engines.amplitude_cost(model, batch))
+    return float(dr.solvers.amplitude_cost(model, batch))
 
 
 @pytest.mark.parametrize(
@@ -198,3 +198,9 @@ def test_a_stage_that_is_interrupted_keeps_the_better_model(monkeypatch):
     found = engines.run_stages(model, data, ["fine:1", "spoilt:1", "never:1"], unknowns={"object": 1.0})
     assert found.ending is Ending.INTERRUPTED and float(jnp.abs(found.value.object).max()) > 0
     assert found.history.size == 2
+
+
+def test_decaying_schedule():
+    rate = dr.solvers.decaying(0.1, 100, 0.3)
+    assert float(rate(0)) == float(rate(29)) == pytest.approx(0.1)
+    assert float(rate(100)) == pytest.approx(0.002) and float(rate(60)) < 0.1

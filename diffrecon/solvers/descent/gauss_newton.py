@@ -151,7 +151,7 @@ class _Blocks(eqx.Module):
         blocks = -(-count // size)
         size = -(-count // blocks)
         pad = np.minimum(np.arange(blocks * size), count - 1)
-        cut = lambda v: jnp.reshape(v[pad], (blocks, size, *v.shape[1:]))
+        cut = lambda v: jnp.asarray(v[pad].reshape(blocks, size, *v.shape[1:]))
         weight = (np.arange(blocks * size) < count).astype(np.float32).reshape(blocks, size)
         return cls(
             jnp.asarray(views[pad].reshape(blocks, size)),
