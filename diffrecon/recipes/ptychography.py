@@ -346,9 +346,9 @@ class NearFieldPtychography(Modality):
         shares = ", ".join(f"{p:.1%}" for p in figures["mode_power"])
         return figures, [*lines, f"{seen.mean():.0%} of the object's field is seen well; probe modes carry {shares}"]
 
-    def halves(self, problem: Any, settings: Any) -> tuple[Any, Any]:
+    def halves(self, start: Any, solved: Any, settings: Any) -> tuple[Any, Any]:
         """Make the problems of every other view, without the prior of edges, which would sharpen both alike."""
-        return super().halves(problem.replace(edges=False), settings)
+        return super().halves(start.replace(edges=False), solved, settings)
 
     def correlate(self, first: Any, second: Any, scan: Scan) -> tuple[dict[str, Any], str]:
         """Compare the phases of two halves where both have seen nearly all."""
