@@ -340,7 +340,7 @@ class Ptychography(Model):
         stored, plane = np.asarray(self.object), ("slice", "y", "x")[3 - self.object.ndim :]
         transmission = np.exp(1j * stored) if self.refractive else stored
         places = self._places().astype(np.float64)
-        phase = stored.real if self.refractive else np.angle(stored)
+        phase = np.real(stored) if self.refractive else np.angle(stored)
         found = {
             "object": Quantity(transmission, "", plane, size, "object transmission", "complex"),
             "probe": Quantity(np.asarray(self.probe), "sqrt(counts)", ("mode", "y", "x"), size, "probe modes", "modes"),
