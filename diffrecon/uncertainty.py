@@ -20,7 +20,9 @@ from numpy.typing import ArrayLike
 
 from ._model import Batch, Model
 from .errors import InputError
-from .quality import RingCorrelation, _centred, _crossing, _ring_sums, _window, threshold
+from .quality import RingCorrelation, threshold
+from .quality.correlation import centred, crossing_of, ring_sums
+from .quality.registration import cosine_window
 from .solvers.descent.gauss_newton import _Blocks, _conj, _conjugate_gradients, _dot, _scaling, _weighted
 from .solvers.descent.minimise import _Unknowns
 
@@ -331,12 +333,12 @@ def expected_correlation(
     errors of N times the dose are smaller by the root of N.
     """
     image, errors = np.asarray(image), np.asarray(errors)
-    window = _window(image.shape, 0.25)
+    window = cosine_window(image.shape, 0.25)
     count = min(image.shape) // 2 + 1
 
     def power(values: np.ndarray) -> np.ndarray:
-        spectrum = np.fft.fft2(_centred(values, window))
-        return _ring_sums(spectrum, spectrum, image.shape, count, False)[[1, 3]]
+        spectrum = np.fft.fft2(centred(values, window))
+        return ring_sums(spectrum, spectrum, image.shape, count, False)[[1, 3]]
 
     signal, samples = power(image)
     noise = np.mean([power(_aligned(image, error, window))[0] for error in errors], axis=0)
@@ -345,7 +347,7 @@ def expected_correlation(
     correlation = (share if halves else np.sqrt(share))[1:]
     samples = np.maximum(samples * (window**2).sum() ** 2 / (window.size * (window**4).sum()), 1.0)[1:]
     frequency = np.arange(1, count) / min(image.shape)
-    crossing = _crossing(frequency, correlation - threshold(samples, 0.5))
+    crossing = crossing_of(frequency, correlation - threshold(samples, 0.5))
     return RingCorrelation(
         frequency,
         correlation,

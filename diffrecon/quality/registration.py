@@ -1,0 +1,102 @@
+"""One image laid over another: shift to a fraction of a pixel, phase ramp, constant phase."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def align(reference: ArrayLike, image: ArrayLike, rounds: int = 3) -> tuple[np.ndarray, tuple[float, ...]]:
+    """`image` laid over `reference`: sub-pixel shift and, for complex images, phase ramp and constant phase removed.
+
+    **Returns:** the aligned image and the shift [pixel] by which it was moved.
+    """
+    a, b = np.asarray(reference), np.asarray(image)
+    if not np.iscomplexobj(a) and not np.iscomplexobj(b):
+        shift = register(a - a.mean(), b - b.mean())
+        return shift_image(b, shift), tuple(float(s) for s in shift)
+    # A ramp adds a constant to the phase gradients: with their mean removed they show the shift alone.
+    total = register(_phase_gradients(a), _phase_gradients(b), channels=True)
+    window = cosine_window(a.shape, 0.25)
+    moved = b
+    for _ in range(rounds):
+        moved = _without_ramp(a, shift_image(b, total), window)
+        total = total + register(
+            window * (a - np.sum(window * a) / window.sum()), window * (moved - np.sum(window * moved) / window.sum())
+        )
+    moved = _without_ramp(a, shift_image(b, total), window)
+    return moved, tuple(float(s) for s in total)
+
+
+def register(reference: np.ndarray, image: np.ndarray, upsampling: int = 100, channels: bool = False) -> np.ndarray:
+    """Shift [pixel] that lays `image` over `reference`: peak of their cross-correlation to 1/`upsampling` of a pixel.
+
+    By a matrix Fourier transform around the peak (Guizar-Sicairos, Thurman & Fienup, Opt. Lett. 33, 156 (2008)). With
+    `channels` the first axis holds images whose correlations are added.
+    """
+    a, b = (np.asarray(x) if channels else np.asarray(x)[None] for x in (reference, image))
+    axes = tuple(range(1, a.ndim))
+    product = (np.fft.fftn(a, axes=axes) * np.fft.fftn(b, axes=axes).conj()).sum(0)
+    shape = product.shape
+    peak = np.array(np.unravel_index(np.abs(np.fft.ifftn(product)).argmax(), shape), float)
+    peak = (peak + np.array(shape) // 2) % shape - np.array(shape) // 2
+    for fineness in (10, upsampling):
+        steps = np.arange(-15, 16) / fineness
+        places = [p + steps for p in peak]
+        local = product
+        for length, place in zip(shape, places, strict=True):
+            # Contracts the first axis and appends the fine one at the end, so that the order of the axes is kept.
+            local = np.tensordot(local, np.exp(2j * np.pi * np.outer(np.fft.fftfreq(length), place)), (0, 0))
+        at = np.unravel_index(np.abs(local).argmax(), local.shape)
+        peak = np.array([place[i] for place, i in zip(places, at, strict=True)])
+    return peak
+
+
+def shift_image(image: np.ndarray, shift: ArrayLike) -> np.ndarray:
+    """An image moved by `shift` [pixel] (band-limited, periodic)."""
+    spectrum = np.fft.fftn(image)
+    for axis, (length, step) in enumerate(zip(image.shape, np.asarray(shift, float), strict=True)):
+        phase = np.exp(-2j * np.pi * np.fft.fftfreq(length) * step)
+        spectrum = spectrum * phase.reshape([-1 if i == axis else 1 for i in range(image.ndim)])
+    moved = np.fft.ifftn(spectrum)
+    return moved if np.iscomplexobj(image) else moved.real
+
+
+def _phase_gradients(image: np.ndarray) -> np.ndarray:
+    gradients = []
+    window = cosine_window(image.shape, 0.25)
+    for axis in range(image.ndim):
+        step = image * np.roll(image, 1, axis).conj()
+        weight = np.abs(step)
+        angle = np.angle(step * np.exp(-1j * np.angle(step.sum())))
+        gradients.append(window * np.sqrt(weight) * (angle - np.sum(weight * angle) / weight.sum()))
+    return np.stack(gradients)
+
+
+def _without_ramp(reference: np.ndarray, image: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """`image` times the plane phase wave that lays its phase over that of `reference`."""
+    ratio = window * reference * image.conj()
+    # Coarse: the wave is the brightest sample of the spectrum of the ratio; fine: the same by interpolation.
+    shape = np.array(ratio.shape)
+    spectrum = np.abs(np.fft.fftn(ratio))
+    peak = np.array(np.unravel_index(spectrum.argmax(), ratio.shape), float)
+    peak = (peak + shape // 2) % shape - shape // 2
+    for fineness in (5, 50, 500):
+        places = [p + np.arange(-5, 6) / fineness for p in peak]
+        local = ratio
+        for length, place in zip(ratio.shape, places, strict=True):
+            local = np.tensordot(local, np.exp(-2j * np.pi * np.outer(np.arange(length), place) / length), (0, 0))
+        at = np.unravel_index(np.abs(local).argmax(), local.shape)
+        peak = np.array([place[i] for place, i in zip(places, at, strict=True)])
+    wave = np.ones((), complex)
+    for length, frequency in zip(ratio.shape, peak, strict=True):
+        wave = wave[..., None] * np.exp(2j * np.pi * frequency * np.arange(length) / length)
+    constant = np.sum(ratio * wave.conj())
+    return image * wave * (constant / max(abs(constant), np.finfo(float).tiny))
+
+
+def cosine_window(shape: tuple[int, ...], taper: float) -> np.ndarray:
+    """Make a window that falls to zero by a cosine over a share `taper` of each side."""
+    window = np.ones(())
+    for length in shape:
+        edge = np.minimum(np.arange(length) + 0.5, length - np.arange(length) - 0.5) / max(taper * length, 1e-9)
+        window = window[..., None] * np.sin(0.5 * np.pi * np.clip(edge, 0, 1)) ** 2
+    return window
