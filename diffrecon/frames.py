@@ -288,6 +288,10 @@ class Entries:
     def __init__(self, values: Any, places: np.ndarray):
         self.values, self.places = values, np.asarray(places)
         self.shape, self.dtype = (*self.places.shape, *values.shape[1:]), np.dtype(values.dtype)
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
         places = self.places[index]
@@ -316,6 +320,8 @@ class Computed:
 
 def pick_views(counts: Any, views: np.ndarray) -> Any:
     """Some views of frames in the given order; those that lie in a file stay there."""
+    if isinstance(counts, Entries):
+        return Entries(counts.values, counts.places[views])
     lazy = isinstance(counts, LazyFrames | np.memmap)
     return Excerpt(counts, np.arange(counts.shape[0])[views]) if lazy else np.asarray(counts)[views]
 

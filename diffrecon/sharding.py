@@ -20,8 +20,10 @@ from jaxtyping import Array, PyTree
 
 __all__ = [
     "OverSlices",
+    "agree",
     "data_mesh",
     "free_memory",
+    "gather",
     "initialise",
     "on_slices",
     "place_of_slices",
@@ -30,6 +32,7 @@ __all__ = [
     "shard_views",
     "slice_mesh",
     "splits_slices",
+    "total",
     "wait_for_all",
 ]
 
@@ -71,6 +74,38 @@ def slice_mesh(devices: int | None = None, *, local: bool = False) -> Mesh | Non
     `local=True`, and its own share of the slices.
     """
     return _mesh((jax.local_devices() if local else jax.devices())[:devices], "slice")
+
+
+def gather(values: Array) -> Array | np.ndarray:
+    """Give an array that may be split over devices and processes as a whole to every process.
+
+    What lies on one device stays there; what is split comes to the host.
+    """
+    if len(values.sharding.device_set) == 1:
+        return values
+    if jax.process_count() == 1 or values.is_fully_replicated:
+        return np.asarray(values)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(values, tiled=True))
+
+
+def total(values: np.ndarray) -> np.ndarray:
+    """Add what every process has to that of the others."""
+    if jax.process_count() == 1:
+        return values
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(values)).sum(0)
+
+
+def agree(values: Any) -> np.ndarray:
+    """Take the first process's values of numbers on which processes may differ, such as free memory."""
+    if jax.process_count() == 1:
+        return np.asarray(values)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.broadcast_one_to_all(np.asarray(values)))
 
 
 def _mesh(devices: list[Any], axis: str) -> Mesh | None:

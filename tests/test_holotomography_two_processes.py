@@ -12,7 +12,7 @@ from test_sharding import finish, free_port
 from diffrecon import io
 from diffrecon.simulate import _holotomography as simulated
 
-SETUP = simulated.Setup(angles=9, distances=2, frame=16, counts=3000.0, wobble=0.3, centre=0.4, grains=False)
+SETUP = simulated.Setup(angles=10, distances=2, frame=16, counts=3000.0, wobble=0.3, centre=0.4, grains=False)
 WAYS = {
     "slabs": {"solver.name": "two-step", "solver.slab": 5},
     "two-step": {"solver.name": "two-step", "solver.slab": 0},

@@ -43,7 +43,7 @@ MAY = {
         "_console",
         "_model",
     },
-    "prepare": {"physics", "geometry", "frames", "operators", "solvers", "_console"},
+    "prepare": {"physics", "geometry", "frames", "operators", "solvers", "sharding", "_console"},
     # `scan.absorption()` and `scan.find_rotation_centre()` are preparation, which knows a scan by its fields only.
     "scan": {"geometry", "physics", "frames", "prepare"},
     "stream": {"operators", "solvers", "sharding", "_console"},

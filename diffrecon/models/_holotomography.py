@@ -201,6 +201,21 @@ class HoloTomography(Model):
         )
 
     # ------------------------------------------------------------------ out
+    def of_views(self, angles: Any) -> "HoloTomography":
+        """Make the model of some of the angles."""
+        angles = np.asarray(angles)
+        return self.replace(projector=self.projector.subset(angles), shifts=self.shifts[angles], gain=self.gain[angles])
+
+    def summary(self) -> str:
+        """Describe angles, frames, distances and volume in a line."""
+        (angles, distances), millimetres = self.gain.shape, np.asarray(self.distances)[:, 0] * 1e3
+        return (
+            f"{angles} angles with {distances} holograms of {self.frame[0]} x {self.frame[1]}, pixels "
+            f"{', '.join(f'{p[0] * 1e9:.4g}' for p in self.pixels)} nm, effective distances "
+            f"{', '.join(f'{d:.4g}' for d in millimetres)} mm; volume {' x '.join(map(str, self.delta.shape))} of "
+            f"{self.pixel_size * 1e9:.4g} nm, delta/beta {float(self.delta_beta):.4g}"
+        )
+
     def refractive_index(self) -> tuple[Float[Array, "z y x"], Float[Array, "z y x"]]:
         """Decrement delta and absorption index beta of the refractive index `1 - delta + i beta`."""
         scale = self.wavelength / (2 * np.pi * self.pixel_size)

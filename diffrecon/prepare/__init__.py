@@ -1,6 +1,7 @@
 """From raw frames to what a model takes: flats and darks, defects, stripes, rotation centre, line integrals."""
 
 from ._centre import RotationCentre as RotationCentre
+from ._centre import find_isolated_centre as find_isolated_centre
 from ._centre import find_rotation_centre as find_rotation_centre
 from ._combined_flats import CombinedFlats as CombinedFlats
 from ._combined_flats import combine_flats as combine_flats
@@ -25,6 +26,9 @@ from ._full_turn import plan_stitch as plan_stitch
 from ._full_turn import stitch as stitch
 from ._hardening import fit_hardening as fit_hardening
 from ._hardening import linearise as linearise
+from ._holograms import find_hologram_axis as find_hologram_axis
+from ._holograms import mask_hologram_outliers as mask_hologram_outliers
+from ._holograms import register_angles as register_angles
 from ._pipeline import DEFAULTS as DEFAULTS
 from ._pipeline import LineIntegrals as LineIntegrals
 from ._pipeline import Preparation as Preparation
@@ -32,6 +36,11 @@ from ._pipeline import line_integrals as line_integrals
 from ._references import References as References
 from ._references import eigen_flats as eigen_flats
 from ._references import fit_eigen_weights as fit_eigen_weights
+from ._regions import dilate as dilate
+from ._regions import flatten_projections as flatten_projections
+from ._regions import lit_field as lit_field
+from ._regions import otsu_threshold as otsu_threshold
+from ._regions import sample_region as sample_region
 from ._registration import DistanceRegistration as DistanceRegistration
 from ._registration import register_distances as register_distances
 from ._stripes import STRIPE_METHODS as STRIPE_METHODS

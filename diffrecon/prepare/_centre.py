@@ -13,7 +13,7 @@ from ..operators.projection import ParallelProjector
 from ..solvers import fbp
 from ._full_turn import is_full_turn
 
-__all__ = ["RotationCentre", "find_rotation_centre"]
+__all__ = ["RotationCentre", "find_isolated_centre", "find_rotation_centre"]
 
 _PAIRS = 24  # of views half a turn apart that are compared
 _LEAST_OVERLAP = 12  # columns that a view and a mirror image must share
@@ -239,9 +239,35 @@ def _mass(sinograms: Float[np.ndarray, "view y x"], angles: Float[np.ndarray, " 
     total = views.sum(-1)
     if not _within(sinograms) or total.min() <= 0 or np.ptp(total) > 0.2 * total.mean():
         return None
-    places = (views @ np.arange(sinograms.shape[-1])) / total
+    return _middle_of_circle((views @ np.arange(sinograms.shape[-1])) / total, angles)
+
+
+def _middle_of_circle(columns: Float[np.ndarray, " view"], angles: Float[np.ndarray, " view"]) -> float:
     basis = np.stack([np.ones_like(angles), np.cos(angles), np.sin(angles)], 1)
-    return float(np.linalg.lstsq(basis, places, rcond=None)[0][0])
+    return float(np.linalg.lstsq(basis, columns, rcond=None)[0][0])
+
+
+def find_isolated_centre(lines: Float[np.ndarray, "view z x"], angles: Float[np.ndarray, " view"]) -> float | None:
+    """Find the column of the axis about which the centre of mass of an isolated sample moves in a sinusoid.
+
+    Retrieved phases have large low-frequency noise, which moves their centre of mass: only what stands out of it
+    counts.
+
+    **Returns:** `None` where the sample reaches the border or the angles span less than a right angle.
+    """
+    count = max(2, lines.shape[2] // 16)
+    border = np.concatenate([lines[:, :, :count], lines[:, :, -count:]], 2)
+    smooth = lines - np.median(border, (1, 2))[:, None, None]
+    for axis in (1, 2):
+        gauss = np.exp(-2 * (np.pi * 1.5 * np.fft.rfftfreq(lines.shape[axis])) ** 2)
+        spectrum = np.moveaxis(np.fft.rfft(smooth, axis=axis), axis, -1) * gauss
+        smooth = np.moveaxis(np.fft.irfft(spectrum, lines.shape[axis]), -1, axis)
+    mass = np.maximum(smooth - 0.25 * np.percentile(smooth, 99), 0)
+    total = mass.sum((1, 2))
+    touches = mass[:, :, [0, -1]].sum() > 0.002 * mass.sum()
+    if touches or not (total > 0.1 * np.median(total)).all() or np.ptp(angles) < np.pi / 2:
+        return None
+    return _middle_of_circle((mass.sum(1) * np.arange(lines.shape[2])).sum(1) / total, angles)
 
 
 def _within(sinograms: Float[np.ndarray, "view y x"]) -> bool:

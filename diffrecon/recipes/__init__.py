@@ -22,6 +22,7 @@ BUILT_IN = {
     "cdi": "cdi:Cdi",
     "near-field-ptychography": "ptychography:NearFieldPtychography",
     "far-field-ptychography": "ptychography:FarFieldPtychography",
+    "holotomography": "holotomography:Holotomography",
     "k-edge": "kedge:KEdgeSubtraction",
     "saxs-tensor-tomography": "tensor_saxs:TensorSaxs",
 }
@@ -32,7 +33,6 @@ for _name, _place in BUILT_IN.items():
 METHODS: dict[str, str] = {
     "tomography": "_tomography",
     "holography": "_holography",
-    "holotomography": "_holotomography",
     "laminography": "_laminography",
     "ptycho-tomography": "_ptychotomography",
 }

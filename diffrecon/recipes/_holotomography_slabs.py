@@ -5,7 +5,7 @@ back-projected. To place the frames each slab is projected again at once, into t
 volume. The last pass writes the volume, and projections at the angles that were held out, by which it is judged.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,62 +16,56 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .. import physics, sharding, solvers, stream
+from .. import sharding, solvers, stream
 from .._console import Console
 from .._result import Quantity, Result
 from ..errors import InputError
-from ..models import HoloTomography, holograms_by_angle
+from ..frames import Entries
+from ..modality import Modality, Outcome, Problem, Stage, Work
 from ..scan import Scan
-from ._holotomography import first_guess, good_pixels, judge, split
+from ..settings import as_dict
 from ._journal import Journal
-from ._two_step import (
-    PhaseRetrieval,
-    agreed,
-    blocks,
-    centred,
-    everywhere,
-    place_frames,
-    registered,
-    retrieved,
-    say_moved,
-    with_axis,
-)
+from ._run import fingerprint, solve
 
-Settings = Mapping[str, Mapping[str, Any]]
 _JUDGED = 2**30  # bytes of frames that were held out, in memory to be judged
 
 
-def in_slabs(scan: Scan, settings: Settings, console: Console, method: str, writer: Callable[..., Any]) -> Result:
-    """As `reconstruct` with `solver.name=two-step`; delta (or what `model.quantity` says) goes to a `SlabWriter`.
+def in_slabs(
+    modality: Any, scan: Scan, settings: Any, console: Console, writer: Callable[..., Any], placement: Any, unit: Any
+) -> Result:
+    """Reconstruct delta (or what `model.quantity` says) into a `SlabWriter`, with `solver.name=two-step`.
 
     With `console.checkpoint` a run that was interrupted goes on after its last finished round, in the last one after
-    its last finished slab; phases are then kept beside the checkpoint.
+    its last finished slab; phases are then kept beside the checkpoint. `placement` and `unit` are those of the recipe.
     """
-    if settings["model"]["beta"] or settings["quality"]["halves"]:
+    if settings.model.beta or settings.quality.halves:
         raise InputError("slabs: model.beta and quality.halves need the whole volume at once (solver.slab=0)")
-    model = first_guess(scan, settings, console, volume=False)
+    whole = modality.start(scan, settings, console, volume=False)
     sharding.wait_for_all()  # the first process keeps the rounds, all read them
-    data = good_pixels(model, holograms_by_angle(scan), settings, console)
-    journal = Journal(console, scan.counts[:1], settings)
-    train, held = split(model.gain.shape[0], settings["quality"])
-    lines = stream.Scratch((model.gain.shape[0], model.delta.shape[0], model.delta.shape[2]), _scratch_path(console))
-    model, number = _rounds(model, data, train, lines, settings, console, journal)
-    if not (journal.read(number) and agreed(lines.found)):
-        _phases(model, data, train, lines)
-        if jax.process_index() == 0:
-            journal.write(number, {"phases": True})
-    factor, units, long_name = _unit(model, settings)
-    slabs = _Slabs(model, train, held, lines, settings, factor)
-    name = "delta" if settings["model"]["quantity"] == "delta" else settings["model"]["quantity"].replace("-", "_")
+    fitted, held = modality.split(whole, settings)
+    model = whole.model
+    lines = stream.Scratch((whole.views, model.delta.shape[0], model.delta.shape[2]), _scratch_path(console))
+    rounds = _Rounds(lines, fitted, placement)
+    part = whole.of(fitted)
+    part = solve(rounds, part, settings, console, Journal(console, fingerprint(modality, part, settings))).problem
+    if not (rounds.fresh or sharding.agree(lines.found)):
+        rounds.retrieve(part)
+    whole = whole.into(part, fitted)
+    factor, units, long_name = unit(model, settings)
+    forth = whole.model.projector.subset(held) if held.size else None
+    slabs = _Slabs(part.model, forth, fitted, lines, settings, factor)
+    name = settings.model.quantity.replace("-", "_")
     target = writer(model.delta.shape, units, model.pixel_size, long_name, name=name)
-    last = _Last(target, lines, held, partial(_result, slabs, data, settings, method, (units, long_name)))
+    judged = partial(_result, modality, scan, whole, held, slabs, settings, (units, long_name))
+    last = _Last(target, lines, held, judged)
     report = slabs.run(last, console)
     lines.close()
-    return Result(method, last.result.quantities, last.result.quality, (*last.result.verdict, report.message), settings)
+    result = last.result
+    return Result(modality.name, result.quantities, result.quality, (*result.verdict, report.message), result.settings)
 
 
 def _scratch_path(console: Console) -> Path | None:
-    """Beside the checkpoint; every process has one of its own."""
+    """Name the scratch file, beside the checkpoint; every process has one of its own."""
     if console.checkpoint is None:
         return None
     path = Path(console.checkpoint)
@@ -81,115 +75,80 @@ def _scratch_path(console: Console) -> Path | None:
     return path
 
 
-# ---------------------------------------------------------------------------------------------------- rounds
-def _rounds(
-    model: HoloTomography,
-    data: Mapping[str, Any],
-    train: np.ndarray,
-    lines: stream.Scratch,
-    settings: Settings,
-    console: Console,
-    journal: Journal,
-) -> tuple[HoloTomography, int]:
-    """Axis and places of the frames; how many rounds the journal has."""
-    chosen = settings["model"]
-    stages: list[Callable[[HoloTomography], HoloTomography]] = []
-    if chosen["register"]:
-        stages.append(lambda model: registered(model, data, console))
-    if chosen["centre"]:
-        stages.append(lambda model: with_axis(model, data, train, 0.0, console))
-    count = settings["solver"]["align"] if chosen["shifts"] or chosen["centre"] else 0
-    for number in range(count):
-        stages.append(
-            partial(_round, data=data, train=train, lines=lines, settings=settings, console=console, number=number + 1)
-        )
-    for number, stage in enumerate(stages):
-        found = journal.read(number)
-        if found is None:
-            model = stage(model)
-            if jax.process_index() == 0:
-                journal.write(number, {name: getattr(model, name) for name in ("shifts", "gain", "centre")})
-        else:
-            model = model.replace(**{name: jnp.asarray(value) for name, value in found.items()})
-    return model, len(stages)
+class _Rounds(Modality):
+    """The stages that place the frames, with line integrals in a file in the place of the volume, and the phases."""
 
+    def __init__(self, lines: stream.Scratch, fitted: np.ndarray, placement: Callable[..., Work]):
+        self.lines, self.fitted, self.placement, self.fresh = lines, fitted, placement, False
 
-def _round(
-    model: HoloTomography,
-    *,
-    data: Mapping[str, Any],
-    train: np.ndarray,
-    lines: stream.Scratch,
-    settings: Settings,
-    console: Console,
-    number: int,
-) -> HoloTomography:
-    """Phases, slab by slab their projections in their place, and the frames placed on these."""
-    _phases(model, data, train, lines)
-    _Slabs(model, train, train, lines, settings, 1.0).run(_Projected(lines, train), Console(quiet=True))
-    placed = centred(place_frames(model, data, train, lines, gain=settings["model"]["gain"], quiet=True))
-    say_moved(model, placed, train, number, console)
-    return placed
+    def stages(self, problem: Any, settings: Any, console: Console) -> Work:
+        """Place the frames round after round, then retrieve the phases for the last pass."""
 
+        def look(problem: Any) -> tuple[Any, tuple[Any, ...]]:
+            self.retrieve(problem)
+            slabs = _Slabs(problem.model, problem.model.projector, self.fitted, self.lines, settings, 1.0)
+            slabs.run(_Projected(self.lines, self.fitted), Console(quiet=True))
+            return problem, (Entries(self.lines, self.fitted),)
 
-def _phases(model: HoloTomography, data: Mapping[str, Any], angles: np.ndarray, lines: stream.Scratch) -> None:
-    """Line integrals of delta of these angles, block after block into the file."""
-    retrieval = PhaseRetrieval.of(model, data, angles, 0.0)
-    for part, found in blocks(retrieved, (retrieval, model), data, angles):
-        lines[part] = found[:, 0]
+        def phases(problem: Problem, run: Any) -> Outcome:
+            self.retrieve(problem)
+            self.fresh = True
+            return Outcome(problem, np.zeros(0))
+
+        yield from self.placement(problem, settings, look)
+        yield Stage("phases", phases, ("shifts", "gain", "centre"))
+
+    def retrieve(self, problem: Problem) -> None:
+        """Put line integrals of delta of the fitted angles into the file, block after block."""
+        retrieval = solvers.PhaseRetrieval.of(problem.model, problem.data)
+        for angles, maps in retrieval.by_blocks(problem.model, problem.data):
+            self.lines[self.fitted[angles]] = np.asarray(maps[:, 0])
 
 
 # ---------------------------------------------------------------------------------------------------- slabs
 class _Slabs:
-    """Rows of phases to slices [`factor` per rad/pixel] and to their projections at some angles."""
+    """Rows of phases to slices [`factor` per rad/pixel] and, with a projector `forth`, to their projections."""
 
-    def __init__(
-        self,
-        model: HoloTomography,
-        train: np.ndarray,
-        seen: np.ndarray,
-        lines: stream.Scratch,
-        settings: Settings,
-        factor: float,
-    ):
-        self.model, self.train, self.seen, self.lines, self.factor = model, train, seen, lines, np.float32(factor)
-        solver = settings["solver"]
-        self.slab, self.mesh = solver["slab"], sharding.slice_mesh()
-        self.how = (solver["second"], solver["filter"], solver["cgls_steps"])
-        self.back: Any = model.projector.subset(train)
-        self.forth: Any = self.back  # tables of a projector are large
-        if seen is not train:
-            self.forth = model.projector.subset(seen) if seen.size else None
+    def __init__(self, model: Any, forth: Any, fitted: np.ndarray, lines: stream.Scratch, settings: Any, factor: float):
+        self.back, self.forth, self.fitted, self.lines = model.projector, forth, fitted, lines
+        self.slices, self.factor, self.mesh = model.delta.shape[0], np.float32(factor), sharding.slice_mesh()
+        solver = settings.solver
+        self.slab, self.how = solver.slab, (solver.second, solver.filter, solver.cgls_steps)
 
     def run(self, writer: Any, console: Console) -> stream.Report:
-        """All slabs that the writer lacks."""
-        slices = self.model.delta.shape[0]
-        slab = self.slab or int(agreed(stream.slab_size(self.back, slices, mesh=self.mesh)))
+        """Compute all slabs that the writer lacks."""
+        slab = self.slab or int(sharding.agree(stream.slab_size(self.back, self.slices, mesh=self.mesh)))
         devices = 1 if self.mesh is None else self.mesh.size
         return stream.stream(
-            lambda first, last: self.lines.rows(first, last, self.train),
+            lambda first, last: self.lines.rows(first, last, self.fitted),
             self.compute,
             writer,
-            slices=(0, slices),
+            slices=(0, self.slices),
             slab=-(-int(slab) // devices) * devices,
             console=console,
             place=lambda block: sharding.shard_slices(block, self.mesh),
         )
 
     def compute(self, block: Array) -> tuple[np.ndarray, bool]:
-        """`(z, side + angles, side)`: slices, and below each its projections."""
-        found = everywhere(_slab(self.back, self.forth, block, self.factor, self.how, self.mesh))
-        return found, bool(np.isfinite(found).all())
+        """Give `(z, side + angles, side)`, slices and below each its projections, and whether all is finite."""
+        values = np.asarray(sharding.gather(_slab(self.back, self.forth, block, self.factor, self.how, self.mesh)))
+        return values, bool(np.isfinite(values).all())
+
+    def middle(self) -> Float[np.ndarray, "y x"]:
+        """Compute the middle slice."""
+        row, devices = self.slices // 2, 1 if self.mesh is None else self.mesh.size
+        block = np.repeat(self.lines.rows(row, row + 1, self.fitted), devices, 1)
+        return self.compute(sharding.shard_slices(block, self.mesh))[0][0, : self.lines.shape[2]]
 
 
 @eqx.filter_jit
 def _slab(back: Any, forth: Any, block: Array, factor: Any, how: tuple[Any, ...], mesh: Any) -> Array:
-    """`how` is what the settings say: second step, filter, steps."""
+    """Compute a slab; `how` is what the settings say: second step, filter, steps."""
     second, name, steps = how
-    solve: Any = partial(solvers.fbp, filter=name)
+    method: Any = partial(solvers.fbp, filter=name)
     if second == "cgls":
-        solve = stream.each_slice(lambda A, b: solvers.cgls(A, b, steps=steps).x)
-    split = solve if mesh is None else sharding.on_slices(solve, mesh, axes=(None, 1), out=0)
+        method = stream.each_slice(lambda A, b: solvers.cgls(A, b, steps=steps).x)
+    split = method if mesh is None else sharding.on_slices(method, mesh, axes=(None, 1), out=0)
     volume = split(back, block)
     if forth is None:
         return volume * factor
@@ -197,7 +156,7 @@ def _slab(back: Any, forth: Any, block: Array, factor: Any, how: tuple[Any, ...]
 
 
 class _Projected:
-    """Projections of slabs take the place of the phases of these."""
+    """Put projections of slabs in the place of the phases of these angles."""
 
     def __init__(self, lines: stream.Scratch, angles: np.ndarray):
         self.lines, self.angles, self.side = lines, angles, lines.shape[2]
@@ -216,7 +175,8 @@ class _Projected:
 
 
 class _Last(_Projected):
-    """The volume into its file; projections at angles that were held out, which have no phases, into their places."""
+    """Write the volume into its file, and projections at angles that were held out, which have no phases, into their
+    places."""
 
     def __init__(self, target: Any, lines: stream.Scratch, held: np.ndarray, judged: Callable[[], Result]):
         super().__init__(lines, held)
@@ -234,39 +194,31 @@ class _Last(_Projected):
     def done(self) -> set[int]:
         there = np.zeros(self.lines.shape[1], bool)
         there[list(self.target.done())] = True
-        return set(np.flatnonzero(agreed(there)).tolist())
+        return set(np.flatnonzero(sharding.agree(there)).tolist())
 
 
 # ---------------------------------------------------------------------------------------------------- judge
-def _result(slabs: _Slabs, data: Mapping[str, Any], settings: Settings, method: str, named: tuple[str, str]) -> Result:
-    """Middle slice, places of the frames, figures and verdict."""
-    model, held, lines = slabs.model, slabs.seen, slabs.lines
-    frame = 24.0 * np.prod(model.frame, dtype=float) * len(model.pixels)
-    most = max(1, int(_JUDGED // frame))
-    some = held[np.unique(np.linspace(0, held.size - 1, min(most, held.size)).astype(int))] if held.size else held
-    middle, devices = model.delta.shape[0] // 2, 1 if slabs.mesh is None else slabs.mesh.size
-    block = sharding.shard_slices(np.repeat(lines.rows(middle, middle + 1, slabs.train), devices, 1), slabs.mesh)
-    image = slabs.compute(block)[0][0, : lines.shape[2]]
-    axis = np.arange(image.shape[0]) - (image.shape[0] - 1) / 2
-    radius = np.hypot(axis[:, None], axis[None])
-    ring = (radius > 0.94 * axis[-1]) & (radius <= axis[-1])
-    edge = float(np.abs(image[ring]).mean() / max(float(np.abs(image).max()), 1e-30))
-    model, figures, verdict = judge(model, data, some, settings, lines, edge=edge)
+def _result(
+    modality: Any, scan: Scan, whole: Any, held: np.ndarray, slabs: _Slabs, settings: Any, named: tuple[str, str]
+) -> Result:
+    """Give middle slice, places of the frames, figures and verdict."""
+    figures: dict[str, Any] = {}
+    words: list[str] = []
+    if held.size:
+        frames = 24.0 * np.prod(whole.model.frame, dtype=float) * len(whole.model.pixels)
+        some = min(max(1, int(_JUDGED // frames)), held.size)
+        some = held[np.unique(np.linspace(0, held.size - 1, some).astype(int))]
+        whole = whole.placed(some, slabs.lines)
+        figures, words = modality.judge(whole.of(some), settings, Entries(slabs.lines, some))
+    whole = whole.replace(model=whole.gauge(whole.model))
+    model = whole.model
+    image = slabs.middle()
+    more, lines = modality.verdict(whole, scan, settings, jnp.asarray(image[None]))
     pixel, (units, long_name) = model.pixel_size, named
     quantities = {
         "middle_slice": Quantity(image, units, ("y", "x"), pixel, long_name, "image"),
-        "phase": Quantity(-lines[slabs.train[:1]][0], "rad", ("y", "x"), pixel, "phase of the first angle fitted"),
+        "phase": Quantity(
+            -slabs.lines[slabs.fitted[:1]][0], "rad", ("y", "x"), pixel, "phase of the first angle fitted"
+        ),
     }
-    return Result(method, quantities | model.places(), figures, tuple(verdict), settings)
-
-
-def _unit(model: HoloTomography, settings: Settings) -> tuple[float, str, str]:
-    """What rad/pixel is multiplied by, and what it is then."""
-    said, delta = settings["model"]["quantity"], model.wavelength / (2 * np.pi * model.pixel_size)
-    if said == "delta":
-        return delta, "", "refractive index decrement delta"
-    if said == "electron-density":
-        return 1e-30 * float(physics.electron_density(delta, model.wavelength)), "1/angstrom^3", "electron density"
-    material = str(settings["model"]["material"])
-    density = physics.density_from_delta(delta, material, float(physics.wavelength_to_energy(model.wavelength)))
-    return float(density), "g/cm^3", f"density as {material}"
+    return Result(modality.name, quantities | model.places(), figures | more, (*words, *lines), as_dict(settings))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from .._console import Console
@@ -45,7 +46,7 @@ class Journal:
         **Raises:** `InputError` when it cannot be written.
         """
         self.rounds = [*self.rounds[:number], {name: np.asarray(value) for name, value in found.items()}]
-        if self.path is None:
+        if self.path is None or jax.process_index():  # all processes find the same, one writes it
             return
         arrays = {f"{i}/{name}": value for i, kept in enumerate(self.rounds) for name, value in kept.items()}
         temporary = self.path.with_name(self.path.name + ".part")

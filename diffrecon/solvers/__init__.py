@@ -10,6 +10,8 @@ from .descent.minimise import minimise as minimise
 from .descent.preconditioned import optimal_step as optimal_step
 from .descent.preconditioned import periodic_momentum as periodic_momentum
 from .descent.preconditioned import preconditioned as preconditioned
+from .descent.white_volume import WhiteVolume as WhiteVolume
+from .descent.white_volume import hologram_cost as hologram_cost
 from .direct.deconvolve import deconvolve as deconvolve
 from .direct.error_bars import fbp_deviation as fbp_deviation
 from .direct.fbp import PhaseFilter as PhaseFilter
@@ -24,6 +26,9 @@ from .direct.phase import l_curve as l_curve
 from .direct.transport import mixed as mixed
 from .direct.transport import paganin as paganin
 from .direct.transport import tie as tie
+from .direct.two_step import PhaseRetrieval as PhaseRetrieval
+from .direct.two_step import back_project as back_project
+from .direct.two_step import place_frames as place_frames
 from .ending import Ending as Ending
 from .engines import ENGINES as ENGINES
 from .engines import EngineTask as EngineTask
