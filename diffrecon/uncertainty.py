@@ -23,7 +23,7 @@ from .errors import InputError
 from .quality import RingCorrelation, threshold
 from .quality.correlation import centred, crossing_of, ring_sums
 from .quality.registration import cosine_window
-from .solvers.descent.gauss_newton import _Blocks, _conj, _conjugate_gradients, _dot, _scaling, _weighted
+from .solvers.descent.gauss_newton import _Blocks, _conj, _dot, _scaling, _weighted, conjugate_gradients
 from .solvers.descent.minimise import _Unknowns
 
 __all__ = [
@@ -445,7 +445,7 @@ def _damped_inverse(
         product = _with_prior(_apply(fisher, x), x, prior or {})
         return jax.tree.map(lambda f, s, v: f + (damping * s).astype(v.real.dtype) * v, product, scale, x)
 
-    return _conjugate_gradients(operator, right, scale, steps, tolerance)[0]
+    return conjugate_gradients(operator, right, scale, steps, tolerance)[0]
 
 
 _solve = eqx.filter_jit(_damped_inverse)

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Bool, Complex, Float, Num
 
 from .. import operators, physics
 from .._model import Model
@@ -163,10 +163,27 @@ class Holography(Model):
             dtype=dtype,
         )
 
-    def blurs(self) -> np.ndarray:
-        """Standard deviation of source and detector together, `(view, 2)` [detector pixel]."""
-        seen = np.asarray(self.defocus)[:, None] / np.asarray(self.pixels) * float(self.source_blur)
-        return np.hypot(seen, float(self.detector_blur))
+    def blurs(self) -> Float[Array, "view 2"]:
+        """Compute the standard deviation of source and detector together, `(view, 2)` [detector pixel]."""
+        source = jnp.asarray(np.asarray(self.defocus)[:, None] / np.asarray(self.pixels), self.phase.dtype)
+        return jnp.hypot(source * self.source_blur, self.detector_blur)
+
+    def resampled_contrast(
+        self, counts: Num[np.ndarray, "view y x"], mask: Bool[np.ndarray, "y x"] | None = None
+    ) -> Float[Array, "view y x"]:
+        """Resample `counts / empty beam - 1` of every view onto the object's window by cubic interpolation, zero where
+        nothing was measured: what first guesses start from."""
+        shifts = np.asarray(self.shifts, float)
+        rows, columns = (
+            np.stack(
+                [
+                    operators.cubic_matrix(self.phase.shape[a], self.frame[a], self.pixel_size / pixel[a], shift[a])
+                    for pixel, shift in zip(self.pixels, shifts, strict=True)
+                ]
+            ).astype(np.float32)
+            for a in (0, 1)
+        )
+        return _resampled(self, rows, columns, counts, np.ones(self.frame, bool) if mask is None else mask)
 
     def of_views(self, views: Any) -> "Holography":
         """The model of some frames only."""
@@ -185,11 +202,13 @@ class Holography(Model):
         delta_beta: float = np.inf,
         materials: Mapping[str, str | tuple[float, float]] | None = None,
         shape: tuple[int, int] | None = None,
+        wider: float = 1.0,
     ) -> "Holography":
         """Vacuum in the geometry of a scan, on the finest of its pixels, as wide as the widest field of view.
 
         **Arguments:** `delta_beta`: see the class; `materials` by name: formula and density [g/cm^3], such as `"C5H8O2,
-        1.19"` (needs xraydb), or the pair (delta, beta); `shape` of the object's window [pixel].
+        1.19"` (needs xraydb), or the pair (delta, beta); `shape` of the object's window [pixel], or how many times
+        `wider` than the frames it is.
 
         **Raises:** `MissingMetadata` for a geometry or flux that is not known; `InputError` for an in-focus geometry or
         a material that cannot be read.
@@ -209,7 +228,7 @@ class Holography(Model):
         defocus = 1 - 1 / _pairs(magnification, scan.views).mean(1)
         pixel, frame = float(pixels.min()), scan.frame_shape
         window = shape or tuple(
-            _fast_size(int(np.ceil(n * pixels[:, axis].max() / pixel)), n % 2) for axis, n in enumerate(frame)
+            _fast_size(int(np.ceil(wider * n * pixels[:, axis].max() / pixel)), n % 2) for axis, n in enumerate(frame)
         )
         need = int(np.ceil(float(place.wavelength) * distances.max() / pixel**2))
         grid = tuple(_fast_size(max(int(1.25 * n), min(need, int(2.5 * n)))) for n in window)
@@ -256,6 +275,13 @@ class Holography(Model):
             "attenuation": Quantity(cut(self.absorption()), "", axes, size, "attenuation B", "image"),
             "object": Quantity(cut(self.transmission()), "", axes, size, "object transmission", "complex"),
         } | named
+
+
+@eqx.filter_jit
+def _resampled(model: Holography, rows: Any, columns: Any, counts: Any, mask: Any) -> Array:
+    beam = model.empty_beam(np.arange(len(model.pixels))) - model.dark
+    contrast = (counts.astype(beam.dtype) - model.dark) / jnp.maximum(beam, 1e-6) - 1
+    return jnp.einsum("vYy,vyx,vXx->vYX", rows, jnp.where(mask, contrast, 0), columns, precision="highest")
 
 
 def _pairs(values: Any, views: int) -> np.ndarray:

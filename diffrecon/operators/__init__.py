@@ -10,6 +10,7 @@ from .adjoint import random_like as random_like
 from .detector import AlignedProjector as AlignedProjector
 from .detector import move_images as move_images
 from .fourier_pose import FourierPoseProjector as FourierPoseProjector
+from .pixels import cubic_matrix as cubic_matrix
 from .pixels import pixel_matrix as pixel_matrix
 from .pixels import rotate_periodic as rotate_periodic
 from .pixels import to_pixels as to_pixels

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-__all__ = ["pixel_matrix", "rotate_periodic", "to_pixels"]
+__all__ = ["cubic_matrix", "pixel_matrix", "rotate_periodic", "to_pixels"]
 
 
 def pixel_matrix(
@@ -66,6 +66,21 @@ def pixel_matrix(
     if traced:
         return jnp.fft.irfft(jax.lax.complex(jnp.cos(angle) * transfer, -jnp.sin(angle) * transfer), n=size, axis=1)
     return jnp.asarray(np.fft.irfft(np.exp(-1j * angle) * transfer, n=size, axis=1), dtype)
+
+
+def cubic_matrix(size: int, count: int, ratio: float, shift: float = 0.0) -> Float[np.ndarray, "size count"]:
+    """Make the matrix of cubic convolution (Keys 1981) from `count` pixels to `size` pixels about the same centre.
+
+    The former lie at `(i - (count-1)/2 - shift) / ratio` in units of the latter: `shift` [pixel] moves the picture
+    towards larger indices. Nothing lies beyond the border.
+
+    ```python
+    assert np.allclose(cubic_matrix(8, 8, 1.0), np.eye(8))
+    ```
+    """
+    place = (np.arange(size) - (size - 1) / 2) * ratio + (count - 1) / 2 + shift
+    d = np.abs(place[:, None] - np.arange(count)[None])
+    return np.where(d < 1, 1.5 * d**3 - 2.5 * d**2 + 1, np.where(d < 2, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2, 0))
 
 
 def to_pixels(

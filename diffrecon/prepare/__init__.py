@@ -46,3 +46,6 @@ from ._registration import register_distances as register_distances
 from ._stripes import STRIPE_METHODS as STRIPE_METHODS
 from ._stripes import Stripes as Stripes
 from ._stripes import remove_stripes as remove_stripes
+from .illumination import BeamCoordinates as BeamCoordinates
+from .illumination import flats_of_views as flats_of_views
+from .illumination import illumination_from_flats as illumination_from_flats

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import InputError
+from ..operators import cubic_matrix
 
 __all__ = ["DistanceRegistration", "register_distances"]
 
@@ -237,7 +238,7 @@ class _Frames:
         """Spectra of all frames on the object's pixel, faded out together, `(view, Y, X/2+1)`."""
         rows, columns = (
             [
-                _cubic(self.window[axis], self.window[axis], 1 / ratio[axis], shift[axis])
+                cubic_matrix(self.window[axis], self.window[axis], 1 / ratio[axis], shift[axis])
                 for ratio, shift in zip(self.ratios, shifts, strict=True)
             ]
             for axis in (0, 1)
@@ -266,14 +267,6 @@ class _Frames:
         power = np.sqrt(self.rings(np.abs(one) ** 2 * weight) * self.rings(np.abs(other) ** 2 * weight))
         power = np.maximum(power, 1e-12 * power.max() + np.finfo(float).tiny)
         return power, np.clip(self.rings(np.real(one * np.conj(other)) * sign) / power, 0, 0.98)
-
-
-def _cubic(size: int, count: int, ratio: float, shift: float) -> np.ndarray:
-    """Matrix of cubic convolution (Keys 1981) from `count` pixels, which lie at `(i - (count-1)/2 - shift) / ratio`
-    about the centre, to `size` pixels of length 1."""
-    place = (np.arange(size) - (size - 1) / 2) * ratio + (count - 1) / 2 + shift
-    d = np.abs(place[:, None] - np.arange(count)[None])
-    return np.where(d < 1, 1.5 * d**3 - 2.5 * d**2 + 1, np.where(d < 2, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2, 0))
 
 
 def _taper(size: int) -> np.ndarray:

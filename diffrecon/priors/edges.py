@@ -51,7 +51,7 @@ class Variation(NamedTuple):
         those that the data know a hundred times better than the prior are left out: a variation would shrink them.
         `curvature` is that of the data's half square.
         """
-        frequency = jnp.asarray(radial_frequency(image.shape), image.dtype)
+        frequency = radial_frequency(image.shape, xp=jnp)
         power = prior(frequency)
         high_pass = 1 / (1 + 1e-2 * power * curvature) / (1 + (first_maximum / frequency) ** 4)
         steps, sigma = detail_gradient(image, high_pass), 1 / jnp.sqrt(jnp.mean(curvature))

@@ -7,9 +7,10 @@ MacKay, Neural Comput. 4, 415 (1992)), so that no regularisation weight is left 
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 __all__ = ["SLOPES", "PowerLaw", "fit_power_law", "radial_frequency"]
 
@@ -17,7 +18,7 @@ __all__ = ["SLOPES", "PowerLaw", "fit_power_law", "radial_frequency"]
 # have 0, lines in an image -1 ... -3), -6 is a surface that is smooth in its slope (-4, less two); beyond, a fit to the
 # few rings that the data know has followed chance, and would hold back all details.
 SLOPES = (-6.0, -1.5)
-_RINGS = 24  # of a fit, equal steps of the logarithm of frequency
+_SHELLS = 24  # of a fit, equal steps of the logarithm of frequency
 
 
 def fit_power_law(centre: Any, level: Any, weight: Any, xp: Any = jnp) -> tuple[Any, Any]:
@@ -70,39 +71,59 @@ class PowerLaw(NamedTuple):
         frequencies that count at all, as booleans.
         """
         positive = frequency[frequency > 0]
-        edges = np.geomspace(positive.min() * 0.999, frequency.max() * 1.001, _RINGS + 1)
-        shell, size = np.digitize(frequency, edges).ravel(), _RINGS + 2
+        edges = np.geomspace(positive.min() * 0.999, frequency.max() * 1.001, _SHELLS + 1)
+        shell, size = np.digitize(frequency, edges).ravel(), _SHELLS + 2
         weight = np.ones(power.size) if usable is None else usable.ravel().astype(float)
         count = np.bincount(shell, weight, size)
         mean = lambda values: np.bincount(shell, weight * values.ravel(), size) / np.maximum(count, 1e-12)
         centre, level = mean(frequency), mean(power)
         share = np.ones(size) if known is None else mean(known)
-        good = (count > 0) & (centre > 0) & (level > 0) & (share > 1 / 3)
-        holes = np.flatnonzero((count > 0) & ~good)
-        if holes.size and good[: holes[0]].sum() >= 4:
-            good[holes[0] :] = False  # beyond the first shell that is not known, what looks known is chance
-        return cls(*map(float, fit_power_law(centre, level, np.minimum(count, 50) * good, np)))
+        return _through(count, centre, level, share)
 
-    def refined(self, image: Any, curvature: np.ndarray, frequency: np.ndarray) -> "PowerLaw":
+    def refined(self, image: Float[Array, "y x"], curvature: Float[Array, "y half"]) -> "PowerLaw":
         """Refit the law to a solution: its power over the share that the data know (MacKay 1992, eq. 4.8).
 
         **Arguments:** `image` `(y, x)` solution; `curvature` `(y, x//2 + 1)` of the data's half square [1/image^2] at
         every frequency. Where no frequency is known to a third the law stays.
         """
-        power = np.abs(np.fft.rfft2(np.asarray(image, float), norm="ortho")) ** 2
-        known = curvature / (curvature + 1 / self(frequency))
-        if not known.max() > 1 / 3:
-            return self
-        return PowerLaw.fit(power / np.maximum(known, 1e-3), frequency, known)
+        now = jnp.asarray(self, image.dtype)
+        count, centre, level, share, most = (np.asarray(a, float) for a in _refined_shells(image, curvature, now))
+        return _through(count, centre, level, share) if most > 1 / 3 else self
 
 
-def radial_frequency(shape: tuple[int, ...], zero: float = 1.0) -> Float[np.ndarray, "..."]:
+@jax.jit
+def _refined_shells(image: Array, curvature: Array, law: Float[Array, "2"]) -> tuple[Array, ...]:
+    """Sum up a solution on shells: number of frequencies, mean frequency, power, share known, and its largest."""
+    frequency = radial_frequency(image.shape, xp=jnp)
+    first, last = 0.999 / max(image.shape), 1.001 * np.sqrt(0.5)
+    shell = jnp.log(frequency / first) * (_SHELLS / np.log(last / first))
+    shell = jnp.clip(shell.astype(jnp.int32), 0, _SHELLS - 1)
+    known = curvature / (curvature + 1 / PowerLaw(law[0], law[1])(frequency))
+    power = jnp.abs(jnp.fft.rfft2(image, norm="ortho")) ** 2 / jnp.maximum(known, 1e-3)
+    sums = [jnp.zeros(_SHELLS, image.dtype).at[shell].add(a) for a in (jnp.ones_like(known), frequency, power, known)]
+    count, *means = sums[0], *(total / jnp.maximum(sums[0], 1) for total in sums[1:])
+    return count, *means, jnp.max(known)
+
+
+def _through(count: np.ndarray, centre: np.ndarray, level: np.ndarray, share: np.ndarray) -> PowerLaw:
+    """Fit a law through the means of shells, of which the data know a share."""
+    good = (count > 0) & (centre > 0) & (level > 0) & (share > 1 / 3)
+    holes = np.flatnonzero((count > 0) & ~good)
+    if holes.size and good[: holes[0]].sum() >= 4:
+        good[holes[0] :] = False  # beyond the first shell that is not known, what looks known is chance
+    return PowerLaw(*map(float, fit_power_law(centre, level, np.minimum(count, 50) * good, np)))
+
+
+def radial_frequency(shape: tuple[int, ...], zero: float = 1.0, xp: Any = np) -> Float[Any, "..."]:
     """Compute |f| [cycles/pixel] on the half space of `rfftn`; the zero frequency counts as `zero` of the first.
+
+    `xp` is the array module, `np` for float64 or `jnp` for float32 on the device.
 
     ```python
     assert radial_frequency((4, 4)).shape == (4, 3)
     ```
     """
     axes = [np.fft.fftfreq(n) for n in shape[:-1]] + [np.fft.rfftfreq(shape[-1])]
-    square = sum(f.reshape([-1 if a == i else 1 for a in range(len(shape))]) ** 2 for i, f in enumerate(axes))
-    return np.maximum(np.sqrt(np.asarray(square)), zero / max(shape))
+    rows = [f.reshape([-1 if a == i else 1 for a in range(len(shape))]) ** 2 for i, f in enumerate(axes)]
+    square = sum(xp.asarray(row, float if xp is np else xp.float32) for row in rows)
+    return xp.maximum(xp.sqrt(square), zero / max(shape))

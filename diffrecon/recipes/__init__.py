@@ -23,6 +23,7 @@ BUILT_IN = {
     "near-field-ptychography": "ptychography:NearFieldPtychography",
     "far-field-ptychography": "ptychography:FarFieldPtychography",
     "holotomography": "holotomography:Holotomography",
+    "holography": "holography:HolographyMethod",
     "k-edge": "kedge:KEdgeSubtraction",
     "saxs-tensor-tomography": "tensor_saxs:TensorSaxs",
 }
@@ -32,7 +33,6 @@ for _name, _place in BUILT_IN.items():
 # Methods that are still to come through it: method -> module.
 METHODS: dict[str, str] = {
     "tomography": "_tomography",
-    "holography": "_holography",
     "laminography": "_laminography",
     "ptycho-tomography": "_ptychotomography",
 }

@@ -40,6 +40,13 @@ from .engines import run_stages as run_stages
 from .engines import stabilised_rows as stabilised_rows
 from .engines import wave_curvature as wave_curvature
 from .engines import wave_rows as wave_rows
+from .holography import HologramCoordinates as HologramCoordinates
+from .holography import HologramCurvature as HologramCurvature
+from .holography import field_scales as field_scales
+from .holography import first_maximum as first_maximum
+from .holography import hologram_residual as hologram_residual
+from .holography import measured_curvature as measured_curvature
+from .holography import transfer_curvature as transfer_curvature
 from .likelihood import fisher_deviation as fisher_deviation
 from .likelihood import fisher_scoring as fisher_scoring
 from .likelihood import log_subtraction as log_subtraction
@@ -61,6 +68,9 @@ from .linear.subsets import osem as osem
 from .linear.subsets import sart as sart
 from .linear.subsets import subset_views as subset_views
 from .linear.transmission import transmission as transmission
+from .posterior import MarginalResidual as MarginalResidual
+from .posterior import posterior_deviation as posterior_deviation
+from .posterior import posterior_error as posterior_error
 from .progress import Progress as Progress
 from .scans import ScanCost as ScanCost
 from .scans import amplitude_cost as amplitude_cost

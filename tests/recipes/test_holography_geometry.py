@@ -10,12 +10,7 @@ import diffrecon as dr
 from diffrecon import recipes
 from diffrecon.geometry import ConeBeam, ParallelBeam
 from diffrecon.models import Holography
-from diffrecon.recipes._illumination import (
-    _Illumination,
-    flats_of_views,
-    illuminated_window,
-    illumination_from_flats,
-)
+from diffrecon.prepare import BeamCoordinates, flats_of_views, illumination_from_flats
 from diffrecon.scan import Scan
 
 N, FINER, FLUX, DELTA_BETA = 64, 3, 4000.0, 300.0
@@ -205,7 +200,7 @@ def test_one_wave_makes_the_flats_of_all_distances():
     scan, _ = scan_in_a_structured_beam(1)
     flats = flats_of_views(scan)
     assert flats.shape == (4, 20, N, N)
-    model = Holography.from_scan(scan, shape=illuminated_window(scan))
+    model = Holography.from_scan(scan, wider=1.3)
     lit = illumination_from_flats(model, flats, steps=3, cg_steps=20)
     assert lit.flux.shape == (4, 1, 1) and lit.probe.shape == (4, *model.phase.shape)
     np.testing.assert_array_equal(lit.probe[0], lit.probe[3])  # the sample did not move
@@ -225,7 +220,7 @@ def test_free_space_carries_the_wave_between_positions_of_the_sample():
     y, x = (np.arange(n) - (n - 1) / 2 for n in model.phase.shape)
     spot = 1 + (0.1 + 0.3j) * np.exp(-np.add.outer(y**2, (x - 4) ** 2) / 60)
     wave = jnp.broadcast_to(jnp.asarray(spot, jnp.complex64), (4, *spot.shape))
-    lit = _Illumination.of(model.replace(probe=wave), np.ones(spot.shape), 0.0).lit()
+    lit = BeamCoordinates.about(model.replace(probe=wave), np.ones(spot.shape), 0.0).solution()
     np.testing.assert_allclose(lit.probe[0], spot, atol=1e-5)
     flats = np.asarray(lit.empty_beam(np.arange(4)))
     assert np.ptp(flats[0]) > 10

@@ -244,7 +244,7 @@ def _step(problem, free, fixed, blocks: _Blocks, scale: PyTree, damping: Array, 
         return jax.tree.map(lambda t, s, v: jnp.conj(t) + (damping * s).astype(v.real.dtype) * v, product(x), scale, x)
 
     right = jax.tree.map(jnp.negative, gradient)
-    step, left = _conjugate_gradients(normal, right, scale, cg_steps)
+    step, left = conjugate_gradients(normal, right, scale, cg_steps)
     # 1/2 x'Ax + g'x with Ax = -g - left: no further product.
     predicted = 0.5 * (_dot(step, left) - _dot(gradient, step))
     return jax.tree.map(jnp.add, free, step), predicted
@@ -256,7 +256,7 @@ def _normal_of_block(function: Callable[[PyTree], PyTree], free: PyTree, x: PyTr
     return jax.vjp(function, free)[1](push)[0]
 
 
-def _conjugate_gradients(operator, right: PyTree, scale: PyTree, steps: Array, tolerance: Any = 0.03) -> PyTree:
+def conjugate_gradients(operator, right: PyTree, scale: PyTree, steps: Array, tolerance: Any = 0.03) -> PyTree:
     """Preconditioned conjugate gradients for a real symmetric operator on pytrees, at most `steps`, or until the
     residual has fallen to `tolerance` of the right side: the solution, and the residual that is left.
     """

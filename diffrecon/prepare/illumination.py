@@ -7,31 +7,29 @@ beam it widens with the distance to the focus. Flats alone tell its phase where 
 sample has, all flats are one picture, and the phase has to come from the holograms once an object is known.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, Float, PyTree
 
-from .. import operators
+from .. import losses, operators
 from .._console import Console
 from .._model import Batch
 from ..errors import InputError
-from ..models import Holography
-from ..models._holography import _fast_size
-from ..priors import PowerLaw, radial_frequency
-from ..scan import Scan
+from ..priors import Coordinates, PowerLaw, filtered, radial_frequency
 from ..solvers import levenberg_marquardt
 
-__all__ = ["flats_of_views", "illumination_from_flats", "illuminated_window"]
+__all__ = ["BeamCoordinates", "flats_of_views", "illumination_from_flats"]
 
 # Photon noise is made larger at first, by one over these: strong structure is found from coarse to fine.
 _TRUST = (0.05, 0.2, 1.0)
-_WIDER = 1.3  # window over that of the frames
 
 
 def illumination_from_flats(
-    model: Holography,
+    model: Any,
     flats: Float[np.ndarray, "*#view flat y x"],
     darks: Float[np.ndarray, "dark y x"] | None = None,
     *,
@@ -40,13 +38,16 @@ def illumination_from_flats(
     steps: int = 12,
     cg_steps: int = 30,
     console: Console | None = None,
-) -> Holography:
-    """The model with `probe`, the wave of the empty beam at each position of the object, and `flux` one number a view.
+) -> Any:
+    """Solve for `probe`, the wave of the empty beam at each position of the object, and `flux` one number a view.
 
-    **Arguments:** `flats` [counts] `(flat, y, x)` for all views or `(view, flat, y, x)`; `darks` [counts]; `counts`:
-    holograms, which join the flats with the object as the model has it: for rounds of beam and object in turn; `mask`
-    `(y, x)`, True where it was measured; `steps` of Levenberg-Marquardt with `cg_steps` conjugate gradients. A model
-    that has a `probe` already is the start.
+    **Arguments:** `model`: a `diffrecon.models.Holography`, its window wider than the frames (`from_scan(scan,
+    wider=1.3)`), so that what the beam is outside does not spoil their border; if it has a `probe`, that is the start.
+    `flats` [counts] `(flat, y, x)` for all views or `(view, flat, y, x)`; `darks` [counts]; `counts`: holograms, which
+    join the flats with the object as the model has it: for rounds of beam and object in turn; `mask` `(y, x)`, True
+    where it was measured; `steps` of Levenberg-Marquardt with `cg_steps` conjugate gradients.
+
+    **Returns:** the model with both.
 
     One complex wave in the object's plane of the first view, with the power law of its spectrum fitted to the flats as
     prior; the waves of the other views follow from it by Fresnel propagation and magnification. It is 1 beyond the
@@ -67,12 +68,12 @@ def illumination_from_flats(
         data["counts"] = np.asarray(counts)
     for trust in _TRUST if model.probe is None else _TRUST[-1:]:
         rows = _Rows(jnp.asarray(trust, model.flux.dtype), counts is not None)  # an array: one program for all rounds
-        start = _Illumination.of(model, power, trust**2 * views * float(level.mean()))
+        start = BeamCoordinates.about(model, power, trust**2 * views * float(level.mean()))
         solution = levenberg_marquardt(
             rows,
             start,
             data,
-            prior=_prior,
+            prior=BeamCoordinates.prior,
             steps=steps,
             cg_steps=cg_steps,
             unknowns=("white",),
@@ -83,19 +84,16 @@ def illumination_from_flats(
             console=console,
             label="illumination: step",
         )
-        model = solution.value.lit()
+        model = solution.value.solution()
     return model
 
 
-def illuminated_window(scan: Scan) -> tuple[int, int]:
-    """Shape of a window that is wider than the frames, so that what the beam is outside does not spoil their border."""
-    height, width = (_fast_size(int(np.ceil(_WIDER * n)), n % 2) for n in Holography.from_scan(scan).phase.shape)
-    return height, width
+def flats_of_views(scan: Any) -> np.ndarray:
+    """Sort the flats of a scan: `(view, flat, y, x)` where `extra["flat_views"]` says before which view each was taken,
+    else `(flat, y, x)`, those of all views.
 
-
-def flats_of_views(scan: Scan) -> np.ndarray:
-    """Flats `(view, flat, y, x)` where `extra["flat_views"]` says before which view each was taken, else `(flat, y,
-    x)`, those of all views."""
+    **Raises:** `InputError` where there are none.
+    """
     if scan.flats is None:
         raise InputError(f"{scan.name}: a beam of unknown wave (model.probe) needs flats, and there are none")
     flats, taken = np.asarray(scan.flats), scan.extra.get("flat_views")
@@ -108,8 +106,8 @@ def flats_of_views(scan: Scan) -> np.ndarray:
     return np.stack([group[:fewest] for group in groups])
 
 
-def _mean_beam(model: Holography, flats, darks) -> np.ndarray:
-    """Mean flat of each view without the dark [counts]."""
+def _mean_beam(model: Any, flats, darks) -> np.ndarray:
+    """Average the flats of each view, without the dark [counts]."""
     flats, views = np.asarray(flats, float), len(model.pixels)
     if flats.ndim not in (3, 4) or flats.shape[-2:] != model.frame or (flats.ndim == 4 and flats.shape[0] != views):
         raise InputError(
@@ -123,50 +121,50 @@ def _mean_beam(model: Holography, flats, darks) -> np.ndarray:
     return np.maximum(beam, 0)
 
 
-class _Illumination(eqx.Module):
-    """The wave as an unknown, in coordinates in which every frequency has about the same curvature."""
+class BeamCoordinates(Coordinates):
+    """Describe the wave of the empty beam, less one, in the plane of the first view by one white complex map.
 
-    white: Complex[Array, "y x"]
-    kernel: Float[Array, "y x"]
-    inverse: Float[Array, "y x"]
-    model: Holography
-    # From the plane of the first view to that of each: distance [m], and size of its pixel over that of the first.
+    **Fields** beside those of `Coordinates`: `inverse_root` `(y, x)` of the power of real and imaginary part; from the
+    plane of the first view to that of each: `steps` [m], and `magnifications` of its pixel over that of the first.
+    """
+
+    inverse_root: Float[Array, "y x"]
     steps: tuple[tuple[float, float], ...] = eqx.field(static=True)
-    scales: tuple[tuple[float, float], ...] = eqx.field(static=True)
+    magnifications: tuple[tuple[float, float], ...] = eqx.field(static=True)
 
     @classmethod
-    def of(cls, model: Holography, power: np.ndarray, curvature: float) -> "_Illumination":
+    def about(cls, model: Any, power: Float[np.ndarray, "y x"], curvature: float) -> "BeamCoordinates":
+        """Make the coordinates about a model's wave, or none, from the expected power and the data's curvature."""
         dtype = model.phase.dtype
-        kernel = 1 / np.sqrt(1 / power + curvature)
-        white = jnp.zeros(power.shape, jnp.result_type(dtype, jnp.complex64))
+        kernel = (1 / np.sqrt(1 / power + curvature))[None]
+        white = jnp.zeros(kernel.shape, jnp.result_type(dtype, jnp.complex64))
         if model.probe is not None:
-            white = jnp.fft.ifft2(jnp.fft.fft2(model.probe[0] - 1) / kernel).astype(white.dtype)
-        steps, scales = _planes(model)
+            white = filtered(model.probe[:1] - 1, jnp.asarray(1 / kernel, dtype)).astype(white.dtype)
         cast = lambda a: jnp.asarray(a, dtype)
-        return cls(white, cast(kernel), cast(np.sqrt(2 / power)), model, steps, scales)
+        return cls(white, cast(kernel), {}, {}, model, cast(np.sqrt(2 / power)), *_planes(model))
 
-    def structure(self) -> Complex[Array, "y x"]:
-        """The wave less one in the plane of the first view."""
-        return jnp.fft.ifft2(self.kernel * jnp.fft.fft2(self.white))
+    def put(self, model: Any, maps: Complex[Array, "1 y x"]) -> Any:
+        """Light the model by the wave, carried to every position of the sample."""
+        waves = [self._carried(maps[0], *plane) for plane in zip(self.steps, self.magnifications, strict=True)]
+        return model.replace(probe=jnp.stack(waves))
 
-    def lit(self) -> Holography:
-        """The model with this beam."""
-        wave = 1 + self.structure()
-        waves = [self._carried(wave, step, scale) for step, scale in zip(self.steps, self.scales, strict=True)]
-        return self.model.replace(probe=jnp.stack(waves))
+    def prior(self) -> PyTree:
+        """Compute the power of the wave over that of the law, half of it in the real and half in the imaginary part."""
+        rows = self.inverse_root * jnp.fft.fft2(self.maps()[0], norm="ortho")
+        return {"real": jnp.real(rows), "imaginary": jnp.imag(rows)}
 
-    def _carried(self, wave, step, scale) -> Complex[Array, "y x"]:
-        """The wave in another plane of the sample, on the same pixels."""
-        if step == (0.0, 0.0) and scale == (1.0, 1.0):
-            return wave
-        model, shape = self.model, wave.shape
+    def _carried(self, structure, step, magnification) -> Complex[Array, "y x"]:
+        """Carry the wave to another plane of the sample, on the same pixels."""
+        if step == (0.0, 0.0) and magnification == (1.0, 1.0):
+            return 1 + structure
+        model, shape = self.model, structure.shape
         transfer = operators.fresnel_transfer(
-            model.grid, pixel_size=model.pixel_size, wavelength=model.wavelength, distance=step, dtype=wave.dtype
+            model.grid, pixel_size=model.pixel_size, wavelength=model.wavelength, distance=step, dtype=structure.dtype
         )
-        moved = jnp.fft.ifft2(jnp.fft.fft2(wave - 1, s=model.grid) * transfer)
+        moved = jnp.fft.ifft2(jnp.fft.fft2(structure, s=model.grid) * transfer)
         rows, columns = (
             operators.pixel_matrix(
-                shape[a], model.grid[a], ratio=1 / scale[a], centre=(shape[a] - 1) / 2, dtype=model.phase.dtype
+                shape[a], model.grid[a], ratio=1 / magnification[a], centre=(shape[a] - 1) / 2, dtype=model.phase.dtype
             )
             for a in (0, 1)
         )
@@ -174,8 +172,8 @@ class _Illumination(eqx.Module):
         return 1 + jax.lax.complex(*parts)
 
 
-def _planes(model: Holography):
-    """Distance from the first plane and magnification, from the curvature of the beam: `z1 = D / defocus`."""
+def _planes(model: Any) -> tuple[Any, Any]:
+    """Compute distance from the first plane and magnification, from the curvature of the beam: `z1 = D / defocus`."""
     distances, defocus = np.asarray(model.distances, float), np.asarray(model.defocus)[:, None]
     curvature = defocus / distances  # 1 / z1 [1/m], zero in a parallel beam
     if np.allclose(curvature, curvature[:1], rtol=1e-3, atol=1e-12):
@@ -188,8 +186,8 @@ def _planes(model: Holography):
     return pairs(steps), pairs(scales)
 
 
-def _power(model: Holography, contrast: np.ndarray, noise: float) -> np.ndarray:
-    """Power of the wave at every frequency of the window, from the contrast of the flats.
+def _power(model: Any, contrast: np.ndarray, noise: float) -> np.ndarray:
+    """Expect the power of the wave at every frequency of the window, from the contrast of the flats.
 
     Amplitude and phase of the same power show, over all distances, as twice the power of the wave; phase alone, at low
     frequencies, as nothing: there the law is that of the higher ones.
@@ -205,25 +203,14 @@ def _power(model: Holography, contrast: np.ndarray, noise: float) -> np.ndarray:
 
 
 class _Rows(eqx.Module):
-    """Residuals of the amplitudes in units of photon noise."""
+    """Residuals of flats, and of holograms, of variance one for photon noise, times a trust that grows to one."""
 
     trust: Float[Array, ""]
     holograms: bool = eqx.field(static=True)
 
-    def __call__(self, unknowns: _Illumination, batch: Batch):
-        model = unknowns.lit()
-        amplitude = lambda counts: jnp.sqrt(jnp.maximum(counts, 0) + 0.375)
-        masked = lambda rows: jnp.where(batch.mask, rows, 0)
-        light = model.empty_beam(batch.views) - model.dark
-        cast = lambda counts: counts.astype(light.dtype)
-        differ = lambda found, counts: masked(2 * self.trust * (amplitude(found) - amplitude(cast(counts))))
-        rows = {"flats": differ(light, batch.beam)}
-        if self.holograms:
-            rows["holograms"] = differ(model(batch.views), batch.counts)
-        return rows
-
-
-def _prior(unknowns: _Illumination):
-    """Power of the wave over that of the law, half of it in the real and half in the imaginary part."""
-    rows = unknowns.inverse * jnp.fft.fft2(unknowns.structure(), norm="ortho")
-    return {"real": jnp.real(rows), "imaginary": jnp.imag(rows)}
+    def __call__(self, coordinates: BeamCoordinates, batch: Batch) -> PyTree:
+        """Compute the rows of some views."""
+        model = coordinates.solution()
+        off = lambda light, counts: self.trust * losses.anscombe_residual(light, counts, batch.mask)
+        rows = {"flats": off(model.empty_beam(batch.views) - model.dark, batch.beam)}
+        return rows | {"holograms": off(model(batch.views), batch.counts)} if self.holograms else rows

@@ -1,0 +1,290 @@
+"""Gauss-Newton holography: the object in coordinates in which every frequency has curvature about one.
+
+The object is one map or two: the phase of the main material, and attenuation that it does not explain. Frequency by
+frequency the maps are multiplied by the inverse Cholesky factor of the curvature of cost and prior. That curvature is
+the contrast transfer functions' where the object is weak; a strong object bends the lowest frequencies of phase much
+more than they say (its details move), so that there it is measured: the Gauss-Newton matrix is applied to random maps,
+and its mean taken on rings of frequency.
+
+A round of one material, from counts to phase (docs/holography.md has the whole way):
+
+    curvature = transfer_curvature(model)
+    start = HologramCoordinates.about(model, curvature, [PowerLaw(1e-3, -4.0)])
+    solution = levenberg_marquardt(hologram_residual, start, data, prior=HologramCoordinates.prior,
+                                   unknowns=("white",), probes=0, block_size=len(counts))
+    model = solution.value.solution()
+
+The model is a `diffrecon.models.Holography`, or one with its fields.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from .. import losses
+from .._model import Batch
+from ..priors import (
+    Coordinates,
+    PowerLaw,
+    Variation,
+    detail_gradient,
+    filtered,
+    half_plane_weights,
+    radial_frequency,
+    vacuum_weights,
+    whitening,
+)
+
+__all__ = [
+    "HologramCoordinates",
+    "HologramCurvature",
+    "field_scales",
+    "first_maximum",
+    "hologram_residual",
+    "measured_curvature",
+    "transfer_curvature",
+]
+
+_RINGS = 24
+_NAMES = ("phase", "attenuation")  # fields of the model that the maps are
+_ONE_SIDED = 10.0  # weight of attenuation below that of the main material, in units of the flux
+
+
+# ------------------------------------------------------------------------------------------ curvature
+class HologramCurvature(NamedTuple):
+    """Hold the curvature of half the sum of squares in phase and B at every frequency of `rfft2(norm="ortho")`.
+
+    **Fields:** `matrix` `(2, 2, y, x//2 + 1)`; `flux`: counts of all views on one pixel of the object, their mean.
+    """
+
+    matrix: Float[Array, "2 2 y half"]
+    flux: Float[Array, ""]
+
+    def of_maps(self, mixing: Float[Array, "2 map"]) -> Float[Array, "map map y half"]:
+        """Compute the curvature of maps of which phase and B are made by a matrix."""
+        return jnp.einsum("pm,pqyx,qn->mnyx", mixing, self.matrix, mixing)
+
+    def of_phase(self, model: Any) -> Float[Array, "y half"]:
+        """Compute the curvature of the phase of one material."""
+        return self.of_maps(_mixing(model, 1))[0, 0]
+
+
+def _mixing(model: Any, maps: int) -> Float[Array, "2 map"]:
+    """Give phase and B of each map: of the main material, and of attenuation beside it."""
+    one, zero = jnp.ones_like(model.delta_beta), jnp.zeros_like(model.delta_beta)
+    return jnp.stack([jnp.stack([one, zero]), jnp.stack([-1 / model.delta_beta, one])])[:, :maps]
+
+
+def first_maximum(model: Any) -> Float[Array, ""]:
+    """Compute the frequency [cycles/pixel] at which phase contrast has its first maximum, `sqrt(F/2)`, at the mean
+    distance."""
+    return jnp.sqrt(0.5 * model.pixel_size**2 / (model.wavelength * jnp.mean(model.distances)))
+
+
+@eqx.filter_jit
+def transfer_curvature(model: Any) -> HologramCurvature:
+    """Compute the curvature of a weak object: contrast transfer functions, pixels and blurs of every view."""
+    shape, dtype = model.phase.shape, model.phase.dtype
+    frequencies = [jnp.asarray(f, dtype) for f in (np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1]))]
+    ratio = jnp.asarray(np.asarray(model.pixels) / model.pixel_size, dtype)
+    sigma = ratio * model.blurs()  # [pixel of the object]
+    rows, columns = (
+        jnp.sinc(ratio[:, a, None] * f) * jnp.exp(-2 * (np.pi * sigma[:, a, None] * f) ** 2)
+        for a, f in enumerate(frequencies)
+    )
+    square = frequencies[0][:, None] ** 2 + frequencies[1] ** 2
+    chi = (np.pi * model.wavelength / model.pixel_size**2) * jnp.mean(model.distances, 1)[:, None, None] * square
+    # Counts of each view on one pixel of the object.
+    counts = jnp.mean(jnp.asarray(model.flux, dtype), (1, 2)) / jnp.prod(ratio, 1)
+    weights = counts[:, None, None] * (rows[:, :, None] * columns[:, None, :]) ** 2
+    contrast = (2 * jnp.sin(chi), -2 * jnp.cos(chi))
+    matrix = jnp.stack([jnp.stack([jnp.sum(weights * p * q, 0) for q in contrast]) for p in contrast])
+    return HologramCurvature(matrix, jnp.mean(counts))
+
+
+def measured_curvature(model: Any, seed: int = 0) -> HologramCurvature:
+    """Measure the curvature where the object is, from four products with the Gauss-Newton matrix.
+
+    **Cost:** one linearisation of the model and four products, about six predictions and as many of their transposes.
+    """
+    cross, power, count = (np.asarray(a, float) for a in _ring_products(model, jax.random.key(seed)))
+    cross = (cross + cross.swapaxes(0, 1)).transpose(2, 0, 1) / 2 / np.maximum(power, 1e-30)[:, None, None]
+    expected = transfer_curvature(model)
+    seen = lambda k: count[k] >= 20 and np.linalg.eigvalsh(cross[k])[0] > 1e-4 * np.trace(cross[k])
+    good = [k for k in range(_RINGS) if seen(k)]
+    if len(good) < 4:
+        return expected
+    edges = _edges(model.phase.shape)
+    place = np.log(np.sqrt(edges[1:] * edges[:-1])[good])
+    diagonal = np.sqrt(np.stack([np.diagonal(cross[k]) for k in good]))
+    correlation = np.array([cross[k][0, 1] for k in good]) / diagonal.prod(1)
+    # As many knots for every object: one program.
+    more = _RINGS - len(good)
+    knots = np.concatenate([place, place[-1] + 1 + np.arange(more)])
+    values = np.pad(np.stack([*np.log(diagonal).T, correlation]), ((0, 0), (0, more)), mode="edge")
+    cast = lambda a: jnp.asarray(a, model.phase.dtype)
+    return expected._replace(matrix=_interpolated(model.phase, cast(knots), cast(values)))
+
+
+def _edges(shape: Sequence[int]) -> np.ndarray:
+    """Give the edges of the rings [cycles/pixel]; the zero frequency counts as the first."""
+    return np.geomspace(0.999 / max(shape), 1.001 * np.sqrt(0.5), _RINGS + 1)
+
+
+@eqx.filter_jit
+def _ring_products(model: Any, key: Array) -> tuple[Array, Array, Array]:
+    """Sum, on rings, the cross power `(2, 2, ring)` of random maps and their images, the maps' power and the number of
+    frequencies."""
+    shape, dtype = model.phase.shape, model.phase.dtype
+
+    def rows(maps: Array) -> Array:
+        free = {"delta_beta": jnp.full_like(model.delta_beta, jnp.inf), "thickness": None, "refraction": None}
+        free |= {"phase": maps[0], "attenuation": maps[1]}
+        return 2 * jnp.sqrt(jnp.maximum(model.replace(**free)(np.arange(len(model.pixels))), 1))
+
+    maps = jnp.stack([model.total_phase(), model.absorption()])
+    forward = jax.linearize(rows, maps)[1]
+    transposed = jax.linear_transpose(forward, maps)
+    size = jnp.abs(maps[0])
+    where = jnp.clip(size / jnp.maximum(0.2 * jnp.max(size), 1e-9), 0, 1)
+    frequency, edges = radial_frequency(shape, xp=jnp), _edges(shape)
+    ring = jnp.log(frequency / edges[0]) * (_RINGS / np.log(edges[-1] / edges[0]))
+    ring = jnp.clip(ring.astype(jnp.int32), 0, _RINGS - 1)
+    on_rings = lambda values: jnp.zeros(_RINGS, dtype).at[ring].add(values)
+    spectrum = lambda image: jnp.fft.rfft2(image, norm="ortho")
+
+    def probed(item: Any) -> tuple[Array, Array]:
+        key, direction = item
+        noise = jnp.fft.rfft2(jax.random.normal(key, shape, dtype))
+        probe = jnp.fft.irfft2(noise / jnp.maximum(jnp.abs(noise), 1e-20) / frequency, s=shape) * where
+        images, own = transposed(forward(direction[:, None, None] * probe))[0], spectrum(probe)
+        cross = jnp.stack([on_rings(jnp.real(spectrum(image) * jnp.conj(own))) for image in images])
+        return cross, on_rings(jnp.real(own * jnp.conj(own)))
+
+    keys = jax.random.split(key)[jnp.array([0, 0, 1, 1])]
+    cross, power = jax.lax.map(probed, (keys, jnp.tile(jnp.eye(2, dtype=dtype), (2, 1))))
+    cross = cross.reshape(2, 2, 2, _RINGS).sum(0)
+    return cross, power[::2].sum(0), on_rings(jnp.ones_like(frequency))
+
+
+@eqx.filter_jit
+def _interpolated(image: Array, knots: Float[Array, " ring"], values: Float[Array, "3 ring"]) -> Array:
+    """Interpolate the rings' matrices at every frequency: diagonal and correlation, on the logarithm."""
+    frequency = radial_frequency(image.shape, xp=jnp)
+    at = jnp.log(frequency)
+    phase, other = (jnp.exp(jnp.interp(at, knots, row)) for row in values[:2])
+    mixed = 0.98 * jnp.interp(at, knots, values[2]) * phase * other
+    # Below the rings that hold enough frequencies the curvature of the phase goes on falling.
+    fall = jnp.minimum(frequency / jnp.exp(knots[0]), 1)
+    phase, mixed = phase * fall, mixed * fall
+    return jnp.stack([jnp.stack([phase**2, mixed]), jnp.stack([mixed, other**2])])
+
+
+# ------------------------------------------------------------------------------------------ coordinates
+class HologramCoordinates(Coordinates):
+    """Describe a holography model by white maps, and by changes of numbers of its geometry.
+
+    **Fields** beside those of `Coordinates` (maps: phase [rad], or phase and attenuation): `inverse_powers` of the
+    maps; `high_pass` and `edges` of the total variation (`diffrecon.priors.Variation`); `vacuum`: weights of squares
+    `(map, y, x)` where nothing is; `penalties`: weights of values of the wrong sign.
+    """
+
+    inverse_powers: Float[Array, "map y half"]
+    high_pass: Float[Array, "y half"]
+    edges: Float[Array, "y x"]
+    vacuum: Float[Array, "map y x"]
+    penalties: Float[Array, " map"]
+
+    @classmethod
+    def about(
+        cls,
+        model: Any,
+        curvature: HologramCurvature,
+        laws: Sequence[PowerLaw],
+        *,
+        raised: float = 0.0,
+        negative: float = 0.25,
+        variation: float = 0.0,
+        vacuum: float = 0.0,
+        scales: Mapping[str, Array] | None = None,
+    ) -> "HologramCoordinates":
+        """Make the coordinates about a model, with one power law for each map that is solved for (one or two).
+
+        **Arguments:** `raised` is added to the curvature, in units of the flux: the lowest frequencies wait; weights
+        of phases above vacuum (`negative`, units of the flux), of the total `variation` of the phase and of `vacuum`
+        (units of photon noise; of the model as it is now); `scales` of numbers of the geometry, see `field_scales`.
+        """
+        strengths = jnp.asarray([raised, negative, variation, vacuum], model.phase.dtype)
+        numbers = jnp.asarray(np.array(laws), model.phase.dtype)
+        return _about(model, curvature, numbers, strengths, dict(scales or {}))
+
+    def put(self, model: Any, maps: Float[Array, "map y x"]) -> Any:
+        """Put the maps into their fields."""
+        return model.replace(**dict(zip(_NAMES, maps, strict=False)))
+
+    def prior(self) -> PyTree:
+        """Compute, as residuals, powers of the maps, wrong signs, what is in the vacuum, variation of the phase."""
+        maps = self.maps()
+        twice = jnp.asarray(half_plane_weights(maps.shape[-1]), maps.dtype)
+        power = jnp.fft.rfft2(maps, norm="ortho") * jnp.sqrt(self.inverse_powers * twice)
+        return {
+            "real": jnp.real(power),
+            "imaginary": jnp.imag(power),
+            "signs": jnp.sqrt(self.penalties)[:, None, None] * jnp.minimum(_signs(maps) * maps, 0),
+            "vacuum": jnp.sqrt(self.vacuum) * maps,
+            "variation": jnp.sqrt(self.edges) * detail_gradient(maps[0], self.high_pass),
+        }
+
+
+def _signs(maps: Float[Array, "map y x"]) -> Float[Array, "map 1 1"]:
+    """Say which sign maps of matter have: phase is negative, attenuation positive."""
+    return jnp.asarray([-1.0, 1.0], maps.dtype)[: len(maps), None, None]
+
+
+@eqx.filter_jit
+def _about(
+    model: Any, curvature: HologramCurvature, laws: Float[Array, "map 2"], strengths: Array, scales: dict[str, Array]
+) -> HologramCoordinates:
+    raised, negative, variation, vacuum = strengths
+    maps = jnp.stack([getattr(model, name) for name in _NAMES[: len(laws)]])
+    frequency, maximum = radial_frequency(maps.shape[1:], xp=jnp), first_maximum(model)
+    inverse = jnp.stack([1 / PowerLaw(*law)(frequency) for law in laws])
+    known = curvature.of_maps(_mixing(model, len(maps)))
+    own = jnp.stack([known[i, i] for i in range(len(maps))])
+    extra = inverse + raised * curvature.flux
+    kernels, back = whitening(known + jnp.eye(len(maps), dtype=maps.dtype)[..., None, None] * extra)
+    edges = Variation.about(model.total_phase(), PowerLaw(*laws[0]), own[0], maximum, variation)
+    inverse = inverse.at[0].set(jnp.where(variation > 0, edges.inverse_power, inverse[0]))
+    empty = jnp.stack([vacuum_weights(m, c, maximum, vacuum) for m, c in zip(maps, own, strict=True)])
+    penalties = curvature.flux * jnp.stack([negative, jnp.full_like(negative, _ONE_SIDED)])[: len(maps)]
+    numbers = {name: jnp.zeros_like(scale) for name, scale in scales.items()}
+    return HologramCoordinates(
+        filtered(maps, back), kernels, numbers, scales, model, inverse, edges.high_pass, edges.edges, empty, penalties
+    )
+
+
+def hologram_residual(coordinates: Coordinates, batch: Batch) -> Float[Array, "view y x"]:
+    """Compute the residuals of the counts, of variance one for photon noise (Anscombe 1948)."""
+    return losses.anscombe_residual(coordinates.solution()(batch.views), batch.counts, batch.mask)
+
+
+@eqx.filter_jit
+def field_scales(model: Any, name: str) -> Float[Array, "..."]:
+    """Compute the units in which a field of numbers a view has curvature one: one over the norm of `2 sqrt(counts)`
+    differentiated by each number, views apart."""
+    value = jnp.asarray(getattr(model, name))
+    views = np.arange(len(model.pixels))
+    rows = lambda v: 2 * jnp.sqrt(jnp.maximum(model.replace(**{name: v})(views), 1))
+    inverse = lambda norms: 1 / jnp.maximum(norms, 1e-12)
+    push = jax.linearize(rows, value)[1]
+    if value.ndim == 0:
+        return inverse(jnp.linalg.norm(push(jnp.ones_like(value))))
+    size = int(np.prod(value.shape[1:]))
+    units = jnp.eye(size, dtype=value.dtype).reshape(size, *value.shape[1:])
+    norms = jax.lax.map(lambda unit: jnp.sqrt(jnp.sum(push(jnp.broadcast_to(unit, value.shape)) ** 2, (1, 2))), units)
+    return inverse(norms.T.reshape(value.shape))

@@ -1,0 +1,99 @@
+"""What photon noise leaves open: errors of a solution drawn at random, their size, and cost that is marginal over them.
+
+The most probable object and blur together are a sharp detector and a soft object, whatever the truth: prior and noise
+let the object be smaller than it is (Levin et al., CVPR 2009, on blind deconvolution). What the counts say of a blur is
+their probability for all objects that agree with them. Its slope is that of the expected cost over the posterior of the
+object (expectation maximisation; Dempster, Laird & Rubin, J. R. Stat. Soc. B 39, 1 (1977)): beside the residual of the
+best object stands what an error of that object, drawn at random from its posterior, does to the counts. That falls with
+the blur, and must be paid for where it is left out.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Inexact, PyTree
+
+from .._model import Batch
+from ..priors import Coordinates
+from .descent.gauss_newton import conjugate_gradients
+
+__all__ = ["MarginalResidual", "posterior_deviation", "posterior_error"]
+
+Residual = Callable[[Any, Batch], PyTree]
+_REACH = 3.0  # [pixel], over which the squares of few errors are averaged
+
+
+class MarginalResidual(eqx.Module):
+    """Extend a residual so that numbers beside the maps are found by marginal likelihood.
+
+    Called with `(coordinates, batch)`, it gives the residual and its derivative by the maps along `batch.spread`
+    `(view, map, ...)`, of which the first counts (from `posterior_error`), at maps that do not move.
+    """
+
+    residual: Residual = eqx.field(static=True)
+
+    def __call__(self, coordinates: Coordinates, batch: Batch) -> PyTree:
+        """Compute both residuals."""
+        rows = lambda white: self.residual(coordinates.at(white), batch)
+        along = jax.jvp(rows, (jax.lax.stop_gradient(coordinates.white),), (batch.spread[0],))[1]
+        return {"data": rows(coordinates.white), "spread": along}
+
+
+@eqx.filter_jit
+def posterior_error(
+    residual: Residual, coordinates: Coordinates, data: Mapping[str, Any], seed: Any, steps: Any = 25
+) -> Inexact[Array, "map *space"]:
+    """Draw an error of the white maps from their posterior: the solution for residuals of pure noise, in the rows of
+    data and prior (perturb and optimise; Papandreou & Yuille 2010).
+
+    **Arguments:** `residual` `(coordinates, batch) -> rows`, of variance one; `data`: arrays with the views first, and
+    `mask`; `steps` of conjugate gradients.
+    """
+    return _draws(residual, coordinates, data, jax.random.key(seed)[None], steps, prior=True)[0]
+
+
+@eqx.filter_jit
+def posterior_deviation(
+    residual: Residual, coordinates: Coordinates, data: Mapping[str, Any], seed: Any, draws: int = 4, steps: Any = 12
+) -> Float[Array, "map y x"]:
+    """Estimate the standard deviation by which the maps of repeated measurements would scatter from photon noise.
+
+    Root mean square of the solution's answer to noise in the data, averaged over a neighbourhood. It says nothing of
+    what the prior holds back: details below the noise, and the lowest frequencies. **Cost:** `draws * steps` products.
+    """
+    keys = jax.random.split(jax.random.key(seed), draws)
+    errors = _draws(residual, coordinates, data, keys, steps, prior=False)
+    square = jnp.mean(jnp.square(jax.vmap(coordinates.maps)(errors)), 0)
+    shape = square.shape[1:]
+    f = [jnp.asarray(np.fft.fftfreq(shape[0])[:, None], square.dtype), jnp.asarray(np.fft.rfftfreq(shape[1]))]
+    smooth = jnp.exp(-2 * (np.pi * _REACH) ** 2 * (f[0] ** 2 + f[1] ** 2))
+    return jnp.sqrt(jnp.maximum(jnp.fft.irfft2(jnp.fft.rfft2(square) * smooth, s=shape), 0))
+
+
+def _draws(residual: Residual, coordinates: Coordinates, data: Any, keys: Array, steps: Any, prior: bool) -> Array:
+    """Solve for noise in all rows, or in those of the data alone, once for each key."""
+    views = next(len(value) for name, value in data.items() if name != "mask")
+    batch = Batch(jnp.arange(views), {name: jnp.asarray(value) for name, value in data.items()})
+    rows = lambda white: (residual(coordinates.at(white), batch), coordinates.at(white).prior())
+    value, push = jax.linearize(rows, coordinates.white)
+    pull = jax.linear_transpose(push, coordinates.white)
+
+    def noise(key: Array, like: PyTree) -> PyTree:
+        leaves, tree = jax.tree.flatten(like)
+        keys = jax.random.split(key, len(leaves))
+        return jax.tree.unflatten(
+            tree, [jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, leaves, strict=True)]
+        )
+
+    def drawn(key: Array) -> Array:
+        first, second = jax.random.split(key)
+        quiet = jax.tree.map(jnp.zeros_like, value[1])
+        right = pull((noise(first, value[0]), noise(second, value[1]) if prior else quiet))[0]
+        ones = jnp.ones(right.shape, right.real.dtype)
+        return conjugate_gradients(lambda x: pull(push(x))[0], right, ones, jnp.asarray(steps), 1e-5)[0]
+
+    return jax.lax.map(drawn, keys)
