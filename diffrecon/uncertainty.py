@@ -23,7 +23,8 @@ from .errors import InputError
 from .quality import RingCorrelation, threshold
 from .quality.correlation import centred, crossing_of, ring_sums
 from .quality.registration import cosine_window
-from .solvers.descent.gauss_newton import _Blocks, _conj, _dot, _scaling, _weighted, conjugate_gradients
+from .solvers.conjugate_gradients import conjugate_gradients, inner
+from .solvers.descent.gauss_newton import _Blocks, _conj, _scaling, _weighted
 from .solvers.descent.minimise import _Unknowns
 
 __all__ = [
@@ -113,7 +114,7 @@ class Fisher(eqx.Module):
         def variance(index: int) -> Array:
             gradient = _conj(pull(jnp.zeros(value.size, value.dtype).at[index].set(1).reshape(value.shape))[0])
             solved = _solve(self, gradient, scale, jnp.asarray(steps), damping, tolerance)
-            return _dot(solved, _product(self, solved))
+            return inner(solved, _product(self, solved))
 
         return jnp.sqrt(jnp.stack([variance(i) for i in range(value.size)]).reshape(value.shape))
 
@@ -445,7 +446,8 @@ def _damped_inverse(
         product = _with_prior(_apply(fisher, x), x, prior or {})
         return jax.tree.map(lambda f, s, v: f + (damping * s).astype(v.real.dtype) * v, product, scale, x)
 
-    return conjugate_gradients(operator, right, scale, steps, tolerance)[0]
+    divide = lambda r: jax.tree.map(jnp.divide, r, scale)
+    return conjugate_gradients(operator, right, precondition=divide, steps=steps, tolerance=tolerance)[0]
 
 
 _solve = eqx.filter_jit(_damped_inverse)

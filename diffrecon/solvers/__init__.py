@@ -4,6 +4,7 @@ operators.
 
 from .alignment import Alignment as Alignment
 from .alignment import align as align
+from .conjugate_gradients import conjugate_gradients as conjugate_gradients
 from .descent.gauss_newton import levenberg_marquardt as levenberg_marquardt
 from .descent.minimise import Solution as Solution
 from .descent.minimise import minimise as minimise

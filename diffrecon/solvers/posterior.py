@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Inexact, PyTree
 
 from .._model import Batch
 from ..priors import Coordinates
-from .descent.gauss_newton import conjugate_gradients
+from .conjugate_gradients import conjugate_gradients
 
 __all__ = ["MarginalResidual", "posterior_deviation", "posterior_error"]
 
@@ -93,7 +93,6 @@ def _draws(residual: Residual, coordinates: Coordinates, data: Any, keys: Array,
         first, second = jax.random.split(key)
         quiet = jax.tree.map(jnp.zeros_like, value[1])
         right = pull((noise(first, value[0]), noise(second, value[1]) if prior else quiet))[0]
-        ones = jnp.ones(right.shape, right.real.dtype)
-        return conjugate_gradients(lambda x: pull(push(x))[0], right, ones, jnp.asarray(steps), 1e-5)[0]
+        return conjugate_gradients(lambda x: pull(push(x))[0], right, steps=steps, tolerance=1e-5)[0]
 
     return jax.lax.map(drawn, keys)

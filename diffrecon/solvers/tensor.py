@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from .._console import Console
 from ..errors import InputError
 from ..operators.scattering import TensorProjector, harmonic_degrees
+from .conjugate_gradients import ConjugateState, conjugate_start, conjugate_step
 
 # A plain union: the ArrayLike of numpy >= 2.5 is an alias that jaxtyping cannot subscript.
 ArrayLike = np.ndarray | Array
@@ -199,9 +200,9 @@ def _solve(
     seen, downhill = A.adjoint(w), A.adjoint(w * (fit.data - prediction))
     quadratic, state = _begin(fit, x, prediction, seen, downhill, jnp.float32(strength))
     for _ in range(steps):
-        shadow = A(fit.prior * state.direction)
+        shadow = A(fit.prior * state.u.direction)
         state = _advance(quadratic, state, shadow, A.adjoint(w * shadow))
-    return state.x, state.prediction
+    return fit.prior * state.u.x, state.prediction
 
 
 @jax.jit
@@ -244,13 +245,10 @@ class _Quadratic(eqx.Module):
 
 
 class _State(NamedTuple):
-    """Where the conjugate gradients stand."""
+    """Where the conjugate gradients stand, in `u`, and what it predicts."""
 
-    x: Float[Array, "z y x lm"]
+    u: ConjugateState
     prediction: Float[Array, "view row column segment"]
-    residual: Float[Array, "z y x lm"]
-    direction: Float[Array, "z y x lm"]
-    size: Float[Array, ""]
 
 
 @jax.jit
@@ -270,26 +268,15 @@ def _begin(
     symbol = fit.curvature * fit.prior**2 * projected + jnp.mean(edges / seen) * laplacian
     quadratic = _Quadratic(fit.prior, edges, 1 / jnp.sqrt(seen), symbol)
     residual = fit.prior * downhill - quadratic.penalty(u)
-    direction = quadratic.precondition(residual)
-    return quadratic, _State(x, prediction, residual, direction, jnp.vdot(residual, direction))
+    return quadratic, _State(conjugate_start(u, residual, quadratic.precondition), prediction)
 
 
 @jax.jit
 def _advance(quadratic: _Quadratic, state: _State, shadow: Array, back: Array) -> _State:
-    """One step of conjugate gradients, given the direction's projection and what that is back-projected."""
-    x, prediction, residual, direction, size = state
-    bent = quadratic.prior * back + quadratic.penalty(direction)
-    length = size / jnp.maximum(jnp.vdot(direction, bent), 1e-30)
-    residual = residual - length * bent
-    steepest = quadratic.precondition(residual)
-    new = jnp.vdot(residual, steepest)
-    return _State(
-        x + length * quadratic.prior * direction,
-        prediction + length * shadow,
-        residual,
-        steepest + new / jnp.maximum(size, 1e-30) * direction,
-        new,
-    )
+    """One step, given the direction's projection and what that is back-projected."""
+    bent = quadratic.prior * back + quadratic.penalty(state.u.direction)
+    u = conjugate_step(state.u, bent, quadratic.precondition)
+    return _State(u, state.prediction + u.length * shadow)
 
 
 def _gradient(u: Float[Array, "z y x lm"]) -> list[Array]:

@@ -13,12 +13,15 @@ from ..._cache import keep_compiled_programs
 from ..._console import Console
 from ..._model import Batch
 from ...errors import InputError
+from ..conjugate_gradients import conjugate_gradients, inner
 from ..ending import Ending
 from ..progress import Callback, Progress
 from .feed import Sampler
 from .minimise import Solution, _Unknowns
 
 __all__ = ["levenberg_marquardt"]
+
+_TOLERANCE = 0.03  # of conjugate gradients: the steps of a linear model need no more
 
 Residual = Callable[[Any, Batch], PyTree]
 
@@ -201,15 +204,6 @@ def _conj(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.conj, tree)
 
 
-def _dot(a: PyTree, b: PyTree) -> Array:
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return sum((jnp.sum(jnp.real(jnp.conj(p) * q)) for p, q in pairs), start=jnp.zeros(()))
-
-
-def _axpy(alpha, x: PyTree, y: PyTree) -> PyTree:
-    return jax.tree.map(lambda p, q: alpha.astype(q.real.dtype) * p + q, x, y)
-
-
 @eqx.filter_jit
 def _step(problem, free, fixed, blocks: _Blocks, scale: PyTree, damping: Array, cg_steps: Array):
     """One damped Gauss-Newton trial: the new unknowns and the decrease of the cost that the linear model predicts."""
@@ -244,9 +238,10 @@ def _step(problem, free, fixed, blocks: _Blocks, scale: PyTree, damping: Array, 
         return jax.tree.map(lambda t, s, v: jnp.conj(t) + (damping * s).astype(v.real.dtype) * v, product(x), scale, x)
 
     right = jax.tree.map(jnp.negative, gradient)
-    step, left = conjugate_gradients(normal, right, scale, cg_steps)
+    divide = lambda r: jax.tree.map(jnp.divide, r, scale)
+    step, left = conjugate_gradients(normal, right, precondition=divide, steps=cg_steps, tolerance=_TOLERANCE)
     # 1/2 x'Ax + g'x with Ax = -g - left: no further product.
-    predicted = 0.5 * (_dot(step, left) - _dot(gradient, step))
+    predicted = 0.5 * (inner(step, left) - inner(gradient, step))
     return jax.tree.map(jnp.add, free, step), predicted
 
 
@@ -254,31 +249,6 @@ def _normal_of_block(function: Callable[[PyTree], PyTree], free: PyTree, x: PyTr
     """`J'J x` of one function of the unknowns."""
     push = jax.jvp(function, (free,), (x,))[1]
     return jax.vjp(function, free)[1](push)[0]
-
-
-def conjugate_gradients(operator, right: PyTree, scale: PyTree, steps: Array, tolerance: Any = 0.03) -> PyTree:
-    """Preconditioned conjugate gradients for a real symmetric operator on pytrees, at most `steps`, or until the
-    residual has fallen to `tolerance` of the right side: the solution, and the residual that is left.
-    """
-    divide = lambda r: jax.tree.map(lambda p, s: p / s, r, scale)
-    z = divide(right)
-    start = _dot(right, z)
-
-    def going(carry):
-        i, _, _, _, rz = carry
-        return (i < steps) & (rz > tolerance**2 * start)
-
-    def body(carry):
-        i, x, r, p, rz = carry
-        image = operator(p)
-        alpha = rz / jnp.maximum(_dot(p, image), 1e-30)
-        x, r = _axpy(alpha, p, x), _axpy(-alpha, image, r)
-        z = divide(r)
-        new = _dot(r, z)
-        return i + 1, x, r, _axpy(new / jnp.maximum(rz, 1e-30), p, z), new
-
-    zero = jax.tree.map(jnp.zeros_like, right)
-    return jax.lax.while_loop(going, body, (0, zero, right, z, start))[1:3]
 
 
 @eqx.filter_jit

@@ -19,6 +19,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from ...errors import InputError
+from ..conjugate_gradients import conjugate_gradients
 from .outside import extended, filled, frequencies, from_spectrum, grid, measured, pixels_of, spectrum
 from .regularisation import LearntPower, Regularisation, given, learnt, rings, solved
 
@@ -449,24 +450,7 @@ def _fitted(images: Array, mask: Array, waves: Any, mixed: Array, used: Any, sha
 
     right = mapped(back(lambda j: data[..., j, :, :]))
     invert = lambda residual: mapped(solved(matrix, spectra(residual))[0])
-    found = _conjugate_gradients(operate, invert, right, extended(start, shape, outside))
+    each = lambda a, b: jnp.sum(a * b, (-3, -2, -1), keepdims=True)
+    first = extended(start, shape, outside)
+    found = conjugate_gradients(operate, right, x0=first, precondition=invert, steps=_STEPS, dot=each)[0]
     return found[..., : images.shape[-2], : images.shape[-1]], used
-
-
-def _conjugate_gradients(operate: Any, precondition: Any, right: Array, first: Array) -> Array:
-    """Preconditioned conjugate gradients, each view by itself."""
-    dot = lambda a, b: jnp.sum(a * b, (-3, -2, -1), keepdims=True)
-    tiny = jnp.finfo(right.dtype).tiny
-
-    def step(_, state):
-        x, residual, direction, size = state
-        image = operate(direction)
-        length = size / jnp.maximum(dot(direction, image), tiny)
-        x, residual = x + length * direction, residual - length * image
-        correction = precondition(residual)
-        now = dot(residual, correction)
-        return x, residual, correction + now / jnp.maximum(size, tiny) * direction, now
-
-    residual = right - operate(first)
-    direction = precondition(residual)
-    return jax.lax.fori_loop(0, _STEPS, step, (first, residual, direction, dot(residual, direction)))[0]
