@@ -203,7 +203,7 @@ class Stage(NamedTuple):
     """One part of a solve: `solve(problem, run) -> Outcome`.
 
     **Fields:** `label` names it in progress and journal; `keeps` are the fields of the model that the journal stores,
-    by default the problem's unknowns after the stage.
+    by default the problem's unknowns after the stage, none for `()`.
     """
 
     label: str

@@ -467,6 +467,54 @@ def rose_size(
     return float(pixel_size * (needed / photons) ** 0.25)
 
 
+class VolumeUnit(NamedTuple):
+    """Name what the values of a tomogram [1/pixel] are multiplied by, and what they are then."""
+
+    factor: float
+    units: str
+    long_name: str
+
+
+def volume_unit(
+    quantity: str,
+    pixel: float | None,
+    energy: float | None = None,
+    material: str | None = None,
+    delta_beta: float | None = None,
+) -> VolumeUnit:
+    """Convert a tomogram [1/pixel] to attenuation, delta, density or electron density.
+
+    **Arguments:** `quantity`, `"attenuation"` (which knows no pixel size as 1/pixel), `"delta"`, `"density"` or
+    `"electron-density"`; `pixel` [m]; `energy` [eV]; `material`, a composition; `delta_beta`, where the line integrals
+    are those of a phase filter: then delta is measured, else attenuation.
+
+    **Raises:** `InputError` for a quantity that needs more than is known.
+    """
+    if material is None and (quantity == "density" or quantity == "electron-density" and delta_beta is None):
+        raise InputError(f'model.quantity={quantity} needs the composition: give model.material, such as "SiO2, 2.2"')
+    if quantity == "attenuation":
+        return VolumeUnit(1 / (pixel or 1.0), "1/pixel" if pixel is None else "1/m", "attenuation")
+    if pixel is None or energy is None:
+        raise InputError(f"model.quantity={quantity} needs geometry.detector_pixel and geometry.energy")
+    wavelength = float(energy_to_wavelength(energy))
+    delta = None if delta_beta is None else wavelength / (4 * np.pi) * delta_beta / pixel
+    if quantity == "delta" and delta is None:
+        raise InputError("model.quantity=delta needs phase contrast: give prepare.delta_beta of the sample")
+    if quantity == "delta":
+        return VolumeUnit(delta or 0.0, "", "refractive index decrement")
+    if quantity == "electron-density" and delta is not None:
+        return VolumeUnit(1e-30 * float(electron_density(delta, wavelength)), "1/angstrom^3", "electron density")
+    composition = str(material)
+    if delta is None:
+        density = density_from_attenuation(1 / pixel, composition, energy)
+    else:
+        density = density_from_delta(delta, composition, energy)
+    if quantity == "density":
+        return VolumeUnit(float(density), "g/cm^3", f"density as {material}")
+    electrons = 1e-30 * float(electrons_from_density(density, composition))
+    return VolumeUnit(electrons, "1/angstrom^3", "electron density")
+
+
 def dose_statement(
     photons: float, views: int, pixel_size: float, composition: str, energy: float, diameter: float
 ) -> str:

@@ -33,6 +33,8 @@ MAY = {
     "operators": {"physics", "geometry", "motion"},
     "solvers": {
         "priors",
+        "penalties",
+        "settings",
         "motion",
         "operators",
         "physics",
@@ -44,6 +46,8 @@ MAY = {
         "_model",
     },
     "prepare": {
+        "quality",
+        "settings",
         "losses",
         "priors",
         "_model",
@@ -58,7 +62,18 @@ MAY = {
     # `scan.absorption()` and `scan.find_rotation_centre()` are preparation, which knows a scan by its fields only.
     "scan": {"geometry", "physics", "frames", "prepare"},
     "stream": {"operators", "solvers", "sharding", "_console"},
-    "models": {"operators", "solvers", "prepare", "physics", "geometry", "frames", "scan", "_model", "_result"},
+    "models": {
+        "motion",
+        "operators",
+        "solvers",
+        "prepare",
+        "physics",
+        "geometry",
+        "frames",
+        "scan",
+        "_model",
+        "_result",
+    },
     "io": {"physics", "geometry", "frames", "scan", "operators", "_result"},
     "plot": {"_result", "quality", "physics", "geometry", "scan", "regimes"},
     "simulate": {"io", "_result", "physics", "geometry", "scan", "operators", "quality", "_console"},

@@ -90,7 +90,7 @@ def test_relative_error():
 def test_line_integral_of_an_ellipse():
     u = np.linspace(-12, 12, 41)
     ellipse = np.array([[0.5, 8.0, 3.0, 2.0, 1.0, 0.0]])
-    along_y, along_x = _tomography._line_integrals(ellipse, np.array([0, np.pi / 2]), u)
+    along_y, along_x = _tomography.line_integrals(ellipse, np.array([0, np.pi / 2]), u)
     np.testing.assert_allclose(along_y, 0.5 * 6 * np.sqrt(np.clip(1 - ((u - 2) / 8) ** 2, 0, None)), atol=1e-12)
     np.testing.assert_allclose(along_x, 0.5 * 16 * np.sqrt(np.clip(1 - ((u - 1) / 3) ** 2, 0, None)), atol=1e-12)
 
@@ -99,7 +99,7 @@ def test_tomography_phantom_and_integrals_agree():
     """Every projection has the mass of the slice."""
     mass = _tomography.phantom(0, 0).sum()
     u = np.arange(-128, 128, 0.05)
-    integrals = _tomography._line_integrals(_tomography._ellipses(0), np.array([0.3, 2.0]), u)
+    integrals = _tomography.line_integrals(_tomography._ellipses(0), np.array([0.3, 2.0]), u)
     np.testing.assert_allclose(integrals.sum(1) * 0.05, mass, rtol=1e-3)
 
 

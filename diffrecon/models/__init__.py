@@ -4,9 +4,6 @@ from ._diffraction import Diffraction as Diffraction
 from ._diffraction import autocorrelation_support as autocorrelation_support
 from ._diffraction import diffraction_pattern as diffraction_pattern
 from ._diffraction import oversampling_ratio as oversampling_ratio
-from ._dynamic import DynamicProjector as DynamicProjector
-from ._dynamic import DynamicTomography as DynamicTomography
-from ._dynamic import spline_basis as spline_basis
 from ._holography import Holography as Holography
 from ._holotomography import HoloTomography as HoloTomography
 from ._holotomography import hologram_table as hologram_table

@@ -1,41 +1,26 @@
 """Laminography: parallel-beam tomography of a flat specimen that turns about a tilted axis, its geometry unknown."""
 
-from typing import ClassVar
-
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from .._model import Model
 from ..errors import InputError
-from ..operators import FourierPoseProjector, laminography_poses
-from ..operators.pose import rotate_vectors
+from ..motion import Motion
+from ..operators import AlignedProjector
 from ..scan import Scan
+from ._tomography import Tomography
 
 __all__ = ["Laminography"]
 
 
-class Laminography(Model):
-    """Line integrals of a volume in the poses of laminography: `model(views)`, `(view, row, column)`.
+class Laminography(Tomography):
+    """Predict line integrals of a volume that turned about a tilted axis: `model(views)`, `(view, row, column)`.
 
-    Everything in the geometry may be an unknown beside the volume: `unknowns=("volume", "tilt", "offsets")`. For linear
-    solvers take the projector in the present poses, `dr.solvers.cgls(model.posed(), integrals)`.
-
-    **Fields:**
-
-    - `volume`: `(z, y, x)` [1/pixel], z along the rotation axis.
-    - `angles`: `(view,)` [rad]; `tilt`: of the axis out of the plane across the beam [rad], 0 is tomography; `roll`: of
-      the detector about the beam [rad].
-    - `offsets`: `(view, 2)` = (row, column) [pixel], where the rotation axis and the volume's middle are seen: pixel
-      (N - 1) / 2 - offset.
-    - `rotations`: `(view, 3)`, rotation vectors [rad] of each pose about the axes of the volume, on top of the rest
-      (wobble of the axis).
-    - `projector`: sizes and first poses; the others may leave them by about two degrees.
-
-    **Gauge:** a shift of the volume along z, y, x is a pattern of the offsets (constant in the rows, a sine and a
-    cosine of the angle in the columns and rows), a common rotation about z one of the angles; `roll` is not free beside
-    `rotations`. Fix them, or leave them to the first guess.
+    A `Tomography` whose projector is an `AlignedProjector` with a tilt. Everything in its motion may be an unknown
+    beside the volume, `unknowns=("volume", "projector.motion.tilt", "projector.motion.shifts")`, and may leave its
+    place by about two degrees before a new model is due. Linear solvers take the projector,
+    `dr.solvers.cgls(model.projector, integrals)`.
 
     ```python
     angles = np.linspace(0, 2 * np.pi, 30, endpoint=False)
@@ -44,62 +29,37 @@ class Laminography(Model):
     ```
     """
 
-    volume: Float[Array, "z y x"]
-    angles: Float[Array, " view"]
-    tilt: Float[Array, ""]
-    roll: Float[Array, ""]
-    offsets: Float[Array, "view 2"]
-    rotations: Float[Array, "view 3"]
-    projector: FourierPoseProjector
-
-    unknowns: ClassVar[tuple[str, ...]] = ("volume",)
-
-    def __call__(self, views: Int[Array, " batch"] | None = None) -> Float[Array, "batch row column"]:
-        """Line integrals of some views, all by default."""
-        return self.posed()(self.volume, views)
-
-    def posed(self) -> FourierPoseProjector:
-        """The projector in the present poses, differentiable in them."""
-        vectors = laminography_poses(self.angles, self.tilt, roll=self.roll)
-        turned = [rotate_vectors(v, self.rotations) for v in vectors]
-        return self.projector.with_poses(*turned, offsets=self.offsets)
-
     @classmethod
     def from_angles(
         cls,
-        angles: ArrayLike,
+        angles: Float[ArrayLike, " view"],
         tilt: float,
         volume_shape: tuple[int, int, int],
         detector_shape: tuple[int, int],
         *,
-        roll: float = 0.0,
-        offsets: ArrayLike | None = None,
+        motion: Motion | None = None,
     ) -> "Laminography":
-        """An empty volume in the given geometry.
+        """Make an empty volume in the given geometry.
+
+        **Arguments:** `tilt` [rad] of the rotation axis out of the plane across the beam, 0 is tomography; `motion`,
+        what else is known or to be found of the geometry, by default the axis on the middle of the detector.
 
         **Raises:** `InputError` for angles that are no list of finite numbers, a tilt outside (-pi/2, pi/2), shapes
         that do not agree.
         """
         angles = np.asarray(angles, np.float64)
-        if not (np.isfinite(tilt) and abs(tilt) < np.pi / 2):
-            raise InputError(f"laminography: tilt {tilt} must lie between -pi/2 and pi/2 rad (0 is tomography)")
-        poses = laminography_poses(angles, float(tilt), roll=float(roll))
-        projector = FourierPoseProjector(*poses, volume_shape, detector_shape, offsets)
-        return cls(
-            volume=jnp.zeros(projector.volume_shape),
-            angles=jnp.asarray(angles, jnp.result_type(float)),
-            tilt=jnp.asarray(float(tilt)),
-            roll=jnp.asarray(float(roll)),
-            offsets=projector.offsets,
-            rotations=jnp.zeros((angles.size, 3)),
-            projector=projector,
-        )
+        if angles.ndim != 1 or not angles.size or not np.all(np.isfinite(angles)):
+            raise InputError(f"laminography: angles must be finite, one a view [rad], got shape {angles.shape}")
+        motion = (motion or Motion((detector_shape[1] - 1) / 2)).replace(tilt=tilt)
+        slices, *plane = volume_shape
+        projector = AlignedProjector(angles, (plane[0], plane[1]), detector_shape, motion, slices=slices)
+        return cls(jnp.zeros(projector.volume_shape), projector)
 
     @classmethod
     def from_scan(
         cls, scan: Scan, *, tilt: float | None = None, size: int | tuple[int, int, int] | None = None
     ) -> "Laminography":
-        """An empty volume for a scan.
+        """Make an empty volume for a scan.
 
         **Arguments:** `tilt` [rad], by default the scan's own (`extra["tilt"]`); `size`: `(z, y, x)` [pixel] or one
         number for y and x with the detector's rows for z; by default the detector's columns and rows. The rotation axis
@@ -113,7 +73,6 @@ class Laminography(Model):
         angles = scan.require("angles", "the rotation angle of each view", "/path/of/angles")
         rows, columns = scan.frame_shape
         side = columns if size is None else size
-        shape = (rows, side, side) if isinstance(side, int) else (int(side[0]), int(side[1]), int(side[2]))
-        centre = (columns - 1) / 2 if scan.rotation_centre is None else float(scan.rotation_centre)
-        offsets = np.tile([0.0, (columns - 1) / 2 - centre], (scan.views, 1))
-        return cls.from_angles(angles, float(np.asarray(tilt)), shape, (rows, columns), offsets=offsets)
+        shape = (rows, side, side) if isinstance(side, int) else side
+        motion = Motion((columns - 1) / 2 if scan.rotation_centre is None else float(scan.rotation_centre))
+        return cls.from_angles(angles, float(np.asarray(tilt)), shape, (rows, columns), motion=motion)

@@ -9,6 +9,8 @@ from .adjoint import inner as inner
 from .adjoint import random_like as random_like
 from .detector import AlignedProjector as AlignedProjector
 from .detector import move_images as move_images
+from .dynamic import Dynamic as Dynamic
+from .dynamic import spline_basis as spline_basis
 from .fourier_pose import FourierPoseProjector as FourierPoseProjector
 from .pixels import cubic_matrix as cubic_matrix
 from .pixels import pixel_matrix as pixel_matrix

@@ -32,6 +32,7 @@ from ._holograms import register_angles as register_angles
 from ._pipeline import DEFAULTS as DEFAULTS
 from ._pipeline import LineIntegrals as LineIntegrals
 from ._pipeline import Preparation as Preparation
+from ._pipeline import Settings as Settings
 from ._pipeline import line_integrals as line_integrals
 from ._references import References as References
 from ._references import eigen_flats as eigen_flats

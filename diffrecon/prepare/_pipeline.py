@@ -10,8 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..errors import InputError, nearest
+from ..errors import InputError
 from ..frames import Measurement
+from ..quality import line_integral_variance
+from ..settings import build, section, setting
+from ..solvers.direct.fbp import PhaseFilter
 from ._centre import RotationCentre, find_rotation_centre
 from ._defects import ZINGER_REACH, BadPixels, Filling, find_bad_pixels
 from ._distortion import check_distortion, undistort
@@ -22,20 +25,48 @@ from ._hardening import check_coefficients, linearise
 from ._references import References
 from ._stripes import STRIPE_METHODS, remove_stripes
 
-__all__ = ["DEFAULTS", "LineIntegrals", "Preparation", "line_integrals"]
+__all__ = ["DEFAULTS", "LineIntegrals", "Preparation", "Settings", "line_integrals"]
 
-DEFAULTS: dict[str, Any] = {
-    "clip": 1e-3,  # smallest transmission; what lies below is set to it and counted
-    "flats": "auto",  # mean, interpolate (in time), eigen; auto: interpolate where their times are known
-    "flux": "none",  # brightness of each view: auto (air found beside the sample), or [row, row, col, col]
-    "zingers": None,  # threshold in standard deviations (8), or null
-    "bad_pixels": True,  # fill pixels that hold no signal
-    "stripes": "none",  # sorting, fourier-wavelet, large, dead, all
-    "stripe_size": None,  # columns; about twice the widest stripe
-    "beam_hardening": None,  # [a1, a2, ...] of a1 p + a2 p^2 + ...
-    "distortion": None,  # (2, y, x): row and column in the frame of every straight pixel
-    "full_turn": "auto",  # as-is, stitch; auto: stitch where the axis is near an edge and the sample goes on
-}
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How raw frames become line integrals."""
+
+    clip: float = setting(1e-3, "smallest transmission; what lies below is set to it and counted", above=0, below=1)
+    flats: str = setting(
+        "auto",
+        "interpolate in time, or mix eigen-flats; auto: interpolate where their times are known",
+        choices=("auto", "mean", "interpolate", "eigen"),
+    )
+    flux: Any = setting("none", "brightness of each view: auto (air found beside the sample), or [row, row, col, col]")
+    zingers: float | None = setting(None, "threshold in standard deviations, say 8", above=0)
+    bad_pixels: bool = setting(True, "fill pixels that hold no signal")
+    stripes: str = setting("none", "how stripes are removed", choices=STRIPE_METHODS)
+    stripe_size: int | None = setting(None, "about twice the widest stripe", unit="columns", at_least=1)
+    beam_hardening: Any = setting(None, "[a1, a2, ...] of a1 p + a2 p^2 + ...")
+    distortion: Any = setting(None, "(2, y, x): row and column in the frame of every straight pixel")
+    full_turn: str = setting(
+        "auto",
+        "joining of half views; auto: where the axis is near an edge and the sample goes on",
+        choices=("auto", "as-is", "stitch"),
+    )
+
+    centre_search: tuple[float, float] | None = setting(
+        None, "[first, last] column of the rotation axis; the middle half of the detector by default", unit="columns"
+    )
+    delta_beta: float | None = setting(None, "of the sample, for Paganin's filter before the logarithm", above=0)
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Give what `Preparation` takes."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(Settings)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sections:
+    prepare: Settings = section(Settings)
+
+
+DEFAULTS: dict[str, Any] = Settings().as_mapping()
 
 _BLOCK_BYTES = 128 << 20  # of float32 frames corrected at a time
 _SAMPLE_VIEWS = 24  # from which air is found
@@ -111,6 +142,7 @@ class Preparation:
         self._tally = _Tally(height)
         self.angles, self.shape = scan.angles, (scan.views, height, width)
         self.rotation_centre: float | None = None
+        self._phase = None if self.settings["delta_beta"] is None else _phase_filter(scan, self.settings["delta_beta"])
         self._stitch: StitchPlan | None = None
         self._turn_said: list[str] = []
         if self.settings["full_turn"] != "as-is":
@@ -124,16 +156,54 @@ class Preparation:
 
         **Raises:** `InputError` for rows that the detector does not have.
         """
+        if self._phase is None:
+            return self._joined(first, last)
+        # Before the logarithm, on some rows beyond those that are asked for.
+        low, high = max(first - self._phase.reach, 0), min(last + self._phase.reach, self.shape[1])
+        return self._phase.line_integrals(jnp.exp(-self._joined(low, high)))[:, first - low : last - low]
+
+    def _joined(self, first: int, last: int) -> Float[Array, "view z u"]:
         values = self._unjoined(first, last)
         return values if self._stitch is None else stitch(values, self._stitch)
 
-    def find_rotation_centre(self, *, search: tuple[float, float] | None = None) -> RotationCentre:
-        """Find the centre from some detector rows by `find_rotation_centre`, or from the stitching."""
+    def find_rotation_centre(self, rows: Float[Array, "view z u"] | None = None) -> RotationCentre:
+        """Find the centre from some detector rows by `find_rotation_centre`, or from the stitching.
+
+        **Arguments:** `rows`, those of the whole detector where they have been prepared already.
+        """
         if self.rotation_centre is not None:
             line = f"rotation centre {self.rotation_centre:.2f} of the joined views"
             return RotationCentre(self.rotation_centre, 0.0, {"overlap": self.rotation_centre}, line)
         angles = self.scan.require("angles", "the rotation angle of each view", "/path/of/angles")
-        return find_rotation_centre(self._sample_rows(), angles, search=search)
+        if rows is None or self._phase is not None:
+            sample: Any = self._sample_rows()
+        else:
+            some = self._some_rows()
+            sample = rows if len(some) == self.shape[1] else rows[:, some]
+        return find_rotation_centre(np.asarray(sample), angles, search=self.settings["centre_search"])
+
+    def beam(self) -> tuple[np.ndarray, np.ndarray]:
+        """Average flats less darks, and darks [counts].
+
+        **Raises:** `InputError` without flats, or where views were joined.
+        """
+        scan = self.scan
+        if scan.flats is None or self._stitch is not None:
+            raise InputError(f"{scan.name}: photon noise needs the flats (data.flats) of views that were not joined")
+        dark = np.zeros(scan.frame_shape) if scan.darks is None else np.asarray(scan.darks, float).mean(0)
+        return np.maximum(np.asarray(scan.flats, float).mean(0) - dark, 0), dark
+
+    def variance(self, first: int, rows: Float[Array, "view z u"]) -> Float[Array, "view z u"]:
+        """Estimate the photon noise of the line integrals of detector rows from `first` on; the detector counts."""
+        light, dark = (frame[first : first + rows.shape[1]] for frame in self.beam())
+        counts = light * np.exp(-np.asarray(rows)) + dark
+        noise = line_integral_variance(counts, light + dark, dark, len(self.scan.flats))
+        return jnp.asarray(noise, jnp.float32)
+
+    def changed(self) -> list[str]:
+        """List settings that make line integrals anything else than the logarithm of the counts."""
+        same = ("clip", "bad_pixels", "flats", "centre_search")
+        return [name for name, value in DEFAULTS.items() if name not in same and self.settings[name] != value]
 
     @property
     def clipped(self) -> int:
@@ -295,16 +365,27 @@ class Preparation:
         if found is not None:
             self._turn_said.append(found.message)
 
-    def _sample_rows(self) -> np.ndarray:
-        """Line integrals of rows spread over the detector."""
+    def _some_rows(self) -> np.ndarray:
         height = self.scan.frame_shape[0]
-        rows = np.unique(np.linspace(0, height - 1, min(_CENTRE_ROWS, height)).astype(int))
+        return np.unique(np.linspace(0, height - 1, min(_CENTRE_ROWS, height)).astype(int))
+
+    def _sample_rows(self) -> np.ndarray:
+        """Prepare rows spread over the detector."""
         kept = dataclasses.replace(
             self._tally, **{f.name: getattr(self._tally, f.name).copy() for f in dataclasses.fields(_Tally)}
         )
-        values = np.concatenate([np.asarray(self._unjoined(r, r + 1)) for r in rows], 1)
+        values = np.concatenate([np.asarray(self._unjoined(r, r + 1)) for r in self._some_rows()], 1)
         self._tally = kept  # what was looked at only is not counted
         return values
+
+
+def _phase_filter(scan: Any, delta_beta: float) -> PhaseFilter:
+    place = scan.require("geometry", "the geometry (energy, distance, pixel)", "a file with geometry")
+    numbers = {"detector_pixel": place.pixel_size, "energy": place.wavelength, "sample_to_detector": place.distance}
+    for name, value in numbers.items():
+        if value is None:
+            raise InputError(f"{scan.name}: prepare.delta_beta needs geometry.{name}")
+    return PhaseFilter(*(float(value) for value in numbers.values()), delta_beta).checked()
 
 
 _REPLACING = ("large", "dead", "all")
@@ -345,22 +426,8 @@ def _checked(settings: Mapping[str, Any], scan: Measurement) -> dict[str, Any]:
 
     **Raises:** `InputError`.
     """
-    for name in settings:
-        if name not in DEFAULTS:
-            raise InputError(f"prepare.{name}: there is no such setting{nearest(name, DEFAULTS)}")
+    build(_Sections, {"prepare": settings}, "preparation")
     full = {**DEFAULTS, **settings}
-    choices = {
-        "flats": ("auto", "mean", "interpolate", "eigen"),
-        "stripes": STRIPE_METHODS,
-        "full_turn": ("auto", "as-is", "stitch"),
-    }
-    for name, known in choices.items():
-        if full[name] not in known:
-            raise InputError(f"prepare.{name} is {full[name]!r}{nearest(str(full[name]), known)}")
-    if not 0 < full["clip"] < 1:
-        raise InputError(f"prepare.clip is {full['clip']}; give a transmission between 0 and 1")
-    if full["zingers"] is not None and not full["zingers"] > 0:
-        raise InputError(f"prepare.zingers is {full['zingers']}; give a threshold in standard deviations, say 8")
     if full["flux"] not in ("none", "auto"):
         full["flux"] = check_region(full["flux"], scan.frame_shape)
     if full["beam_hardening"] is not None:

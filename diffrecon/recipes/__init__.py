@@ -19,6 +19,8 @@ from ._settings import merge as merge
 
 # The package's own methods come through the door that is open to everybody; each is imported when it is first used.
 BUILT_IN = {
+    "tomography": "tomography:Tomography",
+    "laminography": "laminography:Laminography",
     "cdi": "cdi:Cdi",
     "near-field-ptychography": "ptychography:NearFieldPtychography",
     "far-field-ptychography": "ptychography:FarFieldPtychography",
@@ -32,8 +34,6 @@ for _name, _place in BUILT_IN.items():
 
 # Methods that are still to come through it: method -> module.
 METHODS: dict[str, str] = {
-    "tomography": "_tomography",
-    "laminography": "_laminography",
     "ptycho-tomography": "_ptychotomography",
 }
 

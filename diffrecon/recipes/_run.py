@@ -133,10 +133,11 @@ def _run_stage(stage: Stage, number: int, problem: Any, console: Console, journa
     path = None if journal is None or journal.path is None else f"{journal.path}.{number}"
     outcome = stage.solve(problem, Run(console, path, console.resume and path is not None and Path(path).exists()))
     if journal is not None and outcome.ending.finished:
-        names = stage.keeps or tuple(outcome.problem.unknowns)
+        names = tuple(outcome.problem.unknowns) if stage.keeps is None else stage.keeps
         state = {name: get(outcome.problem.model, name) for name in names}
         figures = {f"{_FIGURE}{name}": value for name, value in outcome.figures.items()}
-        journal.write(number, state | figures | {"history": outcome.history})
+        if state:
+            journal.write(number, state | figures | {"history": outcome.history})
         if path is not None:
             Path(path).unlink(missing_ok=True)
     return outcome

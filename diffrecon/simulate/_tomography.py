@@ -41,7 +41,7 @@ def _ellipses(seed: int) -> np.ndarray:
     return np.array(parts)
 
 
-def _line_integrals(ellipses: np.ndarray, angles: np.ndarray, u: np.ndarray) -> np.ndarray:
+def line_integrals(ellipses: np.ndarray, angles: np.ndarray, u: np.ndarray) -> np.ndarray:
     """Exact integrals `(angle, u)` along the rays x cos + y sin = u, for evenly spaced u."""
     total = np.zeros((angles.size, u.size))
     views = np.arange(angles.size)[:, None]
@@ -78,7 +78,7 @@ def write(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
     flat = PHOTONS * (1 + 0.2 * np.sin(np.arange(COLUMNS) / 17) + 0.05 * rng.standard_normal((ROWS, COLUMNS)))
     counts = np.empty((VIEWS, ROWS, COLUMNS))
     for row in range(ROWS):
-        light = np.mean([np.exp(-_line_integrals(_ellipses(seed + row), angles + s, u)) for s in spread], 0)
+        light = np.mean([np.exp(-line_integrals(_ellipses(seed + row), angles + s, u)) for s in spread], 0)
         counts[:, row] = flat[row] * light.reshape(VIEWS, COLUMNS, RAYS).mean(2)
     frames = {
         "data": rng.poisson(counts + DARK),

@@ -4,6 +4,7 @@ operators.
 
 from .alignment import Alignment as Alignment
 from .alignment import align as align
+from .alignment import refine_tilt as refine_tilt
 from .conjugate_gradients import conjugate_gradients as conjugate_gradients
 from .descent.gauss_newton import levenberg_marquardt as levenberg_marquardt
 from .descent.minimise import Solution as Solution
@@ -96,5 +97,12 @@ from .sets.random_starts import random_starts as random_starts
 from .sets.random_starts import shrink_wrap as shrink_wrap
 from .sets.set_projections import SetSolution as SetSolution
 from .sets.set_projections import set_projections as set_projections
+from .slices import SLICE_PENALTIES as SLICE_PENALTIES
+from .slices import SLICE_SOLVERS as SLICE_SOLVERS
+from .slices import SliceOptions as SliceOptions
+from .slices import Slices as Slices
+from .slices import SliceSolver as SliceSolver
+from .slices import slice_solver as slice_solver
+from .slices import solve_slices as solve_slices
 from .tensor import TensorSolution as TensorSolution
 from .tensor import tensor_tomography as tensor_tomography

@@ -8,7 +8,8 @@ binned data to full ones and starts from what a parallel beam conserves.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -22,12 +23,14 @@ from ..motion import FREEDOMS, Motion, drift_basis, fix_gauge, without_freedoms
 from ..operators.detector import AlignedProjector
 from .linear.least_squares import cgls
 
-__all__ = ["Alignment", "align"]
+__all__ = ["Alignment", "TiltSearch", "align", "refine_tilt"]
 
 # The field of a motion that makes each motion of the picture, where the names differ.
 _FIELDS = {"row": "shifts", "column": "shifts", "angle": "angles"}
 _SMALLEST = (32, 8)  # columns and rows below which data are not binned further
 _SOON = {"centre", "shifts", "roll"}  # unknowns that converge in few steps
+_ROUNDS, _MOVES, _SHRINK = 2, 6, 4  # of the search for the tilt
+_SMOOTHING = 1.5  # [pixel] of the data it looks at
 _VOLUME_STEPS = 10  # conjugate gradients for the volume alone, at the start of a level
 
 
@@ -447,3 +450,72 @@ def _checked(sinogram: ArrayLike, angles: ArrayLike) -> tuple[Array, np.ndarray]
         raise InputError("align: the line integrals are all zero")
     # The geometry's precision: float32 unless x64 is on and the data have it.
     return jnp.asarray(data, jnp.result_type(float) if data.dtype == np.float64 else np.float32), turned
+
+
+# ---------------------------------------------------------------------------------------------------- tilt
+class TiltSearch(NamedTuple):
+    """**Fields:** `tilt` [rad]; `tried` (tilt, relative residual) of every solve; `message`."""
+
+    tilt: float
+    tried: tuple[tuple[float, float], ...]
+    message: str
+
+
+def refine_tilt(
+    A: AlignedProjector, integrals: Float[Array, "view row column"], *, span: float = 0.017, steps: int = 12
+) -> TiltSearch:
+    """Find the tilt [rad] at which a few steps of conjugate gradients explain the data best (variable projection).
+
+    Three tilts make a parabola; the search goes on about its vertex, first until the best lies between the others, then
+    with a quarter of the distance. Data are smoothed by a Gaussian first, which no pose minds (the object is smoothed
+    by the same): the edges that voxels cannot hold would pull the tilt aside (by 0.8 degrees in a volume of 20^3).
+
+    **Arguments:** `A`, whose motion has a tilt, the first guess; `span` [rad], the first distance; the tilt may move by
+    about two degrees in all.
+
+    **Cost:** about seven solves of `steps` steps, compiled once.
+
+    **Raises:** `InputError` for a span that is not positive.
+    """
+    if not (np.isfinite(span) and span > 0):
+        raise InputError(f"align.span: {span} must be a positive angle [rad]")
+    tried: dict[float, float] = {}
+    smooth = _smoothed(integrals)
+
+    def residual(tilt: float) -> float:
+        if tilt not in tried:
+            tried[tilt] = float(cgls(A.at(A.motion.replace(tilt=tilt)), smooth, steps=steps).history[-1])
+        return tried[tilt]
+
+    first = tilt = float(A.motion.tilt)  # type: ignore[arg-type]
+    between = False
+    for _ in range(_ROUNDS):
+        for _ in range(_MOVES):
+            tilt, between = _parabola_step(residual, tilt, span)
+            if between:
+                break
+        span /= _SHRINK
+    message = f"tilt {np.rad2deg(tilt):.3f} deg found by the residual ({np.rad2deg(first):.3f} deg given)"
+    if not between:
+        message = f"tilt: no minimum of the residual near {np.rad2deg(tilt):.3f} deg; it is not to be trusted"
+    return TiltSearch(tilt, tuple(sorted(tried.items())), message)
+
+
+@jax.jit
+def _smoothed(images: Float[Array, "view row column"]) -> Float[Array, "view row column"]:
+    reach = int(np.ceil(4 * _SMOOTHING))
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / _SMOOTHING) ** 2)
+    for axis in (1, 2):
+        padded = jnp.pad(images, [(reach, reach) if a == axis else (0, 0) for a in range(3)], mode="edge")
+        parts = [jax.lax.slice_in_dim(padded, i, i + images.shape[axis], axis=axis) for i in range(len(kernel))]
+        images = sum((w * p for w, p in zip(kernel[1:], parts[1:], strict=True)), kernel[0] * parts[0]) / kernel.sum()
+    return images
+
+
+def _parabola_step(residual: Callable[[float], float], tilt: float, span: float) -> tuple[float, bool]:
+    """Step to the vertex when the middle of three tilts is the best, else to the better neighbour."""
+    low, middle, high = (residual(tilt + side * span) ** 2 for side in (-1, 0, 1))
+    if middle > min(low, high):
+        return (tilt - span, False) if low < high else (tilt + span, False)
+    bend = low - 2 * middle + high
+    return tilt + (span * (low - high) / (2 * bend) if bend > 0 else 0.0), True

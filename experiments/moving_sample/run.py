@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,7 +83,7 @@ def specimen(t: float, size: int) -> np.ndarray:
 
 def solvers(A: Any, b: jax.Array, times: np.ndarray, options: argparse.Namespace) -> dict[str, Any]:
     """What gives the slice at a time, by name."""
-    model = dr.models.DynamicTomography.splines(A, times, options.frames)
+    moving = dr.operators.Dynamic.splines(A, times, options.frames)
     noise = float(jnp.sqrt(jnp.mean(jnp.exp(b)) / options.photons))
     weight = 0.6 * noise * np.sqrt(options.views)
     tv = dr.penalties.TotalVariation
@@ -92,42 +91,40 @@ def solvers(A: Any, b: jax.Array, times: np.ndarray, options: argparse.Namespace
     def still(x):
         return lambda t: np.asarray(x).reshape(options.size, options.size)
 
-    def moving(found):
-        return lambda t: np.asarray(found.at(t)).reshape(options.size, options.size)
-
-    def of(volumes):
-        return moving(eqx.tree_at(lambda m: m.volumes, model, volumes))
+    def frames(volumes, A=moving):
+        return lambda t: np.asarray(A.at(t, volumes)).reshape(options.size, options.size)
 
     share = np.sqrt(1 / options.frames)
     spacetime = tv(share * weight, axes=(0, -2, -1), isotropic=False)
     return {
         "still, FBP": lambda: still(dr.solvers.fbp(A, b, filter="hann")),
         "still, TV": lambda: still(dr.solvers.fista(A, b, tv(weight, axes=(-2, -1)), steps=150, bounds=(0, None)).x),
-        "splines, CGLS": lambda: of(dr.solvers.cgls(model.operator, b, steps=10).x),
-        "splines, TV in space": lambda: of(
-            dr.solvers.fista(model.operator, b, tv(share * weight, axes=(-2, -1)), steps=150, bounds=(0, None)).x
+        "splines, CGLS": lambda: frames(dr.solvers.cgls(moving, b, steps=10).x),
+        "splines, TV in space": lambda: frames(
+            dr.solvers.fista(moving, b, tv(share * weight, axes=(-2, -1)), steps=150, bounds=(0, None)).x
         ),
-        "splines, TV in space and time": lambda: of(
-            dr.solvers.fista(model.operator, b, spacetime, steps=150, bounds=(0, None)).x
+        "splines, TV in space and time": lambda: frames(
+            dr.solvers.fista(moving, b, spacetime, steps=150, bounds=(0, None)).x
         ),
-        "low rank 4, TV in space": lambda: moving(low_rank(A, b, times, options)),
+        "low rank 4, TV in space": lambda: frames(*low_rank(A, b, times, options)),
     }
 
 
-def low_rank(A: Any, b: jax.Array, times: np.ndarray, options: argparse.Namespace) -> dr.models.DynamicTomography:
-    """Four volumes and their courses, both unknown."""
+def low_rank(A: Any, b: jax.Array, times: np.ndarray, options: argparse.Namespace) -> tuple[Any, Any]:
+    """Solve for four volumes and their courses, both unknown."""
     scale = 2.5 / options.size
 
-    def cost(model: dr.models.DynamicTomography, batch: dr.Batch) -> jax.Array:
+    def cost(model: dr.models.Tomography, batch: dr.Batch) -> jax.Array:
         misfit = dr.losses.gaussian(model(batch.views), batch.values)
-        space = dr.penalties.tv(model.volumes / scale, axes=(-2, -1), eps=0.01)
-        return misfit + 1e-4 * space + 1e-3 * dr.penalties.dirichlet(model.temporal, axes=(0,))
+        space = dr.penalties.tv(model.volume / scale, axes=(-2, -1), eps=0.01)
+        return misfit + 1e-4 * space + 1e-3 * dr.penalties.dirichlet(model.projector.temporal, axes=(0,))
 
     rate = optax.cosine_decay_schedule(1.0, 300, 0.02)
-    start = dr.models.DynamicTomography.low_rank(A, times, 4)
-    return dr.minimise(
-        cost, start, {"values": b}, optax.adam(rate), steps=300, unknowns={"volumes": 0.05 * scale, "temporal": 0.01}
-    ).value
+    courses = dr.operators.Dynamic.low_rank(A, times, 4)
+    start = dr.models.Tomography(courses.empty(1), courses)
+    unknowns = {"volume": 0.05 * scale, "projector.temporal": 0.01}
+    found = dr.minimise(cost, start, {"values": b}, optax.adam(rate), steps=300, unknowns=unknowns).value
+    return found.volume, found.projector
 
 
 def error(at: Any, truth: dict[float, np.ndarray], size: int, moving: bool = False) -> float:

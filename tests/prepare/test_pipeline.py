@@ -155,8 +155,8 @@ def test_transmissions_need_no_flats_and_counts_do():
     "settings, says",
     [
         ({"stripe": "all"}, "did you mean stripe"),
-        ({"stripes": "wavelet"}, "prepare.stripes is 'wavelet'"),
-        ({"clip": 0}, "between 0 and 1"),
+        ({"stripes": "wavelet"}, "prepare.stripes: 'wavelet' is none of"),
+        ({"clip": 0}, "above 0; below 1"),
         ({"flux": [0, 9, 0, 4]}, "does not lie on the detector"),
         ({"flux": "left"}, "air region"),
         ({"zingers": -1}, "standard deviations"),

@@ -8,6 +8,7 @@ from diffrecon.errors import InputError
 from diffrecon.geometry import ParallelBeam
 from diffrecon.io import open_volume, read_result
 from diffrecon.scan import Scan
+from diffrecon.solvers import SLICE_SOLVERS, SliceSolver
 
 SIZE, ROWS, VIEWS, CENTRE, PIXEL = 48, 4, 80, 24.7, 2e-6
 PHOTONS, DARK = 2e4, 50.0
@@ -140,14 +141,13 @@ def test_figures_of_slabs_are_those_of_the_middle_rows(tmp_path):
 
 
 def test_memory_decides_about_slabs():
-    settings = recipes.merge(recipes.defaults("tomography"), {}, "tomography")
-    assert not recipes.wants_slabs(make(), "tomography", settings)
-    assert recipes.wants_slabs(make(), "tomography", {**settings, "solver": {**settings["solver"], "slab": 2}})
+    assert not recipes.wants_slabs(make(), "tomography", {})
+    assert recipes.wants_slabs(make(), "tomography", {"solver": {"slab": 2}})
     large = make()
     object.__setattr__(
         large, "counts", np.lib.stride_tricks.as_strided(np.zeros(1, np.uint16), (3000, 4096, 4096), (0, 0, 0))
     )
-    assert recipes.wants_slabs(large, "tomography", settings)
+    assert recipes.wants_slabs(large, "tomography", {})
     assert not recipes.wants_slabs(make(), "holography", {})
 
 
@@ -172,10 +172,43 @@ def test_halves_and_error_bars():
 
 
 @pytest.mark.full
-def test_bootstrap_of_any_solver():
-    chosen = {"solver": {"name": "sirt", "steps": 10}, "quality": {"deviation": "bootstrap", "draws": 2}}
-    result = recipes.reconstruct(make(), None, chosen)
-    assert result["deviation"].shape == result["volume"].shape and result["deviation"].max() > 0
+def test_bootstrap_agrees_with_the_closed_form():
+    """Views drawn with replacement: the photon noise of each view, and in the air next to nothing else."""
+    y, x = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
+    air = (np.hypot(x, y) > 17.5) & (np.hypot(x, y) < 22)
+    quality = {"bootstrap": {"deviation": "bootstrap", "draws": 24}, "closed": {"deviation": "closed-form"}}
+    bars = {n: recipes.reconstruct(make(), None, {"quality": q})["deviation"][:, air] for n, q in quality.items()}
+    assert bars["bootstrap"].shape == bars["closed"].shape
+    assert 0.8 < np.median(bars["bootstrap"]) / np.median(bars["closed"]) < 2
+
+
+def test_own_solvers_and_penalties_by_name():
+    """Both tables are open."""
+    plain = SLICE_SOLVERS["cgls"]
+    SLICE_SOLVERS["mine"] = SliceSolver(lambda A, b, options, *rest: plain.solve(A, b, options, *rest), 7)
+    try:
+        result = recipes.reconstruct(make(), None, {"solver": {"name": "mine"}})
+        assert result.quality["history"].size == 7 and error(result["volume"]) < 0.2
+    finally:
+        del SLICE_SOLVERS["mine"]
+    with pytest.raises(InputError, match="there is no 'mine'"):
+        recipes.reconstruct(make(), None, {"solver": {"name": "mine"}})
+
+
+def test_a_growing_disc_has_a_time_axis():
+    """The volumes at the ends of the scan are those of the sample then: half, and one and a half times the mean."""
+    views, turns = 160, np.mod(np.arange(160) * np.pi * (np.sqrt(5) - 1) / 2, 2 * np.pi)
+    share = np.linspace(0.5, 1.5, views)[:, None, None]
+    light = PHOTONS * np.exp(-share * line_integrals(turns))
+    scan = make().replace(counts=np.random.default_rng(0).poisson(light + DARK).astype(np.uint16), angles=turns)
+    still, moving = (
+        recipes.reconstruct(scan, None, {"solver": {"name": "cgls", "steps": 10}, "model": {"time_knots": knots}})
+        for knots in (None, 2)
+    )
+    assert error(moving["volume"]) < 0.15 and moving["volumes"].shape == (2, ROWS, SIZE, SIZE)
+    for volume, factor in zip(moving["volumes"], (0.5, 1.5), strict=True):
+        assert np.linalg.norm(volume - factor * truth()) < 0.25 * factor * np.linalg.norm(truth())
+    assert moving.quality["relative_residual"] < 0.3 * still.quality["relative_residual"]
 
 
 def test_quantities_are_those_of_the_material():
@@ -196,17 +229,19 @@ def test_quantities_are_those_of_the_material():
     ("settings", "said"),
     [
         ({"solver": {"name": "cglz"}}, "did you mean cgls"),
-        ({"solver": {"name": "fbp", "positive": True}}, "no bounds"),
-        ({"solver": {"name": "fista", "stopping": "held-out"}}, "does not stop early"),
+        ({"solver": {"name": "fbp", "positive": True}}, "solver.positive has no effect with solver.name = fbp"),
+        ({"solver": {"name": "fista", "stopping": "held-out"}}, "solver.stopping has no effect"),
         ({"solver": {"name": "cgls", "stopping": "discrepancy"}}, "weights=photons"),
         ({"solver": {"name": "fista", "penalty": "tw"}}, "did you mean tv"),
-        ({"solver": {"name": "mlem", "weights": "photons"}}, "weighs all rays alike"),
+        ({"solver": {"name": "mlem", "weights": "photons"}}, "solver.weights has no effect"),
         ({"model": {"quantity": "densty"}}, "did you mean density"),
         ({"model": {"quantity": "density"}}, "model.material"),
         ({"model": {"quantity": "delta"}}, "delta_beta"),
         ({"quality": {"deviation": "closed-form"}, "solver": {"name": "sirt"}}, "bootstrap"),
         ({"prepare": {"delta_beta": 500.0}}, "geometry"),
         ({"align": {"unknowns": ["center"]}}, "did you mean centre"),
+        ({"optimiser": {"learning_rate": 0.1}}, "belongs to minimise"),
+        ({"model": {"time_knots": 3}}, "no time axis"),
     ],
     ids=str,
 )

@@ -1,5 +1,6 @@
 """Filtered back-projection of laminography and of any scan about one axis that the beam may meet at any angle."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +8,7 @@ from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
 from ...errors import InputError
+from ...operators.detector import AlignedProjector
 from ...operators.fourier_pose import FourierPoseProjector
 from .fbp import ramp_filter
 
@@ -14,14 +16,14 @@ __all__ = ["laminography_fbp"]
 
 
 def laminography_fbp(
-    A: FourierPoseProjector,
+    A: FourierPoseProjector | AlignedProjector,
     images: Float[Array, "view row column"],
     *,
     filter: str = "ramp",
     cutoff: float = 1.0,
     weights: ArrayLike | None = None,
 ) -> Float[Array, "z y x"]:
-    """Filtered back-projection of views about the z axis of the volume, tilted or not, [images' unit / pixel].
+    """Filter and back-project views about the z axis of the volume, tilted or not [images' unit / pixel].
 
     The view at angle theta holds the frequencies `q = k_u u + k_v v` of the object, `u` across axis and ray and
     `v = cos(tilt) z - sin(tilt) b` upright in the image, b the horizontal direction of the ray. From `du/dtheta = b`,
@@ -47,6 +49,7 @@ def laminography_fbp(
     volume = laminography_fbp(A, A(jnp.ones((8, 16, 16))))
     ```
     """
+    A = A.posed() if isinstance(A, AlignedProjector) else A
     expected = (len(A.ray), *A.detector_shape)
     if images.shape != expected:
         raise InputError(f"laminography_fbp: images must be {expected} (view, row, column), got {images.shape}")
@@ -56,6 +59,7 @@ def laminography_fbp(
     return A.adjoint(_filtered(A, images, shares, filter, cutoff))
 
 
+@eqx.filter_jit
 def _filtered(A: FourierPoseProjector, images: Array, shares: np.ndarray, filter: str, cutoff: float) -> Array:
     rows, columns = (2 * n for n in A.detector_shape)
     gain = jnp.asarray(ramp_filter(columns, filter, cutoff), images.dtype)
