@@ -11,7 +11,7 @@ import optax
 
 import diffrecon as dr
 from diffrecon.physics import energy_to_wavelength
-from diffrecon.simulate._ptychography import transmission
+from diffrecon.simulate.ptychography import transmission
 
 WAVELENGTH = float(energy_to_wavelength(17000.0))  # [m]
 PIXEL = 100e-9  # [m]

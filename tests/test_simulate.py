@@ -19,15 +19,15 @@ from diffrecon.simulate import (
     _holography,
     _holotomography,
     _kedge,
-    _ptychography,
     _ptychotomography,
     _scattering,
     _tomography,
+    ptychography,
 )
 
 # Shorter scans of the same experiments: every method's constants and the shape of its counts.
 SMALL = {
-    "near-field-ptychography": (_ptychography, {"VIEWS": 2, "FRAME": 64}, (4, 64, 64)),
+    "near-field-ptychography": (ptychography, {"VIEWS": 2, "FRAME": 64}, (4, 64, 64)),
     "tomography": (_tomography, {"VIEWS": 60, "ROWS": 1}, (60, 1, 256)),
     "holography": (_holography, {"FOCUS_TO_SAMPLE": _holography.FOCUS_TO_SAMPLE[:1], "FRAME": 128}, (1, 128, 128)),
     "holotomography": (_holotomography, {"DEMO": _holotomography.Setup(angles=3, frame=32)}, (12, 32, 32)),
@@ -119,10 +119,10 @@ def test_holography_thickness_and_detection():
 
 def test_ptychography_frames_keep_the_light(monkeypatch):
     """Propagation is unitary: what absorbs nothing sends all of the probe to a detector that holds it."""
-    monkeypatch.setattr(_ptychography, "transmission", lambda y, x, seed: (0.0 * (y + x), 0.0 * (y + x)))
-    probe = _ptychography._probe(np.random.default_rng(0))
-    frame = _ptychography._frames(np.zeros((1, 2)), probe, 0)[0]
-    assert frame.sum() * _ptychography.FINE**2 == pytest.approx(np.sum(abs(probe) ** 2), rel=0.02)
+    monkeypatch.setattr(ptychography, "transmission", lambda y, x, seed: (0.0 * (y + x), 0.0 * (y + x)))
+    probe = ptychography._probe(np.random.default_rng(0))
+    frame = ptychography._frames(np.zeros((1, 2)), probe, 0)[0]
+    assert frame.sum() * ptychography.FINE**2 == pytest.approx(np.sum(abs(probe) ** 2), rel=0.02)
 
 
 def test_diffraction_is_the_fourier_sum():
@@ -283,7 +283,7 @@ def test_demo_of_holography(tmp_path, monkeypatch):
 @pytest.mark.full
 @pytest.mark.slow
 def test_demo_of_ptychography(tmp_path, monkeypatch):
-    monkeypatch.setattr(_ptychography, "VIEWS", 4)
+    monkeypatch.setattr(ptychography, "VIEWS", 4)
     lines = run("near-field-ptychography", tmp_path / "s.h5", {"model": {"modes": 1}, "solver": {"steps": 300}})
     assert figure(lines, "relative ([0-9.]+),") < 0.45
     assert figure(lines, "([0-9.]+) after") < 0.5 * figure(lines, "positions ([0-9.]+)")

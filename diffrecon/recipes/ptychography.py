@@ -22,6 +22,8 @@ from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import EngineTask, ScanCost, fit_places, in_units, matched_frames, parse_stages, run_engine
 
+Pair = tuple[float, float]
+_DEFAULT_COST = {"function": (None,)}
 _GEOMETRY = ("scan_matrix", "travel", "source_blur", "detector_blur", "distance", "astigmatism", "tilt")
 
 
@@ -39,7 +41,7 @@ class Model:
     refine_spacing: bool = setting(False, "solve for the distance between slices")
     variations: int = setting(0, "ways in which the first probe mode may change along the scan", at_least=0)
     air: tuple[int, int, int, int] | None = setting(
-        None, "[first row, last, first column, last] of the object that is empty: its phase is zero there"
+        None, "[first row, last, first column, last] that is empty: phase 0"
     )
     drift: int = setting(0, "knots of a drift of the scan, linear in time between them", at_least=0)
     object: bool = setting(True, "solve for the object")
@@ -47,31 +49,21 @@ class Model:
     positions: bool = setting(True, "solve for the positions")
     background: bool = setting(True, "solve for an incoherent background")
     gain: bool = setting(False, "solve for the brightness of each view")
-    scan_matrix: bool | tuple[tuple[float, float], tuple[float, float]] | None = setting(
-        None, "scale, rotation and shear of the positions"
-    )
-    travel: bool | tuple[float, float] | None = setting(
-        None, "path of a fly scan in an exposure, [rows, columns]", unit="detector pixel"
-    )
-    source_blur: bool | float | tuple[float, float] | None = setting(
-        None, "standard deviation of the beam's wandering on the sample", unit="detector pixel"
-    )
-    detector_blur: bool | float | tuple[float, float] | None = setting(
-        None, "standard deviation of the detector's point spread", unit="detector pixel"
-    )
+    scan_matrix: bool | tuple[Pair, Pair] | None = setting(None, "scale, rotation and shear of the positions")
+    travel: bool | Pair | None = setting(None, "path of a fly scan in an exposure", unit="detector pixel")
+    source_blur: bool | float | Pair | None = setting(None, "sigma of the beam's wandering", unit="detector pixel")
+    detector_blur: bool | float | Pair | None = setting(None, "sigma of the point spread", unit="detector pixel")
 
 
 @dataclass(frozen=True)
 class NearModel(Model):
     """What is described and solved for in the near field."""
 
-    oversampling: int | None = setting(
-        None, "object pixels along a detector pixel; by default 2 where the light is finer than a pixel", at_least=1
-    )
+    oversampling: int | None = setting(None, "object pixels along a detector's; 2 where light is finer", at_least=1)
     border: int = setting(0, "beam beyond each edge of the frame", unit="detector pixel", at_least=0)
     distance: bool | float | None = setting(None, "effective distance; the scan's by default", unit="m")
     astigmatism: bool | float | None = setting(None, "vertical minus horizontal effective distance", unit="m")
-    tilt: bool | tuple[float, float] | None = setting(None, "slope of the scan plane, [rows, columns]", unit="rad")
+    tilt: bool | Pair | None = setting(None, "slope of the scan plane, [rows, columns]", unit="rad")
 
 
 @dataclass(frozen=True)
@@ -80,17 +72,12 @@ class Loss:
 
     function: Callable[..., Any] | None = setting(None, "a function (model, batch) -> scalar; amplitudes by default")
     tv: float | None = setting(
-        None,
-        "weight of the object's total variation [1/step]; 0: none; by default from the object",
-        at_least=0,
-        only={"function": (None,)},
+        None, "weight of total variation [1/step]; by default from the object", at_least=0, only=_DEFAULT_COST
     )
     position_prior: float | None = setting(
-        None, "standard deviation of the motors' errors", unit="detector pixel", above=0, only={"function": (None,)}
+        None, "standard deviation of the motors' errors", unit="detector pixel", above=0, only=_DEFAULT_COST
     )
-    saturation: float | None = setting(
-        None, 'counts from which on a pixel says "at least so many"; by default as the frames look', above=0
-    )
+    saturation: float | None = setting(None, 'counts that say "at least so many"; as the frames look', above=0)
 
 
 @dataclass(frozen=True)
@@ -111,12 +98,8 @@ class Optimiser:
 class Solver:
     """Which engines, and for how long."""
 
-    stages: tuple[str, ...] | None = setting(
-        None, 'engines one after another, such as ["dm:60", "lsqml:30"]; the optimiser above by default'
-    )
-    steps: int = setting(
-        600, "steps, or ten epochs where those are more", at_least=1, only={"stages": (None,), "epochs": (None,)}
-    )
+    stages: tuple[str, ...] | None = setting(None, 'engines with epochs, ["dm:60", "lsqml:30"], not the optimiser')
+    steps: int = setting(600, "steps, at least ten epochs", at_least=1, only={"stages": (None,), "epochs": (None,)})
     epochs: int | None = setting(None, "exactly so many epochs instead", at_least=1, only={"stages": (None,)})
     batch_size: int = setting(10, "views a step; small batches stay in the processor's cache", at_least=1)
     seed: int = setting(0, "seed of the batches")
@@ -126,9 +109,7 @@ class Solver:
 class Quality:
     """How the result is judged."""
 
-    held_out: float = setting(
-        0.1, "fraction of the views never fitted", at_least=0, below=1, only={"held_out_views": (None,)}
-    )
+    held_out: float = setting(0.1, "share of views never fitted", at_least=0, below=1, only={"held_out_views": (None,)})
     held_out_views: tuple[int, ...] | None = setting(None, "these views instead")
     seed: int = setting(0, "seed of the choice of views and of the noise to compare with")
     error_bar: bool = setting(True, "give the phase an error bar from the photon noise")
@@ -162,8 +143,9 @@ def _refuse_idle(settings: Any, defaults: Any) -> None:
     model, stages = settings.model, settings.solver.stages
     fixed = ("probe", "positions", "background", "gain")
     idle = {f"optimiser.{name}": f"model.{name} = false" for name in fixed if not getattr(model, name)}
-    if model.drift:
-        idle.pop("optimiser.positions", None)
+    for name, also in (("positions", model.drift), ("probe", model.variations)):
+        if also:
+            idle.pop(f"optimiser.{name}", None)
     if model.slices == 1:
         idle |= dict.fromkeys(("model.slice_spacing", "model.refine_spacing"), "model.slices = 1")
     if not model.positions:
@@ -252,6 +234,7 @@ class NearFieldPtychography(Modality):
         ordered = good.in_fft_order()
         mask = np.ones(good.frame_shape, bool) if ordered.mask is None else ordered.mask
         model = self.first_guess(good, ordered.counts, mask, rules, console)
+        levels = (settings.loss.saturation, scan.saturation, report.saturation)
         problem = ScanProblem(
             model,
             {"counts": ordered.counts, "mask": mask, "nominal": np.asarray(model.positions)},
@@ -260,9 +243,7 @@ class NearFieldPtychography(Modality):
             per_view=model.by_view(),
             kept=report.views,
             written=np.asarray(scan.positions, float),
-            saturation=next(
-                (s for s in (settings.loss.saturation, scan.saturation) if s is not None), report.saturation
-            ),
+            saturation=next((level for level in levels if level is not None), None),
         )
         air = None if rules.air is None else air_rectangle(rules.air, model.well_seen())
         gauge = lambda model: model.fix_gauge(gain=rules.gain, air=air)
@@ -308,10 +289,8 @@ class NearFieldPtychography(Modality):
                     constant=optimiser.constant, batch_size=solver.batch_size, seed=solver.seed, console=run.console,
                     label=label, checkpoint=run.checkpoint, resume=run.resume,
                 )  # fmt: skip
-                solution = run_engine(name, problem.model, epochs, task, first=number == 1)
-                return Outcome(
-                    problem.replace(model=solution.value), solution.history, solution.ending, solution.detail
-                )
+                end = run_engine(name, problem.model, epochs, task, first=number == 1)
+                return Outcome(problem.replace(model=end.value), end.history, end.ending, end.detail)
 
             return Stage(label, solve)
 
@@ -379,8 +358,7 @@ class NearFieldPtychography(Modality):
         solved, seen = model.quantities(), model.well_seen()
         phase = np.where(seen, solved["phase"].data, np.nan)
         if settings.model.air is not None and phase.ndim == 2:
-            air = air_rectangle(settings.model.air, seen)
-            rows, columns = np.nonzero(air & seen)
+            rows, columns = np.nonzero(air_rectangle(settings.model.air, seen) & seen)
             plane = np.stack([np.ones(rows.size), rows, columns], 1)
             offset, down, right = np.linalg.lstsq(plane, phase[rows, columns], rcond=None)[0]
             phase -= offset + down * np.arange(phase.shape[0])[:, None] + right * np.arange(phase.shape[1])

@@ -14,7 +14,7 @@ from .._result import Result
 from ..errors import InputError, nearest
 
 _MODULES: dict[str, Any] = {
-    "near-field-ptychography": "_ptychography",
+    "near-field-ptychography": "ptychography",
     "tomography": "_tomography",
     "holography": "_holography",
     "holotomography": "_holotomography",

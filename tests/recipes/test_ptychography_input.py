@@ -110,12 +110,14 @@ def test_frames_are_read_in_blocks(scan):
 @pytest.mark.full
 def test_odd_frames_of_bytes(scan):
     """Neither square nor even, of the smallest type."""
-    counts = np.minimum(scan.counts[:, :31, :27], 255).astype(np.uint8)
-    odd = dr.Scan.from_arrays(counts, positions=scan.positions, positions_unit="pixel", method=FAR)
-    result = dr.reconstruct(odd, settings={"solver": {"steps": 150}, "quality": {"held_out": 0.0}})
-    history = result.quality["history"]
+    low = np.ix_(*(np.r_[: (n + 1) // 2, 32 - n // 2 : 32] for n in (31, 27)))  # frequencies kept: coarser pixels
+    frames = np.stack([frame[low] for frame in scan.counts])
+    counts = np.random.default_rng(2).poisson(frames * (250 / frames.max())).astype(np.uint8)
+    places, probe = scan.positions * np.asarray([31, 27]) / 32, np.fft.ifft2(np.fft.fft2(scan.probe)[low])
+    odd = dr.Scan(counts=counts, positions=places, positions_unit="pixel", method=FAR, probe=probe)
+    result = dr.reconstruct(odd, settings={"solver": {"steps": 300}})
     assert result["object"].shape[0] > 31 and result["probe"].shape == (1, 31, 27)
-    assert np.isfinite(history).all() and history[-5:].mean() < 0.7 * history[0]
+    assert result.quality["held_out_residual"] < 1.5 * result.quality["noise_floor_residual"]
 
 
 def test_type_of_the_counts_changes_nothing(scan):
