@@ -33,7 +33,7 @@ from holography_peers import timed
 from ptychography import Stopwatch
 
 import diffrecon as dr
-from diffrecon.simulate import _holography as demo
+from diffrecon.simulate import holography as demo
 
 PEERS = ("hotopy", "nabu", "pyphase")
 TARGET = 0.037  # error that model-based retrieval is timed to

@@ -10,7 +10,7 @@ import pytest
 from test_sharding import finish, free_port
 
 from diffrecon import io
-from diffrecon.simulate import _holotomography as simulated
+from diffrecon.simulate import holotomography as simulated
 
 SETUP = simulated.Setup(angles=10, distances=2, frame=16, counts=3000.0, wobble=0.3, centre=0.4, grains=False)
 WAYS = {

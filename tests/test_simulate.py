@@ -15,30 +15,30 @@ from diffrecon.cli._settings import gather
 from diffrecon.errors import InputError
 from diffrecon.operators.scattering import TensorProjector, harmonic_degrees, real_harmonics
 from diffrecon.simulate import (
-    _diffraction,
-    _holography,
-    _holotomography,
-    _kedge,
-    _ptychotomography,
-    _scattering,
-    _tomography,
+    diffraction,
+    holography,
+    holotomography,
+    kedge,
     ptychography,
+    ptychotomography,
+    scattering,
+    tomography,
 )
 
 # Shorter scans of the same experiments: every method's constants and the shape of its counts.
 SMALL = {
     "near-field-ptychography": (ptychography, {"VIEWS": 2, "FRAME": 64}, (4, 64, 64)),
-    "tomography": (_tomography, {"VIEWS": 60, "ROWS": 1}, (60, 1, 256)),
-    "holography": (_holography, {"FOCUS_TO_SAMPLE": _holography.FOCUS_TO_SAMPLE[:1], "FRAME": 128}, (1, 128, 128)),
-    "holotomography": (_holotomography, {"DEMO": _holotomography.Setup(angles=3, frame=32)}, (12, 32, 32)),
-    "k-edge": (_kedge, {"FLATS": 2}, (2, 128, 128)),
-    "cdi": (_diffraction, {"FRAME": 64}, (1, 64, 64)),
+    "tomography": (tomography, {"VIEWS": 60, "ROWS": 1}, (60, 1, 256)),
+    "holography": (holography, {"FOCUS_TO_SAMPLE": holography.FOCUS_TO_SAMPLE[:1], "FRAME": 128}, (1, 128, 128)),
+    "holotomography": (holotomography, {"DEMO": holotomography.Setup(angles=3, frame=32)}, (12, 32, 32)),
+    "k-edge": (kedge, {"FLATS": 2}, (2, 128, 128)),
+    "cdi": (diffraction, {"FRAME": 64}, (1, 64, 64)),
     "ptycho-tomography": (
-        _ptychotomography,
-        {"DEMO": _ptychotomography.Setup(angles=3, views=2, frame=32)},
+        ptychotomography,
+        {"DEMO": ptychotomography.Setup(angles=3, views=2, frame=32)},
         (12, 32, 32),
     ),
-    "saxs-tensor-tomography": (_scattering, {"ROTATIONS": 1, "SAMPLES": 1}, (4, 22, 22, 8)),
+    "saxs-tensor-tomography": (scattering, {"ROTATIONS": 1, "SAMPLES": 1}, (4, 22, 22, 8)),
 }
 methods = pytest.mark.parametrize("method", simulate.methods())
 
@@ -53,9 +53,9 @@ def shrink(monkeypatch, method):
     module, constants, shape = SMALL[method]
     for name, value in constants.items():
         monkeypatch.setattr(module, name, value)
-    if module is _holography:
-        whole = _holography._object
-        monkeypatch.setattr(_holography, "_object", lambda random, size, *rest: whole(random, 768, *rest))
+    if module is holography:
+        whole = holography.resin_object
+        monkeypatch.setattr(holography, "resin_object", lambda random, size, *rest: whole(random, 768, *rest))
     return shape
 
 
@@ -80,39 +80,33 @@ def test_unknown_method_is_refused(tmp_path):
         simulate.demo_file("tomografy", tmp_path / "s.h5")
 
 
-def test_relative_error():
-    truth = np.array([1.0, 2.0, 3.0])
-    assert simulate.relative_error(1.1 * truth, truth) == pytest.approx(0.1)
-    assert simulate.relative_error(truth + 5, truth, constant=True) == pytest.approx(0, abs=1e-12)
-
-
 # ---------------------------------------------------------------------------------------------------- closed forms
 def test_line_integral_of_an_ellipse():
     u = np.linspace(-12, 12, 41)
     ellipse = np.array([[0.5, 8.0, 3.0, 2.0, 1.0, 0.0]])
-    along_y, along_x = _tomography.line_integrals(ellipse, np.array([0, np.pi / 2]), u)
+    along_y, along_x = tomography.line_integrals(ellipse, np.array([0, np.pi / 2]), u)
     np.testing.assert_allclose(along_y, 0.5 * 6 * np.sqrt(np.clip(1 - ((u - 2) / 8) ** 2, 0, None)), atol=1e-12)
     np.testing.assert_allclose(along_x, 0.5 * 16 * np.sqrt(np.clip(1 - ((u - 1) / 3) ** 2, 0, None)), atol=1e-12)
 
 
 def test_tomography_phantom_and_integrals_agree():
     """Every projection has the mass of the slice."""
-    mass = _tomography.phantom(0, 0).sum()
+    mass = tomography.phantom(0, 0).sum()
     u = np.arange(-128, 128, 0.05)
-    integrals = _tomography.line_integrals(_tomography._ellipses(0), np.array([0.3, 2.0]), u)
+    integrals = tomography.line_integrals(tomography._ellipses(0), np.array([0.3, 2.0]), u)
     np.testing.assert_allclose(integrals.sum(1) * 0.05, mass, rtol=1e-3)
 
 
 def test_holography_thickness_and_detection():
     axis = np.arange(-100, 101) * 0.05
-    ball = _holography._ellipsoid(axis, 0.0, 0.0, 2.0, 2.0, 2.0)
+    ball = holography._ellipsoid(axis, 0.0, 0.0, 2.0, 2.0, 2.0)
     assert ball[100, 100] == pytest.approx(4e-6)
     assert ball.sum() * 0.05**2 == pytest.approx(1e-6 * 4 / 3 * np.pi * 8, rel=1e-3)
     # A fringe of n periods over the field, seen by pixels two samples wide: its contrast falls by sinc.
     size, periods, pixel = 256, 32, 1e-6
     fringe = 1 + 0.5 * np.cos(2 * np.pi * periods * (np.arange(size) - (size - 1) / 2) / size)
-    seen = _holography._detected(np.broadcast_to(fringe, (size, size)), pixel, 2 * pixel)
-    middle = (np.arange(_holography.FRAME) - (_holography.FRAME - 1) / 2) * 2
+    seen = holography._detected(np.broadcast_to(fringe, (size, size)), pixel, 2 * pixel)
+    middle = (np.arange(holography.FRAME) - (holography.FRAME - 1) / 2) * 2
     sinc = np.sinc(2 * periods / size)
     np.testing.assert_allclose(seen[0], 1 + 0.5 * sinc * np.cos(2 * np.pi * periods * middle / size), atol=1e-9)
 
@@ -127,17 +121,17 @@ def test_ptychography_frames_keep_the_light(monkeypatch):
 
 def test_diffraction_is_the_fourier_sum():
     """A disc's Fourier transform is a Bessel function; the light of a frame without stop is all of the object's."""
-    radius, n = 10.0, _diffraction.WIDTH * _diffraction.FINE
-    u = (np.arange(n) - (n - 1) / 2) / _diffraction.FINE
+    radius, n = 10.0, diffraction.WIDTH * diffraction.FINE
+    u = (np.arange(n) - (n - 1) / 2) / diffraction.FINE
     disc = np.hypot(u[:, None], u[None]) < radius
-    wave = _diffraction._spectrum(disc.astype(float), 0.25, -0.5)
-    v = np.arange(_diffraction.FRAME) - _diffraction.FRAME // 2
-    q = np.hypot((v + 0.25)[:, None], (v - 0.5)[None]) / _diffraction.FRAME
+    wave = diffraction._spectrum(disc.astype(float), 0.25, -0.5)
+    v = np.arange(diffraction.FRAME) - diffraction.FRAME // 2
+    q = np.hypot((v + 0.25)[:, None], (v - 0.5)[None]) / diffraction.FRAME
     expected = radius * j1(2 * np.pi * radius * q) / q
     np.testing.assert_allclose(wave, expected, atol=0.01 * np.pi * radius**2)
-    body = _diffraction.transmission(0)
-    light = np.sum(abs(_diffraction._spectrum(body)) ** 2) / _diffraction.FRAME**2
-    assert light == pytest.approx(np.sum(abs(body) ** 2) / _diffraction.FINE**2, rel=0.03)
+    body = diffraction.transmission(0)
+    light = np.sum(abs(diffraction._spectrum(body)) ** 2) / diffraction.FRAME**2
+    assert light == pytest.approx(np.sum(abs(body) ** 2) / diffraction.FINE**2, rel=0.03)
 
 
 @pytest.mark.parametrize("concentration", [-8.0, -0.5, 0.5, 6.0])
@@ -145,20 +139,20 @@ def test_watson_function_has_mean_one(concentration):
     k = abs(concentration)
     area = dawsn(k**0.5) * np.exp(k) if concentration > 0 else erf(k**0.5) * np.pi**0.5 / 2
     t = np.linspace(0, 1, 5)
-    found = _scattering.watson(t, np.full(1, concentration))
+    found = scattering.watson(t, np.full(1, concentration))
     np.testing.assert_allclose(found, np.exp(concentration * t**2) * k**0.5 / area, rtol=1e-9)
-    directions, weights = _scattering._half_sphere()
+    directions, weights = scattering._half_sphere()
     axis = np.array([[0.36, 0.48, 0.8]])
-    values = _scattering.watson(axis @ directions.T, np.full((1, 1), concentration))
+    values = scattering.watson(axis @ directions.T, np.full((1, 1), concentration))
     assert values[0] @ weights == pytest.approx(1, abs=1e-4)
 
 
 def test_every_view_has_the_mass_of_the_sample():
-    density = _scattering._truth(0)["mean"].sum()
+    density = scattering._truth(0)["mean"].sum()
     for axis, angle in (((0, 0, -1), 0.7), ((1, 0, 0), np.pi / 4)):
-        _, transmission = _scattering._view(_scattering.turn(axis, angle), np.array([0.3, -0.2]), 0)
+        _, transmission = scattering._view(scattering.turn(axis, angle), np.array([0.3, -0.2]), 0)
         # Sub-rays are averaged after the exponential, which the logarithm of the mean hides by less than a percent.
-        assert -np.log(transmission).sum() / _scattering.ATTENUATION == pytest.approx(density, rel=0.01)
+        assert -np.log(transmission).sum() / scattering.ATTENUATION == pytest.approx(density, rel=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -166,8 +160,8 @@ def tensor_file(tmp_path_factory):
     """A scan with a quarter of the views."""
     path = tmp_path_factory.mktemp("scattering") / "s.h5"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_scattering, "ROTATIONS", 5)
-        patch.setattr(_scattering, "SAMPLES", 3)
+        patch.setattr(scattering, "ROTATIONS", 5)
+        patch.setattr(scattering, "SAMPLES", 3)
         return path, simulate.demo_file("saxs-tensor-tomography", path, 0)
 
 
@@ -183,8 +177,8 @@ def harmonics_of_the_fibres(ell_max):
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
     points = np.stack([x, y, z], -1).reshape(-1, 3)
     points = points[near := (np.hypot(*points.T[:2]) < 8) & (abs(points[:, 2]) < 7)]
-    fibre = _scattering.fibres(points, 0)
-    function = _scattering.watson(t, fibre.concentration[:, None])
+    fibre = scattering.fibres(points, 0)
+    function = scattering.watson(t, fibre.concentration[:, None])
     moments = np.stack([function @ (weights / 2 * eval_legendre(l, t)) for l in range(0, ell_max + 1, 2)], -1)
     moments[:, 1:] *= fibre.aligned[:, None]
     values = fibre.density[:, None] * moments[:, degrees // 2] * real_harmonics(fibre.axis, ell_max)
@@ -206,7 +200,7 @@ def test_tensor_truth_and_data_are_those_of_the_operators(tensor_file):
     data = np.asarray(scan.counts)
     A = TensorProjector(scan.tensor_geometry, (22,) * 3, (22, 22), 6)
     error, mirrored = (
-        simulate.relative_error(np.asarray(A(jnp.asarray(c, jnp.float32))), data)
+        np.linalg.norm(np.asarray(A(jnp.asarray(c, jnp.float32))) - data) / np.linalg.norm(data)
         for c in (coefficients, coefficients[:, ::-1])
     )
     assert error < 0.09 and mirrored > 0.2
@@ -255,17 +249,17 @@ def run(method, path, settings):
 # Reduced: fewer views, steps and candidates; bounds are about a third above what was measured.
 @pytest.mark.slow
 def test_demo_of_tomography(tmp_path, monkeypatch):
-    monkeypatch.setattr(_tomography, "ROWS", 1)
+    monkeypatch.setattr(tomography, "ROWS", 1)
     lines = run("tomography", tmp_path / "s.h5", {})
     assert figure(lines, "attenuation error ([0-9.]+)") < 0.15
-    assert abs(figure(lines, "rotation centre ([0-9.]+),") - _tomography.CENTRE) < 0.1
+    assert abs(figure(lines, "rotation centre ([0-9.]+),") - tomography.CENTRE) < 0.1
 
 
 @pytest.mark.full
 @pytest.mark.slow
 def test_demo_of_tensor_tomography(tmp_path, monkeypatch):
-    monkeypatch.setattr(_scattering, "ROTATIONS", 8)
-    monkeypatch.setattr(_scattering, "SAMPLES", 3)
+    monkeypatch.setattr(scattering, "ROTATIONS", 8)
+    monkeypatch.setattr(scattering, "SAMPLES", 3)
     settings = {"model": {"ell_max": 4}, "solver": {"smoothness": 16.0, "rounds": 1, "steps": 6}}
     lines = run("saxs-tensor-tomography", tmp_path / "s.h5", settings)
     assert figure(lines, "mean intensity error ([0-9.]+)") < 0.2
@@ -275,7 +269,7 @@ def test_demo_of_tensor_tomography(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_demo_of_holography(tmp_path, monkeypatch):
-    monkeypatch.setattr(_holography, "FOCUS_TO_SAMPLE", _holography.FOCUS_TO_SAMPLE[:2])
+    monkeypatch.setattr(holography, "FOCUS_TO_SAMPLE", holography.FOCUS_TO_SAMPLE[:2])
     lines = run("holography", tmp_path / "s.h5", {"solver": {"rounds": 1, "steps": 2, "cg_steps": 6, "tv_rounds": 0}})
     assert figure(lines, r"relative error ([0-9.]+) \(") < 0.14
 

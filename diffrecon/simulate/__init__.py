@@ -8,20 +8,18 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .._result import Result
 from ..errors import InputError, nearest
 
 _MODULES: dict[str, Any] = {
     "near-field-ptychography": "ptychography",
-    "tomography": "_tomography",
-    "holography": "_holography",
-    "holotomography": "_holotomography",
-    "k-edge": "_kedge",
-    "cdi": "_diffraction",
-    "ptycho-tomography": "_ptychotomography",
-    "saxs-tensor-tomography": "_scattering",
+    "tomography": "tomography",
+    "holography": "holography",
+    "holotomography": "holotomography",
+    "k-edge": "kedge",
+    "cdi": "diffraction",
+    "ptycho-tomography": "ptychotomography",
+    "saxs-tensor-tomography": "scattering",
 }
 
 
@@ -64,10 +62,3 @@ def _module(method: str) -> Any:
         raise InputError(f"no simulation of {method!r}{nearest(method, _MODULES)}")
     place = _MODULES[method]
     return importlib.import_module(f".{place}", __name__) if isinstance(place, str) else place
-
-
-def relative_error(found: np.ndarray, truth: np.ndarray, constant: bool = False) -> float:
-    """`|found - truth| / |truth|`; with `constant` both are compared with their means removed."""
-    if constant:
-        found, truth = found - found.mean(), truth - truth.mean()
-    return float(np.linalg.norm(found - truth) / np.linalg.norm(truth))

@@ -15,7 +15,7 @@ import numpy as np
 
 import diffrecon as dr
 from diffrecon import quality
-from diffrecon.simulate import _holotomography as simulated
+from diffrecon.simulate import holotomography as simulated
 
 HERE = Path(__file__).parent
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffrecon as dr
-from diffrecon.simulate import _holography as simulate
+from diffrecon.simulate import holography as simulate
 
 HERE = Path(__file__).parent
 STRENGTHS = (0.25, 1.0, 4.0)  # of the demo's object: thickness times this
@@ -71,9 +71,9 @@ def measure(strength: float, seed: int) -> tuple[np.ndarray, dr.ConeBeam, np.nda
     random = np.random.default_rng(seed)
     place = beam()
     fine = float(place.pixel_size[0]) / simulate.OVERSAMPLING
-    phase, attenuation = simulate._object(random, 2048, fine, 2 * np.pi / place.wavelength)
-    intensity = simulate._holograms(strength * phase, strength * attenuation, fine, place)
-    return random.poisson(simulate.FLUX * intensity), place, simulate._binned(strength * phase)
+    phase, attenuation = simulate.resin_object(random, 2048, fine, 2 * np.pi / place.wavelength)
+    intensity = simulate.holograms(strength * phase, strength * attenuation, fine, place)
+    return random.poisson(simulate.FLUX * intensity), place, simulate.binned(strength * phase)
 
 
 # ---------------------------------------------------------------------------------------------------- methods

@@ -16,12 +16,12 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.patches import Circle
 
-from diffrecon._console import Console
+from diffrecon import Console
 from diffrecon.models import frames_by_angle
 from diffrecon.quality import noise_floor
 from diffrecon.recipes import _ptychotomography as recipe
 from diffrecon.recipes import merge
-from diffrecon.simulate import _ptychotomography as simulated
+from diffrecon.simulate import ptychotomography as simulated
 
 HERE = Path(__file__).parent
 LOW, HIGH = -1.6, 1.2  # of the grey values [1e-6]

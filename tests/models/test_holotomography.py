@@ -13,7 +13,7 @@ from diffrecon.errors import InputError, MissingMetadata
 from diffrecon.models import HoloTomography, hologram_table, holograms_by_angle
 from diffrecon.motion import Motion
 from diffrecon.operators import AlignedProjector, ParallelProjector
-from diffrecon.simulate import _holotomography as simulated
+from diffrecon.simulate import holotomography as simulated
 
 SETUP = simulated.Setup(angles=8, distances=2, frame=20, counts=20000.0, grains=False, wobble=0.4, centre=0.7)
 ALL = jnp.arange(SETUP.angles)

@@ -15,7 +15,7 @@ from diffrecon.models import PtychoTomography, angle_table, frames_by_angle
 from diffrecon.motion import Motion
 from diffrecon.operators import AlignedProjector
 from diffrecon.physics import energy_to_wavelength
-from diffrecon.simulate import _ptychotomography as simulated
+from diffrecon.simulate import ptychotomography as simulated
 
 SETUP = simulated.Setup(
     angles=12, views=2, step=5.0, frame=32, aperture=8.0, counts=400.0, wobble=0.0, position_error=0.0, centre=0.0

@@ -6,7 +6,7 @@ import pytest
 import diffrecon as dr
 from diffrecon.errors import InputError
 from diffrecon.geometry import FarField
-from diffrecon.simulate._diffraction import _difference
+from diffrecon.simulate.diffraction import difference
 
 QUICK = {"solver": {"starts": 8, "steps": 300, "refine": 40, "shrink_threshold": 0.15}, "model": {"coherence": None}}
 
@@ -31,7 +31,7 @@ def scan_of(frames, mask):
 
 
 def error_of(found, truth):
-    return min(_difference(truth, one)[0] for one in (found, np.conj(np.flip(found))))
+    return min(difference(truth, one)[0] for one in (found, np.conj(np.flip(found))))
 
 
 @pytest.fixture(scope="module")

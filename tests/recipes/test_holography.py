@@ -10,7 +10,7 @@ from diffrecon import Console, recipes, solvers
 from diffrecon.errors import InputError
 from diffrecon.io import open_scan
 from diffrecon.prepare import mend_outliers
-from diffrecon.simulate import _holography as simulation
+from diffrecon.simulate import holography as simulation
 from diffrecon.solvers import Ending
 
 QUICK = {"solver": {"rounds": 1, "steps": 3, "cg_steps": 10, "tv_rounds": 1}}

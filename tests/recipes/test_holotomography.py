@@ -7,7 +7,7 @@ import pytest
 
 from diffrecon import recipes
 from diffrecon.errors import InputError
-from diffrecon.simulate import _holotomography as simulated
+from diffrecon.simulate import holotomography as simulated
 
 SETUP = simulated.Setup(angles=12, distances=3, frame=24, counts=4000.0, wobble=0.4, centre=0.8, grains=False)
 SHORT = {"solver": {"steps": 8, "align": 2}}

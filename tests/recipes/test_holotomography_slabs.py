@@ -6,7 +6,7 @@ import pytest
 from diffrecon import recipes, solvers, stream
 from diffrecon._console import Console
 from diffrecon.errors import InputError
-from diffrecon.simulate import _holotomography as simulated
+from diffrecon.simulate import holotomography as simulated
 
 SETUP = simulated.Setup(angles=10, distances=2, frame=16, counts=4000.0, wobble=0.3, centre=0.4, grains=False)
 SOLVER = {"name": "two-step", "align": 1}

@@ -11,7 +11,7 @@ from diffrecon._console import Console
 from diffrecon.errors import InputError
 from diffrecon.models import frames_by_angle
 from diffrecon.recipes import _ptychotomography as recipe
-from diffrecon.simulate import _ptychotomography as simulated
+from diffrecon.simulate import ptychotomography as simulated
 
 SETUP = simulated.Setup(angles=12, views=3, step=4.0, frame=32, aperture=8.0, counts=3000.0, wobble=0.4, centre=0.8)
 SHORT = {"solver": {"first": 60, "steps": 120}}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from diffrecon.models import HoloTomography, holograms_by_angle
-from diffrecon.simulate import _holotomography as simulated
+from diffrecon.simulate import holotomography as simulated
 from diffrecon.solvers import PhaseRetrieval, back_project, place_frames
 from diffrecon.solvers.direct.two_step import contrast
 

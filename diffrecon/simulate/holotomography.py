@@ -15,7 +15,7 @@ from .._result import Result
 from ..geometry import ConeBeam
 from ..quality import shell_correlation
 from ..scan import Scan
-from ._ptychotomography import phantom, thickness
+from .ptychotomography import phantom, thickness
 
 ENERGY = 17e3  # [eV]
 FOCUS_TO_DETECTOR = 1.28  # [m]

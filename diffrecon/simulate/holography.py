@@ -41,10 +41,10 @@ def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
     place = ConeBeam(ENERGY, FOCUS_TO_SAMPLE, FOCUS_TO_DETECTOR, DETECTOR_PIXEL)
     fine = float(place.pixel_size[0]) / OVERSAMPLING
     size = 2048
-    phase, attenuation = _object(random, size, fine, 2 * np.pi / place.wavelength)
-    counts = random.poisson(FLUX * _holograms(phase, attenuation, fine, place)).astype(np.uint16)
+    phase, attenuation = resin_object(random, size, fine, 2 * np.pi / place.wavelength)
+    counts = random.poisson(FLUX * holograms(phase, attenuation, fine, place)).astype(np.uint16)
     write_scan(path, Scan.from_arrays(counts, method="holography", geometry=place, flux=FLUX))
-    truth = {"phase": _binned(phase), "attenuation": _binned(attenuation)}
+    truth = {"phase": binned(phase), "attenuation": binned(attenuation)}
     with h5py.File(path, "a") as file:
         for name, values in truth.items():
             file.create_dataset(f"truth/{name}", data=values)
@@ -72,7 +72,9 @@ def judge(path: str | Path, result: Any) -> list[str]:
 
 
 # ---------------------------------------------------------------------------------------------------- the object
-def _object(random: np.random.Generator, size: int, pixel: float, wavenumber: float) -> tuple[np.ndarray, np.ndarray]:
+def resin_object(
+    random: np.random.Generator, size: int, pixel: float, wavenumber: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Phase and attenuation of a flat resin body with pores, and silica grains in it that displace the resin."""
     axis = (np.arange(size) - (size - 1) / 2) * pixel * 1e6
     resin = _ellipsoid(axis, 0.0, 0.0, 4.2, 3.6, 6.0)
@@ -109,7 +111,7 @@ def _softened(image: np.ndarray, pixel: float) -> np.ndarray:
     return np.fft.irfft2(np.fft.rfft2(image) * gauss[0][:, None] * gauss[1], s=image.shape)
 
 
-def _binned(image: np.ndarray) -> np.ndarray:
+def binned(image: np.ndarray) -> np.ndarray:
     """Mean over the reconstruction's pixels, on the field of view of the finest distance."""
     start = (image.shape[0] - FRAME * OVERSAMPLING) // 2
     part = image[start : start + FRAME * OVERSAMPLING, start : start + FRAME * OVERSAMPLING]
@@ -117,7 +119,7 @@ def _binned(image: np.ndarray) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------------------------- the experiment
-def _holograms(phase: np.ndarray, attenuation: np.ndarray, pixel: float, place: ConeBeam) -> np.ndarray:
+def holograms(phase: np.ndarray, attenuation: np.ndarray, pixel: float, place: ConeBeam) -> np.ndarray:
     """Mean intensities at all distances; the cone beam as a parallel one of effective distance and pixel."""
     scattered = np.fft.fft2(np.exp(1j * phase - attenuation) - 1)
     square = np.fft.fftfreq(phase.shape[0], pixel) ** 2

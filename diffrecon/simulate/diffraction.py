@@ -100,7 +100,7 @@ def judge(path: Path, result: Result) -> list[str]:
         seed = int(np.asarray(file["truth/seed"]))
     truth = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(_spectrum(transmission(seed)))))
     found = np.asarray(result["object"], complex)
-    error, best = min((_difference(truth, one) for one in (found, np.conj(found[::-1, ::-1]))), key=lambda e: e[0])
+    error, best = min((difference(truth, one) for one in (found, np.conj(found[::-1, ::-1]))), key=lambda e: e[0])
     seen = abs(truth) > 0.5 * abs(truth).max()
     phase = np.angle(best[seen] * np.conj(truth[seen]))
     return [
@@ -109,7 +109,7 @@ def judge(path: Path, result: Result) -> list[str]:
     ]
 
 
-def _difference(truth: np.ndarray, found: np.ndarray) -> tuple[float, np.ndarray]:
+def difference(truth: np.ndarray, found: np.ndarray) -> tuple[float, np.ndarray]:
     """`|truth - c found| / |truth|` with the best shift and the best complex constant; and what was compared."""
     moved = shift_image(found, register(truth, found))
     moved = moved * (np.vdot(moved, truth) / np.vdot(moved, moved))
