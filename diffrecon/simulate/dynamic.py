@@ -11,7 +11,7 @@ import numpy as np
 
 from .._result import Result
 from ..scan import Scan
-from ._tomography import line_integrals
+from .tomography import line_integrals
 
 METHOD = "tomography"
 COLUMNS, VIEWS, KNOTS = 64, 240, 6
