@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ..errors import InputError, nearest
+from ..errors import InputError
 from ._settings import gather
 
 
@@ -11,7 +11,7 @@ def simulate(options: argparse.Namespace) -> int:
     """Write a simulated measurement."""
     from .. import io, simulate
 
-    _known(options.method)
+    simulate.method_of(options.method)
     path = io.check_output(options.output)
     truth = simulate.demo_file(options.method, path, options.seed)
     print(f"{path}: simulated {options.method}, seed {options.seed}")
@@ -29,7 +29,7 @@ def demo(options: argparse.Namespace) -> int:
     from ._reconstruct import run
 
     method = options.method or next(iter(recipes.methods()))
-    _known(method)
+    recipe = simulate.method_of(method)
     folder = Path(options.output)
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder")
@@ -37,14 +37,7 @@ def demo(options: argparse.Namespace) -> int:
     output = io.check_output(folder / f"demo_{method}_reconstruction.h5")
     simulate.demo_file(method, data, options.seed)
     print(f"{data}: simulated {method}, seed {options.seed}")
-    code = run(str(data), output, method, gather(None, list(simulate.settings(method))))
+    code = run(str(data), output, recipe, gather(None, list(simulate.settings(method))))
     for line in simulate.judge(method, data, io.read_result(output)):
         print(line)
     return code
-
-
-def _known(method: str) -> None:
-    from .. import recipes
-
-    if method not in recipes.methods():
-        raise InputError(f"there is no method {method!r}{nearest(method, recipes.methods())}")

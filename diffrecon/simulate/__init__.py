@@ -14,6 +14,7 @@ from ..errors import InputError, nearest
 _MODULES: dict[str, Any] = {
     "near-field-ptychography": "ptychography",
     "tomography": "tomography",
+    "dynamic-tomography": "dynamic",
     "holography": "holography",
     "holotomography": "holotomography",
     "k-edge": "kedge",
@@ -27,7 +28,7 @@ def register(method: str, simulation: Any) -> None:
     """Make a simulation known to `diffrecon simulate` and `diffrecon demo`.
 
     **Arguments:** `simulation` has `write(path, seed) -> truth by name` and `judge(path, result) -> lines`, and may
-    have `SETTINGS`, what a reconstruction must be told besides, as texts `section.key=value`.
+    have `SETTINGS`, what a reconstruction must be told besides, as texts `section.key=value`, and `METHOD`, if another.
     """
     _MODULES[method] = simulation
 
@@ -45,6 +46,11 @@ def demo_file(method: str, path: str | Path, seed: int = 0) -> dict[str, Any]:
     **Raises:** `InputError` for a method that cannot be simulated.
     """
     return _module(method).write(Path(path), seed)
+
+
+def method_of(simulation: str) -> str:
+    """Name the method that reconstructs a simulation: the same, but for variants such as "dynamic-tomography"."""
+    return getattr(_module(simulation), "METHOD", simulation)
 
 
 def settings(method: str) -> tuple[str, ...]:

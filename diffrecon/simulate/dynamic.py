@@ -88,5 +88,6 @@ def judge(path: Path, result: Result) -> list[str]:
     moving = disc & (np.ptp(true, axis=0) > 0.1 * true.max())
     error = lambda where: np.linalg.norm((frames - true)[:, where]) / np.linalg.norm(true[:, where])
     return [
-        f"against the truth: error {error(disc):.3f} over time in the disc, {error(moving):.3f} where anything changes"
+        f"against the truth, at {len(shares)} times: error {error(disc):.3f} in the disc",
+        f"against the truth, at {len(shares)} times: error {error(moving):.3f} where anything changes",
     ]

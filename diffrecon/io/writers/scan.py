@@ -64,7 +64,7 @@ def _data(scan: Scan) -> dict[str, Any]:
             "saturation",
         )
     }
-    named |= {k: v for k, v in scan.extra.items() if k in ("shifts", "dc", "flat_views", "dark_views")}
+    named |= {k: v for k, v in scan.extra.items() if k in ("shifts", "dc", "flat_views", "dark_views", "times")}
     return {k: (np.asarray(v, np.uint8) if k == "mask" else v) for k, v in named.items() if v is not None}
 
 
