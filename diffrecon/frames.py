@@ -235,7 +235,7 @@ def _added(block: np.ndarray, factor: int, axis: int, dtype: np.dtype) -> np.nda
 
 
 def _summed_dtype(dtype: Any) -> np.dtype:
-    """Of sums over bins: 32 bits at least; JAX has no 64-bit integers by default."""
+    """Choose the type of sums over bins, 32 bits at least: JAX has no 64-bit integers by default."""
     dtype = np.dtype(dtype)
     return dtype if dtype.kind not in "iu" else np.dtype(np.int32 if dtype.kind == "i" else np.uint32)
 

@@ -367,7 +367,7 @@ class GeneralisedVariation(_Dual):
         return dual, field
 
     def analyse(self, x):
-        """Of (image, field): `(gradient - field, E field)`."""
+        """Take the differences `(gradient - field, E field)` of an image and a field."""
         image, field = x
         axes = _long_axes(image, self.axes)
         first = tuple(d - _inner(w, a) for d, w, a in zip(_differences(image, axes), field, axes, strict=True))
@@ -402,14 +402,14 @@ class GeneralisedVariation(_Dual):
         return 0.5 * (2 * count + 1 + np.sqrt(4 * count + 1))
 
     def cost(self, x):
-        """Of (image, field)."""
+        """Measure an image and its field."""
         first, second = self.analyse(x)
         length = lambda parts: jnp.sum(jnp.sqrt(sum(_square(p) for p in parts)))
         return self.weight * (length(first) + self.ratio * length(second))
 
     @eqx.filter_jit
     def prox(self, x, step, state, *, steps=3, bounds=None):
-        """As of any penalty, by steps of Chambolle & Pock's algorithm on image and field together."""
+        """Take a proximal step, by steps of Chambolle & Pock's algorithm on image and field together."""
         dual, field = state
         step = jnp.asarray(step, x.real.dtype)
         # image : dual = step : 1 / step, the balance of the dual method above

@@ -166,7 +166,7 @@ class Scan:
 
     @property
     def far_field(self) -> bool:
-        """Whether the frames are far-field diffraction."""
+        """Tell whether the frames are far-field diffraction."""
         return isinstance(self.geometry, FarField) or self.method == "far-field-ptychography"
 
     def in_fft_order(self) -> "Scan":
@@ -180,7 +180,8 @@ class Scan:
         return self.replace(counts=FourierOrdered(self.counts), mask=mask, extra={**self.extra, "dc": "corner"})
 
     def batch_fields(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What a cost functional sees of this scan, as fields of its batch: one entry a view, and shared by all views.
+        """Give what a cost functional sees of this scan, as fields of its batch: one entry a view, and shared by all
+        views.
 
         Always `counts` (in the detector's type, lazy, far-field frames in FFT order), `mask` where the scan has one;
         `values` = line integrals where it has flats, computed when they are first read; `weights` and `transmission`
@@ -258,7 +259,8 @@ class Scan:
 
 
 def extra_of_views(extra: Mapping[str, Any], views: np.ndarray, total: int) -> dict[str, Any]:
-    """What `Scan.extra` says of some of `total` views: one entry a view picked, times of flats counted in these views.
+    """Pick what `Scan.extra` says of some of `total` views: one entry a view picked, times of flats counted in these
+    views.
 
     Times are left out where the views are not in increasing order.
     """

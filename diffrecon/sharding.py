@@ -178,7 +178,7 @@ def shard_slices(values: Any, mesh: Mesh | None, axis: int = 1) -> Array:
 
 
 def place_of_slices(mesh: Mesh | None, axis: int = 1) -> NamedSharding | None:
-    """Where `shard_slices` puts an array; `None` without a mesh."""
+    """Find where `shard_slices` puts an array; `None` without a mesh."""
     return None if mesh is None else NamedSharding(mesh, _slices_at(axis))
 
 
@@ -260,11 +260,11 @@ def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
 
 
 def splits_slices(mesh: Mesh | None) -> bool:
-    """Whether a mesh is a `slice_mesh`."""
+    """Tell whether a mesh is a `slice_mesh`."""
     return mesh is not None and mesh.axis_names == ("slice",)
 
 
 def _is_split(leaf: Any, mesh: Mesh) -> bool:
-    """Whether an array lies on this mesh in slices."""
+    """Tell whether an array lies on this mesh in slices."""
     placed = getattr(leaf, "sharding", None)
     return isinstance(placed, NamedSharding) and placed.mesh == mesh and "slice" in placed.spec

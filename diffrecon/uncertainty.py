@@ -470,6 +470,6 @@ def _draws(fisher: Fisher, keys: Array, scale: PyTree, steps: Array, damping: fl
 
 @eqx.filter_jit
 def _image_errors(fisher: Fisher, image: Callable[[Any], Array], errors: PyTree) -> Array:
-    """What errors of the unknowns do to an image of the model, to first order; `(draw, ...)`."""
+    """Compute what errors of the unknowns do to an image of the model, to first order; `(draw, ...)`."""
     whole = lambda free: image(eqx.combine(free, fisher.fixed))
     return jax.lax.map(lambda error: jax.jvp(whole, (fisher.unknowns,), (error,))[1], errors)

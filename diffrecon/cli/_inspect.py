@@ -39,7 +39,7 @@ def _measurement(options: argparse.Namespace) -> int:
 
 
 def _near_field(scan: Any, picture: str | None) -> None:
-    """What a near-field geometry can see, and its transfer functions as a picture."""
+    """Say what a near-field geometry can see, and draw its transfer functions."""
     from .. import regimes
 
     setup = _setup(scan)
@@ -190,7 +190,7 @@ def _positions_line(scan: Any) -> str:
 
 
 def missing(scan: Any) -> list[str]:
-    """What the method would like to have and the file does not hold."""
+    """List what the method would like to have and the file does not hold."""
     from ..io import NEEDED
 
     method = scan.method or ""

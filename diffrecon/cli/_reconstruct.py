@@ -53,7 +53,7 @@ def join(said: str) -> None:
 
 
 def _first() -> bool:
-    """Whether this process is the one that writes."""
+    """Find out whether this process is the one that writes."""
     import jax
 
     return jax.process_index() == 0

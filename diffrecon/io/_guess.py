@@ -43,7 +43,7 @@ def radians(angles: np.ndarray, written: str | None, insist: bool, name: str) ->
 
 
 def _whole_turns(angles: np.ndarray) -> bool:
-    """Whether the numbers, read as radians, cover half a turn or a whole one (with or without the end point)."""
+    """Tell whether the numbers, read as radians, cover half a turn or a whole one (with or without the end point)."""
     covered = np.ptp(angles) * np.array([1.0, len(angles) / max(len(angles) - 1, 1)])
     return bool((np.abs(covered[:, None] - np.array([np.pi, _TURN])) < 0.01 * np.pi).any())
 
@@ -78,7 +78,8 @@ def zero_frequency(mean: np.ndarray) -> str:
 def feature_motion(
     counts: Any, positions: np.ndarray, mask: np.ndarray | None, pairs: int = 32
 ) -> tuple[float, np.ndarray]:
-    """How the features of the frames move when the patch does: a sign of near field, where they move with the sample.
+    """Measure how the features of the frames move when the patch does: a sign of near field, where they move with the
+    sample.
 
     Neighbouring frames, divided by the mean frame, are registered by correlation. **Returns** the fraction of pairs
     that agree with one common motion, and the 2 x 2 matrix from a step of the positions to a shift in detector pixels:

@@ -18,7 +18,7 @@ EDF = (".edf", ".edf.gz", ".ehf")
 
 
 def is_image(path: Path) -> bool:
-    """Whether the name is that of an image file."""
+    """Tell whether the name is that of an image file."""
     return path.name.lower().endswith((*TIFF, *EDF))
 
 
@@ -119,7 +119,7 @@ class _Tiff:
 
 
 def _refuse_broken_chain(file: Any) -> None:
-    """Where pages are missing at the end of a file, tifffile takes those before; here the last is to be the last."""
+    """Refuse a file whose last pages are missing; tifffile takes those before without a word."""
     form, last = file.tiff, file.pages[-1].offset
     file.filehandle.seek(last)
     (tags,) = struct.unpack(form.tagnoformat, file.filehandle.read(form.tagnosize))

@@ -74,7 +74,9 @@ def open_scan(
 def read(
     path: str | Path, method: str | None, given: dict[str, Any], *, check: bool = True, strict: bool = True
 ) -> Scan:
-    """As `open_scan`; with `strict=False` missing metadata become messages and the geometry stays `None`."""
+    """Read a file as `open_scan` does; with `strict=False` missing metadata become messages and the geometry stays
+    `None`.
+    """
     with Source(path) as source:
         given = resolve(source, given)
         reader, found = _find(source, given)

@@ -83,7 +83,7 @@ def read_result(path: str | Path) -> Result:
 
 
 def _of_solution(solution: Any, scan: Scan | None) -> Result:
-    """What `minimise` returned, as a result: the model's own quantities, or every array of it."""
+    """Make a result of what `minimise` returned: the model's own quantities, or every array of it."""
     value = getattr(solution, "value", solution)
     if hasattr(value, "quantities"):
         quantities = dict(value.quantities(scan))

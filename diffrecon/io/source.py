@@ -71,7 +71,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
     # ------------------------------------------------------------------ HDF5
     @property
     def live(self) -> bool:
-        """Whether another program is writing the file (SWMR)."""
+        """Tell whether another program is writing the file (SWMR)."""
         return self.file is not None and bool(self.file.swmr_mode)
 
     def follow_live_links(self) -> None:
@@ -80,7 +80,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
         self.file = live_hdf5(self.path)
 
     def has(self, name: str) -> bool:
-        """Whether a group, a dataset or an attribute (`path@name`) is there and its links lead somewhere."""
+        """Tell whether a group, a dataset or an attribute (`path@name`) is there and its links lead somewhere."""
         path, _, attribute = name.partition("@")
         found = None if self.file is None else self.file.get(path or "/")
         return found is not None and (not attribute or attribute in found.attrs)

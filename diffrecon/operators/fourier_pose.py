@@ -211,7 +211,7 @@ def _view_transpose(group: _Group, pose: Pose, image: Float[Array, "row column"]
 
 
 def _plane(group: _Group, pose: Pose) -> tuple[list[Array], Array, Float[Array, "kb ka"]]:
-    """Where the plane normal to the ray lies in the spectrum: cells and weights of the taps, and a gain.
+    """Find where the plane normal to the ray lies in the spectrum: cells and weights of the taps, and a gain.
 
     The gain: length of the ray in a slice; pixels blur what voxels have blurred already, sinc(k) / sinc(q); and the
     bands of the detector and of the voxels end at half a cycle. Their ends are one frequency wide, so that the

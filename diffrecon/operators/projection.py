@@ -227,7 +227,7 @@ class ParallelProjector(eqx.Module):
         return ToeplitzNormal(spectrum, self.shape)
 
     def normal_is_exact(self, support: float | str = "disc") -> tuple[bool, str]:
-        """Whether `normal(support=support)` equals `A.adjoint(w A(x))`, and why (not), in words.
+        """Tell whether `normal(support=support)` equals `A.adjoint(w A(x))`, and why (not), in words.
 
         It does where every view sees the whole support, whatever the centre and the shifts; weights must be one number
         a view. Centre and shifts must be known numbers, not traced ones.
@@ -449,7 +449,7 @@ def _sinc(x: Any) -> Any:
 def _rolloff(
     shape: tuple[int, int], plan: _Plan, dtype: jax.typing.DTypeLike
 ) -> tuple[Float[Array, " y"], Float[Array, " x"]]:
-    """What undoes the window in the image, separable."""
+    """Make what undoes the window in the image, separable."""
     y, x = plan.window_transform(shape[0], plan.grid_y), plan.window_transform(shape[1], plan.grid_x)
     return jnp.asarray(1 / y, dtype), jnp.asarray(1 / x, dtype)
 

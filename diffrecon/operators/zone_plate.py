@@ -74,7 +74,7 @@ class ZonePlateMicroscope(eqx.Module):
         points: int = 64,
         box: bool = True,
     ) -> "ZonePlateMicroscope":
-        """From what is written on the optics.
+        """Make the optics from the numbers that are written on them.
 
         **Arguments:** `energy` [eV]; width of the `outermost_zone` [m]; `stop` = diameter of the central stop over the
         zone plate's; `condenser` = inner and outer aperture over the zone plate's, `(0, 0)` = one plane wave; `ring` =

@@ -39,8 +39,8 @@ def ring_correlation(
 
 
 def l_curve(curve: Any, *, ax: "Axes | None" = None) -> "Figure":
-    """What `diffrecon.solvers.l_curve` found: misfit against size for regularisation of several strengths; the one that
-    was chosen is marked, and so is the misfit that noise alone would leave.
+    """Draw what `diffrecon.solvers.l_curve` found: misfit against size for regularisation of several strengths; the one
+    that was chosen is marked, and so is the misfit that noise alone would leave.
     """
     misfit, size, factors = (np.asarray(getattr(curve, name), float) for name in ("misfit", "size", "factors"))
 
@@ -150,7 +150,7 @@ def convergence_panel(history: np.ndarray, held_out: Any) -> Panel:
 
 
 def weight_panel(quality: Mapping[str, Any]) -> Panel:
-    """What views left out say of the weights of a penalty that were tried; the chosen one is marked."""
+    """Draw what views left out say of the weights of a penalty that were tried; the chosen one is marked."""
 
     def draw(ax):
         ax.plot(quality["penalty_weights"], quality["held_out_by_weight"], color=ORANGE, marker="o", markersize=2.5)

@@ -271,7 +271,7 @@ def find_isolated_centre(lines: Float[np.ndarray, "view z x"], angles: Float[np.
 
 
 def _within(sinograms: Float[np.ndarray, "view y x"]) -> bool:
-    """Whether the sample stays within the detector in all views."""
+    """Tell whether the sample stays within the detector in all views."""
     reach = max(2, sinograms.shape[-1] // 64)
     edges = np.concatenate([sinograms[..., :reach], sinograms[..., -reach:]], -1).mean(-1)
     return bool(np.abs(edges).max() <= 0.03 * np.quantile(sinograms, 0.98))

@@ -90,7 +90,7 @@ class Filling(NamedTuple):
 
     @classmethod
     def of(cls, bad: Bool[np.ndarray, "y x"]) -> "Filling | None":
-        """For these bad pixels; `None` when there are none."""
+        """Make the filling of these bad pixels; `None` when there are none."""
         if not bad.any():
             return None
         rows, columns = np.nonzero(bad)
@@ -233,7 +233,7 @@ def mend_outliers(
 
 
 def _around(values: Float[Array, "view y x"], places: list[tuple[int, int]]) -> list[Array]:
-    """For every pixel those at some places from it; beyond the border those of the other side."""
+    """Pick for every pixel those at some places from it; beyond the border those of the other side."""
     height, width = values.shape[1:]
     reach = max(max(map(abs, place)) for place in places)
     padded = jnp.pad(values, ((0, 0), (reach, reach), (reach, reach)), mode="symmetric")
@@ -251,7 +251,7 @@ def _ranked(values: list[Array]) -> list[Array]:
 
 
 def _nearby_in_time(values: Float[Array, "view y x"]) -> Float[Array, "view y x"]:
-    """What the views before, or those after, hold at their brightest within some columns; of two views the darker."""
+    """Find what the views before, or after, hold at their brightest within some columns; of two views the darker."""
     if values.shape[0] <= ZINGER_REACH:
         return jnp.full_like(values, jnp.inf)
     near = _running_maximum(values, _DRIFT)

@@ -59,7 +59,7 @@ def _air_tiles(means: Float[np.ndarray, "view row column"]) -> Bool[np.ndarray, 
 
 
 def _run(air: Bool[np.ndarray, " tile"]) -> int:
-    """How many tiles from the edge on, less the one beside the sample; 0 when too few, or when all is air."""
+    """Count the tiles from the edge on, less the one beside the sample; 0 when too few, or when all is air."""
     length = int(np.argmin(np.append(air, False)))
     return length - 1 if _LEAST < length < air.size else 0
 

@@ -39,7 +39,7 @@ class StitchPlan(NamedTuple):
 
 
 def is_full_turn(angles: Float[np.ndarray, " view"]) -> bool:
-    """Whether the views [rad] go all around: no gap of more than two and a half usual steps in 360 degrees."""
+    """Tell whether the views [rad] go all around: no gap of more than two and a half usual steps in 360 degrees."""
     if len(angles) < 4:
         return False
     places = np.sort(np.mod(angles, 2 * np.pi))
@@ -49,7 +49,7 @@ def is_full_turn(angles: Float[np.ndarray, " view"]) -> bool:
 
 
 def should_stitch(values: Float[np.ndarray, "view z u"], centre: float) -> bool:
-    """Whether the axis lies off the middle and the sample reaches beyond the detector on that side."""
+    """Tell whether the axis lies off the middle and the sample reaches beyond the detector on that side."""
     columns = values.shape[-1]
     offset = centre - (columns - 1) / 2
     if abs(offset) < _OFFSET * columns:
@@ -59,7 +59,7 @@ def should_stitch(values: Float[np.ndarray, "view z u"], centre: float) -> bool:
 
 
 def plan_stitch(angles: Float[np.ndarray, " view"], columns: int, centre: float) -> tuple[StitchPlan, np.ndarray]:
-    """Which views make the wide ones, and the angles of these [rad], from the first view on over half a turn.
+    """Choose which views make the wide ones, and the angles of these [rad], from the first view on over half a turn.
 
     **Arguments:** `centre` = detector column of the rotation axis [pixel].
 

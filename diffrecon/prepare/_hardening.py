@@ -26,7 +26,7 @@ def linearise(values: Float[Array, "view z u"], coefficients: Sequence[float]) -
 
 
 def check_coefficients(coefficients: Sequence[float]) -> np.ndarray:
-    """As an array.
+    """Check the coefficients of a polynomial and make an array of them.
 
     **Raises:** `InputError`.
     """

@@ -190,7 +190,7 @@ def _check_frames(scan: Measurement, flats: np.ndarray, darks: np.ndarray | None
 
 # ---------------------------------------------------------------------------------------------------- in time
 def _flat_places(scan: Measurement, count: int) -> np.ndarray | None:
-    """For each flat the index of the view before which it was taken, where the scan knows."""
+    """Find for each flat the index of the view before which it was taken, where the scan knows."""
     extra = scan.extra
     if "flat_views" in extra:
         places = np.asarray(extra["flat_views"], float).ravel()

@@ -135,7 +135,7 @@ def _joint(steps: np.ndarray, pairs: list[tuple[int, int]], views: int) -> tuple
 
 
 def _displacement(frames: "_Frames", spectra: np.ndarray, i: int, j: int, plain: bool) -> tuple[np.ndarray, float]:
-    """By how many pixels of the object frame j is to be moved to lie over frame i, and the height of the peak."""
+    """Find by how many pixels of the object frame j is to be moved to lie over frame i, and the height of the peak."""
     sign = frames.transfer[i] * frames.transfer[j]
     if plain:
         weight = sign * (frames.frequency <= np.sqrt(_FRINGES * frames.fresnel_number))

@@ -103,7 +103,7 @@ def _sorting(row: Float[Array, "view u"], size: int) -> tuple[Array, Array]:
 
 
 def _stripe_part(ranked: Float[Array, "view u"], size: int) -> Float[Array, "view u"]:
-    """What the columns of a sorted sinogram have of their own, against a smooth course across the columns.
+    """Find what the columns of a sorted sinogram have of their own, against a smooth course across the columns.
 
     The smaller one of the deviations from a running median and from a running parabola where they agree in sign, else
     nothing. A median alone flattens every maximum and minimum of the sample, and leaves rings of its own there; a

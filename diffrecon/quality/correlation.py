@@ -42,7 +42,7 @@ class RingCorrelation:
 
     @property
     def one_bit_crossing(self) -> float:
-        """As `crossing`, where the correlation falls below the stricter one-bit curve."""
+        """Find where, like `crossing`, the correlation falls below the stricter one-bit curve."""
         return crossing_of(self.frequency, self.correlation - self.one_bit)
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ class RingCorrelation:
         return f"half-period resolution {said(self.crossing, 'half-bit')}; {said(self.one_bit_crossing, 'one-bit')}"
 
     def as_quality(self) -> dict[str, Any]:
-        """As written to `/entry/quality`."""
+        """Name the figures as they are written to `/entry/quality`."""
         named = {
             "frequency": self.frequency,
             "correlation": self.correlation,

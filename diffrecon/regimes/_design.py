@@ -51,7 +51,7 @@ class Design:
         return [head, *rows, *self.warnings()]
 
     def warnings(self) -> list[str]:
-        """What the optimum leans on."""
+        """Say what the optimum leans on."""
         low, high = self.range
         end = [
             name
@@ -283,7 +283,7 @@ def _frequencies(tool: _Instrument) -> tuple[Array, Array]:
 
 
 def _distances(place: Float[Array, " distance"], tool: _Instrument) -> Float[Array, " distance"]:
-    """From the whole line into the range, evenly in the logarithm [m]."""
+    """Map the whole line into the range, evenly in the logarithm [m]."""
     ends = 1 / (1 + np.exp([_FARTHEST, -_FARTHEST]))  # reached, so that an optimum at an end is found there
     share = (jax.nn.sigmoid(place) - ends[0]) / (ends[1] - ends[0])
     return tool.low * (tool.high / tool.low) ** share
@@ -338,7 +338,7 @@ def _merits(distances: Array, frequency: Array, width: Array, tool: _Instrument)
 
 
 def _variance(phase: Array, attenuation: Array, across: Array, power: Array, tool: _Instrument) -> Array:
-    """Of the phase's spectrum after a measurement with that information and prior power."""
+    """Find the variance of the phase's spectrum after a measurement with that information and prior power."""
     if tool.inverse_ratio is not None:
         return 1 / (phase + 1 / power)
     # A tenth of the phase: one per cent of its power.

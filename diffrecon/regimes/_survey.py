@@ -70,7 +70,7 @@ class Survey:
 def survey(
     geometry: ConeBeam | ParallelBeam | Setup, *, sizes: Sequence[float] = (), delta_beta: float = np.inf, **told: Any
 ) -> Survey:
-    """What a geometry can see: regimes, band, limits, photons.
+    """Find what a geometry can see: regimes, band, limits, photons.
 
     **Arguments:** a near-field `geometry`, with what `Setup.of` takes, or a `Setup`; `sizes` of details [m], by default
     2, 10 and 50 of the finest pixel; `delta_beta` = delta / beta of the object, `inf` = pure phase.

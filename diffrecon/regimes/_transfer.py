@@ -45,7 +45,8 @@ class Setup:
         detector_blur: float = 0.0,
         bandwidth: float = 0.0,
     ) -> "Setup":
-        """From a geometry with one or several distances (an astigmatic one is averaged over its two directions).
+        """Make the setup of a geometry with one or several distances (an astigmatic one is averaged over its two
+        directions).
 
         **Arguments:** `counts` a pixel in the empty beam; `frame` [pixel]; `source_size` = full width at half maximum
         of the source or focus [m], in a parallel beam at the `source_distance` [m]; `detector_blur` = full width at
@@ -84,7 +85,7 @@ class Setup:
 
     @property
     def fresnel_numbers(self) -> np.ndarray:
-        """Of a pixel at each distance."""
+        """Compute the Fresnel number of a pixel at each distance."""
         return physics.fresnel_number(self.pixels, self.wavelength, self.distances)
 
     @property

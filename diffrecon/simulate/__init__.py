@@ -54,7 +54,7 @@ def method_of(simulation: str) -> str:
 
 
 def settings(method: str) -> tuple[str, ...]:
-    """What a reconstruction must be told because the file format has no place for it, as `section.key=value`."""
+    """List what a reconstruction must be told because the file format has no place for it, as `section.key=value`."""
     return tuple(getattr(_module(method), "SETTINGS", ()))
 
 

@@ -85,7 +85,7 @@ def _spectrum(fine: np.ndarray, down: float = 0.0, right: float = 0.0) -> np.nda
 
 
 def _beam_stop() -> np.ndarray:
-    """Where the detector measured: not behind a disc and the wire that holds it."""
+    """Mark where the detector measured: not behind a disc and the wire that holds it."""
     v = np.arange(FRAME) - FRAME // 2
     disc = np.hypot(v[:, None], v[None]) <= STOP
     wire = (v[:, None] > 0) & (abs(v[None]) < 1)

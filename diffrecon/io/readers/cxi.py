@@ -19,7 +19,7 @@ _USUAL_BASIS = np.array([[0.0, -1.0], [-1.0, 0.0], [0.0, 0.0]])
 
 
 def probe(source: Source) -> bool:
-    """Whether this is a CXI file."""
+    """Tell whether this is a CXI file."""
     return source.has("cxi_version") or any(source.has(f"{e}/instrument_1/detector_1") for e in _entries(source))
 
 

@@ -20,7 +20,7 @@ _PIXEL = (
 
 
 def probe(source: Source) -> bool:
-    """Whether this is a DXchange file."""
+    """Tell whether this is a DXchange file."""
     return source.has("exchange/data")
 
 

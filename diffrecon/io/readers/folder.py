@@ -20,7 +20,7 @@ _DARK = r"dark"
 
 
 def probe(source: Source) -> bool:
-    """Whether this is an image file or a folder with some."""
+    """Tell whether this is an image file or a folder with some."""
     if source.path.is_dir():
         return any(is_image(p) for p in source.path.iterdir())
     return is_image(source.path)

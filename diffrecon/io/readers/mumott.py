@@ -31,7 +31,7 @@ _DIRECTIONS = {
 
 
 def probe(source: Source) -> bool:
-    """Whether this is a mumott file."""
+    """Tell whether this is a mumott file."""
     return source.has("projections") and source.has("projections/0")
 
 

@@ -10,7 +10,7 @@ from ..source import Source, text
 
 
 def probe(source: Source) -> bool:
-    """Whether this is diffrecon's own layout."""
+    """Tell whether this is diffrecon's own layout."""
     return source.has("data/counts")
 
 

@@ -27,7 +27,7 @@ _ALIASES = {
 
 
 def probe(source: Source) -> bool:
-    """Whether this is a NumPy file."""
+    """Tell whether this is a NumPy file."""
     return source.path.suffix.lower() in (".npz", ".npy") and source.path.is_file()
 
 

@@ -17,7 +17,7 @@ _PROJECTION, _FLAT, _DARK = 0, 1, 2
 
 
 def probe(source: Source) -> bool:
-    """Whether some group holds an image_key."""
+    """Tell whether some group holds an image_key."""
     return source.file is not None and bool(_keys(source))
 
 
@@ -66,7 +66,7 @@ def _written(source: Source, key: np.ndarray, stored: Any, angles: str | None) -
 
 
 def _per_frame(source: Source, entry: str, detector: str, views: np.ndarray) -> dict[str, Any]:
-    """What else was recorded with every frame: translation of the sample, beam monitor; and where the axis stands."""
+    """Read what else was recorded with every frame: translation of the sample, beam monitor, place of the axis."""
     found: dict[str, Any] = {}
     moved = [_column(source, f"{entry}/sample/{axis}_translation", "m", views) for axis in "xyz"]
     if any(m is not None for m in moved):

@@ -16,7 +16,7 @@ from ..source import Source, text
 
 
 def probe(source: Source) -> bool:
-    """Whether this is a .ptyd file."""
+    """Tell whether this is a .ptyd file."""
     return source.has("chunks") and any(source.has(f"{c}/data") for c in _chunks(source))
 
 

@@ -27,7 +27,7 @@ class OmeZarr:
 
     @staticmethod
     def ours(path: Path) -> bool:
-        """Whether a folder is such a group, written by diffrecon."""
+        """Tell whether a folder is such a group, written by diffrecon."""
         try:
             return "diffrecon" in json.loads((path / "zarr.json").read_text())["attributes"]
         except (OSError, ValueError, KeyError):

@@ -167,7 +167,7 @@ def _write_figure(parent: Any, name: str, value: Any) -> None:
 
 
 def provenance(result: Result, scan: Scan | None) -> dict[str, Any]:
-    """How a result was made: program, version, date, configuration, versions, and the input file with its checksum."""
+    """Say how a result was made: program, version, date, configuration, versions, the input file and its checksum."""
     found: dict[str, Any] = {
         "program": "diffrecon",
         "version": _version("diffrecon"),

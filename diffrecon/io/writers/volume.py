@@ -95,7 +95,7 @@ def open_volume(
 
 
 def _made_of(scan: Scan | None, settings: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What tells two runs apart that write volumes of one shape."""
+    """Note what tells two runs apart that write volumes of one shape."""
     made: dict[str, Any] = {"settings": dumps(dict(settings or {}))}
     if scan is not None:
         window = None if scan.window is None else dataclasses.asdict(scan.window)
@@ -296,7 +296,7 @@ class _Store:
         raise NotImplementedError
 
     def reopen(self) -> None:
-        """What `create` made in an earlier run, ready for `put`."""
+        """Open what `create` made in an earlier run, ready for `put`."""
         raise NotImplementedError
 
     def put(self, start: int, slab: np.ndarray) -> None:
@@ -359,7 +359,7 @@ class _Raw(_Store):
         self._file = open(self.part, "r+b", buffering=0)
 
     def offset(self) -> int:
-        """Where the numbers begin in the file."""
+        """Find where the numbers begin in the file."""
         raise NotImplementedError
 
     def put(self, start: int, slab: np.ndarray) -> None:
@@ -523,7 +523,7 @@ def _write_json(path: Path, report: Mapping[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it: arrays as lists, numbers that are not finite as texts."""
+    """Make a value one that JSON has: arrays as lists, numbers that are not finite as texts."""
     if hasattr(value, "as_quality"):
         value = value.as_quality()
     if isinstance(value, Mapping):
