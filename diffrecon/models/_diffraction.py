@@ -135,7 +135,7 @@ class Diffraction(Model):
         return self.replace(object=roll(obj * mean), support=roll(support))
 
     def quantities(self, scan: Scan | None = None) -> dict[str, Quantity]:
-        """What is written to a file: object, phase where the object is (above a tenth of its brightest modulus),
+        """Give what is written to a file: object, phase where the object is (above a tenth of its brightest modulus),
         support; in three dimensions the modulus by itself too.
         """
         obj = np.asarray(self.inside())

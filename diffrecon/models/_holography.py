@@ -258,7 +258,7 @@ class Holography(Model):
 
     # ------------------------------------------------------------------ out
     def quantities(self) -> dict[str, Quantity]:
-        """What is written to a file, on the field of view of the finest pixel."""
+        """Give what is written to a file, on the field of view of the finest pixel."""
         crop = tuple(slice((w - n) // 2, (w - n) // 2 + n) for w, n in zip(self.phase.shape, self.frame, strict=True))
         size, axes = self.pixel_size, ("y", "x")
         cut = lambda a: np.asarray(a)[..., crop[0], crop[1]]

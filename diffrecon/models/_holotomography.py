@@ -228,7 +228,7 @@ class HoloTomography(Model):
         return (self.frame[1] - 1) / 2 + float(self.centre) * self.pixel_size / finest
 
     def quantities(self) -> dict[str, Quantity]:
-        """What is written to a file."""
+        """Give what is written to a file."""
         pixel, axes = self.pixel_size, ("z", "y", "x")
         delta, beta = (np.asarray(v) for v in self.refractive_index())
         volumes = {
@@ -241,7 +241,7 @@ class HoloTomography(Model):
         return volumes | self.places()
 
     def places(self) -> dict[str, Quantity]:
-        """What is written of the frames."""
+        """Give what is written of the frames."""
         pixel = self.pixel_size
         return {
             "shifts": Quantity(
@@ -262,8 +262,8 @@ class HoloTomography(Model):
 
 # ---------------------------------------------------------------------------------------------------- views
 def hologram_table(scan: Scan) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Which view is which hologram: `(angle, distance)` indices into the scan; the angles [rad]; effective pixels and
-    distances `(distance, 2)` (vertical, horizontal) [m], in increasing order of the pixel.
+    """Find which view is which hologram: `(angle, distance)` indices into the scan; the angles [rad]; effective pixels
+    and distances `(distance, 2)` (vertical, horizontal) [m], in increasing order of the pixel.
 
     Views whose angles agree to 1e-5 rad belong together, in any order of the file. The geometry has one entry a view;
     or one for each of the views of an angle, in the order in which they come; or a single one.

@@ -88,7 +88,7 @@ def check_orientation(scan: Scan, *, views: int = 36, seed: int = 0) -> Orientat
 
 
 def _with_scale(report: OrientationReport, scan: Scan, seed: int) -> OrientationReport:
-    """Where no orientation fits in the near field, positions may be in other units: twice too large or too small.
+    """Try other units where no orientation fits in the near field: positions may be twice too large or too small.
 
     One orientation must then stand out: residuals of different scales do not compare, since an object spread more
     widely has more pixels to fit with.
@@ -110,7 +110,7 @@ def _with_scale(report: OrientationReport, scan: Scan, seed: int) -> Orientation
 
 # ---------------------------------------------------------------------------------------------------- hypotheses
 def _hypotheses() -> dict[str, np.ndarray]:
-    """What may be wrong, and the matrix that mends it."""
+    """List what may be wrong, and the matrix that mends it."""
     found = {}
     for swapped, rows, columns in itertools.product((False, True), repeat=3):
         axes = [axis for axis, flipped in (("rows", rows), ("columns", columns)) if flipped]
@@ -230,7 +230,7 @@ def _neighbours(positions: np.ndarray, count: int) -> np.ndarray:
 
 
 def _factor(shape: tuple[int, int], positions: np.ndarray, far: bool) -> int:
-    """How much coarser: small frames, but in the near field steps of the scan that stay steps."""
+    """Choose how much coarser frames become: small, but in the near field steps of the scan that stay steps."""
     factor = min(shape) // _SMALLEST
     if not far:
         apart = np.linalg.norm(positions[:, None] - positions[None], axis=-1) + np.diag(np.full(len(positions), np.inf))

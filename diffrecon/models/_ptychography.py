@@ -142,7 +142,7 @@ class Ptychography(Model):
         return jnp.concatenate([first, others], axis=1)
 
     def places(self, views: Any) -> Float[Array, "view 2"]:
-        """Where the patches of some views lie in the object [pixel]: positions, corrected for the scan as a whole."""
+        """Find where the patches of some views lie in the object [pixel]: positions, corrected for the whole scan."""
         places = self.positions[views]
         if self.scan_matrix is not None:
             places = (places - self._middle()) @ self.scan_matrix.T + self._middle()
@@ -259,7 +259,7 @@ class Ptychography(Model):
         return whole.replace(**{name: jnp.asarray(np.asarray(getattr(whole, name))[views]) for name in whole.by_view()})
 
     def _times(self) -> Any:
-        """When each view was measured, from zero to one."""
+        """Say when each view was measured, from zero to one."""
         return np.linspace(0, 1, len(self.positions), dtype=np.float32) if self.times is None else self.times
 
     # ------------------------------------------------------------------ light and gauge
@@ -275,7 +275,7 @@ class Ptychography(Model):
         return light
 
     def _places(self) -> Float[np.ndarray, "view 2"]:
-        """Where all patches lie, on the host."""
+        """Find where all patches lie, on the host."""
         if self.scan_matrix is None and self.drift is None:
             return np.asarray(self.positions)
         return np.asarray(_all_places(self))
@@ -334,7 +334,7 @@ class Ptychography(Model):
 
     # ------------------------------------------------------------------ out
     def quantities(self, scan: Scan | None = None) -> dict[str, Quantity]:
-        """What is written to a file: `positions / pixel_size` are the patch corners in object pixels."""
+        """Give what is written to a file: `positions / pixel_size` are the patch corners in object pixels."""
         pixel, unit = (self.pixel_size, "m") if self.pixel_size else (1.0, "pixel")
         size = self.pixel_size
         stored, plane = np.asarray(self.object), ("slice", "y", "x")[3 - self.object.ndim :]

@@ -104,8 +104,9 @@ def _as_field(name: str, value: Any, model: Any) -> np.ndarray:
 
 
 def _path(positions: np.ndarray) -> np.ndarray:
-    """Where a continuous scan moves during an exposure: half way from the last point to half way to the next; nowhere
-    at the jumps between lines."""
+    """Find where a continuous scan moves during an exposure: half way from the last point to half way to the next;
+    nowhere at the jumps between lines.
+    """
     path = np.gradient(positions, axis=0)
     length = np.linalg.norm(path, axis=1)
     return np.where((length > 2 * np.median(length))[:, None], 0.0, path)

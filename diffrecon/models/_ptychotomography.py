@@ -46,7 +46,7 @@ class _Angles(Model):
         raise NotImplementedError
 
     def places(self, angles: Any) -> Float[Array, "angle view 2"]:
-        """Where the patches of some angles lie in their projections [pixel]."""
+        """Find where the patches of some angles lie in their projections [pixel]."""
         middle = (self.optics.object.shape[-1] - 1) / 2
         column = jnp.stack([jnp.zeros_like(self.centre), middle - self.centre])
         return self.positions[angles] - self.shifts[angles][:, None] + column
@@ -194,8 +194,9 @@ class PtychoTomography(_Angles):
         return float(origin[1] + moved / self.optics.oversampling)
 
     def quantities(self, scan: Scan) -> dict[str, Quantity]:
-        """What is written to a file; `positions`, of all views in the scan's order, are those of the middle of a patch
-        from the axis (columns) and from the middle slice (rows)."""
+        """Give what is written to a file; `positions`, of all views in the scan's order, are those of the middle of a
+        patch from the axis (columns) and from the middle slice (rows).
+        """
         optics, pixel = self.optics, float(self.optics.pixel_size or 1.0)
         table, angles = angle_table(scan)
         delta, beta = (np.asarray(v) for v in self.refractive_index())
@@ -231,7 +232,7 @@ class PtychoTomography(_Angles):
 
 # ---------------------------------------------------------------------------------------------------- views and angles
 def angle_table(scan: Scan) -> tuple[np.ndarray, np.ndarray]:
-    """Which views belong to which angle: `(angle, view)` indices into the scan, and the angles [rad].
+    """Find which views belong to which angle: `(angle, view)` indices into the scan, and the angles [rad].
 
     Angles come in the order of their first views. Where an angle has fewer views than others its first one is repeated;
     `frames_by_angle` says which.

@@ -197,7 +197,7 @@ def _cost(problem: ScanProblem, settings: Any) -> Callable[..., Any]:
 
 
 def _unknowns(model: Ptychography, settings: Any) -> dict[str, float]:
-    """What is solved for, with its step at a learning rate of one."""
+    """Name what is solved for, with its step at a learning rate of one."""
     rules, steps = settings.model, settings.optimiser
     factors = {"object": 1.0} | {name: getattr(steps, name) for name in ("probe", "positions", "background", "gain")}
     factors = {name: factor for name, factor in factors.items() if getattr(rules, name)}

@@ -179,7 +179,7 @@ def engine(name: str) -> Engine:
 
 
 def _is_optimiser(make: Any) -> bool:
-    """Whether something of optax makes an optimiser from a learning rate alone."""
+    """Tell whether something of optax makes an optimiser from a learning rate alone."""
     try:
         return isinstance(make(learning_rate=0.1), optax.GradientTransformation)
     except (TypeError, ValueError):

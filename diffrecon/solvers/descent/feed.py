@@ -220,8 +220,8 @@ class Feed:
         self._held: list[tuple[int, Batch]] = []
 
     def pieces(self, first: int, total: int, chunk: int) -> Generator[tuple[int, int, Fields], None, None]:
-        """From step `first` to `total`: pieces of at most `chunk` steps that end where chunks end, as number of steps,
-        largest number of steps of all pieces, and data.
+        """Cut the steps from `first` to `total` into pieces of at most `chunk` steps that end where chunks end, as
+        number of steps, largest number of steps of all pieces, and data.
         """
         size = chunk if not self.ahead else min(chunk, self._steps_of_block())
         spans = [

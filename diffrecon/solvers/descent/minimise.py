@@ -343,7 +343,7 @@ def _joint_rule(optimiser, own: tuple, labels: tuple[str, ...]) -> optax.Gradien
 
 
 def _has_curvature(rule: optax.GradientTransformationExtraArgs, free: PyTree) -> bool:
-    """Whether an optimiser takes inner products of gradients (L-BFGS, line searches)."""
+    """Tell whether an optimiser takes inner products of gradients (L-BFGS, line searches)."""
     kinds = (optax.ScaleByLBFGSState, optax.ScaleByZoomLinesearchState, optax.ScaleByBacktrackingLinesearchState)
     special = lambda node: isinstance(node, kinds)
     return any(special(node) for node in jax.tree.leaves(jax.eval_shape(rule.init, free), is_leaf=special))

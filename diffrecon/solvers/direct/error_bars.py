@@ -64,7 +64,7 @@ def fbp_deviation(
 
 
 def _kernels(angles: np.ndarray, length: int, filter: str, cutoff: float) -> Float[np.ndarray, "view u"]:
-    """What a ray of each view adds to the voxels about it: the ramp's samples and the projector's own transfer.
+    """Compute what a ray of each view adds to the voxels about it: the ramp's samples and the projector's own transfer.
 
     The transpose of the projector weighs a frequency by that of a detector bin over that of a square voxel, and leaves
     the last one out.

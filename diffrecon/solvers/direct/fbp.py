@@ -72,7 +72,7 @@ class PhaseFilter(NamedTuple):
         return math.ceil(math.log(1e4) * math.sqrt(self.strength) / (2 * math.pi)) + 1
 
     def gain(self, rows: Any, columns: Any) -> np.ndarray:
-        """Of the frequencies given [1/pixel], `(row, column)`."""
+        """Compute the gain at frequencies [1/pixel], `(row, column)`."""
         return 1 / (1 + self.strength * (np.asarray(rows)[:, None] ** 2 + np.asarray(columns)[None, :] ** 2))
 
     def line_integrals(

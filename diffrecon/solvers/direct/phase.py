@@ -253,7 +253,7 @@ def _finite(images: Array, mask: Any) -> Array:
 def fresnel_numbers(
     name: str, images: Array, pixel_size: Any, wavelength: Any, distances: Any
 ) -> Float[np.ndarray, "distance 2"]:
-    """Of a pixel, for each distance, along y and x."""
+    """Compute the Fresnel numbers of a pixel, for each distance, along y and x."""
     try:
         lengths = np.asarray([np.broadcast_to(np.asarray(d, float), (2,)) for d in distances])
         pixel = np.broadcast_to(np.asarray(pixel_size, float), (2,))
@@ -277,7 +277,7 @@ def fresnel_numbers(
 
 
 def _mixing(name: str, delta_beta: float | None) -> tuple[tuple[float, float], ...]:
-    """For each unknown the factors of `2 sin(chi)` and of `2 cos(chi)` in its contrast."""
+    """Find for each unknown the factors of `2 sin(chi)` and of `2 cos(chi)` in its contrast."""
     if delta_beta is None:
         return ((1.0, 0.0), (0.0, -1.0))
     if not delta_beta > 0:
@@ -311,7 +311,7 @@ def chosen(
     mixing: Any,
     split: float,
 ) -> "Regularisation | Samples":
-    """What was given as regularisation, or what it is to be learnt from."""
+    """Resolve what was given as regularisation, or what it is to be learnt from."""
     if isinstance(regularisation, Regularisation):
         return regularisation
     if not isinstance(regularisation, str):
@@ -363,8 +363,9 @@ class Samples(eqx.Module):
 
     @classmethod
     def of(cls, known: Any, numbers: np.ndarray, mixing: Any, dtype: Any) -> "Samples":
-        """Of rings, for the contrast transfer at Fresnel numbers `(distance, 2)`: of the unknowns of `mixing`; or
-        `2 chi` for `"transport"` of intensity; or 1 for a `"contact"` image."""
+        """Make the response of rings, for the contrast transfer at Fresnel numbers `(distance, 2)`: of the unknowns of
+        `mixing`; or `2 chi` for `"transport"` of intensity; or 1 for a `"contact"` image.
+        """
         chi = np.pi * (known.rows**2 / numbers[:, 0, None, None] + known.columns**2 / numbers[:, 1, None, None])
         part = lambda sine, cosine: sine * np.sin(chi) + cosine * np.cos(chi)
         special = {"transport": lambda: chi[:, None], "contact": lambda: np.full_like(chi[:, None], 0.5)}

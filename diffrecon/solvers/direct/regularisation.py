@@ -46,7 +46,7 @@ class TwoLevels(eqx.Module):
     split: Float[Array, ""]
 
     def weights(self, count: int) -> Float[Array, " distance"]:
-        """Of the images: all alike."""
+        """Weigh the images: all alike."""
         return jnp.ones(count, self.low.dtype)
 
     def floor(self, square: Float[Array, "*f"]) -> list[Float[Array, "*f"]]:
@@ -60,7 +60,7 @@ class TwoLevels(eqx.Module):
 
     @property
     def message(self) -> str:
-        """What it is, in words."""
+        """Describe it in words."""
         levels = ", ".join(
             f"{low:.2g} below and {high:.2g} above" for low, high in zip(self.low, self.high, strict=True)
         )
@@ -105,7 +105,7 @@ class LearntPower(eqx.Module):
 
     @property
     def message(self) -> str:
-        """What was chosen and why, in words."""
+        """Say in words what was chosen and why."""
         noise = ", ".join(f"{100 * float(n) ** 0.5:.2g}" for n in self.noise)
         names = ("phase", "attenuation") if len(self.level) > 1 else ("object",)
         power = "; ".join(

@@ -67,7 +67,7 @@ def paganin(
 
 
 def without_unmeasured(name: str, outside: str) -> str:
-    """What is assumed beyond the image, for methods that need to assume something."""
+    """Resolve what is assumed beyond the image, for methods that need to assume something."""
     if outside == "unmeasured":
         raise InputError(f'{name}: outside = "unmeasured" is for ctf and ict; give "smooth"')
     return outside

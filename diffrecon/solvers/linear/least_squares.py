@@ -338,7 +338,7 @@ def mlem_level(operator: Operator) -> tuple[Array, Array]:
 
 
 def mlem_factor(operator: Operator, sensitivity: Array, predicted: Array) -> Array:
-    """What the volume is multiplied by: `(A'1)^-1 A'((b + s) / (A x + s))`.
+    """Compute what the volume is multiplied by: `(A'1)^-1 A'((b + s) / (A x + s))`.
 
     The shift s is a background known to be in both (1 % of the largest datum). Without it a band-limited projector,
     which rings about zero in air, divides noise by almost nothing there and diverges.

@@ -68,7 +68,7 @@ class NormalEquations(eqx.Module):
         return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + border)
 
     def bare(self) -> "NormalEquations":
-        """Without what the steps do not need: problems of other views then share one compiled program."""
+        """Leave out what the steps do not need: problems of other views then share one compiled program."""
         return NormalEquations(
             self.product, self.rhs, self.b_squared, None, self.mask, self.toeplitz, "", self.box, self.shape
         )

@@ -121,7 +121,7 @@ class _FistaState(NamedTuple):
 
 @eqx.filter_jit
 def largest_eigenvalue(equations: NormalEquations) -> Float[Array, ""]:
-    """Of the normal equations, from below, to about a per cent.
+    """Find the largest eigenvalue of the normal equations, from below, to about a per cent.
 
     From a constant plus something random: the operators of tomography have smooth first eigenvectors.
     """

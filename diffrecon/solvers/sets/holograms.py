@@ -54,7 +54,7 @@ class HologramSets(eqx.Module):
         mask: np.ndarray | None = None,
         padding: float = 2.0,
     ) -> "HologramSets":
-        """From images divided by the empty beam, all on one pixel.
+        """Make the sets from images divided by the empty beam, all on one pixel.
 
         **Arguments:** `pixel_size`, `wavelength`, `distances` [m]; `support` `(y, x)`: True where the object may be,
         the whole frame by default; `delta_beta` of the one material; `mask` of measured pixels; `padding`: the grid's

@@ -57,7 +57,7 @@ class DiffractionSets(eqx.Module):
         mask: Bool[Any, "*z y x"] | None = None,
         background: Any = 0.0,
     ) -> "DiffractionSets":
-        """From counts, where they were measured (everywhere by default), and a support."""
+        """Make the problem from counts, where they were measured (everywhere by default), and a support."""
         measured = np.ones(np.shape(counts), bool) if mask is None else np.asarray(mask, bool)
         counts = np.where(measured, counts, 0).astype(np.float32)
         return cls(*map(jnp.asarray, (counts, measured, np.asarray(support, bool), np.float32(background))))
