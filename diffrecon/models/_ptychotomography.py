@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Complex, Float
 from .._model import Model
 from .._result import Quantity
 from ..errors import InputError, MissingMetadata
-from ..operators import AlignedProjector, ParallelProjector
+from ..operators import AlignedProjector, ParallelProjector, coverage
 from ..scan import Scan
 from ._ptychography import Ptychography
 
@@ -50,6 +50,11 @@ class _Angles(Model):
         middle = (self.optics.object.shape[-1] - 1) / 2
         column = jnp.stack([jnp.zeros_like(self.centre), middle - self.centre])
         return self.positions[angles] - self.shifts[angles][:, None] + column
+
+    def light(self) -> Float[Array, "Y X"]:
+        """Sum the beam's intensity over all exposures: how well each pixel of a projection was seen."""
+        places = self.places(np.arange(self.shifts.shape[0])).reshape(-1, 2)
+        return coverage(self.optics.probe, places, self.optics.object.shape[-2:])
 
 
 class PtychoProjections(_Angles):
@@ -178,7 +183,25 @@ class PtychoTomography(_Angles):
         images = jnp.zeros((self.shifts.shape[0], *self.optics.object.shape), self.optics.object.dtype)
         return PtychoProjections(self.optics, self.positions, self.gain, self.shifts, self.centre, images)
 
+    def of_views(self, angles: Any) -> "PtychoTomography":
+        """Make the model of some of the angles."""
+        angles = np.asarray(angles)
+        by_angle = {name: getattr(self, name)[angles] for name in ("positions", "gain", "shifts")}
+        return self.replace(projector=self.projector.subset(angles), **by_angle)
+
     # ------------------------------------------------------------------ out
+    def summary(self, scan: Scan) -> str:
+        """Describe angles, frames, volume and axis in two lines."""
+        (angles, views), (rows, columns), optics = self.gain.shape, scan.frame_shape, self.optics
+        axis = "as given" if scan.rotation_centre is not None else "(the middle of the scan), to be refined"
+        nanometres, power = float(optics.pixel_size or 0) * 1e9, float(jnp.sum(jnp.abs(optics.probe) ** 2))
+        return (
+            f"{angles} angles with {views} views of {rows} x {columns}, pixel {nanometres:.2f} nm; volume "
+            f"{' x '.join(map(str, self.delta.shape))}, projections {' x '.join(map(str, optics.object.shape))}; probe "
+            f"power set to the mean frame, {power:.4g} counts\nrotation axis in the middle of a view at column "
+            f"{self.rotation_centre(scan):.2f} pixel {axis}"
+        )
+
     def refractive_index(self) -> tuple[Float[Array, "z y x"], Float[Array, "z y x"]]:
         """Decrement delta and absorption index beta of the refractive index `1 - delta + i beta`."""
         wavelength, pixel = self.optics.wavelength, self.optics.pixel_size

@@ -41,6 +41,7 @@ from ._regions import dilate as dilate
 from ._regions import flatten_projections as flatten_projections
 from ._regions import lit_field as lit_field
 from ._regions import otsu_threshold as otsu_threshold
+from ._regions import place_projections as place_projections
 from ._regions import sample_region as sample_region
 from ._registration import DistanceRegistration as DistanceRegistration
 from ._registration import register_distances as register_distances

@@ -21,6 +21,7 @@ from ._settings import merge as merge
 BUILT_IN = {
     "tomography": "tomography:Tomography",
     "laminography": "laminography:Laminography",
+    "ptycho-tomography": "ptychotomography:PtychoTomographic",
     "cdi": "cdi:Cdi",
     "near-field-ptychography": "ptychography:NearFieldPtychography",
     "far-field-ptychography": "ptychography:FarFieldPtychography",
@@ -33,9 +34,7 @@ for _name, _place in BUILT_IN.items():
     register(f"{__name__}.{_place}", _name)
 
 # Methods that are still to come through it: method -> module.
-METHODS: dict[str, str] = {
-    "ptycho-tomography": "_ptychotomography",
-}
+METHODS: dict[str, str] = {}
 
 
 def methods() -> list[str]:

@@ -16,11 +16,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.patches import Circle
 
-from diffrecon import Console
-from diffrecon.models import frames_by_angle
-from diffrecon.quality import noise_floor
-from diffrecon.recipes import _ptychotomography as recipe
-from diffrecon.recipes import merge
+import diffrecon as dr
 from diffrecon.simulate import ptychotomography as simulated
 
 HERE = Path(__file__).parent
@@ -48,37 +44,26 @@ def compare(name: str, variant: dict, config: dict, seed: int) -> dict[str, np.n
     """Both ways of one scan: a row of the table each; volumes of delta by name, the truth among them."""
     setup = simulated.Setup(local=True, seed=seed, **variant)
     scan, _ = simulated.measure(setup)
-    settings = merge(
-        recipe.DEFAULTS,
-        {"model": {"size": config["size"]}, "solver": {"first": config["first"], "steps": config["steps"]}},
-        "experiment",
-    )
-    quiet = Console(quiet=True)
-    nominal, data = recipe.first_guess(scan, settings, quiet), frames_by_angle(scan)
-    parts = recipe.Parts.split(data, settings["quality"])
-    train = parts.of_data(data, parts.train)
-    start = time.process_time()
-    two, _ = recipe.two_step(parts.of_model(nominal, parts.train), train, settings, quiet)
-    middle = time.process_time()
-    one = recipe.joint(parts.of_model(nominal, parts.train), train, settings, quiet, config["steps"]).value
-    end = time.process_time()
+    ways = {
+        "two steps": {"start": "projections", "first": config["first"], "steps": 0},
+        "jointly": {"first": config["first"], "steps": config["steps"]},
+    }
     found = {}
-    for way, model, seconds in (("two steps", two, middle - start), ("jointly", one, end - start)):
-        delta = np.asarray(model.refractive_index()[0], float)
+    for way, solver in ways.items():
+        start = time.process_time()
+        result = dr.reconstruct(scan, settings={"model": {"size": config["size"]}, "solver": solver})
+        seconds = time.process_time() - start
+        delta = np.asarray(result["delta"], float)
         figures = simulated.compare(setup, delta)
-        whole, judged = recipe.fit_held_out(parts.into(nominal, model), data, parts)
-        assert judged is not None
-        counts, predicted, mask = judged
-        ratio = recipe.quality.held_out_residual(counts, predicted, mask) / noise_floor(predicted, mask)
-        centre = recipe.centred(whole, nominal).rotation_centre(scan)
+        ratio = result.quality["held_out_residual"] / result.quality["noise_floor_residual"]
+        centre = result.quality["rotation_centre"]
         print(
             f"| {name} | {way} | {figures['structure']:.3f} | {figures['half_bit']:.2f} | {ratio:.2f} | {centre:.2f} "
             f"| {seconds:.0f} |",
             flush=True,
         )
         found[way] = delta
-    slices, rows, columns = nominal.delta.shape
-    found["truth"] = simulated.DELTA * simulated.phantom(simulated.ellipsoids(setup), (slices, rows, columns))
+    found["truth"] = simulated.DELTA * simulated.phantom(simulated.ellipsoids(setup), found["jointly"].shape)
     return found
 
 
