@@ -63,6 +63,7 @@ MAY = {
     "scan": {"geometry", "physics", "frames", "prepare"},
     "stream": {"operators", "solvers", "sharding", "_console"},
     "models": {
+        "priors",
         "motion",
         "operators",
         "solvers",

@@ -1,6 +1,6 @@
 """In-line holography in a cone beam: one object, holograms at several distances, each on its own detector pixel."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -13,7 +13,9 @@ from .. import operators, physics
 from .._model import Model
 from .._result import Quantity
 from ..errors import InputError, MissingMetadata
+from ..priors import PowerLaw
 from ..scan import Scan
+from ..solvers import ctf
 
 __all__ = ["Holography"]
 
@@ -193,7 +195,47 @@ class Holography(Model):
         of = lambda values: tuple(values[i] for i in chosen)
         return self.replace(pixels=of(self.pixels), defocus=of(self.defocus), **arrays)
 
+    def with_unknowns(self, names: Sequence[str]) -> "Holography":
+        """Give numbers of the geometry that are to be solved for a value; a blur must not begin at zero, where it has
+        no slope."""
+        views, dtype = len(self.pixels), self.phase.dtype
+        fields: dict[str, Array] = {}
+        if "rotations" in names and self.rotations is None:
+            fields["rotations"] = jnp.zeros(views, dtype)
+        if "stretch" in names and self.stretch is None:
+            fields["stretch"] = jnp.ones((views, 2), dtype)
+        for name, least in (("detector_blur", 0.3), ("source_blur", 0.5 * self.pixel_size)):
+            if name in names and float(getattr(self, name)) == 0:
+                fields[name] = jnp.asarray(least, dtype)
+        return self.replace(**fields)
+
+    def describe(self) -> tuple[str, str]:
+        """Describe the geometry in words, and what is wrong with its sampling, or nothing."""
+        distances, pixels = (np.asarray(v, float).mean(1) for v in (self.distances, self.pixels))
+        frame, size, grid = (" x ".join(map(str, shape)) for shape in (self.frame, self.phase.shape, self.grid))
+        optics = {"pixel_size": self.pixel_size, "wavelength": self.wavelength}
+        reports = [operators.sampling(self.grid, distance=float(d), **optics) for d in distances]
+        line = (
+            f"{len(pixels)} holograms of {frame}, pixels {', '.join(f'{p * 1e9:.4g}' for p in pixels)} nm, effective "
+            f"distances {', '.join(f'{d * 1e3:.4g}' for d in distances)} mm; object {size} of "
+            f"{self.pixel_size * 1e9:.4g} nm\npadded to {grid}: {reports[int(np.argmax(distances))].message}"
+        )
+        return line, next((r.message for r in reports if not r.enough), "")
+
     # ------------------------------------------------------------------ first guess
+    def first_guess(self, counts: Any, mask: Any = None) -> tuple[Float[Array, "y x"], PowerLaw]:
+        """Guess the phase by the contrast transfer function of one material, and the power law of the phase that its
+        regularisation has learnt from the holograms."""
+        guess = ctf(
+            1 + self.resampled_contrast(counts, mask),
+            pixel_size=self.pixel_size,
+            wavelength=self.wavelength,
+            distances=np.asarray(self.distances, float),
+            delta_beta=float(self.delta_beta),
+        )
+        power: Any = guess.regularisation
+        return guess.phase.astype(self.phase.dtype), PowerLaw(float(power.level[0]), float(power.slope[0]))
+
     @classmethod
     def from_scan(
         cls,
@@ -275,6 +317,22 @@ class Holography(Model):
             "attenuation": Quantity(cut(self.absorption()), "", axes, size, "attenuation B", "image"),
             "object": Quantity(cut(self.transmission()), "", axes, size, "object transmission", "complex"),
         } | named
+
+    def thicknesses(self, named: Mapping[str, tuple[float, float]]) -> dict[str, Quantity]:
+        """Solve phase and attenuation for the thicknesses of one or two materials, given as name: (delta, beta)."""
+        if not 0 < len(named) < 3:
+            return {}
+        maps, size = self.quantities(), self.pixel_size
+        phase, attenuation = maps["phase"].data, maps["attenuation"].data
+        per_length = 2 * np.pi / self.wavelength * np.array(list(named.values())).T  # (delta, beta) x material
+        if len(named) == 1:
+            solved = [-phase / per_length[0, 0]]
+        else:
+            solved = np.tensordot(np.linalg.inv(per_length), np.stack([-phase, attenuation]), 1)
+        image = lambda t, name: Quantity(
+            np.asarray(t, np.float32), "m", ("y", "x"), size, f"thickness of {name}", "image"
+        )
+        return {f"thickness_{name}": image(t, name) for name, t in zip(named, solved, strict=True)}
 
 
 @eqx.filter_jit

@@ -41,8 +41,8 @@ class Variation(NamedTuple):
         image: Float[Array, "y x"],
         prior: PowerLaw,
         curvature: Float[Array, "y half"],
-        first_maximum: float,
-        strength: float = 1.0,
+        first_maximum: Float[Array, ""] | float,
+        strength: Float[Array, ""] | float = 1.0,
     ) -> "Variation":
         """Weigh the differences of a solution.
 
@@ -60,7 +60,10 @@ class Variation(NamedTuple):
 
 
 def vacuum_weights(
-    image: Float[Array, "y x"], curvature: Float[Array, "y half"], first_maximum: float, strength: float = 0.1
+    image: Float[Array, "y x"],
+    curvature: Float[Array, "y half"],
+    first_maximum: Float[Array, ""] | float,
+    strength: Float[Array, ""] | float = 0.1,
 ) -> Float[Array, "y x"]:
     """Weigh the squares that hold an image at zero where nothing is: the surroundings of an isolated object.
 

@@ -47,8 +47,8 @@ class PowerLaw(NamedTuple):
     ```
     """
 
-    level: float
-    slope: float
+    level: Any
+    slope: Any
 
     def __call__(self, frequency: Any) -> Any:
         """Compute the power at some frequencies [cycles/pixel]."""

@@ -15,26 +15,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array
 
-from .. import losses, operators, physics, prepare, quality, solvers
+from .. import losses, physics, prepare, quality, solvers
 from .._console import Console
 from .._model import Batch
 from .._result import Quantity
 from ..errors import InputError
 from ..modality import Modality, Outcome, Problem, Run, Stage, Work, put
 from ..models import Holography
-from ..priors import Coordinates, PowerLaw
+from ..priors import PowerLaw
 from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import HologramCoordinates, HologramCurvature
 
 GEOMETRY = ("shifts", "rotations", "stretch", "distances", "source_blur", "detector_blur", "flux")
-_RELATIVE = ("shifts", "rotations", "stretch")  # to the first frame, which says where the object is
+_HALVES = ("photons", "distances")
 _BLURS = {"source_blur", "detector_blur"}  # by marginal likelihood: the most probable object explains any blur away
 _WIDER = 1.3  # window over the frames, for a beam of unknown wave
 _MAPS = ("phase", "attenuation")  # of the model; the second where one material does not explain the data
@@ -44,37 +42,25 @@ _MAPS = ("phase", "attenuation")  # of the model; the second where one material 
 class Prepare:
     """What is done to the frames."""
 
-    outliers: float = setting(
-        10.0, "standard deviations by which a pixel stands out that is left out; 0 keeps all", at_least=0
-    )
+    outliers: float = setting(10.0, "leave out pixels that stand out by so many sigma; 0 keeps all", at_least=0)
 
 
 @dataclass(frozen=True)
 class Model:
-    """What the object, the beam and the geometry may be."""
+    """What object, beam and geometry may be."""
 
-    delta_beta: float | None = setting(
-        None, "delta / beta of the main material; by default that of light organic matter", above=0
-    )
-    material: str | None = setting(None, 'instead of it: formula and density [g/cm^3], "SiO2, 2.2" (needs xraydb)')
-    materials: dict | None = setting(
-        None,
-        'instead of it: several by name, {resin = "C5H8O2, 1.19", gold = "Au, 19.3"}; the one of largest delta / beta '
-        "is the main one; of one or two the thicknesses come out",
-    )
-    attenuation: bool | None = setting(
-        None,
-        "solve for attenuation that delta_beta does not explain; by default where one material leaves a residual above "
-        "photon noise",
-    )
-    attenuation_scale: float = setting(0.15, "size of that attenuation to begin with, in units of the phase", above=0)
+    delta_beta: float | None = setting(None, "of the main material; by default that of light organic matter", above=0)
+    material: str | None = setting(None, 'instead: formula and density [g/cm^3], "SiO2, 2.2" (needs xraydb)')
+    materials: dict | None = setting(None, 'instead: several, {resin = "C5H8O2, 1.19"}; two tell their thicknesses')
+    attenuation: bool | None = setting(None, "that delta_beta does not explain; by default where a residual is left")
+    attenuation_scale: float = setting(0.15, "its size to begin with, in units of the phase", above=0)
     refine: tuple[str, ...] | None = setting(
-        None, f"numbers of the geometry to solve for, of {', '.join(GEOMETRY)}; by default shifts that were registered"
+        None, f"to solve for, of {', '.join(GEOMETRY)}; by default shifts that were registered"
     )
     probe: bool | str | None = setting(
         None,
-        'wave of the empty beam: by default flats divide; "flats": one wave from the flats of all distances; "refine": '
-        "and again from flats and holograms, in turn with the object: for beams with strong structure",
+        "wave of a beam with strong structure, from the flats of all distances, and from holograms in turn with the "
+        "object; by default flats divide",
         choices=(False, "flats", "refine"),
     )
     register: bool | None = setting(None, "find the shifts between frames; by default where none are given")
@@ -84,25 +70,17 @@ class Model:
 class Loss:
     """What is minimised."""
 
-    function: Callable[..., Any] | None = setting(
-        None, "a function (model, batch) -> scalar for the data; amplitudes by default"
-    )
-    negative: float = setting(
-        0.25, "weight of phases above vacuum, which X-rays do not make, in units of the flux", at_least=0
-    )
+    function: Callable[..., Any] | None = setting(None, "a function (model, batch) -> scalar; amplitudes by default")
+    negative: float = setting(0.25, "weight of phases above vacuum, in units of the flux", at_least=0)
     tv: float = setting(1.0, "strength of the total variation, in units of photon noise; 0 for none", at_least=0)
-    vacuum: float = setting(
-        0.1, "weight of squares where nothing is: an isolated object lies in vacuum; 0 for none", at_least=0
-    )
+    vacuum: float = setting(0.1, "weight of squares where nothing is, as of an isolated object; 0 for none", at_least=0)
 
 
 @dataclass(frozen=True)
 class Solver:
     """How long it is solved."""
 
-    damping: tuple[float, ...] = setting(
-        (1.0, 0.1), "of the rounds of one material where the phase is strong, in units of the flux", at_least=0
-    )
+    damping: tuple[float, ...] = setting((1.0, 0.1), "of the rounds of one strong material [flux]", at_least=0)
     rounds: int = setting(2, "with everything to be solved for; one where the phase is weak", at_least=0)
     tv_rounds: int = setting(2, "with the total variation", at_least=0)
     steps: int = setting(4, "Gauss-Newton steps a round", at_least=1)
@@ -115,10 +93,7 @@ class Quality:
 
     error_bar: bool = setting(True, "of the phase, from photon noise")
     halves: bool | str | None = setting(
-        None,
-        'two more solves and their ring correlation: of halves of the photons ("photons", or true) or of every other '
-        'distance ("distances")',
-        choices=(False, True, "photons", "distances"),
+        None, "correlate two more solves, of half the photons or distances", choices=(False, True, *_HALVES)
     )
     seed: int = setting(0, "of noise floors, error bars and halves")
 
@@ -150,7 +125,7 @@ class Holograms(Problem):
     named: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
     half: bool = False
-    scan: Scan | None = None  # with flats, for the wave of the beam
+    scan: Any = None  # with flats, for the wave of the beam
 
     def with_phase_law(self) -> "Holograms":
         """Refit the law of the phase to the solution."""
@@ -161,14 +136,12 @@ class Holograms(Problem):
         """Give the curvature of the last round, or that of a weak object."""
         return solvers.transfer_curvature(self.model) if self.curvature is None else self.curvature
 
-    def coordinates(self, settings: Settings, refine: tuple[str, ...] = (), **strengths: float) -> HologramCoordinates:
+    def coordinates(self, settings: Settings, **options: Any) -> HologramCoordinates:
         """Make the white coordinates of a round."""
-        scales = {name: solvers.field_scales(self.model, name) for name in refine}
-        scales |= {name: scale.at[0].set(0) for name, scale in scales.items() if name in _RELATIVE}
-        options = {"negative": settings.loss.negative, "scales": scales, **strengths}
+        options |= {"negative": settings.loss.negative}
         return HologramCoordinates.about(self.model, self.known(), self.laws, **options)
 
-    def figures(self, seed: int) -> dict[str, Any]:
+    def judged(self, seed: int) -> dict[str, Any]:
         """Judge every hologram: Poisson deviance, and that of photon noise alone."""
         prediction, mask = self.predict(np.arange(self.views)).astype(float), self.data["mask"]
         pairs = zip(self.data["counts"], prediction, strict=True)
@@ -178,7 +151,7 @@ class Holograms(Problem):
 
     def excess(self, seed: int) -> float:
         """Compute the largest deviance of a hologram over that of photon noise alone."""
-        figures = self.figures(seed)
+        figures = self.judged(seed)
         return float((figures["deviance"] / figures["noise_floor_deviance"]).max())
 
 
@@ -190,36 +163,34 @@ class HolographyMethod(Modality):
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Holograms:
         """Put vacuum into the scan's geometry and beam, register the frames, leave out outliers."""
-        chosen = settings.model
-        refine = () if chosen.refine is None else chosen.refine
-        for name in set(refine) - set(GEOMETRY):
+        chosen, threshold = settings.model, settings.prepare.outliers
+        for name in set(chosen.refine or ()) - set(GEOMETRY):
             raise InputError(f"model.refine: {name!r} is none of {', '.join(GEOMETRY)}")
         model, named = _vacuum(scan, chosen)
-        lines = [_sampling(scan, model, console)]
+        geometry, *lines = model.describe()
+        console.say(geometry)
         counts, mask = np.asarray(scan.counts), np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask
-        beam, dark = _beam(model), np.asarray(model.dark)
-        if settings.prepare.outliers:
-            counts, mask, line = prepare.mend_outliers(
-                counts, beam, mask, dark=dark, threshold=settings.prepare.outliers
-            )
+        dark = np.asarray(model.dark, float)
+        if threshold:
+            counts, mask, line = prepare.mend_outliers(counts, _beam(model), mask, dark=dark, threshold=threshold)
             lines.append(_warning(line, console))
         scan = scan.replace(counts=counts, mask=mask)  # a hot pixel would pull what is fitted to flats and frames, too
         model = _lit(scan, model, chosen, console)
-        settled = "shifts" not in scan.extra if chosen.register is None else chosen.register
-        settled = settled and scan.views > 1
+        register = "shifts" not in scan.extra if chosen.register is None else chosen.register
+        settled = register and scan.views > 1
         if settled:
             shifts, report = prepare.register_distances(
                 counts, np.asarray(_beam(model)), pixels=np.asarray(model.pixels),
-                distances=np.asarray(model.distances, float), wavelength=model.wavelength, dark=np.asarray(dark, float),
+                distances=np.asarray(model.distances, float), wavelength=model.wavelength, dark=dark,
                 delta_beta=float(model.delta_beta), mask=mask, start=np.asarray(model.shifts, float),
             )  # fmt: skip
             model = model.replace(shifts=jnp.asarray(shifts, model.shifts.dtype))
             lines.append(_warning(report.message, console))
-            refine = ("shifts",) if chosen.refine is None else refine
-        unknowns = dict.fromkeys((*_MAPS, *refine), 1.0)
+        refine = chosen.refine if chosen.refine is not None else ("shifts",) if settled else ()
         return Holograms(
-            _with_unknowns(model, refine), {"counts": counts, "mask": mask}, _cost(settings), unknowns,
-            refine=refine, settled=settled, named=named, lines=tuple(filter(None, lines)), scan=scan,
+            model.with_unknowns(refine), {"counts": counts, "mask": mask}, _cost(settings),
+            dict.fromkeys((*_MAPS, *refine), 1.0), refine=refine, settled=settled, named=named,
+            lines=tuple(filter(None, lines)), scan=scan,
         )  # fmt: skip
 
     def stages(self, problem: Holograms, settings: Settings, console: Console) -> Work:
@@ -236,7 +207,7 @@ class HolographyMethod(Modality):
 
     def verdict(self, problem: Holograms, scan: Scan, settings: Settings) -> tuple[dict[str, Any], list[str]]:
         """Judge every hologram, and say what became of phase and geometry."""
-        model, figures = problem.model, problem.figures(settings.quality.seed)
+        model, figures = problem.model, problem.judged(settings.quality.seed)
         for name in problem.refine:  # blurs enter squared: their sign means nothing
             value = np.asarray(getattr(model, name), float)
             figures[name] = np.abs(value) if name in _BLURS else value
@@ -259,8 +230,7 @@ class HolographyMethod(Modality):
 
     def quantities(self, problem: Holograms, scan: Scan, settings: Settings) -> dict[str, Quantity]:
         """Give phase, attenuation and wave, and thicknesses where one or two materials are named."""
-        quantities = problem.model.quantities()
-        return quantities | _thicknesses(quantities, problem.named, problem.model)
+        return problem.model.quantities() | problem.model.thicknesses(problem.named)
 
     def error_bars(self, problem: Holograms, scan: Scan, settings: Settings) -> tuple[dict[str, Quantity], list[str]]:
         """Give the error bar of the phase from photon noise, grown where the model misses something."""
@@ -334,20 +304,6 @@ def _lit(scan: Scan, model: Holography, chosen: Model, console: Console) -> Holo
     return model.replace(flux=jnp.asarray(combined.light, model.flux.dtype))
 
 
-def _with_unknowns(model: Holography, refine: tuple[str, ...]) -> Holography:
-    """Give fields that are to be refined a value; a blur must not begin at zero, where it has no slope."""
-    views, dtype = len(model.pixels), model.phase.dtype
-    fields: dict[str, Any] = {}
-    if "rotations" in refine and model.rotations is None:
-        fields["rotations"] = jnp.zeros(views, dtype)
-    if "stretch" in refine and model.stretch is None:
-        fields["stretch"] = jnp.ones((views, 2), dtype)
-    for name, least in (("detector_blur", 0.3), ("source_blur", 0.5 * model.pixel_size)):
-        if name in refine and float(getattr(model, name)) == 0:
-            fields[name] = jnp.asarray(least, dtype)
-    return model.replace(**fields)
-
-
 def _emptied(model: Holography) -> Holography:
     return model.replace(phase=jnp.zeros_like(model.phase), attenuation=jnp.zeros_like(model.attenuation))
 
@@ -359,29 +315,17 @@ def _warning(line: str, console: Console) -> str:
     return line if "WARNING" in line else ""
 
 
-def _sampling(scan: Scan, model: Holography, console: Console) -> str:
-    """Tell the geometry; returns what is wrong with the sampling, or nothing."""
-    distances, pixels = (np.asarray(v, float).mean(1) for v in (model.distances, model.pixels))
-    size, grid = (" x ".join(map(str, shape)) for shape in (model.phase.shape, model.grid))
-    console.say(
-        f"{scan.views} holograms of {model.frame[0]} x {model.frame[1]}, pixels "
-        f"{', '.join(f'{p * 1e9:.4g}' for p in pixels)} nm, effective distances "
-        f"{', '.join(f'{d * 1e3:.4g}' for d in distances)} mm; object {size} of {model.pixel_size * 1e9:.4g} nm"
-    )
-    optics = {"pixel_size": model.pixel_size, "wavelength": model.wavelength}
-    reports = [operators.sampling(model.grid, distance=float(d), **optics) for d in distances]
-    console.say(f"padded to {grid}: {reports[int(np.argmax(distances))].message}")
-    return next((r.message for r in reports if not r.enough), "")
-
-
 # ------------------------------------------------------------------------------------------ rounds
 def _retrieved(problem: Holograms, settings: Settings, console: Console) -> Work:
     """Solve for one material first, then for all there is, then for the details."""
     solver, loss, data = settings.solver, settings.loss, _device(problem.data)
     turn = lambda problem, *options, **more: _round(problem, data, settings, *options, **more)
-    problem, strong = _first_guess(problem)
-    slope = problem.laws[0].slope
-    console.say(f"first guess by the contrast transfer function; power of the phase falls as f^{slope:.2g}")
+    phase, law = problem.model.first_guess(problem.data["counts"], problem.data["mask"])
+    # Where linear theory does not hold, what it says of the lowest frequencies is worse than nothing.
+    strong = float(np.ptp(np.asarray(phase))) > 1.0
+    model = problem.model.replace(phase=jnp.zeros_like(phase) if strong else phase)
+    problem = problem.replace(model=model, laws=(law,), curvature=None)
+    console.say(f"first guess by the contrast transfer function; power of the phase falls as f^{law.slope:.2g}")
     for damping in solver.damping if strong else [0.01]:
         problem = yield from turn(problem, "one material", 3, 8, raised=damping)
         if strong:  # what the first guess said of the power was as wrong as its phase
@@ -396,25 +340,6 @@ def _retrieved(problem: Holograms, settings: Settings, console: Console) -> Work
     for _ in range(solver.tv_rounds if loss.tv and not problem.half else 0):
         problem = yield from turn(problem, "details", 2, solver.cg_steps, vacuum=loss.vacuum, variation=loss.tv)
     return problem
-
-
-def _first_guess(problem: Holograms) -> tuple[Holograms, bool]:
-    """Take the phase by the contrast transfer function of one material, and the power law that its regularisation
-    learnt; says whether the phase is strong: then linear theory does not hold, and what it says of the lowest
-    frequencies is worse than nothing."""
-    model = problem.model
-    guess = solvers.ctf(
-        1 + model.resampled_contrast(problem.data["counts"], problem.data["mask"]),
-        pixel_size=model.pixel_size,
-        wavelength=model.wavelength,
-        distances=np.asarray(model.distances, float),
-        delta_beta=float(model.delta_beta),
-    )
-    power: Any = guess.regularisation
-    law = PowerLaw(float(power.level[0]), float(power.slope[0]))
-    strong = float(np.ptp(np.asarray(guess.phase))) > 1.0
-    phase = jnp.zeros_like(model.phase) if strong else guess.phase.astype(model.phase.dtype)
-    return problem.replace(model=model.replace(phase=phase), laws=(law,), curvature=None), strong
 
 
 def _measured(problem: Holograms, index: int) -> Holograms:
@@ -462,34 +387,18 @@ def _round(
     **strengths: float,
 ) -> Work:
     """Yield a stage of Gauss-Newton steps in white coordinates; the problem with its maps and geometry comes back."""
-    names, label = (*_MAPS[: len(problem.laws)], *refine), f"holography, {label}: step"
-    residual, function = solvers.hologram_residual, settings.loss.function
+    names, label = (*_MAPS[: len(problem.laws)], *refine), f"holography, {label}"
+    options: dict[str, Any] = {"steps": steps, "cg_steps": cg_steps, "seed": seed, "function": settings.loss.function}
 
     def solve(_: Problem, run: Run) -> Outcome:
-        start = problem.coordinates(settings, refine, **strengths)
-        options: dict[str, Any] = {"console": run.console, "label": label}
-        options["unknowns"] = ("white", "numbers") if refine else ("white",)
-        if function is not None:
-            rule = optax.lbfgs(memory_size=8, linesearch=optax.scale_by_zoom_linesearch(8))
-            solution = solvers.minimise(_WithPrior(function), start, data, rule, steps=4 * steps, chunk=4, **options)
-        else:
-            rows, fields = residual, data
-            if _BLURS & set(refine):
-                error = solvers.posterior_error(residual, start, data, seed)
-                rows = solvers.MarginalResidual(residual)
-                fields = data | {"spread": jnp.broadcast_to(error, (problem.views, *error.shape))}
-            solution = solvers.levenberg_marquardt(
-                rows, start, fields, prior=HologramCoordinates.prior, steps=steps, cg_steps=cg_steps, damping=0.03,
-                tolerance=2e-5, block_size=problem.views, probes=0, **options,
-            )  # fmt: skip
-        solved = problem.replace(model=_solution(solution.value))
-        return Outcome(solved, solution.history, solution.ending, solution.detail)
+        start = problem.coordinates(settings, refine=refine, **strengths)
+        solution = solvers.fit_holograms(
+            start, data, marginal=bool(_BLURS & set(refine)), console=run.console, label=f"{label}: step", **options
+        )
+        return Outcome(problem.replace(model=solution.value), solution.history, solution.ending, solution.detail)
 
-    solved = yield Stage(label.removesuffix(": step"), solve, names)
+    solved = yield Stage(label, solve, names)
     return problem.replace(model=put(problem.model, {name: getattr(solved.model, name) for name in names}))
-
-
-_solution = eqx.filter_jit(lambda coordinates: coordinates.solution())
 
 
 def _device(data: Mapping[str, Any]) -> dict[str, Array]:
@@ -497,36 +406,7 @@ def _device(data: Mapping[str, Any]) -> dict[str, Array]:
     return {name: jnp.asarray(value) for name, value in data.items()}
 
 
-class _WithPrior(eqx.Module):
-    """A user's cost of the data with the prior: a mean over the counts, as amplitudes would give it."""
-
-    function: Callable[..., Any] = eqx.field(static=True)
-
-    def __call__(self, coordinates: Coordinates, batch: Batch) -> Array:
-        prior = sum(jnp.sum(rows**2) for rows in jax.tree.leaves(coordinates.prior()))
-        return self.function(coordinates.solution(), batch) + 0.5 * prior / batch.counts.size
-
-
 def _cost(settings: Settings) -> Callable[[Holography, Batch], Any]:
     """Give the cost of the data alone: the user's, or amplitudes."""
     amplitude = lambda model, batch: 2 * losses.amplitude(model(batch.views), batch.counts, batch.mask, floor=0.375)
     return settings.loss.function or amplitude
-
-
-# ------------------------------------------------------------------------------------------ materials
-def _thicknesses(
-    maps: Mapping[str, Quantity], named: Mapping[str, tuple[float, float]], model: Holography
-) -> dict[str, Quantity]:
-    """Solve phase and attenuation for the thicknesses of one or two named materials."""
-    if not 0 < len(named) < 3:
-        return {}
-    phase, attenuation = maps["phase"].data, maps["attenuation"].data
-    per_length = 2 * np.pi / model.wavelength * np.array(list(named.values())).T  # (delta, beta) x material
-    if len(named) == 1:
-        thickness = [-phase / per_length[0, 0]]
-    else:
-        thickness = np.tensordot(np.linalg.inv(per_length), np.stack([-phase, attenuation]), 1)
-    image = lambda name, t: Quantity(
-        np.asarray(t, np.float32), "m", ("y", "x"), model.pixel_size, f"thickness of {name}", "image"
-    )
-    return {f"thickness_{name}": image(name, t) for name, t in zip(named, thickness, strict=True)}

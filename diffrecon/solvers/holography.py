@@ -8,25 +8,26 @@ and its mean taken on rings of frequency.
 
 A round of one material, from counts to phase (docs/holography.md has the whole way):
 
-    curvature = transfer_curvature(model)
-    start = HologramCoordinates.about(model, curvature, [PowerLaw(1e-3, -4.0)])
-    solution = levenberg_marquardt(hologram_residual, start, data, prior=HologramCoordinates.prior,
-                                   unknowns=("white",), probes=0, block_size=len(counts))
-    model = solution.value.solution()
+    phase, law = model.first_guess(counts)
+    start = HologramCoordinates.about(model.replace(phase=phase), transfer_curvature(model), [law])
+    model = fit_holograms(start, {"counts": counts}).value
 
 The model is a `diffrecon.models.Holography`, or one with its fields.
 """
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float, PyTree
 
 from .. import losses
+from .._console import Console
 from .._model import Batch
 from ..priors import (
     Coordinates,
@@ -39,11 +40,15 @@ from ..priors import (
     vacuum_weights,
     whitening,
 )
+from .descent.gauss_newton import levenberg_marquardt
+from .descent.minimise import Solution, minimise
+from .posterior import MarginalResidual, posterior_error
 
 __all__ = [
     "HologramCoordinates",
     "HologramCurvature",
     "field_scales",
+    "fit_holograms",
     "first_maximum",
     "hologram_residual",
     "measured_curvature",
@@ -52,6 +57,7 @@ __all__ = [
 
 _RINGS = 24
 _NAMES = ("phase", "attenuation")  # fields of the model that the maps are
+_RELATIVE = ("shifts", "rotations", "stretch")  # to the first frame
 _ONE_SIDED = 10.0  # weight of attenuation below that of the main material, in units of the flux
 
 
@@ -211,17 +217,20 @@ class HologramCoordinates(Coordinates):
         negative: float = 0.25,
         variation: float = 0.0,
         vacuum: float = 0.0,
-        scales: Mapping[str, Array] | None = None,
+        refine: Sequence[str] = (),
     ) -> "HologramCoordinates":
         """Make the coordinates about a model, with one power law for each map that is solved for (one or two).
 
         **Arguments:** `raised` is added to the curvature, in units of the flux: the lowest frequencies wait; weights
         of phases above vacuum (`negative`, units of the flux), of the total `variation` of the phase and of `vacuum`
-        (units of photon noise; of the model as it is now); `scales` of numbers of the geometry, see `field_scales`.
+        (units of photon noise; of the model as it is now); names of numbers of the geometry to `refine`, relative to
+        the first frame where that says where the object is.
         """
+        scales = {name: field_scales(model, name) for name in refine}
+        scales |= {name: scale.at[0].set(0) for name, scale in scales.items() if name in _RELATIVE}
         strengths = jnp.asarray([raised, negative, variation, vacuum], model.phase.dtype)
         numbers = jnp.asarray(np.array(laws), model.phase.dtype)
-        return _about(model, curvature, numbers, strengths, dict(scales or {}))
+        return _about(model, curvature, numbers, strengths, scales)
 
     def put(self, model: Any, maps: Float[Array, "map y x"]) -> Any:
         """Put the maps into their fields."""
@@ -271,6 +280,61 @@ def _about(
 def hologram_residual(coordinates: Coordinates, batch: Batch) -> Float[Array, "view y x"]:
     """Compute the residuals of the counts, of variance one for photon noise (Anscombe 1948)."""
     return losses.anscombe_residual(coordinates.solution()(batch.views), batch.counts, batch.mask)
+
+
+def fit_holograms(
+    start: HologramCoordinates,
+    data: Mapping[str, Any],
+    *,
+    steps: int = 4,
+    cg_steps: int = 20,
+    marginal: bool = False,
+    function: Callable[[Any, Batch], Any] | None = None,
+    seed: int = 0,
+    console: Console | None = None,
+    label: str = "holography: step",
+) -> Solution:
+    """Fit a holography model to counts by Gauss-Newton steps in white coordinates.
+
+    **Arguments:** `data`: `counts` `(view, y, x)` and `mask`; `steps` of Levenberg-Marquardt with `cg_steps` conjugate
+    gradients, which need few as all curvatures are one; `marginal`: numbers of the geometry by marginal likelihood
+    (blurs, which the most probable object would explain away, see `MarginalResidual`); `function`: a cost of one's own
+    `(model, batch) -> mean over the counts`, then by four times as many steps of L-BFGS.
+
+    **Returns:** the `Solution`, whose value is the model.
+
+    **Cost:** a step is `cg_steps + 3` products, each of two FFTs of the grid and two matrix products a view.
+    """
+    options: dict[str, Any] = {"unknowns": ("white", "numbers") if start.numbers else ("white",)}
+    options |= {"console": console, "label": label}
+    if function is not None:
+        rule = optax.lbfgs(memory_size=8, linesearch=optax.scale_by_zoom_linesearch(8))
+        solution = minimise(_WithPrior(function), start, data, rule, steps=4 * steps, chunk=4, **options)
+    else:
+        rows, views = hologram_residual, len(start.model.pixels)
+        if marginal:
+            error = posterior_error(rows, start, data, seed)
+            rows, data = MarginalResidual(rows), {**data, "spread": jnp.broadcast_to(error, (views, *error.shape))}
+        solution = levenberg_marquardt(
+            rows, start, data, prior=HologramCoordinates.prior, steps=steps, cg_steps=cg_steps, damping=0.03,
+            tolerance=2e-5, block_size=views, probes=0, **options,
+        )  # fmt: skip
+    return dataclasses.replace(solution, value=_solved(solution.value))
+
+
+@eqx.filter_jit
+def _solved(coordinates: Coordinates) -> Any:
+    return coordinates.solution()
+
+
+class _WithPrior(eqx.Module):
+    """A user's cost of the data with the prior: a mean over the counts, as amplitudes would give it."""
+
+    function: Callable[[Any, Batch], Any] = eqx.field(static=True)
+
+    def __call__(self, coordinates: HologramCoordinates, batch: Batch) -> Float[Array, ""]:
+        prior = sum(jnp.sum(rows**2) for rows in jax.tree.leaves(coordinates.prior()))
+        return self.function(coordinates.solution(), batch) + 0.5 * prior / batch.counts.size
 
 
 @eqx.filter_jit
