@@ -75,7 +75,11 @@ def filtered(maps: Inexact[Array, "map *space"], kernels: Float[Array, "..."]) -
     shape, axes = maps.shape[1:], tuple(range(1, maps.ndim))
     forward, back = (jnp.fft.fftn, jnp.fft.ifftn) if jnp.iscomplexobj(maps) else (jnp.fft.rfftn, jnp.fft.irfftn)
     mixing = kernels.ndim == maps.ndim + 1
-    product = lambda values: jnp.einsum("mn...,n...->m...", kernels, values) if mixing else kernels * values
+    product = (
+        lambda values: jnp.einsum("mn...,n...->m...", kernels, values, precision="highest")
+        if mixing
+        else kernels * values
+    )
     if all(n == 1 for n in kernels.shape[-len(shape) :]):
         return product(maps)
     return back(product(forward(maps, axes=axes)), s=shape, axes=axes)

@@ -237,7 +237,8 @@ class HolographyMethod(Modality):
         if not settings.quality.error_bar:
             return {}, []
         seed = settings.quality.seed
-        coordinates = problem.coordinates(settings, vacuum=settings.loss.vacuum, variation=settings.loss.tv)
+        variation = settings.loss.tv if settings.solver.tv_rounds else 0.0
+        coordinates = problem.coordinates(settings, vacuum=settings.loss.vacuum, variation=variation)
         deviation = solvers.posterior_deviation(solvers.hologram_residual, coordinates, _device(problem.data), seed)
         bar = deviation[0] * np.sqrt(max(problem.excess(seed), 1.0))
         phase = problem.model.replace(phase=bar, thickness=None).quantities()["phase"]  # on the part that is written

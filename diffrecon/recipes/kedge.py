@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -22,6 +21,7 @@ from .._result import Quantity
 from ..errors import InputError
 from ..modality import Modality, Outcome, Problem, Run, Stage, Work, descent
 from ..models import KEdge, attenuation_table, check_table
+from ..priors import Coordinates, filtered
 from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import fisher_deviation, fisher_scoring, log_subtraction
@@ -113,8 +113,8 @@ class KEdgeSubtraction(Modality):
             stage = descent("k-edge, total variation: step", optax.lbfgs(memory_size=10), solver.tv_steps, chunk=20)
 
             def solve(problem: Radiographs, run: Run) -> Outcome:
-                outcome = stage.solve(problem.replace(model=white, cost=cost, unknowns={"z": 1.0}), run)
-                return outcome._replace(problem=problem.replace(model=outcome.problem.model.at()))
+                outcome = stage.solve(problem.replace(model=white, cost=cost, unknowns={"white": 1.0}), run)
+                return outcome._replace(problem=problem.replace(model=outcome.problem.model.solution()))
 
             yield Stage(stage.label, solve)
 
@@ -252,29 +252,26 @@ def _cost(model: KEdge, batch: Batch) -> Array:
     return losses.poisson(model(batch.views), batch.counts, batch.mask)
 
 
-class _Whitened(eqx.Module):
-    """Areal densities as `basis z`, so that the data have curvature one in z and the materials do not fight."""
+class _Densities(Coordinates):
+    """Areal densities in coordinates in which the data have curvature one and the materials do not fight."""
 
-    z: Float[Array, "material y x"]
-    basis: Float[Array, "material material"]
     spread: Float[Array, "material 1 1"]
-    model: KEdge
 
-    def at(self) -> KEdge:
-        """Give the model at these coordinates."""
-        return self.model.replace(areal=jnp.einsum("mn,nyx->myx", self.basis, self.z, precision="highest"))
+    def put(self, model: KEdge, maps: Float[Array, "material y x"]) -> KEdge:
+        """Put the areal densities into the model."""
+        return model.replace(areal=maps)
 
 
-def _whitened(problem: Radiographs) -> _Whitened:
+def _whitened(problem: Radiographs) -> _Densities:
     """Take the coordinates in which the mean Fisher information is one."""
     model, mask = problem.model, problem.data["mask"]
     matrix = np.asarray(model.information(jnp.arange(problem.views)), float)[mask].mean(0)
-    basis = np.linalg.inv(np.linalg.cholesky(matrix)).T
+    basis = np.linalg.inv(np.linalg.cholesky(matrix)).T  # in float64: lines of neighbouring elements are much alike
     bars = np.asarray(fisher_deviation(model, problem.views), float)
     spread = np.median(bars[:, mask], axis=1)[:, None, None]
-    start = np.einsum("mn,nyx->myx", np.linalg.inv(basis), np.asarray(model.areal, float))
     cast = lambda a: jnp.asarray(a, jnp.float32)
-    return _Whitened(cast(start), cast(basis), cast(spread), model)
+    white = filtered(model.areal, cast(np.linalg.inv(basis)[..., None, None]))
+    return _Densities(white, cast(basis[..., None, None]), {}, {}, model, cast(spread))
 
 
 class _Penalised:
@@ -283,9 +280,9 @@ class _Penalised:
     def __init__(self, tv: float, positive: bool):
         self.tv, self.positive = tv, positive
 
-    def __call__(self, problem: _Whitened, batch: Batch) -> Array:
+    def __call__(self, problem: _Densities, batch: Batch) -> Array:
         """Give the cost."""
-        model = problem.at()
+        model = problem.solution()
         scaled = model.areal / problem.spread
         share = self.tv * scaled.shape[0] / model.flats.shape[0]
         cost = _cost(model, batch) + share * penalties.tv(scaled, eps=0.1, axes=(-2, -1))

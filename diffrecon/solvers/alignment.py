@@ -21,6 +21,7 @@ from .._console import Console
 from ..errors import InputError
 from ..motion import FREEDOMS, Motion, drift_basis, fix_gauge, without_freedoms
 from ..operators.detector import AlignedProjector
+from ..priors import filtered
 from .linear.least_squares import cgls
 
 __all__ = ["Alignment", "TiltSearch", "align", "refine_tilt"]
@@ -326,7 +327,7 @@ class _Joint(eqx.Module):
 def _half_ramp(volume: Float[Array, "z y x"], views: int) -> Float[Array, "z y x"]:
     ky, kx = np.fft.fftfreq(volume.shape[1])[:, None], np.fft.rfftfreq(volume.shape[2])[None]
     ramp = np.sqrt(np.pi / views * np.maximum(np.hypot(ky, kx), 0.5 / max(volume.shape[1:])))
-    return jnp.fft.irfft2(jnp.fft.rfft2(volume) * jnp.asarray(ramp, volume.dtype), volume.shape[1:])
+    return filtered(volume, jnp.asarray(ramp, volume.dtype)[None])
 
 
 def _amounts(numbers: Mapping[str, Array], views: int) -> dict[str, Float[Array, " view"]]:
