@@ -1,0 +1,90 @@
+"""Gauss-Newton holography in white coordinates, and what noise leaves open, on small problems with known answers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffrecon import Batch, ConeBeam, Scan
+from diffrecon.models import Holography
+from diffrecon.priors import Coordinates, PowerLaw
+from diffrecon.solvers import (
+    HologramCoordinates,
+    MarginalResidual,
+    fit_holograms,
+    measured_curvature,
+    posterior_deviation,
+    posterior_error,
+    transfer_curvature,
+)
+
+SIZE, LAW = 32, PowerLaw(1e-3, -3.0)
+
+
+@pytest.fixture(scope="module")
+def holograms():
+    """A model of a weak disc at two distances, and its counts."""
+    beam = ConeBeam(17e3, np.array([0.0213, 0.0259]), 1.28, 9e-6)
+    scan = Scan.from_arrays(np.ones((2, SIZE, SIZE)), method="holography", geometry=beam, flux=4000.0)
+    model = Holography.from_scan(scan, delta_beta=500.0, shape=(SIZE, SIZE))
+    y, x = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
+    model = model.replace(phase=jnp.asarray(-0.4 * np.exp(-(y**2 + x**2) / 30), jnp.float32))
+    return model, np.random.default_rng(0).poisson(np.asarray(model(jnp.arange(2))))
+
+
+def test_measured_curvature_of_a_weak_object_is_that_of_the_transfer_functions(holograms):
+    """On rings of frequency, where the object is: within the spread of two random maps."""
+    model = holograms[0].replace(phase=jnp.full((SIZE, SIZE), -0.01))
+    weak, measured = transfer_curvature(model), measured_curvature(model)
+    ratio = np.asarray(measured.of_phase(model) / weak.of_phase(model))[4:12, 4:12]
+    assert np.median(ratio) == pytest.approx(1, abs=0.3)
+    assert float(weak.flux) == float(measured.flux) > 4000
+
+
+def test_coordinates_begin_at_their_model(holograms):
+    model = holograms[0].replace(attenuation=0.1 * holograms[0].phase ** 2)
+    start = HologramCoordinates.about(model, transfer_curvature(model), [LAW, LAW], refine=["shifts", "flux"])
+    back = start.solution()
+    for name in ("phase", "attenuation", "shifts", "flux"):
+        assert np.allclose(getattr(back, name), getattr(model, name), atol=1e-4)
+    assert float(start.scales["shifts"][0].max()) == 0 < float(start.scales["shifts"][1].min())  # the first frame stays
+
+
+def test_a_round_finds_the_phase_and_other_strengths_compile_nothing(holograms):
+    model, counts = holograms
+    empty, data = model.replace(phase=jnp.zeros((SIZE, SIZE))), {"counts": jnp.asarray(counts)}
+    start = lambda law, **strengths: HologramCoordinates.about(empty, transfer_curvature(empty), [law], **strengths)
+    found = fit_holograms(start(LAW), data).value.phase
+    off = np.asarray(found - model.phase)
+    assert np.linalg.norm(off - off.mean()) < 0.15 * np.linalg.norm(model.phase - model.phase.mean())
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, seconds, **_: compiled.append(name) if name.endswith("backend_compile_duration") else None
+    )
+    fit_holograms(start(PowerLaw(2e-3, -4.0), raised=0.1, vacuum=0.1, variation=1.0), data, steps=3, cg_steps=7)
+    assert not compiled
+
+
+class Image(Coordinates):
+    """One map that is measured directly, expected to have the variance 1/3."""
+
+    def put(self, model, maps):
+        return maps[0]
+
+    def prior(self):
+        return {"known": jnp.sqrt(3.0) * self.maps()}
+
+
+def measured(image, batch):
+    return image.solution()[None] - batch.counts
+
+
+def test_errors_have_the_variance_of_the_posterior():
+    """Noise of variance 1 in data and prior: 1/4 for both, 1/16 for repeated measurements."""
+    image = Image(jnp.zeros((1, 64, 64)), jnp.ones((1, 1, 1, 1)), {}, {}, None)
+    data = {"counts": jnp.zeros((1, 64, 64))}
+    error = np.asarray(posterior_error(measured, image, data, 0))
+    assert error.var() == pytest.approx(1 / 4, rel=0.1)
+    assert np.asarray(posterior_deviation(measured, image, data, 0)) == pytest.approx(1 / 4, rel=0.2)
+    rows = MarginalResidual(measured)(image, Batch(jnp.arange(1), data | {"spread": jnp.asarray(error[None])}))
+    assert np.allclose(rows["spread"], error) and np.allclose(rows["data"], 0)
