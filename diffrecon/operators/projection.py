@@ -107,13 +107,13 @@ class ParallelProjector(eqx.Module):
         self.detector = int(detector)
         middle = (self.detector - 1) / 2
         offset = _largest_offset(middle if centre is None else centre, shifts, middle, self.angles.size)
-        self.centre = jnp.asarray(middle if centre is None else centre, dtype)
-        self.shifts = None if shifts is None else jnp.asarray(shifts, dtype)
+        self.centre = _on_device(middle if centre is None else centre, dtype)
+        self.shifts = None if shifts is None else _on_device(shifts, dtype)
         self.plan = _plan(self.shape, self.detector, offset, kernel_width, oversampling)
 
         frequency = np.arange(self.plan.period // 2 + 1) / self.plan.period
-        self.taps = _Taps(*(jnp.asarray(a) for a in _polar_taps(np, self.angles, frequency, self.plan, dtype)))
-        self.transfer = jnp.asarray(_transfer(np, self.angles, frequency, self.shape), _complex_of(dtype))
+        self.taps = _Taps(*(_on_device(a) for a in _polar_taps(np, self.angles, frequency, self.plan, dtype)))
+        self.transfer = _on_device(_transfer(np, self.angles, frequency, self.shape), _complex_of(dtype))
         self.rolloff = _rolloff(self.shape, self.plan, dtype)
         self.tables = _gather_tables(self.taps, self.plan, dtype)
 
@@ -446,12 +446,17 @@ def _sinc(x: Any) -> Any:
     return value
 
 
+def _on_device(values: ArrayLike, dtype: Any = None) -> Array:
+    """Put NumPy numbers on the device; unlike `jnp.asarray`, nothing is compiled for that."""
+    return jnp.asarray(values, dtype) if isinstance(values, jax.Array) else jax.device_put(np.asarray(values, dtype))
+
+
 def _rolloff(
     shape: tuple[int, int], plan: _Plan, dtype: jax.typing.DTypeLike
 ) -> tuple[Float[Array, " y"], Float[Array, " x"]]:
     """Make what undoes the window in the image, separable."""
     y, x = plan.window_transform(shape[0], plan.grid_y), plan.window_transform(shape[1], plan.grid_x)
-    return jnp.asarray(1 / y, dtype), jnp.asarray(1 / x, dtype)
+    return _on_device(1 / y, dtype), _on_device(1 / x, dtype)
 
 
 # Image -> half plane -> polar samples, and the transposes written out
@@ -546,13 +551,13 @@ def _gather_tables(taps: _Taps, plan: _Plan, dtype: jax.typing.DTypeLike) -> _Ga
         slot = np.arange(width)[:, None]
         used = slot < degree[cells]
         entry = order[first[cells] + np.minimum(slot, degree[cells] - 1)]
-        samples.append(jnp.asarray(entry // plan.width**2, jnp.int32))
-        weights.append(jnp.asarray(np.where(used, weight[entry], 0), dtype))
+        samples.append(_on_device(entry // plan.width**2, np.int32))
+        weights.append(_on_device(np.where(used, weight[entry], 0), dtype))
         members.append(cells)
     joined = np.concatenate(members)
     place = np.full(degree.size, joined.size, np.int32)
     place[joined] = np.arange(joined.size)
-    return _GatherTables(tuple(samples), tuple(weights), jnp.asarray(place))
+    return _GatherTables(tuple(samples), tuple(weights), _on_device(place))
 
 
 def _entries(taps: _Taps, plan: _Plan) -> tuple[np.ndarray, np.ndarray]:

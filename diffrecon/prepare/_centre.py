@@ -17,6 +17,7 @@ __all__ = ["RotationCentre", "find_isolated_centre", "find_rotation_centre"]
 
 _PAIRS = 24  # of views half a turn apart that are compared
 _LEAST_OVERLAP = 12  # columns that a view and a mirror image must share
+_TOGETHER = 24  # centres at a time
 _DISAGREE = 1.0  # [pixel] of the estimators that is worth a warning
 _SMALL, _FEW = 256, 180  # columns and views to which the sinogram is reduced for the cost of a reconstruction
 _REACH = 24  # that cost is searched within this fraction of the columns around what the others found
@@ -156,14 +157,16 @@ def _double_wedge(sinogram: np.ndarray, low: float, high: float) -> float:
 
 
 def _wedge_energy(sinogram: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    data = jnp.asarray(sinogram, jnp.float32)
+    data, centres = sinogram.astype(np.float32), np.asarray(centres, np.float32)
     views, columns = sinogram.shape
     # The transform of a full turn of an object of radius r fills |k_view| <= r |k_column|; outside only a wrong centre
     # has energy.
     ku = np.fft.rfftfreq(columns) * 2 * np.pi
     kv = np.abs(np.fft.fftfreq(2 * views) * 2 * views)
     outside = kv[:, None] > 1.1 * (columns / 2) * ku[None] + 2
-    return np.asarray(_energies(data, jnp.asarray(centres, jnp.float32), jnp.asarray(outside)))
+    # Always as many centres at a time: one program.
+    parts = [np.resize(centres[i : i + _TOGETHER], _TOGETHER) for i in range(0, len(centres), _TOGETHER)]
+    return np.concatenate([np.asarray(_energies(data, part, outside)) for part in parts])[: len(centres)]
 
 
 @jax.jit
@@ -294,7 +297,7 @@ def _reconstruction(sinograms: Float[np.ndarray, "view y x"], angles: Float[np.n
     places, costs, k = np.zeros(0), np.zeros(0), 0
     for _ in range(3):
         places = np.linspace(max(low, best - reach), min(high, best + reach), 13)
-        costs = np.asarray(_disagreement(A, jnp.asarray(small), jnp.asarray(places, jnp.float32)), float)
+        costs = np.asarray(_disagreement(A, small, places.astype(np.float32)), float)
         k = int(np.argmin(costs))
         best, reach = places[k], reach / 4
     if 1 <= k <= len(places) - 2:

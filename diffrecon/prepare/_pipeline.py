@@ -272,8 +272,9 @@ class Preparation:
         views = self.scan.views
         beam, filling = self.references.rows(top, bottom), Filling.of(self._bad.mask[top:bottom])
         clipped, zingers = np.zeros(rows, int), np.zeros(bottom - top, int)
-        values = jnp.zeros((views, rows, self.scan.frame_shape[1]), beam.light.dtype)
-        block = self._block(bottom - top)
+        block, values = self._block(bottom - top), None
+        if block < views:
+            values = jnp.zeros((views, rows, self.scan.frame_shape[1]), beam.light.dtype)
         for start in range(0, views, block):
             which = slice(start, min(start + block, views))
             light, hit = self._transmissions(which, top, bottom, beam, filling)
@@ -282,8 +283,9 @@ class Preparation:
             if where is not None:
                 light = undistort(light, where)
             logs, low = logarithm(light, self.settings["clip"])
-            values = _place(values, logs, start)
+            values = logs if values is None else _place(values, logs, start)
             clipped += np.asarray(low)
+        assert values is not None
         return values, clipped, zingers
 
     def _transmissions(
@@ -297,10 +299,10 @@ class Preparation:
             last = self.scan.views - 1
             wanted = np.abs(np.arange(views.start - ZINGER_REACH, views.stop + ZINGER_REACH))
             wanted = np.clip(last - np.abs(last - wanted), 0, last)
-        counts = jnp.asarray(np.asarray(self.scan.counts[wanted, top:bottom]))
+        counts = jax.device_put(np.asarray(self.scan.counts[wanted, top:bottom]))
         flux = self.flux if flux is None else flux
         mixture = self.references.mixture(views)
-        return block_transmission(counts, beam, mixture, jnp.asarray(flux[views]), filling, zingers)
+        return block_transmission(counts, beam, mixture, jax.device_put(flux[views]), filling, zingers)
 
     def _block(self, rows: int) -> int:
         return max(1, min(self.scan.views, _BLOCK_BYTES // (4 * rows * self.scan.frame_shape[1])))

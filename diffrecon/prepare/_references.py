@@ -138,13 +138,12 @@ class References:
         if len(self.basis):
             assert self.frames is not None
             components = _components(self.frames[:, rows] - self.dark[rows], self.basis)
-        return EmptyBeam(
-            jnp.asarray(self.light[:, rows]), jnp.asarray(self.dark[rows]), jnp.asarray(components, jnp.float32)
-        )
+        parts = (self.light[:, rows], self.dark[rows], components.astype(np.float32))
+        return EmptyBeam(*map(jax.device_put, parts))
 
     def mixture(self, views: Any) -> Mixture:
         """Shares of some views, on the device."""
-        return Mixture(*(jnp.asarray(part[views]) for part in (self.left, self.right, self.share, self.weights)))
+        return Mixture(*(jax.device_put(part[views]) for part in (self.left, self.right, self.share, self.weights)))
 
     def fit_eigen(self, counts: Any, rows: list[tuple[int, int]], block: int) -> None:
         """Principal components of the flats, and their weights for every view from some bands of detector rows."""

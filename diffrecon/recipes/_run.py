@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -87,6 +88,7 @@ def fingerprint(modality: Modality, problem: Any, settings: Any) -> str:
     for name, values in sorted(problem.data.items()):
         some = np.unique(np.linspace(0, len(values) - 1, _FRAMES).astype(int)) if np.ndim(values) else ()
         digest.update(f"{name} {np.shape(values)}".encode())
+        values = np.asarray(values) if isinstance(values, jax.Array) else values
         for index in some:
             digest.update(np.ascontiguousarray(values[int(index)]).tobytes())
     return digest.hexdigest()

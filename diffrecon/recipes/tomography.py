@@ -190,7 +190,7 @@ class Tomography(Modality):
             times = np.linspace(A.times[0], A.times[-1], len(volumes))
             found["volumes"] = Quantity(volumes, units, axes, pixel, f"{label} at the times", "data")
             found["times"] = Quantity(times, "", ("time",), None, "times of the volumes", "data")
-        middle, words = np.asarray(rows[:, rows.shape[1] // 2]), "line integrals of the middle row"
+        middle, words = np.asarray(rows)[:, rows.shape[1] // 2], "line integrals of the middle row"
         return found | {"sinogram": Quantity(middle, "", ("view", "x"), pixel, words, "sinogram")}
 
     def error_bars(self, problem: Tomogram, scan: Scan, settings: Settings) -> tuple[dict[str, Quantity], list[str]]:
@@ -331,7 +331,9 @@ def _problem(
         data["counts"], beam = np.asarray(prepared.scan.counts), prepared.beam()
     shape = getattr(A, "volume_shape", (rows.shape[1], *A.shape))
     return Tomogram(
-        models.Tomography(A.empty(shape[0]) if isinstance(A, Dynamic) else jnp.asarray(np.zeros(shape, np.float32)), A),
+        models.Tomography(
+            A.empty(shape[0]) if isinstance(A, Dynamic) else jax.device_put(np.zeros(shape, np.float32)), A
+        ),
         data,
         settings.loss.function or least_squares,
         {"volume": 1.0},

@@ -197,7 +197,7 @@ class SliceSolver(NamedTuple):
 
 def _fbp(A: Any, b: Array, options: SliceOptions, weights: Any, show: Any) -> LinearSolution:
     volume = fbp(A, b, filter=options.filter, cutoff=options.cutoff, extent=options.extent, pad=options.pad)
-    return LinearSolution(volume, jnp.zeros(0), False)
+    return LinearSolution(volume, jax.device_put(np.zeros(0, np.float32)), False)
 
 
 def _stepped(solver: Callable, *extra: str, weighted: bool = True, bounded: bool = False) -> Callable:
@@ -269,12 +269,11 @@ def _bounds(options: SliceOptions) -> tuple[float | None, float | None] | None:
 
 def padding(sinogram: Float[Array, "view z u"]) -> str:
     """Choose what lies beyond the detector: nothing where the outer columns hold air, else the sample goes on."""
-    edge, top = _edge(sinogram)
-    return "smooth" if float(edge) > 0.05 * float(top) else "zero"
+    lines = np.abs(np.asarray(_mean_row(sinogram)))  # quiet, and enough
+    edge = np.maximum(lines[:, :4].mean(1), lines[:, -4:].mean(1))
+    return "smooth" if np.median(edge) > 0.05 * np.percentile(lines, 99) else "zero"
 
 
 @jax.jit
-def _edge(sinogram: Float[Array, "view z u"]) -> tuple[Array, Array]:
-    lines = jnp.abs(jnp.mean(sinogram, axis=1))  # the mean row is enough and quiet
-    edge = jnp.maximum(jnp.mean(lines[:, :4], 1), jnp.mean(lines[:, -4:], 1))
-    return jnp.median(edge), jnp.percentile(lines, 99)
+def _mean_row(sinogram: Float[Array, "view z u"]) -> Float[Array, "view u"]:
+    return jnp.mean(sinogram, axis=1)

@@ -4,6 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -133,15 +134,19 @@ def fbp(
     sinogram = jnp.asarray(sinogram)
     if not jnp.issubdtype(sinogram.dtype, jnp.floating):
         raise InputError(f"fbp: the sinogram is of type {sinogram.dtype}: give line integrals, prepare.line_integrals")
-    turn = angle_weights(A.angles) if weights is None else jnp.asarray(weights, sinogram.dtype)
+    turn = angle_weights(A.angles) if weights is None else weights
+    traced = isinstance(turn, jax.Array)
+    turn = turn.astype(sinogram.dtype) if traced else jax.device_put(np.asarray(turn, sinogram.dtype))
     extent = _WIDER * A.detector if extent is None else float(extent)
     length = _padded(A.detector, pad, extent)
     gain = ramp_filter(length, filter, cutoff)
     if phase is not None:
         rows = 1 if sinogram.ndim == 2 or sinogram.shape[1] == 1 else 2 * sinogram.shape[1]
         gain = gain * phase.checked().gain(np.fft.fftfreq(rows), np.fft.rfftfreq(length))
-    gain = None if filter == "none" and phase is None and cutoff == 1 else jnp.asarray(gain, sinogram.dtype)
-    return _filter_and_project(A, sinogram, gain, jnp.asarray(turn, sinogram.dtype), pad, extent)
+    gain = (
+        None if filter == "none" and phase is None and cutoff == 1 else jax.device_put(np.asarray(gain, sinogram.dtype))
+    )
+    return _filter_and_project(A, sinogram, gain, turn, pad, extent)
 
 
 def ramp_filter(length: int, window: str = "ramp", cutoff: float = 1.0) -> Float[np.ndarray, " frequency"]:
