@@ -1,6 +1,7 @@
 """Which way imports may point, read from the source: lazily imported modules inside functions count too."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -222,3 +223,11 @@ def test_core_needs_core_packages_only():
 def test_nobody_switches_double_precision_on():
     for path in sorted(ROOT.rglob("*.py")):
         assert "jax_enable_x64" not in path.read_text(), path
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "experiments"])
+def test_scripts_use_public_names_only(folder):
+    """Whoever writes a script of his own must get as far as ours do."""
+    private = re.compile(r"diffrecon(\.\w+)*\._[a-z]|from diffrecon(\.\w+)* import _[a-z]")
+    for path in sorted((ROOT.parent / folder).rglob("*.py")):
+        assert not private.search(path.read_text()), path

@@ -191,16 +191,11 @@ def _positions_line(scan: Any) -> str:
 
 def missing(scan: Any) -> list[str]:
     """List what the method would like to have and the file does not hold."""
-    from ..io import NEEDED
+    from ..modality import find, names
 
-    method = scan.method or ""
-    wanted = [
-        *NEEDED.get(method, {}),
-        *{"tomography": ("flats", "darks"), "holography": ("flux",), "saxs-tensor-tomography": ("transmission",)}.get(
-            method, ()
-        ),
-    ]
-    absent = [f"data.{name}" for name in wanted if getattr(scan, name) is None]
+    modality = find(scan.method) if scan.method in names() else None
+    fields = () if modality is None else dict.fromkeys((*modality.needs, *modality.wishes))
+    absent = [f"data.{name}" for name in fields if name != "geometry" and getattr(scan, name) is None]
     if "data.flux" in absent and scan.flats is not None:
         absent.remove("data.flux")
     if scan.method is None:

@@ -6,7 +6,6 @@ from ._toml import dumps as dumps
 from ._toml import value as toml_value
 from .keys import KEYS as KEYS
 from .keys import collect as collect
-from .methods import NEEDED as NEEDED
 from .open import open_scan as open_scan
 from .open import read as read
 from .readers import Reader as Reader

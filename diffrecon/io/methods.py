@@ -19,7 +19,7 @@ PTYCHOGRAPHY = ("near-field-ptychography", "far-field-ptychography")
 FOURIER_PLANE = ("far-field-ptychography", "cdi")  # frames with a zero frequency
 
 # Fields that a method cannot do without, with an example of what to say when the file lacks it.
-NEEDED = {
+_NEEDED = {
     "tomography": {"angles": "angles.txt"},
     "near-field-ptychography": {"positions": "positions.txt"},
     "far-field-ptychography": {"positions": "positions.txt"},
@@ -34,7 +34,7 @@ def check_scan(source: Source, scan: Scan) -> None:
     if scan.method is None and scan.provenance.reader == "CXI" and scan.positions is None:
         what = f"where the sample was in each of {scan.views} frames (one pattern in three dimensions: -m cdi)"
         raise MissingMetadata("data.positions", what, source.name, "positions.txt")
-    needed = NEEDED.get(scan.method or "", {})
+    needed = _NEEDED.get(scan.method or "", {})
     first_missing(source, {k: getattr(scan, k) for k in needed}, needed)
     scan.check_shapes()
     if scan.method in PTYCHOGRAPHY:

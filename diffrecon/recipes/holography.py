@@ -160,6 +160,7 @@ class HolographyMethod(Modality):
 
     name, settings = "holography", Settings
     needs = {"geometry": ("the geometry (energy, distances)", "a file with geometry")}
+    wishes = ("flux",)
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Holograms:
         """Put vacuum into the scan's geometry and beam, register the frames, leave out outliers."""

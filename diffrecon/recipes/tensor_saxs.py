@@ -60,6 +60,7 @@ class TensorSaxs(Modality):
     """Orientation of fibres in every voxel from tensor SAXS projections."""
 
     name, settings = "saxs-tensor-tomography", Settings
+    wishes = ("transmission",)
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Problem:
         """Put empty coefficients into the geometry of the scan."""

@@ -134,6 +134,7 @@ class Tomography(Modality):
 
     name, settings = "tomography", Settings
     needs = {"angles": ("the rotation angle of each view", "/path/of/angles")}
+    wishes = ("flats", "darks")
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Tomogram:
         """Prepare all rows, find the geometry, and put an empty volume in it."""

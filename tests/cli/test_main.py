@@ -242,6 +242,7 @@ def test_script_is_python(tmp_path, capsys):
 def test_demo_and_simulate_call_the_simulator(tmp_path, monkeypatch, recipe, capsys):
     simulate: Any = types.ModuleType("diffrecon.simulate")
     simulate.demo_file = lambda method, path, seed: make_files.dxchange(path) and {"photons": 500 + seed}
+    simulate.method_of = lambda method: method
     simulate.settings = lambda method: ("solver.steps=4",)
     simulate.judge = lambda method, path, result: [f"error of {result.method}: 3 %"]
     monkeypatch.setitem(sys.modules, "diffrecon.simulate", simulate)

@@ -430,7 +430,7 @@ class TestReadersOfUsers:
         np.testing.assert_array_equal(scan.extra["times"], np.arange(6))
         assert [line for line in scan.provenance.messages if "nothing in diffrecon reads it: temperature" in line]
         model = models.Laminography.from_scan(scan, size=(2, 8, 8))
-        assert float(model.tilt) == pytest.approx(0.5)
+        assert float(model.projector.motion.tilt) == pytest.approx(0.5)
 
     def test_times_follow_the_views_and_the_user_wins(self, ours):
         part = open_scan(ours, views=[4, 1], tilt="10 deg")
