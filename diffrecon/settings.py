@@ -143,6 +143,8 @@ def _fits(value: Any, kind: Any) -> tuple[bool, Any]:
     """Say whether a value is of a kind, and give it as that."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return types.NoneType in inner, value
         tries = (_fits(value, one) for one in inner)
         return next((found for found in tries if found[0]), (False, value))
     if kind is Any:

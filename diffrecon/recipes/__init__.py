@@ -4,7 +4,6 @@ One file a method: its settings, how its problem starts, its stages, what is wri
 Recipes put models, solvers and preparation together and touch no file.
 """
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +14,6 @@ from ..modality import Modality, find, names, recognise, register
 from ..scan import Scan
 from ..settings import as_dict, build, toml
 from ._run import run
-from ._settings import merge as merge
 
 # The package's own methods come through the door that is open to everybody; each is imported when it is first used.
 BUILT_IN = {
@@ -33,13 +31,10 @@ BUILT_IN = {
 for _name, _place in BUILT_IN.items():
     register(f"{__name__}.{_place}", _name)
 
-# Methods that are still to come through it: method -> module.
-METHODS: dict[str, str] = {}
-
 
 def methods() -> list[str]:
     """List the names of all methods, those of guests too."""
-    return [*METHODS, *names()]
+    return names()
 
 
 def defaults(method: str) -> Mapping[str, Mapping[str, Any]]:
@@ -47,17 +42,11 @@ def defaults(method: str) -> Mapping[str, Mapping[str, Any]]:
 
     **Raises:** `InputError` for an unknown method, with the nearest known one.
     """
-    return _module(method).defaults(method) if method in METHODS else as_dict(_find(method).settings())
+    return as_dict(_find(method).settings())
 
 
 def settings_text(method: str, value: Callable[[Any], str]) -> str:
     """Write every setting of a method as TOML with its documentation; `value` writes one value."""
-    if method in METHODS:
-        blocks = [
-            f"\n[{s}]\n" + "\n".join(f"{k} = {value(v)}" for k, v in values.items() if v is not None)
-            for s, values in defaults(method).items()
-        ]
-        return f'method = "{method}"\n' + "\n".join(blocks) + "\n"
     return toml(_find(method).settings, method, value)
 
 
@@ -66,10 +55,7 @@ def check_settings(settings: Mapping[str, Mapping[str, Any]], method: str) -> No
 
     **Raises:** `InputError` for an unknown name, with the nearest known one, or a value that is not allowed.
     """
-    if method in METHODS:
-        merge(defaults(method), settings, method)
-    else:
-        build(_find(method).settings, settings, method)
+    build(_find(method).settings, settings, method)
 
 
 def reconstruct(
@@ -90,20 +76,12 @@ def reconstruct(
     """
     method = _method(scan, method)
     console = console or Console(quiet=True)
-    if method in METHODS:
-        module = _module(method)
-        return module.reconstruct(scan, merge(module.defaults(method), settings or {}, method), console, method)
     return run(_find(method), scan, settings or {}, console)
 
 
 def wants_slabs(scan: Scan, method: str | None, settings: Mapping[str, Mapping[str, Any]]) -> bool:
     """Say whether the method goes through this scan slab by slab: by its settings, or for want of memory."""
     method = _method(scan, method)
-    if method in METHODS:
-        module = _module(method)
-        return hasattr(module, "wants_slabs") and module.wants_slabs(
-            scan, merge(module.defaults(method), settings, method)
-        )
     modality = _find(method)
     return modality.wants_slabs(scan, build(modality.settings, settings, method))
 
@@ -128,13 +106,6 @@ def reconstruct_slabs(
     console = console or Console(quiet=True)
     if writer is None:
         raise InputError("slabs need a writer")
-    if method in METHODS:
-        module = _module(method)
-        if not hasattr(module, "reconstruct_slabs"):
-            raise InputError(f"{method} does not go slab by slab into a writer; tomography and holotomography do")
-        return module.reconstruct_slabs(
-            scan, merge(module.defaults(method), settings or {}, method), console, method, writer
-        )
     modality = _find(method)
     return modality.slabs(scan, build(modality.settings, settings or {}, method), console, writer)
 
@@ -151,11 +122,6 @@ def preview(
     """
     method = _method(scan, method)
     console = console or Console(quiet=True)
-    if method in METHODS:
-        module = _module(method)
-        if not hasattr(module, "preview"):
-            raise InputError(f"{method} has no preview; tomography has one")
-        return module.preview(scan, merge(module.defaults(method), settings or {}, method), console, method)
     modality = _find(method)
     return modality.preview(scan, build(modality.settings, settings or {}, method), console)
 
@@ -173,7 +139,3 @@ def _find(method: str) -> Modality:
     if method not in methods():
         raise InputError(f"there is no method {method!r}{nearest(method, methods())}")
     return find(method)
-
-
-def _module(method: str) -> Any:
-    return importlib.import_module(f".{METHODS[method]}", __name__)

@@ -1,6 +1,5 @@
 """The command line, with a recipe that takes no time in place of a solver."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,54 +10,24 @@ from typing import Any
 import make_files
 import numpy as np
 import pytest
+import stand_in
 
-from diffrecon import recipes
 from diffrecon._result import Quantity, Result
 from diffrecon.cli import main
 from diffrecon.cli._settings import gather, load_function, parse_value
 from diffrecon.errors import InputError
 from diffrecon.io import process, read_result, write
 
-DEFAULTS = {
-    "quality": {"held_out": 0.1},
-    "model": {"modes": 1},
-    "loss": {"function": None},
-    "solver": {"steps": 10, "name": "adam"},
-}
-
 
 @pytest.fixture
-def recipe(monkeypatch):
-    """A recipe that returns the mean frame, and records what it was asked."""
-    module: Any = types.ModuleType("diffrecon.recipes._fake")
-    module.asked = []
-
-    def reconstruct(scan, settings, console, method):
-        module.asked.append((scan, settings, console))
-        if settings["solver"]["name"] == "interrupted":
-            try:
-                os.kill(os.getpid(), signal.SIGINT)
-                for _ in range(10**7):
-                    pass
-            except KeyboardInterrupt:
-                console.say("stopped")
-        mean = np.asarray(scan.counts, np.float32).mean(0)
-        return Result(
-            method,
-            {"image": Quantity(mean, "counts", ("y", "x"), None, "mean frame")},
-            {"residual": 0.5, "history": np.array([3.0, 2.0, 1.0])},
-            ("looks fine",),
-            settings,
-        )
-
-    module.defaults, module.reconstruct = lambda method: DEFAULTS, reconstruct
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    for method in recipes.methods():
-        monkeypatch.setitem(recipes.METHODS, method, "_fake")
-    return module
+def asked():
+    """What a method that takes no time was asked, in place of every other: (scan, settings, console)."""
+    calls: list[Any] = []
+    with stand_in.in_place_of_all(calls):
+        yield calls
 
 
-def test_reconstruct_writes_beside_the_user(tmp_path, monkeypatch, recipe, capsys):
+def test_reconstruct_writes_beside_the_user(tmp_path, monkeypatch, asked, capsys):
     monkeypatch.chdir(tmp_path)
     make_files.dxchange(tmp_path / "tooth.h5")
     assert main(["reconstruct", "tooth.h5", "--set", "solver.steps=5", "--set", "output.picture=false"]) == 0
@@ -67,10 +36,10 @@ def test_reconstruct_writes_beside_the_user(tmp_path, monkeypatch, recipe, capsy
     said = capsys.readouterr().out
     assert "looks fine" in said and "tooth_reconstruction.h5" in said and "angles in degrees" in said
     assert process("tooth_reconstruction.h5")["input"]["file"] == "tooth.h5"
-    assert recipe.asked[0][2].checkpoint == "tooth_reconstruction.checkpoint"
+    assert asked[0][2].checkpoint == "tooth_reconstruction.checkpoint"
 
 
-def test_settings_from_file_and_command_line(tmp_path, recipe):
+def test_settings_from_file_and_command_line(tmp_path, asked):
     """--set wins over the configuration; what is said about the file goes to the reader; all of it is recorded."""
     path = make_files.cxi(tmp_path / "a.cxi")
     (tmp_path / "c.toml").write_text(
@@ -92,16 +61,16 @@ def test_settings_from_file_and_command_line(tmp_path, recipe):
         "data.views=0:10",
     ]
     assert main(arguments) == 0
-    scan, settings, console = recipe.asked[0]
+    scan, settings, console = asked[0]
     assert scan.views == 10 and scan.geometry.focus_to_sample == 3.65e-3 and console.quiet
-    assert settings["solver"]["steps"] == 8 and settings["quality"] == {"held_out": 0.2}
-    assert settings["loss"]["function"](None, None) == 42
+    assert settings.solver.steps == 8 and settings.quality.held_out == 0.2
+    assert settings.loss.function(None, None) == 42
     recorded = read_result(tmp_path / "o.h5").settings
     assert recorded["geometry"] == {"focus_to_sample": "3.65 mm"} and recorded["loss"]["function"] == "costs.py:mine"
     assert recorded["quality"] == {"held_out": 0.2} and recorded["data"] == {"views": "0:10"}
 
 
-def test_a_result_holds_a_configuration_that_runs(tmp_path, recipe):
+def test_a_result_holds_a_configuration_that_runs(tmp_path, asked):
     path = make_files.holograms(tmp_path / "a.h5")
     said = {k: v for k, v in make_files.HOLOGRAMS.items() if k != "method"}
     sections = {"counts": "data", "flux": "data"}
@@ -126,7 +95,7 @@ def test_a_result_holds_a_configuration_that_runs(tmp_path, recipe):
     assert process(tmp_path / "o.h5")["config"] == process(tmp_path / "p.h5")["config"]
 
 
-def test_interruption_keeps_the_best_state(tmp_path, recipe, capsys):
+def test_interruption_keeps_the_best_state(tmp_path, asked, capsys):
     path = make_files.dxchange(tmp_path / "a.h5")
     code = main(
         [
@@ -143,7 +112,7 @@ def test_interruption_keeps_the_best_state(tmp_path, recipe, capsys):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_settings_are_listed(tmp_path, recipe, capsys):
+def test_settings_are_listed(tmp_path, asked, capsys):
     assert main(["reconstruct", "-", "-m", "tomography", "--settings"]) == 0
     assert tomllib.loads(capsys.readouterr().out)["solver"]["steps"] == 10
 
@@ -239,18 +208,19 @@ def test_script_is_python(tmp_path, capsys):
     assert "'steps': 3" in capsys.readouterr().out
 
 
-def test_demo_and_simulate_call_the_simulator(tmp_path, monkeypatch, recipe, capsys):
+def test_demo_and_simulate_call_the_simulator(tmp_path, monkeypatch, asked, capsys):
     simulate: Any = types.ModuleType("diffrecon.simulate")
     simulate.demo_file = lambda method, path, seed: make_files.dxchange(path) and {"photons": 500 + seed}
     simulate.method_of = lambda method: method
     simulate.settings = lambda method: ("solver.steps=4",)
+    simulate.method_of = lambda name: name
     simulate.judge = lambda method, path, result: [f"error of {result.method}: 3 %"]
     monkeypatch.setitem(sys.modules, "diffrecon.simulate", simulate)
     monkeypatch.setattr("diffrecon.simulate", simulate, raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["demo", "tomography", "-o", str(tmp_path), "--seed", "3"]) == 0
     assert "error of tomography: 3 %" in capsys.readouterr().out
-    assert recipe.asked[0][1]["solver"]["steps"] == 4
+    assert asked[0][1].solver.steps == 4
     assert main(["simulate", "tomography", "-o", str(tmp_path / "s.h5")]) == 0
     assert "photons: 500" in capsys.readouterr().out and (tmp_path / "s.h5").exists()
     assert main(["demo", "tomografy"]) == 2
@@ -303,11 +273,11 @@ def test_help_and_module_entry():
     assert main(["--version"]) == 0 and main([]) == 0
 
 
-def test_an_internal_fault_is_one_line_too(tmp_path, recipe, capsys):
+def test_an_internal_fault_is_one_line_too(tmp_path, asked, monkeypatch, capsys):
     def broken(*_):
         raise TypeError("unexpected\nthing")
 
-    recipe.reconstruct = broken
+    monkeypatch.setattr(stand_in.StandIn, "start", broken)
     path = str(make_files.dxchange(tmp_path / "a.h5"))
     assert main(["reconstruct", path, "-o", str(tmp_path / "o.h5"), "-q"]) == 1
     said = capsys.readouterr().err
