@@ -66,10 +66,12 @@ def _probe(rng: np.random.Generator) -> np.ndarray:
 
 def transmission(y: np.ndarray, x: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Phase [rad] and amplitude exponent B of the object at sample coordinates `y` (n, 1) and `x` (1, m) [pixel]."""
-    radius, angle = np.hypot(y, x), np.arctan2(y, x)
+    phase, attenuation = np.zeros((2, y.shape[0], x.shape[1]))
+    near = np.ix_(abs(y[:, 0]) < 46, abs(x[0]) < 46)  # most of the field is beyond the star
+    radius, angle = np.hypot(y[near[0], [[0]]], x[[[0]], near[1]]), np.arctan2(y[near[0], [[0]]], x[[[0]], near[1]])
     star = (np.cos(18 * angle) > 0) & (radius > 5) & (radius < 46)
     star &= ~((radius > 20) & (radius < 22))
-    phase, attenuation = -0.5 * star, 0.03 * star
+    phase[near], attenuation[near] = -0.5 * star, 0.03 * star
     rng = np.random.default_rng(1000 + seed)
     for _ in range(14):
         cy, cx, a = *rng.uniform(-48, 48, 2), rng.uniform(3, 9)
