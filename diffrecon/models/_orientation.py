@@ -24,7 +24,7 @@ _OPTIMISER = optax.adam(0.05)  # one object: one compiled program for all hypoth
 
 @dataclasses.dataclass(frozen=True)
 class OrientationReport:
-    """Which way the positions are meant.
+    """Say which way the positions are meant.
 
     **Fields:** `name` of the verdict (`"as given"`, `"rows flipped"`, `"swapped, columns flipped"`, ...), `figures` =
     residual `sqrt(sum (sqrt n - sqrt p)^2 / sum n)` by hypothesis, `ratio` of the positions' own as they are given to
@@ -40,7 +40,7 @@ class OrientationReport:
     message: str
 
     def apply(self, scan: Scan) -> Scan:
-        """The scan with its positions as they are meant."""
+        """Give the scan with its positions as they are meant."""
         if scan.positions is None or self.name == AS_GIVEN:
             return scan
         return scan.replace(positions=scan.positions @ self.matrix.T)

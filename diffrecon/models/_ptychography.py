@@ -18,7 +18,7 @@ __all__ = ["Ptychography"]
 
 
 class Ptychography(Model):
-    """Frames of a scan of one object through one (partially coherent) probe.
+    """Predict the frames of a scan of one object through one (partially coherent) probe.
 
     A view is `sum over modes |propagate(shift(probe, f) * object[corner])|^2 * gain + background^2`, with
     `position = corner + f`; see `diffrecon.operators.near_field` and `far_field`. Any field may be an unknown; those
@@ -92,14 +92,14 @@ class Ptychography(Model):
     unknowns: ClassVar[tuple[str, ...]] = ("object", "probe", "positions")
 
     def __call__(self, views: Any) -> Float[Array, "view y x"]:
-        """Expected counts of some views."""
+        """Predict the counts of some views."""
         counts = self._exposed(views)
         if self.detector_blur is not None:
             counts = operators.blur_frames(counts, self.detector_blur)
         return counts * self.gain[views][:, None, None] + self.background**2
 
     def _exposed(self, views: Any) -> Float[Array, "view y x"]:
-        """Frames summed over what moves during an exposure, one sharp exposure at a time: memory of one."""
+        """Sum frames over what moves during an exposure, one sharp exposure at a time: memory of one."""
         weights, offsets = self.exposure(views)
         places = self.places(views)
         if len(weights) == 1:
@@ -114,13 +114,13 @@ class Ptychography(Model):
         return jax.lax.scan(add, empty, (jnp.asarray(weights, places.dtype), offsets))[0]
 
     def frames(self, views: Any, places: Float[Array, "view 2"]) -> Float[Array, "view y x"]:
-        """Counts of sharp exposures at some places, on the detector's pixels."""
+        """Predict the counts of sharp exposures at some places, on the detector's pixels."""
         frames = operators.bin_pixels(operators.intensity(self.waves(views, places)), self.oversampling)
         edge = self.border
         return frames[:, edge : frames.shape[1] - edge, edge : frames.shape[2] - edge]
 
     def waves(self, views: Any, places: Float[Array, "view 2"] | None = None) -> Complex[Array, "view mode y x"]:
-        """The waves on the detector."""
+        """Give the waves on the detector."""
         places = self.places(views) if places is None else places
         between = None if self.slice_spacing is None else self.transfer(self.slice_spacing)
         if self.far:
@@ -128,11 +128,11 @@ class Ptychography(Model):
         return operators.near_field(self.transmission(), self.beam(views), places, self.to_detector(places), between)
 
     def transmission(self) -> Complex[Array, "*slice Y X"]:
-        """The object's complex transmission, whichever way it is stored."""
+        """Give the object's complex transmission, whichever way it is stored."""
         return jnp.exp(1j * self.object) if self.refractive else self.object
 
     def beam(self, views: Any) -> Complex[Array, "*view mode y x"]:
-        """The probe modes, for each view where they vary along the scan."""
+        """Give the probe modes, for each view where they vary along the scan."""
         if self.probe_variations is None or self.variation_weights is None:
             return self.probe
         weights = self.variation_weights[views].astype(self.probe.dtype)
@@ -154,8 +154,8 @@ class Ptychography(Model):
         return places
 
     def exposure(self, views: Any) -> tuple[np.ndarray, Float[Array, "moment #view 2"]]:
-        """Weights and offsets [pixel] of the sharp exposures that make up a frame: Gauss-Legendre points along the
-        path of a fly scan, Gauss-Hermite points over a source.
+        """Give weights and offsets [pixel] of the sharp exposures that make up a frame: Gauss-Legendre points along
+        the path of a fly scan, Gauss-Hermite points over a source.
         """
         weights, offsets = np.ones(1), jnp.zeros((1, 1, 2), self.positions.dtype)
         if self.travel is not None:
@@ -170,7 +170,7 @@ class Ptychography(Model):
         return np.ravel(weights), offsets.reshape(-1, *offsets.shape[-2:])
 
     def to_detector(self, places: Float[Array, "view 2"]) -> Complex[Array, "*view y x"]:
-        """The Fresnel transfer function from the sample to the detector, one for each view on a tilted scan plane."""
+        """Give the Fresnel transfer function from sample to detector, one for each view on a tilted scan plane."""
         difference = 0.0 if self.astigmatism is None else self.astigmatism / 2
         both = lambda distance: (distance + difference, distance - difference)
         if self.tilt is None:
@@ -179,7 +179,7 @@ class Ptychography(Model):
         return jax.vmap(lambda extra: self.transfer(both(self.distance + extra)))(lift)
 
     def transfer(self, distance: Any) -> Complex[Array, "y x"]:
-        """A Fresnel transfer function of the probe's shape over some distance [m], or (vertical, horizontal)."""
+        """Give a Fresnel transfer function of the probe's shape over a distance [m], or (vertical, horizontal)."""
         return operators.fresnel_transfer(
             (self.probe.shape[-2], self.probe.shape[-1]),
             pixel_size=self.pixel_size,
@@ -203,15 +203,15 @@ class Ptychography(Model):
         refractive: bool = False,
         variations: int = 0,
     ) -> "Ptychography":
-        """A first guess from the data: flat object, probe from file, from the empty beam (`scan.flats`, near field) or
-        from the mean frame, its power from the mean counts; background from the darks, where there are any.
+        """Guess from the data: flat object, probe from file, from the empty beam (`scan.flats`, near field) or from
+        the mean frame, its power from the mean counts; background from the darks, where there are any.
 
         **Arguments:** number of probe `modes` (the further ones start as the probe times low-order polynomials, at 2 %
         of its power each); `margin` [detector pixel] around the scanned area, room for positions to move;
         `oversampling` and `border` of the near field; `slices` of the object, `slice_spacing` [m] apart; `refractive`:
         the object as phase and attenuation; `variations`: how many ways the probe may change along the scan.
 
-        What else may be unknown starts from `model.replace(detector_blur=jnp.asarray(0.5))` and the like.
+        What else may be unknown is put in by `with_geometry`.
 
         **Raises:** `MissingMetadata` for positions or, in the near field, the distance; `InputError` for positions that
         span nothing or more than a reasonable object, or for what only the near field has in the far field.
@@ -341,7 +341,7 @@ class Ptychography(Model):
         transmission = np.exp(1j * stored) if self.refractive else stored
         places = self._places().astype(np.float64)
         phase = np.real(stored) if self.refractive else np.angle(stored)
-        found = {
+        quantities = {
             "object": Quantity(transmission, "", plane, size, "object transmission", "complex"),
             "probe": Quantity(np.asarray(self.probe), "sqrt(counts)", ("mode", "y", "x"), size, "probe modes", "modes"),
             "phase": Quantity(phase, "rad", plane, size, "phase", "image"),
@@ -359,7 +359,7 @@ class Ptychography(Model):
             "gain": Quantity(np.asarray(self.gain), "", ("view",), None, "gain of each view", "data"),
         }
         if self.probe_variations is not None and self.variation_weights is not None:
-            found["probe_variations"] = Quantity(
+            quantities["probe_variations"] = Quantity(
                 np.asarray(self.probe_variations),
                 "sqrt(counts)",
                 ("variation", "y", "x"),
@@ -367,23 +367,23 @@ class Ptychography(Model):
                 "changes of the first mode",
                 "modes",
             )
-            found["variation_weights"] = Quantity(
+            quantities["variation_weights"] = Quantity(
                 np.asarray(self.variation_weights), "", ("view", "variation"), None, "weights of the changes", "data"
             )
-        return found
+        return quantities
 
     def _middle(self) -> Float[Array, "2"]:
-        """Corner of a patch in the middle of the object [pixel], about which the scan scales and tilts."""
+        """Give the corner of a patch in the middle of the object [pixel], about which the scan scales and tilts."""
         room = [n - m for n, m in zip(self.object.shape[-2:], self.probe.shape[-2:], strict=True)]
         return jnp.asarray(room, self.positions.dtype) / 2
 
     def _frame(self) -> tuple[int, int]:
-        """Shape of a frame [detector pixel]."""
+        """Give the shape of a frame [detector pixel]."""
         rows, columns = (n // self.oversampling - 2 * self.border for n in self.probe.shape[-2:])
         return rows, columns
 
     def geometry(self) -> dict[str, Any]:
-        """The geometry that the model holds, by name: numbers and small arrays."""
+        """Give the geometry that the model holds, by name: numbers and small arrays."""
         names = (
             "distance",
             "astigmatism",

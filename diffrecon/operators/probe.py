@@ -49,7 +49,7 @@ def split_positions(positions: Float[Array, "view 2"]) -> tuple[Int[Array, "view
 
 
 def extract(obj: Num[Array, "Y X"], corners: Int[Array, "view 2"], shape: tuple[int, int]) -> Num[Array, "view y x"]:
-    """Patches `obj[r:r+y, c:c+x]` at integer corners (row, column); its adjoint adds patches up.
+    """Cut patches `obj[r:r+y, c:c+x]` at integer corners (row, column); its adjoint adds patches up.
 
     Corners that would leave the object are moved inside, as jax does with slices: make the object large enough
     (`Ptychography.from_scan` does).
@@ -84,7 +84,7 @@ def deposit(
 
 
 def shift_ramps(shift: Float[Array, "view 2"], shape: tuple[int, int]) -> Complex[Array, "view y x"]:
-    """Fourier phase ramps `exp(-2 pi i f . shift)` that shift by `shift` [pixel] towards larger indices."""
+    """Give Fourier phase ramps `exp(-2 pi i f . shift)` that shift by `shift` [pixel] towards larger indices."""
     dtype = jnp.result_type(shift)
     fy, fx = (jnp.asarray(-2 * np.pi * np.fft.fftfreq(n), dtype) for n in shape)
     rows = jnp.exp(1j * shift[:, 0, None] * fy)
@@ -93,7 +93,7 @@ def shift_ramps(shift: Float[Array, "view 2"], shape: tuple[int, int]) -> Comple
 
 
 def fourier_shift(image: Num[Array, "*batch y x"], shift: Float[Array, "2"]) -> Complex[Array, "*batch y x"]:
-    """Band-limited shift of periodic images by (row, column) [pixel]; differentiable in both.
+    """Shift periodic images, band-limited, by (row, column) [pixel]; differentiable in both.
 
     ```python
     image = jnp.zeros((8, 8), jnp.complex64).at[2, 2].set(1)
@@ -105,12 +105,12 @@ def fourier_shift(image: Num[Array, "*batch y x"], shift: Float[Array, "2"]) -> 
 
 
 def intensity(waves: Complex[Array, "view mode y x"]) -> Float[Array, "view y x"]:
-    """Incoherent sum of the modes' intensities."""
+    """Sum the modes' intensities."""
     return jnp.sum(waves.real**2 + waves.imag**2, axis=-3)
 
 
 def bin_pixels(images: Float[Array, "*batch y x"], factor: int) -> Float[Array, "*batch r c"]:
-    """Sum over blocks of factor x factor pixels: what a detector pixel does with the intensity inside it.
+    """Sum blocks of factor x factor pixels: what a detector pixel does with the intensity inside it.
 
     ```python
     assert bin_pixels(jnp.ones((4, 6)), 2).shape == (2, 3)
@@ -172,7 +172,7 @@ def far_field(
     positions: Float[Array, "view 2"],
     between: Complex[Array, "y x"] | None = None,
 ) -> Complex[Array, "view mode y x"]:
-    """Far-field waves of some views (zero frequency at the corner), `fraunhofer(shift(probe, f) * patch)`.
+    """Give far-field waves of some views (zero frequency at the corner), `fraunhofer(shift(probe, f) * patch)`.
 
     **Arguments:** `positions` (row, column) [pixel] of the patches' corners in the object; `between` as in
     `exit_waves`.
@@ -191,7 +191,7 @@ def near_field(
     transfer: Complex[Array, "*view y x"],
     between: Complex[Array, "y x"] | None = None,
 ) -> Complex[Array, "view mode y x"]:
-    """Near-field waves of some views, `shift(propagate(shift(probe, f) * patch), -f)`.
+    """Give near-field waves of some views, `shift(propagate(shift(probe, f) * patch), -f)`.
 
     **Arguments:** `transfer` is a Fresnel transfer function of the probe's shape, for all views or one for each;
     `positions` and `between` as for `far_field`.
@@ -207,7 +207,7 @@ def near_field(
 def coverage(
     probe: Complex[Array, "mode y x"], positions: Float[Array, "view 2"], shape: tuple[int, int], times: Any = 1.0
 ) -> Float[Array, "Y X"]:
-    """Sum over views of the probe's intensity on the object: how well each object pixel was seen.
+    """Sum the probe's intensity on the object over views: how well each object pixel was seen.
 
     **Arguments:** `shape` of the object; `times` multiplies each view (gain).
     """

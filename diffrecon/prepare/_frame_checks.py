@@ -17,7 +17,7 @@ _SATURATED_PIXELS = 20
 
 @dataclasses.dataclass(frozen=True)
 class FramesReport:
-    """What of a scan can be used.
+    """Say what of a scan can be used.
 
     **Fields:** `views` = indices of the usable views, `mask` `(y, x)` `True` = measured, `saturation` = counts at which
     frames look cut off, or `None`, `messages` = one line for everything that was found.
@@ -29,7 +29,7 @@ class FramesReport:
     messages: tuple[str, ...]
 
     def apply(self, scan: AnyMeasurement) -> AnyMeasurement:
-        """The scan of the usable views, with the mask."""
+        """Give the scan of the usable views, with the mask."""
         scan = scan if self.views.size == scan.views else scan.subset(self.views)
         return scan if self.mask.all() and scan.mask is None else scan.replace(mask=self.mask)
 
@@ -55,8 +55,8 @@ def check_frames(scan: Measurement, block: int = 64) -> FramesReport:
     ```
     """
     measured = np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask
-    found = _survey(scan, measured, block)
-    reasons = _reasons(scan, found)
+    survey = _survey(scan, measured, block)
+    reasons = _reasons(scan, survey)
     left_out = np.unique(np.concatenate(list(reasons.values())))
     views = np.setdiff1d(np.arange(scan.views), left_out)
     messages = [_line_of_views(reason, some) for reason, some in reasons.items() if some.size]
@@ -65,22 +65,22 @@ def check_frames(scan: Measurement, block: int = 64) -> FramesReport:
             f"{scan.name}: {views.size} of {scan.views} views can be used, a scan needs overlapping ones"
             + "".join(f"; {line}" for line in messages)
         )
-    dead = found.marked >= 0.5 * scan.views
+    dead = survey.marked >= 0.5 * scan.views
     mask = measured.copy()
-    mask[measured] = ~found.wrong & ~dead
+    mask[measured] = ~survey.wrong & ~dead
     if mask.sum() < 0.5 * measured.sum():
         raise InputError(
             f"{scan.name}: only {mask.sum()} of {measured.sum()} pixels have finite counts from zero on "
             "in all views: mask the others (data.mask) or undo a subtraction"
         )
     where = np.argwhere(measured)
-    if found.wrong.any():
-        messages.append(f"{_pixels(where[found.wrong])} not finite or negative in some views: left out in all")
+    if survey.wrong.any():
+        messages.append(f"{_pixels(where[survey.wrong])} not finite or negative in some views: left out in all")
     if dead.any():
         messages.append(
-            f"{_pixels(where[dead])} at {found.mark:g}, the largest value of {scan.counts.dtype}: taken as not measured"
+            f"{_pixels(where[dead])} at {survey.mark:g}, the largest {scan.counts.dtype}: taken as not measured"
         )
-    saturation = found.saturation(dead)
+    saturation = survey.saturation(dead)
     if saturation is not None:
         messages.append(
             f'frames look saturated at {saturation:g} counts: such pixels say "at least so many" '
@@ -91,7 +91,7 @@ def check_frames(scan: Measurement, block: int = 64) -> FramesReport:
 
 @dataclasses.dataclass
 class _Survey:
-    """What one pass over the measured pixels found."""
+    """Hold what one pass over the measured pixels counts."""
 
     mark: float  # the largest value that the type of the counts can hold
     broken: np.ndarray  # part of the pixels that are not finite or negative, by view
@@ -102,7 +102,7 @@ class _Survey:
     held: int = 0  # how often
 
     def saturation(self, dead: np.ndarray) -> float | None:
-        """The largest value, where many pixels hold exactly it and none is beyond."""
+        """Give the largest value, where many pixels hold exactly it and none is beyond."""
         marks = int(self.marked[~dead].sum())
         top, held = (self.mark, marks) if marks else (self.largest, self.held)
         return top if held >= _SATURATED_PIXELS and top >= _SATURATED_AT_LEAST else None
@@ -111,26 +111,26 @@ class _Survey:
 def _survey(scan: Measurement, measured: np.ndarray, block: int) -> _Survey:
     mark = float(np.iinfo(scan.counts.dtype).max) if np.dtype(scan.counts.dtype).kind in "iu" else np.inf
     pixels = int(measured.sum())
-    found = _Survey(mark, np.zeros(scan.views), np.zeros(scan.views), np.zeros(pixels, bool), np.zeros(pixels, int))
+    survey = _Survey(mark, np.zeros(scan.views), np.zeros(scan.views), np.zeros(pixels, bool), np.zeros(pixels, int))
     for start in range(0, scan.views, block):
         part = np.asarray(scan.counts[start : start + block])[:, measured]
         wrong = ~np.isfinite(part) | (part < 0)
         at_mark = part == mark
         good = np.where(wrong | at_mark, 0, part)
         here = slice(start, start + block)
-        found.broken[here] = wrong.mean(1)
-        found.total[here] = good.sum(1, dtype=float)
-        found.wrong |= wrong[wrong.mean(1) <= _BAD_PART].any(0)
-        found.marked += at_mark.sum(0)
+        survey.broken[here] = wrong.mean(1)
+        survey.total[here] = good.sum(1, dtype=float)
+        survey.wrong |= wrong[wrong.mean(1) <= _BAD_PART].any(0)
+        survey.marked += at_mark.sum(0)
         top = float(good.max())
-        found.held = found.held * (top <= found.largest) + int(np.sum(good == top)) * (top >= found.largest)
-        found.largest = max(found.largest, top)
-    return found
+        survey.held = survey.held * (top <= survey.largest) + int(np.sum(good == top)) * (top >= survey.largest)
+        survey.largest = max(survey.largest, top)
+    return survey
 
 
-def _reasons(scan: Measurement, found: _Survey) -> dict[str, np.ndarray]:
-    """Views that cannot be used, by the reason."""
-    broken, total = found.broken > _BAD_PART, found.total
+def _reasons(scan: Measurement, survey: _Survey) -> dict[str, np.ndarray]:
+    """List the views that cannot be used, by the reason."""
+    broken, total = survey.broken > _BAD_PART, survey.total
     dark, lit = total <= 0, np.median(total[total > 0]) if (total > 0).any() else 1.0
     placed = np.ones(scan.views, bool) if scan.positions is None else np.isfinite(scan.positions).all(1)
     fine = placed & ~broken & ~dark

@@ -43,7 +43,7 @@ Cost = Callable[[Any, Batch], Any]
 
 @dataclasses.dataclass(frozen=True)
 class EngineTask:
-    """What an engine is given besides the model: data, cost, unknowns with their step factors, and how to go on.
+    """Hold what an engine needs besides the model: data, cost, unknowns with their step factors, and how to go on.
 
     **Fields:** `data` (`{"counts": (view, y, x), "mask": (y, x)}` in the model's order), `cost`, `unknowns` (name ->
     step in units of `learning_rate`, see `run_stages`), `held_out` (views never fitted), `learning_rate` of the object,
@@ -194,7 +194,7 @@ def in_units(model: Any, unknowns: Mapping[str, float]) -> dict[str, float]:
 
 # ---------------------------------------------------------------------------------------------------- gradients
 def _optax(model: Any, epochs: int, task: EngineTask, name: str) -> Solution:
-    """Any optax optimiser with a decaying step."""
+    """Run any optax optimiser with a decaying step."""
     steps = task.steps(epochs)
     rule = getattr(optax, name)(decaying(task.learning_rate, steps, task.constant))
     return _minimise(model, task, rule, task.unknowns, steps, task.batch_size)
@@ -226,7 +226,7 @@ def _minimise(
 
 
 def _with_waves(model: Any, task: EngineTask, rule: optax.GradientTransformation, epochs: int, batch_size: int):
-    """A rule of its own for object and probe; Adam, as in the default engine, for what else is unknown."""
+    """Use a rule of its own for object and probe; Adam, as in the default engine, for what else is unknown."""
     steps = task.steps(epochs, batch_size)
     rate = task.learning_rate
     waves = [name for name in ("object", "probe") if name in task.unknowns]
@@ -270,7 +270,7 @@ def wave_curvature(
 
 
 def _measured(batch: Batch) -> Any:
-    """Number of measured pixels in a batch."""
+    """Count the measured pixels of a batch."""
     views, rows, columns = batch.counts.shape
     if batch.mask is None:
         return views * rows * columns

@@ -28,7 +28,7 @@ INERTIA_OBJECT, INERTIA_PROBE = 1e-3, 1e-2
 
 
 class Waves(eqx.Module):
-    """Exit waves of all fitted views, and the object and probe of the last projection onto products."""
+    """Hold exit waves of all fitted views, and the object and probe of the last projection onto products."""
 
     waves: Complex[Array, "view mode y x"]
     object: Complex[Array, "Y X"]
@@ -36,7 +36,7 @@ class Waves(eqx.Module):
 
 
 class Frames(eqx.Module):
-    """What was measured and where: the data of both projections."""
+    """Hold what was measured and where: the data of both projections."""
 
     counts: Num[Array, "view y x"]
     mask: Bool[Array, "#view y x"]
@@ -52,7 +52,7 @@ class Frames(eqx.Module):
 
     @classmethod
     def of(cls, model: Any, data: Any, views: np.ndarray, unknowns: Any) -> "Frames":
-        """The fitted views of a scan; positions, background, gain and distance stay as the model has them."""
+        """Take the fitted views of a scan; positions, background, gain and distance stay as the model has them."""
         _refuse(model)
         places = model.places(views)
         corners, rest = operators.split_positions(places)
@@ -73,11 +73,11 @@ class Frames(eqx.Module):
         )
 
     def ramps(self, probe: Complex[Array, "mode y x"]) -> Complex[Array, "view 1 y x"]:
-        """Phase ramps of the sub-pixel shifts, of the probe's shape."""
+        """Give phase ramps of the sub-pixel shifts, of the probe's shape."""
         return operators.shift_ramps(self.rest, (probe.shape[-2], probe.shape[-1]))[:, None]
 
     def kernel(self, probe: Complex[Array, "mode y x"]) -> Complex[Array, "view 1 y x"] | None:
-        """Transfer functions from the sample to the detector, which stands still; none in the far field."""
+        """Give transfer functions from the sample to the detector, which stands still; none in the far field."""
         if self.transfer is None:
             return None
         transfer = self.transfer if self.transfer.ndim == 3 else self.transfer[None]
@@ -131,17 +131,19 @@ def project_waves(
             label=label,
         )
 
-    found = project(model, rule, beta, steps - settle, 0)
-    gaps = [found.gap]
-    if settle and found.ending.finished:
-        found = project(_end_model(model, found.state), "er", None, settle, steps - settle)
-        gaps.append(found.gap)
+    solution = project(model, rule, beta, steps - settle, 0)
+    gaps = [solution.gap]
+    if settle and solution.ending.finished:
+        solution = project(_end_model(model, solution.state), "er", None, settle, steps - settle)
+        gaps.append(solution.gap)
     curve = np.asarray(held).reshape(-1, 2)
-    return Solution(_end_model(model, found.value), np.concatenate(gaps), curve, found.ending, detail=found.detail)
+    return Solution(
+        _end_model(model, solution.value), np.concatenate(gaps), curve, solution.ending, detail=solution.detail
+    )
 
 
 def _refuse(model: Any) -> None:
-    """One line for physics in which a frame is not one wave's magnitudes."""
+    """Refuse physics in which a frame is not one wave's magnitudes."""
     unlike = [
         name
         for name in ("travel", "source_blur", "detector_blur", "slice_spacing", "probe_variations")
@@ -153,7 +155,7 @@ def _refuse(model: Any) -> None:
 
 
 def _start_waves(model: Any, frames: Frames) -> Waves:
-    """Exit waves of a model.
+    """Give the exit waves of a model.
 
     **Raises:** `InputError` where views x modes x frame do not fit the memory several times.
     """
@@ -170,7 +172,7 @@ def _start_waves(model: Any, frames: Frames) -> Waves:
 
 
 def _end_model(model: Any, state: Waves) -> Any:
-    """The model with the object and probe of a state."""
+    """Give the model with the object and probe of a state."""
     obj = state.object
     if model.refractive:
         obj = (-1j * jnp.log(jnp.where(obj == 0, 1, obj))).astype(model.object.dtype)
@@ -178,7 +180,7 @@ def _end_model(model: Any, state: Waves) -> Any:
 
 
 def _onto_frames(state: Waves, frames: Frames) -> Waves:
-    """The nearest waves with the measured magnitudes; pixels that were not measured keep their value."""
+    """Find the nearest waves with the measured magnitudes; pixels that were not measured keep their value."""
     kernel = frames.kernel(state.probe)
     if kernel is None:
         detector = jnp.fft.fft2(state.waves, norm="ortho")
@@ -193,14 +195,14 @@ def _replace_waves(state: Waves, waves: Array) -> Waves:
 
 
 def _correction(detector: Complex[Array, "view mode y x"], frames: Frames) -> Float[Array, "view 1 y x"]:
-    """Measured over predicted amplitude on the wave's grid, one where nothing was measured."""
+    """Divide measured by predicted amplitudes on the wave's grid, one where nothing was measured."""
     edge, fine = frames.border, frames.oversampling
     predicted = operators.bin_pixels(operators.intensity(detector), fine)
     inner = predicted[:, edge : predicted.shape[1] - edge, edge : predicted.shape[2] - edge]
     gain = frames.gain[:, None, None]
     counts = jnp.where(frames.mask, frames.counts.astype(inner.dtype), 0)
-    wanted = jnp.maximum(counts - frames.background**2, 0) / gain
-    ratio = jnp.sqrt(wanted / jnp.maximum(inner, 1e-6))
+    light = jnp.maximum(counts - frames.background**2, 0) / gain
+    ratio = jnp.sqrt(light / jnp.maximum(inner, 1e-6))
     ratio = jnp.where(frames.mask, ratio, 1)
     ratio = jnp.pad(ratio, ((0, 0), (edge, edge), (edge, edge)), constant_values=1)
     return jnp.repeat(jnp.repeat(ratio, fine, 1), fine, 2)[:, None]
