@@ -24,8 +24,8 @@ from .quality import RingCorrelation, threshold
 from .quality.correlation import centred, crossing_of, ring_sums
 from .quality.registration import cosine_window
 from .solvers.conjugate_gradients import conjugate_gradients, inner
-from .solvers.descent.gauss_newton import _Blocks, _conj, _scaling, _weighted
-from .solvers.descent.minimise import _Unknowns
+from .solvers.descent.blocks import Blocks, conjugate, scaling, weighted_rows
+from .solvers.descent.unknowns import Unknowns
 
 __all__ = [
     "Fisher",
@@ -70,7 +70,7 @@ class Fisher(eqx.Module):
 
     unknowns: PyTree
     fixed: PyTree
-    blocks: _Blocks
+    blocks: Blocks
     rows: _Rows = eqx.field(static=True)
 
     def product(self, direction: PyTree) -> PyTree:
@@ -112,7 +112,7 @@ class Fisher(eqx.Module):
         scale = _scale(self)
 
         def variance(index: int) -> Array:
-            gradient = _conj(pull(jnp.zeros(value.size, value.dtype).at[index].set(1).reshape(value.shape))[0])
+            gradient = conjugate(pull(jnp.zeros(value.size, value.dtype).at[index].set(1).reshape(value.shape))[0])
             solved = _solve(self, gradient, scale, jnp.asarray(steps), damping, tolerance)
             return inner(solved, _product(self, solved))
 
@@ -176,7 +176,7 @@ def fisher_information(
         raise InputError("fisher_information: no views, no information; give how many there are, or their indices")
     if noise != "poisson" and (isinstance(noise, str) or not 0 < float(noise) < np.inf):
         raise InputError(f'fisher_information: noise = {noise!r}: give "poisson" or a positive standard deviation')
-    model, chosen = _Unknowns.choose(model, unknowns)
+    model, chosen = Unknowns.choose(model, unknowns)
     free, fixed = eqx.partition(model, chosen.mask)
     # The number of a view in the list is what cuts views into blocks; a mask for each of them is cut alike.
     each = {"place": np.arange(views.size)}
@@ -184,7 +184,7 @@ def fisher_information(
     if mask is not None:
         mask = np.asarray(mask, bool)
         (each if mask.ndim == 3 else shared)["mask"] = mask[views] if mask.ndim == 3 else jnp.asarray(mask)
-    blocks = _Blocks.make((each, shared), views, block_size)
+    blocks = Blocks.make((each, shared), views, block_size)
     deviation = None if isinstance(noise, str) else float(noise)
     return Fisher(free, fixed, blocks, _Rows(predict, deviation))
 
@@ -373,11 +373,11 @@ def _aligned(image: np.ndarray, error: np.ndarray, window: np.ndarray) -> np.nda
 # ---------------------------------------------------------------------------------------------------- compiled
 def _apply(fisher: Fisher, direction: PyTree) -> PyTree:
     def block(batch, weight):
-        rows = lambda free: _weighted(fisher.rows, free, fisher.fixed, batch, weight)
+        rows = lambda free: weighted_rows(fisher.rows, free, fisher.fixed, batch, weight)
         push = jax.jvp(rows, (fisher.unknowns,), (direction,))[1]
         return jax.vjp(rows, fisher.unknowns)[1](push)[0]
 
-    return _conj(fisher.blocks.sum(block))
+    return conjugate(fisher.blocks.sum(block))
 
 
 _product = eqx.filter_jit(_apply)
@@ -410,7 +410,7 @@ def _random(tree: PyTree, key: Array, draw: Callable[..., Array]) -> PyTree:
 
 def _scale(fisher: Fisher) -> PyTree:
     """About the diagonal, never zero: what preconditions and damps."""
-    return _scaling((fisher.rows, None), fisher.unknowns, fisher.fixed, fisher.blocks, jax.random.key(7), 8)
+    return scaling((fisher.rows, None), fisher.unknowns, fisher.fixed, fisher.blocks, jax.random.key(7), 8)
 
 
 def _prior_of(unknowns: PyTree, name: str, power: Any) -> Array:
@@ -458,12 +458,12 @@ def _draws(fisher: Fisher, keys: Array, scale: PyTree, steps: Array, damping: fl
     def one(key: Array) -> PyTree:
         def block(batch, weight):
             rows, pull = jax.vjp(
-                lambda free: _weighted(fisher.rows, free, fisher.fixed, batch, weight), fisher.unknowns
+                lambda free: weighted_rows(fisher.rows, free, fisher.fixed, batch, weight), fisher.unknowns
             )
             own = jax.random.fold_in(key, batch.place[0])
             return pull(jax.random.normal(own, rows.shape, rows.dtype))[0]
 
-        return _damped_inverse(fisher, _conj(fisher.blocks.sum(block)), scale, steps, damping, 1e-4, prior)
+        return _damped_inverse(fisher, conjugate(fisher.blocks.sum(block)), scale, steps, damping, 1e-4, prior)
 
     return jax.lax.map(one, keys)
 

@@ -17,7 +17,7 @@ from ..modality import Modality, Outcome, Problem, Run, Stage, get, put
 from ..scan import Scan
 from ..settings import as_dict, build
 from ..solvers import Ending
-from ._journal import Journal
+from ..solvers.journal import Journal
 
 __all__ = ["run", "solve"]
 
@@ -36,7 +36,7 @@ def run(modality: Modality, scan: Scan, given: Mapping[str, Any], console: Conso
     whole = modality.start(scan, settings, console)
     fitted, held = modality.split(whole, settings)
     part = whole.of(fitted) if held.size else whole
-    journal = Journal(console, fingerprint(modality, part, settings))
+    journal = Journal(console.checkpoint, fingerprint(modality, part, settings), console.resume)
     solved = solve(modality, part, settings, console, journal)
     problem = whole.into(solved.problem, fitted) if held.size else solved.problem
     problem = problem.replace(model=problem.gauge(problem.model))

@@ -16,14 +16,14 @@ from ...errors import InputError
 from ..conjugate_gradients import conjugate_gradients, inner
 from ..ending import Ending
 from ..progress import Callback, Progress
+from .blocks import Blocks, Residual, conjugate, half_square, prior_rows, scaling, weighted_rows
 from .feed import Sampler
-from .minimise import Solution, _Unknowns
+from .minimise import Solution
+from .unknowns import Unknowns
 
 __all__ = ["levenberg_marquardt"]
 
 _TOLERANCE = 0.03  # of conjugate gradients: the steps of a linear model need no more
-
-Residual = Callable[[Any, Batch], PyTree]
 
 
 def levenberg_marquardt(
@@ -72,10 +72,10 @@ def levenberg_marquardt(
     """
     keep_compiled_programs()
     console = console or Console(quiet=True)
-    model, chosen = _Unknowns.choose(model, unknowns)
+    model, chosen = Unknowns.choose(model, unknowns)
     sampler = Sampler.make(data, None, held_out, seed).only_read(residual, model)
     feed = sampler.feed(None, np.inf)
-    blocks = _Blocks.make((feed.fields.per_view, feed.fields.shared), np.asarray(sampler.plan.views), block_size)
+    blocks = Blocks.make((feed.fields.per_view, feed.fields.shared), np.asarray(sampler.plan.views), block_size)
     free, fixed = eqx.partition(model, chosen.mask)
     held = list(feed.held_batches())
     problem = (residual, prior)
@@ -88,7 +88,7 @@ def levenberg_marquardt(
     cost = float(_cost(problem, free, fixed, blocks))
     if not np.isfinite(cost):
         raise InputError("the cost of the first guess is not finite")
-    rescale = lambda step: _scaling(problem, free, fixed, blocks, jax.random.key(seed + step), probes)
+    rescale = lambda step: scaling(problem, free, fixed, blocks, jax.random.key(seed + step), probes)
     scale = rescale(0) if probes else jax.tree.map(lambda a: jnp.ones(a.shape, a.real.dtype), free)
     grow = 2.0
     try:
@@ -114,7 +114,7 @@ def levenberg_marquardt(
             shown = {"loss": cost / views}
             figure = None
             if held:
-                total = sum(float(_half_square(residual(eqx.combine(free, fixed), b))) for _, b in held)
+                total = sum(float(half_square(residual(eqx.combine(free, fixed), b))) for _, b in held)
                 figure = shown["held_out"] = total / sampler.held.size
                 held_out_history.append((step, figure))
             progress.update(step, **shown)
@@ -135,77 +135,16 @@ def levenberg_marquardt(
     return Solution(eqx.combine(free, fixed), np.asarray(history), held_out_costs, ending, detail=detail)
 
 
-# ---------------------------------------------------------------------------------------- blocks of views
-class _Blocks(eqx.Module):
-    """Training views cut into equal blocks `(block, view, ...)`; the last one is filled with views of weight zero."""
-
-    views: Array
-    per_view: dict[str, Array]
-    shared: dict[str, Array]
-    weight: Array
-
-    @classmethod
-    def make(cls, fields: tuple[dict[str, Array], dict[str, Array]], views: np.ndarray, size: int) -> "_Blocks":
-        per_view, shared = fields
-        if not per_view:
-            return cls(jnp.zeros((1, 0), jnp.int32), {}, shared, jnp.ones((1, 0)))
-        count = views.size
-        size = min(size, count)
-        blocks = -(-count // size)
-        size = -(-count // blocks)
-        pad = np.minimum(np.arange(blocks * size), count - 1)
-        cut = lambda v: jnp.asarray(v[pad].reshape(blocks, size, *v.shape[1:]))
-        weight = (np.arange(blocks * size) < count).astype(np.float32).reshape(blocks, size)
-        return cls(
-            jnp.asarray(views[pad].reshape(blocks, size)),
-            {k: cut(v) for k, v in per_view.items()},
-            shared,
-            jnp.asarray(weight),
-        )
-
-    def sum(self, function: Callable[[Batch, Array], PyTree]) -> PyTree:
-        """Sum over blocks of a function of batch and weights."""
-
-        def body(total, block):
-            views, per_view, weight = block
-            part = function(Batch(views, per_view | self.shared), weight)
-            return jax.tree.map(jnp.add, total, part), None
-
-        scanned = (self.views, self.per_view, self.weight)
-        first = jax.tree.map(lambda a: a[0], scanned)
-        like = jax.eval_shape(lambda b: function(Batch(b[0], b[1] | self.shared), b[2]), first)
-        zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
-        return jax.lax.scan(body, zero, scanned)[0]
-
-
-def _weighted(residual: Residual, free, fixed, batch: Batch, weight: Array) -> PyTree:
-    rows = residual(eqx.combine(free, fixed), batch)
-    if weight.shape[0] == 0:
-        return rows
-    return jax.tree.map(lambda r: r * weight.astype(r.dtype).reshape((-1,) + (1,) * (r.ndim - 1)), rows)
-
-
-def _half_square(rows: PyTree) -> Array:
-    return 0.5 * sum((jnp.sum(jnp.square(r)) for r in jax.tree.leaves(rows)), start=jnp.zeros(()))
-
-
-def _prior_rows(prior, free, fixed) -> PyTree:
-    return () if prior is None else prior(eqx.combine(free, fixed))
-
-
+# ---------------------------------------------------------------------------------------- compiled
 @eqx.filter_jit
-def _cost(problem, free, fixed, blocks: _Blocks) -> Array:
+def _cost(problem, free, fixed, blocks: Blocks) -> Array:
     residual, prior = problem
-    data = blocks.sum(lambda batch, weight: _half_square(_weighted(residual, free, fixed, batch, weight)))
-    return data + _half_square(_prior_rows(prior, free, fixed))
-
-
-def _conj(tree: PyTree) -> PyTree:
-    return jax.tree.map(jnp.conj, tree)
+    data = blocks.sum(lambda batch, weight: half_square(weighted_rows(residual, free, fixed, batch, weight)))
+    return data + half_square(prior_rows(prior, free, fixed))
 
 
 @eqx.filter_jit
-def _step(problem, free, fixed, blocks: _Blocks, scale: PyTree, damping: Array, cg_steps: Array):
+def _step(problem, free, fixed, blocks: Blocks, scale: PyTree, damping: Array, cg_steps: Array):
     """One damped Gauss-Newton trial: the new unknowns and the decrease of the cost that the linear model predicts."""
     residual, prior = problem
 
@@ -213,26 +152,26 @@ def _step(problem, free, fixed, blocks: _Blocks, scale: PyTree, damping: Array, 
         # J of all rows at once: what it is made of stays in memory, instead of being computed for every product.
         views, per_view, weight = jax.tree.map(lambda a: a[0], (blocks.views, blocks.per_view, blocks.weight))
         batch = Batch(views, per_view | blocks.shared)
-        rows = lambda f: (_weighted(residual, f, fixed, batch, weight), _prior_rows(prior, f, fixed))
+        rows = lambda f: (weighted_rows(residual, f, fixed, batch, weight), prior_rows(prior, f, fixed))
         value, forward = jax.linearize(rows, free)
         transposed = jax.linear_transpose(forward, free)
-        gradient = _conj(transposed(value)[0])
+        gradient = conjugate(transposed(value)[0])
         product = lambda x: transposed(forward(x))[0]
     else:
 
         def gradient_of(batch, weight):
-            rows, pull = jax.vjp(lambda f: _weighted(residual, f, fixed, batch, weight), free)
+            rows, pull = jax.vjp(lambda f: weighted_rows(residual, f, fixed, batch, weight), free)
             return pull(rows)[0]
 
         def product(x):
             of_block = lambda batch, weight: _normal_of_block(
-                lambda f: _weighted(residual, f, fixed, batch, weight), free, x
+                lambda f: weighted_rows(residual, f, fixed, batch, weight), free, x
             )
-            of_prior = _normal_of_block(lambda f: _prior_rows(prior, f, fixed), free, x)
+            of_prior = _normal_of_block(lambda f: prior_rows(prior, f, fixed), free, x)
             return jax.tree.map(jnp.add, blocks.sum(of_block), of_prior)
 
-        rows, pull = jax.vjp(lambda f: _prior_rows(prior, f, fixed), free)
-        gradient = _conj(jax.tree.map(jnp.add, blocks.sum(gradient_of), pull(rows)[0]))
+        rows, pull = jax.vjp(lambda f: prior_rows(prior, f, fixed), free)
+        gradient = conjugate(jax.tree.map(jnp.add, blocks.sum(gradient_of), pull(rows)[0]))
 
     def normal(x):
         return jax.tree.map(lambda t, s, v: jnp.conj(t) + (damping * s).astype(v.real.dtype) * v, product(x), scale, x)
@@ -249,43 +188,6 @@ def _normal_of_block(function: Callable[[PyTree], PyTree], free: PyTree, x: PyTr
     """`J'J x` of one function of the unknowns."""
     push = jax.jvp(function, (free,), (x,))[1]
     return jax.vjp(function, free)[1](push)[0]
-
-
-@eqx.filter_jit
-def _scaling(problem, free, fixed, blocks: _Blocks, key, probes: int) -> PyTree:
-    """Diagonal of J'J from `probes` random sign vectors: mean of |J'w|^2, floored at a thousandth of each unknown's
-    mean.
-    """
-    residual, prior = problem
-
-    def squares(index):
-        def block(batch, weight):
-            rows, pull = jax.vjp(lambda f: _weighted(residual, f, fixed, batch, weight), free)
-            return pull(
-                _signs(
-                    rows,
-                    jax.random.fold_in(
-                        jax.random.fold_in(key, index), batch.views.ravel()[0] if batch.views.size else 0
-                    ),
-                )
-            )[0]
-
-        rows, pull = jax.vjp(lambda f: _prior_rows(prior, f, fixed), free)
-        total = jax.tree.map(jnp.add, blocks.sum(block), pull(_signs(rows, jax.random.fold_in(key, index + probes)))[0])
-        return jax.tree.map(lambda t: jnp.real(t * jnp.conj(t)) / (2 if jnp.iscomplexobj(t) else 1), total)
-
-    total = squares(0)
-    for index in range(1, probes):
-        total = jax.tree.map(jnp.add, total, squares(index))
-    return jax.tree.map(lambda t: t / probes + 1e-3 * jnp.mean(t / probes) + 1e-20, total)
-
-
-def _signs(rows: PyTree, key) -> PyTree:
-    leaves, structure = jax.tree.flatten(rows)
-    return jax.tree.unflatten(
-        structure,
-        [jax.random.rademacher(jax.random.fold_in(key, i), leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)],
-    )
 
 
 @eqx.filter_jit

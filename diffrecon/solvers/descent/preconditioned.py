@@ -13,7 +13,7 @@ from jaxtyping import Array, PyTree
 
 from ..._model import Batch
 from ...errors import InputError
-from .minimise import _dotted
+from .unknowns import LooksAtModel, dotted
 
 __all__ = ["optimal_step", "periodic_momentum", "preconditioned"]
 
@@ -41,7 +41,7 @@ def preconditioned(curvature: Curvature) -> optax.GradientTransformationExtraArg
         divisors = curvature(extra["model"], extra["batch"])
 
         def divide(path, gradient):
-            divisor = divisors.get(_dotted(path))
+            divisor = divisors.get(dotted(path))
             if divisor is None:
                 return gradient
             divisor = divisor.astype(gradient.real.dtype)
@@ -49,7 +49,7 @@ def preconditioned(curvature: Curvature) -> optax.GradientTransformationExtraArg
 
         return jax.tree_util.tree_map_with_path(divide, updates), state
 
-    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    return optax.GradientTransformationExtraArgs(lambda params: LooksAtModel(), update)
 
 
 def optimal_step(
@@ -80,8 +80,8 @@ def optimal_step(
 
     def update(updates, state, params=None, **extra):
         model, batch = extra["model"], extra["batch"]
-        directions = {_dotted(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(updates)}
-        gradients = {_dotted(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(extra["grad"])}
+        directions = {dotted(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(updates)}
+        gradients = {dotted(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(extra["grad"])}
         missing = [name for name in names if name not in directions]
         if missing:
             raise InputError(f"optimal_step: {missing[0]!r} is not an unknown of this optimiser")
@@ -95,12 +95,12 @@ def optimal_step(
         index = {name: i for i, name in enumerate(names)}
 
         def scale(path, direction):
-            name = _dotted(path)
+            name = dotted(path)
             return -lengths[index[name]].astype(direction.real.dtype) * direction if name in index else direction
 
         return jax.tree_util.tree_map_with_path(scale, updates), state
 
-    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    return optax.GradientTransformationExtraArgs(lambda params: LooksAtModel(), update)
 
 
 def _lengths(normal: Array, slope: Array, limit: float, damping: float) -> Array:
@@ -122,12 +122,12 @@ def _inner(a: PyTree, b: PyTree) -> Array:
 
 
 def _leaves(model: Any, names: Sequence[str]) -> dict[str, Array]:
-    found = {_dotted(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(model)}
+    found = {dotted(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(model)}
     return {name: found[name] for name in names}
 
 
 def _with_leaves(model: Any, leaves: Mapping[str, Array]) -> Any:
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: leaves.get(_dotted(path), leaf), model)
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: leaves.get(dotted(path), leaf), model)
 
 
 class MomentumState(NamedTuple):
