@@ -239,7 +239,7 @@ def test_expected_correlation_of_white_noise():
     f2 = np.add.outer(*[np.fft.fftfreq(size) ** 2] * 2)
     picture = np.fft.ifft2(np.fft.fft2(rng.standard_normal((size, size))) * np.exp(-60 * f2)).real
     model = Picture(jnp.asarray(1 + 0.1j * picture / picture.std(), jnp.complex64))
-    window = uncertainty._window((size, size), 0.25)
+    window = uncertainty.cosine_window((size, size), 0.25)
     signal = abs(np.fft.fft2(window * 0.1j * picture / picture.std())) ** 2
     ring = np.rint(np.sqrt(f2) * size).astype(int)
     mean = lambda values: np.bincount(ring.ravel(), values.ravel())[2:17] / np.bincount(ring.ravel())[2:17]
