@@ -49,7 +49,8 @@ class Rule(NamedTuple):
         words = [f"one of {', '.join(_shown(c) for c in self.choices)}"] if self.choices else []
         named = {"at least": self.at_least, "above": self.above, "at most": self.at_most, "below": self.below}
         words += [f"{name} {value:g}" for name, value in named.items() if value is not None]
-        words += [f"with {key} = {', '.join(map(str, values))}" for key, values in self.only.items()]
+        for key, values in self.only.items():
+            words.append(f"without {key}" if values == (None,) else f"with {key} = {', '.join(map(_shown, values))}")
         return "; ".join(words)
 
     def holds(self, value: Any) -> bool:
@@ -173,8 +174,8 @@ def _fits_tuple(value: Any, inner: tuple[Any, ...]) -> tuple[bool, Any]:
     if hasattr(value, "tolist"):
         value = value.tolist()
     open_ended = not inner or inner[-1] is Ellipsis
-    values = tuple(value) if isinstance(value, list | tuple) else (value,) if open_ended else ()
-    if not open_ended and len(values) != len(inner):
+    values = tuple(value) if isinstance(value, list | tuple) else (value,) if open_ended and value is not None else ()
+    if value is None or (not open_ended and len(values) != len(inner)):
         return False, value
     kinds = (inner[0] if inner else Any,) * len(values) if open_ended else inner
     pairs = [_fits(v, k) for v, k in zip(values, kinds, strict=True)]
@@ -193,6 +194,8 @@ def _phrase(kind: Any) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_shown, value))}]"
     return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
 
 

@@ -9,32 +9,28 @@ from typing import Any
 
 from .._console import Console as Console
 from .._result import Result
-from ..errors import InputError, nearest
-from ..modality import Modality, find, names, recognise, register
+from ..errors import InputError
+from ..modality import Modality, find, recognise, register
+from ..modality import names as methods
 from ..scan import Scan
 from ..settings import as_dict, build, toml
 from ._run import run
 
 # The package's own methods come through the door that is open to everybody; each is imported when it is first used.
 BUILT_IN = {
-    "tomography": "tomography:Tomography",
-    "laminography": "laminography:Laminography",
-    "ptycho-tomography": "ptychotomography:PtychoTomographic",
-    "cdi": "cdi:Cdi",
     "near-field-ptychography": "ptychography:NearFieldPtychography",
     "far-field-ptychography": "ptychography:FarFieldPtychography",
-    "holotomography": "holotomography:Holotomography",
+    "tomography": "tomography:Tomography",
     "holography": "holography:HolographyMethod",
+    "holotomography": "holotomography:Holotomography",
+    "laminography": "laminography:Laminography",
     "k-edge": "kedge:KEdgeSubtraction",
+    "cdi": "cdi:Cdi",
+    "ptycho-tomography": "ptychotomography:PtychoTomographic",
     "saxs-tensor-tomography": "tensor_saxs:TensorSaxs",
 }
 for _name, _place in BUILT_IN.items():
     register(f"{__name__}.{_place}", _name)
-
-
-def methods() -> list[str]:
-    """List the names of all methods, those of guests too."""
-    return names()
 
 
 def defaults(method: str) -> Mapping[str, Mapping[str, Any]]:
@@ -42,12 +38,12 @@ def defaults(method: str) -> Mapping[str, Mapping[str, Any]]:
 
     **Raises:** `InputError` for an unknown method, with the nearest known one.
     """
-    return as_dict(_find(method).settings())
+    return as_dict(find(method).settings())
 
 
 def settings_text(method: str, value: Callable[[Any], str]) -> str:
     """Write every setting of a method as TOML with its documentation; `value` writes one value."""
-    return toml(_find(method).settings, method, value)
+    return toml(find(method).settings, method, value)
 
 
 def check_settings(settings: Mapping[str, Mapping[str, Any]], method: str) -> None:
@@ -55,7 +51,7 @@ def check_settings(settings: Mapping[str, Mapping[str, Any]], method: str) -> No
 
     **Raises:** `InputError` for an unknown name, with the nearest known one, or a value that is not allowed.
     """
-    build(_find(method).settings, settings, method)
+    build(find(method).settings, settings, method)
 
 
 def reconstruct(
@@ -74,16 +70,13 @@ def reconstruct(
 
     **Raises:** `InputError` when the scan lacks what the method needs or a setting is unknown.
     """
-    method = _method(scan, method)
-    console = console or Console(quiet=True)
-    return run(_find(method), scan, settings or {}, console)
+    return run(find(_method(scan, method)), scan, settings or {}, console or Console(quiet=True))
 
 
 def wants_slabs(scan: Scan, method: str | None, settings: Mapping[str, Mapping[str, Any]]) -> bool:
     """Say whether the method goes through this scan slab by slab: by its settings, or for want of memory."""
-    method = _method(scan, method)
-    modality = _find(method)
-    return modality.wants_slabs(scan, build(modality.settings, settings, method))
+    modality, built = _built(scan, method, settings)
+    return modality.wants_slabs(scan, built)
 
 
 def reconstruct_slabs(
@@ -102,12 +95,10 @@ def reconstruct_slabs(
 
     **Raises:** `InputError` for methods and solvers that need the whole volume.
     """
-    method = _method(scan, method)
-    console = console or Console(quiet=True)
     if writer is None:
         raise InputError("slabs need a writer")
-    modality = _find(method)
-    return modality.slabs(scan, build(modality.settings, settings or {}, method), console, writer)
+    modality, built = _built(scan, method, settings)
+    return modality.slabs(scan, built, console or Console(quiet=True), writer)
 
 
 def preview(
@@ -120,10 +111,13 @@ def preview(
 
     **Raises:** `InputError` for methods without a preview.
     """
-    method = _method(scan, method)
-    console = console or Console(quiet=True)
-    modality = _find(method)
-    return modality.preview(scan, build(modality.settings, settings or {}, method), console)
+    modality, built = _built(scan, method, settings)
+    return modality.preview(scan, built, console or Console(quiet=True))
+
+
+def _built(scan: Scan, method: str | None, settings: Any) -> tuple[Modality, Any]:
+    modality = find(_method(scan, method))
+    return modality, build(modality.settings, settings or {}, modality.name)
 
 
 def _method(scan: Scan, method: str | None) -> str:
@@ -133,9 +127,3 @@ def _method(scan: Scan, method: str | None) -> str:
             f"{scan.name}: it is not clear which measurement this is; choose a method with -m ({', '.join(methods())})"
         )
     return method
-
-
-def _find(method: str) -> Modality:
-    if method not in methods():
-        raise InputError(f"there is no method {method!r}{nearest(method, methods())}")
-    return find(method)

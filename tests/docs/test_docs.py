@@ -60,6 +60,9 @@ def test_command_lines_of_the_pages(line):
     """The arguments are understood, and the method knows every setting that is named."""
     words = shlex.split(line.partition(" > ")[0].partition(" # ")[0].partition(" && ")[0])
     options = _main._parser().parse_args(words[1:])
+    if options.command in ("demo", "simulate"):
+        assert options.method in (None, *dr.simulate.methods())
+        return
     settings = _settings.gather(None, getattr(options, "sets", []), load=False)
     methods = [options.method] if getattr(options, "method", None) else dr.recipes.methods()
     assert any(_known(settings, method) for method in methods), line
