@@ -20,11 +20,11 @@ import optax
 
 from . import quality
 from ._console import Console
-from ._held_out import held_out_figures, split_views
 from ._model import Batch
 from ._result import Quantity, Result
 from .errors import InputError, nearest
 from .frames import pick_views
+from .quality.held_out import held_out_figures, split_views
 from .scan import Scan
 from .solvers import Ending, minimise
 

@@ -80,7 +80,6 @@ MAY = {
     "plot": {"_result", "quality", "physics", "geometry", "scan", "regimes"},
     "simulate": {"io", "_result", "physics", "geometry", "scan", "operators", "quality", "_console"},
     "uncertainty": {"_model", "solvers", "quality"},
-    "_held_out": {"quality"},
     "modality": {
         "frames",
         "_console",
@@ -90,7 +89,6 @@ MAY = {
         "settings",
         "solvers",
         "quality",
-        "_held_out",
         "losses",
         "uncertainty",
     },
@@ -98,7 +96,6 @@ MAY = {
         "motion",
         "modality",
         "settings",
-        "_held_out",
         "uncertainty",
         "physics",
         "geometry",

@@ -18,6 +18,8 @@ from .halves import bootstrap_views as bootstrap_views
 from .halves import distance_halves as distance_halves
 from .halves import even_odd as even_odd
 from .halves import photon_halves as photon_halves
+from .held_out import held_out_figures as held_out_figures
+from .held_out import split_views as split_views
 from .registration import align as align
 from .registration import register as register
 from .registration import shift_image as shift_image

@@ -19,12 +19,12 @@ from jaxtyping import Array, Float
 
 from .. import physics, prepare, quality, sharding
 from .._console import Console
-from .._held_out import held_out_figures, split_views
 from .._result import Quantity, Result
 from ..errors import InputError
 from ..modality import Modality, Outcome, Problem, Run, Stage, Work, descent
 from ..models import HoloTomography, hologram_table, holograms_by_angle
 from ..motion import fix_gauge
+from ..quality.held_out import held_out_figures, split_views
 from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import PhaseRetrieval, WhiteVolume, back_project, hologram_cost, place_frames

@@ -10,7 +10,6 @@ import numpy as np
 
 from .. import operators, quality, uncertainty
 from .._console import Console
-from .._held_out import held_out_figures, split_views
 from .._result import Quantity
 from ..errors import InputError
 from ..frames import pick_views
@@ -18,6 +17,7 @@ from ..modality import Modality, Outcome, Problem, Run, Stage, Work
 from ..models import Ptychography, check_orientation
 from ..penalties import SparseEdges
 from ..prepare import air_rectangle, check_frames, common_field, light_is_fine
+from ..quality.held_out import held_out_figures, split_views
 from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import EngineTask, ScanCost, fit_places, in_units, matched_frames, parse_stages, run_engine

@@ -13,13 +13,13 @@ from jaxtyping import Array, Bool, Float
 
 from .. import losses, operators, prepare, quality, solvers
 from .._console import Console
-from .._held_out import held_out_figures
 from .._model import Batch
 from .._result import Quantity
 from ..errors import InputError
 from ..modality import Modality, Outcome, Problem, Run, Stage, Work, descent
 from ..models import PtychoProjections, PtychoTomography, frames_by_angle
 from ..motion import fix_gauge
+from ..quality.held_out import held_out_figures
 from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import minimise

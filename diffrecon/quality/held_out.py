@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from . import quality
-from .errors import InputError
+from ..errors import InputError
+from .residual import deviance, held_out_residual, noise_floor
 
 __all__ = ["held_out_figures", "split_views"]
 
@@ -44,9 +44,9 @@ def held_out_figures(
     """
     mask = np.broadcast_to(mask, counts.shape)
     figures = {}
-    for name, metric in (("residual", quality.held_out_residual), ("deviance", quality.deviance)):
+    for name, metric in (("residual", held_out_residual), ("deviance", deviance)):
         figures[f"held_out_{name}"] = metric(counts, prediction, mask)
-        figures[f"noise_floor_{name}"] = quality.noise_floor(prediction, mask, metric=metric, seed=seed)
+        figures[f"noise_floor_{name}"] = noise_floor(prediction, mask, metric=metric, seed=seed)
     residual, floor = figures["held_out_residual"], figures["noise_floor_residual"]
     return figures, [
         f"held-out residual R = {residual:.4f} ({which}; photon noise alone {floor:.4f}, ratio {residual / floor:.2f})",
