@@ -11,6 +11,7 @@ the beam: what lies downstream of the axis moves towards larger rows, z -> z cos
 cos(theta) - x sin(theta). The tilt of laminography is the same motion by a known, large angle, counted the other way.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,8 +19,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
-from numpy.typing import ArrayLike
+from jaxtyping import Array, ArrayLike, Float
 
 from .errors import InputError, nearest
 
@@ -44,52 +44,33 @@ class Freedom(NamedTuple):
     undetermined: str = ""
 
 
+# fmt: off
 FREEDOMS: dict[str, Freedom] = {
     "centre": Freedom("pixel", 0.1, ("column",), "", "detector column of the rotation axis in the middle row"),
-    "shifts": Freedom(
-        "pixel",
-        0.1,
-        ("row", "column"),
-        "view 2",
-        "motion of the picture of each view (row, column)",
-        "moving the sample (shifts constant along rows, or as cos and sin of the angle along columns)",
-    ),
-    "drift": Freedom(
-        "pixel",
-        0.1,
-        ("row", "column"),
-        "order 2",
-        "smooth motion (row, column), coefficients of cos(pi k (view + 1/2) / views), k = 1 .. order",
-        "a constant drift, which is a shift",
-    ),
+    "shifts": Freedom("pixel", 0.1, ("row", "column"), "view 2", "motion of the picture of each view (row, column)",
+                      "moving the sample (shifts constant along rows, or as cos and sin of the angle along columns)"),
+    "drift": Freedom("pixel", 0.1, ("row", "column"), "order 2", "smooth motion (row, column), coefficients of "
+                     "cos(pi k (view + 1/2) / views), k = 1 .. order", "a constant drift, which is a shift"),
     "roll": Freedom("rad", 2e-4, ("roll",), "", "turn of the detector about the beam; the axis leans in the picture"),
     "pitch": Freedom("rad", 2e-4, ("pitch",), "", "inclination of the axis along the beam, within 30 degrees"),
     "tilt": Freedom("rad", 2e-4, ("tilt",), "", "inclination of the axis by any angle: a pitch of -tilt"),
-    "angles": Freedom(
-        "rad",
-        2e-4,
-        ("angle",),
-        "view",
-        "corrections, added to the nominal angles",
-        "turning the sample (a constant angle)",
-    ),
-    "magnification": Freedom(
-        "",
-        2e-4,
-        ("magnification",),
-        "view",
-        "size of the picture, 1 nominal",
-        "the size of the sample (mean magnification)",
-    ),
-    "wobble": Freedom(
-        "rad",
-        2e-4,
-        ("roll", "pitch"),
-        "view 2",
-        "roll and pitch of the axis in each view, added to the two above",
-        "leaning the sample (wobble as cos and sin of the angle), and its mean, which is roll and pitch",
-    ),
+    "angles": Freedom("rad", 2e-4, ("angle",), "view", "corrections, added to the nominal angles",
+                      "turning the sample (a constant angle)"),
+    "magnification": Freedom("", 2e-4, ("magnification",), "view", "size of the picture, 1 nominal",
+                             "the size of the sample (mean magnification)"),
+    "wobble": Freedom("rad", 2e-4, ("roll", "pitch"), "view 2", "roll and pitch of the axis in each view, added",
+                      "leaning the sample (wobble as cos and sin of the angle), and its mean: roll and pitch"),
 }
+# fmt: on
+
+
+def _number(value: Any) -> Any:
+    """Make an array, in the precision of NumPy's float64 only where x64 is on."""
+    return None if value is None else jnp.asarray(value, jnp.result_type(float))
+
+
+def _maybe() -> Any:
+    return eqx.field(default=None, converter=_number)
 
 
 class Motion(eqx.Module):
@@ -103,34 +84,15 @@ class Motion(eqx.Module):
     ```
     """
 
-    centre: Float[Array, ""]
-    shifts: Float[Array, "view 2"] | None
-    drift: Float[Array, "order 2"] | None
-    roll: Float[Array, ""] | None
-    pitch: Float[Array, ""] | None
-    tilt: Float[Array, ""] | None
-    angles: Float[Array, " view"] | None
-    magnification: Float[Array, " view"] | None
-    wobble: Float[Array, "view 2"] | None
-
-    def __init__(
-        self,
-        centre: ArrayLike,
-        *,
-        shifts: ArrayLike | None = None,
-        drift: ArrayLike | None = None,
-        roll: ArrayLike | None = None,
-        pitch: ArrayLike | None = None,
-        tilt: ArrayLike | None = None,
-        angles: ArrayLike | None = None,
-        magnification: ArrayLike | None = None,
-        wobble: ArrayLike | None = None,
-    ):
-        # In the precision of NumPy's float64 only where x64 is on.
-        array = lambda value: None if value is None else jnp.asarray(value, jnp.result_type(float))
-        self.centre = jnp.asarray(centre, jnp.result_type(float))
-        self.shifts, self.drift, self.roll, self.pitch = map(array, (shifts, drift, roll, pitch))
-        self.tilt, self.angles, self.magnification, self.wobble = map(array, (tilt, angles, magnification, wobble))
+    centre: Float[Array, ""] = eqx.field(converter=_number)
+    shifts: Float[Array, "view 2"] | None = _maybe()
+    drift: Float[Array, "order 2"] | None = _maybe()
+    roll: Float[Array, ""] | None = _maybe()
+    pitch: Float[Array, ""] | None = _maybe()
+    tilt: Float[Array, ""] | None = _maybe()
+    angles: Float[Array, " view"] | None = _maybe()
+    magnification: Float[Array, " view"] | None = _maybe()
+    wobble: Float[Array, "view 2"] | None = _maybe()
 
     def known(self) -> dict[str, Array]:
         """Name the fields that are numbers."""
@@ -138,8 +100,7 @@ class Motion(eqx.Module):
 
     def replace(self, **values: Any) -> "Motion":
         """Make the same motion with other values of some fields; `None` takes one out."""
-        fields = {name: getattr(self, name) for name in FREEDOMS} | values
-        return Motion(fields.pop("centre"), **fields)
+        return dataclasses.replace(self, **values)
 
     def freed(self, unknowns: Sequence[str], views: int, drift: int = 4) -> "Motion":
         """Make the same motion with the named fields as numbers instead of `None`.
@@ -217,7 +178,7 @@ def drift_basis(views: int, order: int) -> Float[np.ndarray, "view order"]:
 
 # ------------------------------------------------------------------ gauge
 def fix_gauge(
-    shifts: Float[Array, "view *frame 2"], angles: ArrayLike, *, sine: bool = False
+    shifts: Float[ArrayLike, "view *frame 2"], angles: ArrayLike, *, sine: bool = False
 ) -> tuple[Float[Array, "view *frame 2"], Float[Array, ""]]:
     """Take out of shifts what the rotation centre explains, so that the same places are said in one way only.
 

@@ -29,6 +29,8 @@ class Laminography(Tomography):
     ```
     """
 
+    projector: AlignedProjector
+
     @classmethod
     def from_angles(
         cls,

@@ -233,8 +233,8 @@ class AlignedProjector(eqx.Module):
         if isinstance(self.inner, ParallelProjector):
             inner: Any = self.inner.subset(picked)
         else:
-            vectors, offsets = _pose(np, some, self.angles[picked], self.detector_shape[1])
-            inner = FourierPoseProjector(*vectors, self.volume_shape, self.detector_shape, offsets)
+            (ray, row, column), offsets = _pose(np, some, self.angles[picked], self.detector_shape[1])
+            inner = FourierPoseProjector(ray, row, column, self.volume_shape, self.detector_shape, offsets)
         return eqx.tree_at(lambda A: (A.motion, A.angles, A.inner), self, (some, self.angles[picked], inner))
 
     def at(self, motion: Motion) -> "AlignedProjector":

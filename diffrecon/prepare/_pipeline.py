@@ -197,7 +197,7 @@ class Preparation:
         """Estimate the photon noise of the line integrals of detector rows from `first` on; the detector counts."""
         light, dark = (frame[first : first + rows.shape[1]] for frame in self.beam())
         counts = light * np.exp(-np.asarray(rows)) + dark
-        noise = line_integral_variance(counts, light + dark, dark, len(self.scan.flats))
+        noise = line_integral_variance(counts, light + dark, dark, len(np.asarray(self.scan.flats)))
         return jnp.asarray(noise, jnp.float32)
 
     def changed(self) -> list[str]:
@@ -387,7 +387,8 @@ def _phase_filter(scan: Any, delta_beta: float) -> PhaseFilter:
     for name, value in numbers.items():
         if value is None:
             raise InputError(f"{scan.name}: prepare.delta_beta needs geometry.{name}")
-    return PhaseFilter(*(float(value) for value in numbers.values()), delta_beta).checked()
+    pixel, wavelength, distance = (float(value) for value in numbers.values())
+    return PhaseFilter(pixel, wavelength, distance, delta_beta).checked()
 
 
 _REPLACING = ("large", "dead", "all")

@@ -14,6 +14,7 @@ from ..modality import Modality, Outcome, Problem, Run, Stage, Work
 from ..prepare import Settings as Prepare
 from ..scan import Scan
 from ..settings import section, setting
+from ..solvers.slices import FILTERS
 from .tomography import least_squares, residual
 
 _STEPS = {"cgls": 20, "sirt": 100, "fista": 100}
@@ -24,10 +25,10 @@ class Model:
     """What is reconstructed."""
 
     tilt: float | None = setting(
-        None, "of the axis out of the plane across the beam; the file's by default", unit="rad"
+        None, "of the axis out of the plane across the beam; by default the file's", unit="rad"
     )
     size: int | tuple[int, int, int] | None = setting(
-        None, "along y and x, or [z, y, x]; the detector's columns and rows by default", unit="pixel"
+        None, "pixels along y and x, or [z, y, x]; by default the detector's"
     )
 
 
@@ -44,24 +45,12 @@ class Align:
 class Solver:
     """How the volume is found."""
 
-    name: str = setting("cgls", "fista has total variation", choices=("fbp", "cgls", "sirt", "fista"))
-    steps: int | None = setting(
-        None, "by default 20 (cgls), 100 (sirt, fista)", at_least=1, only={"name": ("cgls", "sirt", "fista")}
-    )
-    filter: str = setting(
-        "ramp",
-        "of the back-projection",
-        choices=("ramp", "shepp-logan", "cosine", "hamming", "hann", "parzen"),
-        only={"name": ("fbp",)},
-    )
+    name: str = setting("cgls", "fista has total variation", choices=("fbp", *_STEPS))
+    steps: int | None = setting(None, "by default 20 (cgls), 100 (sirt, fista)", at_least=1, only={"name": (*_STEPS,)})
+    filter: str = setting("ramp", "of the back-projection", choices=FILTERS, only={"name": ("fbp",)})
     tikhonov: float = setting(0.0, "weight of |x|^2", at_least=0, only={"name": ("cgls",)})
     positive: bool = setting(False, "no negative values", only={"name": ("sirt", "fista")})
-    tv: float = setting(
-        0.02,
-        "weight of total variation, in units of the volume's range x the views",
-        at_least=0,
-        only={"name": ("fista",)},
-    )
+    tv: float = setting(0.02, "of the volume's range x views: total variation", at_least=0, only={"name": ("fista",)})
 
 
 @dataclass(frozen=True)

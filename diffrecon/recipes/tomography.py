@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -265,7 +265,8 @@ def _prepared(scan: Scan, settings: Settings) -> prepare.Preparation:
 
 def _axis(prepared: prepare.Preparation, settings: Settings, console: Console, rows: Any = None) -> Geometry:
     """Find the rotation axis, by `rows` where all are in memory."""
-    scan, joined = prepared.scan, prepared.rotation_centre
+    scan: Any = prepared.scan
+    joined = prepared.rotation_centre
     if scan.rotation_centre is not None and joined is None:
         centre, said = float(scan.rotation_centre), f"rotation centre {scan.rotation_centre:.2f} as given"
     else:
@@ -278,8 +279,8 @@ def _axis(prepared: prepare.Preparation, settings: Settings, console: Console, r
     angles, columns = np.asarray(prepared.angles), prepared.shape[2]
     if np.ptp(angles) > 4 * np.pi:  # a sample that goes on turning: directions repeat
         angles = np.mod(angles, 2 * np.pi)
-    shape = (settings.model.size or columns,) * 2
-    return Geometry(ParallelProjector(angles, shape, columns, centre=centre), centre, (said,))
+    size = settings.model.size or columns
+    return Geometry(ParallelProjector(angles, (size, size), columns, centre=centre), centre, (said,))
 
 
 def _geometry(prepared: prepare.Preparation, settings: Settings, console: Console, rows: Any = None) -> Geometry:
@@ -323,13 +324,14 @@ def _problem(
     where: str = "",
 ) -> Tomogram:
     """Put an empty volume behind prepared rows, the first of them detector row `first`."""
-    A, data, beam = geometry.projector, {"values": rows}, None
+    A, beam, scan = geometry.projector, None, cast(Scan, prepared.scan)
+    data: dict[str, Any] = {"values": rows}
     if settings.solver.weights == "photons" or settings.quality.deviation == "closed-form":
         data["variance"] = prepared.variance(first, rows)
     if settings.solver.name == "poisson":
         if changed := prepared.changed():
             raise InputError(f"solver.name=poisson works on the counts as they are: no prepare.{changed[0]}")
-        data["counts"], beam = np.asarray(prepared.scan.counts), prepared.beam()
+        data["counts"], beam = np.asarray(scan.counts), prepared.beam()
     shape = getattr(A, "volume_shape", (rows.shape[1], *A.shape))
     return Tomogram(
         models.Tomography(
@@ -341,7 +343,7 @@ def _problem(
         lines=(*prepared.messages, *geometry.lines),
         figures={"rotation_centre": geometry.centre, **geometry.figures},
         beam=beam,
-        unit=_unit(prepared.scan, settings),
+        unit=_unit(scan, settings),
         where=where,
     )
 

@@ -28,66 +28,44 @@ __all__ = ["SLICE_PENALTIES", "SLICE_SOLVERS", "SliceOptions", "SliceSolver", "S
 
 _STEPPED = ("cgls", "lsqr", "sirt", "sart", "mlem", "osem")
 _PENALISED = ("fista", "primal-dual")
+FILTERS = ("ramp", "shepp-logan", "cosine", "hamming", "hann", "parzen")
+
+
+def _of(*names: str) -> dict[str, Any]:
+    """Make the rule of a setting that belongs to some solvers."""
+    return {"only": {"name": names}}
 
 
 @dataclasses.dataclass(frozen=True)
 class SliceOptions:
     """How a volume is found from line integrals."""
 
-    name: str = setting(
-        "fbp", "fbp, cgls, lsqr, sirt, sart, mlem, osem, fista, primal-dual, poisson, minimise, or one of your own"
-    )
+    name: str = setting("fbp", "a name in solvers.SLICE_SOLVERS, poisson, or minimise")
     steps: int | None = setting(
-        None, "by default 20 (cgls, lsqr), 100 (sirt, fista), 10 passes (sart, osem), 300 (primal-dual)", at_least=1
+        None, "by default 20 (cgls, lsqr), 10 (sart, osem), 50 (mlem), 300 (primal-dual), 100", at_least=1
     )
-    filter: str = setting(
-        "ramp",
-        "of the back-projection",
-        choices=("ramp", "shepp-logan", "cosine", "hamming", "hann", "parzen"),
-        only={"name": ("fbp",)},
-    )
-    cutoff: float = setting(
-        1.0, "where the filter ends, as a fraction of the Nyquist frequency", above=0, only={"name": ("fbp",)}
-    )
-    pad: str = setting(
-        "auto",
-        "what lies beyond the detector; auto: smooth where the sample is wider",
-        choices=("auto", "zero", "edge", "smooth"),
-        only={"name": ("fbp",)},
-    )
-    extent: float | None = setting(
-        None, "diameter of the sample, for pad = smooth", unit="pixel", above=0, only={"name": ("fbp",)}
-    )
-    tikhonov: float = setting(0.0, "weight of |x|^2", at_least=0, only={"name": ("cgls", "lsqr")})
-    relaxation: float | None = setting(None, "length of the steps", above=0, only={"name": ("sirt", "sart")})
-    subsets: int = setting(10, "groups of views", at_least=1, only={"name": ("sart", "osem")})
-    positive: bool = setting(
-        False,
-        "no negative values (mlem, osem and poisson never have any)",
-        only={"name": ("sirt", "sart", "mlem", "osem", "fista", "primal-dual", "poisson")},
-    )
+    filter: str = setting("ramp", "of the back-projection", choices=FILTERS, **_of("fbp"))
+    cutoff: float = setting(1.0, "end of the filter, as a fraction of the Nyquist frequency", above=0, **_of("fbp"))
+    pad: str = setting("auto", "beyond the detector", choices=("auto", "zero", "edge", "smooth"), **_of("fbp"))
+    extent: float | None = setting(None, "diameter of the sample for pad = smooth", unit="pixel", **_of("fbp"))
+    tikhonov: float = setting(0.0, "weight of |x|^2", at_least=0, **_of("cgls", "lsqr"))
+    relaxation: float | None = setting(None, "length of the steps", above=0, **_of("sirt", "sart"))
+    subsets: int = setting(10, "groups of views", at_least=1, **_of("sart", "osem"))
+    positive: bool = setting(False, "no negative values", **_of("sirt", "sart", "mlem", "osem", *_PENALISED, "poisson"))
     weights: str = setting(
         "none",
-        "photons: every ray by its photon noise",
+        "every ray by its photon noise",
         choices=("none", "photons"),
-        only={"name": ("cgls", "lsqr", "sirt", "sart", "fista", "primal-dual")},
+        **_of("cgls", "lsqr", "sirt", "sart", *_PENALISED),
     )
     stopping: str | None = setting(
-        None,
-        "by views left out, or where the residual is that of the noise (with weights = photons)",
-        choices=("held-out", "discrepancy"),
-        only={"name": _STEPPED},
+        None, "by views left out, or at the noise (with photons)", choices=("held-out", "discrepancy"), **_of(*_STEPPED)
     )
-    penalty: str = setting(
-        "tv", "tv, tgv, wavelet, none, or one of your own", only={"name": ("fista", "primal-dual", "poisson")}
-    )
+    penalty: str = setting("tv", "a name in solvers.SLICE_PENALTIES", **_of(*_PENALISED, "poisson"))
     weight: float | None = setting(
-        None,
-        "of the penalty; chosen by views left out where it is not given (poisson: no penalty then)",
-        at_least=0,
-        only={"name": ("fista", "primal-dual", "poisson")},
+        None, "of the penalty; by default chosen by views left out (poisson: none)", **_of(*_PENALISED, "poisson")
     )
-    inner: int = setting(2, "steps of the penalty in each step", at_least=1, only={"name": ("fista",)})
+    inner: int = setting(2, "steps of the penalty in each step", at_least=1, **_of("fista"))
 
     def count(self) -> int:
         """Count the steps, by default those of the solver."""
