@@ -89,7 +89,7 @@ def test_interrupted_guest_goes_on_where_it_was(guest, tmp_path):
     assert again.settings == whole.settings
     np.testing.assert_array_equal(again.quality["history"], whole.quality["history"])
     other = {"solver": {"steps": 100}}
-    with pytest.raises(dr.InputError, match="other data or settings"):
+    with pytest.raises(dr.InputError, match="another problem"):
         dr.reconstruct(scan()[0], "fading-image", other, dr.Console(quiet=True, checkpoint=str(path), resume=True))
 
 
