@@ -46,7 +46,7 @@ def _safe(prediction: Array, mask: Array | None) -> Array:
 
 
 def _counts(counts: Num[Array, "..."], prediction: Array, mask: Array | None) -> Array:
-    counts = counts.astype(prediction.dtype)
+    counts = jnp.asarray(counts, prediction.dtype)
     return counts if mask is None else jnp.where(mask, counts, 0.0)
 
 

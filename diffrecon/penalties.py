@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Inexact, PyTree
+from jaxtyping import Array, Float, Inexact, PyTree
+from numpy.typing import ArrayLike
 
 from .errors import InputError
 

@@ -1,13 +1,24 @@
 """Fixtures of all tests."""
 
+import os
+import re
 import signal
 from pathlib import Path
 
 import pytest
+from jaxtyping import config as jaxtyping_config
+from jaxtyping import install_import_hook
 
-from diffrecon._cache import keep_compiled_programs
+# Rooms whose annotations are checked whenever they are called; the others are still to come.
+_CHECKED = "losses", "penalties", "constraints", "motion", "physics", "geometry", "priors", "operators", "models"
+install_import_hook([f"diffrecon.{room}" for room in _CHECKED], "checked.typed")
 
-# Nine tenths of the tests' time is compiling: programs are kept where the package keeps those of its users.
+from diffrecon._cache import keep_compiled_programs  # noqa: E402
+
+# Nine tenths of the tests' time is compiling. Programs are kept where the package keeps those of its users, and are
+# compiled without the costly passes: half the time, and no test measures speed. Processes that tests start do the same.
+_QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK}".strip()
 keep_compiled_programs()
 
 # A job in the background of a shell starts with Ctrl-C ignored; tests of interruptions need it.
@@ -24,6 +35,14 @@ def shared_data():
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _refusals_unchecked(request):
+    """Tests of what is refused hand in wrong types on purpose: there the package's own words are wanted."""
+    jaxtyping_config.update("jaxtyping_disable", bool(re.search("refuse|wrong|bad_input", request.node.nodeid)))
+    yield
+    jaxtyping_config.update("jaxtyping_disable", False)
+
+
 # Every compiled program holds some memory maps. A process may have 65530; beyond, the compiler crashes.
 _MAPS = Path("/proc/self/maps")
 _MOST_MAPS = 12_000
@@ -37,15 +56,3 @@ def _room_for_compiled_programs():
         import jax
 
         jax.clear_caches()
-
-
-def pytest_addoption(parser):
-    parser.addoption("--full", action="store_true", help="run the long versions too")
-
-
-def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--full"):
-        skip = pytest.mark.skip(reason="long version: run with --full")
-        for item in items:
-            if "full" in item.keywords:
-                item.add_marker(skip)

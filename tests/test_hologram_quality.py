@@ -89,7 +89,6 @@ def inverse_power(shape):
     return np.maximum(f, 1 / SIZE) ** 3 / 2e-3
 
 
-@pytest.mark.full
 def test_bars_are_the_spread_of_repeated_reconstructions(model):
     """Repeated: Gauss-Newton with a dense Jacobian, from new photons each time."""
     shape, power = model.phase.shape, inverse_power(model.phase.shape)

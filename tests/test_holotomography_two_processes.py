@@ -55,7 +55,6 @@ def assert_same(found, expected, tolerance):
     assert np.abs(one["delta"]).max() > 1e-7
 
 
-@pytest.mark.full
 @pytest.mark.parametrize(("way", "tolerance"), [("slabs", 1e-5), ("two-step", 1e-5), ("joint", 1e-3)])
 def test_two_processes_come_to_the_same_volume(scan, tmp_path, way, tolerance):
     """Up to the order of sums, which the steps of a joint descent amplify."""
@@ -66,7 +65,6 @@ def test_two_processes_come_to_the_same_volume(scan, tmp_path, way, tolerance):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one.h5", "two.h5"]  # nothing is left behind
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("way", ["slabs", "two-step"])
 def test_devices_come_to_the_same_volume(scan, tmp_path, way):
     """Three devices, of which neither angles nor slices are a multiple."""
@@ -75,7 +73,6 @@ def test_devices_come_to_the_same_volume(scan, tmp_path, way):
     assert_same(tmp_path / "three.h5", tmp_path / "one.h5", 1e-5)
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("said", ["localhost:1", "localhost:1,2,2", "localhost:1,two,0"])
 def test_processes_that_cannot_be(scan, tmp_path, said):
     started = command(scan, tmp_path / "out.h5", "slabs", f"--distributed={said}")

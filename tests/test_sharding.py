@@ -103,7 +103,7 @@ def test_one_device_solves_the_problem(slices_on_one_device):
     assert found["slabs"].shape == (8, 16, 16)
 
 
-@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.full), 4])
+@pytest.mark.parametrize("devices", [2, 4])
 def test_split_slices_on_several_devices(slices_on_one_device, tmp_path, devices):
     finish(start(tmp_path / "out", devices, script=SLICES))
     found = dict(np.load(tmp_path / "out.0.npz"))
@@ -111,7 +111,6 @@ def test_split_slices_on_several_devices(slices_on_one_device, tmp_path, devices
     assert_same_slices(found, slices_on_one_device)
 
 
-@pytest.mark.full
 def test_split_slices_in_two_processes_that_read_their_rows_only(slices_on_one_device, tmp_path):
     address = f"127.0.0.1:{free_port()}"
     finish(*[start(tmp_path / "out", 1, address, 2, index, script=SLICES) for index in range(2)])

@@ -258,7 +258,6 @@ def test_demo_of_tomography(tmp_path, monkeypatch):
     assert abs(figure(lines, "rotation centre ([0-9.]+),") - tomography.CENTRE) < 0.1
 
 
-@pytest.mark.full
 @pytest.mark.slow
 def test_demo_of_a_sample_that_changes(tmp_path):
     """A still volume has errors of 0.146 in the disc and 0.290 where anything changes."""
@@ -267,7 +266,6 @@ def test_demo_of_a_sample_that_changes(tmp_path):
     assert figure(lines, "error ([0-9.]+) where anything changes") < 0.15
 
 
-@pytest.mark.full
 @pytest.mark.slow
 def test_demo_of_tensor_tomography(tmp_path, monkeypatch):
     monkeypatch.setattr(scattering, "ROTATIONS", 8)
@@ -286,7 +284,6 @@ def test_demo_of_holography(tmp_path, monkeypatch):
     assert figure(lines, r"relative error ([0-9.]+) \(") < 0.14
 
 
-@pytest.mark.full
 @pytest.mark.slow
 def test_demo_of_ptychography(tmp_path, monkeypatch):
     monkeypatch.setattr(ptychography, "VIEWS", 4)
@@ -295,7 +292,18 @@ def test_demo_of_ptychography(tmp_path, monkeypatch):
     assert figure(lines, "([0-9.]+) after") < 0.5 * figure(lines, "positions ([0-9.]+)")
 
 
-@pytest.mark.full
-@methods
-def test_whole_demo(method, tmp_path):
-    assert len(run(method, tmp_path / "s.h5", {})) >= 2
+@pytest.mark.slow
+def test_demo_of_k_edge(tmp_path):
+    """The error bars are those of photon noise: what is off beside them would be the method's."""
+    lines = run("k-edge", tmp_path / "s.h5", {})
+    for material in ("Ni", "SiO2"):
+        line = [next(line for line in lines if line.startswith(f"{material} against"))]
+        assert figure(line, "rms error ([0-9.e-]+)") < 1.1 * figure(line, r"error bars ([0-9.e-]+)\)")
+        assert figure(line, "mean ([0-9.]+) of") == pytest.approx(figure(line, "of ([0-9.]+) g"), rel=0.03)
+
+
+@pytest.mark.slow
+def test_demo_of_diffraction(tmp_path):
+    lines = run("cdi", tmp_path / "s.h5", {})
+    assert figure(lines, "complex object ([0-9.]+)") < 0.06
+    assert figure(lines, "phase error ([0-9.]+) rad") < 0.04

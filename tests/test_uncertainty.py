@@ -106,7 +106,7 @@ def test_attenuation_of_one_pixel_in_focus():
     assert bar == pytest.approx(0.5 / np.sqrt(counts), rel=1e-3)
 
 
-@pytest.mark.parametrize("each", [pytest.param(False, marks=pytest.mark.full), True])
+@pytest.mark.parametrize("each", [False, True])
 def test_product_diagonal_and_bars_of_complex_unknowns_are_those_of_the_dense_matrix(each):
     with jax.enable_x64(True):
         model, views = waves(), np.array([1, 2, 4, 7, 8, 9, 11])  # two blocks, the last one filled up
@@ -148,7 +148,6 @@ def test_draws_have_the_covariance_of_the_inverse():
     np.testing.assert_allclose(found, expected, atol=0.1 * np.diag(expected).max())
 
 
-@pytest.mark.full
 def test_spread_of_maximum_likelihood_is_the_predicted_one():
     """200 measurements of a decay, each fitted by Newton's method in NumPy."""
     start, rate, views = 60.0, 0.1, np.arange(12)
@@ -171,7 +170,6 @@ def test_spread_of_maximum_likelihood_is_the_predicted_one():
     assert alone < 0.8 * bars[1]
 
 
-@pytest.mark.full
 def test_spread_of_reconstructed_phases_is_the_predicted_one():
     """Maximum likelihood (Fisher's scoring, dense) of a tiny near-field scan, from 30 draws of its counts."""
     rng, size, frame = np.random.default_rng(0), 11, 8

@@ -67,7 +67,7 @@ class Ptychography(Model):
     object: Complex[Array, "*slice Y X"]
     probe: Complex[Array, "mode y x"]
     positions: Float[Array, "view 2"]
-    background: Float[Array, "#y #x"]
+    background: Float[Array, "#row #column"]
     gain: Float[Array, " view"]
     distance: Any = None
     wavelength: float | None = eqx.field(static=True, default=None)

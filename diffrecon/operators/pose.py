@@ -161,7 +161,7 @@ class PoseProjector(Poses):
         volume: Float[Array, "z y x *channel"],
         views: Int[Array, " batch"] | None = None,
         mixing: Float[Array, "batch segment channel"] | None = None,
-    ) -> Float[Array, "batch row column *channel"]:
+    ) -> Float[Array, "batch row column *value"]:
         """Project; `views` selects views, `mixing` mixes channels before projecting (fewer of them: less work).
 
         All views at once run in blocks; a selection (may be traced) runs view by view, at about twice the cost a view.
@@ -182,7 +182,7 @@ class PoseProjector(Poses):
     @eqx.filter_jit
     def adjoint(
         self,
-        images: Float[Array, "batch row column *channel"],
+        images: Float[Array, "batch row column *value"],
         views: Int[Array, " batch"] | None = None,
         mixing: Float[Array, "batch segment channel"] | None = None,
     ) -> Float[Array, "z y x *channel"]:

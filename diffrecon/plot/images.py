@@ -128,6 +128,7 @@ def slices(
 
 
 def image_panel(array, pixel_size, units, title, limits=None, colours=GREY, label="") -> Panel:
+    """Draw one real image with its scale bar and colour bar."""
     data = real_image(array, "an image")
     low, high = limits_of(data) if limits is None else limits
 

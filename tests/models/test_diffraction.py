@@ -1,6 +1,5 @@
 """The diffraction model against Fourier sums in plain NumPy, its data, its first support, its projections."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -72,31 +71,6 @@ def test_blur_is_a_gaussian_and_background_is_added():
     # The model's Gaussian is one in the transform's space: for 0.6 pixels that differs by a percent.
     np.testing.assert_allclose(model(jnp.arange(1))[0], expected + 4.0, atol=0.02 * sharp.max())
     np.testing.assert_allclose(model(jnp.arange(1))[0].sum(), sharp.sum() + 4 * 256, rtol=1e-5)
-
-
-def test_gradients():
-    """By every unknown, against central differences in double precision."""
-    with jax.enable_x64(True):
-        rng = np.random.default_rng(1)
-        obj, support = particle((8, 8), kind=np.complex128)
-        model = Diffraction(
-            object=jnp.asarray(obj),
-            support=jnp.asarray(support),
-            coherence=jnp.asarray(0.5),
-            background=jnp.asarray(1.0),
-        )
-        weights = jnp.asarray(rng.standard_normal((1, 8, 8)))
-        value = jax.jit(lambda m: jnp.sum(weights * m(jnp.arange(1))))
-        start = {name: getattr(model, name) for name in ("object", "coherence", "background")}
-        gradient = jax.jit(jax.grad(lambda fields: value(model.replace(**fields))))(start)
-        assert all(gradient[name].dtype == start[name].dtype for name in start)
-        step = rng.standard_normal((8, 8)) + 1j * rng.standard_normal((8, 8))
-        moves = {"object": step, "coherence": 1.0, "background": 1.0}
-        for name, direction in moves.items():
-            h, slope = 1e-5, gradient[name]
-            ends = [value(model.replace(**{name: getattr(model, name) + s * h * direction})) for s in (1, -1)]
-            expected = (ends[0] - ends[1]) / (2 * h)
-            np.testing.assert_allclose(jnp.sum(jnp.real(slope * direction)), expected, rtol=1e-6)
 
 
 # ---------------------------------------------------------------------------------------------------- data

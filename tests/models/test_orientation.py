@@ -80,7 +80,6 @@ def test_neighbours():
     assert set(checks._neighbours(positions, 20)) == set(range(40, 60))
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("file", ["p25_near_field.cxi", "siemens_far_field.npz"])
 def test_measured(shared_data, file, name):

@@ -160,13 +160,11 @@ def test_near_field(case):
     check(case, True, NEAR_OFF)
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("case", ANYWHERE, ids=lambda c: c.unknown)
 def test_far_field(case):
     check(case, False, OFF)
 
 
-@pytest.mark.full
 def test_slice_spacing():
     """Two slices, both free."""
     spacing = 1e-3
@@ -192,7 +190,6 @@ EXPOSURES = [
 ]  # fmt: skip
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("case, options", EXPOSURES, ids=lambda c: getattr(c, "unknown", ""))
 def test_exposures(case, options):
     check(case, True, {}, **options)

@@ -54,21 +54,6 @@ def test_prediction_is_the_documented_formula(near, x64):
 
 
 @pytest.mark.parametrize("near", [False, True])
-@pytest.mark.parametrize("x64", [False, True])
-@pytest.mark.parametrize("what", ["object", "probe"])
-def test_adjoint(near, x64, what):
-    with jax.enable_x64(x64):
-        obj, probe, positions, transfer = setting(x64)
-
-        def forward(u):
-            o, p = (u, probe) if what == "object" else (obj, u)
-            return op.near_field(o, p, positions, transfer) if near else op.far_field(o, p, positions)
-
-        x = obj if what == "object" else probe
-        assert op.dot_test(forward, op.adjoint_of(forward, x), x) < (1e-12 if x64 else 1e-6)
-
-
-@pytest.mark.parametrize("near", [False, True])
 def test_gradients_against_finite_differences(near):
     """Central differences in float64: step 1e-6 balances truncation against rounding."""
     with jax.enable_x64(True):
@@ -89,13 +74,10 @@ def test_gradients_against_finite_differences(near):
             assert slope == pytest.approx(float(ends[0] - ends[1]) / (2 * step), rel=1e-6), name
 
 
-def test_extract_and_deposit_are_adjoint():
-    corners = jnp.asarray([[0, 0], [3, 5], [28, 28], [3, 4]])
-    take = lambda o: op.extract(o, corners, FRAME)
-    put = lambda patches: op.deposit(jnp.zeros(FIELD, patches.dtype), corners, patches)
-    assert op.dot_test(take, put, jnp.zeros(FIELD, jnp.complex64)) < 1e-6
+def test_extract_takes_the_patch_at_each_corner():
     obj = jnp.arange(FIELD[0] * FIELD[1]).reshape(FIELD)
-    np.testing.assert_array_equal(take(obj)[1], np.asarray(obj)[3:15, 5:21])
+    patches = op.extract(obj, jnp.asarray([[0, 0], [3, 5]]), FRAME)
+    np.testing.assert_array_equal(patches[1], np.asarray(obj)[3:15, 5:21])
 
 
 def test_split_positions():

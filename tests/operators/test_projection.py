@@ -146,7 +146,6 @@ def test_subset_keeps_an_unknown_centre():
     np.testing.assert_allclose(of_subset, jax.grad(cost)(A.centre, lambda a: a(image)[views]), rtol=1e-4)
 
 
-@pytest.mark.full
 def test_slices_do_not_depend_on_the_block_they_are_in():
     A = build(GEOMETRIES["shifted views in any order"], jnp.float32)
     few = jnp.asarray(RANDOM.normal(size=(3, 30, 31)), jnp.float32)

@@ -136,22 +136,6 @@ def test_fraunhofer_keeps_counts_and_is_unitary():
     assert op.dot_test(op.fraunhofer, op.fraunhofer_inverse, wave) < 1e-6
 
 
-@pytest.mark.parametrize("x64", [False, True])
-def test_adjoint_of_propagation(x64):
-    with jax.enable_x64(x64):
-        dtype, tolerance = (jnp.complex128, 1e-12) if x64 else (jnp.complex64, 1e-6)
-        transfer = op.fresnel_transfer((24, 40), pixel_size=50e-9, wavelength=WAVELENGTH, distance=0.02, dtype=dtype)
-        assert transfer.dtype == dtype
-        forward = lambda u: op.propagate(u, transfer)
-        assert (
-            op.dot_test(forward, lambda u: op.propagate(u, jnp.conj(transfer)), jnp.zeros((2, 24, 40), dtype))
-            < tolerance
-        )
-        crop = lambda u: op.propagate_in_vacuum(u, transfer, 0.0)
-        small = jnp.zeros((17, 30), dtype)
-        assert op.dot_test(crop, op.adjoint_of(crop, small), small) < tolerance
-
-
 @pytest.mark.parametrize(
     "name, value",
     [

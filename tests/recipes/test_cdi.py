@@ -83,7 +83,6 @@ def test_soft_object_is_not_cut():
     assert tried.quality["held_out_deviance"] < tight.quality["held_out_deviance"]
 
 
-@pytest.mark.full
 def test_bragg_particle():
     """Three dimensions, with the phase of a strain; no stop."""
     truth, frames, mask = measured((24, 28, 32), seed=1, stop=False, counts=3e6)

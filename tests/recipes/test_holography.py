@@ -49,7 +49,6 @@ def test_recipe_finds_the_phase_and_the_shifts(simulated, found):
     assert bar.shape == error.shape and bar.min() > 0 and 0.4 < np.median(error) / np.median(bar) < 4
 
 
-@pytest.mark.full
 def test_named_materials_give_thicknesses(simulated):
     pytest.importorskip("xraydb")
     settings = {
@@ -116,7 +115,6 @@ def test_a_pattern_is_not_taken_for_defects():
     assert kept is counts and good is mask and "too many" in message
 
 
-@pytest.mark.full
 def test_an_interrupted_run_goes_on_to_the_same_result(simulated, found, tmp_path, monkeypatch):
     checkpoint, solve, rounds = str(tmp_path / "run.checkpoint"), solvers.levenberg_marquardt, []
 
@@ -135,7 +133,6 @@ def test_an_interrupted_run_goes_on_to_the_same_result(simulated, found, tmp_pat
     np.testing.assert_allclose(whole["phase"], found["phase"], atol=2e-4)
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("kind", ["photons", "distances"])
 def test_halves_say_the_resolution(simulated, kind):
     result = recipes.reconstruct(open_scan(simulated[0]), None, QUICK | {"quality": {"halves": kind}})

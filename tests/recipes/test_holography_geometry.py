@@ -140,7 +140,6 @@ def test_several_numbers_at_once_from_a_wrong_start():
     together(("shifts", "distances", "stretch", "flux"), seed=2)
 
 
-@pytest.mark.full
 def test_all_numbers_at_once_from_a_wrong_start():
     together(("shifts", "distances", "rotations", "stretch", "flux", "detector_blur"), seed=5)
 
@@ -154,7 +153,6 @@ def together(names, seed: int) -> None:
     assert error(result["phase"], phase) < 0.05
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("name", list(WRONG))
 @pytest.mark.parametrize("seed", [2, 5])
 def test_each_number_from_a_wrong_start(name, seed):
@@ -195,7 +193,6 @@ def scan_in_a_structured_beam(seed: int, size: int = 384):
     return scan, middle(phase)
 
 
-@pytest.mark.full
 def test_one_wave_makes_the_flats_of_all_distances():
     scan, _ = scan_in_a_structured_beam(1)
     flats = flats_of_views(scan)
@@ -228,7 +225,6 @@ def test_free_space_carries_the_wave_between_positions_of_the_sample():
     assert np.abs(lit.probe[3] - lit.probe[0]).max() > 0.02  # the waves themselves are not alike
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_beam_with_structure_is_better_known_by_its_wave_than_by_division(seed):
     scan, phase = scan_in_a_structured_beam(seed)
@@ -273,12 +269,10 @@ def plain(disc):
     return {name: descended(cost, disc) for name, cost in COSTS.items()}
 
 
-@pytest.mark.full
 def test_each_form_of_the_cost_finds_the_disc(plain):
     assert all(value < 0.8 for value in plain.values()), plain
 
 
-@pytest.mark.full
 def test_what_is_known_beforehand_lowers_the_error(disc, plain):
     amplitude = COSTS["amplitude"]
     with_tv = lambda model, batch: amplitude(model, batch) + dr.penalties.tv(model.phase, eps=0.01)

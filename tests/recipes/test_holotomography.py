@@ -62,7 +62,6 @@ def test_frames_of_unseen_angles_are_placed(measured, result):
     assert np.std(moved, axis=(0, 1)).max() < 0.15
 
 
-@pytest.mark.full
 def test_batches_of_angles_descend(scan, in_two_steps):
     found = recipes.reconstruct(scan, settings={"solver": {"align": 2, "batch_size": 4, "epochs": 10}})
     assert found.quality["history"].size == 30
@@ -71,7 +70,6 @@ def test_batches_of_angles_descend(scan, in_two_steps):
     assert ours < 0.5 * start and history[-3:].mean() < history[:3].mean()
 
 
-@pytest.mark.full
 def test_homogeneous_ball_has_its_delta(monkeypatch):
     """Closed form: in both ways delta inside is that of the ball, in absolute units, and beta what delta_beta says."""
     setup = dataclasses.replace(SETUP, angles=16, counts=20000.0, wobble=0.0, centre=0.0)

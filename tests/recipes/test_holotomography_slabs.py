@@ -98,7 +98,6 @@ def test_scratch_is_written_by_views_and_read_by_rows(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------ joint
-@pytest.mark.full
 def test_interrupted_joint_descent_keeps_its_state_and_goes_on(scan, tmp_path):
     settings = {"solver": {"align": 1, "steps": 10}}
     whole = recipes.reconstruct(scan, settings=settings)
@@ -127,7 +126,6 @@ def test_interrupted_joint_descent_keeps_its_state_and_goes_on(scan, tmp_path):
     np.testing.assert_allclose(again["delta"], whole["delta"], atol=1e-3 * np.abs(whole["delta"]).max())
 
 
-@pytest.mark.full
 def test_beta_has_a_volume_of_its_own(monkeypatch):
     """A ball that absorbs ten times what delta_beta says: beta and delta of the ball, in absolute units."""
     setup = simulated.Setup(angles=16, distances=4, frame=24, counts=50000.0, wobble=0.0, centre=0.0)
@@ -142,7 +140,6 @@ def test_beta_has_a_volume_of_its_own(monkeypatch):
     assert np.mean(found["delta"][inside]) == pytest.approx(delta, rel=0.1)
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("name", ["two-step", "joint"])
 def test_halves_agree_where_there_is_signal(scan, name):
     short = {"steps": 5} if name == "joint" else {}

@@ -87,7 +87,6 @@ def test_gradient_against_differences():
         assert float(jnp.vdot(jax.grad(cost)(jnp.asarray(AREAL)), way)) == pytest.approx(float(slope), rel=1e-7)
 
 
-@pytest.mark.full
 def test_total_variation_takes_noise_away_from_plateaus():
     y, x = np.mgrid[:32, :32]
     areal = np.stack([np.where((x - 16) ** 2 + (y - 16) ** 2 < 60, 1e-3, 0.0), np.full((32, 32), 4e-3)])
@@ -135,7 +134,6 @@ def test_more_input_that_cannot_be_solved():
     assert check_table(np.asarray(TABLE), ["a", "b"], (1.0, 2.0)) < 3
 
 
-@pytest.mark.full
 def test_demo(tmp_path, capsys):
     assert main(["demo", "k-edge", "-o", str(tmp_path)]) == 0
     said = capsys.readouterr().out

@@ -25,7 +25,6 @@ def scan():
     return dr.Scan.from_arrays(counts + 100, angles=angles, flats=flats, darks=darks, extra={"tilt": TILT})
 
 
-@pytest.mark.full
 def test_tilt_wrong_by_a_degree_is_found(scan):
     settings = {"model": {"tilt": TILT + np.deg2rad(1.0), "size": N}, "align": {"tilt": True}, "solver": {"steps": 15}}
     result = dr.reconstruct(scan, "laminography", settings)
@@ -40,7 +39,7 @@ def test_tilt_wrong_by_a_degree_is_found(scan):
     "solver",
     [
         {"name": "fbp", "filter": "hann"},
-        pytest.param({"name": "fista", "steps": 30}, marks=pytest.mark.full),
+        {"name": "fista", "steps": 30},
     ],
 )
 def test_other_solvers(scan, solver):

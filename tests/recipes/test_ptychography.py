@@ -37,7 +37,7 @@ def predict(path, view: int, near: bool) -> np.ndarray:
     return (abs(wave) ** 2).sum(0) * gain[view] + background
 
 
-@pytest.mark.parametrize("near", [pytest.param(True, marks=pytest.mark.full), False])
+@pytest.mark.parametrize("near", [True, False])
 def test_recipe_reaches_the_photon_noise_and_its_file_predicts_the_frames(tmp_path, near):
     counts, _ = small_scans.write_cxi(tmp_path / "scan.cxi", near)
     method = "near-field-ptychography" if near else "far-field-ptychography"
@@ -68,7 +68,6 @@ def test_unknown_optimiser_is_refused(tmp_path):
         dr.reconstruct(scan, settings={"optimiser": {"name": "adamm"}})
 
 
-@pytest.mark.full
 def test_a_closed_shutter_and_swapped_positions_do_no_harm(tmp_path):
     _, positions = small_scans.write_cxi(tmp_path / "scan.cxi", True)
     said: list[str] = []
@@ -113,7 +112,6 @@ def test_settings_that_make_no_sense_are_refused(tmp_path, settings, says):
         dr.reconstruct(scan, settings=settings)
 
 
-@pytest.mark.full
 def test_halves_and_geometry_in_the_verdict(tmp_path):
     small_scans.write_cxi(tmp_path / "scan.cxi", True)
     scan = dr.open_scan(tmp_path / "scan.cxi", method="near-field-ptychography", focus_to_sample=small_scans.FOCUS)

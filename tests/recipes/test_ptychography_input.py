@@ -107,7 +107,6 @@ def test_frames_are_read_in_blocks(scan):
     assert np.array_equal(first.views, second.views)
 
 
-@pytest.mark.full
 def test_odd_frames_of_bytes(scan):
     """Neither square nor even, of the smallest type."""
     low = np.ix_(*(np.r_[: (n + 1) // 2, 32 - n // 2 : 32] for n in (31, 27)))  # frequencies kept: coarser pixels

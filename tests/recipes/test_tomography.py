@@ -65,16 +65,16 @@ def error(volume):
     [
         ({"name": "fbp"}, 0.2),
         ({"name": "cgls", "stopping": "held-out"}, 0.2),
-        pytest.param({"name": "lsqr", "steps": 10}, 0.2, marks=pytest.mark.full),
+        ({"name": "lsqr", "steps": 10}, 0.2),
         ({"name": "cgls", "steps": 40, "weights": "photons", "stopping": "discrepancy"}, 0.2),
         ({"name": "sirt", "steps": 60, "positive": True}, 0.2),
         ({"name": "sart", "steps": 4, "subsets": 5, "positive": True}, 0.2),
-        pytest.param({"name": "osem", "steps": 4, "subsets": 5}, 0.2, marks=pytest.mark.full),
+        ({"name": "osem", "steps": 4, "subsets": 5}, 0.2),
         ({"name": "mlem", "steps": 30}, 0.2),
         ({"name": "fista", "steps": 60, "positive": True}, 0.13),
-        pytest.param({"name": "fista", "steps": 60, "penalty": "tgv", "weight": 0.05}, 0.15, marks=pytest.mark.full),
-        pytest.param({"name": "fista", "steps": 40, "penalty": "wavelet", "weight": 0.02}, 0.2, marks=pytest.mark.full),
-        pytest.param({"name": "primal-dual", "weight": 0.05, "positive": True}, 0.15, marks=pytest.mark.full),
+        ({"name": "fista", "steps": 60, "penalty": "tgv", "weight": 0.05}, 0.15),
+        ({"name": "fista", "steps": 40, "penalty": "wavelet", "weight": 0.02}, 0.2),
+        ({"name": "primal-dual", "weight": 0.05, "positive": True}, 0.15),
         ({"name": "poisson", "steps": 2}, 0.2),
         ({"name": "minimise", "steps": 60}, 0.25),
     ],
@@ -86,7 +86,6 @@ def test_every_solver_finds_the_volume(solver, least):
     assert result.quantities["volume"].units == "1/pixel"
 
 
-@pytest.mark.full
 def test_few_views_by_total_variation():
     fbp, tv = (
         recipes.reconstruct(make(views=14), None, {"solver": s})["volume"]
@@ -108,7 +107,6 @@ def test_slabs_give_the_same_file(tmp_path):
         assert result.quality["rotation_centre"] == CENTRE
 
 
-@pytest.mark.full
 def test_slabs_of_an_iterative_solver_do_not_depend_on_the_slab(tmp_path):
     volumes = []
     for slab in (1, 4):
@@ -128,7 +126,6 @@ def test_slabs_refuse_what_needs_the_whole_volume(solver):
         recipes.reconstruct_slabs(make(), None, {"solver": solver}, writer=lambda *_: None)
 
 
-@pytest.mark.full
 def test_figures_of_slabs_are_those_of_the_middle_rows(tmp_path):
     result = recipes.reconstruct_slabs(
         make(),
@@ -171,7 +168,6 @@ def test_halves_and_error_bars():
     assert 0.8 < ratio < 1.5
 
 
-@pytest.mark.full
 def test_bootstrap_agrees_with_the_closed_form():
     """Views drawn with replacement: the photon noise of each view, and in the air next to nothing else."""
     y, x = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
@@ -250,7 +246,6 @@ def test_what_cannot_be_followed_is_refused(settings, said):
         recipes.reconstruct(make(), None, settings)
 
 
-@pytest.mark.full
 def test_column_shifts_are_found_and_used():
     """Views moved along columns by known amounts: the recipe that refines them beats the one that does not."""
     rng = np.random.default_rng(1)

@@ -30,7 +30,6 @@ def without_freedoms(shifts, centre, roll=0.0) -> tuple[np.ndarray, float]:
     return (np.ravel(shifts) - basis @ fit).reshape(-1, 2), centre + fit[1]
 
 
-@pytest.mark.full
 def test_shifts_roll_and_centre_together():
     rng = np.random.default_rng(7)
     shifts, roll = rng.uniform(-3, 3, (VIEWS, 2)), np.radians(0.5)
@@ -45,7 +44,6 @@ def test_shifts_roll_and_centre_together():
     assert found.motion.pitch is None and found.motion.drift is None
 
 
-@pytest.mark.full
 def test_centre_of_one_row():
     found = align(scan(21.2, rows=1)[:, 0], ANGLES, unknowns=("centre", "roll"), levels=(1,), steps=4)
     assert any("roll left out" in line for line in found.messages)
@@ -53,7 +51,6 @@ def test_centre_of_one_row():
     assert found.motion.shifts is None
 
 
-@pytest.mark.full
 def test_magnification_and_drift():
     size = 1 + 0.02 * np.random.default_rng(3).normal(size=VIEWS)
     drift = np.array([[1.5, 0.0]])  # along columns the first cosine is a motion of the sample over half a turn

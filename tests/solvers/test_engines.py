@@ -49,8 +49,6 @@ def problem(near: bool, seed: int = 0):
 ENOUGH = {"adam": 40, "epie": 60, "rpie": 60, "mpie": 60, "lsqml": 30, "dm": 40, "raar": 40, "lm": 6}
 # Near field here: the simulation lets the object enter from outside the probe's window, which no engine can follow.
 REACHED = {True: 2.2, False: 1.25}
-# One of each kind in both fields; all with --full.
-QUICK = {(False, "epie"), (False, "lsqml"), (False, "lm"), (True, "dm")}
 
 
 def cost_on(model, data, views):
@@ -58,14 +56,8 @@ def cost_on(model, data, views):
     return float(dr.solvers.amplitude_cost(model, batch))
 
 
-@pytest.mark.parametrize(
-    "near, name",
-    [
-        pytest.param(near, name, marks=() if (near, name) in QUICK else pytest.mark.full)
-        for near in (False, True)
-        for name in ENOUGH
-    ],
-)
+@pytest.mark.parametrize("near", [False, True])
+@pytest.mark.parametrize("name", ENOUGH)
 def test_engine_comes_near_the_photon_noise_on_views_left_out(near, name):
     model, data, noise = problem(near)
     assert cost_on(model, data, HELD) > 5 * noise

@@ -196,7 +196,6 @@ def test_weighted_sirt_goes_to_the_weighted_solution():
     np.testing.assert_allclose(found, expected, rtol=2e-2, atol=2e-2)
 
 
-@pytest.mark.full
 def test_ordered_subsets_get_further_in_a_pass(disc):
     A, image = disc
     b = A(image)
@@ -206,7 +205,6 @@ def test_ordered_subsets_get_further_in_a_pass(disc):
     assert errors[1] < 0.6 * errors[0]
 
 
-@pytest.mark.full
 def test_one_subset_is_sirt_and_osem_with_one_is_mlem(disc):
     A, image = disc
     b = jnp.maximum(A(image), 0)
@@ -250,10 +248,7 @@ def test_subsets_are_interleaved_and_follow_each_other_far_apart():
         subset_views(None, 4, 5)
 
 
-@pytest.mark.parametrize(
-    "solver", [cgls, pytest.param(lambda A, b, steps, **k: sart(A, b, steps, subsets=4, **k), marks=pytest.mark.full)]
-)
-@pytest.mark.full
+@pytest.mark.parametrize("solver", [cgls, lambda A, b, steps, **k: sart(A, b, steps, subsets=4, **k)])
 def test_held_out_views_choose_the_number_of_steps(disc, solver):
     A, image = disc
     noisy = A(image) + jnp.asarray(np.random.default_rng(0).normal(size=(100, 64)) * 2.0, jnp.float32)

@@ -59,7 +59,6 @@ def _quadratic() -> tuple:
     return cost, lambda pairs, batch: cost(pairs[:, 0] + 1j * pairs[:, 1], batch)
 
 
-full = pytest.mark.full
 RULES = {
     "clip": optax.chain(optax.clip(1.0), optax.adam(0.05)),
     "sign": optax.sign_sgd(0.01),
@@ -84,7 +83,7 @@ LONG_RULES = {
 }
 
 
-@pytest.mark.parametrize("rule", [*RULES, *(pytest.param(name, marks=full) for name in LONG_RULES)])
+@pytest.mark.parametrize("rule", [*RULES, *LONG_RULES])
 def test_any_rule_of_optax_is_right_on_complex_unknowns(rule):
     """A complex unknown goes where its pairs of reals go."""
     rule, (cost, of_pairs) = (RULES | LONG_RULES)[rule], _quadratic()

@@ -233,7 +233,7 @@ def test_each_unknown_has_its_own_levels():
     assert np.std(tight.phase) > 0.3 * np.std(loose.phase)
 
 
-@pytest.mark.parametrize("noise, seed", [(0.03, 2), pytest.param(0.003, 1, marks=pytest.mark.full)])
+@pytest.mark.parametrize("noise, seed", [(0.03, 2), (0.003, 1)])
 def test_regularisation_is_learnt_from_the_images(noise, seed):
     """As good as the best pair of levels that the truth would have chosen, at two levels of noise; the noise is
     found."""
@@ -297,7 +297,7 @@ def test_vacuum_forbids_slow_noise():
     assert errors["vacuum"] < 0.8 * errors["mirror"]
 
 
-@pytest.mark.parametrize("outside", ["vacuum", pytest.param("unmeasured", marks=pytest.mark.full)])
+@pytest.mark.parametrize("outside", ["vacuum", "unmeasured"])
 def test_masked_pixels_are_unmeasured(outside):
     truth, images = isolated(0.2, 300.0, noise=0.003)
     mask = np.ones((N, N), bool)

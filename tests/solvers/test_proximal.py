@@ -101,7 +101,6 @@ def test_convolution_is_the_exact_product_and_is_said(few_views, equations):
     np.testing.assert_allclose(float(equations.b_squared), float(jnp.sum(b**2)), rtol=1e-4)
 
 
-@pytest.mark.full
 def test_small_samples_are_cut_out():
     angles = np.linspace(0, np.pi, 30, endpoint=False)
     A = ParallelProjector(angles, (96, 96), 96)
@@ -135,7 +134,6 @@ def test_primal_dual_solves_the_closed_form(data):
     np.testing.assert_allclose(found.x, np.repeat([0.1, 0.9], 8), atol=2e-3)
 
 
-@pytest.mark.full
 def test_primal_dual_and_fista_agree(few_views, equations):
     A, b, *_ = few_views
     for penalty in (penalties.TotalVariation(0.3), penalties.GeneralisedVariation(0.3)):
@@ -144,7 +142,6 @@ def test_primal_dual_and_fista_agree(few_views, equations):
         assert error(first, np.asarray(second)) < 0.03
 
 
-@pytest.mark.full
 def test_huber_data_forget_outliers(few_views):
     A, b, truth, sigma = few_views
     spoilt = b.at[::5, ::7].add(8.0)
@@ -187,7 +184,7 @@ def test_generalised_variation_is_better_on_a_slope():
 @pytest.mark.parametrize(
     "noise, ellipses",
     [
-        pytest.param(0.02, HEAD, marks=pytest.mark.full),
+        (0.02, HEAD),
         (0.005, BEADS),
     ],
 )

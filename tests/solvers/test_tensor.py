@@ -95,7 +95,6 @@ def test_wrong_input_is_refused(measured):
 
 
 @pytest.mark.slow
-@pytest.mark.full
 def test_helix_is_better_than_the_best_peer(shared_data):
     """Independent, finer simulation with noise; numbers of mumott's SIGTT and MITRA, whichever is better in each."""
     path = shared_data / "simulated" / "saxs_helix_n32.h5"

@@ -21,7 +21,7 @@ _FIRST = 0.1  # first weight, of the largest gradient at a constant volume
 
 
 class WeightChoice(eqx.Module):
-    """What `choose_weight` found.
+    """Weight of a penalty, and those that were tried for it.
 
     **Fields:** `weight`; `weights` that were tried, ascending, and `residuals`, the relative residual at each: of the
     views held out, or of all views (discrepancy); `target`, the residual of noise alone (discrepancy); `solution`, that

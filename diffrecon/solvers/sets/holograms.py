@@ -134,7 +134,7 @@ def onto_object(wave: Complex[Array, "*view Y X"], sets: HologramSets) -> Comple
 
 
 class ProjectedPhase(eqx.Module):
-    """What `alternating_projections` found.
+    """Wave behind an object, by `alternating_projections`.
 
     **Fields:** `phase` [rad], the angle of the wave, and `attenuation` `(*view, y, x)`; `gap` `(step,)` or `(step,
     view)` between the two sets, relative; `ending`, an `Ending`.
