@@ -175,16 +175,11 @@ class Holography(Model):
     ) -> Float[Array, "view y x"]:
         """Resample `counts / empty beam - 1` of every view onto the object's window by cubic interpolation, zero where
         nothing was measured: what first guesses start from."""
-        shifts = np.asarray(self.shifts, float)
-        rows, columns = (
-            np.stack(
-                [
-                    operators.cubic_matrix(self.phase.shape[a], self.frame[a], self.pixel_size / pixel[a], shift[a])
-                    for pixel, shift in zip(self.pixels, shifts, strict=True)
-                ]
-            ).astype(np.float32)
-            for a in (0, 1)
-        )
+        matrices = lambda axis: np.stack([
+            operators.cubic_matrix(self.phase.shape[axis], self.frame[axis], self.pixel_size / pixel[axis], shift[axis])
+            for pixel, shift in zip(self.pixels, np.asarray(self.shifts, float), strict=True)
+        ])  # fmt: skip
+        rows, columns = matrices(0).astype(np.float32), matrices(1).astype(np.float32)
         return _resampled(self, rows, columns, counts, np.ones(self.frame, bool) if mask is None else mask)
 
     def of_views(self, views: Any) -> "Holography":

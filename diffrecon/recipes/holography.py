@@ -129,8 +129,8 @@ class Holograms(Problem):
 
     def with_phase_law(self) -> "Holograms":
         """Refit the law of the phase to the solution."""
-        known = self.known().of_phase(self.model)
-        return self.replace(laws=(self.laws[0].refined(self.model.phase, known), *self.laws[1:]))
+        law = self.laws[0].refined(self.model.phase, self.known().of_phase(self.model))
+        return self.replace(laws=(law, *self.laws[1:]))
 
     def known(self) -> HologramCurvature:
         """Give the curvature of the last round, or that of a weak object."""

@@ -43,9 +43,8 @@ class MarginalResidual(eqx.Module):
         return {"data": rows(coordinates.white), "spread": along}
 
 
-@eqx.filter_jit
 def posterior_error(
-    residual: Residual, coordinates: Coordinates, data: Mapping[str, Any], seed: Any, steps: Any = 25
+    residual: Residual, coordinates: Coordinates, data: Mapping[str, Any], seed: int, steps: int = 25
 ) -> Inexact[Array, "map *space"]:
     """Draw an error of the white maps from their posterior: the solution for residuals of pure noise, in the rows of
     data and prior (perturb and optimise; Papandreou & Yuille 2010).
@@ -53,12 +52,11 @@ def posterior_error(
     **Arguments:** `residual` `(coordinates, batch) -> rows`, of variance one; `data`: arrays with the views first, and
     `mask`; `steps` of conjugate gradients.
     """
-    return _draws(residual, coordinates, data, jax.random.key(seed)[None], steps, prior=True)[0]
+    return _draws(residual, coordinates, data, jax.random.key(seed)[None], jnp.asarray(steps), True)[0]
 
 
-@eqx.filter_jit
 def posterior_deviation(
-    residual: Residual, coordinates: Coordinates, data: Mapping[str, Any], seed: Any, draws: int = 4, steps: Any = 12
+    residual: Residual, coordinates: Coordinates, data: Mapping[str, Any], seed: int, draws: int = 4, steps: int = 12
 ) -> Float[Array, "map y x"]:
     """Estimate the standard deviation by which the maps of repeated measurements would scatter from photon noise.
 
@@ -66,7 +64,12 @@ def posterior_deviation(
     what the prior holds back: details below the noise, and the lowest frequencies. **Cost:** `draws * steps` products.
     """
     keys = jax.random.split(jax.random.key(seed), draws)
-    errors = _draws(residual, coordinates, data, keys, steps, prior=False)
+    return _smoothed(coordinates, _draws(residual, coordinates, data, keys, jnp.asarray(steps), False))
+
+
+@eqx.filter_jit
+def _smoothed(coordinates: Coordinates, errors: Array) -> Array:
+    """Take the root mean square of errors, as maps, over a neighbourhood."""
     square = jnp.mean(jnp.square(jax.vmap(coordinates.maps)(errors)), 0)
     shape = square.shape[1:]
     f = [jnp.asarray(np.fft.fftfreq(shape[0])[:, None], square.dtype), jnp.asarray(np.fft.rfftfreq(shape[1]))]
@@ -74,7 +77,8 @@ def posterior_deviation(
     return jnp.sqrt(jnp.maximum(jnp.fft.irfft2(jnp.fft.rfft2(square) * smooth, s=shape), 0))
 
 
-def _draws(residual: Residual, coordinates: Coordinates, data: Any, keys: Array, steps: Any, prior: bool) -> Array:
+@eqx.filter_jit
+def _draws(residual: Residual, coordinates: Coordinates, data: Any, keys: Array, steps: Array, prior: bool) -> Array:
     """Solve for noise in all rows, or in those of the data alone, once for each key."""
     views = next(len(value) for name, value in data.items() if name != "mask")
     batch = Batch(jnp.arange(views), {name: jnp.asarray(value) for name, value in data.items()})
