@@ -60,7 +60,7 @@ def test_a_round_finds_the_phase_and_other_strengths_compile_nothing(holograms):
     start = lambda law, **strengths: HologramCoordinates.about(empty, transfer_curvature(empty), [law], **strengths)
     found = fit_holograms(start(LAW), data).value
     rows = np.asarray(anscombe_residual(found(jnp.arange(2)), counts))
-    assert 0.7 < np.mean(rows**2) < 1.05  # photon noise, less what the fit follows of it
+    assert 0.45 < np.mean(rows**2) < 1.0  # photon noise, less what half as many unknowns as counts follow of it
     off = np.asarray(found.phase - model.phase)  # what holograms hardly show: the lowest frequencies
     assert np.linalg.norm(off - off.mean()) < 0.3 * np.linalg.norm(model.phase - model.phase.mean())
     compiled = []
