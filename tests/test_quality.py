@@ -276,32 +276,6 @@ def test_photon_halves_have_twice_the_variance(gain):
         quality.photon_halves(np.asarray, -counts)
 
 
-@pytest.mark.parametrize("direction", [(0, 0, 1), (0, 1, 1), (1, 2, 2)])
-def test_edge_along_an_oblique_line(direction):
-    """An error function across a tilted plane, with noise that averaging over the plane removes."""
-    from math import erf
-
-    normal = np.array(direction) / np.linalg.norm(direction)
-    z, y, x = np.indices((40, 40, 40)) - 19.5
-    distance = z * normal[0] + y * normal[1] + x * normal[2]
-    volume = 0.5 * (1 + np.vectorize(erf)(distance / (np.sqrt(2) * 2.0)))
-    volume += 0.05 * spectrum_noise(volume.shape, 1, False)
-    middle, reach = np.full(3, 19.5), 12 * normal
-    found = quality.edge_along(volume, tuple(middle - reach), tuple(middle + reach), width=11, pixel_size=1e-6)
-    assert found.width == pytest.approx(2.563 * 2.0 * 1e-6, rel=0.06)
-    assert found.centre == pytest.approx(12, abs=0.1)
-    assert found.high - found.low == pytest.approx(1, abs=0.02)
-
-
-OUTSIDE = [((1, 1), (1, 3)), ((0, 0), (0, 99)), ((0, 0, 0), (9, 9, 9)), ((0, 0), (0, np.nan))]
-
-
-@pytest.mark.parametrize("start, end", OUTSIDE)
-def test_edge_along_checks_its_points(start, end):
-    with pytest.raises(InputError):
-        quality.edge_along(np.eye(16), start, end)
-
-
 # ---------------------------------------------------------------------- error bars
 def test_line_integral_variance_is_that_of_poisson_counts():
     random = np.random.default_rng(0)

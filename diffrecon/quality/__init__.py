@@ -10,7 +10,6 @@ from .correlation import ring_correlation as ring_correlation
 from .correlation import shell_correlation as shell_correlation
 from .correlation import threshold as threshold
 from .edges import EdgeFit as EdgeFit
-from .edges import edge_along as edge_along
 from .edges import edge_width as edge_width
 from .halves import ErrorBars as ErrorBars
 from .halves import bootstrap_photons as bootstrap_photons

@@ -1,7 +1,6 @@
 """Sharpness of an edge."""
 
 import dataclasses
-import itertools
 import math
 
 import numpy as np
@@ -49,61 +48,6 @@ def edge_width(profile: ArrayLike, pixel_size: float | None = None) -> EdgeFit:
     error = values - _edge(parameters, np.arange(values.size))[0]
     width = 2 * 1.2815515655446004 * abs(sigma) * (1.0 if pixel_size is None else pixel_size)
     return EdgeFit(width, float(centre), float(low), float(high), float(np.sqrt(np.mean(error**2)) / abs(high - low)))
-
-
-def edge_along(
-    image: ArrayLike,
-    start: tuple[float, ...],
-    end: tuple[float, ...],
-    *,
-    width: float = 0.0,
-    pixel_size: float | None = None,
-) -> EdgeFit:
-    """`edge_width` of the profile between two points of an image or a volume, in steps of one pixel.
-
-    **Arguments:** `image` `(y, x)` or `(z, y, x)`; `start`, `end` indices of two points either side of one edge, the
-    line square to it; `width` [pixel] over which the profile is averaged across the line (averages noise; keep it small
-    against the edge's curvature); `pixel_size` [m]. Between pixels values are interpolated linearly, which widens an
-    edge of one pixel by some 10 %.
-
-    **Raises:** `InputError` for points outside, or as `edge_width`.
-
-    ```python
-    step = np.zeros((16, 16)); step[:, 8:] = 1
-    assert edge_along(step, (8, 2), (8, 13), width=3).centre == 5.5
-    ```
-    """
-    data = np.asarray(image, float)
-    ends = np.asarray([start, end], float)
-    if ends.shape != (2, data.ndim) or data.ndim not in (2, 3):
-        raise InputError(f"an edge in an array of the shape {data.shape} lies between two points of as many indices")
-    if not ((ends >= 0).all() and (ends <= np.asarray(data.shape) - 1).all()):
-        raise InputError(f"the points {start} and {end} are not inside of {data.shape}")
-    length = float(np.linalg.norm(ends[1] - ends[0]))
-    if length < 5:
-        raise InputError(f"the points of an edge are {length:.1f} pixels apart; at least 5 are needed")
-    along = (ends[1] - ends[0]) / length
-    line = ends[0] + np.arange(int(length + 1e-9) + 1)[:, None] * along
-    across = np.linalg.svd(along[None])[2][1:]  # an orthonormal basis of what is square to the line
-    steps = np.arange(-int(width / 2), int(width / 2) + 1)
-    offsets = [
-        np.dot(c, across)
-        for c in itertools.product(steps, repeat=data.ndim - 1)
-        if np.linalg.norm(c) <= width / 2 + 1e-9
-    ]
-    return edge_width(np.mean([_interpolated(data, line + offset) for offset in offsets], 0), pixel_size)
-
-
-def _interpolated(image: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Multilinear interpolation at points `(point, axis)`; the border goes on outside."""
-    inside = np.clip(points, 0, np.asarray(image.shape) - 1)
-    low = np.minimum(inside.astype(int), np.maximum(np.asarray(image.shape) - 2, 0))
-    rest, values = inside - low, np.zeros(len(points))
-    for corner in itertools.product((0, 1), repeat=image.ndim):
-        weight = np.prod(np.where(corner, rest, 1 - rest), axis=1)
-        index = np.minimum(low + corner, np.asarray(image.shape) - 1)
-        values += weight * image[tuple(index.T)]
-    return values
 
 
 def _edge(parameters: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,11 +6,11 @@ over each detector bin by 4 rays before the exponential. Views follow one anothe
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from .._result import Result
 from ..scan import Scan
+from ._truth import write_with_truth
 from .tomography import line_integrals
 
 METHOD = "tomography"
@@ -40,8 +40,6 @@ def specimen(share: float) -> np.ndarray:
 
 def write(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
     """Simulate and write a file of diffrecon's own layout."""
-    from ..io import write_scan
-
     rng, times = np.random.default_rng(seed), np.linspace(0, SECONDS, VIEWS)
     angles = np.mod(np.arange(VIEWS) * np.pi * (np.sqrt(5) - 1) / 2, 2 * np.pi)
     u = (np.arange(COLUMNS * RAYS) + 0.5) / RAYS - COLUMNS / 2
@@ -57,10 +55,9 @@ def write(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
         method=METHOD,
         extra={"times": times},
     )
-    write_scan(path, scan)
-    with h5py.File(path, "a") as file:
-        file["truth/seconds"] = SECONDS
-    return {"seconds": np.asarray(SECONDS)}
+    kept = {"seconds": np.asarray(SECONDS)}
+    write_with_truth(path, scan, kept)
+    return kept
 
 
 def truth(share: float, count: int = 5) -> np.ndarray:

@@ -11,8 +11,8 @@ import numpy as np
 
 from .. import quality
 from ..geometry import ConeBeam
-from ..io import write_scan
 from ..scan import Scan
+from ._truth import read_truth, write_with_truth
 
 __all__ = ["judge", "write"]
 
@@ -35,28 +35,20 @@ def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
 
     Cost: about five seconds.
     """
-    import h5py
-
     random = np.random.default_rng(seed)
     place = ConeBeam(ENERGY, FOCUS_TO_SAMPLE, FOCUS_TO_DETECTOR, DETECTOR_PIXEL)
     fine = float(place.pixel_size[0]) / OVERSAMPLING
     size = 2048
     phase, attenuation = resin_object(random, size, fine, 2 * np.pi / place.wavelength)
     counts = random.poisson(FLUX * holograms(phase, attenuation, fine, place)).astype(np.uint16)
-    write_scan(path, Scan.from_arrays(counts, method="holography", geometry=place, flux=FLUX))
     truth = {"phase": binned(phase), "attenuation": binned(attenuation)}
-    with h5py.File(path, "a") as file:
-        for name, values in truth.items():
-            file.create_dataset(f"truth/{name}", data=values)
+    write_with_truth(path, Scan.from_arrays(counts, method="holography", geometry=place, flux=FLUX), truth)
     return truth
 
 
 def judge(path: str | Path, result: Any) -> list[str]:
     """Compare the reconstructed phase with the truth in the file: relative error without the constant, resolution."""
-    import h5py
-
-    with h5py.File(path) as file:
-        truth = np.asarray(file["truth/phase"])
+    (truth,) = read_truth(path, "phase")
     pixel = float(DETECTOR_PIXEL * FOCUS_TO_SAMPLE.min() / FOCUS_TO_DETECTOR)
     inner = (slice(8, -8), slice(8, -8))
     found, truth = (np.asarray(a, float)[inner] for a in (result["phase"], truth))

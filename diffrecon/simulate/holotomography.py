@@ -8,13 +8,13 @@ noise. Every frame is out of place by a little, and the rotation axis is off the
 import dataclasses
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from .._result import Result
 from ..geometry import ConeBeam
 from ..quality import shell_correlation
 from ..scan import Scan
+from ._truth import read_setup, read_truth, write_with_truth
 from .ptychotomography import phantom, thickness
 
 ENERGY = 17e3  # [eV]
@@ -63,7 +63,6 @@ class Setup:
 
 
 DEMO = Setup()
-_SETUP = [f"setup_{field.name}" for field in dataclasses.fields(Setup)]
 
 
 def write(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
@@ -73,14 +72,9 @@ def write(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
 
     Cost: some ten CPU seconds.
     """
-    from ..io import write_scan
-
     setup = dataclasses.replace(DEMO, seed=seed)
     scan, truth = measure(setup)
-    write_scan(path, scan)
-    with h5py.File(path, "a") as file:
-        for name, value in (truth | {f"setup_{k}": v for k, v in dataclasses.asdict(setup).items()}).items():
-            file[f"truth/{name}"] = value
+    write_with_truth(path, scan, truth, setup)
     return truth
 
 
@@ -227,11 +221,10 @@ def shift_error(found: np.ndarray, truth: np.ndarray, angles: np.ndarray) -> flo
 
 def judge(path: Path, result: Result) -> list[str]:
     """Error of delta in absolute units, rotation centre and places of the frames against the truth in the file."""
-    with h5py.File(path, "r") as file:
-        held = {name: np.asarray(file[f"truth/{name}"]) for name in ["shifts", "rotation_centre", *_SETUP]}
-    setup = Setup(**{name: type(value)(held[f"setup_{name}"]) for name, value in dataclasses.asdict(DEMO).items()})
+    shifts, centre = read_truth(path, "shifts", "rotation_centre")
+    setup = read_setup(path, DEMO)
     figures = compare(setup, np.asarray(result["delta"], float))
-    moved = shift_error(np.asarray(result["shifts"]) / setup.pixel, held["shifts"], setup.turns)
+    moved = shift_error(np.asarray(result["shifts"]) / setup.pixel, shifts, setup.turns)
     body = 0.45 * PROTEIN[0] * setup.contrast
     return [
         f"against the truth: delta of the cell {body:.3g}, relative error {figures['error']:.3f} (rms inside "
@@ -239,5 +232,5 @@ def judge(path: Path, result: Result) -> list[str]:
         f"against the truth: half-bit resolution {figures['half_bit'] * setup.pixel * 1e9:.0f} nm (half period, pixel "
         f"{setup.pixel * 1e9:.0f} nm)",
         f"against the truth: rotation centre {float(result.quality['rotation_centre']):.2f}, true "
-        f"{float(held['rotation_centre']):.2f}; places of the frames to {moved:.3f} pixel rms",
+        f"{float(centre):.2f}; places of the frames to {moved:.3f} pixel rms",
     ]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..geometry import ParallelBeam
-from ..io import write_scan
 from ..scan import Scan
+from ._truth import read_truth, write_with_truth
 
 __all__ = ["SETTINGS", "judge", "write"]
 
@@ -28,8 +28,6 @@ def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
 
     **Returns:** the truth: areal densities [g/cm^2] of `Ni` and `SiO2`, averaged over the pixels, `(y, x)`.
     """
-    import h5py
-
     random = np.random.default_rng(seed)
     areal = _object(random)
     counts, flats = [], []
@@ -46,27 +44,20 @@ def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
         flats=np.array(flats, np.uint16),
         darks=np.full((1, FRAME, FRAME), DARK),
     )
-    write_scan(path, scan)
     truth = {name: _binned(values) for name, values in areal.items()}
-    with h5py.File(path, "a") as file:
-        for name, values in truth.items():
-            file.create_dataset(f"truth/{name}", data=values)
+    write_with_truth(path, scan, truth)
     return truth
 
 
 def judge(path: str | Path, result: Any) -> list[str]:
     """Areal densities against the truth in the file: rms error beside the error bar, and the mean."""
-    import h5py
-
     lines = []
-    with h5py.File(path) as file:
-        for name in MASS_ATTENUATION:
-            truth, found = np.asarray(file[f"truth/{name}"]), np.asarray(result[name], float)
-            bar = np.sqrt(np.nanmean(np.asarray(result[f"{name}_error"], float) ** 2))
-            lines.append(
-                f"{name} against the truth: rms error {np.sqrt(np.nanmean((found - truth) ** 2)):.3g} g/cm^2 (error "
-                f"bars {bar:.3g}), mean {np.nanmean(found):.4g} of {truth.mean():.4g} g/cm^2"
-            )
+    for name, truth in zip(MASS_ATTENUATION, read_truth(path, *MASS_ATTENUATION), strict=True):
+        found, bar = np.asarray(result[name], float), np.asarray(result[f"{name}_error"], float)
+        lines.append(
+            f"{name} against the truth: rms error {np.sqrt(np.nanmean((found - truth) ** 2)):.3g} g/cm^2 (error bars "
+            f"{np.sqrt(np.nanmean(bar**2)):.3g}), mean {np.nanmean(found):.4g} of {truth.mean():.4g} g/cm^2"
+        )
     return lines
 
 

@@ -17,6 +17,7 @@ from ..geometry import ConeBeam
 from ..physics import energy_to_wavelength
 from ..quality import shell_correlation
 from ..scan import Scan
+from ._truth import read_setup, read_truth, write_with_truth
 
 ENERGY = 17000.0  # [eV]
 FOCUS_TO_SAMPLE = 30e-3  # [m]
@@ -53,19 +54,13 @@ class Setup:
 
 
 DEMO = Setup()
-_SETUP = [f"setup_{field.name}" for field in dataclasses.fields(Setup)]
 
 
 def write(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
     """Simulate and write a file of diffrecon's own layout."""
-    from ..io import write_scan
-
     setup = dataclasses.replace(DEMO, seed=seed)
     scan, truth = measure(setup)
-    write_scan(path, scan)
-    with h5py.File(path, "a") as file:
-        for name, value in (truth | {f"setup_{k}": v for k, v in dataclasses.asdict(setup).items()}).items():
-            file[f"truth/{name}"] = value
+    write_with_truth(path, scan, truth, setup)
     return truth
 
 
@@ -240,11 +235,10 @@ def _registered(delta: np.ndarray, truth: np.ndarray, radius: float) -> np.ndarr
 def judge(path: Path, result: Result) -> list[str]:
     """Error of delta in absolute units, rotation centre and places of the exposures against the truth."""
     with h5py.File(path, "r") as file:
-        held = {name: np.asarray(file[f"truth/{name}"]) for name in ["positions", *_SETUP]}
         angles = np.asarray(file["data/angles"])
-    setup = Setup(**{name: type(value)(held[f"setup_{name}"]) for name, value in dataclasses.asdict(DEMO).items()})
+    setup = read_setup(path, DEMO)
     figures = compare(setup, np.asarray(result["delta"], float))
-    moved = np.asarray(result["positions"]) / PIXEL - held["positions"]
+    moved = np.asarray(result["positions"]) / PIXEL - read_truth(path, "positions")[0]
     # Where the sample as a whole sits is free: a constant along rows, a sine of the angle along columns.
     free = np.stack([np.ones_like(angles), np.cos(angles), np.sin(angles)], 1)
     moved[:, 0] -= moved[:, 0].mean()

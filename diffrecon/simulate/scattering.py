@@ -70,8 +70,7 @@ def watson(cosine: np.ndarray, concentration: np.ndarray) -> np.ndarray:
     """`exp(k cos^2)` divided by its mean over the sphere, `int_0^1 exp(k t^2) dt` (16 Gauss-Legendre nodes)."""
     nodes, weights = np.polynomial.legendre.leggauss(16)
     t2 = ((nodes + 1) / 2) ** 2
-    values = np.square(cosine)
-    values *= concentration
+    values = np.square(cosine) * concentration
     np.exp(values, out=values)
     values /= np.exp(concentration[..., None] * t2) @ (weights / 2)
     return values
