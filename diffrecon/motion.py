@@ -94,7 +94,7 @@ class Motion(eqx.Module):
     magnification: Float[Array, " view"] | None = _maybe()
     wobble: Float[Array, "view 2"] | None = _maybe()
 
-    def known(self) -> dict[str, Array]:
+    def known(self) -> dict[str, Any]:
         """Name the fields that are numbers."""
         return {name: getattr(self, name) for name in FREEDOMS if getattr(self, name) is not None}
 

@@ -172,7 +172,7 @@ class Holography(Model):
 
     def resampled_contrast(
         self, counts: Num[np.ndarray, "view y x"], mask: Bool[np.ndarray, "y x"] | None = None
-    ) -> Float[Array, "view y x"]:
+    ) -> Float[Array, "view Y X"]:
         """Resample `counts / empty beam - 1` of every view onto the object's window by cubic interpolation, zero where
         nothing was measured: what first guesses start from."""
         matrices = lambda axis: np.stack([
