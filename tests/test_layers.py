@@ -26,7 +26,7 @@ MAY = {
     "losses": set(),
     "penalties": set(),
     "constraints": set(),
-    "priors": set(),
+    "priors": {"operators"},
     "quality": set(),
     "settings": {"physics"},
     "frames": set(),

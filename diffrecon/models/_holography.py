@@ -13,11 +13,15 @@ from .. import operators, physics
 from .._model import Model
 from .._result import Quantity
 from ..errors import InputError, MissingMetadata
+from ..operators.fourier import good_size
 from ..priors import PowerLaw
 from ..scan import Scan
 from ..solvers import ctf
 
 __all__ = ["Holography"]
+
+
+FACTORS = (2, 3, 5, 7)  # prime factors of the sizes of windows, whose parity is that of the frames
 
 
 class Holography(Model):
@@ -265,10 +269,11 @@ class Holography(Model):
         defocus = 1 - 1 / _pairs(magnification, scan.views).mean(1)
         pixel, frame = float(pixels.min()), scan.frame_shape
         window = shape or tuple(
-            _fast_size(int(np.ceil(wider * n * pixels[:, axis].max() / pixel)), n % 2) for axis, n in enumerate(frame)
+            good_size(wider * n * pixels[:, axis].max() / pixel, factors=FACTORS, parity=n % 2)
+            for axis, n in enumerate(frame)
         )
         need = int(np.ceil(float(place.wavelength) * distances.max() / pixel**2))
-        grid = tuple(_fast_size(max(int(1.25 * n), min(need, int(2.5 * n)))) for n in window)
+        grid = tuple(good_size(max(int(1.25 * n), min(need, int(2.5 * n))), factors=FACTORS) for n in window)
         shifts = scan.extra.get("shifts")
         vacuum, zero = jnp.zeros(window, jnp.float32), jnp.zeros((), jnp.float32)
         named = _refraction(materials or {}, place.energy)
@@ -375,18 +380,3 @@ def robust_mean(counts: np.ndarray) -> float:
     """Mean of counts without those of hot pixels, several times the usual; zero where there are none."""
     usual = counts[counts <= 3 * np.median(counts) + 10] if counts.size else counts
     return float(usual.mean()) if usual.size else 0.0
-
-
-def _fast_size(size: int, parity: int = 0) -> int:
-    """The next size of a parity whose FFT is fast: centres of window and frame coincide when both are even or both
-    odd."""
-    while size % 2 != parity or not _is_smooth(size):
-        size += 1
-    return size
-
-
-def _is_smooth(size: int) -> bool:
-    for prime in (2, 3, 5, 7):
-        while size % prime == 0:
-            size //= prime
-    return size == 1

@@ -14,8 +14,9 @@ from .._result import Quantity
 from ..errors import InputError, MissingMetadata
 from ..frames import Entries
 from ..operators import AlignedProjector, ParallelProjector
+from ..operators.fourier import good_size
 from ..scan import Scan
-from ._holography import _fast_size, _pairs, mean_dark, robust_mean
+from ._holography import FACTORS, _pairs, mean_dark, robust_mean
 from ._ptychotomography import angle_table
 
 __all__ = ["HoloTomography", "hologram_table", "holograms_by_angle"]
@@ -172,7 +173,7 @@ class HoloTomography(Model):
         # Fringes of the finest details run as far as `reach` from the sample, and are not to come back into the field.
         reach = int(np.ceil(wavelength * distances.max() / pixel**2))
         grid = [
-            _fast_size(max(int(1.25 * n), min((n + own + reach) // 2, int(2.5 * n))))
+            good_size(max(int(1.25 * n), min((n + own + reach) // 2, int(2.5 * n))), factors=FACTORS)
             for n, own in zip(fields, (slices, side), strict=True)
         ]
         middle = (frame[1] - 1) / 2

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..motion import Motion
+from .fourier import good_size
 from .fourier_pose import FourierPoseProjector
 from .projection import ParallelProjector, project_parallel
 
@@ -83,7 +84,7 @@ def move_images(
 def _read(images: Float[Array, "view y x"], offsets: Float[Array, "view y"], count: int) -> Array:
     """Values at n + offset, n = 0 .. count - 1, of each line along x, as a periodic band-limited function."""
     size = images.shape[-1]
-    period = _good_size(max(size + _WRAP, count))
+    period = good_size(max(size + _WRAP, count))
     lines = jnp.fft.rfft(_wrapped(images, period), axis=-1)
     frequency = jnp.asarray(2 * np.pi * np.arange(period // 2 + 1) / period, images.dtype)
     phase = offsets[..., None] * frequency
@@ -118,9 +119,9 @@ def _scaled(images: Float[Array, "view y x"], factor: Float[Array, " view"], piv
     in integers: only what the factor differs from 1 by is left to floating point.
     """
     size = images.shape[-1]
-    period = _good_size(size + _WRAP)
+    period = good_size(size + _WRAP)
     k, n = np.arange(period) - period // 2, np.arange(size)
-    length = _good_size(period + size)
+    length = good_size(period + size)
     excess = (1 / factor - 1)[:, None]
 
     def chirp(m: np.ndarray) -> Array:
@@ -135,18 +136,6 @@ def _scaled(images: Float[Array, "view y x"], factor: Float[Array, " view"], piv
     kernel = jnp.fft.fft(jnp.conj(wave(chirp(lags))), length, axis=-1)
     summed = jnp.fft.ifft(jnp.fft.fft(spectrum, length, axis=-1) * kernel[:, None], axis=-1)
     return (summed[..., period - 1 : period - 1 + size] * wave(chirp(n))[:, None]).real
-
-
-def _good_size(least: float) -> int:
-    """The next even number with no prime factor above 5."""
-    return next(n for n in range(2 * math.ceil(least / 2), 4 * math.ceil(least) + 4, 2) if _smooth(n))
-
-
-def _smooth(n: int) -> bool:
-    for factor in (2, 3, 5):
-        while n % factor == 0:
-            n //= factor
-    return n == 1
 
 
 class AlignedProjector(eqx.Module):

@@ -31,6 +31,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ._kaiser_bessel import KaiserBessel, polynomial
+from .fourier import good_size
 from .pose import Poses, base_map, dominant_axes
 
 __all__ = ["FourierPoseProjector"]
@@ -156,17 +157,9 @@ def _group(axis: int, vectors: list[np.ndarray], shift: np.ndarray, volume: Sequ
     detector_reach = (np.abs(matrix) @ (np.array(detector) / 2 + shift)).max(0)
     # A replica one period away must not reach the detector; a pixel that sees beyond half a period is set to zero.
     needed = object_reach + np.minimum(object_reach, detector_reach) + _MARGIN + _MARGIN_OF_DEPTH * depth
-    period = tuple(_good_size(n) for n in needed)
-    fine = tuple(_good_size(n * _OVERSAMPLING) for n in period)
-    return _Group(axis, (depth, *map(int, sides)), _good_size(depth * _OVERSAMPLING), period, fine, detector)
-
-
-def _good_size(least: float) -> int:
-    """The next even number with no prime factor above 5."""
-    n = 2 * int(np.ceil(least / 2))
-    while 30**32 % n:
-        n += 2
-    return n
+    period = tuple(good_size(n) for n in needed)
+    fine = tuple(good_size(n * _OVERSAMPLING) for n in period)
+    return _Group(axis, (depth, *map(int, sides)), good_size(depth * _OVERSAMPLING), period, fine, detector)
 
 
 # --- the transform of the volume ------------------------------------------------------------------

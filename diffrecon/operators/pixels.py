@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .fourier import gaussian
+
 __all__ = ["cubic_matrix", "pixel_matrix", "rotate_periodic", "to_pixels"]
 
 
@@ -60,7 +62,7 @@ def pixel_matrix(
     turns = ((whole[:, None] * k) % size + rest[:, None] * k) / size
     f = as_real(k / size) * ratio
     # Without the Nyquist term, whose sign depends on the side one comes from.
-    transfer = lib.sinc(f) * lib.exp(-2 * (np.pi * f * blur) ** 2) * (k < size / 2)
+    transfer = lib.sinc(f) * gaussian(f, blur) * (k < size / 2)
     angle = 2 * np.pi * turns
     # irfft makes sum_k cos(2 pi k (x_i - X_m) / size) out of exp(-2 pi i k x_i / size).
     if traced:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, Num
 from numpy.typing import ArrayLike
 
+from .fourier import gaussian
 from .propagation import propagate
 
 __all__ = [
@@ -137,7 +138,7 @@ def blur_frames(frames: Float[Array, "*batch y x"], width: Any) -> Float[Array, 
     rows, columns = frames.shape[-2:]
     real = frames.dtype
     vertical, horizontal = jnp.broadcast_to(jnp.asarray(width, real), (2,))
-    dampen = lambda f, sigma: jnp.exp(jnp.asarray(-2 * np.pi**2 * f**2, real) * sigma**2)
+    dampen = lambda f, sigma: gaussian(jnp.asarray(f, real), sigma)
     pass_on = dampen(np.fft.fftfreq(rows), vertical)[:, None] * dampen(np.fft.rfftfreq(columns), horizontal)[None]
     # A narrow Gaussian ends abruptly at the highest frequency: beside bright spots it would ring below zero.
     return jnp.maximum(jnp.fft.irfft2(jnp.fft.rfft2(frames) * pass_on, s=(rows, columns)), 0)

@@ -29,6 +29,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from . import _kaiser_bessel
+from .fourier import good_size, half_plane_weights, is_smooth
 
 __all__ = ["ParallelProjector", "ToeplitzNormal", "project_parallel"]
 
@@ -358,24 +359,9 @@ def _plan(shape: tuple[int, int], detector: int, offset: float, width: int, over
     ny, nx = shape
     # A projection fills +-half a diagonal, the detector +-detector/2 about its middle: a replica of the object one
     # period away must not reach the detector. Interpolation errors decay over a few pixels beyond the object.
-    period = _good_size(max(math.hypot(ny, nx) / 2 + detector / 2 + offset + 8, detector))
+    period = good_size(max(math.hypot(ny, nx) / 2 + detector / 2 + offset + 8, detector))
     beta = 1.03 * _kaiser_bessel.beatty_shape(width, oversampling)
-    return _Plan(_good_size(ny * oversampling), _good_size(nx * oversampling), period, width, beta)
-
-
-def _good_size(least: float) -> int:
-    """The next even number with no prime factor above 5."""
-    n = 2 * math.ceil(least / 2)
-    while not _is_smooth(n, (2, 3, 5)):
-        n += 2
-    return n
-
-
-def _is_smooth(n: int, factors: tuple[int, ...]) -> bool:
-    for factor in factors:
-        while n % factor == 0:
-            n //= factor
-    return n == 1
+    return _Plan(good_size(ny * oversampling), good_size(nx * oversampling), period, width, beta)
 
 
 def _complex_of(dtype: jax.typing.DTypeLike) -> jnp.dtype:
@@ -846,7 +832,7 @@ def _toeplitz_spectrum(
     plan = _plan((2 * ny, 2 * nx), A.plan.period, 0.0, width, 2.0)
     plan = plan._replace(period=A.plan.period)
     frequency = np.arange(plan.period // 2 + 1) / plan.period
-    count = np.where((np.arange(frequency.size) % (plan.period // 2)) == 0, 1.0, 2.0) / plan.period
+    count = half_plane_weights(plan.period) / plan.period
     strength = np.abs(_transfer(np, angles, frequency, A.shape)) ** 2 * count * weight[:, None]
     row, column, weight_x, weight_y, _ = _polar_taps(np, angles, frequency, plan, np.float64)
     grid = np.zeros(plan.rows * plan.grid_y)
@@ -896,7 +882,7 @@ def _unstrided_size(least: int) -> int:
     """A size of fast transforms whose rows do not share cache sets: transposing rows of 1024 numbers costs as much as
     their transforms."""
     n = least
-    while n % 64 == 0 or not _is_smooth(n, (2, 3, 5, 7, 11)):
+    while n % 64 == 0 or not is_smooth(n, (2, 3, 5, 7, 11)):
         n += 1
     return n
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..errors import InputError
+from ..operators.fourier import gaussian
 from ..operators.projection import ParallelProjector
 from ..solvers import fbp
 from ._full_turn import is_full_turn
@@ -262,7 +263,7 @@ def find_isolated_centre(lines: Float[np.ndarray, "view z x"], angles: Float[np.
     border = np.concatenate([lines[:, :, :count], lines[:, :, -count:]], 2)
     smooth = lines - np.median(border, (1, 2))[:, None, None]
     for axis in (1, 2):
-        gauss = np.exp(-2 * (np.pi * 1.5 * np.fft.rfftfreq(lines.shape[axis])) ** 2)
+        gauss = gaussian(np.fft.rfftfreq(lines.shape[axis]), 1.5)
         spectrum = np.moveaxis(np.fft.rfft(smooth, axis=axis), axis, -1) * gauss
         smooth = np.moveaxis(np.fft.irfft(spectrum, lines.shape[axis]), -1, axis)
     mass = np.maximum(smooth - 0.25 * np.percentile(smooth, 99), 0)

@@ -19,7 +19,8 @@ from .. import losses, operators
 from .._console import Console
 from .._model import Batch
 from ..errors import InputError
-from ..priors import Coordinates, PowerLaw, filtered, radial_frequency
+from ..operators.fourier import radial_frequency
+from ..priors import Coordinates, PowerLaw, filtered
 from ..solvers import levenberg_marquardt
 
 __all__ = ["BeamCoordinates", "flats_of_views", "illumination_from_flats"]

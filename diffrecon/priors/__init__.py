@@ -4,11 +4,9 @@ together have curvature one.
 
 from .coordinates import Coordinates as Coordinates
 from .coordinates import filtered as filtered
-from .coordinates import half_plane_weights as half_plane_weights
 from .coordinates import whitening as whitening
 from .edges import Variation as Variation
 from .edges import detail_gradient as detail_gradient
 from .edges import vacuum_weights as vacuum_weights
 from .power_law import PowerLaw as PowerLaw
 from .power_law import fit_power_law as fit_power_law
-from .power_law import radial_frequency as radial_frequency

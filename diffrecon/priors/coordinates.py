@@ -13,11 +13,10 @@ from typing import Any, Self
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, Inexact, PyTree
 
-__all__ = ["Coordinates", "filtered", "half_plane_weights", "whitening"]
+__all__ = ["Coordinates", "filtered", "whitening"]
 
 
 class Coordinates(eqx.Module):
@@ -98,11 +97,3 @@ def whitening(curvature: Float[Array, "map map *f"]) -> tuple[Float[Array, "map 
     transposed = jnp.swapaxes(jnp.linalg.cholesky(matrix * (1 + 1e-6 * unit)), -1, -2)
     inverse = solve_triangular(transposed, jnp.broadcast_to(unit, matrix.shape))
     return front(inverse), front(transposed)
-
-
-def half_plane_weights(columns: int) -> Float[np.ndarray, " half"]:
-    """Count how many frequencies of a real image each column of its `rfftn` stands for: one or two."""
-    weights = np.full(columns // 2 + 1, 2.0)
-    weights[0] = 1
-    weights[-1] = 1 if columns % 2 == 0 else 2
-    return weights

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .power_law import PowerLaw, radial_frequency
+from ..operators.fourier import radial_frequency
+from .power_law import PowerLaw
 
 __all__ = ["Variation", "detail_gradient", "vacuum_weights"]
 

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-__all__ = ["SLOPES", "PowerLaw", "fit_power_law", "radial_frequency"]
+from ..operators.fourier import radial_frequency
+
+__all__ = ["SLOPES", "PowerLaw", "fit_power_law"]
 
 # Slopes are kept within these: -1.5 is flatter than the finest structure that still is an object and not noise (points
 # have 0, lines in an image -1 ... -3), -6 is a surface that is smooth in its slope (-4, less two); beyond, a fit to the
@@ -112,18 +114,3 @@ def _through(count: np.ndarray, centre: np.ndarray, level: np.ndarray, share: np
     if holes.size and good[: holes[0]].sum() >= 4:
         good[holes[0] :] = False  # beyond the first shell that is not known, what looks known is chance
     return PowerLaw(*map(float, fit_power_law(centre, level, np.minimum(count, 50) * good, np)))
-
-
-def radial_frequency(shape: tuple[int, ...], zero: float = 1.0, xp: Any = np) -> Float[Any, "..."]:
-    """Compute |f| [cycles/pixel] on the half space of `rfftn`; the zero frequency counts as `zero` of the first.
-
-    `xp` is the array module, `np` for float64 or `jnp` for float32 on the device.
-
-    ```python
-    assert radial_frequency((4, 4)).shape == (4, 3)
-    ```
-    """
-    axes = [np.fft.fftfreq(n) for n in shape[:-1]] + [np.fft.rfftfreq(shape[-1])]
-    rows = [f.reshape([-1 if a == i else 1 for a in range(len(shape))]) ** 2 for i, f in enumerate(axes)]
-    square = sum(xp.asarray(row, float if xp is np else xp.float32) for row in rows)
-    return xp.maximum(xp.sqrt(square), zero / max(shape))

@@ -29,14 +29,13 @@ from jaxtyping import Array, Float, PyTree
 from .. import losses
 from .._console import Console
 from .._model import Batch
+from ..operators.fourier import gaussian, half_plane_weights, radial_frequency
 from ..priors import (
     Coordinates,
     PowerLaw,
     Variation,
     detail_gradient,
     filtered,
-    half_plane_weights,
-    radial_frequency,
     vacuum_weights,
     whitening,
 )
@@ -100,8 +99,7 @@ def transfer_curvature(model: Any) -> HologramCurvature:
     ratio = jnp.asarray(np.asarray(model.pixels) / model.pixel_size, dtype)
     sigma = ratio * model.blurs()  # [pixel of the object]
     rows, columns = (
-        jnp.sinc(ratio[:, a, None] * f) * jnp.exp(-2 * (np.pi * sigma[:, a, None] * f) ** 2)
-        for a, f in enumerate(frequencies)
+        jnp.sinc(ratio[:, a, None] * f) * gaussian(f, sigma[:, a, None]) for a, f in enumerate(frequencies)
     )
     square = frequencies[0][:, None] ** 2 + frequencies[1] ** 2
     chi = (np.pi * model.wavelength / model.pixel_size**2) * jnp.mean(model.distances, 1)[:, None, None] * square

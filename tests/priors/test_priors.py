@@ -4,13 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffrecon.operators.fourier import half_plane_weights, radial_frequency
 from diffrecon.priors import (
     Coordinates,
     PowerLaw,
     Variation,
     filtered,
-    half_plane_weights,
-    radial_frequency,
     vacuum_weights,
     whitening,
 )

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float
 
 from ... import losses
 from ..._model import Batch
-from ...priors import Coordinates, PowerLaw, filtered, half_plane_weights, radial_frequency
+from ...operators.fourier import half_plane_weights, radial_frequency
+from ...priors import Coordinates, PowerLaw, filtered
 from ..direct.two_step import frame_information, transfer
 
 __all__ = ["WhiteVolume", "hologram_curvature", "hologram_cost", "soft_cylinder"]

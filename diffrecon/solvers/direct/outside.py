@@ -20,6 +20,7 @@ Spectra are TRANSPOSED, `(..., x frequency, y frequency)`: the second pass of a 
 together. Those of the sine and cosine transforms are real and have the shape of the image.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
 
 from ...errors import InputError, nearest
+from ...operators.fourier import good_size
 
 __all__ = ["OUTSIDE", "extended", "filled", "frequencies", "from_spectrum", "grid", "measured", "pixels_of", "spectrum"]
 
@@ -44,18 +46,14 @@ def grid(shape: Sequence[int], outside: str) -> tuple[int, int]:
     rows, columns = shape
     if outside in _REAL:
         return rows, columns
-    return _good_size(2 * rows, outside == "smooth"), _good_size(2 * columns, outside == "smooth")
+    return _size(2 * rows, outside == "smooth"), _size(2 * columns, outside == "smooth")
 
 
-def _good_size(least: int, halved: bool) -> int:
-    """The next even number without prime factors above 5; `halved`: a product of at most 15 and a power of two."""
-    found = []
-    for odd in (1, 3, 5, 9, 15) if halved else [3**a * 5**b for a in range(12) for b in range(8)]:
-        size = 2 * odd
-        while size < least:
-            size *= 2
-        found.append(size)
-    return min(found)
+def _size(least: int, halved: bool) -> int:
+    """The next good size; `halved`: the next product of at most 15 and a power of two."""
+    if not halved:
+        return good_size(least)
+    return min(2 * odd * 2 ** max(math.ceil(math.log2(least / (2 * odd))), 0) for odd in (1, 3, 5, 9, 15))
 
 
 def extended(contrast: Float[Array, "... y x"], shape: tuple[int, int], outside: str) -> Float[Array, "... Y X"]:
@@ -85,7 +83,7 @@ def filled(image: Float[Array, "... y x"], mask: Bool[Array, "... y x"]) -> Floa
     **Cost:** about five passes over the image.
     """
     *_, rows, columns = image.shape
-    border = _border(image, (_good_size(rows, True), _good_size(columns, True)))
+    border = _border(image, (_size(rows, True), _size(columns, True)))
     return _pyramid(jnp.pad(image, border), jnp.pad(jnp.broadcast_to(mask, image.shape), border))[..., :rows, :columns]
 
 

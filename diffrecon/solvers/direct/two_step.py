@@ -18,7 +18,8 @@ from jaxtyping import Array, Float
 
 from ... import sharding
 from ...frames import Entries
-from ...priors import PowerLaw, radial_frequency
+from ...operators.fourier import gaussian, radial_frequency
+from ...priors import PowerLaw
 from ..linear.least_squares import cgls
 from .fbp import fbp
 from .phase import ctf_response
@@ -260,7 +261,7 @@ def _newton(tree: Any, angles: Array, counts: Array, mask: Array, *lines: Array)
 
 def _smooth(projections: Array) -> Array:
     """Blur by a Gaussian of 0.7 pixel."""
-    rows, columns = (np.exp(-2 * (np.pi * 0.7 * np.fft.fftfreq(n)) ** 2) for n in projections.shape[-2:])
+    rows, columns = (gaussian(np.fft.fftfreq(n), 0.7) for n in projections.shape[-2:])
     kernel = jnp.asarray(rows[:, None] * columns, projections.real.dtype)
     return jnp.fft.ifft2(jnp.fft.fft2(projections) * kernel)
 
