@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from .. import operators
+from .. import operators, physics
 from .._model import Model
 from .._result import Quantity
 from ..errors import InputError, MissingMetadata
 from ..frames import Entries
+from ..motion import fix_gauge
 from ..operators import AlignedProjector, ParallelProjector
 from ..operators.fourier import good_size
 from ..scan import Scan
@@ -206,6 +207,23 @@ class HoloTomography(Model):
         """Make the model of some of the angles."""
         angles = np.asarray(angles)
         return self.replace(projector=self.projector.subset(angles), shifts=self.shifts[angles], gain=self.gain[angles])
+
+    def centred(self) -> "HoloTomography":
+        """Say the same places once: what all frames have moved by along columns, next to a sine of the angle, is the
+        centre."""
+        shifts, constant = fix_gauge(self.shifts, self.projector.angles)
+        return self.replace(shifts=shifts, centre=self.centre + constant)
+
+    def unit(self, quantity: str, material: str | None = None) -> tuple[float, str, str]:
+        """Give the factor from rad/pixel to delta, density (of a named composition) or electron-density, its unit and
+        its name."""
+        delta = self.wavelength / (2 * np.pi * self.pixel_size)
+        if quantity == "delta":
+            return delta, "", "refractive index decrement delta"
+        if quantity == "electron-density":
+            return 1e-30 * float(physics.electron_density(delta, self.wavelength)), "1/angstrom^3", "electron density"
+        energy = float(physics.wavelength_to_energy(self.wavelength))
+        return float(physics.density_from_delta(delta, str(material), energy)), "g/cm^3", f"density as {material}"
 
     def summary(self) -> str:
         """Describe angles, frames, distances and volume in a line."""

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Complex, Float
 from .._model import Model
 from .._result import Quantity
 from ..errors import InputError, MissingMetadata
+from ..motion import fix_gauge
 from ..operators import AlignedProjector, ParallelProjector, coverage
 from ..scan import Scan
 from ._ptychography import Ptychography
@@ -54,7 +55,8 @@ class _Angles(Model):
     def light(self) -> Float[Array, "Y X"]:
         """Sum the beam's intensity over all exposures: how well each pixel of a projection was seen."""
         places = self.places(np.arange(self.shifts.shape[0])).reshape(-1, 2)
-        return coverage(self.optics.probe, places, self.optics.object.shape[-2:])
+        rows, columns = self.optics.object.shape[-2:]
+        return coverage(self.optics.probe, places, (rows, columns))
 
 
 class PtychoProjections(_Angles):
@@ -178,10 +180,18 @@ class PtychoTomography(_Angles):
             projector=ParallelProjector(angles, (side, side), shape[1]),
         )
 
-    def separate(self) -> PtychoProjections:
-        """The same scan with a flat image a projection instead of the volume."""
-        images = jnp.zeros((self.shifts.shape[0], *self.optics.object.shape), self.optics.object.dtype)
+    def separate(self, images: Array | None = None) -> PtychoProjections:
+        """Make the same scan with an image a projection instead of the volume: flat ones, or those given."""
+        if images is None:
+            images = jnp.zeros((self.shifts.shape[0], *self.optics.object.shape), self.optics.object.dtype)
         return PtychoProjections(self.optics, self.positions, self.gain, self.shifts, self.centre, images)
+
+    def centred(self, nominal: Float[Array, "angle view 2"]) -> "PtychoTomography":
+        """Say the same places once: what all views of an angle have moved by is its shift, and what all angles have
+        moved by along columns, next to a sine of the angle, is the centre."""
+        common = jnp.mean(self.positions - nominal, axis=1)
+        shifts, constant = fix_gauge(self.shifts - common, self.projector.angles)
+        return self.replace(positions=self.positions - common[:, None], shifts=shifts, centre=self.centre + constant)
 
     def of_views(self, angles: Any) -> "PtychoTomography":
         """Make the model of some of the angles."""

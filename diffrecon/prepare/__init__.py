@@ -34,14 +34,15 @@ from ._pipeline import LineIntegrals as LineIntegrals
 from ._pipeline import Preparation as Preparation
 from ._pipeline import Settings as Settings
 from ._pipeline import line_integrals as line_integrals
+from ._projections import flatten_projections as flatten_projections
+from ._projections import place_projections as place_projections
+from ._projections import volume_of_projections as volume_of_projections
 from ._references import References as References
 from ._references import eigen_flats as eigen_flats
 from ._references import fit_eigen_weights as fit_eigen_weights
 from ._regions import dilate as dilate
-from ._regions import flatten_projections as flatten_projections
 from ._regions import lit_field as lit_field
 from ._regions import otsu_threshold as otsu_threshold
-from ._regions import place_projections as place_projections
 from ._regions import sample_region as sample_region
 from ._registration import DistanceRegistration as DistanceRegistration
 from ._registration import register_distances as register_distances

@@ -1,18 +1,12 @@
-"""Where the light was, where the sample is and the air around it, and projections laid on one another by these."""
-
-from collections.abc import Sequence
+"""Where the light was, where the sample is, and the air around it."""
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .. import operators
-from .._console import Console
-from ..errors import InputError
-from ..solvers import align
-from ._centre import find_rotation_centre
 
-__all__ = ["dilate", "flatten_projections", "lit_field", "otsu_threshold", "place_projections", "sample_region"]
+__all__ = ["dilate", "lit_field", "otsu_threshold", "sample_region"]
 
 
 def otsu_threshold(values: Float[np.ndarray, "..."]) -> float:
@@ -76,56 +70,3 @@ def lit_field(light: Float[Array, "y x"]) -> tuple[slice, slice]:
         reach = size // 2 if not dark.size else int(np.abs(dark - (size - 1) / 2).min())
         cut.append(slice(size // 2 - max(reach, 4), size // 2 + max(reach, 4)))
     return cut[0], cut[1]
-
-
-def flatten_projections(
-    images: Float[np.ndarray, "view y x"], air: bool, share: float = 0.12
-) -> Float[np.ndarray, "view y x"]:
-    """Take away the constant and, where the outer columns (a `share` of all) show `air`, the slope along columns.
-
-    Without air all get the same mean, so large that nothing is negative (a mass of zero would have no centre).
-    """
-    count = max(int(share * images.shape[2]), 2)
-    if not air:
-        level = images - images.mean((1, 2), keepdims=True)
-        return level - level.min()
-    left, right = (np.median(part, axis=(1, 2)) for part in (images[..., :count], images[..., -count:]))
-    way = (np.arange(images.shape[2]) - (count - 1) / 2) / (images.shape[2] - count)
-    return images - left[:, None, None] - (right - left)[:, None, None] * way
-
-
-def place_projections(
-    images: Float[np.ndarray, "view y x"],
-    angles: Float[np.ndarray, " view"],
-    centre: float,
-    *,
-    unknowns: Sequence[str] = ("centre", "shifts"),
-    air: bool = True,
-    size: int | None = None,
-    console: Console | None = None,
-) -> tuple[float, Float[np.ndarray, "view 2"]]:
-    """Find the rotation axis and the motion of flattened projections [pixel].
-
-    **Arguments:** `centre` to begin with; `unknowns`, of centre and shifts; `air`: all of the sample, and air around
-    it, is seen (without, the axis is that of the double wedge: an alignment lets the volume beyond the field explain a
-    wrong one); `size` of a slice that holds the sample.
-
-    **Returns:** centre, and the shifts of the pictures (row, column).
-    """
-    say, names = (console or Console(quiet=True)).say, list(unknowns)
-    if "centre" in names and not air:
-        names.remove("centre")
-        try:
-            axis = find_rotation_centre(images, angles)
-            say(axis.message)
-            centre = axis.centre
-        except InputError as error:  # angles too far apart for it
-            say(f"rotation axis left where it was: {error}")
-    shifts = np.zeros((len(angles), 2))
-    if names:
-        aligned = align(images, angles, unknowns=names, centre=centre, size=size, cg_steps=15, console=console)
-        for line in aligned.messages:
-            say(line)
-        centre = float(aligned.motion.centre)
-        shifts = shifts if aligned.motion.shifts is None else np.asarray(aligned.motion.shifts)
-    return centre, shifts

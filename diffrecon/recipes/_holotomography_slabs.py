@@ -31,12 +31,12 @@ _JUDGED = 2**30  # bytes of frames that were held out, in memory to be judged
 
 
 def in_slabs(
-    modality: Any, scan: Scan, settings: Any, console: Console, writer: Callable[..., Any], placement: Any, unit: Any
+    modality: Any, scan: Scan, settings: Any, console: Console, writer: Callable[..., Any], placement: Any
 ) -> Result:
     """Reconstruct delta (or what `model.quantity` says) into a `SlabWriter`, with `solver.name=two-step`.
 
     With `console.checkpoint` a run that was interrupted goes on after its last finished round, in the last one after
-    its last finished slab; phases are then kept beside the checkpoint. `placement` and `unit` are those of the recipe.
+    its last finished slab; phases are then kept beside the checkpoint. `placement` is that of the recipe.
     """
     if settings.model.beta or settings.quality.halves:
         raise InputError("slabs: model.beta and quality.halves need the whole volume at once (solver.slab=0)")
@@ -57,7 +57,7 @@ def in_slabs(
     if not (rounds.fresh or sharding.agree(lines.found)):
         rounds.retrieve(part)
     whole = whole.into(part, fitted)
-    factor, units, long_name = unit(model, settings)
+    factor, units, long_name = model.unit(settings.model.quantity, settings.model.material)
     forth = whole.model.projector.subset(held) if held.size else None
     slabs = _Slabs(part.model, forth, fitted, lines, settings, factor)
     name = settings.model.quantity.replace("-", "_")

@@ -14,20 +14,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 
 from .. import physics, prepare, quality, sharding
 from .._console import Console
 from .._result import Quantity, Result
 from ..errors import InputError
-from ..modality import Modality, Outcome, Problem, Run, Stage, Work, descent
+from ..modality import Modality, Outcome, Problem, Run, Stage, Work
 from ..models import HoloTomography, hologram_table, holograms_by_angle
-from ..motion import fix_gauge
 from ..quality.held_out import held_out_figures, split_views
 from ..scan import Scan
 from ..settings import section, setting
-from ..solvers import PhaseRetrieval, WhiteVolume, back_project, hologram_cost, place_frames
+from ..solvers import PhaseRetrieval, back_project, fit_volume, hologram_cost, place_frames
 from ..solvers.direct.two_step import over_angles, projections_of
 from ._holotomography_slabs import in_slabs
 
@@ -39,10 +37,7 @@ _JOINT, _TWO_STEP = {"name": ("joint",)}, {"name": ("two-step",)}
 class Prepare:
     """What is done to the frames."""
 
-    outliers: float = setting(
-        10.0, "pixels this many standard deviations from those around, in most frames, are left out; 0 keeps all",
-        at_least=0,
-    )  # fmt: skip
+    outliers: float = setting(10.0, "leave out pixels so many standard deviations off, 0: none", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -55,15 +50,11 @@ class Model:
     beta_scale: float = setting(0.01, "size of that absorption beside delta that is expected", above=0)
     size: int | None = setting(None, "pixels of a slice along x and y; the finest field of view by default")
     height: int | None = setting(None, "slices; the finest field of view by default")
-    flats: str = setting(
-        "mean", "of all flats, or they come in equal groups, one a distance", choices=("mean", "distance")
-    )
+    flats: str = setting("mean", "of all, or equal groups, one a distance", choices=("mean", "distance"))
     shifts: bool = setting(True, "place the frames")
     centre: bool = setting(True, "find the rotation axis")
     gain: bool = setting(False, "brightness of every frame as an unknown")
-    register: bool = setting(
-        False, "register an angle's frames first: where they are more than two pixels out of place"
-    )
+    register: bool = setting(False, "register the frames of an angle first, if more than two pixels out of place")
     refine_delta_beta: bool = setting(False, "delta / beta as an unknown of the joint descent")
     quantity: str = setting(
         "delta", "one more volume: density (needs material) [g/cm^3] or electron-density [1/angstrom^3]",
@@ -89,15 +80,10 @@ class Solver:
     filter: str = setting("ramp", "of the back-projection", only={"second": ("fbp",)})
     cgls_steps: int = setting(8, "of the back-projection", at_least=1, only={"second": ("cgls",)})
     align: int = setting(3, "rounds of placing the frames in two steps", at_least=0)
-    slab: int | None = setting(
-        None, "slices at a time; by default what the memory holds, 0 = all at once", at_least=0, only=_TWO_STEP
-    )
+    slab: int | None = setting(None, "slices at a time; 0: all; by default what fits", at_least=0, only=_TWO_STEP)
     steps: int = setting(15, "L-BFGS steps of the joint descent", at_least=1, only=_JOINT)
     memory: int = setting(8, "steps that L-BFGS remembers", at_least=1, only=_JOINT)
-    batch_size: int | None = setting(
-        None, "angles a step: plain steps instead of L-BFGS, for scans that memory does not hold", at_least=1,
-        only=_JOINT,
-    )  # fmt: skip
+    batch_size: int | None = setting(None, "angles a step, plain steps: for large scans", at_least=1, only=_JOINT)
     epochs: float = setting(12.0, "passes over the angles of these steps", above=0, only=_JOINT)
     seed: int = setting(0, "of the order of the angles")
 
@@ -181,7 +167,7 @@ class Holotomography(Modality):
         volumes = ("delta", *(["beta"] if chosen.beta else []), "delta_beta") if volume else ()
         return Holograms(
             model, data, hologram_cost, dict.fromkeys((*volumes, *PLACES), 1.0),
-            per_view=("shifts", "gain"), gauge=centred,
+            per_view=("shifts", "gain"), gauge=HoloTomography.centred,
             places=tuple(name for name in ("shifts", "gain") if getattr(chosen, name)),
         )  # fmt: skip
 
@@ -238,7 +224,7 @@ class Holotomography(Modality):
         model, said = problem.model, settings.model.quantity
         if said == "delta":
             return model.quantities()
-        factor, units, long_name = unit(model, settings)
+        factor, units, long_name = model.unit(said, settings.model.material)
         volume = np.asarray(model.delta * factor)
         return model.quantities() | {
             said.replace("-", "_"): Quantity(volume, units, ("z", "y", "x"), model.pixel_size, long_name, "volume")
@@ -259,18 +245,7 @@ class Holotomography(Modality):
 
     def slabs(self, scan: Scan, settings: Settings, console: Console, writer: Callable[..., Any]) -> Result:
         """Take the two steps from file to file, for volumes that memory does not hold."""
-        return in_slabs(self, scan, settings, console, writer, placement, unit)
-
-
-def unit(model: HoloTomography, settings: Settings) -> tuple[float, str, str]:
-    """Give the factor from rad/pixel to the quantity that is asked for, its unit and its name."""
-    delta, said = model.wavelength / (2 * np.pi * model.pixel_size), settings.model.quantity
-    if said == "delta":
-        return delta, "", "refractive index decrement delta"
-    if said == "electron-density":
-        return 1e-30 * float(physics.electron_density(delta, model.wavelength)), "1/angstrom^3", "electron density"
-    material, energy = str(settings.model.material), float(physics.wavelength_to_energy(model.wavelength))
-    return float(physics.density_from_delta(delta, material, energy)), "g/cm^3", f"density as {material}"
+        return in_slabs(self, scan, settings, console, writer, placement)
 
 
 # ---------------------------------------------------------------------------------------------------- two steps
@@ -325,20 +300,13 @@ def _round(problem: Holograms, console: Console, look: Callable[..., Any], gain:
     """Look at the sample, and place the frames on what it predicts."""
     before = problem.model
     seen, lines = look(problem)
-    model = centred(place_frames(seen.model, problem.data, *lines, gain=gain, quiet=True))
+    model = place_frames(seen.model, problem.data, *lines, gain=gain, quiet=True).centred()
     moved = float(jnp.sqrt(jnp.mean((model.shifts - before.shifts) ** 2)))
     console.say(
         f"frames placed on the volume's prediction, round {number}: moved by {moved:.3f} pixel rms; rotation axis at "
         f"{model.rotation_centre():.2f}"
     )
     return problem.replace(model=model)
-
-
-def centred(model: HoloTomography) -> HoloTomography:
-    """Say the same places once: what all frames have moved by along columns, next to a sine of the angle, is the
-    centre."""
-    shifts, constant = fix_gauge(model.shifts, model.projector.angles)
-    return model.replace(shifts=shifts, centre=model.centre + constant)
 
 
 # ---------------------------------------------------------------------------------------------------- jointly
@@ -348,29 +316,16 @@ def _joint(problem: Holograms, run: Run, settings: Settings) -> Outcome:
     power = PhaseRetrieval.of(model, problem.data, _general(settings)).power_of_volume(model)
     run.console.say(f"prior: power of delta falls as f^{power.slope:.2g}")
     free = {"shifts": chosen.shifts or chosen.centre, "gain": chosen.gain, "ratio": chosen.refine_delta_beta}
-    white = WhiteVolume.about(
-        model, problem.data, power,
-        free=tuple(name for name, wanted in free.items() if wanted and not problem.known),
-        prior=settings.loss.prior, negative=settings.loss.negative, beta_scale=chosen.beta_scale,
+    solution = fit_volume(
+        model, problem.data, power, data_term=settings.loss.function or hologram_cost,
+        steps=solver.steps, memory=solver.memory, batch_size=solver.batch_size, epochs=solver.epochs, seed=solver.seed,
+        coordinates={
+            "free": tuple(name for name, unknown in free.items() if unknown and not problem.known),
+            "prior": settings.loss.prior, "negative": settings.loss.negative, "beta_scale": chosen.beta_scale,
+        },
+        console=run.console, label="holotomography: step", checkpoint=run.checkpoint, resume=run.resume,
     )  # fmt: skip
-    if solver.batch_size is None or solver.batch_size >= problem.views:
-        search = optax.scale_by_zoom_linesearch(8, initial_guess_strategy="one")
-        stage = descent(
-            "holotomography: step", optax.lbfgs(memory_size=solver.memory, linesearch=search), solver.steps, chunk=5
-        )
-    else:
-        steps = round(solver.epochs * -(-problem.views // solver.batch_size))
-        # White coordinates have curvature 1 for all angles together; what one batch alone tells of, its plane of
-        # Fourier space and its frames, has one over its share. Steps end where noise does.
-        rule = optax.sgd(optax.cosine_decay_schedule(0.5 * solver.batch_size / problem.views, steps, 0.05))
-        stage = descent("holotomography: step", rule, steps, batch_size=solver.batch_size, seed=solver.seed)
-    cost = WhiteVolume.cost(settings.loss.function or hologram_cost)
-    unknowns: Any = ("white", "numbers", "ratio")
-    outcome = stage.solve(problem.replace(model=white, cost=cost, unknowns=unknowns), run)
-    solution = outcome.problem.model.solution()
-    fields = {n: getattr(solution, n) for n in problem.unknowns}
-    local = {n: jnp.asarray(sharding.gather(v)) for n, v in fields.items()}
-    return outcome._replace(problem=problem.replace(model=model.replace(**local)))
+    return Outcome(problem.replace(model=solution.value), solution.history, solution.ending, solution.detail)
 
 
 # ---------------------------------------------------------------------------------------------------- judge

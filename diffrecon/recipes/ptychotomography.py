@@ -11,14 +11,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
-from .. import losses, operators, prepare, quality, solvers
+from .. import losses, operators, prepare, quality
 from .._console import Console
 from .._model import Batch
 from .._result import Quantity
 from ..errors import InputError
 from ..modality import Modality, Outcome, Problem, Run, Stage, Work, descent
 from ..models import PtychoProjections, PtychoTomography, frames_by_angle
-from ..motion import fix_gauge
 from ..quality.held_out import held_out_figures
 from ..scan import Scan
 from ..settings import section, setting
@@ -141,8 +140,7 @@ class Exposures(Problem):
 def _places(problem: Exposures) -> Float[Array, "angle view 2"]:
     """Fit the places of all views of the problem, each with its best gain; projections do not change."""
     model = problem.model
-    images = model.projections(np.arange(problem.views))
-    still = PtychoProjections(model.optics, model.positions, model.gain, model.shifts, model.centre, images)
+    still = model.separate(model.projections(np.arange(problem.views)))
 
     def cost(model: PtychoProjections, batch: Batch) -> Array:
         return _amplitudes(losses.matched(model(batch.views), batch.counts, batch.mask), batch)
@@ -177,7 +175,7 @@ class PtychoTomographic(Modality):
         cost = settings.loss.function or (lambda model, batch: _amplitudes(model(batch.views), batch))
         return Exposures(
             model, frames_by_angle(scan), cost, _unknowns(model, settings), ("positions", "gain", "shifts"),
-            gauge=partial(centred, nominal=model.positions),
+            gauge=lambda solved: solved.centred(model.positions),
         )  # fmt: skip
 
     def split(self, problem: Exposures, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
@@ -281,14 +279,6 @@ def _descent(label: str, problem: Exposures, settings: Settings, steps: int) -> 
     )  # fmt: skip
 
 
-def centred(model: PtychoTomography, nominal: Float[Array, "angle view 2"]) -> PtychoTomography:
-    """Say the same places once: what all views of an angle have moved by is its shift, and what all angles have moved
-    by along columns, next to a sine of the angle, is the centre."""
-    common = jnp.mean(model.positions - nominal, axis=1)
-    shifts, constant = fix_gauge(model.shifts - common, model.projector.angles)
-    return model.replace(positions=model.positions - common[:, None], shifts=shifts, centre=model.centre + constant)
-
-
 def _two_step(problem: Exposures, run: Run, settings: Settings) -> Outcome:
     """Take each projection by itself (the probe is shared), flattened, aligned, back-projected: the usual way."""
     model, chosen, steps = problem.model, settings.model, settings.solver.first
@@ -306,29 +296,9 @@ def _two_step(problem: Exposures, run: Run, settings: Settings) -> Outcome:
         unknowns={**unknowns, "images": 0.04}, seed=settings.solver.seed, console=run.console,
         label="projections: step",
     )  # fmt: skip
-    images, air = solution.value, _sees_air(settings)
-    rows, columns = prepare.lit_field(images.light())
-    delta, beta = (
-        prepare.flatten_projections(np.asarray(part[:, rows, columns]), air)
-        for part in (-images.images.real, images.images.imag)
-    )
-    turns, side = np.asarray(model.projector.angles), model.delta.shape[-1]
-    centre, shifts = prepare.place_projections(
-        delta, turns, float(model.centre) - columns.start, air=air, size=side, console=run.console,
+    model = prepare.volume_of_projections(
+        model, solution.value, air=_sees_air(settings), console=run.console,
         unknowns=[name for name in ("centre", "shifts") if getattr(chosen, name)],
-    )  # fmt: skip
-    A = operators.ParallelProjector(turns, (side, side), columns.stop - columns.start, centre=centre)
-
-    def volume(stack: np.ndarray) -> Array:
-        still = operators.move_images(jnp.asarray(stack, jnp.float32), stack.shape[1:], shifts=-jnp.asarray(shifts))
-        slices = solvers.fbp(A, still, pad="zero" if air else "smooth")
-        return jnp.zeros_like(model.delta).at[rows].set(slices.astype(model.delta.dtype))
-
-    model = model.replace(
-        delta=volume(delta), beta=volume(beta),
-        optics=model.optics.replace(probe=images.optics.probe, background=images.optics.background),
-        positions=images.positions, gain=images.gain, shifts=jnp.asarray(shifts, model.shifts.dtype),
-        centre=jnp.asarray(centre + columns.start, model.centre.dtype),
     )  # fmt: skip
     return Outcome(problem.replace(model=model), solution.history, solution.ending)
 

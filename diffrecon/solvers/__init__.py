@@ -13,6 +13,7 @@ from .descent.preconditioned import optimal_step as optimal_step
 from .descent.preconditioned import periodic_momentum as periodic_momentum
 from .descent.preconditioned import preconditioned as preconditioned
 from .descent.white_volume import WhiteVolume as WhiteVolume
+from .descent.white_volume import fit_volume as fit_volume
 from .descent.white_volume import hologram_cost as hologram_cost
 from .direct.deconvolve import deconvolve as deconvolve
 from .direct.error_bars import fbp_deviation as fbp_deviation

@@ -4,21 +4,24 @@ Contrast transfer functions, the density of angles in Fourier space and the prio
 divided by its root the descent needs some ten steps of L-BFGS.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float
 
-from ... import losses
+from ... import losses, sharding
 from ..._model import Batch
 from ...operators.fourier import half_plane_weights, radial_frequency
 from ...priors import Coordinates, PowerLaw, filtered
 from ..direct.two_step import frame_information, transfer
+from .minimise import Solution, minimise
 
-__all__ = ["WhiteVolume", "hologram_curvature", "hologram_cost", "soft_cylinder"]
+__all__ = ["WhiteVolume", "fit_volume", "hologram_cost", "hologram_curvature", "soft_cylinder"]
 
 
 def hologram_cost(model: Any, batch: Batch) -> Float[Array, ""]:
@@ -130,6 +133,48 @@ class WhiteVolume(Coordinates):
             return data_term(model, batch) + white.penalty(model)
 
         return cost
+
+
+def fit_volume(
+    model: Any,
+    data: Mapping[str, Any],
+    power: PowerLaw,
+    *,
+    data_term: Callable[[Any, Batch], Array] = hologram_cost,
+    steps: int = 15,
+    memory: int = 8,
+    batch_size: int | None = None,
+    epochs: float = 12.0,
+    seed: int = 0,
+    coordinates: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Solution:
+    """Descend from a model in the volume, and what else is free, on the raw frames of all distances and angles.
+
+    **Arguments:** `power` of delta [rad/pixel] that is expected (`PhaseRetrieval.power_of_volume`); `data_term`;
+    `steps` of L-BFGS and its `memory`, or, with `batch_size` angles at a time, `epochs` of plain steps, for scans that
+    memory does not hold; `coordinates`: more for `WhiteVolume.about`; `options` of `minimise`.
+
+    **Returns:** a `Solution` whose value is the model.
+    """
+    angles, cost = len(data["counts"]), WhiteVolume.cost(data_term)
+    white = WhiteVolume.about(model, data, power, **coordinates or {})
+    if batch_size is None or batch_size >= angles:
+        search = optax.scale_by_zoom_linesearch(8, initial_guess_strategy="one")
+        rule: Any = optax.lbfgs(memory_size=memory, linesearch=search)
+        options = {"chunk": 5} | options
+    else:
+        steps = round(epochs * -(-angles // batch_size))
+        # White coordinates have curvature 1 for all angles together; what one batch alone tells of, its plane of
+        # Fourier space and its frames, has one over its share. Steps end where noise does.
+        rule = optax.sgd(optax.cosine_decay_schedule(0.5 * batch_size / angles, steps, 0.05))
+        options = {"batch_size": batch_size, "seed": seed} | options
+    unknowns = ("white", "numbers", "ratio")
+    solution = minimise(cost, white, data, rule, steps=steps, unknowns=unknowns, **options)
+    found = solution.value.solution()
+    fields = {n: getattr(found, n) for n in ("delta", "beta", "delta_beta", "shifts", "gain")}
+    local = {n: v if v is None else jnp.asarray(sharding.gather(v)) for n, v in fields.items()}
+    return dataclasses.replace(solution, value=model.replace(**local))
 
 
 # ---------------------------------------------------------------------------------------------------- what is known

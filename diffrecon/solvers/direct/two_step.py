@@ -54,7 +54,8 @@ class PhaseRetrieval(eqx.Module):
 
         **Arguments:** `general`: the size of B beside the phase that is expected, 0 for one material.
         """
-        canvas = tuple(g - (g - w) % 2 for g, w in zip(model.grid, _window(model), strict=True))
+        rows, columns = (g - (g - w) % 2 for g, w in zip(model.grid, _window(model), strict=True))
+        canvas = (rows, columns)
         sine, cosine, weights = transfer(model, canvas)
         single = sine if general else sine + cosine / float(model.delta_beta)
         safe, projected = (weights * single**2).sum(0), jnp.asarray(weights * single, model.delta.dtype)
@@ -76,7 +77,7 @@ class PhaseRetrieval(eqx.Module):
             c = (weights * cosine**2).sum(0) + 1 / (general**2 * expected)
             kernels = weights * np.stack([c * sine - a * cosine, a * sine - b * cosine]) / (b * c - a**2)
         kernels[0] *= -1  # delta is the negative phase
-        return cls(jnp.asarray(kernels, model.delta.dtype), law, (canvas[0], canvas[1]))
+        return cls(jnp.asarray(kernels, model.delta.dtype), law, canvas)
 
     def power_of_volume(self, model: Any) -> PowerLaw:
         """Scale the power to that of delta [rad/pixel]: a projection is a plane of its transform, and the canvas around
@@ -117,7 +118,7 @@ def _power(tree: Any, angles: Array, counts: Array, mask: Array) -> Float[Array,
     return jnp.abs(jnp.sum(projected * spectra, 1)) ** 2
 
 
-def transfer(model: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def transfer(model: Any, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compute `2 sin(chi)` and `2 cos(chi)` times the pixel's own transfer, `(distance, y, x//2+1)`, and counts of a
     distance on a pixel of the volume `(distance, 1, 1)`."""
     pixels, distances = np.asarray(model.pixels), np.asarray(model.distances, float)
