@@ -1,20 +1,15 @@
 """Fisher information against closed forms, dense matrices and the spread of repeated measurements."""
 
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_scans
 
 import diffrecon as dr
 from diffrecon import uncertainty
 from diffrecon.models import Holography, Ptychography
 from diffrecon.uncertainty import fisher_information, phase_error_image, phase_noise, predicted_resolution
-
-sys.path.append(str(Path(__file__).parent))
-import small_scans  # noqa: E402
 
 
 class Decay(dr.Model):

@@ -1,16 +1,11 @@
 """Positions flipped or swapped are found in sets simulated independently, and right ones are left alone."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+import small_scans
 
 import diffrecon as dr
 from diffrecon.models import _orientation as checks
-
-sys.path.append(str(Path(__file__).parents[1]))
-import small_scans  # noqa: E402
 
 NAMES = list(checks._hypotheses())
 

@@ -1,20 +1,15 @@
 """`Ptychography`: predicted counts, first guesses, and the first example of the design, near and far field."""
 
-import sys
-from pathlib import Path
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import small_scans
 
 import diffrecon as dr
 from diffrecon.models import Ptychography
-
-sys.path.append(str(Path(__file__).parents[1]))
-import small_scans  # noqa: E402
 
 
 def open_small(tmp_path, near, **keys):

@@ -6,23 +6,19 @@ right and are free, so that what they could explain in its place (an ambiguity) 
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import ptychography_sets as sets
 import pytest
+from ptychography_sets import DISTANCE, Optics
 
 import diffrecon as dr
 from diffrecon.models import Ptychography
 from diffrecon.solvers import levenberg_marquardt
-
-sys.path.append(str(Path(__file__).parents[1]))
-import ptychography_sets as sets  # noqa: E402
-from ptychography_sets import DISTANCE, Optics  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

@@ -1,16 +1,11 @@
 """Laminography from raw counts of exact ellipsoids to a volume; a tilt that is wrong by a degree is found."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from ellipsoids import ellipsoid_projection, ellipsoid_volume, error
 
 import diffrecon as dr
 from diffrecon.operators import laminography_poses
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "operators"))
-from ellipsoids import ellipsoid_projection, ellipsoid_volume, error
 
 N, VIEWS, TILT = 20, 40, np.deg2rad(25)
 

@@ -1,16 +1,11 @@
 """The recipe comes near the photon noise on scans simulated independently; frames can be predicted from its file."""
 
-import sys
-from pathlib import Path
-
 import h5py
 import numpy as np
 import pytest
+import small_scans
 
 import diffrecon as dr
-
-sys.path.append(str(Path(__file__).parents[1]))
-import small_scans  # noqa: E402
 
 
 def predict(path, view: int, near: bool) -> np.ndarray:

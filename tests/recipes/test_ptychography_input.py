@@ -1,16 +1,11 @@
 """Odd frames and positions: what cannot be used is left out and said, the rest reconstructs as without it."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+import small_scans
 
 import diffrecon as dr
 from diffrecon.prepare import check_frames
-
-sys.path.append(str(Path(__file__).parents[1]))
-import small_scans  # noqa: E402
 
 FAR = "far-field-ptychography"
 

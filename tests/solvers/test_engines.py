@@ -2,21 +2,16 @@
 stages say what is wrong with them.
 """
 
-import sys
-from pathlib import Path
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_scans
 
 import diffrecon as dr
 from diffrecon import losses
 from diffrecon.errors import InputError
 from diffrecon.models import Ptychography
 from diffrecon.solvers import Ending, engines
-
-sys.path.append(str(Path(__file__).parents[1]))
-import small_scans  # noqa: E402
 
 HELD = np.array([14, 21, 27])
 
