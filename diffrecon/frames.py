@@ -53,7 +53,7 @@ class LazyFrames:
         return values if dtype is None else values.astype(dtype)
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
-        """The frames in blocks of at most `size` views, one read each."""
+        """Read the frames in blocks of at most `size` views, one read each."""
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
@@ -175,19 +175,20 @@ class Window:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of the scan's frames."""
+        """Give rows and columns of the scan's frames."""
         return (self.rows[1] - self.rows[0]) // self.binning[0], (self.columns[1] - self.columns[0]) // self.binning[1]
 
     def column(self, whole: float) -> float:
-        """Column of the scan [pixel] of a column of the whole frame, both counted from the first pixel's centre."""
+        """Give the column of the scan [pixel] of a column of the whole frame, both counted from the first pixel's
+        centre."""
         return (whole - self.columns[0] - (self.binning[1] - 1) / 2) / self.binning[1]
 
     def whole_column(self, column: float) -> float:
-        """The inverse of `column`."""
+        """Give the inverse of `column`."""
         return column * self.binning[1] + self.columns[0] + (self.binning[1] - 1) / 2
 
     def total(self, frames: np.ndarray, axis: int = -2) -> np.ndarray:
-        """Whole frames, rows at `axis` and columns after it, cut and summed over bins.
+        """Cut whole frames, rows at `axis` and columns after it, and sum them over bins.
 
         Integers of fewer than 32 bits become 32 bits wide; Poisson counts stay Poisson counts.
 
@@ -196,13 +197,13 @@ class Window:
         return _total(self.cut(frames, axis), self.binning, axis % frames.ndim)
 
     def all(self, mask: np.ndarray) -> np.ndarray:
-        """A mask `(y, x)`, cut: a bin is measured where all its pixels are."""
+        """Cut a mask `(y, x)`: a bin is measured where all its pixels are."""
         rows, columns = self.shape
         binned = self.cut(mask, 0).reshape(rows, self.binning[0], columns, self.binning[1])
         return np.asarray(binned.all((1, 3)))
 
     def cut(self, frames: np.ndarray, axis: int = -2) -> np.ndarray:
-        """Whole frames, rows at `axis`, without what lies outside or fills no whole bin."""
+        """Cut from whole frames, rows at `axis`, what lies outside or fills no whole bin."""
         rows, columns = (
             slice(first, first + n * b)
             for (first, _), n, b in zip((self.rows, self.columns), self.shape, self.binning, strict=True)
@@ -319,7 +320,7 @@ class Computed:
 
 
 def pick_views(counts: Any, views: np.ndarray) -> Any:
-    """Some views of frames in the given order; those that lie in a file stay there."""
+    """Pick some views of frames in the given order; those that lie in a file stay there."""
     if isinstance(counts, Entries):
         return Entries(counts.values, counts.places[views])
     lazy = isinstance(counts, LazyFrames | np.memmap)
@@ -327,7 +328,7 @@ def pick_views(counts: Any, views: np.ndarray) -> Any:
 
 
 def frame_blocks(counts: Any, views: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """Frames (of some views) block after block, as many at a time as make some 16 MB."""
+    """Read frames (of some views) block after block, as many at a time as make some 16 MB."""
     views = np.arange(counts.shape[0]) if views is None else np.asarray(views)
     frame = np.prod(counts.shape[1:], dtype=float) * np.dtype(counts.dtype).itemsize
     size = max(1, int(2**24 // max(frame, 1)))
@@ -336,7 +337,7 @@ def frame_blocks(counts: Any, views: np.ndarray | None = None) -> Iterator[np.nd
 
 
 def open_hdf5(path: str | Path, name: str | None = None, **options: Any) -> Any:
-    """An HDF5 file for reading, never locked, also while another program writes it (SWMR).
+    """Open an HDF5 file for reading, never locked, also while another program writes it (SWMR).
 
     **Arguments:** `name` of the dataset that is wanted: one behind an external link, in a file that is being written,
     is found too; `options` of `h5py.File`.
@@ -360,7 +361,7 @@ def open_hdf5(path: str | Path, name: str | None = None, **options: Any) -> Any:
 
 
 def live_hdf5(path: str | Path, **options: Any) -> Any:
-    """An HDF5 file, and those its links lead to, as readers see them while another program writes."""
+    """Open an HDF5 file, and those its links lead to, as readers see them while another program writes."""
     import h5py
 
     return h5py.File(path, "r", libver="latest", swmr=True, locking=False, **options)

@@ -28,7 +28,7 @@ class Provenance:
     messages: tuple[str, ...] = ()
 
     def checksum(self) -> str:
-        """SHA-256 of the input file (reads it once, about 1 s a GB), empty for arrays."""
+        """Compute the SHA-256 of the input file (reads it once, about 1 s a GB), empty for arrays."""
         if not self.path or not Path(self.path).is_file():
             return ""
         with open(self.path, "rb") as file:
@@ -100,7 +100,7 @@ class Scan:
         geometry: Geometry | None = None,
         **fields: Any,
     ) -> "Scan":
-        """A scan from arrays that are already in the conventions of diffrecon (see the class).
+        """Make a scan of arrays that are already in the conventions of diffrecon (see the class).
 
         **Arguments:** `positions` in [m], or in [pixel] with `positions_unit="pixel"`; `angles` in [rad].
 
@@ -122,32 +122,32 @@ class Scan:
         return scan
 
     def replace(self, **fields: Any) -> Self:
-        """A copy with some fields changed."""
+        """Make a copy with some fields changed."""
         return dataclasses.replace(self, **fields)
 
     # ------------------------------------------------------------------ reading
     @property
     def views(self) -> int:
-        """Number of views."""
+        """Count the views."""
         return int(self.counts.shape[0])
 
     @property
     def frame_shape(self) -> tuple[int, int]:
-        """Detector rows and columns."""
+        """Give detector rows and columns."""
         return int(self.counts.shape[1]), int(self.counts.shape[2])
 
     @property
     def name(self) -> str:
-        """File name for messages."""
+        """Give the file name for messages."""
         return Path(self.provenance.path).name or "arrays"
 
     @property
     def pixel_size(self) -> Any:
-        """Pixel in the sample [m], `None` where the geometry does not give it."""
+        """Give the pixel in the sample [m], `None` where the geometry does not give it."""
         return None if self.geometry is None else self.geometry.pixel_size
 
     def subset(self, views: Sequence[int] | np.ndarray) -> Self:
-        """The scan of some of its views, in the given order, with their distances and energies."""
+        """Make the scan of some of its views, in the given order, with their distances and energies."""
         views = np.arange(self.views)[np.asarray(views)]
         per_view = ("positions", "angles", "weights", "transmission")
         picked = {k: getattr(self, k)[views] for k in per_view if getattr(self, k) is not None}
@@ -159,7 +159,8 @@ class Scan:
         return self.replace(counts=pick_views(self.counts, views), extra=extra, **picked)
 
     def absorption(self, **settings: Any) -> np.ndarray:
-        """Line integrals `-ln((I - dark) / (flat - dark))`, `(view, y, x)`, by `diffrecon.prepare.line_integrals`."""
+        """Compute line integrals `-ln((I - dark) / (flat - dark))`, `(view, y, x)`, by
+        `diffrecon.prepare.line_integrals`."""
         from . import prepare
 
         return prepare.line_integrals(self, **settings).values
@@ -170,7 +171,8 @@ class Scan:
         return isinstance(self.geometry, FarField) or self.method == "far-field-ptychography"
 
     def in_fft_order(self) -> "Scan":
-        """The scan with the zero frequency of far-field frames at index (0, 0), where models have it; frames stay lazy.
+        """Make the scan with the zero frequency of far-field frames at index (0, 0), where models have it; frames stay
+        lazy.
 
         Near-field scans, and frames that have it there already (`extra["dc"]`), are returned as they are.
         """
@@ -195,7 +197,7 @@ class Scan:
         return {name: field for name, field in per_view.items() if field is not None}, shared
 
     def find_rotation_centre(self) -> float:
-        """Detector column of the rotation axis [pixel]: as given, or found by
+        """Find the detector column of the rotation axis [pixel]: as given, or by
         `diffrecon.prepare.find_rotation_centre`.
         """
         if self.rotation_centre is not None:
@@ -206,7 +208,7 @@ class Scan:
         return prepare.find_rotation_centre(self.absorption(), angles).centre
 
     def require(self, field: str, what: str, example: str) -> Any:
-        """A field of the scan, or one clear line that names it, `open_scan`'s key and a value.
+        """Give a field of the scan, or one clear line that names it, `open_scan`'s key and a value.
 
         **Raises:** `MissingMetadata`.
         """

@@ -74,11 +74,11 @@ class Fisher(eqx.Module):
     rows: _Rows = eqx.field(static=True)
 
     def product(self, direction: PyTree) -> PyTree:
-        """`F` times a direction (a pytree like `unknowns`); twice the cost of a gradient over all views."""
+        """Multiply `F` and a direction (a pytree like `unknowns`); twice the cost of a gradient over all views."""
         return _product(self, direction)
 
     def diagonal(self, probes: int = 16, seed: int = 0) -> PyTree:
-        """Diagonal of `F` by Hutchinson's random signs `s`: the mean of `s * (F s)` over `probes`.
+        """Estimate the diagonal of `F` by Hutchinson's random signs `s`: the mean of `s * (F s)` over `probes`.
 
         Of a complex unknown: information on its real part, plus i times that on its imaginary part. One entry is off by
         `sqrt(2 sum_q F_pq^2 / probes)`, q != p, and may be negative where there is hardly any light.
@@ -86,7 +86,7 @@ class Fisher(eqx.Module):
         return _diagonal(self, seed, probes)
 
     def solve(self, right: PyTree, *, steps: int = 60, damping: float = 1e-3, tolerance: float = 1e-4) -> PyTree:
-        """`(F + damping D)^-1` times a vector by conjugate gradients, D = diagonal of `F`.
+        """Multiply `(F + damping D)^-1` and a vector by conjugate gradients, D = diagonal of `F`.
 
         The damping holds what the data cannot tell (a phase added to the object and taken from the probe), and lowers
         bars of what they hardly tell: those beyond about `1/sqrt(damping)` of the diagonal's.
@@ -97,7 +97,7 @@ class Fisher(eqx.Module):
     def error_bar(
         self, quantity: Callable[[Any], Array], *, steps: int = 100, damping: float = 1e-3, tolerance: float = 1e-4
     ) -> Float[Array, "..."]:
-        """Standard deviation of a quantity (scalar or array) of the model, in the units of the quantity.
+        """Compute the standard deviation of a quantity (scalar or array) of the model, in the units of the quantity.
 
         `sqrt(g' F^-1 g)` with its gradient g: correlations with all other unknowns are in it (delta method). What the
         data cannot tell at all stays where the damping holds it and is not in the bar. One `solve` for each entry.
@@ -127,7 +127,7 @@ class Fisher(eqx.Module):
         seed: int = 0,
         inverse_powers: Mapping[str, Any] | None = None,
     ) -> PyTree:
-        """Errors of the unknowns as repeated measurements would have them, drawn from the whole `F^-1`; `(draw, ...)`.
+        """Draw errors of the unknowns, as repeated measurements would have them, from the whole `F^-1`; `(draw, ...)`.
 
         Each solves `F x = J' V^-1/2 w`, w normal. Their spread is the error bar with all correlations (off by
         `1/sqrt(2 count)` of itself), their spectra those of the noise. With `inverse_powers` it is `(F + P) x`, as a
@@ -151,7 +151,7 @@ def fisher_information(
     predict: Callable[[Any, Any], Array] = _call,
     block_size: int = 16,
 ) -> Fisher:
-    """Fisher information of the unknowns of a model.
+    """Make the Fisher information of the unknowns of a model.
 
     **Arguments:** `model`, best where it fits the data; `views`: how many, or their indices `(view,)`: those that were
     fitted; `unknowns` as in `minimise` (the model's own by default): what is not named counts as known; `noise`:
@@ -215,7 +215,8 @@ def phase_error_image(
     probes: int = 16,
     seed: int = 0,
 ) -> Float[np.ndarray, "*slice Y X"]:
-    """Error bar of the object's phase [rad] in every pixel by photon noise, were everything else known: `1/sqrt(F_pp)`.
+    """Compute the error bar of the object's phase [rad] in every pixel by photon noise, were everything else known:
+    `1/sqrt(F_pp)`.
 
     A lower bound: errors shared with neighbouring pixels, the probe and the positions are left out. `phase_noise` has
     them: 1.24 times as much for a near-field scan of 36 overlapping views with all else known, 1.35 times with an
@@ -251,7 +252,7 @@ def phase_noise(
     seed: int = 0,
     inverse_powers: Mapping[str, Any] | None = None,
 ) -> Float[Array, "draw *slice Y X"]:
-    """Errors of the object's phase [rad] as repeated measurements would have them, with all correlations.
+    """Draw errors of the object's phase [rad] as repeated measurements would have them, with all correlations.
 
     Their root mean square over draws is the whole error bar (to `1/sqrt(2 draws)` of itself), constant and ramps that
     probe and object share included, as far as `damping` lets them. Arguments as in `Fisher.draws` and
@@ -283,7 +284,8 @@ def predicted_resolution(
     damping: float = 1e-3,
     seed: int = 0,
 ) -> RingCorrelation:
-    """Ring correlation to expect from photon noise alone: where the object's spectrum meets that of its errors.
+    """Predict the ring correlation to expect from photon noise alone: where the object's spectrum meets that of its
+    errors.
 
     With signal power S and noise power N of the whole dose in a ring, two halves of the dose correlate as
     `S / (S + 2 N)`; a reconstruction and the truth, `halves=False`, as `sqrt(S / (S + N))`. N comes from `draws` of the
@@ -327,8 +329,8 @@ def expected_correlation(
     noiseless: bool = False,
     pixel_size: float | None = None,
 ) -> RingCorrelation:
-    """The ring correlation that the spectra of a complex image `(y, x)` and of its errors `(draw, y, x)` make one
-    expect.
+    """Compute the ring correlation that the spectra of a complex image `(y, x)` and of its errors `(draw, y, x)` make
+    one expect.
 
     Arguments as in `predicted_resolution`, which takes the errors from a model. They are those of the whole dose;
     errors of N times the dose are smaller by the root of N.

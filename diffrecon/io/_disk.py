@@ -38,7 +38,7 @@ def check_place(path: Path) -> Path:
 
 @contextlib.contextmanager
 def in_plain_words(path: Path) -> Iterator[None]:
-    """Failures of the disk as `InputError` about `path`."""
+    """Turn failures of the disk into `InputError` about `path`."""
     try:
         yield
     except OSError as error:
@@ -47,7 +47,7 @@ def in_plain_words(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomically(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder, renamed at the end; removed when anything goes wrong.
+    """Give a temporary name in the same folder, renamed at the end; removed when anything goes wrong.
 
     **Raises:** `InputError` in plain words for every failure of the disk.
     """
@@ -74,7 +74,7 @@ def settle(temporary: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def new_hdf5(path: str | Path) -> Iterator[Any]:
-    """An `h5py.File` to fill, which becomes `path` when all went well.
+    """Give an `h5py.File` to fill, which becomes `path` when all went well.
 
     **Raises:** `InputError` in plain words for every failure of the disk; nothing is left behind then.
     """
@@ -84,7 +84,7 @@ def new_hdf5(path: str | Path) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def edit_hdf5(path: Path, mode: str = "r+") -> Iterator[Any]:
-    """An `h5py.File` to write, whose failures are those of the disk.
+    """Open an `h5py.File` to write, whose failures are those of the disk.
 
     **Raises:** `OSError`.
     """
@@ -128,7 +128,7 @@ class _Disk:
         return len(view)
 
     def read(self, size: int = -1) -> bytes:
-        """h5py asks for it; HDF5 reads by `readinto`."""
+        """Read bytes: h5py asks for it, HDF5 itself reads by `readinto`."""
         return self._file.read(size)
 
     def readinto(self, buffer: Any) -> int:

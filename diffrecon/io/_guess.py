@@ -13,7 +13,7 @@ PIXELS = ("pixel", "pixels", "px")  # as a unit of positions
 
 
 def radians(angles: np.ndarray, written: str | None, insist: bool, name: str) -> tuple[np.ndarray, str]:
-    """Angles in radians, and a message that says how their unit was found.
+    """Give angles in radians, and a message that says how their unit was found.
 
     A unit that stands in the file but contradicts the numbers is refused unless the user insists on it.
 
@@ -49,7 +49,7 @@ def _whole_turns(angles: np.ndarray) -> bool:
 
 
 def positions_unit(positions: np.ndarray, written: str | None) -> tuple[np.ndarray, str, str]:
-    """Positions in [m] or in [pixel], which of the two, and a message."""
+    """Give positions in [m] or in [pixel], which of the two, and a message."""
     if written and written.strip().lower() in PIXELS:
         return positions, "pixel", "positions in pixels"
     if written:
@@ -61,14 +61,14 @@ def positions_unit(positions: np.ndarray, written: str | None) -> tuple[np.ndarr
 
 
 def mean_frame(counts: Any, most: int = 64) -> np.ndarray:
-    """Mean of at most `most` frames, evenly chosen."""
+    """Take the mean of at most `most` frames, evenly chosen."""
     chosen = np.unique(np.linspace(0, counts.shape[0] - 1, min(most, counts.shape[0])).astype(int))
     total = sum(block.sum(0, dtype=np.float64) for block in frame_blocks(counts, chosen))
     return np.asarray(total) / chosen.size
 
 
 def zero_frequency(mean: np.ndarray) -> str:
-    """`"centre"` or `"corner"`: where a far-field pattern is bright."""
+    """Tell where a far-field pattern is bright, `"centre"` or `"corner"`."""
     y, x = np.indices(mean.shape)
     height, width = mean.shape
     inner = (np.abs(y - height // 2) < height / 4) & (np.abs(x - width // 2) < width / 4)
@@ -116,12 +116,13 @@ def _registered(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def lit_pixels(mean: np.ndarray) -> int:
-    """Number of pixels above a twentieth of the brightest."""
+    """Find the number of pixels above a twentieth of the brightest."""
     return int((mean > 0.05 * mean.max()).sum())
 
 
 def neighbour_step(positions: np.ndarray) -> float:
-    """Median distance of a position to its nearest neighbour elsewhere (at most 400 positions are looked at)."""
+    """Find the median distance of a position to its nearest neighbour elsewhere (at most 400 positions are looked
+    at)."""
     chosen = positions[np.unique(np.linspace(0, len(positions) - 1, min(400, len(positions))).astype(int))]
     distance = np.sqrt(((chosen[:, None] - positions[None]) ** 2).sum(-1))
     distance[distance == 0] = np.inf

@@ -23,7 +23,7 @@ def is_image(path: Path) -> bool:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Image files of a folder, `frame_9` before `frame_10`.
+    """List the image files of a folder, `frame_9` before `frame_10`.
 
     **Raises:** `InputError` when TIFF and EDF files are mixed.
     """
@@ -38,7 +38,7 @@ def _by_number(path: Path) -> list[tuple[bool, int, str]]:
 
 
 def stack_of_images(path: Path) -> LazyFrames:
-    """The frames of one image file, or of all image files of a folder.
+    """Open the frames of one image file, or of all image files of a folder.
 
     **Raises:** `InputError` when there is none, or when it cannot be read.
     """

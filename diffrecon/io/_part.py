@@ -16,7 +16,8 @@ _PLACES = ("energy", "focus_to_sample", "focus_to_detector", "sample_to_detector
 
 
 def take(source: Source, values: dict[str, Any], counts: Any) -> tuple[Any, Window | None]:
-    """The chosen part of the frames; what belongs to them (flats, mask, angles, pixel, axis...) changes in `values`.
+    """Take the chosen part of the frames; what belongs to them (flats, mask, angles, pixel, axis...) changes in
+    `values`.
 
     **Raises:** `InputError` for a part that is not there or makes no sense for this scan.
     """

@@ -15,8 +15,8 @@ _UNIT = re.compile(r"(?:^|[^a-z])(deg|degree|degrees|rad|radian|radians|mrad|ura
 
 
 def load_table(path: Path, column: str | None = None) -> tuple[np.ndarray, str | None]:
-    """Numbers of a `.npy` or text file (columns by spaces, commas or semicolons; lines with # left out), and their unit
-    where the header line, a comment or the file's name says one.
+    """Read numbers of a `.npy` or text file (columns by spaces, commas or semicolons; lines with # left out), and their
+    unit where the header line, a comment or the file's name says one.
 
     **Arguments:** `column`, a pattern: of a table with headers only the column of such a name is taken; of a table of
     two columns whose first counts the lines, the second.
@@ -76,7 +76,7 @@ class AngleRange:
 
     @classmethod
     def parse(cls, value: Any) -> "AngleRange | None":
-        """The range that a text or a list of three says; `None` for everything else.
+        """Read the range that a text or a list of three says; `None` for everything else.
 
         **Raises:** `InputError` for a range without a unit, or of a unit that is no angle.
         """
@@ -98,7 +98,7 @@ class AngleRange:
         return cls(*ends, unit, whole)
 
     def over(self, views: int) -> tuple[np.ndarray, str]:
-        """Angles [rad] of so many views, and a message that says how they lie."""
+        """Give angles [rad] of so many views, and a message that says how they lie."""
         angles = np.linspace(self.first, self.last, views, endpoint=self.whole)
         said = "both ends included" if self.whole else "the last left out"
         step = angles[1] - angles[0] if views > 1 else 0.0

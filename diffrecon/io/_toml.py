@@ -10,7 +10,7 @@ __all__ = ["dumps"]
 
 
 def dumps(settings: Mapping[str, Any]) -> str:
-    """TOML of plain values and sections; `None` is left out, a function is written by its name.
+    """Write TOML of plain values and sections; `None` is left out, a function is written by its name.
 
     ```python
     assert dumps({"method": "cdi", "solver": {"steps": 5}}) == 'method = "cdi"\\n\\n[solver]\\nsteps = 5\\n'
@@ -31,7 +31,7 @@ def _key(name: Any) -> str:
 
 
 def value(item: Any) -> str:
-    """One value as TOML."""
+    """Write one value as TOML."""
     item = item.tolist() if isinstance(item, np.ndarray | np.generic) or hasattr(item, "tolist") else item
     if isinstance(item, bool):
         return "true" if item else "false"

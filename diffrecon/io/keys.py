@@ -82,7 +82,7 @@ _CHOICES = {
 
 
 def collect(data: Mapping[str, Any], geometry: Mapping[str, Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """One dictionary by plain names; `None` means not given.
+    """Make one dictionary by plain names; `None` means not given.
 
     **Raises:** `InputError` for a name that is not known, with the nearest one.
     """
@@ -99,12 +99,12 @@ def collect(data: Mapping[str, Any], geometry: Mapping[str, Any], keywords: Mapp
 
 
 def full_name(name: str) -> str:
-    """`geometry.energy` for `energy`."""
+    """Give `geometry.energy` for `energy`."""
     return f"{KEYS[name].section}.{name}"
 
 
 def resolve(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Every value as a number in SI units, an array, or lazy frames.
+    """Give every value as a number in SI units, an array, or lazy frames.
 
     A text that begins with `/` where a number or an array is expected is a dataset of the file, or else a table on
     disk.
@@ -138,7 +138,7 @@ MOTORS = ("positions_y", "positions_x")
 
 
 def motors(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Positions (view, 2) [m] or [pixel] from two arrays, each with a unit of its own."""
+    """Make positions (view, 2) [m] or [pixel] from two arrays, each with a unit of its own."""
     named = [name for name in MOTORS if name in given]
     if not named:
         return {}
@@ -277,7 +277,7 @@ def _plausible_length(numbers: np.ndarray, label: str, name: str) -> None:
 
 
 def selection(value: Any, count: int, name: str) -> np.ndarray:
-    """Indices from `"0:100:2"`, `"7"`, a number, a list of numbers or a slice.
+    """Give indices from `"0:100:2"`, `"7"`, a number, a list of numbers or a slice.
 
     **Raises:** `InputError` when it selects nothing or lies outside.
     """

@@ -44,7 +44,7 @@ def check_scan(source: Source, scan: Scan) -> None:
 
 
 def guess_method(source: Source, values: dict[str, Any], counts: Any, mask: np.ndarray | None) -> str | None:
-    """The method that the metadata point to; near and far field are told apart by the frames."""
+    """Guess the method that the metadata point to; near and far field are told apart by the frames."""
     if "positions" in values and np.ptp(values["positions"], axis=0).max(initial=0) > 0 and counts.ndim == 3:
         if "focus_to_sample" in values or values.get("beam"):
             return PTYCHOGRAPHY[0]

@@ -197,7 +197,7 @@ def _settings(source: Source) -> dict[str, Any]:
 
 
 def process(path: str | Path) -> dict[str, Any]:
-    """The process group of a result: program, version, date, config, input, versions.
+    """Read the process group of a result: program, version, date, config, input, versions.
 
     **Raises:** `InputError` when the file is no result of diffrecon.
     """

@@ -65,7 +65,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
             raise InputError(f"{self.path}: the HDF5 file is damaged or incomplete ({said}); copy it again") from error
 
     def say(self, message: str) -> None:
-        """Something the reader decided and the user should know."""
+        """Note something the reader decided and the user should know."""
         self.messages.append(message)
 
     # ------------------------------------------------------------------ HDF5
@@ -86,7 +86,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
         return found is not None and (not attribute or attribute in found.attrs)
 
     def dataset(self, name: str, what: str) -> Any:
-        """A dataset of the file.
+        """Give a dataset of the file.
 
         **Raises:** `InputError` when it is missing, when its external link leads nowhere, or when it is a group.
         """
@@ -106,7 +106,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
         raise InputError(f"{self.name}: there is no dataset {name} ({what}); datasets: {self.listing()}")
 
     def array(self, name: str, what: str) -> np.ndarray:
-        """A dataset, or an attribute (`path@name`), read whole.
+        """Read a dataset, or an attribute (`path@name`), as a whole.
 
         **Raises:** `InputError` as `dataset`, or when its data cannot be read.
         """
@@ -132,12 +132,12 @@ class Source(contextlib.AbstractContextManager["Source"]):
         return np.asarray(owner.attrs[attribute])
 
     def frames(self, name: str) -> Any:
-        """A dataset of frames (view, y, x), in the file; a single frame (y, x) as a stack of one, in memory."""
+        """Give a dataset of frames (view, y, x), in the file; a single frame (y, x) as a stack of one, in memory."""
         stored = self.dataset(name, "frames")
         return self.array(name, "frames")[None] if stored.ndim == 2 else Frames(self.path, name)
 
     def number(self, name: str, what: str, unit: str = "") -> float:
-        """A scalar dataset in the base unit `unit`, by its `units` attribute where it has one.
+        """Read a scalar dataset in the base unit `unit`, by its `units` attribute where it has one.
 
         **Raises:** `InputError` when it is not one number.
         """
@@ -148,7 +148,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
         return float(values[0]) * (physics.unit_scale(written, unit) if written and unit else 1.0)
 
     def units(self, name: str) -> str | None:
-        """The `units` attribute of a dataset, `None` without one."""
+        """Read the `units` attribute of a dataset, `None` without one."""
         if "@" in name:
             return None
         for key in ("units", "unit"):
@@ -158,7 +158,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
         return None
 
     def datasets(self, most: int = 10_000) -> list[Any]:
-        """Every dataset inside this file, in order (external links are not followed)."""
+        """List every dataset inside this file, in order (external links are not followed)."""
         import h5py
 
         found: list[Any] = []
@@ -172,7 +172,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
         return found
 
     def listing(self, most: int = 8) -> str:
-        """The biggest datasets with their shapes, for messages."""
+        """List the biggest datasets with their shapes, for messages."""
         found = sorted(self.datasets(), key=lambda d: -d.size)
         said = [f"{d.name} {tuple(d.shape)}" for d in found[:most]]
         return ", ".join(said) + (", ..." if len(found) > most else "") if said else "none"
@@ -185,7 +185,7 @@ def _raised_by_h5py(trace: TracebackType | None) -> bool:
 
 
 def text(value: Any) -> str:
-    """A text attribute or dataset, however it was stored."""
+    """Read a text attribute or dataset, however it was stored."""
     value = value[0] if isinstance(value, np.ndarray) and value.size == 1 else value
     return value.decode(errors="replace").strip() if isinstance(value, bytes) else str(value).strip()
 

@@ -134,7 +134,7 @@ def scalar(value: Any, name: str) -> float | None:
 
 
 def saturation_of(source: Source, values: dict[str, Any], counts: Any) -> float | None:
-    """Counts from which on a pixel says "at least so many"; true of sums over bins, too."""
+    """Read the counts from which on a pixel says "at least so many"; true of sums over bins, too."""
     level = scalar(values.get("saturation"), "saturation")
     if level is None:
         return None

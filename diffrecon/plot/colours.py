@@ -9,7 +9,8 @@ if TYPE_CHECKING:
 
 
 def complex_colours(values: np.ndarray) -> np.ndarray:
-    """Hue = phase, brightness = modulus relative to its maximum (a percentile against hot pixels)."""
+    """Colour complex values: hue = phase, brightness = modulus relative to its maximum (a percentile against hot
+    pixels)."""
     modulus = np.abs(values)
     bright = np.clip(modulus / max(float(np.percentile(modulus, 99.9)), np.finfo(float).tiny), 0, 1)
     # The largest circle of hues that a screen can show; the lightness at which it is largest.
@@ -17,7 +18,8 @@ def complex_colours(values: np.ndarray) -> np.ndarray:
 
 
 def axis_colours(plane: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Components (across, down, through) to colours with alpha: hue turns once in half a turn of the axis."""
+    """Colour directions by their components (across, down, through), with alpha: hue turns once in half a turn of the
+    axis."""
     across, down, through = np.moveaxis(plane, -1, 0)
     seen = np.isfinite(across)
     across, down, through = (np.where(seen, c, 0) for c in (across, down, through))

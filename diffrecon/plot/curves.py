@@ -23,14 +23,15 @@ def convergence(
     *,
     ax: "Axes | None" = None,
 ) -> "Figure":
-    """The cost of every step, its running median, and the cost of held-out views (pairs of step and cost)."""
+    """Draw the cost of every step, its running median, and the cost of held-out views (pairs of step and cost)."""
     return one_panel(convergence_panel(np.asarray(history, float), held_out), ax)
 
 
 def ring_correlation(
     result: Any, *, pixel_size: float | None = None, title: str = "", ax: "Axes | None" = None
 ) -> "Figure":
-    """A Fourier ring or shell correlation with its half-bit and one-bit curves, in cycles/pixel and in half periods.
+    """Draw a Fourier ring or shell correlation with its half-bit and one-bit curves, in cycles/pixel and in half
+    periods.
 
     **Arguments:** `result` of `diffrecon.quality.ring_correlation`, or the same as a mapping as it is in a file;
     `pixel_size` [m] where it is not in the result. The vertical line marks the resolution at half-bit.
@@ -68,7 +69,8 @@ def l_curve(curve: Any, *, ax: "Axes | None" = None) -> "Figure":
 def transfer_functions(
     setup: Any, *, highest: float | None = None, delta_beta: float = math.inf, path: str | PathLike | None = None
 ) -> "Figure":
-    """Contrast transfer functions of a set of distances: of phase, of attenuation, and what all of them show together.
+    """Draw contrast transfer functions of a set of distances: of phase, of attenuation, and what all of them show
+    together.
 
     **Arguments:** `setup`: a `diffrecon.regimes.Setup`, or a near-field geometry; `highest` frequency [1/m], that of
     the finest pixel by default; `delta_beta` of the object in the third panel, `inf` = pure phase; `path` where it is

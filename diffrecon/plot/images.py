@@ -43,7 +43,7 @@ def image(
     colours: str = GREY,
     ax: "Axes | None" = None,
 ) -> "Figure":
-    """A real image in grey with scale bar and colour bar.
+    """Draw a real image in grey with scale bar and colour bar.
 
     **Arguments:** `array` `(y, x)`, NaN = not seen; `pixel_size` [m], `None` = lengths in pixels; `units` of values and
     `label` = what they are, for the colour bar; `limits` of the colours, else the percentiles 0.5 and 99.5; `colours` a
@@ -65,7 +65,7 @@ def complex_image(
     seen: Bool[ArrayLike, "y x"] | None = None,
     title: str = "",
 ) -> "Figure":
-    """Phase [rad] and modulus of a complex image side by side.
+    """Draw phase [rad] and modulus of a complex image side by side.
 
     **Arguments:** `obj` `(y, x)`, NaN = not seen; `pixel_size` [m]; `seen` `(y, x)`, False = hatched, left out of
     the choice of colours. A phase that spans the whole circle gets a cyclic map over 2 pi, else grey; it is not
@@ -82,7 +82,7 @@ def complex_image(
 def probe_modes(
     probe: Complex[ArrayLike, "*mode y x"], pixel_size: float | None = None, *, title: str = ""
 ) -> "Figure":
-    """Probe modes in colour: hue = phase, brightness = modulus (each mode to its own maximum), power in %.
+    """Draw probe modes in colour: hue = phase, brightness = modulus (each mode to its own maximum), power in %.
 
     Hues are equally light and equally spaced to the eye (a circle in Oklab). Hue cannot carry a whole circle for every
     colour vision; `complex_image` of a mode shows the same in two panels without hue.
@@ -104,7 +104,7 @@ def sinogram(
     title: str = "",
     ax: "Axes | None" = None,
 ) -> "Figure":
-    """One detector row of all views: columns across, views down (labelled in degrees with `angles` [rad])."""
+    """Draw one detector row of all views: columns across, views down (labelled in degrees with `angles` [rad])."""
     return one_panel(sinogram_panel(array, angles, pixel_size, units, title), ax)
 
 
@@ -117,7 +117,8 @@ def slices(
     at: tuple[int, int, int] | None = None,
     colours: str = GREY,
 ) -> "Figure":
-    """Three orthogonal cuts of a volume at one scale and in one set of colours; of a flat volume three slices instead.
+    """Draw three orthogonal cuts of a volume at one scale and in one set of colours; of a flat volume three slices
+    instead.
 
     **Arguments:** `volume` `(z, y, x)`; `pixel_size` [m] of the voxels; `at` the indices (z, y, x) of the cuts, else
     the middle. Ticks at the frames mark where the other planes cut.

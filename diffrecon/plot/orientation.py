@@ -22,7 +22,8 @@ def orientation(
     pixel_size: float | None = None,
     title: str = "",
 ) -> "Figure":
-    """Fibre axes: hue = direction in the plane shown (also drawn as lines), white = through it; a key at each panel.
+    """Draw fibre axes: hue = direction in the plane shown (also drawn as lines), white = through it; a key at each
+    panel.
 
     **Arguments:** `vectors` `(y, x, 3)` or `(z, y, x, 3)`, components (x, y, z), sign and length of no meaning; `mask`,
     False = not shown; `weight` in 0..1 darkens (relative anisotropy, say); `pixel_size` [m]. Of a volume the three

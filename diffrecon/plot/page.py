@@ -34,8 +34,8 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def in_rows(panels: "Sequence[Panel]", height: float = 1.45) -> "list[list[Panel]]":
-    """Panels in order, equally high, in as few rows as the page allows at about this height [inch]; the rows hold
-    equally many where that is as wide."""
+    """Arrange panels in order, equally high, in as few rows as the page allows at about this height [inch]; the rows
+    hold equally many where that is as wide."""
     panels = [dataclasses.replace(p, width=p.width / p.height, height=1.0, like_neighbours=True) for p in panels]
     wide = lambda row: sum(p.left + p.right + height * p.width for p in row)
     rows: list[list[Panel]] = []
@@ -63,7 +63,7 @@ class Panel:
 
 
 def beside(ax: "Axes", gap: float, drop: float, size: float) -> "Axes":
-    """Frameless square axes right of a panel, in inches from its upper right corner."""
+    """Make frameless square axes right of a panel, in inches from its upper right corner."""
     box, inches = ax.get_position(), ax.figure.get_size_inches()  # pyright: ignore
     wide, high = box.width * inches[0], box.height * inches[1]
     made = ax.inset_axes((1 + gap / wide, 1 - (drop + size) / high, size / wide, size / high))
@@ -114,7 +114,7 @@ def one_panel(panel: Panel, ax: "Axes | None") -> "Figure":
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """A figure with its own canvas, which notebooks show because it can say its PNG."""
+    """Make a figure with its own canvas, which notebooks show because it can say its PNG."""
     module = require("matplotlib.figure", "plot")
     canvas = require("matplotlib.backends.backend_agg", "plot").FigureCanvasAgg
 
@@ -130,7 +130,7 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def show(ax: "Axes", data: np.ndarray, title: str, aspect: Literal["equal", "auto"] = "equal", **how: Any) -> Any:
-    """The image in its frame; what has no value is grey and hatched."""
+    """Draw the image in its frame; what has no value is grey and hatched."""
     rows, columns = data.shape[:2]
     if max(rows, columns) > 20 * min(rows, columns):
         aspect = "auto"
@@ -147,7 +147,7 @@ def show(ax: "Axes", data: np.ndarray, title: str, aspect: Literal["equal", "aut
 
 
 def scale_bar(ax: "Axes", columns: int, pixel_size: float | None) -> None:
-    """A bar of a round length below the image, where it hides nothing."""
+    """Draw a bar of a round length below the image, where it hides nothing."""
     from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
     length, label = scale_bar_length(columns, pixel_size)
@@ -171,7 +171,8 @@ def scale_bar(ax: "Axes", columns: int, pixel_size: float | None) -> None:
 
 
 def scale_bar_length(columns: int, pixel_size: float | None) -> tuple[float, str]:
-    """Length [pixel] of the bar for so many columns, the round length nearest to a fifth of them, and its label."""
+    """Choose the length [pixel] of the bar for so many columns, the round length nearest to a fifth of them, and its
+    label."""
     wanted = 0.2 * columns * (1.0 if pixel_size is None else pixel_size)
     power = 10.0 ** math.floor(math.log10(wanted))
     length = min((f * power for f in (1, 2, 5, 10)), key=lambda l: abs(math.log(l / wanted)))
@@ -183,7 +184,8 @@ def scale_bar_length(columns: int, pixel_size: float | None) -> tuple[float, str
 
 
 def colour_bar(ax: "Axes", shown: Any, units: str, label: str, tall: float = 1.0) -> None:
-    """A bar with round numbers and the unit, right of the panel from its top down, `tall` times as high as it is."""
+    """Draw a bar with round numbers and the unit, right of the panel from its top down, `tall` times as high as it
+    is."""
     box, inches = ax.get_position(), ax.figure.get_size_inches()  # pyright: ignore
     wide, high = box.width * inches[0], box.height * inches[1] * tall
     bar = ax.inset_axes((1 + 0.06 / wide, 1 - tall, 0.09 / wide, tall))
@@ -204,7 +206,7 @@ def colour_bar(ax: "Axes", shown: Any, units: str, label: str, tall: float = 1.0
 
 
 def unit_for(units: str, largest: float) -> tuple[int, str]:
-    """Power of ten taken out of the numbers and the unit that says so."""
+    """Choose the power of ten taken out of the numbers and the unit that says so."""
     if not largest or not math.isfinite(largest):
         return 0, units
     power = math.log10(largest) + 1e-9
@@ -219,7 +221,7 @@ def unit_for(units: str, largest: float) -> tuple[int, str]:
 
 
 def round_ticks(low: float, high: float, exponent: int, count: int) -> tuple[list[float], list[str]]:
-    """Round values inside the limits and how to write them with as many digits as they need, and no more."""
+    """Choose round values inside the limits and how to write them with as many digits as they need, and no more."""
     from matplotlib.ticker import MaxNLocator
 
     if abs(high - low - 2 * np.pi) < 1e-9:
@@ -235,7 +237,7 @@ def round_ticks(low: float, high: float, exponent: int, count: int) -> tuple[lis
 
 
 def name_axes(ax: "Axes", across: str, down: str, marks: tuple[int, int] | None = None) -> None:
-    """Names at the far ends of the axes, and ticks outside of the frame where the other planes cut."""
+    """Write names at the far ends of the axes, and ticks outside of the frame where the other planes cut."""
     from matplotlib.transforms import ScaledTranslation
 
     point = ax.figure.dpi_scale_trans
@@ -283,19 +285,19 @@ def drawable(data: np.ndarray) -> np.ndarray:
 
 
 def box_of(seen: np.ndarray) -> tuple[slice, slice]:
-    """The smallest rectangle that holds everything seen."""
+    """Find the smallest rectangle that holds everything seen."""
     found = [np.flatnonzero(seen.any(axis)) for axis in (1, 0)]
     rows, columns = (slice(int(f[0]), int(f[-1]) + 1) for f in found)
     return rows, columns
 
 
 def panel_size(shape: tuple[int, ...]) -> tuple[float, float]:
-    """Width and height with the height 1; strips thinner than 1:20 are drawn higher than they are."""
+    """Give width and height with the height 1; strips thinner than 1:20 are drawn higher than they are."""
     return min(max(shape[1] / shape[0], 0.05), 20.0), 1.0
 
 
 def limits_of(data: np.ndarray) -> tuple[float, float]:
-    """Percentiles 0.5 and 99.5 of the finite values, never equal."""
+    """Give percentiles 0.5 and 99.5 of the finite values, never equal."""
     finite = data[np.isfinite(data)]
     if not finite.size:
         return 0.0, 1.0

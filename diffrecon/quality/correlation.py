@@ -32,12 +32,12 @@ class RingCorrelation:
 
     @property
     def half_period(self) -> float:
-        """Resolution [pixel]: half the period at the crossing."""
+        """Give the resolution [pixel]: half the period at the crossing."""
         return 0.5 / self.crossing
 
     @property
     def resolution(self) -> float | None:
-        """Resolution [m], half period; `None` where the pixel size is not known."""
+        """Give the resolution [m], half period; `None` where the pixel size is not known."""
         return None if self.pixel_size is None else self.half_period * self.pixel_size
 
     @property
@@ -181,7 +181,7 @@ def _correlation(
 
 
 def ring_sums(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...], count: int, half: bool) -> np.ndarray:
-    """Sums over each ring of the product, the two powers and the number of samples, `(4, ring)`.
+    """Take sums over each ring of the product, the two powers and the number of samples, `(4, ring)`.
 
     Rings of the last axes of the spectra; what is before them is added up. Block by block: a large volume has more
     samples than there is room for their indices.
@@ -200,7 +200,7 @@ def ring_sums(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...], cou
 
 
 def centred(values: np.ndarray, window: np.ndarray) -> np.ndarray:
-    """Windowed, its weighted mean removed; float32 stays what it is."""
+    """Window values and remove their weighted mean; float32 stays what it is."""
     mean = np.sum(window * values) / np.sum(window)
     kind = np.result_type(values.dtype, np.float32) if values.dtype.itemsize <= 8 else values.dtype
     return (window * (values - mean)).astype(kind, copy=False)
@@ -220,7 +220,8 @@ def _length(metres: float) -> str:
 
 
 def threshold(samples: ArrayLike, bits: float) -> Any:
-    """Correlation at which a ring of so many samples carries `bits` of information (van Heel & Schatz 2005, eq. 17).
+    """Compute the correlation at which a ring of so many samples carries `bits` of information (van Heel & Schatz 2005,
+    eq. 17).
 
     `bits = 0.5` and `1` are the half-bit and the one-bit curve. With the signal-to-noise ratio `s = 2^bits - 1` of the
     mean of both images, halved for each: `(s/2 + (2 sqrt(s/2) + 1)/sqrt n) / (1 + s/2 + 2 sqrt(s/2)/sqrt n)`.
@@ -268,7 +269,7 @@ def _rings(shape: tuple[int, ...], count: int, half: bool, part: slice) -> tuple
 
 
 def crossing_of(frequency: np.ndarray, above: np.ndarray) -> float:
-    """First frequency at which the curve falls below zero and stays there for two rings, interpolated."""
+    """Find the first frequency at which the curve falls below zero and stays there for two rings, interpolated."""
     below = above < 0
     stays = below & np.append(below[1:], True)
     # The first rings hold too few samples for their threshold to mean much.
@@ -296,7 +297,7 @@ class PhaseTransfer:
     pixel_size: float | None = None
 
     def as_quality(self) -> dict[str, Any]:
-        """Entries of a result's `quality`."""
+        """Name the entries of a result's `quality`."""
         return {
             "prtf_frequency": self.frequency,
             "prtf": self.transfer,
@@ -319,7 +320,7 @@ class PhaseTransfer:
 def phase_transfer(
     objects: ArrayLike, counts: ArrayLike, mask: ArrayLike | None = None, pixel_size: float | None = None
 ) -> PhaseTransfer:
-    """Phase-retrieval transfer function of aligned reconstructions from independent starts,
+    """Compute the phase-retrieval transfer function of aligned reconstructions from independent starts,
     `|<FFT(object)>| / sqrt(I)` over rings (Chapman et al. 2006, JOSA A 23, 1179, sec. 4).
 
     It says how reproducible the phases are, not how right: starts that share a wrong support agree too.

@@ -22,7 +22,8 @@ class EdgeFit:
 
 
 def edge_width(profile: ArrayLike, pixel_size: float | None = None) -> EdgeFit:
-    """Sharpness of an edge: least-squares fit of `low + (high - low) (1 + erf((x - centre) / (sqrt 2 sigma))) / 2`.
+    """Measure the sharpness of an edge: least-squares fit of `low + (high - low) (1 + erf((x - centre) / (sqrt 2
+    sigma))) / 2`.
 
     The 10-90 % width is 2.563 sigma.
 

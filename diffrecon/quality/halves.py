@@ -20,7 +20,7 @@ def even_odd(
     mask: ArrayLike | None = None,
     taper: float = 0.25,
 ) -> RingCorrelation:
-    """Resolution of a tomogram from one scan: shell correlation of what its even and its odd views give.
+    """Measure the resolution of a tomogram from one scan: shell correlation of what its even and its odd views give.
 
     Views are ordered by angle (modulo a turn) and dealt alternately, so that both halves cover every direction. Where
     half of the views undersample the specimen, their streaks, opposite in both halves, lower the correlation, even
@@ -62,7 +62,8 @@ def photon_halves(
     mask: ArrayLike | None = None,
     taper: float = 0.25,
 ) -> RingCorrelation:
-    """Resolution of a tomogram as far as photon noise limits it: shell correlation of two halves of the photons.
+    """Measure the resolution of a tomogram as far as photon noise limits it: shell correlation of two halves of the
+    photons.
 
     Each photon goes to one half or the other by chance (binomial thinning), so that both are independent Poisson counts
     of all views, as from two scans of half the exposure. What both share counts as signal: streaks of too few views,
@@ -105,7 +106,7 @@ def bootstrap_photons(
     gain: float = 1.0,
     seed: int = 0,
 ) -> ErrorBars:
-    """Error bars of any reconstruction from photon noise: it is repeated from counts that are drawn anew.
+    """Estimate error bars of any reconstruction from photon noise: it is repeated from counts that are drawn anew.
 
     Poisson draws about the measured counts (parametric bootstrap; Efron & Tibshirani 1993, section 6.5). What is not
     photon noise (wrong geometry, missing views, the prior) is not in it.
@@ -130,7 +131,7 @@ def bootstrap_photons(
 def bootstrap_views(
     reconstruct: Callable[[np.ndarray], ArrayLike], views: int, *, draws: int = 20, seed: int = 0
 ) -> ErrorBars:
-    """Error bars of a reconstruction from what its views disagree about: it is repeated from views drawn with
+    """Estimate error bars of a reconstruction from what its views disagree about: it is repeated from views drawn with
     replacement.
 
     Holds the noise, whatever its law, motion and flat-field errors, and also the streaks of the directions that a draw
@@ -176,7 +177,8 @@ def distance_halves(
     pixel_size: float | None = None,
     taper: float = 0.25,
 ) -> RingCorrelation:
-    """Resolution of a phase from holograms at several distances: ring correlation of what odd and even ones give.
+    """Measure the resolution of a phase from holograms at several distances: ring correlation of what odd and even ones
+    give.
 
     Frames are ordered by distance and dealt alternately. Both halves have noise, zeros of the transfer function, flats
     and alignment of their own: the figure is a pessimistic one, as each half also misses frequencies that the other

@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike
 
 
 def align(reference: ArrayLike, image: ArrayLike, rounds: int = 3) -> tuple[np.ndarray, tuple[float, ...]]:
-    """`image` laid over `reference`: sub-pixel shift and, for complex images, phase ramp and constant phase removed.
+    """Lay `image` over `reference`: sub-pixel shift and, for complex images, phase ramp and constant phase removed.
 
     **Returns:** the aligned image and the shift [pixel] by which it was moved.
     """
@@ -51,7 +51,7 @@ def register(reference: np.ndarray, image: np.ndarray, upsampling: int = 100, ch
 
 
 def shift_image(image: np.ndarray, shift: ArrayLike) -> np.ndarray:
-    """An image moved by `shift` [pixel] (band-limited, periodic)."""
+    """Move an image by `shift` [pixel] (band-limited, periodic)."""
     spectrum = np.fft.fftn(image)
     for axis, (length, step) in enumerate(zip(image.shape, np.asarray(shift, float), strict=True)):
         phase = np.exp(-2j * np.pi * np.fft.fftfreq(length) * step)

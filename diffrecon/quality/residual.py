@@ -10,7 +10,7 @@ from ..errors import InputError
 
 
 def held_out_residual(counts: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None) -> float:
-    """Amplitude residual `R = sum |sqrt I - sqrt p| / sum sqrt I` of predicted against measured counts.
+    """Compute the amplitude residual `R = sum |sqrt I - sqrt p| / sum sqrt I` of predicted against measured counts.
 
     Meant for views that the solver never saw. **Arguments:** `counts`, `prediction` `(view, y, x)`; `mask` `(y, x)`,
     True = measured.
@@ -23,12 +23,13 @@ def held_out_residual(counts: ArrayLike, prediction: ArrayLike, mask: ArrayLike 
 
 
 def deviance(counts: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None) -> float:
-    """Poisson deviance a pixel, `mean 2 (p - I + I ln(I / p))`: about 1 where only the noise of many counts is left."""
+    """Compute the Poisson deviance a pixel, `mean 2 (p - I + I ln(I / p))`: about 1 where only the noise of many counts
+    is left."""
     return float(np.mean(deviances(counts, prediction, mask)))
 
 
 def deviances(counts: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None) -> np.ndarray:
-    """The Poisson deviance of each measured pixel `(pixel,)`, whose mean `deviance` is.
+    """Compute the Poisson deviance of each measured pixel `(pixel,)`, whose mean `deviance` is.
 
     ```python
     assert np.allclose(deviances([4.0, 0.0], [4.0, 1.5]), [0.0, 3.0])
@@ -43,7 +44,7 @@ def deviances(counts: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None =
 def noise_floor(
     prediction: ArrayLike, mask: ArrayLike | None = None, metric: Any = held_out_residual, seed: int = 0
 ) -> float:
-    """The same figure when only photon noise is left: `metric` of Poisson draws from the prediction against it."""
+    """Compute the figure that photon noise alone leaves: `metric` of Poisson draws from the prediction against it."""
     expected = np.maximum(np.asarray(prediction, float), 0)
     return float(metric(np.random.default_rng(seed).poisson(expected), expected, mask))
 
@@ -59,7 +60,7 @@ def _kept(counts: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None) -> t
 
 
 def line_integral_variance(counts: ArrayLike, flat: ArrayLike, dark: ArrayLike = 0.0, flats: int = 0) -> np.ndarray:
-    """Variance of `-ln((I - dark) / (flat - dark))` from photon noise, to first order: `I / (I - dark)^2`.
+    """Compute the variance of `-ln((I - dark) / (flat - dark))` from photon noise, to first order: `I / (I - dark)^2`.
 
     **Arguments:** `counts` `(view, y, x)` [photons]; `flat` and `dark`, means of the frames of the empty and of no
     beam, that broadcast to it; `flats` = number of flats averaged, whose noise `flat / (flats (flat - dark)^2)` is

@@ -41,7 +41,7 @@ class Design:
     history: np.ndarray
 
     def lines(self) -> list[str]:
-        """The comparison as a table."""
+        """Give the comparison as a table."""
         head = f"{'set':<18} {'expected error':>14} {'mean variance':>14} {'worst variance':>15}  distances"
         rows = [
             f"{name:<18} {self.figures[name]['error']:>14.4f} {self.figures[name]['mean']:>14.4g} "
@@ -111,8 +111,8 @@ def design_distances(
     steps: int = 150,
     seed: int = 0,
 ) -> Design:
-    """Distances of the flattest transfer: the figure of merit is minimised over them by gradient, from many starts,
-    the customary sets among them.
+    """Find the distances of the flattest transfer: the figure of merit is minimised over them by gradient, from many
+    starts, the customary sets among them.
 
     The data are `count` holograms that share a dose equally. Their Fisher information on the spectra of phase and
     attenuation follows from the transfer functions (`phase_information`), with blur, bandwidth, pixels that grow with
@@ -188,8 +188,8 @@ def design_distances(
 
 
 def customary_distances(nearest: float, farthest: float, count: int = 4, *, cone: bool = True) -> dict[str, np.ndarray]:
-    """Sets in use: equally spaced, geometric, all holograms at one end, and for four distances the ratios 1 : 1.041 :
-    1.214 : 1.556 of focus-sample distances (21.33, 22.2, 25.9 and 33.2 mm), as at projection microscopes.
+    """List sets in use: equally spaced, geometric, all holograms at one end, and for four distances the ratios 1 :
+    1.041 : 1.214 : 1.556 of focus-sample distances (21.33, 22.2, 25.9 and 33.2 mm), as at projection microscopes.
 
     Those of a cone beam begin at the `nearest` distance, where the pixel is finest; in a parallel beam the ratios end
     at the `farthest`, where fringes are strongest. Lengths [m].

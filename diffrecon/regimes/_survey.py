@@ -22,7 +22,8 @@ ENOUGH = 0.1
 
 
 def regime(fresnel_number: float, field_number: float = np.inf) -> str:
-    """The regime of a size a whose Fresnel number `a^2 / (wavelength D)` is given, within a field of view of another.
+    """Name the regime of a size a whose Fresnel number `a^2 / (wavelength D)` is given, within a field of view of
+    another.
 
     `"contact"` from 10 on: next to no phase contrast; `"edge enhancement"` from 1 on: every edge has its own fringe;
     `"holographic"` below: fringes of many details overlap; `"far field"` where the whole field's number is below 1.
@@ -63,7 +64,7 @@ class Survey:
     details: tuple[tuple[float, float, str, float | None], ...]
 
     def lines(self) -> list[str]:
-        """The survey in words, for a screen of 120 columns."""
+        """Give the survey in words, for a screen of 120 columns."""
         return _lines(self)
 
 
@@ -199,7 +200,7 @@ def _lines(found: Survey) -> list[str]:
 
 
 def metres(value: float) -> str:
-    """`21.3 mm`; three digits."""
+    """Write a length like `21.3 mm`, with three digits."""
     for scale, unit in ((1.0, "m"), (1e-3, "mm"), (1e-6, "um"), (1e-9, "nm")):
         if abs(value) >= scale:
             return f"{value / scale:.3g} {unit}"

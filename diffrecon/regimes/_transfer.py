@@ -90,12 +90,13 @@ class Setup:
 
     @property
     def nyquist(self) -> float:
-        """Highest frequency on the finest of the pixels [1/m]."""
+        """Give the highest frequency on the finest of the pixels [1/m]."""
         return 0.5 / float(self.pixels.min())
 
     @property
     def fluence(self) -> np.ndarray:
-        """Counts per square metre of the sample at each distance; those of one count a pixel where none are known."""
+        """Give counts per square metre of the sample at each distance; those of one count a pixel where none are
+        known."""
         counts = np.ones_like(self.distances) if self.counts is None else self.counts
         return counts / self.pixels**2
 
@@ -119,7 +120,7 @@ def _penumbra(
 
 # ---------------------------------------------------------------------------------------------------- transfer
 def transfer(frequency: ArrayLike, setup: Setup) -> tuple[Float[np.ndarray, "view f"], Float[np.ndarray, "view f"]]:
-    """Contrast of a weak phase and of a weak attenuation at each distance: `(2 T sin(chi), -2 T cos(chi))`.
+    """Compute the contrast of a weak phase and of a weak attenuation at each distance: `(2 T sin(chi), -2 T cos(chi))`.
 
     **Arguments:** `frequency` [1/m]. T holds the pixel's box, the blur and the bandwidth.
 
@@ -157,8 +158,8 @@ def _sampled(lib: Any, f: Any, pixel: Any) -> Any:
 def zero_crossings(
     wavelength: float, distance: float, highest: float
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:
-    """Frequencies [1/m] up to `highest` that one distance does not show of phase, `sqrt(n / (wavelength D))`, n = 1,
-    2, ..., and of attenuation, `sqrt((n - 1/2) / (wavelength D))`.
+    """List the frequencies [1/m] up to `highest` that one distance does not show of phase, `sqrt(n / (wavelength D))`,
+    n = 1, 2, ..., and of attenuation, `sqrt((n - 1/2) / (wavelength D))`.
 
     ```python
     phase, attenuation = zero_crossings(1e-10, 0.1, 1e6)
@@ -172,13 +173,13 @@ def zero_crossings(
 
 
 def phase_maximum(wavelength: float, distance: float) -> float:
-    """Lowest frequency of full phase contrast, `1 / sqrt(2 wavelength D)` [1/m]: `sqrt(F/2)` cycles a pixel for a
-    pixel of Fresnel number F."""
+    """Compute the lowest frequency of full phase contrast, `1 / sqrt(2 wavelength D)` [1/m]: `sqrt(F/2)` cycles a pixel
+    for a pixel of Fresnel number F."""
     return float(1 / np.sqrt(2 * wavelength * distance))
 
 
 def critical_distance(size: ArrayLike, wavelength: float) -> Any:
-    """Distance [m] at which the first maximum of phase contrast is at the period of a size [m]: `a^2 / (2
+    """Compute the distance [m] at which the first maximum of phase contrast is at the period of a size [m]: `a^2 / (2
     wavelength)`.
 
     Details of half that period, `a / 2`, have it at a quarter of the distance.
@@ -192,7 +193,8 @@ def critical_distance(size: ArrayLike, wavelength: float) -> Any:
 
 # ---------------------------------------------------------------------------------------------------- photons
 def phase_information(frequency: ArrayLike, setup: Setup, delta_beta: float = np.inf) -> Float[np.ndarray, " f"]:
-    """Fisher information on the spectrum of the phase, for each frequency, of all distances together [1/m^2].
+    """Compute the Fisher information on the spectrum of the phase, for each frequency, of all distances together
+    [1/m^2].
 
     Counts of mean n per square metre have a contrast of white noise with the spectral density `1 / n`, so that the
     information is `sum_j n_j (2 T_j (sin(chi_j) + cos(chi_j) / delta_beta))^2`: `4 n` at most; each distance up to the
@@ -215,7 +217,7 @@ def phase_information(frequency: ArrayLike, setup: Setup, delta_beta: float = np
 def smallest_phase(
     size: float, setup: Setup, *, delta_beta: float = np.inf, criterion: float = 5.0, points: int = 4096
 ) -> float:
-    """Smallest phase [rad] of a round, soft detail that the photons of a setup show (Rose's criterion).
+    """Compute the smallest phase [rad] of a round, soft detail that the photons of a setup show (Rose's criterion).
 
     The detail is a Gaussian of the full width at half maximum `size` [m] in an otherwise known, weak object. Its height
     is estimated best by the matched filter, with the signal-to-noise ratio `sqrt(integral |shape(f)|^2 F(f) d^2f)` for

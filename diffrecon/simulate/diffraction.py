@@ -47,7 +47,7 @@ def write(path: Path, seed: int = 0, counts: float = COUNTS) -> dict[str, np.nda
 
 
 def transmission(seed: int) -> np.ndarray:
-    """The wave that leaves the object, on the fine grid: a lobed body with inclusions, without symmetry."""
+    """Make the wave that leaves the object, on the fine grid: a lobed body with inclusions, without symmetry."""
     rng = np.random.default_rng(1000 + seed)
     u = (np.arange(WIDTH * FINE) - (WIDTH * FINE - 1) / 2) / FINE
     y, x = u[:, None], u[None]
@@ -93,8 +93,8 @@ def _beam_stop() -> np.ndarray:
 
 
 def judge(path: Path, result: Result) -> list[str]:
-    """Error of the complex object against the truth, limited to the detector's band; shift, constant phase and
-    inversion (the twin), which a pattern cannot tell, are removed first.
+    """Measure the error of the complex object against the truth, limited to the detector's band; shift, constant phase
+    and inversion (the twin), which a pattern cannot tell, are removed first.
     """
     with h5py.File(path, "r") as file:
         seed = int(np.asarray(file["truth/seed"]))
@@ -110,7 +110,8 @@ def judge(path: Path, result: Result) -> list[str]:
 
 
 def difference(truth: np.ndarray, found: np.ndarray) -> tuple[float, np.ndarray]:
-    """`|truth - c found| / |truth|` with the best shift and the best complex constant; and what was compared."""
+    """Compute `|truth - c found| / |truth|` with the best shift and the best complex constant; and what was
+    compared."""
     moved = shift_image(found, register(truth, found))
     moved = moved * (np.vdot(moved, truth) / np.vdot(moved, moved))
     return float(np.linalg.norm(moved - truth) / np.linalg.norm(truth)), moved

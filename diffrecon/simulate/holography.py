@@ -67,7 +67,7 @@ def judge(path: str | Path, result: Any) -> list[str]:
 def resin_object(
     random: np.random.Generator, size: int, pixel: float, wavenumber: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Phase and attenuation of a flat resin body with pores, and silica grains in it that displace the resin."""
+    """Make phase and attenuation of a flat resin body with pores, and silica grains in it that displace the resin."""
     axis = (np.arange(size) - (size - 1) / 2) * pixel * 1e6
     resin = _ellipsoid(axis, 0.0, 0.0, 4.2, 3.6, 6.0)
     silica = np.zeros_like(resin)
@@ -104,7 +104,7 @@ def _softened(image: np.ndarray, pixel: float) -> np.ndarray:
 
 
 def binned(image: np.ndarray) -> np.ndarray:
-    """Mean over the reconstruction's pixels, on the field of view of the finest distance."""
+    """Take the mean over the reconstruction's pixels, on the field of view of the finest distance."""
     start = (image.shape[0] - FRAME * OVERSAMPLING) // 2
     part = image[start : start + FRAME * OVERSAMPLING, start : start + FRAME * OVERSAMPLING]
     return part.reshape(FRAME, OVERSAMPLING, FRAME, OVERSAMPLING).mean((1, 3))
@@ -112,7 +112,8 @@ def binned(image: np.ndarray) -> np.ndarray:
 
 # ---------------------------------------------------------------------------------------------------- the experiment
 def holograms(phase: np.ndarray, attenuation: np.ndarray, pixel: float, place: ConeBeam) -> np.ndarray:
-    """Mean intensities at all distances; the cone beam as a parallel one of effective distance and pixel."""
+    """Compute the mean intensities at all distances; the cone beam as a parallel one of effective distance and
+    pixel."""
     scattered = np.fft.fft2(np.exp(1j * phase - attenuation) - 1)
     square = np.fft.fftfreq(phase.shape[0], pixel) ** 2
     frames = []

@@ -51,14 +51,14 @@ class Setup:
 
     @property
     def geometry(self) -> ConeBeam:
-        """The cone beam, one entry a view: all distances of the first angle, of the second, ..."""
+        """Give the cone beam, one entry a view: all distances of the first angle, of the second, ..."""
         sample = np.tile(FOCUS_TO_SAMPLE[: self.distances], self.angles)
         detector_pixel = self.pixel * FOCUS_TO_DETECTOR / FOCUS_TO_SAMPLE[0]
         return ConeBeam(ENERGY, sample, FOCUS_TO_DETECTOR, detector_pixel)
 
     @property
     def turns(self) -> np.ndarray:
-        """The angles [rad]."""
+        """Give the angles [rad]."""
         return np.arange(self.angles) * np.pi / self.angles
 
 
@@ -79,8 +79,8 @@ def write(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def measure(setup: Setup) -> tuple[Scan, dict[str, np.ndarray]]:
-    """The scan, and the truth: `shifts` of the picture in every frame, `(angle, distance, 2)` (row, column) [pixel],
-    and `rotation_centre`, the column of the axis in frames of the finest distance."""
+    """Simulate the scan, and the truth: `shifts` of the picture in every frame, `(angle, distance, 2)` (row, column)
+    [pixel], and `rotation_centre`, the column of the axis in frames of the finest distance."""
     rng = np.random.default_rng(setup.seed)
     shifts = setup.wobble * rng.standard_normal((setup.angles, setup.distances, 2))
     parts = ellipsoids(setup)
@@ -97,8 +97,8 @@ def measure(setup: Setup) -> tuple[Scan, dict[str, np.ndarray]]:
 
 # ---------------------------------------------------------------------------------------------------- sample
 def ellipsoids(setup: Setup) -> np.ndarray:
-    """Rows of delta, beta, semi-axes a, b (in the plane), c (along z), centre x, y, z, tilt, which add up: a cell with
-    a nucleus, nucleoli, vacuoles, droplets and grains."""
+    """List rows of delta, beta, semi-axes a, b (in the plane), c (along z), centre x, y, z, tilt, which add up: a cell
+    with a nucleus, nucleoli, vacuoles, droplets and grains."""
     rng = np.random.default_rng(1000 + setup.seed)
     size = 0.36 * setup.frame
     protein, silica = (setup.contrast * np.array(m) for m in (PROTEIN, SILICA))
@@ -131,7 +131,7 @@ def ellipsoids(setup: Setup) -> np.ndarray:
 
 
 def true_volume(setup: Setup, shape: tuple[int, int, int], quantity: str = "delta") -> np.ndarray:
-    """delta or beta in voxels of the finest pixel about the rotation axis, as sharp as the simulation makes it."""
+    """Draw delta or beta in voxels of the finest pixel about the rotation axis, as sharp as the simulation makes it."""
     column = ("delta", "beta").index(quantity)
     parts = ellipsoids(setup)
     volume = phantom(np.concatenate([parts[:, [column]], parts[:, 2:]], 1), shape)
@@ -177,8 +177,8 @@ def _detector(setup: Setup, size: int, f: np.ndarray, pixel: float, shift: float
 
 # ---------------------------------------------------------------------------------------------------- judge
 def compare(setup: Setup, delta: np.ndarray, quantity: str = "delta") -> dict[str, float]:
-    """Error of a volume about the axis, `(z, y, x)` of the finest pixel, after a shift of the sample as a whole, which
-    nobody can know, is removed.
+    """Measure the error of a volume about the axis, `(z, y, x)` of the finest pixel, after a shift of the sample as a
+    whole, which nobody can know, is removed.
 
     **Returns:** `error` = |found - true| / |true|; `mean`, relative error of the mean value inside the cell; `half_bit`
     resolution [pixel] from the shell correlation with the truth; `noise`, rms of the error inside the cell.
@@ -196,7 +196,7 @@ def compare(setup: Setup, delta: np.ndarray, quantity: str = "delta") -> dict[st
 
 
 def registered(volume: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The volume shifted as a whole to where it agrees best with the truth (Gauss-Newton on the shift)."""
+    """Shift the volume as a whole to where it agrees best with the truth (Gauss-Newton on the shift)."""
     frequency = np.meshgrid(*[np.fft.fftfreq(n) for n in volume.shape], indexing="ij")
     damp = np.exp(-8 * sum(f**2 for f in frequency))
     spectrum, moved, shift = np.fft.fftn(volume), volume, np.zeros(3)
@@ -210,8 +210,8 @@ def registered(volume: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def shift_error(found: np.ndarray, truth: np.ndarray, angles: np.ndarray) -> float:
-    """rms difference [pixel] of shifts `(angle, distance, 2)` after what no frame can tell is removed: a constant
-    along rows, and along columns a constant (the axis) and a sine of the angle."""
+    """Compute the rms difference [pixel] of shifts `(angle, distance, 2)` after what no frame can tell is removed: a
+    constant along rows, and along columns a constant (the axis) and a sine of the angle."""
     moved = (found - truth).astype(float)
     free = np.stack([np.ones_like(angles), np.cos(angles), np.sin(angles)], 1)
     moved[..., 0] -= moved[..., 0].mean()
@@ -220,7 +220,8 @@ def shift_error(found: np.ndarray, truth: np.ndarray, angles: np.ndarray) -> flo
 
 
 def judge(path: Path, result: Result) -> list[str]:
-    """Error of delta in absolute units, rotation centre and places of the frames against the truth in the file."""
+    """Measure the error of delta in absolute units, rotation centre and places of the frames against the truth in the
+    file."""
     shifts, centre = read_truth(path, "shifts", "rotation_centre")
     setup = read_setup(path, DEMO)
     figures = compare(setup, np.asarray(result["delta"], float))

@@ -50,7 +50,7 @@ def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def judge(path: str | Path, result: Any) -> list[str]:
-    """Areal densities against the truth in the file: rms error beside the error bar, and the mean."""
+    """Compare areal densities with the truth in the file: rms error beside the error bar, and the mean."""
     lines = []
     for name, truth in zip(MASS_ATTENUATION, read_truth(path, *MASS_ATTENUATION), strict=True):
         found, bar = np.asarray(result[name], float), np.asarray(result[f"{name}_error"], float)

@@ -65,7 +65,8 @@ def _probe(rng: np.random.Generator) -> np.ndarray:
 
 
 def transmission(y: np.ndarray, x: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Phase [rad] and amplitude exponent B of the object at sample coordinates `y` (n, 1) and `x` (1, m) [pixel]."""
+    """Give phase [rad] and amplitude exponent B of the object at sample coordinates `y` (n, 1) and `x` (1, m)
+    [pixel]."""
     phase, attenuation = np.zeros((2, y.shape[0], x.shape[1]))
     near = np.ix_(abs(y[:, 0]) < 46, abs(x[0]) < 46)  # most of the field is beyond the star
     radius, angle = np.hypot(y[near[0], [[0]]], x[[[0]], near[1]]), np.arctan2(y[near[0], [[0]]], x[[[0]], near[1]])
@@ -125,7 +126,7 @@ def _write_cxi(path: Path, counts: np.ndarray, nominal: np.ndarray, actual: np.n
 
 
 def judge(path: Path, result: Result) -> list[str]:
-    """Error of the phase where the light is, and of the positions, against the truth.
+    """Measure the error of the phase where the light is, and of the positions, against the truth.
 
     What data cannot tell is removed first: constant and ramp of the phase, which the probe can carry, and its
     curvature, which a stretch of the scan by a fraction of a pixel compensates.

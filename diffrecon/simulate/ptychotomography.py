@@ -65,7 +65,8 @@ def write(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def measure(setup: Setup) -> tuple[Scan, dict[str, np.ndarray]]:
-    """The scan, its positions as the motors say them, and the truth: `positions` `(view, 2)` [pixel] about the axis."""
+    """Simulate the scan, its positions as the motors say them, and the truth: `positions` `(view, 2)` [pixel] about the
+    axis."""
     rng = np.random.default_rng(setup.seed)
     angles = np.arange(setup.angles) * np.pi / setup.angles
     nominal = np.stack([_raster(setup, rng) for _ in angles])
@@ -94,13 +95,13 @@ def _raster(setup: Setup, rng: np.random.Generator) -> np.ndarray:
 
 # ---------------------------------------------------------------------------------------------------- sample
 def field_radius(setup: Setup) -> float:
-    """Half the width that the scan sees well [pixel]."""
+    """Give half the width that the scan sees well [pixel]."""
     return (setup.views - 1) / 2 * setup.step + setup.aperture - 2
 
 
 def ellipsoids(setup: Setup) -> np.ndarray:
-    """Rows of contrast (1 = the body's), semi-axes a, b (in the plane), c (along z), centre x, y, z, tilt: a body with
-    pores and grains, which stay apart from each other nowhere in particular."""
+    """List rows of contrast (1 = the body's), semi-axes a, b (in the plane), c (along z), centre x, y, z, tilt: a body
+    with pores and grains, which stay apart from each other nowhere in particular."""
     rng = np.random.default_rng(1000 + setup.seed)
     field = field_radius(setup)
     size = 2.0 if setup.local else 0.75
@@ -125,7 +126,8 @@ def ellipsoids(setup: Setup) -> np.ndarray:
 
 
 def thickness(parts: np.ndarray, angle: float, z: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Sum of contrast times chord [pixel] along the beam at rows `z` and columns `u` of a projection about the axis."""
+    """Compute the sum of contrast times chord [pixel] along the beam at rows `z` and columns `u` of a projection about
+    the axis."""
     total = np.zeros((z.size, u.size))
     for value, a, b, c, x0, y0, z0, tilt in parts:
         reach = np.hypot(a * np.cos(angle - tilt), b * np.sin(angle - tilt))
@@ -137,7 +139,7 @@ def thickness(parts: np.ndarray, angle: float, z: np.ndarray, u: np.ndarray) -> 
 
 
 def phantom(parts: np.ndarray, shape: tuple[int, int, int], count: int = 3) -> np.ndarray:
-    """The contrast in voxels about the axis, each the mean of count^3 samples."""
+    """Make the contrast in voxels about the axis, each the mean of count^3 samples."""
     z, y, x = ((np.arange(n * count) + 0.5) / count - n / 2 for n in shape)
     volume = np.zeros((z.size, y.size, x.size), np.float32)
     for value, a, b, c, x0, y0, z0, tilt in parts:
@@ -184,7 +186,7 @@ def _frame(setup: Setup, probe: np.ndarray, parts: np.ndarray, angle: float, at:
 
 # ---------------------------------------------------------------------------------------------------- judge
 def compare(setup: Setup, delta: np.ndarray, margin: float = 0.0) -> dict[str, float]:
-    """Error of a volume of delta `(z, y, x)` about the axis in the cylinder that the scan saw.
+    """Measure the error of a volume of delta `(z, y, x)` about the axis in the cylinder that the scan saw.
 
     A shift of the whole sample, which nobody can know, is removed first. **Returns:** `error` = |found - true| /
     |true|, `constant` = mean difference over the mean, `structure` = the error of what is left without it over the
@@ -233,7 +235,7 @@ def _registered(delta: np.ndarray, truth: np.ndarray, radius: float) -> np.ndarr
 
 
 def judge(path: Path, result: Result) -> list[str]:
-    """Error of delta in absolute units, rotation centre and places of the exposures against the truth."""
+    """Measure the error of delta in absolute units, rotation centre and places of the exposures against the truth."""
     with h5py.File(path, "r") as file:
         angles = np.asarray(file["data/angles"])
     setup = read_setup(path, DEMO)

@@ -37,7 +37,7 @@ class Fibres(NamedTuple):
 
 
 def fibres(points: Float[np.ndarray, "point 3"], seed: int) -> Fibres:
-    """The sample at any points."""
+    """Give the sample at any points."""
     x, y, z = points.T
     radius, azimuth = np.hypot(x, y), np.arctan2(y, x)
     density = 1 + 0.25 * np.cos(0.35 * z) + 0.2 * np.cos(azimuth)
@@ -59,7 +59,7 @@ def _pores(seed: int) -> Float[np.ndarray, "pore 4"]:
 
 
 def intensity(fibre: Fibres, directions: Float[np.ndarray, "direction 3"]) -> Float[np.ndarray, "point direction"]:
-    """Scattering to unit vectors: its mean over the sphere is the density."""
+    """Compute the scattering to unit vectors: its mean over the sphere is the density."""
     light = watson(fibre.axis @ directions.T, fibre.concentration[:, None])
     light *= (fibre.density * fibre.aligned)[:, None]  # in place: these arrays are most of the work
     light += (fibre.density * (1 - fibre.aligned))[:, None]
@@ -67,7 +67,7 @@ def intensity(fibre: Fibres, directions: Float[np.ndarray, "direction 3"]) -> Fl
 
 
 def watson(cosine: np.ndarray, concentration: np.ndarray) -> np.ndarray:
-    """`exp(k cos^2)` divided by its mean over the sphere, `int_0^1 exp(k t^2) dt` (16 Gauss-Legendre nodes)."""
+    """Compute `exp(k cos^2)` divided by its mean over the sphere, `int_0^1 exp(k t^2) dt` (16 Gauss-Legendre nodes)."""
     nodes, weights = np.polynomial.legendre.leggauss(16)
     t2 = ((nodes + 1) / 2) ** 2
     values = np.square(cosine) * concentration
@@ -119,7 +119,7 @@ def _angles() -> tuple[np.ndarray, np.ndarray]:
 
 
 def turn(axis: tuple[float, float, float], angle: float) -> Float[np.ndarray, "3 3"]:
-    """Right-handed rotation about a unit vector (Rodrigues)."""
+    """Make a right-handed rotation about a unit vector (Rodrigues)."""
     along, across = np.outer(axis, axis), np.cross(np.eye(3), axis)  # across @ v = axis x v
     return np.cos(angle) * np.eye(3) + (1 - np.cos(angle)) * along + np.sin(angle) * across
 
@@ -198,7 +198,7 @@ def _half_sphere() -> tuple[Float[np.ndarray, "direction 3"], Float[np.ndarray, 
 
 
 def judge(path: Path, result: Result) -> list[str]:
-    """Errors of mean, relative anisotropy and fibre direction over the voxels that are full.
+    """Measure the errors of mean, relative anisotropy and fibre direction over the voxels that are full.
 
     **Raises:** `InputError` when the volume is not the one of the truth.
     """

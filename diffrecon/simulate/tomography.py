@@ -42,7 +42,7 @@ def _ellipses(seed: int) -> np.ndarray:
 
 
 def line_integrals(ellipses: np.ndarray, angles: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Exact integrals `(angle, u)` along the rays x cos + y sin = u, for evenly spaced u."""
+    """Compute exact integrals `(angle, u)` along the rays x cos + y sin = u, for evenly spaced u."""
     total = np.zeros((angles.size, u.size))
     views = np.arange(angles.size)[:, None]
     for mu, a, b, x0, y0, tilt in ellipses:
@@ -58,7 +58,7 @@ def line_integrals(ellipses: np.ndarray, angles: np.ndarray, u: np.ndarray) -> n
 
 
 def phantom(seed: int, row: int, count: int = 6) -> np.ndarray:
-    """The slice of a detector row [1/pixel], each pixel the mean of count x count samples."""
+    """Make the slice of a detector row [1/pixel], each pixel the mean of count x count samples."""
     g = (np.arange(COLUMNS * count) + 0.5) / count - COLUMNS / 2
     image = np.zeros((g.size, g.size), np.float32)
     for mu, a, b, x0, y0, tilt in _ellipses(seed + row):
@@ -100,7 +100,8 @@ def write(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def judge(path: Path, result: Result) -> list[str]:
-    """Error of the attenuation in the inscribed disc, its mean, and the rotation centre, against the truth."""
+    """Measure the error of the attenuation in the inscribed disc, its mean, and the rotation centre, against the
+    truth."""
     with h5py.File(path, "r") as file:
         seed = int(np.asarray(file["truth/seed"]))
     quantity = result.quantities["volume"]

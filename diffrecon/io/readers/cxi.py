@@ -24,7 +24,7 @@ def probe(source: Source) -> bool:
 
 
 def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
-    """Everything that diffrecon knows how to use, in SI units."""
+    """Read everything that diffrecon knows how to use, in SI units."""
     entry = _entry(source, given.get("entry"))
     detector = f"{entry}/instrument_1/detector_1"
     data = _first(source, f"{detector}/data", f"{entry}/data_1/data")

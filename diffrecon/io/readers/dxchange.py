@@ -25,7 +25,7 @@ def probe(source: Source) -> bool:
 
 
 def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
-    """Frames, flats, darks, angles; energy, distance and pixel where the beamline wrote them with a unit."""
+    """Read frames, flats, darks, angles; energy, distance and pixel where the beamline wrote them with a unit."""
     group = given.get("entry", "exchange")
     source.dataset(f"{group}/data", "projections")
     found: dict[str, Any] = {"counts": Frames(source.path, f"{group}/data"), "method": "tomography"}

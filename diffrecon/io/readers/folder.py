@@ -27,7 +27,7 @@ def probe(source: Source) -> bool:
 
 
 def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
-    """Frames (lazy); flats, darks and angles from files and folders of these names."""
+    """Read frames (lazy); flats, darks and angles from files and folders of these names."""
     if source.path.is_file():
         return {"counts": ImageStack([source.path])} | _angles(source, source.path.parent, source.path.stem)
     frames = [p for p in images_in(source.path) if not re.search(f"{_FLAT}|{_DARK}", p.name, re.IGNORECASE)]

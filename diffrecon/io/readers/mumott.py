@@ -36,7 +36,7 @@ def probe(source: Source) -> bool:
 
 
 def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
-    """Frames (lazy), transmission, weights, and the geometry of every view."""
+    """Read frames (lazy), transmission, weights, and the geometry of every view."""
     views = _views(source)
     shapes = [source.dataset(f"projections/{n}/data", "frames").shape for n in views]
     if any(len(shape) != 3 or shape[2] != shapes[0][2] for shape in shapes):
@@ -120,7 +120,7 @@ def _geometry(
 
 
 def vectors_in_order(vectors: list[np.ndarray], source: Source) -> tuple[np.ndarray, ...]:
-    """p0, j0, k0, detector angles, o0, u0, as `TensorGeometry` takes them."""
+    """Order p0, j0, k0, detector angles, o0, u0, as `TensorGeometry` takes them."""
     beam, column, row, origin, positive_90 = vectors
     angles = source.array("detector_angles", "azimuths of the detector's segments").astype(float).ravel()
     if np.abs(angles).max(initial=0) > 2.1 * np.pi:
@@ -176,7 +176,7 @@ def _rotations(source: Source, views: list[str]) -> np.ndarray:
 
 
 def rotation(axis: np.ndarray, angle: float) -> np.ndarray:
-    """Rotation by `angle` [rad] about `axis`, right-handed (Rodrigues)."""
+    """Make a rotation by `angle` [rad] about `axis`, right-handed (Rodrigues)."""
     x, y, z = axis / np.linalg.norm(axis)
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross

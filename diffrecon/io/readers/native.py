@@ -15,7 +15,8 @@ def probe(source: Source) -> bool:
 
 
 def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
-    """Everything in `/data` and `/geometry`; other names there are refused, so that a slip does not pass unseen."""
+    """Read everything in `/data` and `/geometry`; other names there are refused, so that a slip does not pass
+    unseen."""
     found: dict[str, Any] = {"counts": source.frames("data/counts")}
     for section in ("data", "geometry"):
         for name in source.file.get(section, {}):

@@ -32,7 +32,7 @@ def probe(source: Source) -> bool:
 
 
 def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
-    """Every array under a name that diffrecon knows; the others are listed in a message."""
+    """Read every array under a name that diffrecon knows; the others are listed in a message."""
     arrays = _load(source)
     found, used = {}, set()
     for key in KEYS:

@@ -22,7 +22,7 @@ def probe(source: Source) -> bool:
 
 
 def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
-    """Projections (lazy), flats, darks, angles, and what the instrument group says."""
+    """Read projections (lazy), flats, darks, angles, and what the instrument group says."""
     detector = _detector(source, given.get("entry"))
     data = f"{detector}/data"
     key = source.array(given.get("image_key") or f"{detector}/image_key", "image key").ravel()

@@ -21,7 +21,7 @@ def probe(source: Source) -> bool:
 
 
 def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
-    """Frames of all chunks (lazy), positions, mask and geometry."""
+    """Read frames of all chunks (lazy), positions, mask and geometry."""
     chunks = [c for c in _chunks(source) if source.has(f"{c}/data")]
     datasets = [source.dataset(f"{c}/data", "frames") for c in chunks]
     if len({d.shape[1:] for d in datasets}) > 1:

@@ -63,8 +63,8 @@ def write_cxi(path: str | Path, scan: Scan) -> Path:
 
 
 def write_result_cxi(path: str | Path, result: Result, scan: Scan | None) -> Path:
-    """A result as CXI: images (object, probe, phase, ...) as `image_n`, positions as motion of the sample, the rest as
-    `result_n`.
+    """Write a result as CXI: images (object, probe, phase, ...) as `image_n`, positions as motion of the sample, the
+    rest as `result_n`.
     """
     with new_hdf5(path) as file:
         entry = _entry(file, scan)

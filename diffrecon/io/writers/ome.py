@@ -34,7 +34,7 @@ class OmeZarr:
             return False
 
     def create(self) -> None:
-        """An empty group with all levels."""
+        """Make an empty group with all levels."""
         zarr = require("zarr", "zarr")
         self._group = zarr.create_group(str(self._path), zarr_format=3)
         packed = zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")
@@ -54,11 +54,11 @@ class OmeZarr:
         self._group = require("zarr", "zarr").open_group(str(self._path), mode="r+")
 
     def put(self, start: int, slab: np.ndarray) -> None:
-        """Slices of level 0."""
+        """Write slices of level 0."""
         self._group["0"][start : start + len(slab)] = slab
 
     def finish(self, report: dict[str, Any]) -> None:
-        """The pyramid, and the metadata that make it OME-Zarr."""
+        """Write the pyramid, and the metadata that make it OME-Zarr."""
         for level in range(1, len(self._shapes)):
             fine, coarse = self._group[str(level - 1)], self._group[str(level)]
             for start in range(0, coarse.shape[0], _CHUNK[0]):
@@ -93,7 +93,7 @@ class OmeZarr:
 
 
 def pyramid(shape: tuple[int, int, int]) -> list[tuple[int, int, int]]:
-    """Shapes of all levels: every axis halved (rounded up) until none is longer than 256.
+    """List the shapes of all levels: every axis halved (rounded up) until none is longer than 256.
 
     ```python
     assert pyramid((3, 600, 1000)) == [(3, 600, 1000), (2, 300, 500), (1, 150, 250)]
@@ -107,7 +107,7 @@ def pyramid(shape: tuple[int, int, int]) -> list[tuple[int, int, int]]:
 
 
 def halved(block: np.ndarray) -> np.ndarray:
-    """Mean over 2 x 2 x 2 voxels, over those that are there at the end of an odd axis."""
+    """Take the mean over 2 x 2 x 2 voxels, over those that are there at the end of an odd axis."""
     mean = block.astype(np.float64 if block.dtype.itemsize > 4 else np.float32)
     for axis in range(3):
         if mean.shape[axis] % 2:

@@ -24,7 +24,7 @@ _ID = "Sscan00G00"
 
 
 def write_ptyr(path: str | Path, result: Result, scan: Scan | None) -> Path:
-    """Object, probe modes and positions of a ptychographic result as ptypy's minimal record.
+    """Write object, probe modes and positions of a ptychographic result as ptypy's minimal record.
 
     **Raises:** `InputError` for a result without object and probe, or with an object of several slices.
     """

@@ -24,13 +24,13 @@ _KEEP_PLAIN = 64 * 1024  # bytes below which packing costs more than it saves
 
 
 def new_entry(file: Any) -> Any:
-    """The one entry of an empty file."""
+    """Make the one entry of an empty file."""
     file.attrs.update(NX_class="NXroot", default="entry", creator="diffrecon", creator_version=_version("diffrecon"))
     return new_group(file, "entry", "NXentry")
 
 
 def describe_entry(entry: Any, result: Result, scan: Scan | None) -> None:
-    """Method, title, and which quantities there are, the first of them the default."""
+    """Write method, title, and which quantities there are, the first of them the default."""
     names = list(result.quantities)
     entry.attrs.update(default=names[0], quantities=np.array(names, dtype=object))
     entry["method"] = result.method
@@ -38,7 +38,7 @@ def describe_entry(entry: Any, result: Result, scan: Scan | None) -> None:
 
 
 def write_report(entry: Any, result: Result, scan: Scan | None) -> None:
-    """The groups `quality` and `process`."""
+    """Write the groups `quality` and `process`."""
     _write_quality(entry, result)
     _write_process(entry, provenance(result, scan))
 
@@ -51,14 +51,14 @@ def new_group(parent: Any, name: str, nexus_class: str, **attributes: Any) -> An
 
 
 def write_quantity(entry: Any, name: str, quantity: Quantity) -> None:
-    """One quantity as NXdata."""
+    """Write one quantity as NXdata."""
     data = np.asarray(quantity.data)
     group = quantity_group(entry, name, quantity, data.shape)
     describe_data(dataset(group, "data", data), name, quantity)
 
 
 def quantity_group(entry: Any, name: str, quantity: Quantity, shape: tuple[int, ...]) -> Any:
-    """The NXdata of a quantity with its axes; the dataset `data` is still to come."""
+    """Make the NXdata of a quantity with its axes; the dataset `data` is still to come."""
     pixel, unit = _pixel(quantity)
     group = new_group(entry, name, "NXdata", signal="data", kind=quantity.kind, pixel_size=pixel)
     if quantity.kind == "positions":
@@ -76,7 +76,7 @@ def quantity_group(entry: Any, name: str, quantity: Quantity, shape: tuple[int, 
 
 
 def describe_data(stored: Any, name: str, quantity: Quantity) -> None:
-    """Units, name and pixel of the dataset `data` of a quantity."""
+    """Write units, name and pixel of the dataset `data` of a quantity."""
     pixel, unit = _pixel(quantity)
     stored.attrs.update(
         units="pixel" if unit == "pixel" and quantity.kind == "positions" else quantity.units,
@@ -109,7 +109,7 @@ def dataset(group: Any, name: str, data: np.ndarray) -> Any:
 
 
 def write_frames(group: Any, name: str, frames: Any, change: Callable[[np.ndarray], np.ndarray] = lambda a: a) -> None:
-    """Frames as a dataset in their own type, copied block by block, each changed on its way."""
+    """Write frames as a dataset in their own type, copied block by block, each changed on its way."""
     if _nbytes(frames) < _KEEP_PLAIN:
         group[name] = change(np.asarray(frames))
         return

@@ -55,7 +55,7 @@ def open_volume(
     value_range: tuple[float, float] | None = None,
     resume: bool = False,
 ) -> "VolumeWriter":
-    """A volume `(z, y, x)` to write slab by slab, in any order.
+    """Open a volume `(z, y, x)` to write slab by slab, in any order.
 
     | path | what it becomes |
     |---|---|
@@ -211,7 +211,7 @@ class VolumeWriter:
         self._store.reopen()
 
     def done(self) -> set[int]:
-        """Slices that are written, also by the interrupted run that this one goes on with."""
+        """List slices that are written, also by the interrupted run that this one goes on with."""
         return {z + self._first for z in self._done}
 
     def write(self, first_slice: int, slab: ArrayLike) -> None:
@@ -292,7 +292,7 @@ class _Store:
         check_file(path)
 
     def create(self) -> None:
-        """An empty volume, ready for `put`."""
+        """Make an empty volume, ready for `put`."""
         raise NotImplementedError
 
     def reopen(self) -> None:
@@ -300,7 +300,7 @@ class _Store:
         raise NotImplementedError
 
     def put(self, start: int, slab: np.ndarray) -> None:
-        """Slices `start`, `start + 1`, ..."""
+        """Write slices `start`, `start + 1`, ..."""
         raise NotImplementedError
 
     def finish(self, result: Result, scan: Scan | None) -> None:
@@ -318,7 +318,7 @@ class _Store:
             self.part.unlink(missing_ok=True)
 
     def stored(self, slab: np.ndarray) -> np.ndarray:
-        """Values as they lie in the file."""
+        """Give values as they lie in the file."""
         if self.range is None:
             return np.ascontiguousarray(slab, self.dtype)
         low, high = self.range
@@ -328,7 +328,7 @@ class _Store:
         return np.clip(np.rint(np.nan_to_num(scaled)), 0, top).astype(self.dtype)
 
     def report(self, result: Result, scan: Scan | None) -> dict[str, Any]:
-        """Figures, verdict and provenance for formats that have no place for groups."""
+        """Collect figures, verdict and provenance for formats that have no place for groups."""
         said = {
             "quantity": self.name,
             "long_name": self.quantity.long_name,
@@ -450,7 +450,7 @@ class _TiffSlices(_Store):
         self.part.mkdir(parents=True)
 
     def reopen(self) -> None:
-        """Every slice is opened for itself."""
+        """Do nothing: every slice is opened for itself."""
 
     def put(self, start: int, slab: np.ndarray) -> None:
         tifffile = require("tifffile", "tiff")
