@@ -154,7 +154,7 @@ def together(names, seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", list(WRONG))
-@pytest.mark.parametrize("seed", [2, 5])
+@pytest.mark.parametrize("seed", [2])
 def test_each_number_from_a_wrong_start(name, seed):
     together((name,), seed)
 

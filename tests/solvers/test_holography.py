@@ -8,7 +8,8 @@ import pytest
 from diffrecon import Batch, ConeBeam, Scan
 from diffrecon.losses import anscombe_residual
 from diffrecon.models import Holography
-from diffrecon.priors import Coordinates, PowerLaw, radial_frequency
+from diffrecon.operators.fourier import radial_frequency
+from diffrecon.priors import Coordinates, PowerLaw
 from diffrecon.solvers import (
     HologramCoordinates,
     MarginalResidual,
