@@ -6,6 +6,7 @@ against `counts`; `None` = all measured).
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Num
 
 __all__ = [
@@ -20,12 +21,14 @@ __all__ = [
     "saturated",
 ]
 
+Values = Array | np.ndarray  # counts come from files as NumPy arrays
+
 # Amplitudes below this number of counts are rounding noise of sqrt: with a floor of zero, dark pixels carry 8 % of the
 # gradient.
 AMPLITUDE_FLOOR = 1e-2
 
 
-def masked_mean(values: Float[Array, "..."], mask: Bool[Array, "..."] | None) -> Float[Array, ""]:
+def masked_mean(values: Float[Values, "..."], mask: Bool[Values, "..."] | None) -> Float[Array, ""]:
     """Mean of `values` where `mask` holds.
 
     ```python
@@ -40,20 +43,21 @@ def masked_mean(values: Float[Array, "..."], mask: Bool[Array, "..."] | None) ->
     return total / jnp.maximum(jnp.sum(mask, dtype=values.dtype), 1.0)
 
 
-def _safe(prediction: Array, mask: Array | None) -> Array:
+def _safe(prediction: Values, mask: Values | None) -> Array:
     """The prediction with a harmless number in dead pixels, so that gradients there are exact zeros."""
+    prediction = jnp.asarray(prediction)
     return prediction if mask is None else jnp.where(mask, prediction, jnp.ones((), prediction.dtype))
 
 
-def _counts(counts: Num[Array, "..."], prediction: Array, mask: Array | None) -> Array:
+def _counts(counts: Num[Values, "..."], prediction: Values, mask: Values | None) -> Array:
     counts = jnp.asarray(counts, prediction.dtype)
     return counts if mask is None else jnp.where(mask, counts, 0.0)
 
 
 def poisson(
-    prediction: Float[Array, "..."],
-    counts: Num[Array, "..."],
-    mask: Bool[Array, "..."] | None = None,
+    prediction: Float[Values, "..."],
+    counts: Num[Values, "..."],
+    mask: Bool[Values, "..."] | None = None,
     *,
     floor: float = 1e-3,
 ) -> Float[Array, ""]:
@@ -73,16 +77,16 @@ def poisson(
 
 
 def poisson_deviance(
-    prediction: Float[Array, "..."], counts: Num[Array, "..."], mask: Bool[Array, "..."] | None = None
+    prediction: Float[Values, "..."], counts: Num[Values, "..."], mask: Bool[Values, "..."] | None = None
 ) -> Float[Array, ""]:
     """Poisson deviance a pixel, twice `poisson`: about 1 at the photon-noise floor."""
     return 2.0 * poisson(prediction, counts, mask)
 
 
 def amplitude(
-    prediction: Float[Array, "..."],
-    counts: Num[Array, "..."],
-    mask: Bool[Array, "..."] | None = None,
+    prediction: Float[Values, "..."],
+    counts: Num[Values, "..."],
+    mask: Bool[Values, "..."] | None = None,
     *,
     floor: float = AMPLITUDE_FLOOR,
 ) -> Float[Array, ""]:
@@ -101,7 +105,7 @@ def amplitude(
 
 
 def anscombe_residual(
-    prediction: Float[Array, "..."], counts: Num[Array, "..."], mask: Bool[Array, "..."] | None = None
+    prediction: Float[Values, "..."], counts: Num[Values, "..."], mask: Bool[Values, "..."] | None = None
 ) -> Float[Array, "..."]:
     """Give the residuals `2 sqrt(p + 3/8) - 2 sqrt(n + 3/8)`, of variance one for photon noise (Anscombe 1948).
 
@@ -118,11 +122,11 @@ def anscombe_residual(
 
 
 def gaussian(
-    prediction: Num[Array, "..."],
-    values: Num[Array, "..."],
-    mask: Bool[Array, "..."] | None = None,
+    prediction: Num[Values, "..."],
+    values: Num[Values, "..."],
+    mask: Bool[Values, "..."] | None = None,
     *,
-    weights: Float[Array, "..."] | float = 1.0,
+    weights: Float[Values, "..."] | float = 1.0,
 ) -> Float[Array, ""]:
     """`0.5 mean w |p - y|^2`, with the one half; `weights` are inverse variances.
 
@@ -135,9 +139,9 @@ def gaussian(
 
 
 def huber(
-    prediction: Float[Array, "..."],
-    values: Num[Array, "..."],
-    mask: Bool[Array, "..."] | None = None,
+    prediction: Float[Values, "..."],
+    values: Num[Values, "..."],
+    mask: Bool[Values, "..."] | None = None,
     *,
     threshold: float = 1.0,
 ) -> Float[Array, ""]:
@@ -153,7 +157,7 @@ def huber(
     return masked_mean(inside * (residual - 0.5 * inside), mask)
 
 
-def saturated(prediction: Float[Array, "..."], counts: Num[Array, "..."], level: float) -> Float[Array, "..."]:
+def saturated(prediction: Float[Values, "..."], counts: Num[Values, "..."], level: float) -> Float[Array, "..."]:
     """The prediction as a detector that saturates at `level` [counts] would show it, for any loss.
 
     A saturated pixel says "at least so many": where `counts` reach the level a larger prediction costs nothing, a
@@ -167,7 +171,7 @@ def saturated(prediction: Float[Array, "..."], counts: Num[Array, "..."], level:
 
 
 def matched(
-    prediction: Float[Array, "*view y x"], counts: Num[Array, "*view y x"], mask: Bool[Array, "..."] | None = None
+    prediction: Float[Values, "*view y x"], counts: Num[Values, "*view y x"], mask: Bool[Values, "..."] | None = None
 ) -> Float[Array, "*view y x"]:
     """Multiply each predicted frame by the gain that matches the sum of its measured counts.
 
@@ -176,4 +180,4 @@ def matched(
     ```
     """
     total = lambda a: jnp.sum(a if mask is None else jnp.where(mask, a, 0), (-2, -1), dtype=prediction.dtype)
-    return prediction * (total(counts) / jnp.maximum(total(prediction), 1e-6))[..., None, None]
+    return jnp.asarray(prediction) * (total(counts) / jnp.maximum(total(prediction), 1e-6))[..., None, None]

@@ -229,7 +229,7 @@ def well_lit(light: ArrayLike) -> Bool[np.ndarray, "..."]:
     return light > 0.1 * np.percentile(light, 95)
 
 
-def beam_amplitude(probe: Complex[Array, "mode y x"]) -> float:
+def beam_amplitude(probe: Complex[Array | np.ndarray, "mode y x"]) -> float:
     """Give the amplitude of a beam where its light is: the root of the intensity's mean, weighted by the intensity.
 
     ```python
