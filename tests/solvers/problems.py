@@ -120,7 +120,7 @@ SOLVERS: dict[str, tuple[Callable[[Problem], Any], tuple[str, ...], float]] = {
     ),
     "lbfgs": (_minimise(optax.lbfgs(), 60), ("linear, positive", "complex", "rosenbrock"), 1e-3),
     "levenberg-marquardt": (_levenberg_marquardt, ALL, 1e-3),
-    "cgls": (_linear_solver(solvers.cgls, 4), ("linear", "linear, positive"), 1e-4),
+    "cgls": (_linear_solver(solvers.cgls, 6), ("linear", "linear, positive"), 1e-4),
     "lsqr": (_linear_solver(solvers.lsqr, 4), ("linear", "linear, positive"), 1e-4),
     "fista": (_linear_solver(solvers.fista, 300), ("linear", "linear, positive"), 1e-3),
     "primal-dual": (_linear_solver(solvers.primal_dual, 3000), ("linear, positive",), 1e-2),

@@ -248,7 +248,7 @@ def test_subsets_are_interleaved_and_follow_each_other_far_apart():
         subset_views(None, 4, 5)
 
 
-@pytest.mark.parametrize("solver", [cgls, lambda A, b, steps, **k: sart(A, b, steps, subsets=4, **k)])
+@pytest.mark.parametrize("solver", [cgls, lambda A, b, **options: sart(A, b, subsets=4, **options)])
 def test_held_out_views_choose_the_number_of_steps(disc, solver):
     A, image = disc
     noisy = A(image) + jnp.asarray(np.random.default_rng(0).normal(size=(100, 64)) * 2.0, jnp.float32)
