@@ -157,7 +157,7 @@ class _Run:
     held_out: list[tuple[int, float]]
 
     def arrays(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Give what a checkpoint keeps."""
         leaves = {f"leaf {i}": leaf for i, leaf in enumerate(jax.tree.leaves((self.free, self.state)))}
         return leaves | {"history": self.history, "held_out": np.reshape(self.held_out, (-1, 2))}
 
