@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Inexact
 
 from .errors import InputError
 
-__all__ = ["bounded", "homogeneous", "known_air", "on", "positive", "support", "unit_modulus"]
+__all__ = ["bounded", "homogeneous", "on", "positive", "support"]
 
 
 def positive(x: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
@@ -56,26 +56,6 @@ def support(
     ```
     """
     return jnp.where(inside, x, jnp.asarray(outside, x.dtype))
-
-
-def known_air(x: Inexact[Array, "..."], air: Bool[Array, "..."], value: float | complex = 0.0) -> Inexact[Array, "..."]:
-    """`value` where `air` holds: the complement of `support`.
-
-    ```python
-    assert jnp.array_equal(known_air(jnp.ones(2), jnp.array([True, False])), jnp.array([0.0, 1.0]))
-    ```
-    """
-    return support(x, ~air, value)
-
-
-def unit_modulus(x: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
-    """`x / |x|`, a pure phase object; 1 where `x` is zero.
-
-    ```python
-    assert unit_modulus(jnp.array([3.0j]))[0] == 1.0j
-    ```
-    """
-    return bounded(x, 1.0, 1.0)
 
 
 def homogeneous(

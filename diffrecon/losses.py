@@ -17,7 +17,6 @@ __all__ = [
     "masked_mean",
     "matched",
     "poisson",
-    "poisson_deviance",
     "saturated",
 ]
 
@@ -74,13 +73,6 @@ def poisson(
     p = jnp.maximum(_safe(prediction, mask), floor)
     n = _counts(counts, p, mask)
     return masked_mean(p - n + n * (jnp.log(jnp.where(n > 0, n, 1.0)) - jnp.log(p)), mask)
-
-
-def poisson_deviance(
-    prediction: Float[Values, "..."], counts: Num[Values, "..."], mask: Bool[Values, "..."] | None = None
-) -> Float[Array, ""]:
-    """Poisson deviance a pixel, twice `poisson`: about 1 at the photon-noise floor."""
-    return 2.0 * poisson(prediction, counts, mask)
 
 
 def amplitude(

@@ -37,8 +37,6 @@ __all__ = [
     "l1",
     "laplacian",
     "prox_l1",
-    "prox_tikhonov",
-    "prox_tv",
     "tikhonov",
     "tv",
 ]
@@ -146,36 +144,6 @@ def prox_l1(x: Inexact[Array, "..."], weight: float | Array) -> Inexact[Array, "
     """
     modulus = _modulus(x)
     return x * (jnp.maximum(modulus - weight, 0) / jnp.where(modulus > 0, modulus, 1))
-
-
-def prox_tikhonov(
-    x: Inexact[Array, "..."], weight: float | Array, reference: Inexact[Array, "..."] | float = 0.0
-) -> Inexact[Array, "..."]:
-    """`argmin_y 1/2 sum |y - x|^2 + weight/2 sum |y - reference|^2`.
-
-    ```python
-    assert prox_tikhonov(jnp.array([2.0]), 1.0) == 1.0
-    ```
-    """
-    return (x + weight * reference) / (1 + weight)
-
-
-def prox_tv(
-    x: Inexact[Array, "..."], weight: float | Array, *, steps: int = 50, axes: Axes = None
-) -> Inexact[Array, "..."]:
-    """Total-variation denoising, `argmin_y 1/2 sum |y - x|^2 + weight sum sqrt(sum over axes |difference|^2)`, without
-    smoothing.
-
-    Fast gradient projection on the dual (Chambolle 2004; Beck & Teboulle 2009, section 4.1). Iterative, hence not
-    exact: the error falls as `1 / steps^2`; 50 steps give about three digits where `weight` is of the order of the
-    noise, large weights need more. Cost: one gradient and one divergence a step.
-
-    ```python
-    assert jnp.allclose(prox_tv(jnp.array([0.0, 0.0, 1.0, 1.0]), 0.2), jnp.array([0.1, 0.1, 0.9, 0.9]), atol=1e-3)
-    ```
-    """
-    penalty = TotalVariation(1.0, axes=axes)
-    return penalty.prox(x, jnp.asarray(weight, x.real.dtype), penalty.start(x), steps=steps)[0]
 
 
 # ---------------------------------------------------------------------------------------------------- objects

@@ -296,6 +296,10 @@ def propagation():
     return linear(lambda u: op.propagate(u, transfer), waves(np.zeros((2, 24, 40))), back)
 
 
+def far_field_of_waves():
+    return linear(op.fraunhofer, waves(np.zeros((2, 12, 16))), lambda far: jnp.fft.ifft2(far, norm="ortho"))
+
+
 def vacuum():
     transfer = fresnel((24, 40))
     return linear(lambda u: op.propagate_in_vacuum(u, transfer, 0.0), waves(np.zeros((17, 30))))
@@ -346,7 +350,9 @@ OPERATORS = {
     "tensor": OperatorRow(tensor, 3),
     "propagation": OperatorRow(propagation),
     "propagation in vacuum": OperatorRow(vacuum),
-    "Fraunhofer": OperatorRow(lambda: linear(op.fraunhofer, waves(np.zeros((2, 12, 16))), op.fraunhofer_inverse)),
+    "Fraunhofer": OperatorRow(
+        lambda: linear(op.fraunhofer, waves(np.zeros((2, 12, 16))), lambda far: jnp.fft.ifft2(far, norm="ortho"))
+    ),
     "near field of an object": OperatorRow(lambda: exit_wave(True, True)),
     "near field of a probe": OperatorRow(lambda: exit_wave(True, False)),
     "far field of an object": OperatorRow(lambda: exit_wave(False, True)),

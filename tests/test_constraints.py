@@ -17,8 +17,6 @@ PROJECTIONS = {
     "positive": constraints.positive,
     "bounded": lambda x: constraints.bounded(x, 0.2, 0.9),
     "support": lambda x: constraints.support(x, INSIDE, 1.0),
-    "known_air": lambda x: constraints.known_air(x, INSIDE),
-    "unit_modulus": constraints.unit_modulus,
 }
 
 
@@ -40,7 +38,6 @@ def test_values():
     np.testing.assert_array_equal(constraints.positive(jnp.array([-1.0, 2.0])), [0, 2])
     np.testing.assert_array_equal(constraints.positive(jnp.array([-1.0 + 2j, 2.0 - 1j])), [0, 2])
     np.testing.assert_allclose(constraints.bounded(jnp.array([3j, 0.5]), high=1.0), [1j, 0.5])
-    np.testing.assert_allclose(constraints.unit_modulus(jnp.array([0.0, -2.0j])), [1, -1j])
 
 
 def test_homogeneous_is_the_nearest_point_of_the_line():

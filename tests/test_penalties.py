@@ -72,8 +72,6 @@ def test_laplacian_and_dirichlet_of_a_ramp():
     ("prox", "value"),
     [
         (penalties.prox_l1, lambda y: jnp.sum(jnp.abs(y))),
-        (penalties.prox_tikhonov, lambda y: 0.5 * jnp.sum(jnp.abs(y) ** 2)),
-        (lambda x, w: penalties.prox_tv(x, w, steps=400), lambda y: penalties.tv(y, eps=0.0) * y.size),
     ],
 )
 def test_proximal_map_minimises_its_definition(prox, value, complex_numbers):
@@ -84,12 +82,6 @@ def test_proximal_map_minimises_its_definition(prox, value, complex_numbers):
         for scale in (1e-1, 1e-2, 1e-3):
             for _ in range(10):
                 assert objective(best) <= objective(best + scale * image(x.shape, complex_numbers)) + 1e-6
-
-
-def test_prox_tv_lowers_a_step_by_weight_over_length():
-    step = jnp.concatenate([jnp.zeros(4), jnp.ones(8)])
-    expected = np.concatenate([np.full(4, 0.3 / 4), np.full(8, 1 - 0.3 / 8)])
-    np.testing.assert_allclose(penalties.prox_tv(step, 0.3, steps=300), expected, atol=1e-4)
 
 
 # ---------------------------------------------------------------------------------------- penalties as objects

@@ -37,9 +37,7 @@ from .projection import ParallelProjector as ParallelProjector
 from .projection import ToeplitzNormal as ToeplitzNormal
 from .projection import project_parallel as project_parallel
 from .propagation import Sampling as Sampling
-from .propagation import angular_spectrum_transfer as angular_spectrum_transfer
 from .propagation import fraunhofer as fraunhofer
-from .propagation import fraunhofer_inverse as fraunhofer_inverse
 from .propagation import fresnel_transfer as fresnel_transfer
 from .propagation import propagate as propagate
 from .propagation import propagate_in_vacuum as propagate_in_vacuum

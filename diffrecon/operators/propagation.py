@@ -20,9 +20,7 @@ from ..errors import InputError
 
 __all__ = [
     "Sampling",
-    "angular_spectrum_transfer",
     "fraunhofer",
-    "fraunhofer_inverse",
     "fresnel_transfer",
     "propagate",
     "propagate_in_vacuum",
@@ -114,47 +112,11 @@ def _phase_factor(frequency_part: np.ndarray, factor: float, ratio: Any, dtype: 
     return jnp.asarray(np.exp(1j * np.remainder(factor * float(ratio) * frequency_part, 2 * np.pi)), dtype)
 
 
-def angular_spectrum_transfer(
-    shape: Shape,
-    *,
-    pixel_size: float | tuple[float, float],
-    wavelength: float,
-    distance: float,
-    dtype: Any = jnp.complex64,
-) -> Complex[Array, "y x"]:
-    """Band-limited angular spectrum `exp(i k D (sqrt(1 - (lambda f)^2) - 1))`, without the paraxial approximation.
-
-    The global phase `exp(ikD)` is left out, as in the Fresnel kernel. Frequencies that the sampled kernel would alias
-    are cut (Matsushima & Shimobaba 2009, eq. 13), and so are evanescent ones. Plain numbers only; [m].
-
-    ```python
-    transfer = angular_spectrum_transfer((64, 64), pixel_size=1e-8, wavelength=7e-11, distance=1e-3)
-    ```
-    """
-    pixel = np.broadcast_to(np.asarray(pixel_size, float), (2,))
-    fy, fx = (np.fft.fftfreq(n, p) for n, p in zip(shape, pixel, strict=True))
-    sine2 = wavelength**2 * (fy[:, None] ** 2 + fx[None, :] ** 2)
-    travelling = sine2 < 1
-    # sqrt(1 - s) - 1 = -s / (1 + sqrt(1 - s)) keeps its digits for small s.
-    cosine = np.sqrt(np.where(travelling, 1 - sine2, 0))
-    phase = -2 * np.pi / wavelength * distance * sine2 / (1 + cosine)
-    limits = [
-        1 / (wavelength * np.sqrt((2 * abs(distance) / (n * p)) ** 2 + 1)) for n, p in zip(shape, pixel, strict=True)
-    ]
-    inside = travelling & (abs(fy) <= limits[0])[:, None] & (abs(fx) <= limits[1])[None, :]
-    return jnp.asarray(np.where(inside, np.exp(1j * np.remainder(phase, 2 * np.pi)), 0), dtype)
-
-
 def fraunhofer(wave: Complex[Array, "*batch y x"]) -> Complex[Array, "*batch y x"]:
     """Far field by the orthonormal FFT: `sum |wave|^2` is the number of counts in the frame; zero frequency at index
     (0, 0).
     """
     return jnp.fft.fft2(wave, norm="ortho")
-
-
-def fraunhofer_inverse(wave: Complex[Array, "*batch y x"]) -> Complex[Array, "*batch y x"]:
-    """The inverse (and adjoint) of `fraunhofer`."""
-    return jnp.fft.ifft2(wave, norm="ortho")
 
 
 # ---------------------------------------------------------------------------------------------------- sampling in words

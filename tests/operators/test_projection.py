@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from diffrecon.errors import InputError
-from diffrecon.operators import projection
 from diffrecon.operators.adjoint import dot_test
-from diffrecon.operators.projection import ParallelProjector, project_parallel
+from diffrecon.operators.projection import ParallelProjector, _gather, project_parallel
 
 RANDOM = np.random.default_rng(0)
 # (ny, nx), columns, centre, shifts, angles
@@ -210,7 +209,7 @@ def test_transpose_of_some_views(views):
 
 def test_transpose_without_tables(monkeypatch):
     A = build(GEOMETRIES["odd"], jnp.float32)
-    monkeypatch.setattr(projection, "_TABLE_LIMIT", 0)
+    monkeypatch.setattr(_gather, "_TABLE_LIMIT", 0)
     B = build(GEOMETRIES["odd"], jnp.float32)
     y = jnp.asarray(RANDOM.normal(size=(31, 41)), jnp.float32)
     assert B.tables is None

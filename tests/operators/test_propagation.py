@@ -100,40 +100,13 @@ def test_kernel_keeps_its_digits_in_float32(traced, tolerance):
     assert np.linalg.norm(found - exact) < tolerance * np.linalg.norm(exact)
 
 
-def test_angular_spectrum_is_fresnel_where_paraxial_and_exact_beyond():
-    shape, distance = (64, 64), 1e-3
-    make = lambda pixel: (
-        np.asarray(t(shape, pixel_size=pixel, wavelength=WAVELENGTH, distance=distance))
-        for t in (op.fresnel_transfer, op.angular_spectrum_transfer)
-    )
-    fresnel, exact = make(50e-9)
-    inside = exact != 0
-    assert inside.all()
-    # The paraxial phase error is pi z lambda^3 f^4 / 4 with f up to the corner, 1.4e7 / m: 1.2e-5 rad.
-    np.testing.assert_allclose(exact, fresnel, atol=3e-5)
-    f = np.fft.fftfreq(64, 10e-9)
-    f2 = f[:, None] ** 2 + f**2
-    fresnel, exact = make(10e-9)
-    inside = exact != 0
-    assert 0 < inside.sum() < inside.size  # the band limit cuts what is aliased
-    phase = 2 * np.pi / WAVELENGTH * distance * np.expm1(0.5 * np.log1p(-(WAVELENGTH**2) * f2))
-    np.testing.assert_allclose(exact[inside], np.exp(1j * phase)[inside], atol=1e-5)
-    back = op.angular_spectrum_transfer(shape, pixel_size=10e-9, wavelength=WAVELENGTH, distance=-distance)
-    np.testing.assert_allclose(back, np.conj(exact), atol=1e-6)
-
-
-def test_evanescent_waves_are_cut():
-    transfer = op.angular_spectrum_transfer((16, 16), pixel_size=0.2e-6, wavelength=1e-6, distance=1e-9)
-    f = np.fft.fftfreq(16, 0.2e-6)
-    assert not np.asarray(transfer)[(f[:, None] ** 2 + f**2) > 1e12].any() and transfer[0, 0] == 1
-
-
 def test_fraunhofer_keeps_counts_and_is_unitary():
     wave = op.random_like(jnp.zeros((2, 12, 10), jnp.complex64), 1)
     far = op.fraunhofer(wave)
     assert float(jnp.sum(abs(far) ** 2)) == pytest.approx(float(jnp.sum(abs(wave) ** 2)), rel=1e-6)
-    np.testing.assert_allclose(op.fraunhofer_inverse(far), wave, atol=1e-6)
-    assert op.dot_test(op.fraunhofer, op.fraunhofer_inverse, wave) < 1e-6
+    back = lambda far: jnp.fft.ifft2(far, norm="ortho")
+    np.testing.assert_allclose(back(far), wave, atol=1e-6)
+    assert op.dot_test(op.fraunhofer, back, wave) < 1e-6
 
 
 @pytest.mark.parametrize(
