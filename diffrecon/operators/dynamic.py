@@ -40,7 +40,8 @@ class Dynamic(eqx.Module):
     projected from every volume, also where its course is zero.
 
     ```python
-    still = ParallelProjector(np.arange(60) * 2.39996 % (2 * np.pi), (32, 32), 32)      # golden angles
+    angles = np.arange(60) * 2.39996 % (2 * np.pi)      # golden
+    still = dr.operators.ParallelProjector(angles, (32, 32), 32)
     A = Dynamic.splines(still, np.arange(60.0), 6)
     volumes = A.empty(1)
     assert A(volumes).shape == (60, 1, 32)

@@ -455,7 +455,9 @@ def _checked(sinogram: ArrayLike, angles: ArrayLike) -> tuple[Array, np.ndarray]
 
 # ---------------------------------------------------------------------------------------------------- tilt
 class TiltSearch(NamedTuple):
-    """**Fields:** `tilt` [rad]; `tried` (tilt, relative residual) of every solve; `message`."""
+    """Hold a tilt and how it was found.
+
+    **Fields:** `tilt` [rad]; `tried` (tilt, relative residual) of every solve; `message`."""
 
     tilt: float
     tried: tuple[tuple[float, float], ...]

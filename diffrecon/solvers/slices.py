@@ -164,7 +164,9 @@ def slice_solver(options: SliceOptions) -> Callable[[Any, Array], Array]:
 
 # ---------------------------------------------------------------------------------------------------- tables
 class SliceSolver(NamedTuple):
-    """**Fields:** `solve(A, sinogram, options, weights, callback) -> LinearSolution`; `steps` by default, 0 for none.
+    """Hold the entry of a table.
+
+    **Fields:** `solve(A, sinogram, options, weights, callback) -> LinearSolution`; `steps` by default, 0 for none.
 
     Weights and callback may be `None`. Without a callback it may be traced by `jax.vmap`, one slice at a time.
     """
