@@ -88,8 +88,8 @@ class Problem:
 
     def predict(self, views: np.ndarray) -> np.ndarray:
         """Predict the measurement of some views, as many at a time as memory allows."""
-        first = np.asarray(_predicted(self.model, np.asarray(views[:1])))
-        size = max(1, _BATCH // max(first.size, 1))
+        one = eqx.filter_eval_shape(self.model, np.asarray(views[:1]))
+        size = max(1, _BATCH // max(one.size, 1))
         parts = [np.asarray(_predicted(self.model, views[i : i + size])) for i in range(0, len(views), size)]
         return np.concatenate(parts)
 

@@ -207,7 +207,7 @@ def leave_out(which: Bool[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]) -> 
 
 def mend_outliers(
     counts: Num[np.ndarray, "view y x"],
-    beam: Float[Array, "#view y x"],
+    beam: Float[Array, "#view #y #x"],
     mask: Bool[np.ndarray, "y x"],
     *,
     dark: Any = 0.0,
