@@ -299,24 +299,25 @@ class Holography(Model):
         )
 
     # ------------------------------------------------------------------ out
+    def in_view(self, image: Any) -> np.ndarray:
+        """Cut an image of the object's window to the field of view of the finest pixel."""
+        rows, columns = (
+            slice((w - n) // 2, (w - n) // 2 + n) for w, n in zip(self.phase.shape, self.frame, strict=True)
+        )
+        return np.asarray(image[rows, columns])
+
     def quantities(self) -> dict[str, Quantity]:
         """Give what is written to a file, on the field of view of the finest pixel."""
-        crop = tuple(slice((w - n) // 2, (w - n) // 2 + n) for w, n in zip(self.phase.shape, self.frame, strict=True))
-        size, axes = self.pixel_size, ("y", "x")
-        cut = lambda a: np.asarray(a)[..., crop[0], crop[1]]
-        named = (
-            {}
-            if self.thickness is None
-            else {
-                f"thickness_{name}": Quantity(cut(t), "m", axes, size, f"thickness of {name}", "image")
-                for name, t in zip(self.materials, self.thickness, strict=True)
-            }
+        image = lambda values, unit, name, kind="image": Quantity(
+            self.in_view(values), unit, ("y", "x"), self.pixel_size, name, kind
         )
-        return {
-            "phase": Quantity(cut(self.total_phase()), "rad", axes, size, "phase", "image"),
-            "attenuation": Quantity(cut(self.absorption()), "", axes, size, "attenuation B", "image"),
-            "object": Quantity(cut(self.transmission()), "", axes, size, "object transmission", "complex"),
-        } | named
+        maps = {
+            "phase": image(self.total_phase(), "rad", "phase"),
+            "attenuation": image(self.absorption(), "", "attenuation B"),
+            "object": image(self.transmission(), "", "object transmission", "complex"),
+        }
+        named = zip(self.materials, () if self.thickness is None else self.thickness, strict=True)
+        return maps | {f"thickness_{name}": image(t, "m", f"thickness of {name}") for name, t in named}
 
     def thicknesses(self, named: Mapping[str, tuple[float, float]]) -> dict[str, Quantity]:
         """Solve phase and attenuation for the thicknesses of one or two materials, given as name: (delta, beta)."""

@@ -134,7 +134,7 @@ def _run_stage(stage: Stage, number: int, problem: Any, console: Console, journa
         return Outcome(problem.replace(model=model), history, figures={n: _plain(v) for n, v in figures.items()})
     path = None if journal is None or journal.path is None else f"{journal.path}.{number}"
     outcome = stage.solve(problem, Run(console, path, console.resume and path is not None and Path(path).exists()))
-    if journal is not None and outcome.ending.finished:
+    if journal is not None and journal.path is not None and outcome.ending.finished:
         names = tuple(outcome.problem.unknowns) if stage.keeps is None else stage.keeps
         state = {name: get(outcome.problem.model, name) for name in names}
         figures = {f"{_FIGURE}{name}": value for name, value in outcome.figures.items()}

@@ -9,7 +9,6 @@ until the details that scatter into them are right. Where one material leaves a 
 other named materials follow, and the numbers of the geometry that are to be refined go along.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -242,9 +241,9 @@ class HolographyMethod(Modality):
         coordinates = problem.coordinates(settings, vacuum=settings.loss.vacuum, variation=variation)
         deviation = solvers.posterior_deviation(solvers.hologram_residual, coordinates, _device(problem.data), seed)
         bar = deviation[0] * np.sqrt(max(problem.excess(seed), 1.0))
-        phase = problem.model.replace(phase=bar, thickness=None).quantities()["phase"]  # on the part that is written
-        line = f"error bar of the phase: {np.median(phase.data):.2g} rad in the median, from photon noise"
-        return {"phase_error": dataclasses.replace(phase, long_name="error bar of the phase")}, [line]
+        bar, name = problem.model.in_view(bar), "error bar of the phase"
+        quantity = Quantity(bar, "rad", ("y", "x"), problem.model.pixel_size, name, "image")
+        return {"phase_error": quantity}, [f"{name}: {np.median(bar):.2g} rad in the median, from photon noise"]
 
     def halves(self, start: Holograms, solved: Holograms, settings: Settings) -> tuple[Holograms, Holograms]:
         """Halve the photons or deal the distances, in the geometry of the whole and without total variation, which
@@ -288,9 +287,13 @@ def _vacuum(scan: Scan, chosen: Model) -> tuple[Holography, dict[str, tuple[floa
     return Holography.from_scan(scan, delta_beta=ratio, wider=_WIDER if chosen.probe else 1.0), named
 
 
-@eqx.filter_jit
 def _beam(model: Holography) -> Array:
-    """Predict the empty beam of every view without the dark [counts]."""
+    """Give the empty beam of every view without the dark [counts]: a number, or an image, a view."""
+    return model.flux if model.probe is None else _wave_intensity(model)
+
+
+@eqx.filter_jit
+def _wave_intensity(model: Holography) -> Array:
     return model.empty_beam(np.arange(len(model.pixels))) - model.dark
 
 
@@ -324,7 +327,7 @@ def _retrieved(problem: Holograms, settings: Settings, console: Console) -> Work
     turn = lambda problem, *options, **more: _round(problem, data, settings, *options, **more)
     phase, law = problem.model.first_guess(problem.data["counts"], problem.data["mask"])
     # Where linear theory does not hold, what it says of the lowest frequencies is worse than nothing.
-    strong = float(np.ptp(np.asarray(phase))) > 1.0
+    strong = float(jnp.ptp(phase)) > 1.0
     model = problem.model.replace(phase=jnp.zeros_like(phase) if strong else phase)
     problem = problem.replace(model=model, laws=(law,), curvature=None)
     console.say(f"first guess by the contrast transfer function; power of the phase falls as f^{law.slope:.2g}")
