@@ -116,7 +116,9 @@ def measured_curvature(model: Any, seed: int = 0) -> HologramCurvature:
 
     **Cost:** one linearisation of the model and four products, about six predictions and as many of their transposes.
     """
-    cross, power, count = (np.asarray(a, float) for a in _ring_products(model, jax.random.key(seed)))
+    noise = np.random.default_rng(seed).standard_normal((2, *model.phase.shape))
+    sums = _ring_products(model, jnp.asarray(noise, model.phase.dtype))
+    cross, power, count = (np.asarray(a, float) for a in sums)
     cross = (cross + cross.swapaxes(0, 1)).transpose(2, 0, 1) / 2 / np.maximum(power, 1e-30)[:, None, None]
     expected = transfer_curvature(model)
     seen = lambda k: count[k] >= 20 and np.linalg.eigvalsh(cross[k])[0] > 1e-4 * np.trace(cross[k])
@@ -141,7 +143,7 @@ def _edges(shape: Sequence[int]) -> np.ndarray:
 
 
 @eqx.filter_jit
-def _ring_products(model: Any, key: Array) -> tuple[Array, Array, Array]:
+def _ring_products(model: Any, noise: Float[Array, "2 y x"]) -> tuple[Array, Array, Array]:
     """Sum, on rings, the cross power `(2, 2, ring)` of random maps and their images, the maps' power and the number of
     frequencies."""
     shape, dtype = model.phase.shape, model.phase.dtype
@@ -163,15 +165,13 @@ def _ring_products(model: Any, key: Array) -> tuple[Array, Array, Array]:
     spectrum = lambda image: jnp.fft.rfft2(image, norm="ortho")
 
     def probed(item: Any) -> tuple[Array, Array]:
-        key, direction = item
-        noise = jnp.fft.rfft2(jax.random.normal(key, shape, dtype))
-        probe = jnp.fft.irfft2(noise / jnp.maximum(jnp.abs(noise), 1e-20) / frequency, s=shape) * where
+        waves, direction = jnp.fft.rfft2(item[0]), item[1]
+        probe = jnp.fft.irfft2(waves / jnp.maximum(jnp.abs(waves), 1e-20) / frequency, s=shape) * where
         images, own = transposed(forward(direction[:, None, None] * probe))[0], spectrum(probe)
         cross = jnp.stack([on_rings(jnp.real(spectrum(image) * jnp.conj(own))) for image in images])
         return cross, on_rings(jnp.real(own * jnp.conj(own)))
 
-    keys = jax.random.split(key)[jnp.array([0, 0, 1, 1])]
-    cross, power = jax.lax.map(probed, (keys, jnp.tile(jnp.eye(2, dtype=dtype), (2, 1))))
+    cross, power = jax.lax.map(probed, (jnp.repeat(noise, 2, 0), jnp.tile(jnp.eye(2, dtype=dtype), (2, 1))))
     cross = cross.reshape(2, 2, 2, _RINGS).sum(0)
     return cross, power[::2].sum(0), on_rings(jnp.ones_like(frequency))
 
