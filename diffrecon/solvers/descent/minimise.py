@@ -131,7 +131,7 @@ def minimise(
     if resume is True and checkpoint is None:
         raise InputError("resume=True needs checkpoint=path")
     model, free_in = Unknowns.choose(model, unknowns)
-    sampler = Sampler.make(data, batch_size, held_out, seed)
+    sampler = Sampler.make(data, batch_size, held_out, seed).only_read(cost, model)
     total = sampler.total_steps(steps, epochs)
 
     feed = sampler.feed(mesh, resident)
