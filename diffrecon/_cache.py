@@ -73,10 +73,10 @@ def _machine() -> str:
 
     A home folder is often shared by machines whose processors differ; a program for one may crash the other.
     """
-    import jaxlib
+    from jaxlib import version
 
-    parts = (jaxlib.__version__, platform.machine(), _processor(), os.environ.get("XLA_FLAGS", ""))
-    return f"jaxlib-{jaxlib.__version__}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
+    parts = (version.__version__, platform.machine(), _processor(), os.environ.get("XLA_FLAGS", ""))
+    return f"jaxlib-{version.__version__}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
 
 
 def _processor() -> str:

@@ -248,7 +248,7 @@ class TotalVariation(_Dual):
 
     def shrink(self, dual, sigma):
         weight = jnp.maximum(self.weight, 1e-30).astype(dual[0].real.dtype)
-        damp = 1 / (1 + sigma * self.huber.astype(weight.dtype) / weight)
+        damp = 1 / (1 + jnp.asarray(sigma) * self.huber.astype(weight.dtype) / weight)
         return _to_ball([p * damp for p in dual], weight, self.isotropic)
 
     def bound(self, x):

@@ -74,7 +74,7 @@ def test_another_processor_or_compiler_reads_nothing(monkeypatch):
     assert (other := _cache._machine()) != mine
     monkeypatch.setattr(_cache, "_processor", lambda: "flags: fpu sse2")
     assert _cache._machine() not in (mine, other)
-    monkeypatch.setattr("jaxlib.__version__", "99.0")
+    monkeypatch.setattr("jaxlib.version.__version__", "99.0")
     assert _cache._machine().startswith("jaxlib-99.0-")
 
 
