@@ -32,7 +32,8 @@ def keep_compiled_programs() -> Path | None:
     _state["asked"] = True
     import jax
 
-    if not jax.config.jax_enable_compilation_cache or jax.config.jax_compilation_cache_dir is not None:
+    users = [getattr(jax.config, f"jax_{name}") for name in ("enable_compilation_cache", "compilation_cache_dir")]
+    if users != [True, None]:
         return None
     try:
         root = _root()
