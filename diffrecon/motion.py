@@ -48,7 +48,8 @@ class Freedom(NamedTuple):
 FREEDOMS: dict[str, Freedom] = {
     "centre": Freedom("pixel", 0.1, ("column",), "", "detector column of the rotation axis in the middle row"),
     "shifts": Freedom("pixel", 0.1, ("row", "column"), "view 2", "motion of the picture of each view (row, column)",
-                      "moving the sample (shifts constant along rows, or as cos and sin of the angle along columns)"),
+                      "moving the sample (shifts constant along rows, or as cos and sin of the angle along columns); "
+                      "a constant along columns is the rotation centre"),
     "drift": Freedom("pixel", 0.1, ("row", "column"), "order 2", "smooth motion (row, column), coefficients of "
                      "cos(pi k (view + 1/2) / views), k = 1 .. order", "a constant drift, which is a shift"),
     "roll": Freedom("rad", 2e-4, ("roll",), "", "turn of the detector about the beam; the axis leans in the picture"),

@@ -123,7 +123,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(simulated, found, tmp_pat
         solution = solve(*arguments, **options)
         return dataclasses.replace(solution, ending=Ending.INTERRUPTED) if len(rounds) == 2 else solution
 
-    monkeypatch.setattr(solvers, "levenberg_marquardt", interrupted_in_the_second)
+    monkeypatch.setattr("diffrecon.solvers.holography.levenberg_marquardt", interrupted_in_the_second)
     console = lambda resume: Console(quiet=True, checkpoint=checkpoint, resume=resume)
     part = recipes.reconstruct(open_scan(simulated[0]), None, QUICK, console(False))
     assert any("interrupted" in line for line in part.verdict) and "phase_error" not in part.quantities
