@@ -1,5 +1,6 @@
 """The one driver of all methods: settings, split, stages, judgement, halves, error bars, record."""
 
+import glob
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,7 @@ def run(modality: Modality, scan: Scan, given: Mapping[str, Any], console: Conso
     fitted, held = modality.split(whole, settings)
     part = whole.of(fitted) if held.size else whole
     journal = Journal(console.checkpoint, fingerprint(modality, part, settings), console.resume)
+    _begin(journal, console.resume)
     solved = solve(modality, part, settings, console, journal)
     problem = whole.into(solved.problem, fitted) if held.size else solved.problem
     problem = problem.replace(model=problem.gauge(problem.model))
@@ -112,6 +114,16 @@ def solve(modality: Modality, problem: Any, settings: Any, console: Console, jou
     except StopIteration as end:
         problem = problem if end.value is None else end.value
     return Outcome(problem, np.concatenate(history), ending, detail)
+
+
+def _begin(journal: Journal, resume: bool) -> None:
+    """Put the journal on disk before the first stage; what another run has left beside it goes."""
+    if journal.path is None:
+        return
+    if not resume:
+        for left in journal.path.parent.glob(f"{glob.escape(journal.path.name)}.*"):
+            left.unlink(missing_ok=True)
+    journal.begin()
 
 
 def _plain(value: np.ndarray) -> Any:

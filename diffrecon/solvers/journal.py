@@ -44,10 +44,18 @@ class Journal:
         """Return what a round has left, or `None` if it is still to be done."""
         return self.rounds.get(number)
 
+    def begin(self) -> None:
+        """Put a journal without rounds on disk: what stages keep beside it belongs to its problem."""
+        if not self.rounds:
+            self._save()
+
     def write(self, number: int, arrays: Mapping[str, Any]) -> None:
         """Keep what a round has left, and forget later rounds; a file that cannot be written warns once."""
         earlier = {n: kept for n, kept in self.rounds.items() if n < number}
         self.rounds = earlier | {number: {name: np.asarray(value) for name, value in arrays.items()}}
+        self._save()
+
+    def _save(self) -> None:
         if self.path is None or jax.process_index() or not self._writes:  # all processes hold the same, one writes it
             return
         stored = {f"{n}/{name}": value for n, kept in self.rounds.items() for name, value in kept.items()}

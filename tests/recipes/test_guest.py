@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+import signal
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -91,6 +92,30 @@ def test_interrupted_guest_goes_on_where_it_was(guest, tmp_path):
     other = {"solver": {"steps": 100}}
     with pytest.raises(dr.InputError, match="another problem"):
         dr.reconstruct(scan()[0], "fading-image", other, dr.Console(quiet=True, checkpoint=str(path), resume=True))
+
+
+def test_a_stage_that_is_interrupted_goes_on_in_its_middle(guest, tmp_path):
+    """Its state lies beside the journal, which is there from the start and says what both belong to."""
+    exec(compile(guest.read_text(), str(guest), "exec"), {"__name__": "fading"})
+    whole, path = dr.reconstruct(scan()[0], "fading-image"), tmp_path / "run.checkpoint"
+    (tmp_path / "run.checkpoint.7").write_text("of another run")
+
+    class Stops(dr.Console):
+        def progress(self, total, label):
+            progress = super().progress(total, label)
+            progress.update = lambda done, **figures: signal.raise_signal(signal.SIGINT)
+            return progress
+
+    first = dr.reconstruct(scan()[0], "fading-image", {}, Stops(quiet=True, checkpoint=str(path)))
+    assert 0 < first.quality["history"].size < 200 and "interrupted" in first.verdict[0]
+    assert sorted(p.name for p in tmp_path.glob("run*")) == ["run.checkpoint", "run.checkpoint.0"]
+    other = dr.Scan.from_arrays(scan()[0].counts + 1, flux=77.0)
+    resumed = dr.Console(quiet=True, checkpoint=str(path), resume=True)
+    with pytest.raises(dr.InputError, match="another problem"):
+        dr.reconstruct(other, "fading-image", {}, resumed)
+    again = dr.reconstruct(scan()[0], "fading-image", {}, resumed)
+    np.testing.assert_array_equal(again["image"], whole["image"])
+    np.testing.assert_array_equal(again.quality["history"], whole.quality["history"])
 
 
 def test_command_line_takes_a_guest(guest, tmp_path, capsys):
