@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._model import Model
-from ..operators import AlignedProjector, Dynamic, ParallelProjector
+from ..operators import ParallelProjector
 from ..scan import Scan
 
 __all__ = ["Tomography"]
@@ -29,7 +29,7 @@ class Tomography(Model):
     """
 
     volume: Float[Array, "*basis z y x"]
-    projector: ParallelProjector | AlignedProjector | Dynamic
+    projector: Any  # a projector of any kind, also one that spreads slices over devices
 
     unknowns: ClassVar[tuple[str, ...]] = ("volume",)
 

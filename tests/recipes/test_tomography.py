@@ -168,14 +168,15 @@ def test_halves_and_error_bars():
     assert 0.8 < ratio < 1.5
 
 
-def test_bootstrap_agrees_with_the_closed_form():
-    """Views drawn with replacement: the photon noise of each view, and in the air next to nothing else."""
+def test_bootstrap_holds_the_photon_noise_and_the_streaks_of_missing_views():
+    """A draw with replacement leaves out a third of the views: besides the photon noise, which the closed form gives,
+    the bars hold the streaks of these gaps. With one noise of equal size for each they are twice the closed form."""
     y, x = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
     air = (np.hypot(x, y) > 17.5) & (np.hypot(x, y) < 22)
     quality = {"bootstrap": {"deviation": "bootstrap", "draws": 24}, "closed": {"deviation": "closed-form"}}
     bars = {n: recipes.reconstruct(make(), None, {"quality": q})["deviation"][:, air] for n, q in quality.items()}
     assert bars["bootstrap"].shape == bars["closed"].shape
-    assert 0.8 < np.median(bars["bootstrap"]) / np.median(bars["closed"]) < 2
+    assert 1 < np.median(bars["bootstrap"]) / np.median(bars["closed"]) < 3
 
 
 def test_own_solvers_and_penalties_by_name():
