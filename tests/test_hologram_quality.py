@@ -69,6 +69,9 @@ def test_gradient_of_a_quadratic_phase_and_the_focus_of_a_lens():
     assert np.allclose((x + focus * right)[inner], 0, atol=1e-15)
     stretched = phase_gradient(jnp.asarray(lens, jnp.float32), (1e-6, 2e-6))
     assert np.allclose(stretched[1][inner] * wavelength / np.pi, right[inner], rtol=1e-3, atol=1e-9)
+
+
+def test_gradient_of_a_line_is_refused():
     with pytest.raises(InputError, match="phase_gradient"):
         phase_gradient(jnp.ones(4), 1e-6)
 

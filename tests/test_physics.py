@@ -126,7 +126,7 @@ def test_material():
 
 
 @pytest.mark.parametrize("text", ["Xx2", "SiO2, heavy", "SiO2, -1", "SiO2, nan", "", ", 2", None])
-def test_what_is_no_material(text):
+def test_what_is_no_material_is_refused(text):
     pytest.importorskip("xraydb")
     with pytest.raises(dr.InputError, match="material") as caught:
         physics.material(text)

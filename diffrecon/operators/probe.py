@@ -233,7 +233,7 @@ def beam_amplitude(probe: Complex[Array | np.ndarray, "mode y x"]) -> float:
     """Give the amplitude of a beam where its light is: the root of the intensity's mean, weighted by the intensity.
 
     ```python
-    assert abs(beam_amplitude(jnp.zeros((1, 8, 8)).at[0, 2:4].set(3.0)) - 3.0) < 1e-5
+    assert abs(beam_amplitude(jnp.zeros((1, 8, 8), complex).at[0, 2:4].set(3.0)) - 3.0) < 1e-5
     ```
     """
     light = abs(np.asarray(probe)) ** 2

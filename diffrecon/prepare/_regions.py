@@ -23,7 +23,8 @@ def otsu_threshold(values: Float[np.ndarray, "..."]) -> float:
     below, total = np.cumsum(counts), counts.sum()
     mean = np.cumsum(counts * middle)
     between = (mean[-1] * below - mean * total) ** 2 / np.maximum(below * (total - below), 1)
-    return float(middle[between.argmax()])
+    best = np.flatnonzero(between == between.max())  # all bins between two classes that are far apart
+    return float((edges[best[0] + 1] + edges[best[-1] + 1]) / 2)
 
 
 def dilate(mask: Bool[np.ndarray, "..."], times: int) -> Bool[np.ndarray, "..."]:

@@ -65,7 +65,8 @@ def test_engine_comes_near_the_photon_noise_on_views_left_out(near, name):
 
 
 def test_the_table_has_every_engine():
-    assert set(ENOUGH) == {"adam", *engines.ENGINES}
+    own = {name for name, run in engines.ENGINES.items() if run.__module__ == engines.__name__}
+    assert set(ENOUGH) == {"adam", *own}
 
 
 # ------------------------------------------------------------------------------------------------ formulas of papers
