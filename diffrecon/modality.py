@@ -222,9 +222,10 @@ def descent(label: str, optimiser: optax.GradientTransformation, steps: int, **o
     """
 
     def solve(problem: Problem, run: Run) -> Outcome:
+        settings: dict[str, Any] = {"unknowns": problem.unknowns, **options}
         solution = minimise(
             problem.cost, problem.model, problem.data, optimiser, steps=steps, console=run.console, label=label,
-            checkpoint=run.checkpoint, resume=run.resume, **{"unknowns": problem.unknowns} | options,
+            checkpoint=run.checkpoint, resume=run.resume, **settings,
         )  # fmt: skip
         return Outcome(problem.replace(model=solution.value), solution.history, solution.ending, solution.detail)
 

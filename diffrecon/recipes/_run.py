@@ -78,7 +78,8 @@ def compare_halves(
         console.say(f"{modality.name}: {name} half of the data")
         problem = solve(modality, half, settings, console, None).problem
         halves.append(problem.replace(model=half.gauge(problem.model)))
-    return modality.correlate(*halves, scan)
+    first, second = halves
+    return modality.correlate(first, second, scan)
 
 
 # ---------------------------------------------------------------------------------------------------- stages
