@@ -2,8 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
-from numpy.typing import ArrayLike
+from jaxtyping import ArrayLike, Float
 
 from ..errors import InputError
 from ..motion import Motion
