@@ -94,7 +94,7 @@ class Problem:
         return np.concatenate(parts)
 
     def __add__(self, other: "Problem") -> "Problem":
-        """Join two problems over the same views: one cost, models side by side, `Problem.tied` shares fields."""
+        """Join two problems over the same views: one cost, models side by side; unknowns of one name are shared."""
         return _joined(self, other)
 
     def _by_view(self) -> list[str]:

@@ -85,9 +85,11 @@ def compare_halves(
 # ---------------------------------------------------------------------------------------------------- stages
 def fingerprint(modality: Modality, problem: Any, settings: Any) -> str:
     """Name what a journal belongs to: method, version, settings of the solve, and frames spread over the data."""
-    solved = {section: values for section, values in as_dict(settings).items() if section != "quality"}
-    text = f"{modality.name} {__version__} {sorted((s, sorted(v.items(), key=str)) for s, v in solved.items())!r}"
-    digest = hashlib.sha256(text.encode())
+    digest = hashlib.sha256(f"{modality.name} {__version__}".encode())
+    for section, values in as_dict(settings).items():
+        if section != "quality":  # judged afterwards; which views are fitted is seen in the data
+            named = {k: f"{v.__module__}.{v.__qualname__}" if callable(v) else v for k, v in values.items()}
+            digest.update(f"{section} {named!r}".encode())
     for name, values in sorted(problem.data.items()):
         some = np.unique(np.linspace(0, len(values) - 1, _FRAMES).astype(int)) if np.ndim(values) else ()
         digest.update(f"{name} {np.shape(values)}".encode())
@@ -140,6 +142,7 @@ def _run_stage(stage: Stage, number: int, problem: Any, console: Console, journa
     """Solve a stage, or take from the journal what an earlier run has left of it."""
     kept = None if journal is None else journal.read(number)
     if kept is not None:
+        kept = dict(kept)  # the journal's own stays whole: later rounds are written with it
         console.say(f"{stage.label}: done before")
         history = kept.pop("history")
         figures = {name.removeprefix(_FIGURE): kept.pop(name) for name in list(kept) if name.startswith(_FIGURE)}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import diffrecon as dr
@@ -114,6 +115,28 @@ def test_a_stage_that_is_interrupted_goes_on_in_its_middle(guest, tmp_path):
     with pytest.raises(dr.InputError, match="another problem"):
         dr.reconstruct(other, "fading-image", {}, resumed)
     again = dr.reconstruct(scan()[0], "fading-image", {}, resumed)
+    np.testing.assert_array_equal(again["image"], whole["image"])
+    np.testing.assert_array_equal(again.quality["history"], whole.quality["history"])
+
+
+def test_a_run_may_be_interrupted_twice(guest, tmp_path, monkeypatch):
+    """What the journal had before the second run is there for the third."""
+    exec(compile(guest.read_text(), str(guest), "exec"), {"__name__": "fading"})
+    method = modality.find("fading-image")
+    rule = optax.adam(0.05)
+    monkeypatch.setattr(type(method), "stages", lambda *_: (dr.descent(f"part {i}", rule, 20) for i in range(3)))
+    whole, path = dr.reconstruct(scan()[0], "fading-image"), str(tmp_path / "run.checkpoint")
+    for last in ("part 1", "part 2"):
+
+        class Stops(dr.Console):
+            def progress(self, total, label, last=last):
+                if label == last:
+                    raise KeyboardInterrupt
+                return super().progress(total, label)
+
+        with pytest.raises(KeyboardInterrupt):
+            dr.reconstruct(scan()[0], "fading-image", {}, Stops(quiet=True, checkpoint=path, resume=last == "part 2"))
+    again = dr.reconstruct(scan()[0], "fading-image", {}, dr.Console(quiet=True, checkpoint=path, resume=True))
     np.testing.assert_array_equal(again["image"], whole["image"])
     np.testing.assert_array_equal(again.quality["history"], whole.quality["history"])
 
