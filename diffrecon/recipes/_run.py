@@ -88,8 +88,7 @@ def fingerprint(modality: Modality, problem: Any, settings: Any) -> str:
     digest = hashlib.sha256(f"{modality.name} {__version__}".encode())
     for section, values in as_dict(settings).items():
         if section != "quality":  # judged afterwards; which views are fitted is seen in the data
-            named = {k: f"{v.__module__}.{v.__qualname__}" if callable(v) else v for k, v in values.items()}
-            digest.update(f"{section} {named!r}".encode())
+            digest.update(f"{section} { ({key: _named(value) for key, value in values.items()})!r}".encode())
     for name, values in sorted(problem.data.items()):
         some = np.unique(np.linspace(0, len(values) - 1, _FRAMES).astype(int)) if np.ndim(values) else ()
         digest.update(f"{name} {np.shape(values)}".encode())
@@ -97,6 +96,14 @@ def fingerprint(modality: Modality, problem: Any, settings: Any) -> str:
         for index in some:
             digest.update(np.ascontiguousarray(values[int(index)]).tobytes())
     return digest.hexdigest()
+
+
+def _named(value: Any) -> Any:
+    """Name a function alike in every process, where its `repr` holds an address."""
+    if not callable(value):
+        return value
+    kind = value if hasattr(value, "__qualname__") else type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def solve(modality: Modality, problem: Any, settings: Any, console: Console, journal: Journal | None) -> Outcome:

@@ -13,6 +13,7 @@ import pytest
 import diffrecon as dr
 from diffrecon import modality
 from diffrecon.cli import main
+from diffrecon.recipes._run import _named
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 GUEST = re.search(r"## A method\n.*?```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -117,6 +118,17 @@ def test_a_stage_that_is_interrupted_goes_on_in_its_middle(guest, tmp_path):
     again = dr.reconstruct(scan()[0], "fading-image", {}, resumed)
     np.testing.assert_array_equal(again["image"], whole["image"])
     np.testing.assert_array_equal(again.quality["history"], whole.quality["history"])
+
+
+def test_costs_are_named_alike_in_every_process():
+    make = lambda: lambda model, batch: 0.0
+
+    class Cost:
+        def __call__(self, model, batch):
+            return 0.0
+
+    assert _named(make()) == _named(make()) and _named(Cost()) == _named(Cost())
+    assert _named(make()) != _named(Cost()) and _named(3) == 3
 
 
 def test_a_run_may_be_interrupted_twice(guest, tmp_path, monkeypatch):
