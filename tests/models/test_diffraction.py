@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from diffraction_patterns import particle, pattern_of
 
 from diffrecon.errors import InputError
 from diffrecon.models import Diffraction, autocorrelation_support, diffraction_pattern, oversampling_ratio
@@ -10,24 +11,6 @@ from diffrecon.models._diffraction import support_of
 from diffrecon.scan import Scan
 
 SHAPES = pytest.mark.parametrize("shape", [(12, 16), (6, 8, 10)], ids=["image", "volume"])
-
-
-def particle(shape, seed=0, kind=np.complex64):
-    """A random object in a box, and the box."""
-    rng = np.random.default_rng(seed)
-    support = np.zeros(shape, bool)
-    support[tuple(slice(n // 4, n // 4 + n // 3) for n in shape)] = True
-    values = rng.uniform(1, 2, shape) * np.exp(1j * rng.uniform(-1, 1, shape))
-    return np.where(support, values, 0).astype(kind), support
-
-
-def pattern_of(obj):
-    """`|sum object exp(-2 pi i q.r / n)|^2 / pixels`, one axis after the other as matrices."""
-    wave = np.asarray(obj, complex)
-    for axis, n in enumerate(obj.shape):
-        kernel = np.exp(-2j * np.pi * np.outer(np.arange(n), np.arange(n)) / n) / np.sqrt(n)
-        wave = np.moveaxis(np.tensordot(kernel, wave, (1, axis)), 0, axis)
-    return abs(wave) ** 2
 
 
 def scan_of(frames, **fields):
