@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from .._model import Model
 from .._result import Quantity
 from ..errors import InputError
+from ..operators.fourier import blur
 from ..scan import Scan
 from ..solvers import DiffractionSets
 
@@ -53,7 +54,7 @@ class Diffraction(Model):
         """Expected counts, the same for every view."""
         counts = jnp.abs(jnp.fft.fftn(self.inside(), norm="ortho")) ** 2
         if self.coherence is not None:
-            counts = _blurred(counts, self.coherence)
+            counts = blur(counts, self.coherence, range(counts.ndim))  # periodically, as patterns in FFT order are
         if self.background is not None:
             counts = counts + self.background**2
         return jnp.broadcast_to(counts, (jnp.shape(views)[0], *counts.shape))
@@ -164,22 +165,6 @@ def _widths(coherence: ArrayLike | None, shape: tuple[int, ...]) -> Float[Array,
         raise InputError(f"model.coherence: {coherence} is no blur in detector pixels, one number or {len(shape)}")
     widths = widths if widths.size > 1 else np.where(np.arange(len(shape)) < len(shape) - 2, 0.0, widths)
     return jnp.asarray(widths, jnp.float32) if widths.any() else None
-
-
-def _blurred(counts: Float[Array, "*z y x"], widths: Any) -> Float[Array, "*z y x"]:
-    """Convolved with a Gaussian, periodically, as patterns in FFT order are."""
-    widths = jnp.broadcast_to(jnp.asarray(widths, counts.dtype), (counts.ndim,))
-    return jnp.fft.ifftn(jnp.fft.fftn(counts) * _transfer(counts.shape, widths)).real
-
-
-def _transfer(shape: tuple[int, ...], widths: Float[Array, " axis"]) -> Float[Array, "*z y x"]:
-    """The Fourier transform of a Gaussian of unit sum and so many pixels' standard deviation."""
-    exponent = jnp.zeros((1,) * len(shape), widths.dtype)
-    for axis, length in enumerate(shape):
-        frequency = jnp.asarray(np.fft.fftfreq(length), widths.dtype)
-        square = (widths[axis] * frequency) ** 2
-        exponent = exponent + square.reshape([-1 if i == axis else 1 for i in range(len(shape))])
-    return jnp.exp(-2 * np.pi**2 * exponent)
 
 
 # ---------------------------------------------------------------------------------------------------- data

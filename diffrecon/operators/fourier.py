@@ -6,9 +6,9 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Inexact
 
-__all__ = ["gaussian", "good_size", "half_plane_weights", "is_smooth", "radial_frequency"]
+__all__ = ["blur", "gaussian", "good_size", "half_plane_weights", "is_smooth", "radial_frequency"]
 
 
 def good_size(least: float, *, factors: Sequence[int] = (2, 3, 5), parity: int = 0) -> int:
@@ -69,3 +69,21 @@ def gaussian(frequency: Any, width: Any) -> Any:
     """
     xp = jnp if isinstance(frequency, Array) or isinstance(width, Array) else np
     return xp.exp(-2 * (np.pi * width * frequency) ** 2)
+
+
+def blur(values: Inexact[Array, "..."], width: Any, axes: Sequence[int] = (-2, -1)) -> Inexact[Array, "..."]:
+    """Convolve with a periodic Gaussian of standard deviation `width` [pixel], one number or one for each of `axes`.
+
+    ```python
+    spot = jnp.zeros((32, 32)).at[5, 5].set(1.0)
+    assert abs(blur(spot, 2.0)[5, 5] - 1 / (2 * np.pi * 2.0**2)) < 1e-6
+    ```
+    """
+    axes, real = tuple(axes), jnp.finfo(values.dtype).dtype
+    forward, back = (jnp.fft.fftn, jnp.fft.ifftn) if jnp.iscomplexobj(values) else (jnp.fft.rfftn, jnp.fft.irfftn)
+    spectrum = forward(values, axes=axes)
+    for axis, one in zip(axes, jnp.broadcast_to(jnp.asarray(width, real), (len(axes),)), strict=True):
+        size, axis = values.shape[axis], axis % values.ndim
+        frequency = jnp.asarray(np.fft.fftfreq(size)[: spectrum.shape[axis]], real)
+        spectrum = spectrum * gaussian(frequency, one).reshape([-1 if i == axis else 1 for i in range(values.ndim)])
+    return back(spectrum, s=[values.shape[axis] for axis in axes], axes=axes)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, Num
 from numpy.typing import ArrayLike
 
-from .fourier import gaussian
+from .fourier import blur
 from .propagation import propagate
 
 __all__ = [
@@ -135,13 +135,8 @@ def blur_frames(frames: Float[Array, "*batch y x"], width: Any) -> Float[Array, 
     assert jnp.allclose(blur_frames(frames, 1.0).sum(), 1.0, atol=0.02)
     ```
     """
-    rows, columns = frames.shape[-2:]
-    real = frames.dtype
-    vertical, horizontal = jnp.broadcast_to(jnp.asarray(width, real), (2,))
-    dampen = lambda f, sigma: gaussian(jnp.asarray(f, real), sigma)
-    pass_on = dampen(np.fft.fftfreq(rows), vertical)[:, None] * dampen(np.fft.rfftfreq(columns), horizontal)[None]
     # A narrow Gaussian ends abruptly at the highest frequency: beside bright spots it would ring below zero.
-    return jnp.maximum(jnp.fft.irfft2(jnp.fft.rfft2(frames) * pass_on, s=(rows, columns)), 0)
+    return jnp.maximum(blur(frames, width), 0)
 
 
 def exit_waves(

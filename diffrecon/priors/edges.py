@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..operators.fourier import radial_frequency
+from ..operators.fourier import blur, radial_frequency
 from .power_law import PowerLaw
 
 __all__ = ["Variation", "detail_gradient", "vacuum_weights"]
@@ -76,12 +76,9 @@ def vacuum_weights(
     **Arguments:** `first_maximum` [cycles/pixel]; `curvature` of the data's half square at every frequency.
     """
     shape = image.shape
-    rows, columns = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
     width = jnp.maximum(1 / (8 * first_maximum), 1.0)
-    smooth = jnp.exp(-2 * (np.pi * width) ** 2 * jnp.asarray(rows**2 + columns**2, image.dtype))
-    blurred = lambda values: jnp.fft.irfft2(jnp.fft.rfft2(values) * smooth, s=shape)
-    square = blurred(image) ** 2
-    power = jnp.maximum(blurred(square), square)
+    square = blur(image, width) ** 2
+    power = jnp.maximum(blur(square, width), square)
     border = np.ones(shape, bool)
     border[tuple(slice(round(_BORDER * n), n - round(_BORDER * n)) for n in shape)] = False
     around = jnp.median(power.ravel()[np.flatnonzero(border)])

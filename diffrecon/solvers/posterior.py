@@ -14,10 +14,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Inexact, PyTree
 
 from .._model import Batch
+from ..operators.fourier import blur
 from ..priors import Coordinates
 from .conjugate_gradients import conjugate_gradients
 
@@ -71,10 +71,7 @@ def posterior_deviation(
 def _smoothed(coordinates: Coordinates, errors: Array) -> Array:
     """Take the root mean square of errors, as maps, over a neighbourhood."""
     square = jnp.mean(jnp.square(jax.vmap(coordinates.maps)(errors)), 0)
-    shape = square.shape[1:]
-    f = [jnp.asarray(np.fft.fftfreq(shape[0])[:, None], square.dtype), jnp.asarray(np.fft.rfftfreq(shape[1]))]
-    smooth = jnp.exp(-2 * (np.pi * _REACH) ** 2 * (f[0] ** 2 + f[1] ** 2))
-    return jnp.sqrt(jnp.maximum(jnp.fft.irfft2(jnp.fft.rfft2(square) * smooth, s=shape), 0))
+    return jnp.sqrt(jnp.maximum(blur(square, _REACH), 0))
 
 
 @eqx.filter_jit

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from ... import sharding
 from ...frames import Entries
-from ...operators.fourier import gaussian, radial_frequency
+from ...operators.fourier import blur, radial_frequency
 from ...priors import PowerLaw
 from ..linear.least_squares import cgls
 from .fbp import fbp
@@ -240,7 +240,7 @@ def _newton(tree: Any, angles: Array, counts: Array, mask: Array, *lines: Array)
     """
     model, quiet = tree
     projections, shifts = projections_of(model, angles, lines), model.shifts[angles]
-    projections = _smooth(projections) if quiet else projections
+    projections = blur(projections, 0.7) if quiet else projections
 
     def frames(shifts: Array) -> Array:
         return model.replace(shifts=model.shifts.at[angles].set(shifts)).frames(projections, angles)
@@ -258,13 +258,6 @@ def _newton(tree: Any, angles: Array, counts: Array, mask: Array, *lines: Array)
     damp = jnp.eye(3, dtype=normal.dtype) * (1e-6 * sharp + jnp.finfo(normal.dtype).tiny)[..., None, :]
     step = jnp.linalg.solve(normal + damp, downhill[..., None])[..., 0]
     return jnp.stack([jnp.where(jnp.isfinite(step), step, 0), sharp], -2)
-
-
-def _smooth(projections: Array) -> Array:
-    """Blur by a Gaussian of 0.7 pixel."""
-    rows, columns = (gaussian(np.fft.fftfreq(n), 0.7) for n in projections.shape[-2:])
-    kernel = jnp.asarray(rows[:, None] * columns, projections.real.dtype)
-    return jnp.fft.ifft2(jnp.fft.fft2(projections) * kernel)
 
 
 def place_frames(

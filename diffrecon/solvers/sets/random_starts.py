@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Complex, Float, Inexact, Num
 from ... import quality
 from ..._console import Console
 from ...errors import InputError
+from ...operators.fourier import blur
 from ..ending import Ending
 from .set_projections import set_projections
 
@@ -111,11 +112,7 @@ def shrink_wrap(
     ```
     """
     axes = tuple(range(-dimensions, 0))
-    modulus = jnp.abs(objects)
-    frequencies = np.meshgrid(*[np.fft.fftfreq(n) for n in objects.shape[-dimensions:]], indexing="ij")
-    square = jnp.asarray(np.sum(np.square(frequencies), axis=0), modulus.dtype)
-    kernel = jnp.exp(-2 * np.pi**2 * width**2 * square)
-    smooth = jnp.fft.ifftn(jnp.fft.fftn(modulus, axes=axes) * kernel, axes=axes).real
+    smooth = blur(jnp.abs(objects), width, axes)
     return smooth > threshold * jnp.max(smooth, axes, keepdims=True)
 
 
