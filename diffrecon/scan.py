@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from .errors import InputError, MissingMetadata
 from .frames import Computed, FourierOrdered, LazyFrames, Window, frame_blocks, pick_views
 from .geometry import FarField, Geometry, geometry_of_views
+from .marks import find_marks
 
 __all__ = ["Provenance", "Scan"]
 
@@ -117,9 +118,24 @@ class Scan:
             mask=None if mask is None else np.asarray(mask, bool),
             geometry=geometry,
             **fields,
-        )
+        ).without_marks()
         scan.check()
         return scan
+
+    def without_marks(self) -> Self:
+        """Make the scan whose mask leaves out the pixels that the detector has marked as not measured (gaps between
+        modules, dead pixels; see `diffrecon.marks.find_marks`), with zeros there, and which says so.
+        """
+        marks = find_marks(self.counts)
+        if marks is None or (self.mask is not None and self.mask.shape != marks.pixels.shape):
+            return self
+        said = dataclasses.replace(self.provenance, messages=(*self.provenance.messages, marks.message()))
+        good = ~marks.pixels if self.mask is None else self.mask & ~marks.pixels
+        same = {
+            name: marks.cleared(frames) if frames is not None and frames.shape[-2:] == good.shape else frames
+            for name, frames in (("counts", self.counts), ("flats", self.flats), ("darks", self.darks))
+        }
+        return self.replace(mask=good, provenance=said, **same)
 
     def replace(self, **fields: Any) -> Self:
         """Make a copy with some fields changed."""
@@ -228,8 +244,12 @@ class Scan:
     def check_counts(self) -> "Scan":
         """Refuse negative or non-finite counts, and frames without a photon; the ends of a rocking curve (`cdi`) may
         have none.
+
+        Frames of ptychography are looked at when they are reconstructed (`diffrecon.prepare.check_frames`), where
+        single ones may be left out.
         """
-        check_counts(self.counts, self.mask, self.name, empty=self.method == "cdi")
+        if self.method not in ("near-field-ptychography", "far-field-ptychography"):
+            check_counts(self.counts, self.mask, self.name, empty=self.method == "cdi")
         return self
 
     def check_shapes(self) -> "Scan":

@@ -53,12 +53,6 @@ def with_value(counts, value):
     return counts
 
 
-def empty_view(counts):
-    counts = counts.copy()
-    counts[7] = 0
-    return counts
-
-
 def text_file(folder):
     (folder / "in.h5").write_text("not an HDF5 file at all, just some words\n")
     return [folder / "in.h5"]
@@ -129,10 +123,6 @@ CASES = {
         ],
         "leaves no pixel",
     ),
-    "NaN": (lambda f: frames(f, lambda c: with_value(c, np.nan)), "view 3, pixel .5, 6. are nan"),
-    "infinity": (lambda f: frames(f, lambda c: with_value(c, np.inf)), "view 3.*inf"),
-    "negative counts": (lambda f: frames(f, lambda c: with_value(c, -7)), "view 3.*negative"),
-    "empty view": (lambda f: frames(f, empty_view), "view 7 has no counts"),
     "counts of text": (lambda f: frames(f, lambda c: c.astype("S8")), "type"),
     "missing energy": (lambda f: [make_files.cxi(f / "in.cxi", drop=("source_1",)), *NEAR], "geometry.energy"),
     "impossible energy": (
@@ -210,10 +200,8 @@ def test_other_commands_on_a_missing_file(command, tmp_path, capfd):
 
 def test_inspect_shows_what_it_can_of_bad_frames(tmp_path, capfd):
     arguments = frames(tmp_path, lambda c: with_value(c, np.nan))
-    code = main(["inspect", *map(str, arguments)])
-    said = capfd.readouterr()
-    check_one_line(code, said.err, "view 3")
-    assert "1 values are not finite" in said.out
+    assert main(["inspect", *map(str, arguments)]) == 0  # the method leaves out what it cannot use
+    assert "1 values are not finite" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("make", [make_files.cxi, make_files.dxchange, make_files.npz, make_files.ptyd])

@@ -30,6 +30,7 @@ MAY = {
     "quality": set(),
     "settings": {"physics"},
     "frames": set(),
+    "marks": {"frames"},
     "motion": set(),
     "operators": {"physics", "geometry", "motion"},
     "solvers": {
@@ -61,7 +62,7 @@ MAY = {
         "_console",
     },
     # `scan.absorption()` and `scan.find_rotation_centre()` are preparation, which knows a scan by its fields only.
-    "scan": {"geometry", "physics", "frames", "prepare"},
+    "scan": {"geometry", "physics", "frames", "marks", "prepare"},
     "stream": {"operators", "solvers", "sharding", "_console"},
     "models": {
         "priors",
@@ -76,7 +77,7 @@ MAY = {
         "_model",
         "_result",
     },
-    "io": {"physics", "geometry", "frames", "scan", "operators", "_result"},
+    "io": {"physics", "geometry", "frames", "marks", "scan", "operators", "_result"},
     "plot": {"_result", "quality", "physics", "geometry", "scan", "regimes"},
     "simulate": {"io", "_result", "physics", "geometry", "scan", "operators", "quality", "_console"},
     "uncertainty": {"_model", "solvers", "quality"},

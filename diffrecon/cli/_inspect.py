@@ -25,7 +25,6 @@ def inspect(options: argparse.Namespace) -> int:
 
 def _measurement(options: argparse.Namespace) -> int:
     from ..io import collect, read
-    from ..scan import check_counts
 
     settings = gather(options.config, options.sets)
     # Names in [data] and [geometry] that only a recipe could know are none of a file's.
@@ -34,7 +33,7 @@ def _measurement(options: argparse.Namespace) -> int:
     print("\n".join(scan_lines(scan)), flush=True)
     _near_field(scan, getattr(options, "plot", None))
     # The figures stand printed; what makes the file unusable is the error.
-    check_counts(scan.counts, scan.mask, scan.name)
+    scan.check_counts()
     return 0
 
 

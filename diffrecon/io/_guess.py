@@ -67,6 +67,14 @@ def mean_frame(counts: Any, most: int = 64) -> np.ndarray:
     return np.asarray(total) / chosen.size
 
 
+def without_specks(image: np.ndarray) -> np.ndarray:
+    """Give the median of each pixel and its eight neighbours: a hot pixel tells nothing of where the light is."""
+    padded = np.pad(image, 1, mode="edge")
+    rows, columns = image.shape
+    around = [padded[i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
+    return np.median(around, axis=0)
+
+
 def zero_frequency(mean: np.ndarray) -> str:
     """Tell where a far-field pattern is bright, `"centre"` or `"corner"`."""
     y, x = np.indices(mean.shape)
@@ -91,7 +99,7 @@ def feature_motion(
     square[square < 1e-3 * np.median(square)] = np.inf
     partner = square.argmin(1)
     mean = mean_frame(counts) if mask is None else np.where(mask, mean_frame(counts), 0)
-    lit = mean > 0.05 * mean.max()
+    lit = lit_pixels(mean)
     flat = lambda view: np.where(lit, np.asarray(counts[view], np.float64) / np.where(lit, mean, 1) - 1, 0)
     shift = np.stack([_registered(flat(one), flat(other)) for one, other in zip(chosen, partner, strict=True)])
     moved = positions[partner] - positions[chosen]
@@ -115,9 +123,9 @@ def _registered(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return (np.stack(np.unravel_index(correlation.argmax(), first.shape)) + shape // 2) % shape - shape // 2
 
 
-def lit_pixels(mean: np.ndarray) -> int:
-    """Find the number of pixels above a twentieth of the brightest."""
-    return int((mean > 0.05 * mean.max()).sum())
+def lit_pixels(mean: np.ndarray) -> np.ndarray:
+    """Find the pixels above a twentieth of the brightest, single hot ones apart."""
+    return mean > 0.05 * without_specks(mean).max()
 
 
 def neighbour_step(positions: np.ndarray) -> float:

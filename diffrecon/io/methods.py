@@ -68,7 +68,7 @@ def _looks_near(values: dict[str, Any], counts: Any, mask: np.ndarray | None) ->
     if agree > 0.85 and slope > 0:
         # With positions in object pixels the features of a near-field frame move by just as many pixels. In metres,
         # a beam that is narrow enough for far-field sampling is a defocused far-field probe, whose features move too.
-        width = np.sqrt(_guess.lit_pixels(_guess.mean_frame(counts))) / slope
+        width = np.sqrt(_guess.lit_pixels(_guess.mean_frame(counts)).sum()) / slope
         in_metres = values.get("positions_unit") == "m"
         near = field is None or width > field / 2 if in_metres else not turned and 0.8 < slope < 1.25
         if near:

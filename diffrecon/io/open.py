@@ -22,6 +22,7 @@ from .values import (
     saturation_of,
     scalar,
     stack_of,
+    without_marks,
 )
 
 __all__ = ["open_scan", "read"]
@@ -123,7 +124,7 @@ def _find(source: Source, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 def _assemble(
     source: Source, values: dict[str, Any], given: set[str], reader: str, method: str | None, strict: bool
 ) -> Scan:
-    counts = stack_of(values, source)
+    counts = without_marks(source, values, stack_of(values, source))
     check_angles(source, values, given, counts.shape[0])
     check_positions(source, values)
     if "wavelength" in values and "energy" not in values:

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..errors import InputError, MissingMetadata
 from ..frames import LazyFrames
+from ..marks import find_marks
 from . import _guess
 from ._lazy import SinogramOrdered
 from ._tables import AngleRange
@@ -36,6 +37,21 @@ def stack_of(values: dict[str, Any], source: Source) -> Any:
     if counts.dtype.kind not in "iuf":
         raise InputError(f"{source.name}: counts are of type {counts.dtype}; expected integers or floats")
     return counts
+
+
+def without_marks(source: Source, values: dict[str, Any], counts: Any) -> Any:
+    """Clear the pixels that the detector marks as not measured, before anything is told by the frames."""
+    marks, given = find_marks(counts), mask_of(values)
+    if marks is None or (given is not None and given.shape != marks.pixels.shape):
+        return counts
+    source.say(marks.message())
+    values["mask"] = ~marks.pixels if given is None else given & ~marks.pixels
+    values.pop("bad_pixels", None)
+    for key in ("flats", "darks"):
+        frames = values.get(key)
+        if frames is not None and np.shape(frames)[-2:] == marks.pixels.shape:
+            values[key] = marks.cleared(frames if isinstance(frames, LazyFrames) else np.asarray(frames))
+    return marks.cleared(counts)
 
 
 def _sinograms(source: Source, values: dict[str, Any], stored: Any) -> Any:
@@ -160,7 +176,8 @@ def extra_of(source: Source, values: dict[str, Any], counts: Any, kind: str | No
                     f"{0 if frames is None else len(frames)} frames; got {extra[key].size}"
                 )
     if kind in FOURIER_PLANE:
-        seen = _guess.zero_frequency(_guess.mean_frame(counts))
+        mean, good = _guess.mean_frame(counts), mask_of(values)
+        seen = _guess.zero_frequency(_guess.without_specks(mean if good is None else np.where(good, mean, 0)))
         extra["dc"] = values["dc"] if values.get("dc") else seen
         source.say(
             f"zero frequency at the {extra['dc']} of the frames"

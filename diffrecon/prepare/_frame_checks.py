@@ -13,6 +13,9 @@ _BRIGHTER = 20.0  # times the median brightness of a frame: no object or drift o
 _BAD_PART = 0.05  # of a frame's pixels: more is a broken frame, less are broken pixels
 _SATURATED_AT_LEAST = 100  # counts: small numbers are the largest value often without being an end of the scale
 _SATURATED_PIXELS = 20
+_DEFECT_VIEWS = 25  # in which defects are looked for
+_DEFECT = 20.0  # times brighter or darker than all eight neighbours, in nine views of ten: light moves with the sample
+_DEFECT_COUNTS = 100  # at least, of the brighter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +43,9 @@ def check_frames(scan: Measurement, block: int = 64) -> FramesReport:
     Views are left out that have no counts (shutter closed), a position that is not finite, more than 5 % of pixels that
     are not finite or negative (broken frames), or 20 times more or less light than the median (flashes, or a shutter
     that was closing). Pixels are masked that are not finite or negative in any other view, or at the largest value of
-    an integer detector in at least half of the views, by which many detectors mark what they did not measure. Where
-    many pixels hold the same largest value, the frames look saturated.
+    an integer detector in at least half of the views, by which many detectors mark what they did not measure,
+    and single ones that are 20 times brighter or darker than all their neighbours in nearly all views. Where many
+    pixels hold the same largest value, the frames look saturated.
 
     One pass over the frames, `block` views at a time.
 
@@ -73,7 +77,14 @@ def check_frames(scan: Measurement, block: int = 64) -> FramesReport:
             f"{scan.name}: only {mask.sum()} of {measured.sum()} pixels have finite counts from zero on "
             "in all views: mask the others (data.mask) or undo a subtraction"
         )
+    defects = _defects(scan, views, mask)
+    mask &= ~defects
     where = np.argwhere(measured)
+    if defects.any():
+        said = (
+            f"{_pixels(np.argwhere(defects))} {_DEFECT:g} times brighter or darker than all around in nearly all views"
+        )
+        messages.append(f"{said}: hot or dead, left out")
     if survey.wrong.any():
         messages.append(f"{_pixels(where[survey.wrong])} not finite or negative in some views: left out in all")
     if dead.any():
@@ -126,6 +137,27 @@ def _survey(scan: Measurement, measured: np.ndarray, block: int) -> _Survey:
         survey.held = survey.held * (top <= survey.largest) + int(np.sum(good == top)) * (top >= survey.largest)
         survey.largest = max(survey.largest, top)
     return survey
+
+
+def _defects(scan: Measurement, views: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Find single hot and dead pixels by their neighbours."""
+    if np.dtype(scan.counts.dtype).kind not in "iuf" or min(scan.frame_shape) < 3:
+        return np.zeros(mask.shape, bool)
+    some = views[np.unique(np.linspace(0, len(views) - 1, min(len(views), _DEFECT_VIEWS)).astype(int))]
+    often, (rows, columns) = np.zeros(mask.shape), mask.shape
+    places = [(i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)]
+    for view in some:  # one at a time: the search takes nine times its size
+        frame = np.where(mask, scan.counts[view], 0).astype(float)
+        frame[~np.isfinite(frame)] = 0
+        around = lambda value, frame=frame: (
+            np.pad(np.where(mask, frame, value), 1, constant_values=value)[i : i + rows, j : j + columns]
+            for i, j in places
+        )
+        highest, lowest = np.maximum.reduce([*around(0.0)]), np.minimum.reduce([*around(np.inf)])
+        hot = (frame > _DEFECT * highest) & (frame >= _DEFECT_COUNTS)
+        dead = (_DEFECT * frame < lowest) & (lowest >= _DEFECT_COUNTS) & np.isfinite(lowest)
+        often += hot | dead
+    return (often >= 0.9 * len(some)) & mask
 
 
 def _reasons(scan: Measurement, survey: _Survey) -> dict[str, np.ndarray]:

@@ -120,3 +120,13 @@ def test_type_of_the_counts_changes_nothing(scan):
     for model in models[1:]:
         np.testing.assert_allclose(model.probe, models[0].probe, rtol=1e-5)
         assert model.probe.dtype == models[0].probe.dtype == np.complex64
+
+
+def test_hot_and_dead_pixels_by_their_neighbours(scan):
+    """A camera that fluctuates as light does holds no largest integer; the brightest speckle stays."""
+    counts = np.asarray(scan.counts).astype(np.uint32) + 300
+    counts[:, 2, 5] = np.random.default_rng(0).poisson(90_000, len(counts))
+    counts[:, 9, 9] = 1
+    report = check_frames(scan.replace(counts=counts))
+    assert np.argwhere(~report.mask).tolist() == [[2, 5], [9, 9]] and "hot or dead" in report.messages[0]
+    assert check_frames(scan).mask.all()
