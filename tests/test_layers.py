@@ -10,12 +10,13 @@ import diffrecon
 
 ROOT = Path(diffrecon.__file__).parent
 # Small modules that know nothing of the rest; everybody may use them.
-COMMON = {"errors", "_optional", "_cache", "__version__"}
+COMMON = {"errors", "_optional", "_cache", "_identity", "__version__"}
 # layer -> what it may import of diffrecon (besides itself and COMMON)
 MAY = {
     "errors": set(),
     "_optional": set(),
     "_cache": set(),
+    "_identity": set(),
     "physics": set(),
     "geometry": {"physics"},
     "_console": set(),

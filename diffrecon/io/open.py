@@ -8,6 +8,7 @@ from .. import physics
 from ..errors import InputError
 from ..scan import Provenance, Scan
 from . import _part
+from ._content import input_files
 from .keys import MOTORS, collect, full_name, motors, resolve
 from .methods import FOURIER_PLANE, check_scan, geometry_of, guess_method
 from .readers import readers
@@ -79,7 +80,7 @@ def read(
     `None`.
     """
     with Source(path) as source:
-        given = resolve(source, given)
+        said, given = given, resolve(source, given)
         reader, found = _find(source, given)
         if "positions" not in given:
             found |= motors(source, {k: v for k, v in found.items() if k in (*MOTORS, "positions_unit")})
@@ -91,7 +92,10 @@ def read(
         # A wavelength that the user gives replaces the energy of the file.
         if "wavelength" in given:
             found.pop("energy", None)
+        files = input_files(source)
         scan = _assemble(source, {**found, **given}, set(given), reader, method, strict)
+        made = Provenance(str(source.path), reader, tuple(dict.fromkeys(source.messages)), files, said)
+        scan = scan.replace(provenance=made)
     if check:
         scan.check_counts()
     return scan
@@ -158,4 +162,4 @@ def _assemble(
     )
     if strict:
         check_scan(source, scan)
-    return scan.replace(provenance=Provenance(str(source.path), reader, tuple(dict.fromkeys(source.messages))))
+    return scan

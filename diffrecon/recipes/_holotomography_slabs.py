@@ -25,7 +25,7 @@ from ..modality import Modality, Outcome, Problem, Stage, Work
 from ..scan import Scan
 from ..settings import as_dict
 from ..solvers.journal import Journal
-from ._run import fingerprint, solve
+from ._run import identity, solve
 
 _JUDGED = 2**30  # bytes of frames that were held out, in memory to be judged
 
@@ -47,13 +47,8 @@ def in_slabs(
     lines = stream.Scratch((whole.views, model.delta.shape[0], model.delta.shape[2]), _scratch_path(console))
     rounds = _Rounds(lines, fitted, placement)
     part = whole.of(fitted)
-    part = solve(
-        rounds,
-        part,
-        settings,
-        console,
-        Journal(console.checkpoint, fingerprint(modality, part, settings), console.resume),
-    ).problem
+    journal = Journal(console.checkpoint, identity(modality, part, scan, settings), console.resume)
+    part = solve(rounds, part, settings, console, journal).problem
     if not (rounds.fresh or sharding.agree(lines.found)):
         rounds.retrieve(part)
     whole = whole.into(part, fitted)

@@ -1,18 +1,16 @@
 """The one driver of all methods: settings, split, stages, judgement, halves, error bars, record."""
 
-import glob
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .. import __version__
 from .._cache import keep_compiled_programs
 from .._console import Console
+from .._identity import digest, of_scan, of_settings
 from .._result import Result
 from ..modality import Modality, Outcome, Problem, Run, Stage, get, put
 from ..scan import Scan
@@ -23,7 +21,7 @@ from ..solvers.journal import Journal
 __all__ = ["run", "solve"]
 
 _FIGURE = "figure "  # before the name of a figure in the journal
-_FRAMES = 32  # that a fingerprint looks at
+_AFTERWARDS = ("quality", "solver.slab")  # which views are fitted is seen in the data, slabs in rounding only
 
 
 def run(modality: Modality, scan: Scan, given: Mapping[str, Any], console: Console) -> Result:
@@ -37,9 +35,12 @@ def run(modality: Modality, scan: Scan, given: Mapping[str, Any], console: Conso
     whole = modality.start(scan, settings, console)
     fitted, held = modality.split(whole, settings)
     part = whole.of(fitted) if held.size else whole
-    journal = Journal(console.checkpoint, fingerprint(modality, part, settings), console.resume)
+    journal = Journal(console.checkpoint, identity(modality, part, scan, settings), console.resume)
     _begin(journal, console.resume)
-    solved = solve(modality, part, settings, console, journal)
+    try:
+        solved = solve(modality, part, settings, console, journal)
+    finally:
+        journal.end()
     problem = whole.into(solved.problem, fitted) if held.size else solved.problem
     problem = problem.replace(model=problem.gauge(problem.model))
     figures = {"history": solved.history} if solved.history.size else {}
@@ -83,27 +84,11 @@ def compare_halves(
 
 
 # ---------------------------------------------------------------------------------------------------- stages
-def fingerprint(modality: Modality, problem: Any, settings: Any) -> str:
-    """Name what a journal belongs to: method, version, settings of the solve, and frames spread over the data."""
-    digest = hashlib.sha256(f"{modality.name} {__version__}".encode())
-    for section, values in as_dict(settings).items():
-        if section != "quality":  # judged afterwards; which views are fitted is seen in the data
-            digest.update(f"{section} { ({key: _named(value) for key, value in values.items()})!r}".encode())
-    for name, values in sorted(problem.data.items()):
-        some = np.unique(np.linspace(0, len(values) - 1, _FRAMES).astype(int)) if np.ndim(values) else ()
-        digest.update(f"{name} {np.shape(values)}".encode())
-        values = np.asarray(values) if isinstance(values, jax.Array) else values
-        for index in some:
-            digest.update(np.ascontiguousarray(values[int(index)]).tobytes())
-    return digest.hexdigest()
-
-
-def _named(value: Any) -> Any:
-    """Name a function alike in every process, where its `repr` holds an address."""
-    if not callable(value):
-        return value
-    kind = value if hasattr(value, "__qualname__") else type(value)
-    return f"{kind.__module__}.{kind.__qualname__}"
+def identity(modality: Modality, problem: Any, scan: Scan, settings: Any) -> dict[str, str]:
+    """Name what a journal belongs to: method, version, input, geometry, settings of the solve, the data fitted."""
+    made = {"method": modality.name, "version": __version__} | of_scan(scan)
+    made |= of_settings(as_dict(settings), leave=_AFTERWARDS)
+    return made | {f"fitted {name}": digest(values) for name, values in sorted(problem.data.items())}
 
 
 def solve(modality: Modality, problem: Any, settings: Any, console: Console, journal: Journal | None) -> Outcome:
@@ -131,7 +116,7 @@ def _begin(journal: Journal, resume: bool) -> None:
     if journal.path is None:
         return
     if not resume:
-        for left in journal.path.parent.glob(f"{glob.escape(journal.path.name)}.*"):
+        for left in journal.beside():
             left.unlink(missing_ok=True)
     journal.begin()
 

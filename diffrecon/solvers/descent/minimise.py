@@ -14,9 +14,10 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from ... import sharding
+from ... import __version__, sharding
 from ..._cache import keep_compiled_programs
 from ..._console import Console
+from ..._identity import described, digest
 from ...errors import InputError
 from ..ending import Ending
 from ..journal import Journal
@@ -141,7 +142,8 @@ def minimise(
     run = _Run(free, sharding.replicate(rule.init(free), mesh), 0, [], [])
     if resume is True:
         sharding.wait_for_all()
-    journal = Journal(checkpoint, run.fingerprint(free_in.names), resume is True)
+    told = {} if checkpoint is None else run.identity(cost, rule, fixed, free_in, sampler)
+    journal = Journal(checkpoint, told, resume is True)
     run = run.resumed(resume, journal, mesh)
     return _Loop(problem, run, fixed, feed, free_in.names, total, chunk, callback, journal, console, label).solve()
 
@@ -174,9 +176,21 @@ class _Run:
         history, held_out = kept["history"].tolist(), [(int(step), cost) for step, cost in kept["held_out"]]
         return _Run(free, state, len(history), history, held_out)
 
-    def fingerprint(self, names: tuple[str, ...]) -> str:
-        """Names of the unknowns and shapes of everything that is carried."""
-        return f"{names} {[(jnp.shape(a), str(jnp.result_type(a))) for a in jax.tree.leaves((self.free, self.state))]}"
+    def identity(self, cost: Cost, rule: Any, fixed: PyTree, unknowns: Unknowns, sampler: Sampler) -> dict[str, str]:
+        """Name what a checkpoint belongs to: cost, optimiser, unknowns, shapes of all that is carried, data, draws."""
+        carried = [(jnp.shape(a), str(jnp.result_type(a))) for a in jax.tree.leaves((self.free, self.state))]
+        data = {**sampler.per_view, **sampler.shared}
+        return {
+            "version": __version__,
+            "cost": described(cost),
+            "what is fixed in the model": described(fixed),
+            "optimiser": described(rule),
+            "unknowns": described((unknowns.names, unknowns.scales)),
+            "shapes of the unknowns": described(carried),
+            "batch_size": described(sampler.plan.batch_size),
+            "seed": described(sampler.plan.seed),
+            "held_out": described(sampler.held.tolist()),
+        } | {f"data.{name}": digest(values) for name, values in sorted(data.items())}
 
 
 @dataclasses.dataclass
