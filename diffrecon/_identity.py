@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Identity", "described", "difference", "digest", "of_scan", "of_settings"]
+__all__ = ["Identity", "described", "difference", "digest", "of_result", "of_scan", "of_settings"]
 
 Identity = Mapping[str, str]
 
@@ -36,7 +36,7 @@ def of_scan(scan: Any) -> dict[str, str]:
     made = scan.provenance
     found = {f"the content of {file.name if i else 'the input file'}": file.digest for i, file in enumerate(made.files)}
     found = found or {"the frames": digest(scan.counts)}
-    found |= {name: described(value) for name, value in made.given.items()}
+    found |= {f"data.{name}": described(value) for name, value in made.given.items()}
     found["shape of the frames"] = str(tuple(int(n) for n in scan.counts.shape))
     for name in _FIELDS:
         value = getattr(scan, name, None)
@@ -53,6 +53,12 @@ def of_settings(settings: Mapping[str, Mapping[str, Any]], leave: Iterable[str] 
     named = {f"{section}.{key}": value for section, part in settings.items() for key, value in part.items()}
     skip = set(leave)
     return {n: described(v) for n, v in named.items() if n not in skip and n.partition(".")[0] not in skip}
+
+
+def of_result(method: str, scan: Any, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Name what a result was made of; what was said about a file is seen in its scan."""
+    leave = () if scan is None else ("data", "geometry")
+    return {"method": method} | of_scan(scan) | of_settings(settings, leave=(*leave, "output"))
 
 
 def difference(kept: Identity, now: Identity, leave: Iterable[str] = ()) -> str:

@@ -81,7 +81,7 @@ class Provenance:
 
     **Fields:** `path` (empty for arrays), `reader`, `messages` = what the reader decided and the user should know;
     `files` = every file that frames may come from (behind links and virtual datasets, too) as it was when it was
-    opened; `given` = what was said about them.
+    opened; `given` = what was said about the data in them.
     """
 
     path: str = ""

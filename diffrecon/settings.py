@@ -86,7 +86,8 @@ def build(cls: type[T], given: Mapping[str, Any] | T, method: str) -> T:
     """Lay given values over the defaults, section by section.
 
     **Raises:** `InputError` for an unknown section or name (with the nearest known one), a value of another kind, out
-    of bounds or none of the choices, and for a setting that has no effect beside the others.
+    of bounds or none of the choices, and for a setting that has no effect beside the others; also what a method's
+    own `checked` refuses.
     """
     values = as_dict(given) if isinstance(given, cls) else typing.cast(Mapping[str, Any], given)
     defaults = cls()
@@ -97,7 +98,8 @@ def build(cls: type[T], given: Mapping[str, Any] | T, method: str) -> T:
         if not isinstance(part, Mapping):
             raise InputError(f"[{name}] is a section of {method}: write {name}.key = value")
         known[name] = _section(name, known[name], part, method)
-    return cls(**known)
+    made = cls(**known)
+    return made.checked() if hasattr(made, "checked") else made  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _section(name: str, default: Any, given: Mapping[str, Any], method: str) -> Any:

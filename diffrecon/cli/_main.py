@@ -1,4 +1,5 @@
-"""Arguments in, exit code out: 0 done, 2 the user's input cannot be used, 1 a fault of the program, 130 interrupted.
+"""Arguments in, exit code out: 0 done, 2 the user's input cannot be used, 1 a fault of the program, 130 interrupted
+(143 by SIGTERM, 129 by SIGHUP).
 
 Nothing heavy is imported before the arguments are understood.
 """
@@ -49,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(getattr(module, options.function)(options) or 0)
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0) if not isinstance(stop.code, str) else 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("diffrecon: interrupted", file=sys.stderr)
-        return 130
+        return 128 + getattr(stop, "number", 2)
     except BrokenPipeError:  # ... | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -155,6 +156,7 @@ def _reconstruct(commands: Any) -> None:
         help="FILE's name + _reconstruction.h5 here by default; volumes also as .tif, _####.tif, .zarr",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint of an interrupted run")
+    parser.add_argument("--force", action="store_true", help="replace a result of other settings, or another file")
     parser.add_argument("--preview", action="store_true", help="a picture of one slice with three rotation centres")
     parser.add_argument(
         "--distributed",

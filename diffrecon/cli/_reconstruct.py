@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .._identity import of_result
 from ..errors import InputError
 from ._settings import Settings, gather, refuse_unknown
 
@@ -26,7 +27,8 @@ def reconstruct(options: argparse.Namespace) -> int:
     output = _output(options, settings)
     if options.preview:
         return preview(options, method, settings)
-    return run(options.file, output, method, settings, quiet=options.quiet, resume=options.resume)
+    how = {"quiet": options.quiet, "resume": options.resume, "force": options.force}
+    return run(options.file, output, method, settings, **how)
 
 
 def join(said: str) -> None:
@@ -60,37 +62,69 @@ def _first() -> bool:
 
 
 def run(
-    file: str, output: Path, method: str | None, settings: Settings, *, quiet: bool = False, resume: bool = False
+    file: str,
+    output: Path,
+    method: str | None,
+    settings: Settings,
+    *,
+    quiet: bool = False,
+    resume: bool = False,
+    force: bool = False,
 ) -> int:
     """Reconstruct `file` into `output`; everything that can be refused is refused before the solve."""
-    from .. import io, recipes, sharding
-    from .._console import Console
+    from .. import io, recipes
 
     io.check_output(output)
     if output.exists() and Path(file).exists() and output.samefile(file):
         raise InputError(f"{output}: is the measurement itself; give the result another name with -o")
     say = (lambda *_: None) if quiet else print
-    scan = _opened(file, method, settings, say)
-    if recipes.wants_slabs(scan, scan.method, settings.recipe):
-        return _slabs(scan, output, settings, quiet, resume, say)
+    with interruptions() as interrupts, _locked(output):
+        scan, whole = _opened(file, method, settings, say)
+        if not force and _first():
+            io.refuse_other_result(output, of_result(scan.method, scan, settings.record(whole)))
+        if recipes.wants_slabs(scan, scan.method, settings.recipe):
+            return _slabs(scan, output, settings, quiet, resume, say, interrupts)
+        return _whole(scan, output, settings, quiet, resume, say, interrupts)
+
+
+def _locked(output: Path) -> contextlib.AbstractContextManager[Any]:
+    """Keep other runs off the output, and off the checkpoint beside it."""
+    from ..io import OutputLock
+
+    return OutputLock(output) if _first() else contextlib.nullcontext()
+
+
+def _whole(
+    scan: Any, output: Path, settings: Settings, quiet: bool, resume: bool, say: Callable[[str], Any],
+    interrupts: list[int],
+) -> int:  # fmt: skip
+    """Reconstruct in memory."""
+    from .. import io, recipes, sharding
+    from .._console import Console
+
     checkpoint = _checkpoint(output)
     if resume and not checkpoint.exists():
         say(f"  no checkpoint {checkpoint}: from the start")
     console = Console(quiet=quiet, checkpoint=str(checkpoint), resume=resume and checkpoint.exists())
     start = time.monotonic()
-    with _interrupts() as interrupts:
-        assert scan.method is not None
-        result = recipes.reconstruct(scan, scan.method, settings.recipe, console)
-        result = dataclasses.replace(result, settings=settings.record(result.settings))
-        if _first():
-            io.write(output, result, scan)
+    result = recipes.reconstruct(scan, scan.method, settings.recipe, console)
+    verdict = (*result.verdict, *_changed(scan))
+    result = dataclasses.replace(result, settings=settings.record(result.settings), verdict=verdict)
+    if _first():
+        io.write(output, result, scan)
     sharding.wait_for_all()
     if not _first():
-        return 130 if interrupts else 0
+        return _code(interrupts)
     if not interrupts:
         checkpoint.unlink(missing_ok=True)
     _tell(result, output, settings, "interrupted; best state so far" if interrupts else "done", start, say)
-    return 130 if interrupts else 0
+    return _code(interrupts)
+
+
+def _changed(scan: Any) -> list[str]:
+    """Say which files of the input are not what they were when they were opened."""
+    names = scan.provenance.changed()
+    return [f"the input has changed, or gone, during the run: {', '.join(names[:3])}; repeat it"] if names else []
 
 
 def _tell(result: Any, output: Path, settings: Settings, outcome: str, start: float, say: Callable[[str], Any]) -> None:
@@ -101,8 +135,8 @@ def _tell(result: Any, output: Path, settings: Settings, outcome: str, start: fl
     say(f"{outcome} in {time.monotonic() - start:.1f} s: {output}{picture}")
 
 
-def _opened(file: str, method: str | None, settings: Settings, say: Callable[[str], Any]) -> Any:
-    """The scan, once every setting is known to exist."""
+def _opened(file: str, method: str | None, settings: Settings, say: Callable[[str], Any]) -> tuple[Any, Any]:
+    """The scan, once every setting is known to exist, and all settings."""
     from .. import io, recipes
 
     if method is not None:
@@ -111,11 +145,11 @@ def _opened(file: str, method: str | None, settings: Settings, say: Callable[[st
     scan = scan.replace(method=recipes.recognise(scan))
     if scan.method is None:
         raise InputError(f"{file}: it is not clear what was measured; say it with -m ({', '.join(recipes.methods())})")
-    refuse_unknown(settings, scan.method)
+    whole = refuse_unknown(settings, scan.method)
     say(describe(scan))
     for message in scan.provenance.messages:
         say(f"  {message}")
-    return scan
+    return scan, whole
 
 
 # ---------------------------------------------------------------------------------------------------- volumes
@@ -123,7 +157,10 @@ def _checkpoint(output: Path) -> Path:
     return output.with_name(f"{output.stem}.checkpoint")
 
 
-def _slabs(scan: Any, output: Path, settings: Settings, quiet: bool, resume: bool, say: Callable[[str], Any]) -> int:
+def _slabs(
+    scan: Any, output: Path, settings: Settings, quiet: bool, resume: bool, say: Callable[[str], Any],
+    interrupts: list[int],
+) -> int:  # fmt: skip
     """A volume slab by slab into its file; Ctrl-C keeps the slices that are finished."""
     from .. import io, recipes
     from .._console import Console
@@ -145,7 +182,7 @@ def _slabs(scan: Any, output: Path, settings: Settings, quiet: bool, resume: boo
             settings=settings.recipe,
             resume=resume,
         )
-        return _Recorded(target, settings)
+        return _Recorded(target, settings, scan)
 
     checkpoint = _checkpoint(output)
     console = Console(quiet=quiet, checkpoint=str(checkpoint), resume=resume)
@@ -155,7 +192,7 @@ def _slabs(scan: Any, output: Path, settings: Settings, quiet: bool, resume: boo
         result = recipes.reconstruct_slabs(scan, scan.method, settings.recipe, console, writer)
     except KeyboardInterrupt:
         say("interrupted; finished slices are kept, --resume goes on")
-        return 130
+        return _code(interrupts or [signal.SIGINT])
     if _first():
         checkpoint.unlink(missing_ok=True)
         _tell(result, output, settings, "done", start, say)
@@ -181,13 +218,13 @@ class _Nothing:
 class _Recorded:
     """A writer that records what was said about the file too."""
 
-    def __init__(self, target: Any, settings: Settings):
+    def __init__(self, target: Any, settings: Settings, scan: Any):
         self.write, self.abort, self.done = target.write, target.abort, target.done
-        self._target, self._settings = target, settings
+        self._target, self._settings, self._scan = target, settings, scan
 
     def close(self, result: Any = None) -> None:
-        record = self._settings.record(result.settings)
-        self._target.close(dataclasses.replace(result, settings=record))
+        record, verdict = self._settings.record(result.settings), (*result.verdict, *_changed(self._scan))
+        self._target.close(dataclasses.replace(result, settings=record, verdict=verdict))
 
 
 def preview(options: argparse.Namespace, method: str | None, settings: Settings) -> int:
@@ -201,7 +238,7 @@ def preview(options: argparse.Namespace, method: str | None, settings: Settings)
     stem = Path(options.file.rstrip("/")).stem
     picture = Path(options.output) if options.output else Path(f"{stem}_preview.png")
     io.check_output(picture)
-    scan = _opened(options.file, method, settings, say)
+    scan, _ = _opened(options.file, method, settings, say)
     start = time.monotonic()
     result = recipes.preview(scan, scan.method, settings.recipe, Console(quiet=options.quiet))
     from .. import plot
@@ -258,8 +295,10 @@ def _print_settings(options: argparse.Namespace, settings: Settings, method: str
 
 
 @contextlib.contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Count Ctrl-C: at the first the solver stops and gives its best state; a second one, while saving, aborts."""
+def interruptions() -> Iterator[list[int]]:
+    """Collect the signals that ask to stop: at the first (Ctrl-C, SIGTERM of a batch system, SIGHUP of a lost terminal)
+    the solver gives its best state; a second one, while that is saved, aborts.
+    """
     seen: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield seen
@@ -267,10 +306,28 @@ def _interrupts() -> Iterator[list[int]]:
 
     def handle(number: int, frame: Any) -> None:
         seen.append(number)
-        raise KeyboardInterrupt
+        raise Interrupted(number)
 
-    before = signal.signal(signal.SIGINT, handle)
+    asked = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]
+    before = {number: signal.getsignal(number) for number in asked}
+    for number, now in before.items():
+        if now is not signal.SIG_IGN:  # nohup
+            signal.signal(number, handle)
     try:
         yield seen
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, now in before.items():
+            signal.signal(number, now)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal that asks to stop; `number` says which."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+
+def _code(interrupts: list[int]) -> int:
+    """The exit code: 130 after Ctrl-C, 143 after SIGTERM."""
+    return 128 + interrupts[0] if interrupts else 0

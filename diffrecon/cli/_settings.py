@@ -138,14 +138,14 @@ def _functions(settings: Settings, folder: Path, load: bool) -> None:
         raise InputError(f"loss {said!r}: name a function of your own as file.py:function")
 
 
-def refuse_unknown(settings: Settings, method: str) -> None:
-    """Check the names that are left for the recipe before any work is done.
+def refuse_unknown(settings: Settings, method: str) -> Mapping[str, Mapping[str, Any]]:
+    """Check what is left for the recipe before any work is done, and give all settings of the method.
 
     **Raises:** `InputError` with the nearest name.
     """
     from .. import recipes
 
-    recipes.check_settings(settings.recipe, method)
+    return recipes.check_settings(settings.recipe, method)
 
 
 def load_function(text: str, folder: str | Path = ".") -> Callable[..., Any]:

@@ -37,7 +37,7 @@ def demo(options: argparse.Namespace) -> int:
     output = io.check_output(folder / f"demo_{method}_reconstruction.h5")
     simulate.demo_file(method, data, options.seed)
     print(f"{data}: simulated {method}, seed {options.seed}")
-    code = run(str(data), output, recipe, gather(None, list(simulate.settings(method))))
+    code = run(str(data), output, recipe, gather(None, list(simulate.settings(method))), force=True)
     for line in simulate.judge(method, data, io.read_result(output)):
         print(line)
     return code

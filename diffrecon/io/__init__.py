@@ -1,7 +1,9 @@
 """Files in and out: `open_scan(path) -> Scan`, `write(path, result)`, `read_result(path) -> Result`."""
 
 from ._disk import atomically as atomically
+from ._earlier import refuse_other_result as refuse_other_result
 from ._guess import neighbour_step as neighbour_step
+from ._lock import OutputLock as OutputLock
 from ._toml import dumps as dumps
 from ._toml import value as toml_value
 from .keys import KEYS as KEYS

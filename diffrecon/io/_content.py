@@ -1,4 +1,4 @@
-"""Which files frames may come from: the one that was named, those in a folder, those behind links and virtual datasets."""
+"""Which files frames may come from: the one named, those in a folder, those behind links and virtual datasets."""
 
 import contextlib
 from collections.abc import Iterator

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ._lock import mine
 
 
 def check_file(path: str | Path) -> Path:
@@ -53,7 +54,7 @@ def atomically(path: Path) -> Iterator[Path]:
     """
     check_file(path)
     with in_plain_words(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.{mine()}.", suffix=".part", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:

@@ -9,7 +9,7 @@ from ..errors import InputError
 from ..scan import Provenance, Scan
 from . import _part
 from ._content import input_files
-from .keys import MOTORS, collect, full_name, motors, resolve
+from .keys import KEYS, MOTORS, collect, full_name, motors, resolve
 from .methods import FOURIER_PLANE, check_scan, geometry_of, guess_method
 from .readers import readers
 from .source import Source
@@ -80,7 +80,8 @@ def read(
     `None`.
     """
     with Source(path) as source:
-        said, given = given, resolve(source, given)
+        said = {name: value for name, value in given.items() if KEYS[name].section == "data"}
+        given = resolve(source, given)
         reader, found = _find(source, given)
         if "positions" not in given:
             found |= motors(source, {k: v for k, v in found.items() if k in (*MOTORS, "positions_unit")})

@@ -46,12 +46,12 @@ def settings_text(method: str, value: Callable[[Any], str]) -> str:
     return toml(find(method).settings, method, value)
 
 
-def check_settings(settings: Mapping[str, Mapping[str, Any]], method: str) -> None:
-    """Refuse settings before any work is done.
+def check_settings(settings: Mapping[str, Mapping[str, Any]], method: str) -> Mapping[str, Mapping[str, Any]]:
+    """Refuse settings before any work is done, and give all of them, defaults filled in.
 
     **Raises:** `InputError` for an unknown name, with the nearest known one, or a value that is not allowed.
     """
-    build(find(method).settings, settings, method)
+    return as_dict(build(find(method).settings, settings, method))
 
 
 def reconstruct(

@@ -258,7 +258,6 @@ class Geometry(NamedTuple):
 
 def _prepared(scan: Scan, settings: Settings) -> prepare.Preparation:
     """Learn from a sample of the frames how rows are prepared."""
-    settings.checked()
     scan.require("angles", *Tomography.needs["angles"])
     return prepare.Preparation(scan, settings.prepare.as_mapping())
 

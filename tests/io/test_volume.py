@@ -99,13 +99,13 @@ def test_another_volume_is_not_gone_on_with(path):
     writer.abort()
     with pytest.raises(InputError, match="of another volume"):
         open_volume(path, (8, 40, 33), pixel_size=6.5e-7, units="1/m", resume=True)
-    for other in (
-        {"settings": {"solver": {"name": "cgls"}}},
-        {"first": 1},
-        {"method": "dynamics"},
-        {"scan": Scan.from_arrays(np.ones((3, 7, 33)))},
+    for other, differs in (
+        ({"settings": {"solver": {"name": "cgls"}}}, "solver.name"),
+        ({"first": 1}, r"first \(0 then, 1 now\)"),
+        ({"method": "dynamics"}, "method"),
+        ({"scan": Scan.from_arrays(np.ones((3, 7, 33)))}, "the frames"),
     ):
-        with pytest.raises(InputError, match="other settings"):
+        with pytest.raises(InputError, match=differs):
             opened(path, resume=True, **other)
     opened(path).abort(keep=False)  # without resume it starts anew
     assert not left(path.parent)

@@ -179,7 +179,7 @@ def _image(entry: Any, number: int, name: str, quantity: Quantity, result: Resul
         group.attrs["pixel_size"] = pixel
     made = provenance(result, scan)
     process = group.create_group("process_1")
-    for key in ("program", "version", "date"):
+    for key in ("program", "version", "date", "identity"):
         process[key] = made[key]
     process["command"] = made["config"]
     for note, line in enumerate(result.verdict, 1):

@@ -10,11 +10,13 @@ The chain of `@default` leads viewers (silx, h5web, napari) to the first quantit
 
 import datetime
 import importlib.metadata
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..._identity import of_result
 from ..._result import Quantity, Result
 from ...frames import frame_blocks
 from ...scan import Scan
@@ -173,6 +175,7 @@ def provenance(result: Result, scan: Scan | None) -> dict[str, Any]:
         "version": _version("diffrecon"),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "config": dumps({"method": result.method, **result.settings}),
+        "identity": json.dumps(of_result(result.method, scan, result.settings)),
         "versions": {package: _version(package) for package in ("jax", "jaxlib", "numpy", "optax", "h5py")},
     }
     if scan is not None:
@@ -182,6 +185,8 @@ def provenance(result: Result, scan: Scan | None) -> dict[str, Any]:
             "reader": scan.provenance.reader,
             "messages": "\n".join(scan.provenance.messages),
         }
+        if len(scan.provenance.files) > 1:
+            found["input"]["files"] = "\n".join(file.name for file in scan.provenance.files)
     return found
 
 

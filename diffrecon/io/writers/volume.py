@@ -4,7 +4,6 @@ Everything is written under a temporary name beside the final one, `.<name>.part
 that are done, and renamed when it is whole; so a killed run leaves no half volume, and another one can go on with it.
 """
 
-import dataclasses
 import json
 import os
 import shutil
@@ -15,12 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from ... import __version__
+from ..._identity import difference, of_scan, of_settings
 from ..._optional import require
 from ..._result import Quantity, Result
 from ...errors import InputError
 from ...scan import Scan
 from .._disk import check_file, check_place, edit_hdf5, in_plain_words, settle
-from .._toml import dumps
+from .._lock import OutputLock
 from .ome import OmeZarr
 from .record import (
     describe_data,
@@ -90,17 +91,13 @@ def open_volume(
     z, y, x = (int(n) for n in shape)
     quantity = Quantity(np.empty(0), units, ("z", "y", "x"), pixel_size, long_name or name.replace("_", " "), "volume")
     store = _store_of(path)(path, (z, y, x), dtype, name, quantity, value_range)
-    store.signature |= {"first": first, "method": method, **_made_of(scan, settings)}
+    store.signature |= {"first": str(first), "method": method, **_made_of(scan, settings)}
     return VolumeWriter(store, Result(method, {}, settings=settings or {}), scan, first, resume)
 
 
-def _made_of(scan: Scan | None, settings: Mapping[str, Any] | None) -> dict[str, Any]:
+def _made_of(scan: Scan | None, settings: Mapping[str, Any] | None) -> dict[str, str]:
     """Note what tells two runs apart that write volumes of one shape."""
-    made: dict[str, Any] = {"settings": dumps(dict(settings or {}))}
-    if scan is not None:
-        window = None if scan.window is None else dataclasses.asdict(scan.window)
-        made["scan"] = json.loads(json.dumps([scan.name, list(scan.counts.shape), window]))
-    return made
+    return {"version": __version__} | of_scan(scan) | of_settings(settings or {}, leave=("quality", "solver.slab"))
 
 
 def check_output(path: str | Path) -> Path:
@@ -178,11 +175,16 @@ class VolumeWriter:
         self._store, self._result, self._scan, self._first = store, result, scan, first
         self._record = store.part.with_name(store.part.name + ".done")
         self._done: set[int] = set()
-        with in_plain_words(self.path):
-            if resume and self._record.exists() and store.part.exists():
-                self._take_up()
-            else:
-                self._start()
+        self._lock = OutputLock(self.path)
+        try:
+            with in_plain_words(self.path):
+                if resume and self._record.exists() and store.part.exists():
+                    self._take_up()
+                else:
+                    self._start()
+        except BaseException:
+            self._lock.release()
+            raise
 
     def _start(self) -> None:
         self._store.discard()
@@ -198,14 +200,14 @@ class VolumeWriter:
     def _take_up(self) -> None:
         head, *lines = self._record.read_text().splitlines()
         try:
-            same = json.loads(head) == self._store.signature
+            kept = dict(json.loads(head))
             done = [tuple(map(int, line.split())) for line in lines]
-        except ValueError:
-            same, done = False, []
-        if not same:
+        except (ValueError, TypeError):
+            kept, done = {"record of slices": "damaged"}, []
+        if differs := difference(kept, self._store.signature):
             raise InputError(
-                f"{self.path}: what is left of an interrupted run ({self._store.part.name}) is of another "
-                "volume or of other settings; run without resume, or remove it"
+                f"{self.path}: what is left of an interrupted run ({self._store.part.name}) is of another volume, "
+                f"which differs in {differs}; resume with the same input and settings, or run without resume"
             )
         self._done = {z for first, count in done for z in range(first, first + count)}
         self._store.reopen()
@@ -249,6 +251,7 @@ class VolumeWriter:
         with in_plain_words(self.path):
             self._store.finish(self._result if result is None else result, self._scan)
             self._record.unlink(missing_ok=True)
+        self._lock.release()
         return self.path
 
     def abort(self, keep: bool = True) -> None:
@@ -257,6 +260,7 @@ class VolumeWriter:
         if not keep or not self._done:
             self._store.discard()
             self._record.unlink(missing_ok=True)
+        self._lock.release()
 
 
 # ---------------------------------------------------------------------- formats
@@ -277,12 +281,12 @@ class _Store:
         self.part = path.with_name(f".{path.name}.part")
         self.bytes = int(np.prod(shape)) * dtype.itemsize
         self.signature = {
-            "shape": list(shape),
+            "shape": str(tuple(shape)),
             "dtype": dtype.str,
             "name": name,
-            "pixel_size": quantity.pixel_size,
+            "pixel_size": str(quantity.pixel_size),
             "units": quantity.units,
-            "range": None if value_range is None else list(value_range),
+            "range": str(value_range),
         }
         self.check(path)
 
