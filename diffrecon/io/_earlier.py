@@ -44,7 +44,7 @@ def _of_hdf5(path: Path) -> dict[str, Any]:
     import h5py
 
     with h5py.File(path, "r") as file:
-        entry = file.get("entry", file.get("entry_1"))
+        entry: Any = file.get("entry", file.get("entry_1"))
         groups = [] if entry is None else [entry, *(g for g in entry.values() if isinstance(g, h5py.Group))]
         made = [group[name] for group in groups for name in ("process", "process_1") if name in group]
         said = [group["identity"][()] for group in made if "identity" in group]
