@@ -4,11 +4,13 @@ Lengths [m], energies [eV]. Every number may be an array (several distances) and
 the arithmetic works on floats, NumPy and JAX arrays alike.
 """
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from . import physics
 
@@ -126,3 +128,69 @@ def geometry_of_views(geometry: Geometry, views: np.ndarray, total: int) -> Geom
         return value[views] if np.ndim(value) and np.shape(value)[0] == total else value
 
     return jax.tree.map(pick, geometry)
+
+
+@dataclasses.dataclass(frozen=True)
+class TiltedDetector:
+    """A flat detector anywhere behind the sample, in the convention of pyFAI's PONI files.
+
+    Axis 1 is the row, axis 2 the column. A pixel at `p1, p2` [m] from the corner of the frame stands at `R3 R2 R1 (p1 -
+    poni1, p2 - poni2, distance)` in (vertical, horizontal, beam) about the sample, with `R1`, `R2`, `R3` = rotations by
+    `rot1`, `rot2`, `rot3` [rad] of pyFAI (J. Kieffer and J. P. Wright, Powder Diffr. 28, S339 (2013)). The azimuth is
+    `chi = atan2(vertical, horizontal)`. Everything is computed in float64.
+
+    **Fields:** `distance`, `poni1`, `poni2`, `pixel1`, `pixel2`, `wavelength` [m]; `orientation` as in PONI 2.1: in
+    which corner of the stored frame the geometry begins. 3: as stored, 2: rows flipped, 4: columns flipped, 1: both.
+
+    ```python
+    detector = TiltedDetector(0.2, 0.01, 0.01, 0.0, 0.0, 0.0, 1e-4, 1e-4)
+    assert abs(detector.angles((200, 200))[0][100, 150] - np.arctan(50.5e-4 / 0.2)) < 1e-5
+    ```
+    """
+
+    distance: float
+    poni1: float
+    poni2: float
+    rot1: float
+    rot2: float
+    rot3: float
+    pixel1: float
+    pixel2: float
+    wavelength: float | None = None
+    orientation: int = 3
+
+    def angles(
+        self, shape: tuple[int, int], rows: Any = 0.5, columns: Any = 0.5
+    ) -> tuple[Float[np.ndarray, "y x"], Float[np.ndarray, "y x"], Float[np.ndarray, "y x"]]:
+        """Compute two_theta [rad], chi [rad] and solid angle over that of a pixel at the foot of the normal.
+
+        **Arguments:** `shape` of the frame; `rows`, `columns`: place within every pixel, 0 to 1.
+        """
+        vertical, horizontal, beam = self._places(shape, rows, columns)
+        length = np.sqrt(vertical**2 + horizontal**2 + beam**2)
+        two_theta = np.arctan2(np.hypot(vertical, horizontal), beam)
+        return two_theta, np.arctan2(vertical, horizontal), (self.distance / length) ** 3
+
+    @property
+    def pixel_solid_angle(self) -> float:
+        """[sr] of a pixel at the foot of the normal."""
+        return self.pixel1 * self.pixel2 / self.distance**2
+
+    def _places(self, shape: tuple[int, int], rows: Any, columns: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        row = (np.arange(shape[0]) + rows)[:: -1 if self.orientation in (1, 2) else 1] * self.pixel1 - self.poni1
+        column = (np.arange(shape[1]) + columns)[:: -1 if self.orientation in (1, 4) else 1] * self.pixel2 - self.poni2
+        c, s = np.cos((self.rot1, self.rot2, self.rot3)), np.sin((self.rot1, self.rot2, self.rot3))
+        first = np.array([[1, 0, 0], [0, c[0], s[0]], [0, -s[0], c[0]]])
+        second = np.array([[c[1], 0, -s[1]], [0, 1, 0], [s[1], 0, c[1]]])
+        third = np.array([[c[2], -s[2], 0], [s[2], c[2], 0], [0, 0, 1]])
+        turn = third @ second @ first
+        one, two = row[:, None], column[None, :]
+        return tuple(m[0] * one + m[1] * two + m[2] * self.distance for m in turn)  # pyright: ignore[reportReturnType]
+
+
+def polarisation_factor(two_theta: Any, chi: Any, degree: float) -> Any:
+    """Intensity of scattering over that without polarisation: `(1 + cos^2 2theta - P cos 2chi sin^2 2theta) / 2`.
+
+    **Arguments:** angles [rad], `chi` from the horizontal; `degree` P, 1 = horizontal.
+    """
+    return 0.5 * (1 + np.cos(two_theta) ** 2 - degree * np.cos(2 * chi) * np.sin(two_theta) ** 2)

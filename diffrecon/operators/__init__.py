@@ -12,6 +12,9 @@ from .detector import move_images as move_images
 from .dynamic import Dynamic as Dynamic
 from .dynamic import spline_basis as spline_basis
 from .fourier_pose import FourierPoseProjector as FourierPoseProjector
+from .integration import AzimuthalIntegrator as AzimuthalIntegrator
+from .integration import Cake as Cake
+from .integration import radial_range as radial_range
 from .pixels import cubic_matrix as cubic_matrix
 from .pixels import pixel_matrix as pixel_matrix
 from .pixels import rotate_periodic as rotate_periodic

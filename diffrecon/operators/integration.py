@@ -1,0 +1,281 @@
+"""Azimuthal integration of detector frames as a linear operator: sums over the pixels of a bin, and their transpose.
+
+A table says which pixels a bin takes, block after block of detector rows so that a block stays in the processor's
+cache; the sums are gathers over this table, for many frames in one compiled program. What a bin shows is the sum of
+the counts over the sum of solid angle and polarisation of the pixels that were seen (J. Kieffer and D. Karkoulis,
+J. Phys.: Conf. Ser. 425, 202012 (2013)), so that its variance follows from the counts.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Shaped
+
+from ..errors import InputError
+from ..geometry import TiltedDetector, polarisation_factor
+
+__all__ = ["AzimuthalIntegrator", "Cake", "radial_range"]
+
+_WIDTH = 32  # pixels of one bin that are added before they meet the sum of the bin
+_ROWS = 2**18  # pixels of a block of detector rows: half a megabyte of 16-bit counts
+
+
+class Cake(NamedTuple):
+    """Where the bins are: channels between two radii, [rad] of `two_theta` or [1/m] of `q`, and sectors of azimuth.
+
+    `sectors` are counted from chi = -pi; one makes patterns.
+    """
+
+    low: float
+    high: float
+    channels: int
+    sectors: int = 1
+    axis: str = "two_theta"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Give the shape of an integrated frame."""
+        return (self.channels,) if self.sectors == 1 else (self.sectors, self.channels)
+
+    @property
+    def centres(self) -> np.ndarray:
+        """Give the middle of every channel."""
+        return self.low + (np.arange(self.channels) + 0.5) * self.step
+
+    @property
+    def step(self) -> float:
+        """Give the width of a channel."""
+        return (self.high - self.low) / self.channels
+
+
+class AzimuthalIntegrator(eqx.Module):
+    """Patterns of frames: `A(frames)` -> intensity `(view, channel)` or `(view, azimuth, channel)`.
+
+    An intensity is the mean count of a bin over solid angle and polarisation, both relative as pyFAI has them: at the
+    foot of the normal to the detector a pixel weighs one. `A` is linear, `A.adjoint` its transpose.
+
+    **Arguments:**
+
+    - `detector`: where the pixels stand; `shape` of a frame; `cake`: the bins, uniform along the radius.
+    - `mask` `(y, x)`, `True` = measured; all by default.
+    - `splitting`: `"no"` puts a pixel where its middle is, `"bbox"` spreads it evenly over the radii of its corners, as
+      pyFAI's method of that name does. Splitting blurs by the width of a pixel; it pays where bins are narrower.
+    - `polarisation`: degree of horizontal polarisation, `None` = not corrected; `solid_angle`: corrected or not.
+
+    **Cost:** without splitting 2.5 ns a pixel and frame of 16 bits; the table takes 4 bytes a pixel, with splitting 24.
+
+    **Raises:** `InputError` for a mask of another shape, or bins that no pixel meets.
+
+    ```python
+    detector = TiltedDetector(0.2, 0.005, 0.005, 0.0, 0.0, 0.0, 1e-4, 1e-4)
+    A = AzimuthalIntegrator(detector, (100, 100), Cake(0.0, 0.03, 30))
+    pattern = A(jnp.ones((1, 100, 100)))             # (1, 30)
+    ```
+    """
+
+    pixels: Int[Array, "chunk pixel"]
+    shares: Float[Array, "chunk pixel"] | None
+    owners: Int[Array, " chunk"]
+    weight: Float[Array, "y x"]
+    bins: Int[Array, "y x"]
+    norm: Float[Array, " bin"]
+    cake: Cake = eqx.field(static=True)
+    shape: tuple[int, int] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        detector: TiltedDetector,
+        shape: tuple[int, int],
+        cake: Cake,
+        *,
+        mask: Any = None,
+        splitting: str = "no",
+        polarisation: float | None = None,
+        solid_angle: bool = True,
+    ):
+        self.cake, self.shape = cake, (int(shape[0]), int(shape[1]))
+        mask = np.ones(shape, bool) if mask is None else np.asarray(mask, bool)
+        if mask.shape != self.shape:
+            raise InputError(f"the mask has shape {mask.shape}, the frames {self.shape}")
+        two_theta, chi, weight = detector.angles(self.shape)
+        weight = weight if solid_angle else np.ones_like(weight)
+        if polarisation is not None:
+            weight = weight * polarisation_factor(two_theta, chi, polarisation)
+        low, high = _spans(detector, self.shape, cake, splitting)
+        pixel, owner, share = _entries(low, high, _sector(chi, cake.sectors), mask, cake)
+        bins = int(np.prod(cake.shape))
+        norm = np.bincount(owner, weight.ravel()[pixel] * share, bins)
+        if not len(pixel):
+            raise InputError("no measured pixel lies in the range of the channels: check geometry, mask and range")
+        chunks = _chunked(pixel, owner, share if splitting != "no" else None, self.shape, bins)
+        self.pixels, self.owners, self.shares = (None if t is None else jnp.asarray(t) for t in chunks)
+        self.weight, self.norm = jnp.asarray(weight, jnp.float32), jnp.asarray(norm, jnp.float32)
+        middle = np.full(mask.size, bins, np.int32)
+        middle[pixel] = owner  # of a split pixel the last bin: only clipping asks, which does not split
+        self.bins = jnp.asarray(middle.reshape(self.shape))
+
+    def __call__(self, frames: Shaped[Array, "view y x"]) -> Float[Array, "view ..."]:
+        """Intensities; 0 where no pixel was seen (see `seen`)."""
+        return self._shaped(self.sums(frames) / self._safe())
+
+    def adjoint(self, patterns: Float[Array, "view ..."]) -> Float[Array, "view y x"]:
+        """The exact transpose: `(view, bins)` -> `(view, y, x)`."""
+        like = jax.ShapeDtypeStruct((patterns.shape[0], *self.shape), patterns.dtype)
+        (frames,) = jax.linear_transpose(self.__call__, like)(patterns)
+        return frames
+
+    def sums(self, frames: Shaped[Array, "view y x"], *, squared: bool = False) -> Float[Array, "view bin"]:
+        """Sum the counts of every bin; `squared`: with squared shares, for the variance of split pixels."""
+        return _sums(self, frames, squared)
+
+    def errors(self, frames: Shaped[Array, "view y x"]) -> Float[Array, "view ..."]:
+        """Standard deviation of the intensities by photon noise: frames are counts."""
+        return self._shaped(jnp.sqrt(self.sums(frames, squared=self.shares is not None)) / self._safe())
+
+    def clipped(
+        self, frames: Shaped[Array, "view y x"], threshold: float = 5.0, cycles: int = 5
+    ) -> tuple[Float[Array, "view ..."], Float[Array, "view ..."]]:
+        """Leave out pixels beyond `threshold` standard deviations of their bin, `cycles` times: spots of crystals.
+
+        **Returns:** intensities and their errors by the scatter of the pixels that stay.
+        """
+        if self.shares is not None:
+            raise InputError("sigma clipping of split pixels clips the flanks of every ring; take splitting = no")
+        mean, error = _clipped(self, frames, threshold, cycles)
+        return self._shaped(mean), self._shaped(error)
+
+    @property
+    def seen(self) -> Any:
+        """Tell which bins any pixel was seen in."""
+        return self._shaped(self.norm[None] > 0)[0]
+
+    def _safe(self) -> Array:
+        return jnp.where(self.norm > 0, self.norm, 1)
+
+    def _shaped(self, values: Array) -> Array:
+        return values.reshape(values.shape[0], *self.cake.shape)
+
+
+def radial_range(detector: TiltedDetector, shape: tuple[int, int], axis: str, splitting: str) -> tuple[float, float]:
+    """Give the smallest and the largest radius that a frame sees [rad or 1/m]."""
+    low, high = _spans(detector, shape, Cake(0.0, 1.0, 1, 1, axis), splitting)
+    return max(float(low.min()), 0.0), float(high.max())
+
+
+# ---------------------------------------------------------------------------------------------------- the table
+def _radius(two_theta: np.ndarray, detector: TiltedDetector, axis: str) -> np.ndarray:
+    if axis == "two_theta":
+        return two_theta
+    if detector.wavelength is None:
+        raise InputError("q needs the wavelength of the beam: geometry.energy")
+    return 4 * np.pi / detector.wavelength * np.sin(two_theta / 2)
+
+
+def _spans(detector: TiltedDetector, shape: tuple[int, int], cake: Cake, splitting: str) -> tuple[Any, Any]:
+    """Radii between which a pixel lies: twice its middle, or its middle -+ the farthest of its corners."""
+    middle = _radius(detector.angles(shape)[0], detector, cake.axis)
+    if splitting == "no":
+        return middle, middle
+    reach = np.zeros(shape)
+    for row in (0.0, 1.0):
+        for column in (0.0, 1.0):
+            corner = _radius(detector.angles(shape, row, column)[0], detector, cake.axis)
+            reach = np.maximum(reach, np.abs(corner - middle))
+    return middle - reach, middle + reach
+
+
+def _sector(chi: np.ndarray, sectors: int) -> np.ndarray:
+    """Number the sectors from chi = -pi."""
+    return np.minimum(((chi + np.pi) / (2 * np.pi) * sectors).astype(np.int64), sectors - 1)
+
+
+def _entries(low: Any, high: Any, sector: Any, mask: np.ndarray, cake: Cake) -> tuple[np.ndarray, ...]:
+    """Pixel, bin and share of the pixel that lies in the bin; a pixel that reaches beyond the range loses that part."""
+    channels, first, step = cake.channels, cake.low, cake.step
+    kept = np.flatnonzero(mask.ravel())
+    low, high, sector = ((np.asarray(a).ravel())[kept] for a in (low, high, sector))
+    low, high = (low - first) / step, (high - first) / step
+    start = np.floor(low).astype(np.int64)
+    # The last edge belongs to the last channel.
+    start = np.where((start == channels) & (low <= channels * (1 + 1e-12)), channels - 1, start)
+    width, found = high - low, []
+    for place in range(int((np.floor(high) - start).max(initial=0)) + 1):
+        channel = start + place
+        part = np.minimum(high, channel + 1) - np.maximum(low, channel)
+        share = np.where(width > 0, part / np.where(width > 0, width, 1), 1.0 if place == 0 else 0.0)
+        good = (channel >= 0) & (channel < channels) & (share > 0)
+        found.append((kept[good], (sector * channels + channel)[good], share[good]))
+    pixel, owner, share = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return pixel, owner, share
+
+
+def _chunked(pixel: Any, owner: Any, share: Any, shape: tuple[int, int], bins: int) -> tuple[Any, Any, Any]:
+    """Chunks of pixels of one bin and one block of rows; places without a pixel hold an index beyond the frame."""
+    block = pixel // (max(1, _ROWS // shape[1]) * shape[1])
+    key = block * bins + owner
+    order = np.argsort(key, kind="stable")
+    keys, first, count = np.unique(key[order], return_index=True, return_counts=True)
+    chunks = -(-count // _WIDTH)
+    begin = np.concatenate([[0], np.cumsum(chunks)])
+    place = np.arange(len(order)) - np.repeat(first - begin[:-1] * _WIDTH, count)
+    pixels = np.full(begin[-1] * _WIDTH, np.iinfo(np.int32).max, np.int32)
+    pixels[place] = pixel[order]
+    shares = None
+    if share is not None:
+        shares = np.zeros(len(pixels), np.float32)
+        shares[place] = share[order]
+        shares = shares.reshape(-1, _WIDTH)
+    return pixels.reshape(-1, _WIDTH), np.repeat(keys % bins, chunks).astype(np.int32), shares
+
+
+# ---------------------------------------------------------------------------------------------------- the sums
+@eqx.filter_jit
+def _sums(table: AzimuthalIntegrator, frames: Array, squared: bool) -> Array:
+    return jax.lax.map(lambda frame: _binned(table, frame.ravel(), squared), frames)
+
+
+def _binned(table: AzimuthalIntegrator, values: Array, squared: bool = False) -> Array:
+    """Sums of one frame; narrow integers are added as such, which is exact and faster."""
+    taken = values.at[table.pixels].get(mode="fill", fill_value=0)
+    narrow = jnp.issubdtype(values.dtype, jnp.integer) and values.dtype.itemsize <= 2
+    kind = jnp.float32 if jnp.issubdtype(values.dtype, jnp.integer) else values.dtype
+    if table.shares is not None:
+        shares = table.shares.astype(kind)
+        parts = (taken.astype(kind) * (shares**2 if squared else shares)).sum(1)
+    else:
+        parts = taken.astype(jnp.int32 if narrow else kind).sum(1).astype(kind)
+    return jnp.zeros(table.norm.shape, kind).at[table.owners].add(parts)
+
+
+@eqx.filter_jit
+def _clipped(table: AzimuthalIntegrator, frames: Array, threshold: Any, cycles: int) -> tuple[Array, Array]:
+    """Mean and its error from the pixels that stay, weighted by what a pixel sees; everything in the table's order."""
+    weight = table.weight.ravel().at[table.pixels].get(mode="fill", fill_value=0)
+    there = (weight > 0).astype(jnp.float32)
+    safe = lambda a: jnp.where(a > 0, a, 1)
+    total = lambda a: jnp.zeros(table.norm.shape, a.dtype).at[table.owners].add(a.sum(1))
+    of_bin = lambda a: a[table.owners][:, None]
+
+    def statistics(values: Array, kept: Array) -> tuple[Array, Array]:
+        seen = weight * kept
+        norm = safe(total(seen))
+        mean = total(seen * values) / norm
+        return mean, total(seen * (values - of_bin(mean)) ** 2) / norm
+
+    def one(frame: Array) -> tuple[Array, Array]:
+        counts = frame.ravel().at[table.pixels].get(mode="fill", fill_value=0).astype(jnp.float32)
+        values = counts / safe(weight)
+
+        def cycle(_: Any, kept: Array) -> Array:
+            mean, variance = statistics(values, kept)
+            near = (values - of_bin(mean)) ** 2 <= threshold**2 * of_bin(variance) + 1e-12
+            return near * there
+
+        kept = jax.lax.fori_loop(0, cycles, cycle, there)
+        mean, variance = statistics(values, kept)
+        return mean, jnp.sqrt(variance / safe(total(kept)))
+
+    return jax.lax.map(one, frames)
