@@ -323,6 +323,12 @@ def patches():
     return linear(lambda o: op.extract(o, corners, (12, 16)), waves(np.zeros((40, 44))), put)
 
 
+def azimuthal(splitting: str):
+    detector = dr.geometry.TiltedDetector(0.15, 0.0007, 0.0009, 0.1, 0.05, 0.0, 1e-4, 1e-4)
+    A = op.AzimuthalIntegrator(detector, (16, 17), op.Cake(0.1, 0.13, 12, 2), splitting=splitting, polarisation=0.9)
+    return A, real(np.zeros((2, 16, 17)))
+
+
 def pixels():
     rows, columns = (op.pixel_matrix(n, 32, ratio=1.4, shift=0.2, dtype=jnp.result_type(float)) for n in (20, 18))
     angle = real(0.1)
@@ -359,6 +365,8 @@ OPERATORS = {
     "far field of a probe": OperatorRow(lambda: exit_wave(False, False)),
     "patches": OperatorRow(patches),
     "pixels": OperatorRow(pixels),
+    "azimuthal integration": OperatorRow(lambda: azimuthal("no")),
+    "azimuthal integration, split": OperatorRow(lambda: azimuthal("bbox")),
     "microscope": OperatorRow(microscope),
 }
 

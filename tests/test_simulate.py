@@ -19,6 +19,7 @@ from diffrecon.simulate import (
     dynamic,
     holography,
     holotomography,
+    integration,
     kedge,
     ptychography,
     ptychotomography,
@@ -34,6 +35,7 @@ SMALL = {
     "holography": (holography, {"FOCUS_TO_SAMPLE": holography.FOCUS_TO_SAMPLE[:1], "FRAME": 128}, (1, 128, 128)),
     "holotomography": (holotomography, {"DEMO": holotomography.Setup(angles=3, frame=32)}, (12, 32, 32)),
     "k-edge": (kedge, {"FLATS": 2}, (2, 128, 128)),
+    "azimuthal-integration": (integration, {"FRAMES": 2, "FINE": 1}, (2, 256, 256)),
     "cdi": (diffraction, {"FRAME": 64}, (1, 64, 64)),
     "ptycho-tomography": (
         ptychotomography,

@@ -60,6 +60,7 @@ KEYS: dict[str, Key] = {
     "materials": Key("data", "any"),
     "shifts": Key("data", "array"),
     "times": Key("data", "array"),
+    "monitor": Key("data", "array"),
     "energy": Key("geometry", "energy", "eV"),
     "wavelength": Key("geometry", "number", "m"),
     "focus_to_sample": Key("geometry", "number", "m"),
@@ -71,6 +72,7 @@ KEYS: dict[str, Key] = {
     "tilt": Key("geometry", "number", "rad"),
     "two_theta": Key("geometry", "number", "rad"),
     "beam": Key("geometry", "text"),
+    "poni": Key("geometry", "text"),
 }
 
 _CHOICES = {

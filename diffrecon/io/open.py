@@ -11,6 +11,7 @@ from . import _part
 from ._content import input_files
 from .keys import KEYS, MOTORS, collect, full_name, motors, resolve
 from .methods import FOURIER_PLANE, check_scan, geometry_of, guess_method
+from .poni import place_detector, without_gaps
 from .readers import readers
 from .source import Source
 from .values import (
@@ -130,6 +131,8 @@ def _assemble(
     source: Source, values: dict[str, Any], given: set[str], reader: str, method: str | None, strict: bool
 ) -> Scan:
     counts = without_marks(source, values, stack_of(values, source))
+    place_detector(source, values, given, counts.shape[1:])
+    counts = without_gaps(source, values, counts)
     check_angles(source, values, given, counts.shape[0])
     check_positions(source, values)
     if "wavelength" in values and "energy" not in values:

@@ -14,7 +14,7 @@ from ._disk import new_hdf5
 from .source import Source, text
 from .writers.cxi import write_result_cxi
 from .writers.ptyr import write_ptyr
-from .writers.record import describe_entry, new_entry, write_quantity, write_report
+from .writers.record import describe_entry, link_axes, new_entry, write_quantity, write_report
 from .writers.volume import VOLUME_SUFFIXES, write_volume
 
 __all__ = ["process", "read_result", "write"]
@@ -69,6 +69,7 @@ def write(path: str | Path, result: Any, scan: Scan | None = None) -> Path:
         describe_entry(entry, result, scan)
         for name, quantity in result.quantities.items():
             write_quantity(entry, name, quantity)
+        link_axes(entry, result)
         write_report(entry, result, scan)
     return path
 

@@ -17,7 +17,7 @@ from .source import Source
 # Values that become entries of `Scan.extra`, by which models and preparation ask for them.
 EXTRA = (
     "materials", "shifts", "two_theta", "tilt", "times", "flat_views", "dark_views", "flat_times", "view_times",
-    "sample_translation", "monitor", "field_of_view",
+    "sample_translation", "monitor", "field_of_view", "detector", "powder",
 )  # fmt: skip
 _FIELDS = {*KEYS, "method", "tensor_geometry"}  # values that become fields of the scan or of its geometry
 

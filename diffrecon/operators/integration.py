@@ -131,9 +131,16 @@ class AzimuthalIntegrator(eqx.Module):
         """Sum the counts of every bin; `squared`: with squared shares, for the variance of split pixels."""
         return _sums(self, frames, squared)
 
-    def errors(self, frames: Shaped[Array, "view y x"]) -> Float[Array, "view ..."]:
-        """Standard deviation of the intensities by photon noise: frames are counts."""
-        return self._shaped(jnp.sqrt(self.sums(frames, squared=self.shares is not None)) / self._safe())
+    def with_errors(
+        self, frames: Shaped[Array, "view y x"]
+    ) -> tuple[Float[Array, "view ..."], Float[Array, "view ..."]]:
+        """Intensities, and their standard deviation by photon noise: frames are counts.
+
+        Without splitting the sum of the counts is its own variance and costs nothing.
+        """
+        total = self.sums(frames)
+        variance = total if self.shares is None else self.sums(frames, squared=True)
+        return self._shaped(total / self._safe()), self._shaped(jnp.sqrt(variance) / self._safe())
 
     def clipped(
         self, frames: Shaped[Array, "view y x"], threshold: float = 5.0, cycles: int = 5

@@ -34,6 +34,10 @@ from ._pipeline import LineIntegrals as LineIntegrals
 from ._pipeline import Preparation as Preparation
 from ._pipeline import Settings as Settings
 from ._pipeline import line_integrals as line_integrals
+from ._powder import Orientation as Orientation
+from ._powder import check_orientation as check_orientation
+from ._powder import odd_pixels as odd_pixels
+from ._powder import sample_frames as sample_frames
 from ._projections import flatten_projections as flatten_projections
 from ._projections import place_projections as place_projections
 from ._projections import volume_of_projections as volume_of_projections

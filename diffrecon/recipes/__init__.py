@@ -25,6 +25,7 @@ BUILT_IN = {
     "holotomography": "holotomography:Holotomography",
     "laminography": "laminography:Laminography",
     "k-edge": "kedge:KEdgeSubtraction",
+    "azimuthal-integration": "integration:AzimuthalIntegration",
     "cdi": "cdi:Cdi",
     "ptycho-tomography": "ptychotomography:PtychoTomographic",
     "saxs-tensor-tomography": "tensor_saxs:TensorSaxs",

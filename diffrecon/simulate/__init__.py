@@ -18,6 +18,7 @@ _MODULES: dict[str, Any] = {
     "holography": "holography",
     "holotomography": "holotomography",
     "k-edge": "kedge",
+    "azimuthal-integration": "integration",
     "cdi": "diffraction",
     "ptycho-tomography": "ptychotomography",
     "saxs-tensor-tomography": "scattering",

@@ -77,6 +77,22 @@ def quantity_group(entry: Any, name: str, quantity: Quantity, shape: tuple[int, 
     return group
 
 
+def link_axes(entry: Any, result: Result) -> None:
+    """Give quantities the axes and error bars that are quantities themselves: those of the names of their axes, and
+    `<name>_error`; viewers then draw patterns over their angles.
+    """
+    for name, quantity in result.quantities.items():
+        group = entry[name]
+        axes = [axis if axis in result.quantities else "." for axis in quantity.axes[: quantity.data.ndim]]
+        if any(axis not in (".", name) for axis in axes):
+            group.attrs["axes"] = _names(axes)
+            for axis in set(axes) - {"."}:
+                group[axis] = entry[axis]["data"]
+                group.attrs[f"{axis}_indices"] = axes.index(axis)
+        if f"{name}_error" in result.quantities:
+            group["data_errors"] = entry[f"{name}_error"]["data"]
+
+
 def describe_data(stored: Any, name: str, quantity: Quantity) -> None:
     """Write units, name and pixel of the dataset `data` of a quantity."""
     pixel, unit = _pixel(quantity)
