@@ -41,7 +41,9 @@ def read_poni(path: str | Path) -> tuple[TiltedDetector, tuple[int, int] | None]
     orientation = int(config.get("orientation", 3)) or 3
     if orientation not in (1, 2, 3, 4):
         raise InputError(f"{path}: orientation {orientation}; 1 to 4 are known (rows and columns cannot be exchanged)")
-    detector = TiltedDetector(*numbers.values(), *pixels, wavelength, orientation)
+    detector = TiltedDetector(
+        **numbers, pixel1=pixels[0], pixel2=pixels[1], wavelength=wavelength, orientation=orientation
+    )
     return detector, None if not shape else (int(shape[0]), int(shape[1]))
 
 
@@ -88,7 +90,7 @@ def without_gaps(source: Any, values: dict[str, Any], counts: Any) -> Any:
     source.say(f"{gaps.sum()} pixels are negative or not finite: gaps of the detector, taken as not measured")
     values["mask"] = ~gaps if mask is None else mask & ~gaps
     values.pop("bad_pixels", None)
-    return Marks(gaps, {}).cleared(counts)
+    return Marks(np.asarray(gaps), {}).cleared(counts)
 
 
 def _entries(path: Path) -> dict[str, str]:

@@ -110,8 +110,9 @@ class AzimuthalIntegrator(eqx.Module):
         norm = np.bincount(owner, weight.ravel()[pixel] * share, bins)
         if not len(pixel):
             raise InputError("no measured pixel lies in the range of the channels: check geometry, mask and range")
-        chunks = _chunked(pixel, owner, share if splitting != "no" else None, self.shape, bins)
-        self.pixels, self.owners, self.shares = (None if t is None else jnp.asarray(t) for t in chunks)
+        pixels, owners, shares = _chunked(pixel, owner, share if splitting != "no" else None, self.shape, bins)
+        self.pixels, self.owners = jnp.asarray(pixels), jnp.asarray(owners)
+        self.shares = None if shares is None else jnp.asarray(shares)
         self.weight, self.norm = jnp.asarray(weight, jnp.float32), jnp.asarray(norm, jnp.float32)
         middle = np.full(mask.size, bins, np.int32)
         middle[pixel] = owner  # of a split pixel the last bin: only clipping asks, which does not split

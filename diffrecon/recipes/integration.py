@@ -192,8 +192,7 @@ def integrator(scan: Scan, rules: Integration, console: Console) -> tuple[Azimut
         raise InputError(
             f"{scan.name}: where does the detector stand? Give its PONI file: --set geometry.poni=FILE.poni"
         )
-    energy = None if scan.geometry is None else scan.geometry.energy
-    if energy is not None:
+    if scan.geometry is not None and scan.geometry.wavelength is not None:
         detector = dataclasses.replace(detector, wavelength=float(scan.geometry.wavelength))
     mask = np.ones(scan.frame_shape, bool) if scan.mask is None else np.asarray(scan.mask, bool)
     degree = rules.polarisation if rules.polarisation is not None else _file(scan).get("polarisation", 0.99)

@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from ._truth import read_truth
 from .powders import pattern, places
 
 __all__ = ["judge", "write"]
@@ -56,8 +57,7 @@ def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
 
 def judge(path: str | Path, result: Any) -> list[str]:
     """Compare the mean pattern with the truth in the file."""
-    with h5py.File(path, "r") as file:
-        angles, truth = file["truth/two_theta"][()], file["truth/pattern"][()]
+    angles, truth = read_truth(path, "two_theta", "pattern")
     found, at = np.asarray(result["mean_pattern"], float), np.radians(result["two_theta"])
     expected = np.interp(at, angles, truth)
     seen = np.isfinite(found)

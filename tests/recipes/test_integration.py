@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,6 +16,7 @@ from diffrecon.io.poni import read_poni
 from diffrecon.prepare import check_orientation
 from diffrecon.simulate import integration
 
+open_hdf5: Any = h5py.File
 PONI = """# Calibration done today
 poni_version: 2.1
 Detector: Detector
@@ -56,9 +58,9 @@ def test_patterns_of_a_simulation_whose_rows_are_flipped(frames):
 
 def test_a_poni_file_says_the_same(frames, tmp_path):
     """Frames by path, their geometry from a PONI file with the right orientation, a monitor as an array."""
-    with h5py.File(frames) as file:
+    with open_hdf5(frames) as file:
         counts, monitor, gaps = file["frames"][:, 0], file["monitor"][:, 0], file["mask"][()]
-    with h5py.File(tmp_path / "plain.h5", "w") as file:
+    with open_hdf5(tmp_path / "plain.h5", "w") as file:
         file["a/b"], file["i0"], file["gaps"] = counts, monitor, gaps
     scan = dr.open_scan(
         tmp_path / "plain.h5", counts="/a/b", poni=str(poni(tmp_path / "a.poni")), monitor="/i0", bad_pixels="/gaps"
@@ -73,7 +75,7 @@ def test_a_poni_file_says_the_same(frames, tmp_path):
 def test_a_cake_is_written_with_axes_that_viewers_know(frames, tmp_path):
     out = tmp_path / "cake.h5"
     assert main(["reconstruct", str(frames), "-o", str(out), "--set", "integration.sectors=4"]) == 0
-    with h5py.File(out) as file:
+    with open_hdf5(out) as file:
         group = file["entry/pattern"]
         assert group["data"].shape[:2] == (12, 4)
         assert [a for a in group.attrs["axes"]] == [".", "azimuth", "two_theta"]
@@ -120,7 +122,7 @@ def test_wrong_numbers_are_refused(frames, tmp_path):
     (tmp_path / "no.poni").write_text("nothing: here\n")
     with pytest.raises(InputError, match="not a PONI file"):
         read_poni(tmp_path / "no.poni")
-    with h5py.File(frames) as file:
+    with open_hdf5(frames) as file:
         counts = file["frames"][:3, 0]
     dark = dr.Scan.from_arrays(counts, method="azimuthal-integration", extra={"monitor": np.array([1.0, 0.0, 1.0])})
     with pytest.raises(InputError, match="geometry.poni"):
@@ -129,7 +131,7 @@ def test_wrong_numbers_are_refused(frames, tmp_path):
     with pytest.raises(InputError, match="monitor of frame 1 is 0"):
         dr.reconstruct(dark.replace(extra={**dark.extra, "detector": detector}))
     with pytest.raises(InputError, match=r"25.*keV"):  # the calibration's energy against the file's
-        with h5py.File(tmp_path / "other.h5", "w") as copy, h5py.File(frames) as file:
+        with open_hdf5(tmp_path / "other.h5", "w") as copy, open_hdf5(frames) as file:
             file.copy("frames", copy)
             copy.create_group("detector").attrs.update(file["detector"].attrs)
             copy.attrs["energy_eV"] = 25e3
@@ -142,7 +144,7 @@ def test_measured_ceria_is_turned_and_agrees_with_its_reference(shared_data):
     settings = {"integration": {"channels": 1512, "splitting": "bbox", "masked": False}}
     result = dr.reconstruct(scan, settings=settings)
     assert "rows flipped" in result.verdict[0]
-    with h5py.File(shared_data / "real" / "ceo2_pilatus1m.h5") as file:
+    with open_hdf5(shared_data / "real" / "ceo2_pilatus1m.h5") as file:
         at, expected = file["reference/two_theta_deg"][()], file["reference/intensity"][()]
     found = np.interp(at, result["two_theta"], result["pattern"][0])
     assert np.linalg.norm(found - expected) < 1e-3 * np.linalg.norm(expected)
@@ -151,7 +153,7 @@ def test_measured_ceria_is_turned_and_agrees_with_its_reference(shared_data):
 def test_the_eight_orientations_are_told_apart(frames):
     from diffrecon.geometry import TiltedDetector
 
-    with h5py.File(frames) as file:
+    with open_hdf5(frames) as file:
         frame, mask = file["frames"][0, 0].astype(np.float32), file["mask"][()] == 0
     detector = TiltedDetector(0.15, 0.028, 0.044, 0.03, 0, 0, 0.3e-3, 0.3e-3)
     for wanted, turned in ((3, frame[::-1]), (4, frame[::-1, ::-1]), (-3, frame[::-1].T), (-2, frame.T)):

@@ -73,10 +73,13 @@ def _detector(source: Source, place: str) -> TiltedDetector:
     absent = [name for name in _DETECTOR if name not in attributes and not name.startswith("rot")]
     if absent:
         raise InputError(f"{source.name}: {place} lacks the attributes {', '.join(absent)} of the geometry")
-    numbers = [float(attributes.get(name, 0.0)) for name in _DETECTOR]
+    numbers = {name.removesuffix("_m"): float(attributes.get(name, 0.0)) for name in _DETECTOR}
     wavelength = attributes.get("wavelength_m", source.file.attrs.get("wavelength_m"))
+    orientation = attributes.get("orientation", 3)
     return TiltedDetector(
-        *numbers, None if wavelength is None else float(wavelength), int(attributes.get("orientation_index", 3))
+        **numbers,
+        wavelength=None if wavelength is None else float(wavelength),
+        orientation=int(orientation) if isinstance(orientation, int | np.integer) else 3,
     )
 
 
