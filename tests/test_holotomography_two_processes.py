@@ -33,7 +33,7 @@ def command(scan, output, way, *more, devices=1):
     sets = [word for key, value in settings.items() for word in ("--set", f"{key}={str(value).lower()}")]
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": os.pathsep.join([str(Path(io.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
     }
     return subprocess.Popen(

@@ -16,7 +16,7 @@ SLICES = Path(__file__).with_name("sharded_slices.py")
 def start(out, devices, *processes, script=SCRIPT):
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": os.pathsep.join([str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")]),
     }
     return subprocess.Popen(

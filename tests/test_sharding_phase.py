@@ -40,6 +40,7 @@ for name, method in {
 
 @pytest.mark.slow
 def test_three_devices_come_to_the_maps_of_one():
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=3"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
