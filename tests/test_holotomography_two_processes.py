@@ -51,7 +51,8 @@ def assert_same(found, expected, tolerance):
         scale = np.abs(one[name]).max()
         np.testing.assert_allclose(other[name], one[name], atol=tolerance * scale, err_msg=name)
     # Places solve a 2 x 2 system of sums over a frame: rounding (1e-6 of the sums) over its conditioning, in pixels.
-    np.testing.assert_allclose(other["shifts"], one["shifts"], atol=max(tolerance, 1e-4) * SETUP.pixel, err_msg="shifts")
+    limit = max(tolerance, 1e-4) * SETUP.pixel
+    np.testing.assert_allclose(other["shifts"], one["shifts"], atol=limit, err_msg="shifts")
     for name in ("held_out_deviance", "rotation_centre"):
         np.testing.assert_allclose(other.quality[name], one.quality[name], rtol=tolerance, err_msg=name)
     assert np.abs(one["delta"]).max() > 1e-7

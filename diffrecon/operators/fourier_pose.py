@@ -31,6 +31,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ._kaiser_bessel import KaiserBessel, polynomial
+from ._rows import take_rows
 from .fourier import good_size
 from .pose import Poses, base_map, dominant_axes
 
@@ -188,7 +189,7 @@ Pose = tuple[Array, ...]  # ray, row, column (3,), offsets (2,)
 def _view(group: _Group, pose: Pose, spectrum: Complex[Array, "depth kb ka"]) -> Float[Array, "row column"]:
     index, weights, gain = _plane(group, pose)
     flat = spectrum.reshape(-1)
-    plane = sum(weights[t] * flat.at[index[t]].get(mode="promise_in_bounds") for t in range(len(index)))
+    plane = sum(weights[t] * take_rows(flat, index[t]) for t in range(len(index)))
     return _sample(_base_plane(group, plane * gain), *_pixels(group, pose)).reshape(group.detector)
 
 
@@ -273,7 +274,7 @@ def _sample(image: Float[Array, "a b"], rows: list, columns: list, weight_a: Arr
     flat, size = image.reshape(-1), image.shape[1]
     total = jnp.zeros_like(weight_a[0])
     for s, row in enumerate(rows):
-        line = [weight_b[t] * flat.at[row * size + c].get(mode="promise_in_bounds") for t, c in enumerate(columns)]
+        line = [weight_b[t] * take_rows(flat, row * size + c) for t, c in enumerate(columns)]
         total = total + weight_a[s] * sum(line)
     return total
 

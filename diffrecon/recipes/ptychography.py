@@ -63,7 +63,7 @@ class NearModel(Model):
     border: int = setting(0, "beam beyond each edge of the frame", unit="detector pixel", at_least=0)
     distance: bool | float | None = setting(None, "effective distance; the scan's by default", unit="m")
     astigmatism: bool | float | None = setting(None, "vertical minus horizontal effective distance", unit="m")
-    tilt: bool | Pair | None = setting(None, "slope of the scan plane, [rows, columns]", unit="rad")
+    tilt: bool | Pair | None = setting(None, "slope of the scan plane along (rows, columns)", unit="rad")
 
 
 @dataclass(frozen=True)

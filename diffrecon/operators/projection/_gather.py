@@ -14,6 +14,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Complex, Float, Int, Shaped
 
+from .._rows import take_rows
 from ._polar import _complex_of, _fourier_grid, _fourier_grid_transpose, _interpolate, _on_device, _Plan, _Taps
 
 # Cells of the Fourier grid are sorted by the number of samples that reach them; each class is padded to its width.
@@ -80,7 +81,7 @@ def _gather_transpose(samples: Shaped[Array, "sample *lane"], tables: _GatherTab
 
     def taps(index: Int[Array, "width cell"], weight: Float[Array, "width cell"]) -> Array:
         weight = weight.astype(dtype).reshape(*weight.shape, *lanes)
-        terms = (w * samples.at[i].get(mode="promise_in_bounds") for i, w in zip(index, weight, strict=True))
+        terms = (w * take_rows(samples, i) for i, w in zip(index, weight, strict=True))
         return sum(terms, jnp.zeros((), samples.dtype))
 
     def chunks(index: Int[Array, "width cell"], weight: Float[Array, "width cell"]) -> Array:
@@ -92,7 +93,7 @@ def _gather_transpose(samples: Shaped[Array, "sample *lane"], tables: _GatherTab
 
     sums = [chunks(index, weight) for index, weight in zip(tables.sample, tables.weight, strict=True)]
     joined = jnp.concatenate([*sums, jnp.zeros((1, *samples.shape[1:]), samples.dtype)])
-    return joined.at[tables.place].get(mode="promise_in_bounds")
+    return take_rows(joined, tables.place)
 
 
 def _scatter_transpose(samples: Shaped[Array, "sample *lane"], taps: _Taps, plan: _Plan) -> Shaped[Array, "cell *lane"]:
@@ -172,7 +173,8 @@ def _sample_slices(*arrays: Array, job: _Job, transposed: bool) -> Array:
     def forward(images: Float[Array, "z y x"]) -> Complex[Array, "view z radius"]:
         cells = _lanes(_one_by_one(lambda image: _fourier_grid(image, rolloff, plan), images), 0)
         cells = cells.reshape(-1, *cells.shape[2:])
-        return _from_lanes(unfused(partial(_interpolate, taps=picked, grid_y=plan.grid_y), x=cells), 1)
+        read = partial(_interpolate, taps=picked, grid_y=plan.grid_y)
+        return _from_lanes(unfused(read, x=cells, shape=picked.row.shape), 1)
 
     if not transposed:
         return _in_blocks(forward, stack, size, 0, 1)
@@ -184,7 +186,7 @@ def _sample_slices(*arrays: Array, job: _Job, transposed: bool) -> Array:
 
     def back(samples: Complex[Array, "view z radius"]) -> Float[Array, "z y x"]:
         flat = _lanes(samples, 1)
-        cells = unfused(to_cells, x=flat.reshape(-1, *flat.shape[2:]))
+        cells = unfused(to_cells, x=flat.reshape(-1, *flat.shape[2:]), shape=(plan.rows * plan.grid_y,))
         grid = _from_lanes(cells.reshape(plan.rows, plan.grid_y, *cells.shape[1:]), 0)
         return _one_by_one(lambda one: _fourier_grid_transpose(one, rolloff, plan, job.shape), grid)
 
@@ -255,11 +257,10 @@ def _all_views(samples: Complex[Array, "batch z radius"], views: Array, total: i
     return jnp.zeros((total, *samples.shape[1:]), samples.dtype).at[views].add(samples)
 
 
-def _unfused(function: Callable[[Array], Array], x: Array, flag: Int[Array, ""]) -> Array:
-    """`function(x)` with x in memory and its result too.
+def _unfused(function: Callable[[Array], Array], x: Array, flag: Int[Array, ""], shape: tuple[int, ...]) -> Array:
+    """`function(x)` with x in memory and its result too, which is of `shape` and the lanes of x.
 
     XLA's fusion would evaluate whatever made x anew in each of the gathers from it (4 times the time, measured; an
     optimisation barrier is gone before that stage). A branch on a number that only we know (flag >= 0) cannot be fused.
     """
-    result = jax.eval_shape(function, x)
-    return lax.cond(flag >= 0, function, lambda _: jnp.zeros(result.shape, result.dtype), x)
+    return lax.cond(flag >= 0, function, lambda _: jnp.zeros((*shape, *x.shape[1:]), x.dtype), x)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Complex, Float, Int, Shaped
 from numpy.typing import ArrayLike
 
 from .. import _kaiser_bessel
+from .._rows import take_rows
 from ..fourier import good_size
 
 
@@ -181,7 +182,7 @@ def _interpolate(cells: Shaped[Array, "cell *lane"], taps: _Taps, grid_y: int) -
         start = (taps.row + i) * grid_y
         line = jnp.zeros(total.shape, cells.dtype)
         for j in range(width):
-            line = line + weight_y[j] * cells.at[start + columns[j]].get(mode="promise_in_bounds")
+            line = line + weight_y[j] * take_rows(cells, start + columns[j])
         total = total + weight_x[i] * line
     return total
 

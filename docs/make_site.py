@@ -1,0 +1,112 @@
+"""Build the documentation site in `site/`: every page of this folder, README, experiments, gallery and reference.
+
+Links are written for the repository. Here they are pointed at pages of the site, and those to files that are no pages
+become plain text. The generator is given a folder of plain Markdown and `mkdocs.yml`: it can be changed.
+
+    pip install . --group docs && python docs/make_site.py
+"""
+
+import html
+import importlib
+import posixpath
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[1]
+BARS = re.compile(r"`([^`\n]*\\\|[^`\n]*)`")  # code with a bar, escaped as tables want it
+PAGES = TOP / "build" / "site_pages"
+LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def sources() -> dict[str, str]:
+    """Pages and pictures: path in the repository, path in the site."""
+    found = {
+        "README.md": "index.md",
+        "CHANGELOG.md": "changelog.md",
+        "CONTRIBUTING.md": "contributing.md",
+        "benchmarks/README.md": "benchmarks.md",
+    }
+    for folder, pattern in (("docs", "**/*"), ("experiments", "*/*"), ("examples", "*/*")):
+        for path in sorted((TOP / folder).glob(pattern)):
+            if path.suffix in (".md", ".png"):
+                place = path.relative_to(TOP).as_posix()
+                found[place] = place.removeprefix("docs/").replace("README.md", "index.md")
+    return found
+
+
+def with_links(text: str, source: str, pages: dict[str, str]) -> str:
+    """Point the links of a page at the site; fenced code stays."""
+    fences = re.split(r"(^```.*?^```$)", text, flags=re.S | re.M)
+    in_text = lambda t: BARS.sub(_bars, LINK.sub(lambda m: _link(m, source, pages), t))
+    return "".join(t if t.startswith("```") else in_text(t) for t in fences)
+
+
+def _bars(match: re.Match[str]) -> str:
+    return f"<code>{html.escape(match.group(1)).replace(chr(92) + '|', '&#124;')}</code>"
+
+
+def _link(match: re.Match[str], source: str, pages: dict[str, str]) -> str:
+    picture, words, link, anchor = match.groups()
+    place = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
+    there = pages.get(place) or pages.get(f"{place}/README.md")
+    if there is None:
+        return words if (TOP / place).exists() and not picture else match.group()
+    return f"{picture}[{words}]({posixpath.relpath(there, posixpath.dirname(pages[source]) or '.')}{anchor or ''})"
+
+
+def gallery() -> str:
+    """Show the first picture of every experiment above its question."""
+    parts = ["# Gallery\n\nOne experiment a picture; each page has the command that makes it.\n"]
+    for page in sorted((TOP / "experiments").glob("*/README.md")):
+        text = page.read_text(encoding="utf-8")
+        pictures = re.findall(r"!\[[^\]]*\]\(([^)]+\.png)\)", text)
+        title = text.split("\n", 1)[0].lstrip("# ")
+        if pictures:
+            place = f"experiments/{page.parent.name}"
+            parts.append(f"## [{title}]({place}/index.md)\n\n![{title}]({place}/{pictures[0]})\n")
+    return "\n".join(parts)
+
+
+def reference() -> Iterator[tuple[str, str]]:
+    """One page a public module, each public name once: `(path in the site, text)`."""
+    package, seen = importlib.import_module("diffrecon"), set()
+    for name in [*package._MODULES, ""]:  # the package's own names last: most of them live in a module
+        module = importlib.import_module(f"diffrecon.{name}".rstrip("."))
+        names = getattr(module, "__all__", None) or [n for n in vars(module) if not n.startswith("_")]
+        parts = [f"# {module.__name__}\n\n{(module.__doc__ or '').strip()}\n"]
+        for public in sorted(names, key=str.lower):
+            value = getattr(module, public)
+            place = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
+            if callable(value) and re.fullmatch(r"diffrecon\.[\w.]+", place) and place not in seen:
+                seen.add(place)
+                parts.append(f"::: {place}\n")
+        if len(parts) > 1:
+            yield f"reference/{name or 'diffrecon'}.md", "\n".join(parts)
+
+
+def main() -> int:
+    """Write the pages, then run the generator on them."""
+    shutil.rmtree(PAGES, ignore_errors=True)
+    pages = sources()
+    for source, target in pages.items():
+        (PAGES / target).parent.mkdir(parents=True, exist_ok=True)
+        if source.endswith(".md"):
+            text = (TOP / source).read_text(encoding="utf-8")
+            (PAGES / target).write_text(with_links(text, source, pages), encoding="utf-8")
+        else:
+            shutil.copyfile(TOP / source, PAGES / target)
+    listed = (TOP / "mkdocs.yml").read_text(encoding="utf-8")
+    for target, text in (("gallery.md", gallery()), *reference()):
+        if target not in listed:
+            sys.exit(f"{target} is missing in the navigation of mkdocs.yml")
+        (PAGES / target).parent.mkdir(parents=True, exist_ok=True)
+        (PAGES / target).write_text(text, encoding="utf-8")
+    return subprocess.run([sys.executable, "-m", "zensical", "build", "--clean", "--strict"], cwd=TOP).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
