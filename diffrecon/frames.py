@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._optional import require
+from ._hdf5 import native, need_filters, need_sources, open_hdf5
 from .errors import InputError
 
 __all__ = ["Frames"]
@@ -24,6 +24,8 @@ class LazyFrames:
 
     shape: tuple[int, ...]
     dtype: np.dtype
+    bands: int = 0
+    """Rows of a packed chunk where such chunks hold many views: read rows after rows, so that each is unpacked once."""
 
     def _read(self, views: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         """Those views, in that order, of that part of the detector; the slices have bounds and no step."""
@@ -84,7 +86,7 @@ class Frames(LazyFrames):
     """Frames of an HDF5 dataset, in the detector's own integer type.
 
     The file is opened for each read and closed after it, so that a Frames can be pickled, shared between processes and
-    kept while another program goes on writing.
+    kept while another program goes on writing. Axes of length 1 before the views are left out.
 
     **Arguments:** `path` of an HDF5 file, name of the `dataset`, `select` = indices of the frames that count (all by
     default), in the order of the views.
@@ -94,9 +96,15 @@ class Frames(LazyFrames):
         self.path, self.dataset = Path(path), dataset
         with open_hdf5(self.path, dataset) as file:
             stored = file[dataset]
-            self.dtype = stored.dtype
-            self._select = np.arange(stored.shape[0]) if select is None else np.asarray(select)
-            self.shape = (len(self._select), *stored.shape[1:])
+            need_sources(stored)
+            self.dtype = native(stored.dtype)
+            self._lead = next((n for n in range(stored.ndim) if stored.ndim - n <= 3 or stored.shape[n] != 1), 0)
+            whole = stored.shape[self._lead :]
+            self._select = np.arange(whole[0]) if select is None else np.asarray(select)
+            self.shape = (len(self._select), *whole[1:])
+            self.bands = _bands(stored, self._lead)
+            packed = stored.chunks is not None and stored.id.get_create_plist().get_nfilters() > 0
+            self.chunks = stored.chunks[self._lead :] if packed else None
 
     def __repr__(self) -> str:
         return f"Frames({self.path.name}:{self.dataset}, shape={self.shape}, dtype={self.dtype})"
@@ -111,8 +119,8 @@ class Frames(LazyFrames):
             with open_hdf5(self.path, self.dataset, rdcc_nbytes=0) as file:
                 stored = file[self.dataset]
                 need_filters(stored)
-                for place in _runs(order, stored.chunks[0] if stored.chunks else 1):
-                    _read_run(stored, order[place], (rows, columns), values[place])
+                for place in _runs(order, stored.chunks[self._lead] if stored.chunks else 1):
+                    _read_run(stored, order[place], (rows, columns), values[place], self._lead)
         except (OSError, RuntimeError, KeyError) as error:
             raise InputError(
                 f"{self.path.name}: {self.dataset} cannot be read, the file is damaged or incomplete "
@@ -129,21 +137,42 @@ def _runs(order: np.ndarray, reach: int) -> Iterator[slice]:
             yield slice(first, last)
 
 
-def _read_run(stored: Any, run: np.ndarray, part: tuple[slice, slice], values: np.ndarray) -> None:
+_MANY_VIEWS = 64  # in one chunk
+_BAND_BYTES = 2**26  # of a chunk's views that are unpacked at a time
+
+
+def _bands(stored: Any, lead: int) -> int:
+    """Rows of a chunk, where packed chunks hold many views of less than all rows; 0 otherwise."""
+    if stored.chunks is None or stored.ndim - lead < 3 or not stored.id.get_create_plist().get_nfilters():
+        return 0
+    views, rows = stored.chunks[lead], stored.chunks[lead + 1]
+    return rows if views > _MANY_VIEWS and rows < stored.shape[lead + 1] else 0
+
+
+def _read_run(stored: Any, run: np.ndarray, part: tuple[slice, slice], values: np.ndarray, lead: int) -> None:
     """Increasing views into `values`, in reads of neighbours; HDF5 takes 50 times as long for strides over chunks.
 
     Views that share chunks come out of one read, even if some between are not wanted, so that no chunk is unpacked
     twice.
     """
     first, last = int(run[0]), int(run[-1]) + 1
+    before = (0,) * lead
     if last - first == run.size:
-        stored.read_direct(values, (slice(first, last), *part))
+        stored.read_direct(values, (*before, slice(first, last), *part))
         return
-    block = -(-64 // stored.chunks[0]) * stored.chunks[0]
+    rows, columns = part
+    depth = stored.chunks[lead]
+    block = -(-_MANY_VIEWS // depth) * depth
+    row = block * (columns.stop - columns.start) * values.dtype.itemsize
+    band = max(_bands(stored, lead), int(_BAND_BYTES // max(row, 1))) or 1
     for start in range(first // block * block, last, block):
         wanted = (run >= start) & (run < start + block)
         low, high = max(start, first), min(start + block, last)
-        values[wanted] = stored[(slice(low, high), *part)][run[wanted] - low]
+        for top in range(rows.start, rows.stop, band):
+            some = slice(top, min(top + band, rows.stop))
+            inner = slice(some.start - rows.start, some.stop - rows.start)
+            read = stored[(*before, slice(low, high), some, columns)]
+            values[wanted, inner] = read[run[wanted] - low]
 
 
 class FourierOrdered(LazyFrames):
@@ -159,6 +188,28 @@ class FourierOrdered(LazyFrames):
             values[start : start + len(block)] = np.fft.ifftshift(block, (-2, -1))[:, rows, columns]
             start += len(block)
         return values
+
+
+class FiniteFrames(LazyFrames):
+    """Frames `(view, y, x)` in which values that are not finite are replaced, as they are read, by those between their
+    finite neighbours in the row; by the mean of the frame's finite values in rows that have none."""
+
+    def __init__(self, frames: Any):
+        self.frames, self.shape, self.dtype = frames, tuple(frames.shape), native(frames.dtype)
+        self.bands = getattr(frames, "bands", 0)
+
+    def _read(self, views: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        values = np.array(self.frames[(views, rows)], self.dtype)
+        wrong = ~np.isfinite(values)
+        places = np.arange(values.shape[-1])
+        for view, row in np.argwhere(wrong.any(-1)):
+            good = ~wrong[view, row]
+            if good.any():
+                values[view, row, ~good] = np.interp(places[~good], places[good], values[view, row, good])
+            else:
+                rest = values[view][np.isfinite(values[view])]
+                values[view, row] = rest.mean() if rest.size else 0
+        return values[..., columns]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +288,7 @@ def _added(block: np.ndarray, factor: int, axis: int, dtype: np.dtype) -> np.nda
 
 def _summed_dtype(dtype: Any) -> np.dtype:
     """Choose the type of sums over bins, 32 bits at least: JAX has no 64-bit integers by default."""
-    dtype = np.dtype(dtype)
+    dtype = native(dtype)
     return dtype if dtype.kind not in "iu" else np.dtype(np.int32 if dtype.kind == "i" else np.uint32)
 
 
@@ -256,9 +307,10 @@ class Excerpt(LazyFrames):
         self._views = np.arange(whole[0]) if views is None else np.asarray(views)
         self._window = Window((0, whole[1]), (0, whole[2])) if window is None else window
         binned = self._window.binning != (1, 1)
-        self.dtype = _summed_dtype(frames.dtype) if binned else np.dtype(frames.dtype)
+        self.dtype = _summed_dtype(frames.dtype) if binned else native(frames.dtype)
         shape: Any = (len(self._views), *self._window.shape, *whole[3:])
         self.shape = shape
+        self.bands = -(-getattr(frames, "bands", 0) // self._window.binning[0])
 
     def _read(self, views: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         window, (by, bx) = self._window, self._window.binning
@@ -269,7 +321,7 @@ class Excerpt(LazyFrames):
         )
         place = (slice(*part.rows), slice(*part.columns))
         if part.binning == (1, 1):
-            return np.asarray(self._frames[(self._views[views], *place)])
+            return np.asarray(self._frames[(self._views[views], *place)], self.dtype)
         values = np.empty((len(views), *part.shape, *self.shape[3:]), self.dtype)
         raw = max(by * bx * int(np.prod(values.shape[1:])) * np.dtype(self._frames.dtype).itemsize, 1)
         step = max(1, self._BLOCK // raw)
@@ -327,6 +379,26 @@ def pick_views(counts: Any, views: np.ndarray) -> Any:
     return Excerpt(counts, np.arange(counts.shape[0])[views]) if lazy else np.asarray(counts)[views]
 
 
+def frame_tiles(counts: Any, views: np.ndarray | None = None) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Read frames (of some views) tile after tile of some 16 MB: which views, which rows, and their counts.
+
+    A tile has all rows of some views, or some rows of all views where packed chunks hold many views.
+    """
+    views = np.arange(counts.shape[0]) if views is None else np.asarray(views)
+    bands, height = getattr(counts, "bands", 0), counts.shape[1]
+    if not bands:
+        start = 0
+        for block in frame_blocks(counts, views):
+            yield slice(start, start + len(block)), slice(0, height), block
+            start += len(block)
+        return
+    row = views.size * np.prod(counts.shape[2:], dtype=float) * np.dtype(counts.dtype).itemsize
+    size = max(1, int(2**24 // max(row * bands, 1))) * bands
+    for top in range(0, height, size):
+        rows = slice(top, min(top + size, height))
+        yield slice(0, views.size), rows, np.asarray(counts[views, rows])
+
+
 def frame_blocks(counts: Any, views: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """Read frames (of some views) block after block, as many at a time as make some 16 MB."""
     views = np.arange(counts.shape[0]) if views is None else np.asarray(views)
@@ -334,50 +406,6 @@ def frame_blocks(counts: Any, views: np.ndarray | None = None) -> Iterator[np.nd
     size = max(1, int(2**24 // max(frame, 1)))
     for start in range(0, views.size, size):
         yield np.asarray(counts[views[start : start + size]])
-
-
-def open_hdf5(path: str | Path, name: str | None = None, **options: Any) -> Any:
-    """Open an HDF5 file for reading, never locked, also while another program writes it (SWMR).
-
-    **Arguments:** `name` of the dataset that is wanted: one behind an external link, in a file that is being written,
-    is found too; `options` of `h5py.File`.
-
-    **Raises:** `OSError` as HDF5 does.
-    """
-    import h5py
-
-    try:
-        file = h5py.File(path, "r", locking=False, **options)
-    except OSError as error:
-        if "locking" in str(error):  # this process has the file open with other settings already
-            return h5py.File(path, "r", **options)
-        if "already open for" not in str(error):
-            raise
-        return live_hdf5(path, **options)
-    if name is None or file.get(name) is not None:
-        return file
-    file.close()
-    return live_hdf5(path, **options)
-
-
-def live_hdf5(path: str | Path, **options: Any) -> Any:
-    """Open an HDF5 file, and those its links lead to, as readers see them while another program writes."""
-    import h5py
-
-    return h5py.File(path, "r", libver="latest", swmr=True, locking=False, **options)
-
-
-def need_filters(dataset: Any) -> None:
-    """Bring in hdf5plugin when a dataset of h5py is packed by a filter that plain HDF5 does not know.
-
-    **Raises:** `MissingPackage` when it is needed and not installed.
-    """
-    import h5py
-
-    created = dataset.id.get_create_plist()
-    codes = [created.get_filter(i)[0] for i in range(created.get_nfilters())]
-    if not all(h5py.h5z.filter_avail(code) for code in codes):
-        require("hdf5plugin", "filters")
 
 
 @runtime_checkable
@@ -396,6 +424,8 @@ class Measurement(Protocol):
     def darks(self) -> np.ndarray | None: ...
     @property
     def mask(self) -> np.ndarray | None: ...
+    @property
+    def kind(self) -> str | None: ...
     @property
     def rotation_centre(self) -> float | None: ...
     @property

@@ -53,6 +53,7 @@ class Cleared(LazyFrames):
     def __init__(self, frames: Any, pixels: np.ndarray):
         self.frames, self.pixels = frames, pixels
         self.shape, self.dtype = tuple(frames.shape), np.dtype(frames.dtype)
+        self.bands = getattr(frames, "bands", 0)
 
     def _read(self, views: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         block = np.array(self.frames[views, rows, columns])

@@ -28,61 +28,66 @@ AVOGADRO = 6.02214076e23
 ELECTRON_REST_ENERGY = 510998.95
 """[eV] (CODATA 2022)."""
 
-# Scale to the base unit of each dimension: metre, electron volt, radian, second, kg/m^3.
-_UNITS: dict[str, dict[str, float]] = {
-    "m": {
-        "m": 1.0,
-        "cm": 1e-2,
-        "mm": 1e-3,
-        "um": 1e-6,
-        "µm": 1e-6,
-        "μm": 1e-6,
-        "micron": 1e-6,
-        "microns": 1e-6,
-        "micrometer": 1e-6,
-        "millimeter": 1e-3,
-        "meter": 1.0,
-        "metre": 1.0,
-        "nm": 1e-9,
-        "nanometer": 1e-9,
-        "pm": 1e-12,
-        "angstrom": 1e-10,
-        "å": 1e-10,
-    },
-    "eV": {"ev": 1.0, "kev": 1e3, "mev": 1e6, "j": 1 / ELECTRON_CHARGE, "joule": 1 / ELECTRON_CHARGE},
-    "rad": {
-        "rad": 1.0,
-        "radian": 1.0,
-        "radians": 1.0,
-        "mrad": 1e-3,
-        "urad": 1e-6,
-        "deg": np.pi / 180,
-        "degree": np.pi / 180,
-        "degrees": np.pi / 180,
-        "°": np.pi / 180,
-    },
-    "s": {"s": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0},
-    "": {"": 1.0, "pixel": 1.0, "px": 1.0, "counts": 1.0},
+# Units of each dimension: symbols, whose prefixes are symbols too, and names, whose prefixes are names.
+_SYMBOLS: dict[str, dict[str, float]] = {
+    "m": {"m": 1.0, "A": 1e-10, "Å": 1e-10, "\u212b": 1e-10, "å": 1e-10},
+    "eV": {"eV": 1.0, "J": 1 / ELECTRON_CHARGE},
+    "rad": {"rad": 1.0, "deg": np.pi / 180, "°": np.pi / 180, "arcmin": np.pi / 10800, "arcsec": np.pi / 648000},
+    "s": {"s": 1.0, "min": 60.0, "h": 3600.0},
+    "": {"": 1.0, "px": 1.0, "1": 1.0},
 }
+_NAMES: dict[str, dict[str, float]] = {
+    "m": {"meter": 1.0, "metre": 1.0, "micron": 1e-6, "angstrom": 1e-10, "angström": 1e-10, "ångström": 1e-10},
+    "eV": {"electronvolt": 1.0, "joule": 1 / ELECTRON_CHARGE},
+    "rad": {"radian": 1.0, "degree": np.pi / 180, "turn": 2 * np.pi, "revolution": 2 * np.pi},
+    "s": {"second": 1.0, "sec": 1.0, "minute": 60.0, "hour": 3600.0},
+    "": {"pixel": 1.0, "count": 1.0, "photon": 1.0, "dimensionless": 1.0},
+}
+_PREFIX_SYMBOLS = {"f": 1e-15, "p": 1e-12, "n": 1e-9, "u": 1e-6, "m": 1e-3, "c": 1e-2, "d": 0.1, "k": 1e3, "M": 1e6,
+                   "G": 1e9}  # fmt: skip
+_PREFIX_NAMES = {"femto": 1e-15, "pico": 1e-12, "nano": 1e-9, "micro": 1e-6, "milli": 1e-3, "centi": 1e-2,
+                 "deci": 0.1, "kilo": 1e3, "mega": 1e6, "giga": 1e9}  # fmt: skip
+_KNOWN = {"m": "m, cm, mm, um, nm, angstrom", "eV": "eV, keV, MeV, J", "rad": "rad, mrad, deg", "s": "s, ms, min"}
 _QUANTITY = re.compile(r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\d\s]*)\s*$")
 
 
 def unit_scale(text: str, unit: str) -> float:
     """Factor from the unit written as `text` to the base unit `unit` (`"m"`, `"eV"`, `"rad"`, `"s"` or `""`).
 
+    Symbols and names with prefixes, the latter as pint and UDUNITS spell them: `"um"`, `"micrometres"`,
+    `"kiloelectron_volt"`. Capitals tell M from m where they make a unit, and are overlooked otherwise.
+
     **Raises:** `InputError` when `text` is no unit of that dimension.
 
     ```python
-    assert unit_scale("mm", "m") == 1e-3
+    assert unit_scale("mm", "m") == 1e-3 and unit_scale("kiloelectron_volt", "eV") == 1e3
     ```
     """
-    table = _UNITS[unit]
-    key = text.strip()
-    for candidate in (key, key.lower()):
-        if candidate in table:
-            return table[candidate]
-    known = ", ".join(list(table)[:6])
+    written = text.strip().strip("[]()").strip().replace("µ", "u").replace("μ", "u")
+    plain = re.sub(r"[\s_-]", "", written.lower())
+    folded = {symbol.lower(): scale for symbol, scale in _SYMBOLS[unit].items()}
+    # "mev" of a careless writer is mega; a prefix of capitals is none of lower-case letters.
+    prefixes = {**_PREFIX_SYMBOLS, **({"m": 1e6} if unit == "eV" else {})}
+    for symbols, before, spelled in (
+        (_SYMBOLS[unit], _PREFIX_SYMBOLS, written),
+        (folded, prefixes, plain),
+        (_NAMES[unit], _PREFIX_NAMES, plain),
+        (_NAMES[unit], _PREFIX_NAMES, plain.removesuffix("s")),
+    ):
+        if (scale := _with_prefix(spelled, symbols, before)) is not None:
+            return scale
+    known = _KNOWN.get(unit, "pixel, counts")
     raise InputError(f"{text!r} is not a unit of {unit or 'a plain number'} (known: {known})")
+
+
+def _with_prefix(spelled: str, units: dict[str, float], prefixes: dict[str, float]) -> float | None:
+    if spelled in units:
+        return units[spelled]
+    for prefix, scale in prefixes.items():
+        rest = spelled.removeprefix(prefix)
+        if rest and rest != spelled and rest in units:
+            return scale * units[rest]
+    return None
 
 
 def quantity(value: Any, unit: str, name: str = "value") -> float:

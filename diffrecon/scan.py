@@ -10,13 +10,18 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ._checks import check_counts, check_some_light
 from .errors import InputError, MissingMetadata
-from .frames import Computed, FourierOrdered, LazyFrames, Window, frame_blocks, pick_views
+from .frames import Computed, FiniteFrames, FourierOrdered, LazyFrames, Window, pick_views
 from .geometry import FarField, Geometry, geometry_of_views
 from .marks import find_marks
 
 __all__ = ["InputFile", "Provenance", "Scan"]
 
+# Methods whose recipe leaves out frames and pixels that it cannot use, and says so (`prepare.check_frames`).
+_LOOKS_ITSELF = ("near-field-ptychography", "far-field-ptychography")
+# Methods that clip what transmits too little, and count it.
+_CLIPS = ("tomography", "laminography")
 _WHOLE = 64 << 20  # bytes of a file up to which all of it is looked at
 _BLOCK, _BLOCKS = 256 << 10, 64  # of larger ones
 
@@ -125,6 +130,7 @@ class Scan:
     - `angles`: `(view,)` [rad], rotation of the sample about z.
     - `flats`, `darks`: `(frame, y, x)`.
     - `mask`: `(y, x)`, `True` where the pixel measured.
+    - `kind`: what the counts are, `"counts"`, `"transmission"` or `"line-integrals"`; `None` where nobody said so.
     - `probe`: complex first guess `(mode, y, x)`, of any scale.
     - `weights`, `transmission`: per-datum weights and per-pixel transmission of tensor SAXS.
     - `tensor_geometry`: `diffrecon.operators.TensorGeometry` of tensor SAXS.
@@ -149,6 +155,7 @@ class Scan:
     flats: np.ndarray | None = None
     darks: np.ndarray | None = None
     mask: np.ndarray | None = None
+    kind: str | None = None
     probe: np.ndarray | None = None
     weights: np.ndarray | None = None
     transmission: np.ndarray | None = None
@@ -265,8 +272,12 @@ class Scan:
         """
         if not self.far_field or self.extra.get("dc", "corner") != "centre":
             return self
-        mask = None if self.mask is None else np.fft.ifftshift(self.mask)
-        return self.replace(counts=FourierOrdered(self.counts), mask=mask, extra={**self.extra, "dc": "corner"})
+        moved = {
+            name: np.fft.ifftshift(getattr(self, name), (-2, -1))
+            for name in ("mask", "flats", "darks")
+            if getattr(self, name) is not None
+        }
+        return self.replace(counts=FourierOrdered(self.counts), extra={**self.extra, "dc": "corner"}, **moved)
 
     def batch_fields(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Give what a cost functional sees of this scan, as fields of its batch: one entry a view, and shared by all
@@ -310,18 +321,34 @@ class Scan:
 
         **Raises:** `InputError` naming the file, the field and the first bad entry.
         """
+        if self.angles is not None and np.isfinite(self.angles).all() and np.ptp(self.angles) > 13 * np.pi:
+            raise InputError(
+                f"{self.name}: angles span {np.ptp(self.angles):.4g} rad, more than six turns: they "
+                "look like degrees; say so with --set data.angle_unit=deg"
+            )
         return self.check_shapes().check_counts()
 
     def check_counts(self) -> "Scan":
-        """Refuse negative or non-finite counts, and frames without a photon; the ends of a rocking curve (`cdi`) may
-        have none.
+        """Refuse negative or non-finite counts and frames without a photon, where the method cannot deal with them.
 
-        Frames of ptychography are looked at when they are reconstructed (`diffrecon.prepare.check_frames`), where
-        single ones may be left out.
+        The ends of a rocking curve (`cdi`) may have no counts. Ptychography looks at its frames itself and leaves out
+        what it cannot use. Of transmissions and line integrals of tomography single values that are not finite are
+        filled along the row, with a message, and negative ones are clipped with the others below the smallest
+        transmission.
         """
-        if self.method not in ("near-field-ptychography", "far-field-ptychography"):
-            check_counts(self.counts, self.mask, self.name, empty=self.method == "cdi")
-        return self
+        if self.method in _LOOKS_ITSELF:
+            check_some_light(self.counts, self.mask, self.name)
+            return self
+        floats = self.method in _CLIPS and np.dtype(self.counts.dtype).kind == "f"
+        logarithms = self.kind == "line-integrals"
+        bad = check_counts(
+            self.counts, self.mask, self.name, empty=self.method == "cdi" or logarithms, below=floats, tolerance=floats
+        )
+        if not bad:
+            return self
+        said = f"{bad} of {np.prod(self.counts.shape)} values are not finite: filled from their neighbours in the row"
+        note = dataclasses.replace(self.provenance, messages=(*self.provenance.messages, said))
+        return self.replace(counts=FiniteFrames(self.counts), provenance=note)
 
     def check_shapes(self) -> "Scan":
         """Check what can be checked without reading the frames."""
@@ -343,11 +370,6 @@ class Scan:
             raise InputError(f"{self.name}: the mask has shape {self.mask.shape}, the frames {self.frame_shape}")
         if self.mask is not None and not self.mask.any():
             raise InputError(f"{self.name}: the mask leaves no pixel (diffrecon's masks are True where measured)")
-        if self.angles is not None and np.ptp(self.angles) > 13 * np.pi:
-            raise InputError(
-                f"{self.name}: angles span {np.ptp(self.angles):.4g} rad, more than six turns: they "
-                "look like degrees; say so with --set data.angle_unit=deg"
-            )
         return self
 
 
@@ -375,40 +397,3 @@ def _places_among(times: np.ndarray, views: np.ndarray) -> np.ndarray:
     step = (views[-1] - views[0]) / (len(views) - 1) if len(views) > 1 else 1.0
     beyond = np.minimum(times - views[0], 0) + np.maximum(times - views[-1], 0)
     return np.interp(times, views, np.arange(len(views))) + beyond / step
-
-
-def check_counts(counts: Any, mask: np.ndarray | None, name: str, *, empty: bool = False) -> None:
-    """Refuse negative or non-finite counts and frames without a single photon (unless some may be `empty`), naming the
-    first bad view.
-
-    Reads the frames in blocks of some 16 MB. Pixels that the mask leaves out may hold anything.
-
-    **Raises:** `InputError`.
-    """
-    start = 0
-    for part in frame_blocks(counts):
-        if part.dtype.kind not in "iufb":
-            raise InputError(f"{name}: counts are of type {part.dtype}; expected integers or floats")
-        if mask is not None:
-            part = np.where(mask.reshape(mask.shape + (1,) * (part.ndim - 3)), part, np.zeros((), part.dtype))
-        flat = part.reshape(part.shape[0], -1)
-        if part.dtype.kind == "f" and not np.isfinite(flat).all():
-            where = np.argwhere(~np.isfinite(part))[0]
-            raise InputError(
-                f"{name}: counts of view {start + where[0]}, pixel {tuple(map(int, where[1:]))} are "
-                f"{part[tuple(where)]}; mask such pixels (data.mask) or mend the file"
-            )
-        if part.dtype.kind in "if" and flat.min(initial=0) < 0:
-            where = np.argwhere(part < 0)[0]
-            pixel = tuple(map(int, where[1:]))
-            raise InputError(
-                f"{name}: counts of view {start + where[0]}, pixel {pixel} are negative "
-                f"({part[tuple(where)]}); mask such pixels (data.mask) or undo the subtraction"
-            )
-        dark = np.flatnonzero(flat.max(1) == 0)
-        if dark.size and not empty:
-            raise InputError(
-                f"{name}: view {start + int(dark[0])} has no counts at all; leave such views out "
-                "(data.views) or check the shutter"
-            )
-        start += part.shape[0]

@@ -47,6 +47,10 @@ def frames(folder, change):
     return [make_files.cxi(folder / "in.cxi", frames=(change(counts), corners)), *NEAR]
 
 
+def pattern(folder, change):
+    return [*frames(folder, change), "-m", "cdi"]
+
+
 def with_value(counts, value):
     counts = counts.astype(float if not isinstance(value, int) else counts.dtype)
     counts[3, 5, 6] = value
@@ -77,7 +81,7 @@ def scaled_positions(folder, factor):
 def nan_position(folder):
     counts, corners = make_files.near_field_frames()
     corners = corners.astype(float)
-    corners[2, 0] = np.nan
+    corners[:, 0] = np.nan
     return [make_files.cxi(folder / "in.cxi", frames=(counts, corners)), *NEAR]
 
 
@@ -107,7 +111,7 @@ CASES = {
     "no frames": (lambda f: frames(f, lambda c: c[:0]), "none of them 0"),
     "too few positions": (
         lambda f: [make_files.cxi(f / "in.cxi", change={"sample_1/geometry_1/translation": np.zeros((3, 3))}), *NEAR],
-        "positions.*16 views",
+        "3 positions for 16 frames",
     ),
     "mask of another shape": (
         lambda f: [
@@ -123,11 +127,16 @@ CASES = {
         ],
         "leaves no pixel",
     ),
+    "NaN": (lambda f: pattern(f, lambda c: with_value(c, np.nan)), "view 3, pixel .5, 6. are nan"),
+    "infinity": (lambda f: pattern(f, lambda c: with_value(c, np.inf)), "view 3.*inf"),
+    "negative counts": (lambda f: pattern(f, lambda c: with_value(c, -7)), "view 3.*negative"),
+    "no counts at all": (lambda f: frames(f, np.zeros_like), "no frame holds any counts"),
+    "empty view": (lambda f: tomography(f, counts=empty_view(np.ones((12, 3, 16), int))), "view 7 has.*0:7,8:12"),
     "counts of text": (lambda f: frames(f, lambda c: c.astype("S8")), "type"),
     "missing energy": (lambda f: [make_files.cxi(f / "in.cxi", drop=("source_1",)), *NEAR], "geometry.energy"),
     "impossible energy": (
         lambda f: [make_files.cxi(f / "in.cxi", change={"instrument_1/source_1/energy": 1e7}), *NEAR],
-        "no X-ray energy",
+        "no X-ray energy.*geometry.energy=",
     ),
     "missing distance": (
         lambda f: [make_files.cxi(f / "in.cxi", drop=("distance",)), *NEAR],
@@ -143,11 +152,11 @@ CASES = {
     "positions too wide": (lambda f: scaled_positions(f, 1e6), "object pixels.*unit"),
     "positions do not overlap": (lambda f: scaled_positions(f, 50), "do not overlap"),
     "positions do not move": (lambda f: scaled_positions(f, 1e-6), "does not move"),
-    "positions not finite": (nan_position, "view 2"),
+    "positions not finite": (nan_position, "not finite numbers in any view"),
     "angles in radians called degrees": (lambda f: tomography(f, theta=np.arange(12) * np.pi / 12), "data.angle_unit"),
     "angles in degrees called radians": (lambda f: tomography(f, units="rad"), "look like degrees"),
     "angles in furlongs": (lambda f: tomography(f, units="furlong"), "not a unit"),
-    "other number of angles": (lambda f: tomography(f, theta=np.arange(5) * 30.0), "angles have shape"),
+    "other number of angles": (lambda f: tomography(f, theta=np.arange(5) * 30.0), "5 angles for 12 frames"),
     "unknown method": (lambda f: tomography(f, "-m", "tomografy"), "did you mean tomography"),
     "unknown key": (lambda f: tomography(f, "--set", "solver.stepps=5"), "did you mean steps"),
     "unknown key of the file": (lambda f: tomography(f, "--set", "geometry.enrgy=5"), "did you mean energy"),

@@ -10,13 +10,14 @@ import diffrecon
 
 ROOT = Path(diffrecon.__file__).parent
 # Small modules that know nothing of the rest; everybody may use them.
-COMMON = {"errors", "_optional", "_cache", "_identity", "__version__"}
+COMMON = {"errors", "_optional", "_cache", "_identity", "_hdf5", "__version__"}
 # layer -> what it may import of diffrecon (besides itself and COMMON)
 MAY = {
     "errors": set(),
     "_optional": set(),
     "_cache": set(),
     "_identity": set(),
+    "_hdf5": set(),
     "physics": set(),
     "geometry": {"physics"},
     "_console": set(),
@@ -63,7 +64,8 @@ MAY = {
         "_console",
     },
     # `scan.absorption()` and `scan.find_rotation_centre()` are preparation, which knows a scan by its fields only.
-    "scan": {"geometry", "physics", "frames", "marks", "prepare"},
+    "_checks": {"frames"},
+    "scan": {"_checks", "geometry", "physics", "frames", "marks", "prepare"},
     "stream": {"operators", "solvers", "sharding", "_console"},
     "models": {
         "priors",
@@ -78,7 +80,7 @@ MAY = {
         "_model",
         "_result",
     },
-    "io": {"physics", "geometry", "frames", "marks", "scan", "operators", "_result"},
+    "io": {"_checks", "physics", "geometry", "frames", "marks", "scan", "operators", "_result"},
     "plot": {"_result", "quality", "physics", "geometry", "scan", "regimes"},
     "simulate": {"io", "_result", "physics", "geometry", "scan", "operators", "quality", "_console"},
     "uncertainty": {"_model", "solvers", "quality"},

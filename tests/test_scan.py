@@ -287,7 +287,7 @@ def _nan_in_view_two():
         (np.ones((0, 3, 3)), {}, "nothing in them"),
         (_nan_in_view_two(), {}, "view 2, pixel (1, 0)"),
         (-np.ones((4, 3, 3), np.int16), {}, "negative"),
-        (np.zeros((4, 3, 3), np.uint16), {}, "view 0 has no counts"),
+        (np.zeros((4, 3, 3), np.uint16), {}, "no counts in any view"),
         (np.ones((4, 3, 3), complex), {}, "type complex128"),
         (np.ones((4, 3, 3)), {"positions": np.zeros((3, 2))}, "positions have shape (3, 2)"),
         (np.ones((4, 3, 3)), {"positions": np.full((4, 2), np.inf)}, "positions of view 0 are not finite"),

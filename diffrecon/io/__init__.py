@@ -3,10 +3,10 @@
 from ._disk import atomically as atomically
 from ._earlier import refuse_other_result as refuse_other_result
 from ._guess import neighbour_step as neighbour_step
+from ._key_table import KEYS as KEYS
 from ._lock import OutputLock as OutputLock
 from ._toml import dumps as dumps
 from ._toml import value as toml_value
-from .keys import KEYS as KEYS
 from .keys import collect as collect
 from .open import open_scan as open_scan
 from .open import read as read

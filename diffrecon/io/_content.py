@@ -28,6 +28,7 @@ def input_files(source: Source) -> tuple[InputFile, ...]:
         paths = sorted(p for p in source.path.iterdir() if p.is_file())[:_FILES]
     else:
         paths = [source.path, *_behind(source)]
+    paths += [path for path in source.beside if path.is_file() and path not in paths]
     found = []
     for path in paths:
         try:

@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import physics
 from ..errors import InputError
-from ..frames import frame_blocks
+from ..frames import frame_tiles
 
 _TURN = 2 * np.pi
 PIXELS = ("pixel", "pixels", "px")  # as a unit of positions
@@ -19,26 +19,31 @@ def radians(angles: np.ndarray, written: str | None, insist: bool, name: str) ->
 
     **Raises:** `InputError`.
     """
-    span = float(np.ptp(angles)) if angles.size else 0.0
+    finite = angles[np.isfinite(angles)]
+    if not finite.size:
+        raise InputError(f"{name}: the angles are not finite numbers")
+    span = float(np.ptp(finite))
     if written:
-        scale = physics.unit_scale(written, "rad")
-        if not insist and scale < 0.1 and angles.size > 8 and _whole_turns(angles):
+        try:
+            scale = physics.unit_scale(written, "rad")
+        except InputError as error:
+            raise InputError(f"{name}: the angles: {error}; say --set data.angle_unit=deg or =rad") from None
+        # A unit that is written is believed, unless the numbers read in the other one are just half a turn or a whole.
+        other = "rad" if scale < 0.1 else "deg"
+        contradicts = finite.size > 8 and _whole_turns(finite if scale < 0.1 else np.radians(finite))
+        if not insist and contradicts and scale in (np.pi / 180, 1.0):
             raise InputError(
-                f"{name}: the file says that its angles are in {written}, but they span {span:.4g}, which is "
-                f"{span / np.pi:.2f} pi: say --set data.angle_unit=rad, or =deg if it really is so small"
-            )
-        if span * scale > 13 * np.pi:
-            raise InputError(
-                f"{name}: angles span {span:.4g} {written}, more than six turns; "
-                "they look like degrees: --set data.angle_unit=deg"
+                f"{name}: the file says that its angles are in {written}, but they span {span:.4g}, "
+                + (f"which is {span / np.pi:.2f} pi" if scale < 0.1 else "and look like degrees")
+                + f": say --set data.angle_unit={other}, or ={'deg' if scale < 0.1 else 'rad'} if it really is so"
             )
         return angles * scale, f"angles in {written}, spanning {np.degrees(span * scale):.4g} degrees"
     # Nobody measures a tomogram over less than 6.6 degrees, nor over more than a turn written in radians.
-    degrees = float(np.abs(angles).max(initial=0)) > 1.05 * _TURN
+    degrees = float(np.abs(finite).max(initial=0)) > 1.05 * _TURN
     scale, said = (np.pi / 180, "degrees") if degrees else (1.0, "radians")
     return (
         angles * scale,
-        f"no unit of the angles: taken as {said} by their magnitude ({angles.min():.4g} to {angles.max():.4g})",
+        f"no unit of the angles: taken as {said} by their magnitude ({finite.min():.4g} to {finite.max():.4g})",
     )
 
 
@@ -54,7 +59,8 @@ def positions_unit(positions: np.ndarray, written: str | None) -> tuple[np.ndarr
         return positions, "pixel", "positions in pixels"
     if written:
         return positions * physics.unit_scale(written, "m"), "m", f"positions in {written}"
-    span = float(np.ptp(positions, axis=0).max()) if len(positions) else 0.0
+    finite = positions[np.isfinite(positions).all(1)]
+    span = float(np.ptp(finite, axis=0).max()) if len(finite) else 0.0
     if span > 0.5:
         return positions, "pixel", f"no unit of the positions: taken as pixels by their magnitude (span {span:.4g})"
     return positions, "m", f"no unit of the positions: taken as metres by their magnitude (span {span:.4g})"
@@ -63,8 +69,10 @@ def positions_unit(positions: np.ndarray, written: str | None) -> tuple[np.ndarr
 def mean_frame(counts: Any, most: int = 64) -> np.ndarray:
     """Take the mean of at most `most` frames, evenly chosen."""
     chosen = np.unique(np.linspace(0, counts.shape[0] - 1, min(most, counts.shape[0])).astype(int))
-    total = sum(block.sum(0, dtype=np.float64) for block in frame_blocks(counts, chosen))
-    return np.asarray(total) / chosen.size
+    total = np.zeros(counts.shape[1:])
+    for _, rows, tile in frame_tiles(counts, chosen):
+        total[rows] += tile.sum(0, dtype=np.float64)
+    return total / chosen.size
 
 
 def without_specks(image: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
-"""Image files as frames: TIFF (by tifffile) and EDF (by fabio), single or of many pages, read page by page."""
+"""Image files as frames: TIFF (by tifffile), EDF (by fabio), PNG and JPEG (by Pillow), read page by page."""
 
 import contextlib
-import re
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,32 +8,33 @@ from typing import Any
 
 import numpy as np
 
+from .. import physics
+from .._hdf5 import native
 from .._optional import require
 from ..errors import InputError
 from ..frames import LazyFrames
+from ._datasets import by_number
 
 TIFF = (".tif", ".tiff")
 EDF = (".edf", ".edf.gz", ".ehf")
+PILLOW = (".png", ".jpg", ".jpeg", ".bmp")
 
 
 def is_image(path: Path) -> bool:
-    """Tell whether the name is that of an image file."""
-    return path.name.lower().endswith((*TIFF, *EDF))
+    """Tell whether the name is that of an image file; names that begin with a dot are other programs' notes."""
+    return path.name.lower().endswith((*TIFF, *EDF, *PILLOW)) and not path.name.startswith(".")
 
 
 def images_in(folder: Path) -> list[Path]:
-    """List the image files of a folder, `frame_9` before `frame_10`.
+    """List the image files of a folder, `frame_9` before `frame_10`; PNG and JPEG only where there are no others.
 
     **Raises:** `InputError` when TIFF and EDF files are mixed.
     """
     found = [p for p in folder.iterdir() if is_image(p)]
-    if len({p.name.lower().endswith(TIFF) for p in found}) > 1:
+    frames = [p for p in found if not p.name.lower().endswith(PILLOW)] or found
+    if len({p.name.lower().endswith(TIFF) for p in frames}) > 1:
         raise InputError(f"{folder}: holds both TIFF and EDF files; put those of one scan into a folder of their own")
-    return sorted(found, key=_by_number)
-
-
-def _by_number(path: Path) -> list[tuple[bool, int, str]]:
-    return [(t.isdigit(), int(t) if t.isdigit() else 0, t) for t in re.split(r"(\d+)", path.name)]
+    return sorted(frames, key=lambda path: by_number(path.name))
 
 
 def stack_of_images(path: Path) -> LazyFrames:
@@ -44,8 +44,26 @@ def stack_of_images(path: Path) -> LazyFrames:
     """
     files = images_in(path) if path.is_dir() else [path]
     if not files:
-        raise InputError(f"{path}: a folder without TIFF or EDF files")
+        raise InputError(f"{path}: a folder without TIFF, EDF or PNG files")
     return ImageStack(files)
+
+
+def pixel_of(path: Path) -> float | None:
+    """Give the pixel [m] that ImageJ wrote into a TIFF file, `None` where there is none.
+
+    A resolution without ImageJ's unit is that of a printer.
+    """
+    if not path.name.lower().endswith(TIFF):
+        return None
+    with require("tifffile", "tiff").TiffFile(path) as file:
+        unit = str((file.imagej_metadata or {}).get("unit", "")).replace("\\u00B5", "u")
+        tag = file.pages[0].tags.get("XResolution")
+        if tag is None or not unit or not all(tag.value):
+            return None
+        try:
+            return physics.unit_scale(unit, "m") * tag.value[1] / tag.value[0]
+        except InputError:  # inches of a printer, pixels
+            return None
 
 
 class ImageStack(LazyFrames):
@@ -77,13 +95,21 @@ class ImageStack(LazyFrames):
                     raise InputError(
                         f"{self._files[view]}: shape {image.frame_shape} where the first frame has {self.shape[1:]}"
                     )
+                if image.dtype != self.dtype:
+                    raise InputError(
+                        f"{self._files[view]}: numbers of type {image.dtype} where the first frame has {self.dtype}; "
+                        "the frames of a scan are of one type"
+                    )
                 values[place] = image.page(0, rows, columns)
         return values
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    kind, name = (_Tiff, "TIFF") if path.name.lower().endswith(TIFF) else (_Edf, "EDF")
+    lower = path.name.lower()
+    kind, name = (
+        (_Tiff, "TIFF") if lower.endswith(TIFF) else (_Edf, "EDF") if lower.endswith(EDF) else (_Pillow, "image")
+    )
     with contextlib.ExitStack() as stack:
         try:
             image = kind(path, stack)
@@ -143,3 +169,27 @@ class _Edf:
 
     def page(self, index: int, rows: slice, columns: slice) -> np.ndarray:
         return self._image.get_frame(index).data[rows, columns]
+
+
+class _Pillow:
+    def __init__(self, path: Path, stack: contextlib.ExitStack):
+        from PIL import Image
+
+        self._image = stack.enter_context(Image.open(path))
+        self.pages = int(getattr(self._image, "n_frames", 1))
+        first = self._grey(path)
+        self.frame_shape, self.dtype = first.shape, native(first.dtype)
+
+    def _grey(self, path: Path | None = None) -> np.ndarray:
+        values = np.asarray(self._image)
+        if values.ndim == 3 and (values[..., :3] == values[..., :1]).all():
+            values = values[..., 0]
+        if values.ndim != 2 or values.dtype.kind not in "iuf":
+            raise InputError(
+                f"{path or 'image'}: a picture of shape {values.shape}, {values.dtype}; expected grey images"
+            )
+        return values
+
+    def page(self, index: int, rows: slice, columns: slice) -> np.ndarray:
+        self._image.seek(index)
+        return self._grey()[rows, columns]

@@ -35,6 +35,8 @@ class SinogramOrdered(LazyFrames):
         self._stored, self.dtype = stored, np.dtype(stored.dtype)
         rows, views, columns = stored.shape
         self.shape = (views, rows, columns)
+        chunks = getattr(stored, "chunks", None)
+        self.bands = chunks[0] if chunks else 0
 
     def _read(self, views: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         if not len(views):

@@ -8,6 +8,7 @@ import numpy as np
 from ..errors import InputError
 from ..frames import Excerpt, LazyFrames, Window
 from ..scan import extra_of_views
+from ._views import finite_views
 from .keys import full_name, selection
 from .source import Source
 
@@ -22,14 +23,21 @@ def take(source: Source, values: dict[str, Any], counts: Any) -> tuple[Any, Wind
     **Raises:** `InputError` for a part that is not there or makes no sense for this scan.
     """
     total = counts.shape[0]
+    views = chosen_views(values, total)
     _check_places(source, values, total)
-    views = selection(values["views"], total, "views") if "views" in values else None
+    finite = finite_views(source, values, np.arange(total) if views is None else views)
+    views = finite if views is not None or finite.size < total else None
     window = _window(source, values, counts)
     if views is not None:
         _keep_views(values, views, total)
     if window is not None:
         _keep_window(source, values, counts, window)
     return (_excerpt(counts, views, window), window) if views is not None or window is not None else (counts, None)
+
+
+def chosen_views(values: dict[str, Any], total: int) -> np.ndarray | None:
+    """Give the views that the user chooses; `None` for all."""
+    return selection(values["views"], total, "views") if values.get("views") is not None else None
 
 
 def _excerpt(counts: Any, views: np.ndarray | None, window: Window | None) -> Any:

@@ -1,6 +1,5 @@
 """What the user may say about a file: every key, its kind, and how its value becomes a number or an array."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,77 +9,13 @@ import numpy as np
 from .. import physics
 from ..errors import InputError, nearest
 from ..frames import Frames, LazyFrames
+from ._datasets import images_of_group
 from ._guess import PIXELS
 from ._images import is_image, stack_of_images
+from ._key_table import CHOICES, FRAMES, KEYS, MOTORS
+from ._numbers import example, implausible
 from ._tables import AngleRange, load_table
-from .source import Source
-
-
-@dataclasses.dataclass(frozen=True)
-class Key:
-    """A name of `open_scan` and of `--set section.name`.
-
-    `kind`: `"frames"`, `"array"`, `"number"` (in `unit`; may be an array), `"text"`, `"range"` or `"any"`.
-    """
-
-    section: str
-    kind: str
-    unit: str = ""
-
-
-KEYS: dict[str, Key] = {
-    "counts": Key("data", "frames"),
-    "flats": Key("data", "array"),
-    "darks": Key("data", "array"),
-    "mask": Key("data", "array"),
-    "bad_pixels": Key("data", "array"),
-    "angles": Key("data", "array", "rad"),
-    "angle_unit": Key("data", "text"),
-    "positions": Key("data", "array", "m"),
-    "positions_y": Key("data", "array", "m"),
-    "positions_x": Key("data", "array", "m"),
-    "positions_unit": Key("data", "text"),
-    "positions_of": Key("data", "text"),
-    "probe": Key("data", "array"),
-    "weights": Key("data", "array"),
-    "transmission": Key("data", "array"),
-    "flux": Key("data", "number"),
-    "saturation": Key("data", "number"),
-    "flat_views": Key("data", "array"),
-    "dark_views": Key("data", "array"),
-    "layout": Key("data", "text"),
-    "views": Key("data", "range"),
-    "rows": Key("data", "range"),
-    "columns": Key("data", "range"),
-    "region": Key("data", "range"),
-    "binning": Key("data", "range"),
-    "entry": Key("data", "text"),
-    "image_key": Key("data", "text"),
-    "dc": Key("data", "text"),
-    "materials": Key("data", "any"),
-    "shifts": Key("data", "array"),
-    "times": Key("data", "array"),
-    "monitor": Key("data", "array"),
-    "energy": Key("geometry", "energy", "eV"),
-    "wavelength": Key("geometry", "number", "m"),
-    "focus_to_sample": Key("geometry", "number", "m"),
-    "focus_to_detector": Key("geometry", "number", "m"),
-    "sample_to_detector": Key("geometry", "number", "m"),
-    "detector_pixel": Key("geometry", "number", "m"),
-    "pixel_size": Key("geometry", "number", "m"),
-    "rotation_centre": Key("geometry", "number"),
-    "tilt": Key("geometry", "number", "rad"),
-    "two_theta": Key("geometry", "number", "rad"),
-    "beam": Key("geometry", "text"),
-    "poni": Key("geometry", "text"),
-}
-
-_CHOICES = {
-    "dc": ("centre", "corner"),
-    "positions_of": ("patch", "sample"),
-    "beam": ("parallel", "cone"),
-    "layout": ("projections", "sinogram"),
-}
+from .source import Source, is_hdf5
 
 
 def collect(data: Mapping[str, Any], geometry: Mapping[str, Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,7 +61,7 @@ def resolve(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
         elif name == "angles" and (spread := AngleRange.parse(value)) is not None:
             resolved[name] = spread
         elif kind == "array":
-            resolved[name] = _array(source, name, value)
+            resolved[name] = _array(source, name, value) if name not in FRAMES else _frames(source, name, value)
             written = source.units(value) if unit and _is_dataset(source, value) else source.file_units.get(name)
             if written:
                 # The unit written beside the numbers; one that the user states comes from `given` and wins.
@@ -134,9 +69,6 @@ def resolve(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
         else:
             resolved[name] = _number(source, name, value, unit)
     return resolved
-
-
-MOTORS = ("positions_y", "positions_x")
 
 
 def motors(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,8 +110,8 @@ def _written(source: Source, value: Any) -> str | None:
 
 def _text_or_choice(name: str, value: Any) -> str:
     value = str(value)
-    if name in _CHOICES and value not in _CHOICES[name]:
-        raise InputError(f"{full_name(name)}: {value!r} is none of {', '.join(_CHOICES[name])}")
+    if name in CHOICES and value not in CHOICES[name]:
+        raise InputError(f"{full_name(name)}: {value!r} is none of {', '.join(CHOICES[name])}")
     return value
 
 
@@ -190,14 +122,28 @@ def _is_dataset(source: Source, value: Any) -> bool:
 def _frames(source: Source, name: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value if isinstance(value, LazyFrames) else np.asarray(value)
-    if source.file is None:
+    if not _inside(source, value):
         return _array(source, name, value)
     if "@" in value:
         raise InputError(f"{full_name(name)}: {value} is an attribute, not a stack of frames")
+    if (images := images_of_group(source, value)) is not None:
+        return images
+    return _stack(source, name, value)
+
+
+def _stack(source: Source, name: str, value: str) -> Any:
+    """Frames of a dataset; those of two axes, and what is no stack of frames, in memory."""
     stored = source.dataset(value, name)
-    if stored.ndim not in (2, 3, 4):
+    if name == "counts" and stored.ndim not in (2, 3, 4):
         raise InputError(f"{source.name}: {value} ({full_name(name)}) has shape {stored.shape}; expected (view, y, x)")
-    return source.array(value, name) if stored.ndim == 2 else Frames(source.path, value)
+    return Frames(stored.file.filename, stored.name) if stored.ndim in (3, 4) else source.array(value, name)
+
+
+def _inside(source: Source, value: str) -> bool:
+    """Tell a dataset of the file from a path on the disk, which may begin with / too."""
+    if source.file is None or not value.startswith("/"):
+        return False
+    return source.has(value) or not (Path(value).exists() or Path(value.partition(":/")[0]).is_file())
 
 
 def _array(source: Source, name: str, value: Any) -> np.ndarray:
@@ -206,25 +152,50 @@ def _array(source: Source, name: str, value: Any) -> np.ndarray:
             return np.asarray(value)
         except ValueError:
             raise InputError(f"{full_name(name)}: rows of different lengths do not make an array") from None
-    if source.file is not None and value.startswith("/") and (source.has(value) or not Path(value).is_file()):
+    if _inside(source, value):
         return source.array(value, name)
-    for path in (Path(value), (source.path if source.path.is_dir() else source.path.parent) / value):
-        if path.exists():
-            source.say(f"{full_name(name)} from {path.name}")
-            return _from_disk(source, name, path)
+    file, colon, inside = value.partition(":/")
+    for said, within in ((value, ""), (file, "/" + inside.strip("/") if colon else None)):
+        for path in (Path(said), (source.path if source.path.is_dir() else source.path.parent) / said):
+            if within is not None and path.exists():
+                source.say(f"{full_name(name)} from {path.name}{':' + within if within else ''}")
+                source.beside.append(path)
+                return _from_disk(source, name, path, within)
     raise InputError(
-        f"{full_name(name)}: {value!r} is neither a dataset of {source.name} (those begin with /) nor a file"
+        f"{full_name(name)}: {value!r} is neither a dataset of {source.name} (those begin with /) nor a file, nor "
+        "FILE:/dataset of another HDF5 file"
     )
 
 
-def _from_disk(source: Source, name: str, path: Path) -> Any:
-    """A table, or images (a folder of them too); angles bring the unit that their file names."""
+def _from_disk(source: Source, name: str, path: Path, within: str) -> Any:
+    """A dataset of another HDF5 file, a table, or images (a folder of them too); angles bring the unit that their file
+    names."""
     if path.is_dir() or is_image(path):
         images = stack_of_images(path)
         return images if name == "counts" else np.asarray(images)
+    if is_hdf5(path):
+        return _other_file(source, name, path, within)
     values, unit = load_table(path, "angle|theta|rot" if name == "angles" else None)
     if unit and name == "angles":
         source.file_units["angles"] = unit
+    return values
+
+
+def _other_file(source: Source, name: str, path: Path, within: str) -> Any:
+    """A dataset of another HDF5 file; of a file that holds one stack, that."""
+    with Source(path) as other:
+        if not within:
+            least = 2 if name in (*FRAMES, "mask", "bad_pixels", "positions", "probe") else 1
+            stacks = [place for place, stored in other.datasets() if stored.ndim >= least]
+            if len(stacks) != 1:
+                raise InputError(
+                    f"{full_name(name)}: {path.name} holds {len(stacks) or 'no'} datasets of {least} axes or more; "
+                    f"say which, {path.name}:/dataset; datasets: {other.listing()}"
+                )
+            within = stacks[0]
+        values = _stack(other, name, within) if name in FRAMES else other.array(within, name)
+        if (written := other.units(within)) is not None:
+            source.file_units[name] = written
     return values
 
 
@@ -240,55 +211,57 @@ def _number(source: Source, name: str, value: Any, unit: str) -> Any:
     scale = physics.unit_scale(written, unit) if written and unit else 1.0
     if isinstance(value, list | tuple):
         value = [physics.quantity(v, unit, label) for v in value]
-    numbers = np.asarray(physics.quantity(value, unit, label) if np.ndim(value) == 0 else value)
-    if numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
+    try:
+        numbers = np.asarray(physics.quantity(value, unit, label) if np.ndim(value) == 0 else value)
+    except InputError:
+        raise
+    except ValueError:  # of ragged lists
+        raise InputError(f"{label}: {value!r} is not a number") from None
+    if numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all() or not numbers.size:
         raise InputError(f"{label}: {value!r} is not a finite number")
     numbers = numbers.astype(float) * scale
-    if unit == "m":
-        _plausible_length(numbers, label, name)
+    if (why := implausible(name, numbers)) is not None:
+        raise InputError(f'{label} {why}; give it with its unit, e.g. --set {label}="{example(name)}"')
     return float(numbers) if numbers.ndim == 0 else numbers
 
 
-def _energy(source: Source, value: Any, written: str | None, label: str) -> float:
-    if isinstance(value, str):
-        energy = physics.quantity(value, "eV", label)
-        if any(c.isalpha() for c in value.lower().replace("e", "")):
-            return physics.plausible_energy(energy, "eV")[0]
-        value = energy
-    values = np.unique(np.asarray(value, float))
-    if values.size != 1:
-        raise InputError(
-            f"{label}: {values.size} different energies; one is expected "
-            "(those of a K-edge subtraction are model.energies)"
-        )
-    energy, message = physics.plausible_energy(float(values[0]), written)
-    source.say(message)
-    return energy
-
-
-def _plausible_length(numbers: np.ndarray, label: str, name: str) -> None:
-    low, high = {"detector_pixel": (1e-10, 0.02), "pixel_size": (1e-12, 0.02), "wavelength": (1e-13, 1e-7)}.get(
-        name, (1e-7, 1e3)
-    )
-    bad = numbers[(numbers < low) | (numbers > high)]
-    if bad.size:
-        raise InputError(
-            f'{label} = {bad[0]:g} m is not plausible; give it with its unit, e.g. --set {label}="'
-            f'{"3 um" if "pixel" in name else "1 angstrom" if name == "wavelength" else "1.28 m"}"'
-        )
+def _energy(source: Source, value: Any, written: str | None, label: str) -> Any:
+    """One energy [eV], or one for each view where they differ; without a unit it is told by the magnitude."""
+    said = value if isinstance(value, list | tuple | np.ndarray) else [value]
+    found: list[float] = []
+    for entry in np.ravel(np.asarray(said)).tolist():
+        entry = entry.decode(errors="replace") if isinstance(entry, bytes) else entry
+        energy = physics.quantity(entry, "eV", label)
+        named = isinstance(entry, str) and any(c.isalpha() for c in entry.lower().replace("e", ""))
+        try:
+            energy, message = physics.plausible_energy(energy, "eV" if named else written)
+        except InputError as error:
+            raise InputError(f"{label}: {error}") from None
+        found.append(energy)
+        if not named and len(found) == 1:
+            source.say(message)
+    if not found:
+        raise InputError(f"{label}: {value!r} is not an energy")
+    alike = np.ptp(found) <= 1e-3 * max(found)
+    return float(np.mean(found)) if alike else np.array(found)
 
 
 def selection(value: Any, count: int, name: str) -> np.ndarray:
-    """Give indices from `"0:100:2"`, `"7"`, a number, a list of numbers or a slice.
+    """Give indices from `"0:100:2"`, `"7"`, several of these (`"0:10,13:64"`), a number, a list of numbers or a slice.
 
     **Raises:** `InputError` when it selects nothing or lies outside.
     """
     wanted = value
     try:
+        if isinstance(value, str) and "," in value:
+            return np.concatenate([selection(part, count, name) for part in value.split(",") if part.strip()])
         if isinstance(value, str):
             parts = [int(p) if p.strip() else None for p in value.split(":")]
             wanted = parts[0] if len(parts) == 1 else slice(*parts)
-        chosen = np.atleast_1d(np.arange(count)[wanted if isinstance(wanted, slice) else np.asarray(wanted)])
+        picked = wanted if isinstance(wanted, slice) else np.asarray(wanted)
+        if not isinstance(picked, slice) and picked.dtype.kind == "b" and picked.shape != (count,):
+            raise ValueError
+        chosen = np.arange(count)[picked].ravel()
     except (ValueError, IndexError, TypeError):
         raise InputError(
             f'{full_name(name)}: {value!r} does not select among {count}; write "first:last" or a list'

@@ -12,10 +12,12 @@ from ..errors import InputError, MissingMetadata
 from ..geometry import ConeBeam, FarField, Geometry, ParallelBeam
 from ..scan import Scan
 from . import _guess
-from .keys import KEYS, full_name
+from ._key_table import KEYS
+from .keys import full_name
 from .source import Source
 
 PTYCHOGRAPHY = ("near-field-ptychography", "far-field-ptychography")
+_LINE_INTEGRALS = ("tomography", "laminography")  # methods that may get divided frames
 FOURIER_PLANE = ("far-field-ptychography", "cdi")  # frames with a zero frequency
 
 # Fields that a method cannot do without, with an example of what to say when the file lacks it.
@@ -34,6 +36,10 @@ def check_scan(source: Source, scan: Scan) -> None:
     if scan.method is None and scan.provenance.reader == "CXI" and scan.positions is None:
         what = f"where the sample was in each of {scan.views} frames (one pattern in three dimensions: -m cdi)"
         raise MissingMetadata("data.positions", what, source.name, "positions.txt")
+    if scan.kind in ("transmission", "line-integrals") and scan.method not in (*_LINE_INTEGRALS, None):
+        raise InputError(
+            f"{source.name}: data.kind = {scan.kind} is for {', '.join(_LINE_INTEGRALS)}; {scan.method} takes counts"
+        )
     needed = _NEEDED.get(scan.method or "", {})
     first_missing(source, {k: getattr(scan, k) for k in needed}, needed)
     scan.check_shapes()
@@ -152,7 +158,17 @@ def _place(
 def first_missing(source: Source, values: dict[str, Any], examples: dict[str, str]) -> None:
     for name, example in examples.items():
         if values.get(name) is None:
-            raise MissingMetadata(full_name(name), name.replace("_", " "), source.name, example)
+            said = _why_not(source, name)
+            raise MissingMetadata(full_name(name), name.replace("_", " ") + said, source.name, example)
+
+
+_WORDS = {"sample_to_detector": "distance", "detector_pixel": "pixel", "focus_to_sample": "focus"}
+
+
+def _why_not(source: Source, name: str) -> str:
+    """What was said about a value of the file that could not be used."""
+    said = [m for m in source.messages if "not used" in m and _WORDS.get(name, name) in m.lower()]
+    return f" (of what the file says, {said[0]})" if said else ""
 
 
 def _cone(source: Source, values: dict[str, Any]) -> ConeBeam:

@@ -9,7 +9,10 @@ from ..errors import InputError
 from ..scan import Provenance, Scan
 from . import _part
 from ._content import input_files
-from .keys import KEYS, MOTORS, collect, full_name, motors, resolve
+from ._key_table import KEYS, MOTORS
+from ._numbers import usable
+from ._views import match_views
+from .keys import collect, full_name, motors, resolve
 from .methods import FOURIER_PLANE, check_scan, geometry_of, guess_method
 from .poni import place_detector, without_gaps
 from .readers import readers
@@ -20,6 +23,7 @@ from .values import (
     extra_of,
     frames_of,
     mask_of,
+    one_turn,
     probe_of,
     saturation_of,
     scalar,
@@ -94,13 +98,12 @@ def read(
         # A wavelength that the user gives replaces the energy of the file.
         if "wavelength" in given:
             found.pop("energy", None)
+        found = usable(source, found, set(given))
         files = input_files(source)
         scan = _assemble(source, {**found, **given}, set(given), reader, method, strict)
         made = Provenance(str(source.path), reader, tuple(dict.fromkeys(source.messages)), files, said)
         scan = scan.replace(provenance=made)
-    if check:
-        scan.check_counts()
-    return scan
+    return scan.check_counts() if check else scan
 
 
 def _find(source: Source, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -120,7 +123,7 @@ def _find(source: Source, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
             f"the frames are, e.g. --set data.counts=/path; datasets: {source.listing()}"
         )
     if source.path.is_dir():
-        raise InputError(f"{source.path}: a folder without TIFF or EDF files")
+        raise InputError(f"{source.path}: a folder without TIFF, EDF or PNG files")
     raise InputError(
         f"{source.path}: neither HDF5, NumPy, TIFF nor EDF; diffrecon reads CXI, NXtomo, DXchange, mumott, ptyd, "
         ".npz, .npy, TIFF, EDF and any HDF5 whose datasets are named with --set"
@@ -133,11 +136,17 @@ def _assemble(
     counts = without_marks(source, values, stack_of(values, source))
     place_detector(source, values, given, counts.shape[1:])
     counts = without_gaps(source, values, counts)
-    check_angles(source, values, given, counts.shape[0])
     check_positions(source, values)
+    check_angles(source, values, given, counts.shape[0])
+    match_views(source, values, counts.shape[0], _part.chosen_views(values, counts.shape[0]))
     if "wavelength" in values and "energy" not in values:
         values["energy"] = float(physics.wavelength_to_energy(values["wavelength"]))
+    if values.get("kind") in ("transmission", "line-integrals"):
+        for key in ("flats", "darks"):
+            if values.pop(key, None) is not None:
+                source.say(f"{key} are not used: the frames are {values['kind']} (data.kind)")
     counts, window = _part.take(source, values, counts)
+    one_turn(source, values)
     mask = mask_of(values)
     kind = method or values.get("method") or guess_method(source, values, counts, mask)
     if window is not None and values.get("pixel_size") is not None and kind not in FOURIER_PLANE:
@@ -154,6 +163,7 @@ def _assemble(
         darks=frames_of(values.get("darks")),
         mask=mask,
         probe=probe_of(values.get("probe")),
+        kind=values.get("kind"),
         weights=values.get("weights"),
         transmission=values.get("transmission"),
         tensor_geometry=values.get("tensor_geometry"),

@@ -1,6 +1,7 @@
 """`Source`: the input as every reader sees it, with HDF5 access that answers in plain words."""
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -8,10 +9,28 @@ from typing import Any
 import numpy as np
 
 from .. import physics
+from .._hdf5 import live_hdf5, native, need_filters, need_sources, open_hdf5
 from ..errors import InputError
-from ..frames import Frames, live_hdf5, need_filters, open_hdf5
+from ..frames import Frames
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+def is_hdf5(path: Path) -> bool:
+    """Tell an HDF5 file by its first bytes.
+
+    **Raises:** `InputError` when it is empty or cannot be read.
+    """
+    import h5py
+
+    try:
+        with open(path, "rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    if not head:
+        raise InputError(f"{path}: the file is empty")
+    return head == HDF5_SIGNATURE or bool(h5py.is_hdf5(path))
 
 
 class Source(contextlib.AbstractContextManager["Source"]):
@@ -25,6 +44,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
         self.name = self.path.name
         self.messages: list[str] = []
         self.file_units: dict[str, str] = {}  # of arrays that came from files beside this one
+        self.beside: list[Path] = []  # other files that were read
         self.file: Any = None
         if not self.path.exists():
             raise InputError(f"{path}: no such file or folder")
@@ -32,16 +52,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
             self._open()
 
     def _open(self) -> None:
-        import h5py
-
-        try:
-            with open(self.path, "rb") as file:
-                head = file.read(8)
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be read: {error.strerror}") from error
-        if not head:
-            raise InputError(f"{self.path}: the file is empty")
-        if not (head == HDF5_SIGNATURE or h5py.is_hdf5(self.path)):
+        if not is_hdf5(self.path):
             return
         try:
             self.file = open_hdf5(self.path)
@@ -85,6 +96,12 @@ class Source(contextlib.AbstractContextManager["Source"]):
         found = None if self.file is None else self.file.get(path or "/")
         return found is not None and (not attribute or attribute in found.attrs)
 
+    def linked(self, name: str) -> bool:
+        """Tell whether there is such a dataset, or a link to one that may be missing."""
+        if self.file is None:
+            return False
+        return self.has(name) or (_parent_exists(self.file, name) and self.file.get(name, getlink=True) is not None)
+
     def dataset(self, name: str, what: str) -> Any:
         """Give a dataset of the file.
 
@@ -94,6 +111,9 @@ class Source(contextlib.AbstractContextManager["Source"]):
 
         found = self.file.get(name)
         if isinstance(found, h5py.Dataset):
+            if found.shape is None:
+                raise InputError(f"{self.name}: {name} ({what}) is an empty dataset, without any value")
+            need_sources(found)
             return found
         link = self.file.get(name, getlink=True) if found is None and _parent_exists(self.file, name) else None
         if isinstance(link, h5py.ExternalLink):
@@ -115,11 +135,12 @@ class Source(contextlib.AbstractContextManager["Source"]):
         stored = self.dataset(name, what)
         need_filters(stored)
         try:
-            return np.asarray(stored[()])
+            values = np.asarray(stored[()])
         except OSError as error:
             raise InputError(
                 f"{self.name}: {name} cannot be read, the file is damaged or incomplete ({str(error).splitlines()[0]})"
             ) from error
+        return values.astype(native(values.dtype), copy=False)
 
     def _attribute(self, name: str, what: str) -> np.ndarray:
         path, _, attribute = name.partition("@")
@@ -131,50 +152,134 @@ class Source(contextlib.AbstractContextManager["Source"]):
             raise InputError(f"{self.name}: {path} has no attribute {attribute} ({what}); attributes: {there}")
         return np.asarray(owner.attrs[attribute])
 
-    def frames(self, name: str) -> Any:
-        """Give a dataset of frames (view, y, x), in the file; a single frame (y, x) as a stack of one, in memory."""
-        stored = self.dataset(name, "frames")
-        return self.array(name, "frames")[None] if stored.ndim == 2 else Frames(self.path, name)
+    def frames(self, name: str, what: str = "frames") -> Any:
+        """Give a dataset of frames (view, y, x), in the file; one of two axes in memory."""
+        stored = self.dataset(name, what)
+        if stored.dtype.kind not in "iuf":
+            raise InputError(f"{self.name}: {name} ({what}) is of type {stored.dtype}, not numbers")
+        if stored.ndim < 2:
+            raise InputError(f"{self.name}: {name} ({what}) has shape {stored.shape}; expected (view, y, x)")
+        return self.array(name, what) if stored.ndim == 2 else Frames(self.path, name)
 
-    def number(self, name: str, what: str, unit: str = "") -> float:
-        """Read a scalar dataset in the base unit `unit`, by its `units` attribute where it has one.
+    def numbers(self, name: str, what: str) -> np.ndarray:
+        """Read an array of numbers.
 
-        **Raises:** `InputError` when it is not one number.
+        **Raises:** `InputError` as `array`, and for text.
         """
-        values = np.ravel(self.array(name, what))
-        if values.size != 1 or values.dtype.kind not in "iuf":
-            raise InputError(f"{self.name}: {name} ({what}) is not one number but {values.size} of type {values.dtype}")
-        written = self.units(name)
-        return float(values[0]) * (physics.unit_scale(written, unit) if written and unit else 1.0)
+        values = self.array(name, what)
+        if values.dtype.kind not in "iufb":
+            raise InputError(f"{self.name}: {name} ({what}) holds {_kind(values)}, not numbers")
+        return values
+
+    def words(self, name: str) -> str:
+        """Read a text; an empty one where there is none, or something else."""
+        try:
+            values = self.array(name, "text")
+        except InputError:
+            return ""
+        return text(values.ravel()[0]) if values.size == 1 and values.dtype.kind in "SUO" else ""
+
+    def maybe_numbers(self, name: str, what: str) -> np.ndarray | None:
+        """Read an array of numbers that is not needed; what cannot be used is left out with a message."""
+        if not self.has(name):
+            return None
+        try:
+            return self.numbers(name, what)
+        except InputError as error:
+            self.say(f"{str(error).removeprefix(f'{self.name}: ')}: not used")
+            return None
+
+    def number(self, name: str, what: str, unit: str = "") -> float | None:
+        """Read one number in the base unit `unit`, by its `units` attribute where it has one; as many equal ones are
+        one.
+
+        What cannot be used (text, none, a number that is not finite, several, an unknown unit) is left out with a
+        message that names file and dataset: the user can say the value, and not every method needs it.
+        """
+        if not self.has(name):
+            return None
+        try:
+            return self._number(name, what, unit)
+        except InputError as error:
+            self.say(f"{name} ({what}) is not used: {str(error).removeprefix(f'{self.name}: ')}")
+            return None
+
+    def _number(self, name: str, what: str, unit: str) -> float:
+        values, written = np.ravel(self.array(name, what)), self.units(name)
+        if values.dtype.kind in "SUO" and values.size == 1:
+            said = text(values)
+            return physics.quantity(f"{said} {written}" if written and _is_number(said) else said, unit)
+        if values.dtype.kind not in "iuf":
+            raise InputError(f"it holds {_kind(values)}, not a number")
+        finite = values[np.isfinite(values)].astype(float)
+        if not finite.size:
+            raise InputError("it holds no finite number")
+        if np.ptp(finite) > 1e-3 * np.abs(finite).max():
+            raise InputError(f"it holds {values.size} different numbers from {finite.min():g} to {finite.max():g}")
+        return float(np.mean(finite)) * (physics.unit_scale(written, unit) if written and unit else 1.0)
+
+    def energy(self, *names: str) -> float | None:
+        """Read the photon energy [eV] from the first of these datasets that is there; one that is no X-ray energy is
+        left out with a message."""
+        name = next((n for n in names if self.has(n)), None)
+        value = None if name is None else self.number(name, "photon energy")
+        if name is None or value is None:
+            return None
+        try:
+            energy, message = physics.plausible_energy(value, self.units(name))
+        except InputError as error:
+            self.say(f"{name} (photon energy) is not used: {error}")
+            return None
+        self.say(message)
+        return energy
 
     def units(self, name: str) -> str | None:
         """Read the `units` attribute of a dataset, `None` without one."""
         if "@" in name:
             return None
         for key in ("units", "unit"):
-            value = self.file[name].attrs.get(key)
+            try:
+                value = self.file[name].attrs.get(key)
+            except (KeyError, OSError, TypeError):  # a type that NumPy does not know
+                continue
             if value is not None:
-                return text(value)
+                return text(value) or None
         return None
 
-    def datasets(self, most: int = 10_000) -> list[Any]:
-        """List every dataset inside this file, in order (external links are not followed)."""
+    def walk(self, group: str = "/", depth: int = 8, most: int = 20_000) -> Iterator[tuple[str, Any]]:
+        """Go through everything below a group, in order and through links of every kind: path and object.
+
+        Links that lead nowhere are passed over, and those that lead back to where one comes from are not followed.
+        """
         import h5py
 
-        found: list[Any] = []
+        start = None if self.file is None else self.file.get(group)
+        waiting = [] if start is None else [(group.strip("/"), start, (identity(start),))]
+        for _ in range(most):
+            if not waiting:
+                return
+            path, item, way = waiting.pop()
+            if path:
+                yield path, item
+            if not isinstance(item, h5py.Group) or len(way) > depth:
+                continue
+            inner = [(f"{path}/{key}".lstrip("/"), _follow(item, key)) for key in item]
+            waiting += [
+                (name, found, (*way, identity(found)))
+                for name, found in reversed(inner)
+                if found is not None and identity(found) not in way
+            ]
 
-        def visit(_: str, item: Any) -> bool | None:
-            if isinstance(item, h5py.Dataset):
-                found.append(item)
-            return True if len(found) >= most else None
+    def datasets(self, most: int = 10_000) -> list[tuple[str, Any]]:
+        """List every dataset and its path, those behind links too."""
+        import h5py
 
-        self.file.visititems(visit)
-        return found
+        return [(name, item) for name, item in self.walk(most=most) if isinstance(item, h5py.Dataset)]
 
     def listing(self, most: int = 8) -> str:
         """List the biggest datasets with their shapes, for messages."""
-        found = sorted(self.datasets(), key=lambda d: -d.size)
-        said = [f"{d.name} {tuple(d.shape)}" for d in found[:most]]
+        found = sorted(self.datasets(), key=lambda pair: -(pair[1].size or 0))
+        said = [f"/{name} {tuple(stored.shape or ())}" for name, stored in found[:most]]
         return ", ".join(said) + (", ..." if len(found) > most else "") if said else "none"
 
 
@@ -184,6 +289,33 @@ def _raised_by_h5py(trace: TracebackType | None) -> bool:
     return trace is not None and "h5py" in trace.tb_frame.f_code.co_filename
 
 
+def _follow(group: Any, key: str) -> Any:
+    try:
+        return group.get(key)
+    except (OSError, RuntimeError):  # a link into a file that is no HDF5
+        return None
+
+
+def identity(item: Any) -> tuple[str, int]:
+    """Tell objects of HDF5 files apart, whatever the links that lead to them."""
+    import h5py
+
+    # Not the number of the file: it changes when a file behind a link is opened again.
+    return item.file.filename, h5py.h5o.get_info(item.id).addr
+
+
+def _kind(values: np.ndarray) -> str:
+    return "text" if values.dtype.kind in "SUO" else f"values of type {values.dtype}"
+
+
+def _is_number(said: str) -> bool:
+    try:
+        float(said)
+    except ValueError:
+        return False
+    return True
+
+
 def text(value: Any) -> str:
     """Read a text attribute or dataset, however it was stored."""
     value = value[0] if isinstance(value, np.ndarray) and value.size == 1 else value
@@ -191,5 +323,7 @@ def text(value: Any) -> str:
 
 
 def _parent_exists(file: Any, name: str) -> bool:
+    import h5py
+
     parent = name.rstrip("/").rpartition("/")[0]
-    return not parent or file.get(parent) is not None
+    return not parent or isinstance(file.get(parent), h5py.Group)

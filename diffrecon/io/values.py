@@ -4,13 +4,15 @@ from typing import Any
 
 import numpy as np
 
+from .._hdf5 import native
 from ..errors import InputError, MissingMetadata
-from ..frames import LazyFrames
+from ..frames import Excerpt, LazyFrames
 from ..marks import find_marks
 from . import _guess
+from ._key_table import KEYS
 from ._lazy import SinogramOrdered
 from ._tables import AngleRange
-from .keys import KEYS, full_name
+from .keys import full_name
 from .methods import FOURIER_PLANE
 from .source import Source
 
@@ -19,23 +21,39 @@ EXTRA = (
     "materials", "shifts", "two_theta", "tilt", "times", "flat_views", "dark_views", "flat_times", "view_times",
     "sample_translation", "monitor", "field_of_view", "detector", "powder",
 )  # fmt: skip
-_FIELDS = {*KEYS, "method", "tensor_geometry"}  # values that become fields of the scan or of its geometry
+_MANY_TURNS = 4 * 2 * np.pi
+_FIELDS = {
+    *KEYS,
+    "method",
+    "tensor_geometry",
+    "frame_ids",
+    "frame_base",
+    "axes_of_rows",
+    "line",
+}  # values that become fields of the scan or of its geometry
 
 
 def stack_of(values: dict[str, Any], source: Source) -> Any:
     counts = values.get("counts")
     if counts is None:
         raise MissingMetadata("data.counts", "the stack of frames", source.name, "/path/of/the/frames")
+    if counts.dtype.kind not in "iuf":
+        raise InputError(f"{source.name}: counts are of type {counts.dtype}; expected integers or floats")
+    for key in ("flats", "darks", "mask", "bad_pixels", "weights", "transmission", "probe"):
+        if values.get(key) is not None:
+            values[key] = _numbers_of(source, key, values[key])
+    counts = _native(_without_ones(counts))
     if counts.ndim == 2:
-        counts = np.asarray(counts)[None]
+        counts = _of_two_axes(source, values, counts)
     if values.get("layout") == "sinogram" and counts.ndim == 3:
         counts = _sinograms(source, values, counts)
     if counts.ndim not in (3, 4) or 0 in counts.shape:
         raise InputError(
             f"{source.name}: counts have shape {tuple(counts.shape)}; expected (view, y, x), none of them 0"
         )
-    if counts.dtype.kind not in "iuf":
-        raise InputError(f"{source.name}: counts are of type {counts.dtype}; expected integers or floats")
+    for key in ("flats", "darks", "mask", "bad_pixels"):
+        if values.get(key) is not None:
+            values[key] = _like_frames(source, key, values[key], counts)
     return counts
 
 
@@ -52,6 +70,58 @@ def without_marks(source: Source, values: dict[str, Any], counts: Any) -> Any:
         if frames is not None and np.shape(frames)[-2:] == marks.pixels.shape:
             values[key] = marks.cleared(frames if isinstance(frames, LazyFrames) else np.asarray(frames))
     return marks.cleared(counts)
+
+
+def _numbers_of(source: Source, name: str, value: Any) -> Any:
+    value = value if isinstance(value, LazyFrames) else np.asarray(value)
+    allowed = "iufbc" if name == "probe" else "iufb"
+    if value.dtype.kind not in allowed:
+        raise InputError(f"{source.name}: {full_name(name)} is of type {value.dtype}; expected numbers")
+    return _native(value)
+
+
+def _native(frames: Any) -> Any:
+    """Numbers in the byte order of this machine; those in a file stay there."""
+    if isinstance(frames, LazyFrames) or frames.dtype == native(frames.dtype):
+        return frames
+    return Excerpt(frames) if isinstance(frames, np.memmap) and frames.ndim > 2 else frames.astype(native(frames.dtype))
+
+
+def _without_ones(frames: Any) -> Any:
+    """Frames without axes of length 1 before the views."""
+    while not isinstance(frames, LazyFrames) and frames.ndim > 3 and frames.shape[0] == 1:
+        frames = frames[0]
+    return frames
+
+
+def _of_two_axes(source: Source, values: dict[str, Any], counts: Any) -> np.ndarray:
+    """One frame, or the lines of a line detector where there is an angle (or a key) for each."""
+    counts = np.asarray(counts)
+    angles = values.get("angles")
+    lines = counts.shape[0]
+    of_lines = isinstance(angles, np.ndarray) and lines > 1 and (len(np.ravel(angles)) == lines or "line" in values)
+    if not of_lines or values.get("layout") == "sinogram":
+        return counts[None]
+    source.say(f"{lines} views of one line of {counts.shape[1]} pixels: a line detector")
+    return counts[:, None]
+
+
+def _like_frames(source: Source, name: str, value: Any, counts: Any) -> Any:
+    """Flats, darks and masks (frame, y, x) or (y, x) of the frames' shape; lines as frames of one row.
+
+    **Raises:** `InputError` where the shape is not that of the frames.
+    """
+    value, frame = _without_ones(value), tuple(counts.shape[1:3])
+    if value.ndim < 3 and frame[0] == 1 and value.shape[-1:] == frame[1:] and value.shape != frame:
+        value = np.asarray(value).reshape(-1, *frame)
+    if value.ndim not in (2, 3, 4) or tuple(value.shape[-2:]) != frame:
+        raise InputError(
+            f"{source.name}: {'the mask' if name in ('mask', 'bad_pixels') else 'frames'} ({full_name(name)}) of shape "
+            f"{tuple(value.shape)}; expected {frame}, that of the whole frames, or a stack of such"
+        )
+    if 0 in value.shape:
+        raise InputError(f"{source.name}: {full_name(name)}: there is nothing in shape {tuple(value.shape)}")
+    return value
 
 
 def _sinograms(source: Source, values: dict[str, Any], stored: Any) -> Any:
@@ -81,12 +151,20 @@ def check_angles(source: Source, values: dict[str, Any], given: set[str], views:
         source.say(message)
         return
     turns = np.asarray(values["angles"])
-    if turns.dtype.kind not in "iuf" or not np.isfinite(turns).all() or turns.size == 0:
-        raise InputError(f"{source.name}: the angles are not finite numbers")
+    if turns.dtype.kind not in "iuf" or turns.size == 0:
+        raise InputError(f"{source.name}: the angles are not numbers but of type {turns.dtype}, shape {turns.shape}")
     values["angles"], message = _guess.radians(
         turns.astype(float).ravel(), values.get("angle_unit"), "angle_unit" in given, source.name
     )
     source.say(message)
+
+
+def one_turn(source: Source, values: dict[str, Any]) -> None:
+    """Count angles that go on over many turns within one: what stands in the beam is the same."""
+    angles = values.get("angles")
+    if isinstance(angles, np.ndarray) and angles.size and np.ptp(angles) > _MANY_TURNS:
+        source.say(f"angles span {np.ptp(angles) / 2 / np.pi:.1f} turns and are counted within one")
+        values["angles"] = np.mod(angles, 2 * np.pi)
 
 
 def check_positions(source: Source, values: dict[str, Any]) -> None:
@@ -101,11 +179,11 @@ def check_positions(source: Source, values: dict[str, Any]) -> None:
             f"{source.name}: positions have shape {positions.shape} and type {positions.dtype}; expected (view, 2), "
             "row and column"
         )
+    if positions.shape[1] == 3 and "axes_of_rows" in values:
+        source.say("positions of three columns are the motion of the sample along x, y, z, as CXI has it")
+        positions = -positions[:, :2] @ values["axes_of_rows"]
     if positions.shape[1] == 3:
         raise InputError(f"{source.name}: positions have three columns; give (view, 2), row and column")
-    if not np.isfinite(positions).all():
-        bad = int(np.flatnonzero(~np.isfinite(positions).all(1))[0])
-        raise InputError(f"{source.name}: positions of view {bad} are not finite; leave the view out (data.views)")
     if values.get("positions_of") == "sample":
         source.say("positions are the motion of the sample: the patch moves the other way")
         positions = -positions

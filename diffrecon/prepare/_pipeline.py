@@ -131,6 +131,8 @@ class Preparation:
         self.scan, self.settings = scan, _checked(settings or {}, scan)
         height, width = scan.frame_shape
         self.references = References.from_scan(scan, self.settings["flats"])
+        if scan.kind == "line-integrals" and self.settings["flux"] != "none":
+            raise InputError("prepare.flux is the brightness of frames: line integrals (data.kind) have none")
         found = find_bad_pixels(self.references, scan.mask)
         self._bad: BadPixels = found if self.settings["bad_pixels"] else BadPixels(np.zeros((height, width), bool))
         if self.settings["flats"] == "eigen":
@@ -282,7 +284,10 @@ class Preparation:
                 zingers += np.asarray(hit.sum((0, 2)))
             if where is not None:
                 light = undistort(light, where)
-            logs, low = logarithm(light, self.settings["clip"])
+            if self.scan.kind == "line-integrals":
+                logs, low = light, jnp.zeros(light.shape[1], int)
+            else:
+                logs, low = logarithm(light, self.settings["clip"])
             values = logs if values is None else _place(values, logs, start)
             clipped += np.asarray(low)
         assert values is not None

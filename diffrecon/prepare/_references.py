@@ -76,7 +76,7 @@ class References:
         **Raises:** `MissingMetadata` without flats, unless the counts are transmissions already (floats, none above
         10); `InputError` where shapes do not fit or `how` cannot be followed.
         """
-        if scan.flats is None:
+        if scan.flats is None or scan.kind in ("transmission", "line-integrals"):
             return cls._unit(scan, how)
         frames = np.asarray(scan.flats)
         frames = frames[None] if frames.ndim == 2 else frames
@@ -109,10 +109,10 @@ class References:
 
     @classmethod
     def _unit(cls, scan: Measurement, how: str) -> "References":
-        if np.dtype(scan.counts.dtype).kind != "f" or not float(np.max(np.asarray(scan.counts[:8]))) <= 10:
-            raise MissingMetadata(
-                "data.flats", "the flat field (frames without the sample)", scan.name, "/path/of/flats"
-            )
+        if scan.kind is None:
+            _refuse_what_is_no_transmission(scan)
+        elif scan.kind == "counts":
+            raise MissingMetadata("data.flats", _FLAT_FIELD, scan.name, "/path/of/flats")
         if how in ("interpolate", "eigen"):
             raise InputError(f'prepare.flats = "{how}" needs flats; {scan.name} has none (transmissions already)')
         shape, views = scan.frame_shape, scan.views
@@ -128,7 +128,7 @@ class References:
             np.zeros((views, 0), np.float32),
             1.0,
             0.0,
-            "no flats: the counts are taken as transmissions",
+            f"the frames are {scan.kind}, as said" if scan.kind else "no flats: the counts are taken as transmissions",
         )
 
     def rows(self, first: int, last: int) -> EmptyBeam:
@@ -172,6 +172,37 @@ class References:
                 1,
             )
             self.weights[start : start + block] = fit_eigen_weights(jnp.asarray(frames), light.mean(0), components)
+
+
+_FLAT_FIELD = "the flat field (frames without the sample)"
+_BORDER = 0.1  # of the columns, on either side
+_OPAQUE = 0.1  # less does not pass beside a sample
+_BRIGHT = 1.5  # fringes of the brightest edges stay below
+
+
+def _refuse_what_is_no_transmission(scan: Measurement) -> None:
+    """Refuse frames without flats that are counts, or that look like line integrals, as long as nobody says so.
+
+    **Raises:** `MissingMetadata`, `InputError`.
+    """
+    views = np.unique(np.linspace(0, scan.views - 1, min(scan.views, 24)).astype(int))
+    some = np.asarray(scan.counts[views])
+    if some.dtype.kind != "f" or not float(some.max()) <= 10:
+        raise MissingMetadata(
+            "data.flats",
+            _FLAT_FIELD + "; where the frames are divided already, data.kind = transmission or line-integrals says so",
+            scan.name,
+            "/path/of/flats",
+        )
+    width = max(1, int(_BORDER * some.shape[2]))
+    border = float(np.median(np.concatenate([some[..., :width], some[..., -width:]], -1)))
+    high = float(np.quantile(some, 0.999))
+    if border < _OPAQUE or high > _BRIGHT:
+        seen = f"the border transmits {border:.2g}" if border < _OPAQUE else f"values reach {high:.3g}"
+        raise InputError(
+            f"{scan.name}: frames without flats look like line integrals, not like transmissions ({seen}): say "
+            "--set data.kind=line-integrals, or data.kind=transmission where they are"
+        )
 
 
 def _check_frames(scan: Measurement, flats: np.ndarray, darks: np.ndarray | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import InputError
 from ..source import Source
-from . import cxi, dxchange, folder, mumott, native, npz, nxtomo, powder, ptyd
+from . import cxi, datasets, dxchange, folder, mumott, native, npz, nxtomo, powder, ptyd
 
 __all__ = ["Reader", "readers", "register_reader"]
 
@@ -70,7 +70,7 @@ def _register_installed() -> None:
 
 # The least particular format first, so that it is tried last.
 for _name, _module in {
-    "images": folder, "NumPy": npz, "diffrecon": native, "DXchange": dxchange, "NXtomo": nxtomo, "mumott": mumott,
-    "CXI": cxi, "ptypy": ptyd, "powder diffraction": powder,
+    "images": folder, "NumPy": npz, "images in HDF5": datasets, "diffrecon": native, "DXchange": dxchange,
+    "NXtomo": nxtomo, "mumott": mumott, "CXI": cxi, "ptypy": ptyd, "powder diffraction": powder,
 }.items():  # fmt: skip
     register_reader(Reader(_name, _module.probe, _module.read))

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from ... import physics
-from ...frames import Frames
+import numpy as np
+
 from ..source import Source
 
 _ENERGY = ("measurement/instrument/monochromator/energy", "measurement/instrument/source/energy")
@@ -17,34 +17,52 @@ _PIXEL = (
     "measurement/instrument/detector/pixel_size_x",
     "measurement/instrument/detector/x_actual_pixel_size",
 )
+_ROTATION = "process/acquisition/rotation"
+_PLAN = ("rotation_start", "rotation_step", "num_angles")
 
 
 def probe(source: Source) -> bool:
     """Tell whether this is a DXchange file."""
-    return source.has("exchange/data")
+    return source.linked("exchange/data")
 
 
 def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     """Read frames, flats, darks, angles; energy, distance and pixel where the beamline wrote them with a unit."""
-    group = given.get("entry", "exchange")
-    source.dataset(f"{group}/data", "projections")
-    found: dict[str, Any] = {"counts": Frames(source.path, f"{group}/data"), "method": "tomography"}
+    group = given.get("entry", "exchange").strip("/")
+    found: dict[str, Any] = {"counts": source.frames(f"{group}/data", "projections"), "method": "tomography"}
     for key, name in (("flats", "data_white"), ("darks", "data_dark")):
         if source.has(f"{group}/{name}"):
-            stored = source.dataset(f"{group}/{name}", key)
-            found[key] = Frames(source.path, stored.name) if stored.ndim == 3 else source.array(stored.name, key)
+            found[key] = source.frames(f"{group}/{name}", key)
         elif key not in given:
             source.say(f"no {key} in the file ({group}/{name})")
-    if source.has(f"{group}/theta"):
-        found["angles"] = source.array(f"{group}/theta", "angles").astype(float).ravel()
-        # The format's documentation fixes degrees; the attribute, where there is one, decides.
-        found["angle_unit"] = source.units(f"{group}/theta")
-    for key, names, unit in (("sample_to_detector", _DISTANCE, "m"), ("detector_pixel", _PIXEL, "m")):
+    found |= _angles(source, group) if "angles" not in given else {}
+    ids = source.maybe_numbers("defaults/NDArrayUniqueId", "numbers of the frames") if _dropped(source, found) else None
+    if ids is not None:
+        found["frame_ids"] = ids
+    for key, names in (("sample_to_detector", _DISTANCE), ("detector_pixel", _PIXEL)):
         name = next((n for n in names if source.has(n) and source.units(n)), None)
-        if name is not None:
-            found[key] = source.number(name, key, unit)
-    name = next((n for n in _ENERGY if source.has(n)), None)
-    if name is not None:
-        found["energy"], message = physics.plausible_energy(source.number(name, "energy"), source.units(name))
-        source.say(message)
-    return found
+        value = None if name is None else source.number(name, key.replace("_", " "), "m")
+        if value is not None:
+            found[key] = abs(value)
+    energy = source.energy(*_ENERGY)
+    return found if energy is None else found | {"energy": energy}
+
+
+def _angles(source: Source, group: str) -> dict[str, Any]:
+    """The angles that were measured, or those that the scan was to have."""
+    values = source.maybe_numbers(f"{group}/theta", "angles")
+    if values is not None:
+        # The format's documentation fixes degrees; the attribute, where there is one, decides.
+        return {"angles": values.astype(float).ravel(), "angle_unit": source.units(f"{group}/theta")}
+    start, step, number = (source.number(f"{_ROTATION}/{n}", n.replace("_", " ")) for n in _PLAN)
+    if step is None or number is None or number < 1:
+        return {}
+    source.say(
+        f"no angles in the file ({group}/theta): {number:g} of the plan, steps of {step:g} degrees ({_ROTATION})"
+    )
+    return {"angles": (start or 0.0) + step * np.arange(int(number)), "angle_unit": "deg"}
+
+
+def _dropped(source: Source, found: dict[str, Any]) -> bool:
+    angles = found.get("angles")
+    return angles is not None and len(angles) > len(found["counts"]) and source.has("defaults/NDArrayUniqueId")

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..._hdf5 import need_filters, open_hdf5
 from ...errors import InputError
-from ...frames import need_filters, open_hdf5
 from .._lazy import PerView
 from ..source import Source
 
@@ -110,7 +110,7 @@ def _geometry(
         np.asarray(source.array(name, name), float).ravel() if source.has(name) else np.array(usual, float)
         for name, usual in _DIRECTIONS.items()
     ]
-    two_theta = source.number("two_theta", "scattering angle", "rad") if source.has("two_theta") else 0.0
+    two_theta = source.number("two_theta", "scattering angle", "rad") or 0.0
     return TensorGeometry(
         _rotations(source, views),
         offsets + pad,

@@ -5,13 +5,15 @@ What `write_scan` writes; also the simplest layout to aim at when converting a b
 
 from typing import Any
 
-from ..keys import KEYS, MOTORS
+from ... import physics
+from ...errors import InputError
+from .._key_table import CHOICES, FRAMES, KEYS, MOTORS
 from ..source import Source, text
 
 
 def probe(source: Source) -> bool:
     """Tell whether this is diffrecon's own layout."""
-    return source.has("data/counts")
+    return source.linked("data/counts")
 
 
 def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
@@ -25,7 +27,8 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
             elif name in MOTORS:
                 found[name] = f"/data/{name}"
             elif name != "counts":
-                found[name] = _value(source, f"{section}/{name}", name)
+                value = _value(source, f"{section}/{name}", name)
+                found |= {} if value is None else {name: value}
     for name, key in (("positions", "positions_unit"), ("angles", "angle_unit")):
         written = source.units(f"data/{name}") if name in found else None
         if written:
@@ -36,10 +39,29 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _value(source: Source, path: str, name: str) -> Any:
-    kind, unit = KEYS[name].kind, KEYS[name].unit
-    values = source.array(path, name)
-    if kind == "text" or values.dtype.kind in "OSU":
-        return text(values[()] if values.ndim == 0 else values)
-    if kind == "array" or values.ndim:
-        return values
-    return source.number(path, name, unit)
+    key, stored = KEYS[name], source.file.get(path)
+    if key.kind == "text":
+        said = text(source.array(path, name)[()])
+        if name in CHOICES and said not in CHOICES[name]:
+            source.say(f"/{path} is not used: {said!r} is none of {', '.join(CHOICES[name])}")
+            return None
+        return said
+    if name in FRAMES:
+        return source.frames(path, name)
+    if key.kind in ("array", "any", "range") or getattr(stored, "ndim", 0):
+        values = source.array(path, name)
+        if key.kind in ("number", "energy"):
+            scale = _scale(source, path, key.unit)
+            return None if values.dtype.kind not in "iuf" or scale is None else values * scale
+        return text(values[()]) if values.dtype.kind in "SUO" and values.ndim == 0 else values
+    return source.number(path, name, key.unit)
+
+
+def _scale(source: Source, path: str, unit: str) -> float | None:
+    """Of the unit beside an array to the base unit; `None`, with a message, for one that is not known."""
+    written = source.units(path)
+    try:
+        return physics.unit_scale(written, unit) if written and unit else 1.0
+    except InputError as error:
+        source.say(f"/{path} is not used: {error}")
+        return None

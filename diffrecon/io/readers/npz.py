@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ..keys import KEYS
-from ..source import Source
+from .._key_table import KEYS
+from ..source import Source, text
 
 _SMALL = 2**20  # bytes below which an array is read at once
 
@@ -95,6 +95,6 @@ def _end(file: Any) -> int:
 
 
 def _plain(value: np.ndarray, kind: str) -> Any:
-    if kind == "text" or value.dtype.kind in "US":
-        return str(value[()]) if value.ndim == 0 else [str(v) for v in value]
+    if value.dtype.kind in "SU" and value.size == 1:
+        return text(value.ravel()[0])
     return value[()] if value.ndim == 0 else value

@@ -11,9 +11,9 @@ import numpy as np
 from ... import physics
 from ...errors import InputError
 from ...frames import Frames
-from ..source import Source, text
+from ..source import Source, identity
 
-_PROJECTION, _FLAT, _DARK = 0, 1, 2
+_PROJECTION, _FLAT, _DARK, _INVALID = 0, 1, 2, 3
 
 
 def probe(source: Source) -> bool:
@@ -25,44 +25,72 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     """Read projections (lazy), flats, darks, angles, and what the instrument group says."""
     detector = _detector(source, given.get("entry"))
     data = f"{detector}/data"
-    key = source.array(given.get("image_key") or f"{detector}/image_key", "image key").ravel()
+    name = given.get("image_key") or f"{detector}/image_key"
+    key = source.numbers(name, "image key").ravel()
     entry = detector.split("/")[0]
+    stored = source.dataset(data, "frames")
+    if stored.ndim < 2:
+        raise InputError(f"{source.name}: {data} has shape {stored.shape}; expected (view, y, x)")
+    line = stored.ndim == 2
+    frames = source.array(data, "frames")[:, None] if line else Frames(source.path, data)
     angles = _angles(source, entry, key.size)
-    key = _written(source, key, source.dataset(data, "frames"), angles)
-    count = key.size
+    key = _written(source, key, len(frames), angles)
+    if "image_key" not in given:
+        key = _without_alignment(source, detector, key)
     views = np.flatnonzero(key == _PROJECTION)
     if not views.size:
-        raise InputError(
-            f"{source.name}: image_key of {detector} marks no projection (0); values: {np.unique(key).tolist()}"
-        )
+        raise InputError(f"{source.name}: {name} marks no projection (0); values: {np.unique(key).tolist()}")
     flats, darks = (np.flatnonzero(key == kind) for kind in (_FLAT, _DARK))
-    left = count - views.size - flats.size - darks.size
+    left = key.size - views.size - flats.size - darks.size
     source.say(
         f"{detector}: image_key says {views.size} projections, {flats.size} flats, {darks.size} darks"
         + (f", {left} frames to leave out" if left else "")
+        + (f"; frames of one line of {frames.shape[2]} pixels" if line else "")
     )
-    found: dict[str, Any] = {"counts": Frames(source.path, data, views), "method": "tomography"}
-    for name, which in (("flats", flats), ("darks", darks)):
+    pick = lambda which: frames[which] if line else Frames(source.path, data, which)
+    found: dict[str, Any] = {"counts": pick(views), "method": "tomography"}
+    for kind, which in (("flats", flats), ("darks", darks)):
         if which.size:
-            found[name] = Frames(source.path, data, which)
-            found[f"{name[:-1]}_views"] = np.searchsorted(views, which).astype(float)
-    if angles is not None:
-        values = source.array(angles, "angles").astype(float).ravel()
-        found["angles"] = values[views] if values.size >= count else values
+            found[kind] = pick(which)
+            found[f"{kind[:-1]}_views"] = np.searchsorted(views, which).astype(float)
+    values = None if angles is None or "angles" in given else source.maybe_numbers(angles, "angles")
+    if angles is not None and values is not None:
+        values = values.astype(float).ravel()
+        # One angle a frame, as the format has it, or one a projection.
+        found["angles"] = values[views] if values.size > views.max() and values.size != views.size else values
         found["angle_unit"] = source.units(angles)
         source.say(f"angles from {angles}")
     return found | _instrument(source, detector) | _per_frame(source, entry, detector, views)
 
 
-def _written(source: Source, key: np.ndarray, stored: Any, angles: str | None) -> np.ndarray:
-    """The image key of the frames that are there: all of them, or, while the file is being written, the first ones."""
-    count = stored.shape[0]
+def _written(source: Source, key: np.ndarray, count: int, angles: str | None) -> np.ndarray:
+    """The image key of the frames that are there: all of them, or, of a scan that was stopped or is still being
+    written, the first ones."""
     if source.live:
         count = min([key.size, count] + ([] if angles is None else [source.file[angles].shape[0]]))
         source.say(f"the file is still being written: the first {count} frames are taken")
-    elif key.size != count:
-        raise InputError(f"{source.name}: image_key has {key.size} entries, {stored.name} {count} frames")
+    elif key.size > count:
+        source.say(f"{count} frames for {key.size} entries of image_key: the scan was stopped, the first {count} hold")
+    elif key.size < count:
+        source.say(f"{count} frames for {key.size} entries of image_key: the last {count - key.size} are left out")
     return key[:count]
+
+
+def _without_alignment(source: Source, detector: str, key: np.ndarray) -> np.ndarray:
+    """The key without frames that were taken once more after the scan to align it (control key -1)."""
+    control = source.maybe_numbers(f"{detector}/image_key_control", "control key")
+    if control is None or control.size < key.size:
+        return key
+    again = np.flatnonzero((control.ravel()[: key.size] == -1) & (key == _PROJECTION))
+    if not again.size or again.size == (key == _PROJECTION).sum():
+        return key
+    source.say(
+        f"{again.size} alignment frames (image_key_control -1) are left out; --set data.image_key={detector}/image_key "
+        "takes them"
+    )
+    key = key.copy()
+    key[again] = _INVALID
+    return key
 
 
 def _per_frame(source: Source, entry: str, detector: str, views: np.ndarray) -> dict[str, Any]:
@@ -75,15 +103,16 @@ def _per_frame(source: Source, entry: str, detector: str, views: np.ndarray) -> 
     if monitor is not None:
         found["monitor"] = monitor
     if source.has(f"{detector}/field_of_view"):
-        seen = text(source.array(f"{detector}/field_of_view", "field of view")[()]).lower()
+        seen = source.words(f"{detector}/field_of_view").lower()
         found["field_of_view"] = seen
         source.say(f"field of view: {seen}" + (" (the axis stands at the detector's edge)" if seen == "half" else ""))
     for name in ("x_rotation_axis_pixel_position", "estimated_cor_from_motor"):
-        if source.has(f"{detector}/{name}"):
+        place = source.number(f"{detector}/{name}", name)
+        if place is not None:
             # Some files count it from the detector's first column, others from its middle.
             source.say(
-                f"{name} = {source.number(f'{detector}/{name}', name):g} pixels is not used: it may count from "
-                "the first column or from the middle; give geometry.rotation_centre"
+                f"{name} = {place:g} pixels is not used: it may count from the first column or from the middle; "
+                "give geometry.rotation_centre"
             )
             break
     return found
@@ -91,20 +120,21 @@ def _per_frame(source: Source, entry: str, detector: str, views: np.ndarray) -> 
 
 def _column(source: Source, name: str, unit: str, views: np.ndarray) -> np.ndarray | None:
     """Finite values of the views of a dataset with one number a frame."""
-    if not source.has(name) or source.file[name].shape[:1] <= (views.max(),) or source.file[name].ndim != 1:
-        return None
-    values = source.array(name, name)[views]
-    if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+    values = source.maybe_numbers(name, name.rpartition("/")[2])
+    if values is None or values.ndim != 1 or values.size <= views.max() or not np.isfinite(values[views]).all():
         return None
     written = source.units(name)
-    return values.astype(float) * (physics.unit_scale(written, unit) if written and unit else 1.0)
+    try:
+        return values[views].astype(float) * (physics.unit_scale(written, unit) if written and unit else 1.0)
+    except InputError as error:
+        source.say(f"{name} is not used: {error}")
+        return None
 
 
 def _keys(source: Source) -> list[str]:
-    """Groups that hold an image_key."""
-    found: list[str] = []
-    source.file.visit(lambda name: found.append(str(name)))
-    return [name.rpartition("/")[0] for name in found if name.endswith("/image_key")]
+    """Groups that hold an image_key, behind links too."""
+    names = (name for name, _ in source.walk() if name.endswith("/image_key"))
+    return [name.rpartition("/")[0] for name in names]
 
 
 def _detector(source: Source, wanted: str | None) -> str:
@@ -114,7 +144,7 @@ def _detector(source: Source, wanted: str | None) -> str:
     ]
     if not groups:
         raise InputError(f"{source.name}: no entry {wanted!r} with an image_key; there are {', '.join(_keys(source))}")
-    is_stack = lambda g: source.has(f"{g}/data") and source.file[f"{g}/data"].ndim == 3
+    is_stack = lambda g: source.has(f"{g}/data") and getattr(source.file[f"{g}/data"], "ndim", 0) >= 2
     if not any(map(is_stack, groups)):
         source.follow_live_links()
     whole = [g for g in groups if is_stack(g)]
@@ -123,16 +153,16 @@ def _detector(source: Source, wanted: str | None) -> str:
         raise InputError(f"{source.name}: {groups[0]}/data is not a stack of frames")
     for group in set(groups) - set(whole):
         source.say(f"{group}/data leads nowhere and is passed over")
-    # The same stack linked from two places of one entry is one scan.
-    if len({g.split("/")[0] for g in whole}) > 1 or len({_stack(source, g) for g in whole}) > 1:
+    # The same stack linked from several places is one scan, and stands best where the format has it.
+    whole.sort(key=lambda g: "/instrument/" not in g)
+    if len({_stack(source, g) for g in whole}) > 1:
         said = ", ".join(f"{g}: {source.file[f'{g}/data'].shape[0]} frames" for g in whole)
         raise InputError(f"{source.name} holds several scans ({said}); choose with --set data.entry={whole[0]}")
     return whole[0]
 
 
-def _stack(source: Source, group: str) -> tuple[str, str]:
-    stored = source.file[f"{group}/data"]
-    return stored.file.filename, stored.name
+def _stack(source: Source, group: str) -> tuple[str, int]:
+    return identity(source.file[f"{group}/data"])
 
 
 def _angles(source: Source, entry: str, count: int) -> str | None:
@@ -148,7 +178,7 @@ def _angles(source: Source, entry: str, count: int) -> str | None:
     likely = re.compile(r"rotation_angle|theta|rot(ation)?(_|$)|angle|phi", re.IGNORECASE)
     fitting = [
         name
-        for name in _paths(source.file[entry], entry)
+        for name, _ in source.walk(entry, depth=4)
         if likely.search(name.rpartition("/")[2]) and _is_motor(source, name, count)
     ]
     # Read-back positions before demanded ones.
@@ -156,26 +186,11 @@ def _angles(source: Source, entry: str, count: int) -> str | None:
     return fitting[0] if fitting else None
 
 
-def _paths(group: Any, prefix: str, depth: int = 4) -> list[str]:
-    """Names of everything below a group, links that lead nowhere too."""
-    import h5py
-
-    names = []
-    for key in group:
-        name = f"{prefix}/{key}"
-        names.append(name)
-        if depth and group.get(key, getclass=True, getlink=True) is h5py.HardLink:
-            inner = group.get(key)
-            if isinstance(inner, h5py.Group):
-                names += _paths(inner, name, depth - 1)
-    return names
-
-
 def _is_motor(source: Source, name: str, count: int) -> bool:
     import h5py
 
     stored = source.file.get(name)
-    if not isinstance(stored, h5py.Dataset) or stored.dtype.kind != "f" or stored.ndim != 1:
+    if not isinstance(stored, h5py.Dataset) or stored.dtype.kind != "f" or stored.shape is None or stored.ndim != 1:
         return False
     return stored.shape[0] == count or source.live
 
@@ -184,17 +199,57 @@ def _instrument(source: Source, detector: str) -> dict[str, Any]:
     """Energy, distance and pixel, where the file has them."""
     entry = detector.split("/")[0]
     found: dict[str, Any] = {}
-    for name in (
+    energy = source.energy(
         f"{entry}/instrument/beam/incident_energy",
         f"{entry}/beam/incident_energy",
         f"{entry}/instrument/monochromator/energy",
         f"{entry}/sample/beam/incident_energy",
-    ):
-        if source.has(name) and source.file[name].size == 1:
-            found["energy"], message = physics.plausible_energy(source.number(name, "energy"), source.units(name))
-            source.say(message)
-            break
-    for key, name in (("sample_to_detector", "distance"), ("detector_pixel", "x_pixel_size")):
-        if source.has(f"{detector}/{name}") and source.file[f"{detector}/{name}"].size == 1:
-            found[key] = abs(source.number(f"{detector}/{name}", name, "m"))
-    return found
+    )
+    if energy is not None:
+        found["energy"] = energy
+    distance = source.number(f"{detector}/distance", "distance", "m")
+    if distance is not None:
+        found["sample_to_detector"] = abs(distance)
+    pixel = _pixel(source, detector, "pixel of the detector")
+    if pixel is not None:
+        found["detector_pixel"] = pixel
+    return found | _sample_pixel(source, entry, found)
+
+
+def _pixel(source: Source, group: str, what: str) -> float | None:
+    """The pixel along the columns [m]; that along the rows where it is another one is named."""
+    sizes = {axis: source.number(f"{group}/{axis}_pixel_size", what, "m") for axis in "xy"}
+    known = {axis: abs(size) for axis, size in sizes.items() if size is not None}
+    if len(known) == 2 and known["y"] > 0 and abs(known["x"] / known["y"] - 1) > 1e-3:
+        source.say(
+            f"{group}: {what} is {known['x']:.4g} m wide and {known['y']:.4g} m high: the width is used for both"
+        )
+    return known.get("x", known.get("y"))
+
+
+def _sample_pixel(source: Source, entry: str, found: dict[str, Any]) -> dict[str, Any]:
+    """The pixel in the sample, as the file has it (optics, cone beam), or by the distance of the source.
+
+    A camera's pixel is not that of the sample behind optics or in a cone beam.
+    """
+    pixel = _pixel(source, f"{entry}/sample", "pixel in the sample")
+    source_distance = source.number(f"{entry}/instrument/source/distance", "source to sample", "m")
+    effective = source.number(f"{entry}/sample/propagation_distance", "propagation distance", "m")
+    if effective is not None:
+        source.say(f"effective propagation distance {effective:.4g} m")
+    camera, distance = found.get("detector_pixel"), found.get("sample_to_detector")
+    if pixel is None and source_distance and camera and distance:
+        magnified = 1 + distance / abs(source_distance)
+        if magnified > 1.01:
+            pixel, effective = camera / magnified, distance / magnified
+            source.say(
+                f"cone beam: source {abs(source_distance):.4g} m before and detector {distance:.4g} m behind the "
+                f"sample, magnification {magnified:.4g}"
+            )
+    if pixel is None:
+        return {}
+    if camera and abs(pixel / camera - 1) > 1e-3:
+        source.say(f"pixel in the sample {pixel:.4g} m, of the detector {camera:.4g} m")
+    return {"pixel_size": pixel} | (
+        {} if effective is None or not effective else {"sample_to_detector": abs(effective)}
+    )

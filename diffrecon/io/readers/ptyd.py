@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ..._hdf5 import native, need_filters, open_hdf5
 from ...errors import InputError
-from ...frames import need_filters, open_hdf5
 from .._lazy import PerView
-from ..source import Source, text
+from ..source import Source
 
 
 def probe(source: Source) -> bool:
@@ -23,18 +23,28 @@ def probe(source: Source) -> bool:
 def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     """Read frames of all chunks (lazy), positions, mask and geometry."""
     chunks = [c for c in _chunks(source) if source.has(f"{c}/data")]
+    if absent := sorted(set(_chunks(source)) - set(chunks)):
+        source.say(f"chunks without frames are passed over: {', '.join(absent)}")
     datasets = [source.dataset(f"{c}/data", "frames") for c in chunks]
+    if any(d.ndim != 3 or d.dtype.kind not in "iuf" for d in datasets):
+        raise InputError(
+            f"{source.name}: frames of shape {datasets[0].shape}, {datasets[0].dtype}; expected (view, y, x)"
+        )
+    if len({d.dtype for d in datasets}) > 1:
+        raise InputError(
+            f"{source.name}: chunks hold frames of different types: {sorted({str(d.dtype) for d in datasets})}"
+        )
     if len({d.shape[1:] for d in datasets}) > 1:
         raise InputError(
             f"{source.name}: chunks hold frames of different shapes: {sorted({d.shape[1:] for d in datasets})}"
         )
     where = [(f"{c}/data", i) for c, d in zip(chunks, datasets, strict=True) for i in range(d.shape[0])]
     counts = PerView(
-        functools.partial(_frame, source.path, where), len(where), datasets[0].shape[1:], datasets[0].dtype
+        functools.partial(_frame, source.path, where), len(where), datasets[0].shape[1:], native(datasets[0].dtype)
     )
     found: dict[str, Any] = {"counts": counts, "dc": "centre"}
-    if all(source.has(f"{c}/positions") for c in chunks):
-        found["positions"] = np.concatenate([source.array(f"{c}/positions", "positions") for c in chunks])
+    if "positions" not in given and all(source.has(f"{c}/positions") for c in chunks):
+        found["positions"] = _positions(source, chunks, datasets)
         found["positions_unit"] = "m"
     bad = _bad_pixels(source, chunks, datasets[0].shape[1:])
     if bad is not None:
@@ -42,7 +52,26 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     return found | _meta(source)
 
 
+def _positions(source: Source, chunks: list[str], datasets: list[Any]) -> np.ndarray:
+    """Positions of all chunks; of a chunk that holds fewer frames, those of its first."""
+    parts = []
+    for chunk, frames in zip(chunks, datasets, strict=True):
+        part = source.numbers(f"{chunk}/positions", "positions")
+        if part.ndim != 2 or len(part) < len(frames):
+            raise InputError(
+                f"{source.name}: {chunk}/positions has shape {part.shape}; expected one row for each of the frames"
+            )
+        if len(part) > len(frames):
+            source.say(f"{chunk}: the first {len(frames)} of {len(part)} positions are taken, as many as frames")
+        parts.append(part[: len(frames)])
+    return np.concatenate(parts)
+
+
 def _chunks(source: Source) -> list[str]:
+    import h5py
+
+    if not isinstance(source.file.get("chunks"), h5py.Group):
+        return []
     names = sorted(source.file["chunks"], key=lambda n: int(n) if n.isdigit() else -1)
     return [f"chunks/{n}" for n in names]
 
@@ -60,9 +89,11 @@ def _bad_pixels(source: Source, chunks: list[str], shape: tuple[int, ...]) -> np
     names += [f"{c}/weights" for c in chunks if source.has(f"{c}/weights")]
     bad = np.zeros(shape, bool)
     for name in names:
-        weights = source.array(name, "weights")
-        if weights.shape[-2:] == shape:
-            bad |= (weights.reshape(-1, *shape) <= 0).any(0)
+        weights = source.maybe_numbers(name, "weights")
+        if weights is not None and weights.shape[-2:] == shape:
+            bad |= ~(weights.reshape(-1, *shape) > 0).all(0)
+        elif weights is not None:
+            source.say(f"{name} has shape {weights.shape}, the frames {shape}: not used")
     return bad if bad.any() else None
 
 
@@ -78,12 +109,12 @@ def _meta(source: Source) -> dict[str, Any]:
         value = _number(source, name)
         if value:
             found[key] = value
-    propagation = next(
-        (source.file[f"{g}/propagation"][()] for g in ("meta", "info", "common") if source.has(f"{g}/propagation")),
-        None,
-    )
-    if propagation is not None:
-        near = text(propagation).lower().startswith("near")
+    name = next((f"{g}/propagation" for g in ("meta", "info", "common") if source.has(f"{g}/propagation")), None)
+    said = "" if name is None else source.words(name).lower()
+    if name is not None and not said.startswith(("near", "far")):
+        source.say(f"{name} is not used: {said!r} is neither nearfield nor farfield")
+    elif name is not None:
+        near = said.startswith("near")
         found["method"] = "near-field-ptychography" if near else "far-field-ptychography"
         if near:
             # ptypy propagates on the sample's pixel: its psize and distance are the effective ones.
@@ -94,7 +125,8 @@ def _meta(source: Source) -> dict[str, Any]:
 def _number(source: Source, name: str) -> float | None:
     for group in ("meta", "info", "common"):
         if source.has(f"{group}/{name}"):
-            values = np.ravel(source.array(f"{group}/{name}", name))
-            if values.dtype.kind in "iuf" and values.size and np.isfinite(values).all():
+            values = source.maybe_numbers(f"{group}/{name}", name)
+            if values is not None and values.size and np.isfinite(values).all():
                 return float(values.mean())
+            source.say(f"{group}/{name} is not used: no finite number")
     return None

@@ -9,7 +9,7 @@ from ...errors import InputError
 from ...geometry import ConeBeam, FarField, ParallelBeam
 from ...scan import Scan
 from .._disk import new_hdf5
-from ..keys import KEYS
+from .._key_table import KEYS
 from .cxi import write_cxi
 from .record import dataset, new_group, write_frames
 

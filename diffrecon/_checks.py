@@ -1,0 +1,91 @@
+"""Whether frames can be counts: one pass over them, and one line that says which views are wrong."""
+
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+from .frames import frame_tiles
+
+_FEW = 0.01  # of all values, that may be not finite
+
+
+def check_counts(
+    counts: Any,
+    mask: np.ndarray | None,
+    name: str,
+    *,
+    empty: bool = False,
+    below: bool = False,
+    tolerance: bool = False,
+) -> int:
+    """Refuse negative or non-finite counts and frames without a single photon, naming the first bad view.
+
+    Reads the frames in tiles of some 16 MB. Pixels that the mask leaves out may hold anything. With `empty` frames may
+    hold nothing, with `below` counts may be negative, with `tolerance` one in a hundred may be not finite: **returns**
+    how many are.
+
+    **Raises:** `InputError`.
+    """
+    lit, bad = np.zeros(counts.shape[0], bool), 0
+    for views, rows, part in frame_tiles(counts):
+        if part.dtype.kind not in "iufb":
+            raise InputError(f"{name}: counts are of type {part.dtype}; expected integers or floats")
+        if mask is not None:
+            measured = mask[rows].reshape(mask[rows].shape + (1,) * (part.ndim - 3))
+            part = np.where(measured, part, np.zeros((), part.dtype))
+        if part.dtype.kind == "f" and not (finite := np.isfinite(part)).all():
+            if not tolerance:
+                _refuse_first(name, part, ~finite, (views, rows), "", "mend the file")
+            bad += int((~finite).sum())
+            part = np.where(finite, part, np.zeros((), part.dtype))
+        if not below and part.dtype.kind in "if" and part.min(initial=0) < 0:
+            _refuse_first(name, part, part < 0, (views, rows), "negative: ", "undo the subtraction")
+        lit[views] |= (part != 0).reshape(part.shape[0], -1).any(1)
+    if bad > _FEW * np.prod(counts.shape):
+        raise InputError(f"{name}: {bad} of {np.prod(counts.shape)} counts are not finite numbers; mend the file")
+    dark = np.flatnonzero(~lit)
+    if dark.size and not empty:
+        _refuse_dark(dark, len(lit), name)
+    return bad
+
+
+def _refuse_first(
+    name: str, part: np.ndarray, wrong: np.ndarray, tile: tuple[slice, slice], what: str, remedy: str
+) -> None:
+    """Name the first value of a tile that is wrong."""
+    where = np.argwhere(wrong)[0]
+    pixel = (int(where[1]) + tile[1].start, *map(int, where[2:]))
+    raise InputError(
+        f"{name}: counts of view {tile[0].start + where[0]}, pixel {pixel} are {what}{part[tuple(where)]}; mask such "
+        f"pixels (data.mask) or {remedy}"
+    )
+
+
+def _refuse_dark(dark: np.ndarray, views: int, name: str) -> None:
+    """Say which views to choose instead."""
+    if dark.size == views:
+        raise InputError(
+            f"{name}: there are no counts in any view; check the shutter and which dataset holds the frames"
+        )
+    said = f"view {dark[0]} has" if dark.size == 1 else f"{dark.size} views ({dark[0]} the first) have"
+    good = index_ranges(np.setdiff1d(np.arange(views), dark))
+    raise InputError(f"{name}: {said} no counts at all; leave such views out (data.views={good}) or check the shutter")
+
+
+def check_some_light(counts: Any, mask: np.ndarray | None, name: str) -> None:
+    """Refuse frames that hold no count at all, or nothing finite.
+
+    **Raises:** `InputError`.
+    """
+    for _, rows, part in frame_tiles(counts):
+        part = part if mask is None else part[:, mask[rows]]
+        if part.dtype.kind not in "iufb" or bool(((part > 0) & np.isfinite(part)).any()):
+            return
+    raise InputError(f"{name}: no frame holds any counts; check the shutter and which dataset holds the frames")
+
+
+def index_ranges(numbers: np.ndarray) -> str:
+    """Write increasing indices as `0:10,12:40`, as `data.views` takes them."""
+    runs = np.split(np.asarray(numbers), np.flatnonzero(np.diff(numbers) != 1) + 1)
+    return ",".join(f"{r[0]}:{r[-1] + 1}" if len(r) > 1 else f"{r[0]}" for r in runs)

@@ -1,0 +1,68 @@
+"""A group in which every image is a dataset of its own."""
+
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._hdf5 import native, need_filters, open_hdf5
+from ..errors import InputError
+from ._lazy import PerView
+from .source import Source
+
+_FEWEST = 3  # images that make a stack
+
+
+def images_of_group(source: Source, name: str, names: list[str] | None = None) -> PerView | None:
+    """Give the images of a group (all of them, or those named) as frames in the order of their numbers; `None` where it
+    is no group of images of one shape.
+
+    Axes of length 1 before the rows are left out.
+    """
+    import h5py
+
+    group = source.file.get(name)
+    if not isinstance(group, h5py.Group):
+        return None
+    inner = {key: group.get(key) for key in (group if names is None else names)}
+    images = {key: item for key, item in inner.items() if _shape(item) is not None}
+    if len(images) < (_FEWEST if names is None else 1):
+        return None
+    shapes = {_shape(item) for item in images.values()}
+    types = {native(item.dtype) for item in images.values()}
+    if len(shapes) > 1 or len(types) > 1:
+        raise InputError(
+            f"{source.name}: the images of {name} differ in shape or type ({sorted(map(str, shapes | types))}); "
+            "put those of one scan into a group of their own"
+        )
+    order = sorted(images, key=by_number)
+    files = [(images[key].file.filename, images[key].name) for key in order]
+    return PerView(functools.partial(_image, files), len(order), shapes.pop() or (), types.pop())
+
+
+def by_number(name: str) -> list[tuple[bool, int, str]]:
+    """Sort `image_9` before `image_10`."""
+    return [(t.isdigit(), int(t) if t.isdigit() else 0, t) for t in re.split(r"(\d+)", name)]
+
+
+def _shape(item: Any) -> tuple[int, ...] | None:
+    shape = getattr(item, "shape", None)
+    if shape is None or len(shape) < 2 or any(n != 1 for n in shape[:-2]) or item.dtype.kind not in "iuf":
+        return None
+    return tuple(shape[-2:])
+
+
+def _image(files: list[tuple[str, str]], view: int) -> np.ndarray:
+    path, name = files[view]
+    try:
+        with open_hdf5(path) as file:
+            stored = file[name]
+            need_filters(stored)
+            return np.asarray(stored[()]).reshape(stored.shape[-2:])
+    except (OSError, KeyError) as error:
+        said = str(error).splitlines()[0]
+        raise InputError(
+            f"{Path(path).name}: {name} cannot be read, the file is damaged or incomplete ({said})"
+        ) from error
