@@ -57,6 +57,12 @@ def with_value(counts, value):
     return counts
 
 
+def empty_view(counts):
+    counts = counts.copy()
+    counts[7] = 0
+    return counts
+
+
 def text_file(folder):
     (folder / "in.h5").write_text("not an HDF5 file at all, just some words\n")
     return [folder / "in.h5"]

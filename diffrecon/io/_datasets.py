@@ -23,10 +23,10 @@ def images_of_group(source: Source, name: str, names: list[str] | None = None) -
     """
     import h5py
 
-    group = source.file.get(name)
+    group: Any = source.file.get(name)
     if not isinstance(group, h5py.Group):
         return None
-    inner = {key: group.get(key) for key in (group if names is None else names)}
+    inner: dict[str, Any] = {str(key): group.get(key) for key in (group if names is None else names)}
     images = {key: item for key, item in inner.items() if _shape(item) is not None}
     if len(images) < (_FEWEST if names is None else 1):
         return None

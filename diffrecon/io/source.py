@@ -263,7 +263,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
                 yield path, item
             if not isinstance(item, h5py.Group) or len(way) > depth:
                 continue
-            inner = [(f"{path}/{key}".lstrip("/"), _follow(item, key)) for key in item]
+            inner = [(f"{path}/{key}".lstrip("/"), _follow(item, str(key))) for key in item]
             waiting += [
                 (name, found, (*way, identity(found)))
                 for name, found in reversed(inner)
@@ -298,7 +298,7 @@ def _follow(group: Any, key: str) -> Any:
 
 def identity(item: Any) -> tuple[str, int]:
     """Tell objects of HDF5 files apart, whatever the links that lead to them."""
-    import h5py
+    import h5py.h5o
 
     # Not the number of the file: it changes when a file behind a link is opened again.
     return item.file.filename, h5py.h5o.get_info(item.id).addr

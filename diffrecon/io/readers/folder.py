@@ -63,7 +63,8 @@ def _says(path: Path, words: Sequence[str]) -> bool:
 
 def _telling(files: list[Path]) -> tuple[list[str], list[str]]:
     """The words that tell flats and darks from projections: one that is in the name of the sample says nothing."""
-    flat, dark = list(_FLAT), list(_DARK)
+    flat: list[str] = [*_FLAT]
+    dark: list[str] = [*_DARK]
     count = lambda word: sum(_says(p, [word]) for p in files)
     while files and all(_says(p, flat) or _says(p, dark) for p in files):
         common = max([*flat, *dark], key=count)

@@ -153,16 +153,13 @@ def _detector(source: Source, wanted: str | None) -> str:
         raise InputError(f"{source.name}: {groups[0]}/data is not a stack of frames")
     for group in set(groups) - set(whole):
         source.say(f"{group}/data leads nowhere and is passed over")
-    # The same stack linked from several places is one scan, and stands best where the format has it.
+    # The same group, or the same stack within an entry, linked from several places is one scan.
     whole.sort(key=lambda g: "/instrument/" not in g)
-    if len({_stack(source, g) for g in whole}) > 1:
+    whole = list({identity(source.file[g]): g for g in reversed(whole)}.values())[::-1]
+    if len({g.split("/")[0] for g in whole}) > 1 or len({identity(source.file[f"{g}/data"]) for g in whole}) > 1:
         said = ", ".join(f"{g}: {source.file[f'{g}/data'].shape[0]} frames" for g in whole)
         raise InputError(f"{source.name} holds several scans ({said}); choose with --set data.entry={whole[0]}")
     return whole[0]
-
-
-def _stack(source: Source, group: str) -> tuple[str, int]:
-    return identity(source.file[f"{group}/data"])
 
 
 def _angles(source: Source, entry: str, count: int) -> str | None:
