@@ -1,10 +1,46 @@
 """Where messages and progress go: a terminal, a log file, or nowhere."""
 
+import contextlib
+import re
 import sys
 import time
-from typing import TextIO
+from collections.abc import Iterator
+from typing import Any, TextIO
 
-__all__ = ["Console", "Progress"]
+__all__ = ["Console", "Progress", "printable", "printable_output"]
+
+# Control characters but tab and line feed, and those that turn the direction of writing: texts come from files.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Make a text of a file one that a terminal only shows.
+
+    ```python
+    assert printable("phase\\x1b[2J") == "phase?[2J"
+    ```
+    """
+    return _CONTROL.sub("?", text)
+
+
+class _Printable:
+    """A stream that shows control characters as question marks."""
+
+    def __init__(self, stream: Any):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        return self.stream.write(printable(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextlib.contextmanager
+def printable_output() -> Iterator[None]:
+    """Let nothing of a file command the terminal, whatever is printed meanwhile."""
+    with contextlib.redirect_stdout(_Printable(sys.stdout)), contextlib.redirect_stderr(_Printable(sys.stderr)):
+        yield
 
 
 class Console:
@@ -24,48 +60,67 @@ class Console:
         checkpoint: str | None = None,
         resume: bool = False,
     ):
-        self.quiet, self.stream, self.interval = quiet, stream or sys.stderr, interval
+        stream = stream or sys.stderr
+        stream = stream.stream if isinstance(stream, _Printable) else stream
+        self.quiet, self.stream, self.interval = (
+            quiet,
+            stream.stream if isinstance(stream, _Printable) else stream,
+            interval,
+        )
         self.checkpoint, self.resume = checkpoint, resume
-        self._open_line = False
+        self.said: set[str] = set()  # lines that need not be said again
+        self._open_line = self._passing = False
 
     def say(self, message: str) -> None:
         """One line."""
         if not self.quiet:
+            self.said.add(message)
             self.end_line()
-            print(message, file=self.stream, flush=True)
+            print(printable(message), file=self.stream, flush=True)
 
     def rewrite(self, message: str) -> None:
         """A line that the next one replaces (terminals only)."""
         if not self.quiet:
-            print(f"\r{message}\x1b[K", end="", file=self.stream, flush=True)
-            self._open_line = True
+            print(f"\r{printable(message)}\x1b[K", end="", file=self.stream, flush=True)
+            self._open_line, self._passing = True, False
+
+    def passing(self, message: str) -> None:
+        """A line that is gone with the next one (terminals only): what goes on meanwhile."""
+        if not self.quiet and self.stream.isatty():
+            self.end_line()
+            self.rewrite(message)
+            self._passing = True
 
     def end_line(self) -> None:
-        """Leave the rewritten line standing."""
+        """Leave the rewritten line standing, without what was passing."""
         if self._open_line:
-            print(file=self.stream, flush=True)
-            self._open_line = False
+            print("\r\x1b[K" if self._passing else "", end="" if self._passing else "\n", file=self.stream, flush=True)
+            self._open_line = self._passing = False
 
     def progress(self, total: int, label: str) -> "Progress":
-        """A progress line for `total` steps."""
+        """A progress line for `total` steps; what stood there before stays."""
+        if not self.quiet and self.stream.isatty():
+            self.passing(f"{label} 0/{total}, compiling ...")
         return Progress(self, total, label)
 
 
 class Progress:
-    """`label 120/400, 12 s, 28 s to go, loss 0.123`."""
+    """`label 120/400, 12 s, 28 s to go, loss 0.123`.
+
+    Time to go is that of the steps after the first report: what comes before it was mostly compiled.
+    """
 
     def __init__(self, console: Console, total: int, label: str, done: int = 0):
         self.console, self.total, self.label, self.first = console, total, label, done
         self.start = time.monotonic()
         self.printed = self.start
+        self._since: tuple[float, int] | None = None
 
     def update(self, done: int, **figures: float) -> None:
         """Show that `done` of the steps are done, with figures by name."""
         now = time.monotonic()
-        elapsed, fresh = now - self.start, done - self.first
-        left = f", {elapsed / fresh * (self.total - done):.0f} s to go" if 0 < fresh and done < self.total else ""
         said = "".join(f", {k.replace('_', ' ')} {v:.4g}" for k, v in figures.items())
-        line = f"{self.label} {done}/{self.total}, {elapsed:.0f} s{left}{said}"
+        line = f"{self.label} {done}/{self.total}, {now - self.start:.0f} s{self._to_go(now, done)}{said}"
         if self.console.stream.isatty():
             self.console.rewrite(line)
             if done >= self.total:
@@ -73,3 +128,9 @@ class Progress:
         elif now - self.printed >= self.console.interval or done >= self.total:
             self.printed = now
             self.console.say(line)
+
+    def _to_go(self, now: float, done: int) -> str:
+        if self._since is None or done < self._since[1]:
+            self._since = now, done
+        seconds, fresh = now - self._since[0], done - self._since[1]
+        return f", {seconds / fresh * (self.total - done):.0f} s to go" if 0 < fresh and done < self.total else ""

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from .._console import printable_output
 from ..errors import InputError, MissingPackage
 
 _EPILOG = """\
@@ -38,7 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tracebacks.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in arguments
+    with printable_output():
+        return _run(arguments, "--debug" in arguments)
+
+
+def _run(arguments: list[str], debug: bool) -> int:
     try:
         options = _parser().parse_args(arguments)
         if options.command is None:
@@ -157,6 +162,9 @@ def _reconstruct(commands: Any) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint of an interrupted run")
     parser.add_argument("--force", action="store_true", help="replace a result of other settings, or another file")
+    parser.add_argument(
+        "--allow-code", action="store_true", help="run the cost function (a Python file) that CONFIG.toml names"
+    )
     parser.add_argument("--preview", action="store_true", help="a picture of one slice with three rotation centres")
     parser.add_argument(
         "--distributed",

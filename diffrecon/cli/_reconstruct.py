@@ -14,10 +14,12 @@ from .._identity import of_result
 from ..errors import InputError
 from ._settings import Settings, gather, refuse_unknown
 
+_TWICE = 0.5  # seconds within which two signals are one
+
 
 def reconstruct(options: argparse.Namespace) -> int:
     """The command; returns the exit code."""
-    settings = gather(options.config, options.sets)
+    settings = gather(options.config, options.sets, load=not options.settings, code=options.allow_code)
     method = options.method or settings.method
     if options.distributed is not None:
         join(options.distributed)
@@ -107,7 +109,12 @@ def _whole(
         say(f"  no checkpoint {checkpoint}: from the start")
     console = Console(quiet=quiet, checkpoint=str(checkpoint), resume=resume and checkpoint.exists())
     start = time.monotonic()
-    result = recipes.reconstruct(scan, scan.method, settings.recipe, console)
+    try:
+        result = recipes.reconstruct(scan, scan.method, settings.recipe, console)
+    except KeyboardInterrupt:
+        if checkpoint.exists():
+            say(f"interrupted; finished stages are kept in {checkpoint.name}, --resume goes on")
+        raise
     verdict = (*result.verdict, *_changed(scan))
     result = dataclasses.replace(result, settings=settings.record(result.settings), verdict=verdict)
     if _first():
@@ -117,7 +124,8 @@ def _whole(
         return _code(interrupts)
     if not interrupts:
         checkpoint.unlink(missing_ok=True)
-    _tell(result, output, settings, "interrupted; best state so far" if interrupts else "done", start, say)
+    outcome = "interrupted; best state so far" if interrupts else "done"
+    _tell(result, output, settings, outcome, start, say, console.said)
     return _code(interrupts)
 
 
@@ -127,10 +135,13 @@ def _changed(scan: Any) -> list[str]:
     return [f"the input has changed, or gone, during the run: {', '.join(names[:3])}; repeat it"] if names else []
 
 
-def _tell(result: Any, output: Path, settings: Settings, outcome: str, start: float, say: Callable[[str], Any]) -> None:
-    """Verdict, picture, where the result is."""
+def _tell(
+    result: Any, output: Path, settings: Settings, outcome: str, start: float, say: Callable[[str], Any], said: set[str]
+) -> None:
+    """Verdict without what has been said, picture, where the result is."""
     for line in result.verdict:
-        say(line)
+        if line not in said:
+            say(line)
     picture = draw(result, beside(output)) if settings.output["picture"] else ""
     say(f"{outcome} in {time.monotonic() - start:.1f} s: {output}{picture}")
 
@@ -195,7 +206,7 @@ def _slabs(
         return _code(interrupts or [signal.SIGINT])
     if _first():
         checkpoint.unlink(missing_ok=True)
-        _tell(result, output, settings, "done", start, say)
+        _tell(result, output, settings, "done", start, say, console.said)
     return 0
 
 
@@ -304,7 +315,13 @@ def interruptions() -> Iterator[list[int]]:
         yield seen
         return
 
+    first = [-_TWICE]
+
     def handle(number: int, frame: Any) -> None:
+        now = time.monotonic()
+        if now - first[0] < _TWICE:
+            return  # `timeout` and batch systems ask process and group: that is once
+        first[0] = now
         seen.append(number)
         raise Interrupted(number)
 

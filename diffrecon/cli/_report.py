@@ -43,7 +43,7 @@ def page(path: Path, result: Any, process: dict[str, Any], image: str) -> str:
     """The text of the page; `image` is a PNG in base 64."""
     parts = [
         f"<h1>{html.escape(path.name)}</h1>",
-        f"<p>{html.escape(result.method)}; diffrecon {html.escape(process['version'])}, {process['date']}</p>",
+        f"<p>{html.escape(result.method)}; diffrecon {_safe(process['version'])}, {_safe(process['date'])}</p>",
         f'<figure><img alt="reconstruction" src="data:image/png;base64,{image}"></figure>',
     ]
     if result.verdict:
@@ -59,6 +59,10 @@ def page(path: Path, result: Any, process: dict[str, Any], image: str) -> str:
     parts.append("<h2>Versions</h2>" + _table(process.get("versions", {})))
     head = f'<meta charset="utf-8"><title>{html.escape(path.name)}</title><style>{_STYLE}</style>'
     return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(parts)}</body></html>\n"
+
+
+def _safe(value: Any) -> str:
+    return html.escape(str(value))
 
 
 def _table(rows: dict[str, Any]) -> str:

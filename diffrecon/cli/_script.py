@@ -25,7 +25,11 @@ def python(settings: Settings, file: str | None = None) -> str:
     recipe = {section: dict(values) for section, values in settings.recipe.items()}
     for (section, key), said in settings.sources.items():
         source, _, function = said.rpartition(":")
-        lines.insert(1, f"from {source.removesuffix('.py').replace('/', '.')} import {function}")
+        parts = source.removesuffix(".py").split("/")
+        if all(part.isidentifier() for part in parts):
+            lines.insert(1, f"from {'.'.join(parts)} import {function}")
+        else:
+            lines[:1] = ["import runpy", "", *lines[:1], "", f"{function} = runpy.run_path({source!r})[{function!r}]"]
         recipe[section][key] = _Name(function)
     lines.append(f"scan = dr.open_scan({file!r}{keywords}{',' if keywords else ''}{chr(10) if keywords else ''})")
     if recipe:
@@ -46,7 +50,7 @@ class _Name(str):
 
 def _settings(path: str) -> Settings:
     if not path.endswith((".h5", ".hdf5", ".nxs")):
-        return gather(path, [], load=False)
+        return gather(path, [])
     import os
     import tempfile
 
@@ -57,7 +61,7 @@ def _settings(path: str) -> Settings:
         config = os.path.join(folder, "config.toml")
         with open(config, "w") as file:
             file.write(process["config"])
-        settings = gather(config, [], load=False)
+        settings = gather(config, [])
     if not settings.method and not settings.recipe:
         raise InputError(f"{path}: no configuration in it")
     settings.input = settings.input or process.get("input", {}).get("file")

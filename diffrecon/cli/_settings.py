@@ -42,19 +42,40 @@ class Settings:
         return record
 
 
-def gather(config: str | None, sets: Sequence[str], load: bool = True) -> Settings:
+def gather(config: str | None, sets: Sequence[str], load: bool = False, code: bool = False) -> Settings:
     """Read a configuration and lay the `--set` values over it.
+
+    **Arguments:** `load`: a cost function that the user names on the command line is imported, which runs its file;
+    one that a configuration names only with `code`. Without `load` names stay texts: nothing is run.
 
     **Raises:** `InputError` naming the file, the key, and the nearest known name.
     """
     tree = _read_toml(config) if config else {}
+    written = _function_of(tree)
     for item in sets:
         section, key, value = _parse(item)
         inner = tree.setdefault(section, {}) if key else tree
         if not isinstance(inner, dict):
             inner = tree[section] = {"function": inner}
         inner[key or section] = value
+    said = _function_of(tree)
+    if load and not code and said is not None and said == written and not any(map(_sets_function, sets)):
+        raise InputError(
+            f"{config}: loss {said!r} is Python that would run: if you trust it, add --allow-code, or say it "
+            f"yourself with --set loss={said}"
+        )
     return _sorted(tree, config or "--set", Path(config).parent if config else Path(), load)
+
+
+def _function_of(tree: Mapping[str, Any]) -> str | None:
+    """Give the text that names a cost function."""
+    loss = tree.get("loss")
+    said = loss.get("function") if isinstance(loss, dict) else loss
+    return said if isinstance(said, str) else None
+
+
+def _sets_function(item: str) -> bool:
+    return item.partition("=")[0].strip() in ("loss", "loss.function")
 
 
 def _read_toml(path: str) -> dict[str, Any]:
@@ -126,16 +147,17 @@ def _checked_output(values: dict[str, Any], origin: str) -> None:
 
 
 def _functions(settings: Settings, folder: Path, load: bool) -> None:
-    """Texts of the form `file.py:function` become the functions."""
-    for section, values in settings.recipe.items():
-        for key, value in values.items():
-            if isinstance(value, str) and ".py:" in value:
-                settings.sources[section, key] = value
-                if load:
-                    values[key] = load_function(value, folder)
-    said = settings.recipe.get("loss", {}).get("function")
-    if isinstance(said, str) and load:
+    """Turn `loss.function`, the only setting that may name Python, from a text `file.py:function` into a function."""
+    loss = settings.recipe.get("loss", {})
+    said = loss.get("function")
+    if not isinstance(said, str):
+        return
+    file, _, name = said.rpartition(":")
+    if not file.endswith(".py") or not name.isidentifier():
         raise InputError(f"loss {said!r}: name a function of your own as file.py:function")
+    settings.sources["loss", "function"] = said
+    if load:
+        loss["function"] = load_function(said, folder)
 
 
 def refuse_unknown(settings: Settings, method: str) -> Mapping[str, Mapping[str, Any]]:

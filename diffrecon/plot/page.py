@@ -119,6 +119,10 @@ def new_figure(width: float, height: float) -> "Figure":
     canvas = require("matplotlib.backends.backend_agg", "plot").FigureCanvasAgg
 
     class Page(module.Figure):
+        def draw(self, renderer: Any) -> None:
+            _plain_where_broken(self)
+            super().draw(renderer)
+
         def _repr_png_(self) -> bytes:
             buffer = io.BytesIO()
             self.savefig(buffer, format="png")
@@ -127,6 +131,20 @@ def new_figure(width: float, height: float) -> "Figure":
     made = Page(figsize=(width, height), dpi=DPI, facecolor="white")
     canvas(made)
     return made
+
+
+def _plain_where_broken(figure: Any) -> None:
+    """Show texts that are no formulas, though they hold dollars, as they are: names come from files."""
+    kind, parser = (
+        require("matplotlib.text", "plot").Text,
+        require("matplotlib.mathtext", "plot").MathTextParser("path"),
+    )
+    for text in figure.findobj(kind):
+        if "$" in text.get_text():
+            try:
+                parser.parse(text.get_text())
+            except ValueError:
+                text.set_parse_math(False)
 
 
 def show(ax: "Axes", data: np.ndarray, title: str, aspect: Literal["equal", "auto"] = "equal", **how: Any) -> Any:

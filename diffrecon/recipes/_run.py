@@ -1,6 +1,6 @@
 """The one driver of all methods: settings, split, stages, judgement, halves, error bars, record."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from .._cache import keep_compiled_programs
 from .._console import Console
 from .._identity import digest, of_scan, of_settings
 from .._result import Result
+from ..errors import InputError
 from ..modality import Modality, Outcome, Problem, Run, Stage, get, put
 from ..scan import Scan
 from ..settings import as_dict, build
@@ -46,19 +47,54 @@ def run(modality: Modality, scan: Scan, given: Mapping[str, Any], console: Conso
     figures = {"history": solved.history} if solved.history.size else {}
     figures |= problem.figures
     lines = [] if solved.ending.finished else [solved.ending.sentence(solved.detail)]
+    closing = _Closing(scan, console, figures, lines, solved.ending)
     if held.size:
-        judged, words = modality.judge(problem.of(held), settings)
-        figures, lines = figures | {"held_out_views": held} | judged, lines + words
-    more, words = modality.verdict(problem, scan, settings)
-    figures, lines = figures | more, lines + words
+        label = f"judging {held.size} views that were never fitted"
+        closing.judge(label, lambda: _judged(modality, problem, held, settings))
+    closing.judge("", lambda: modality.verdict(problem, scan, settings))
     quantities = modality.quantities(problem, scan, settings)
-    if solved.ending.finished:
-        bars, words = modality.error_bars(problem, scan, settings)
-        quantities, lines = quantities | bars, lines + words
-        if getattr(getattr(settings, "quality", None), "halves", False):
-            judged, line = compare_halves(modality, part, solved.problem, scan, settings, console)
-            figures, lines = figures | judged, [*lines, line]
+    if closing.finished:
+        bars = closing.judge("error bars", lambda: modality.error_bars(problem, scan, settings), figures=False)
+        quantities = {**quantities, **bars}
+    if closing.finished and getattr(getattr(settings, "quality", None), "halves", False):
+        compare = lambda: compare_halves(modality, part, solved.problem, scan, settings, console)
+        closing.judge("two halves of the data", compare)
     return Result(modality.name, quantities, figures, tuple(lines), as_dict(settings))
+
+
+def _judged(modality: Modality, problem: Any, held: np.ndarray, settings: Any) -> tuple[dict[str, Any], Any]:
+    figures, words = modality.judge(problem.of(held), settings)
+    return {"held_out_views": held} | figures, words
+
+
+class _Closing:
+    """What is said of a solve that is done: it is not lost where judging is interrupted, or the input is gone."""
+
+    def __init__(self, scan: Scan, console: Console, figures: dict[str, Any], lines: list[str], ending: Ending):
+        self.scan, self.console, self.figures, self.lines = scan, console, figures, lines
+        self.finished = ending.finished
+
+    def judge(self, label: str, work: Callable[[], tuple[Any, Any]], figures: bool = True) -> Mapping[str, Any]:
+        """Add the figures and the words of some work, or why there are none; give what it found."""
+        if label:
+            self.console.passing(f"{label} ...")
+        try:
+            found, words = work()
+        except KeyboardInterrupt:
+            if not self.finished:
+                raise  # the second one
+            self.finished = False
+            self.lines.append(f"{Ending.INTERRUPTED.value}; not done: {label or 'verdict'}")
+            return {}
+        except (InputError, OSError) as error:
+            if not self.scan.provenance.changed():
+                raise
+            self.lines.append(f"not done, since the input has changed or gone: {label or 'verdict'} ({error})")
+            return {}
+        self.lines += [words] if isinstance(words, str) else words
+        if figures:
+            self.figures |= found
+        return found
 
 
 def check_needs(modality: Modality, scan: Scan) -> None:

@@ -14,6 +14,7 @@ from ..modality import Modality, Outcome, Problem, Run, Stage, Work
 from ..prepare import Settings as Prepare
 from ..scan import Scan
 from ..settings import section, setting
+from ..solvers.ending import Interrupted
 from ..solvers.slices import FILTERS
 from .tomography import least_squares, residual
 
@@ -141,16 +142,19 @@ def _solve(solver: Solver, problem: Plate, run: Run) -> Outcome:
     steps, bounds = solver.steps or _STEPS[name], (0.0, None) if solver.positive else None
     progress = run.console.progress(steps, f"{name}: step")
     show = lambda report: progress.update(report.step, residual=report.loss)
-    if name == "cgls":
-        solution = solvers.cgls(A, values, steps=steps, tikhonov=solver.tikhonov, callback=show)
-    elif name == "sirt":
-        solution = solvers.sirt(A, values, steps=steps, bounds=bounds, callback=show)
-    else:
-        start = solvers.laminography_fbp(A, values, filter="hann")
-        span = float(jnp.percentile(start, 99.5) - jnp.percentile(start, 0.5))
-        penalty = penalties.TotalVariation(solver.tv * span * len(values))
-        solution = solvers.fista(
-            A, values, penalty, steps=steps, x0=start, bounds=bounds, normal="exact", callback=show
-        )
+    try:
+        if name == "cgls":
+            solution = solvers.cgls(A, values, steps=steps, tikhonov=solver.tikhonov, callback=show)
+        elif name == "sirt":
+            solution = solvers.sirt(A, values, steps=steps, bounds=bounds, callback=show)
+        else:
+            start = solvers.laminography_fbp(A, values, filter="hann")
+            span = float(jnp.percentile(start, 99.5) - jnp.percentile(start, 0.5))
+            penalty = penalties.TotalVariation(solver.tv * span * len(values))
+            solution = solvers.fista(
+                A, values, penalty, steps=steps, x0=start, bounds=bounds, normal="exact", callback=show
+            )
+    except Interrupted as stop:
+        solution = stop.solution
     model = problem.model.replace(volume=solution.x)
     return Outcome(problem.replace(model=model), np.asarray(solution.history), solution.ending)

@@ -84,7 +84,7 @@ class TensorSaxs(Modality):
             model = model.replace(coefficients=solution.coefficients)
             figures: dict[str, Any] = {"residual": solution.residual, "smoothness": solution.smoothness}
             figures |= {"smoothness_path": solution.path} if len(solution.path) else {}
-            return Outcome(problem.replace(model=model), np.zeros(0), figures=figures)
+            return Outcome(problem.replace(model=model), np.zeros(0), solution.ending, figures=figures)
 
         yield Stage("tensor SAXS", solve)
 

@@ -21,6 +21,7 @@ from ..operators import AlignedProjector, Dynamic, ParallelProjector
 from ..prepare import Settings as Prepare
 from ..scan import Scan
 from ..settings import as_dict, section, setting
+from ..solvers.ending import Interrupted
 from ._slabs import middle_rows, stream_slabs, too_large
 
 _STEPS = {"poisson": 4, "minimise": 200}  # of the solvers that are not in the table of `solvers.SLICE_SOLVERS`
@@ -354,7 +355,8 @@ def _solve(settings: Settings, problem: Tomogram, run: Run) -> Outcome:
     weights = None if variance is None else 1 / variance
     A, values = problem.model.projector, problem.data["values"]
     solved = solvers.solve_slices(A, values, settings.solver, weights=weights, console=run.console)
-    return _outcome(problem, solved.volume, solved.history, solved.messages, solved.curves, solved.options)
+    outcome = _outcome(problem, solved.volume, solved.history, solved.messages, solved.curves, solved.options)
+    return outcome._replace(ending=solved.ending)
 
 
 def _likelihood(settings: Settings, problem: Tomogram, run: Run) -> Outcome:
@@ -364,10 +366,13 @@ def _likelihood(settings: Settings, problem: Tomogram, run: Run) -> Outcome:
     penalty = None if solver.weight is None else solver.made_penalty(solver.weight, A)
     show = lambda report: progress.update(report.step, deviance=report.loss)
     counts, (flat, dark) = problem.data["counts"], problem.beam or (0, 0)
-    solution = solvers.transmission(A, counts, flat, dark, penalty, steps=solver.count(), callback=show)
+    try:
+        solution = solvers.transmission(A, counts, flat, dark, penalty, steps=solver.count(), callback=show)
+    except Interrupted as stop:
+        solution = stop.solution
     history = np.asarray(solution.history)
     said = f"Poisson deviance a ray: {history[np.isfinite(history)][-1]:.3f} (about 1 where the model is right)"
-    return _outcome(problem, solution.x, history, (said,), {}, solver)
+    return _outcome(problem, solution.x, history, (said,), {}, solver)._replace(ending=solution.ending)
 
 
 def _descend(settings: Settings, problem: Tomogram, run: Run) -> Outcome:

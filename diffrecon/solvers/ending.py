@@ -1,8 +1,9 @@
 """How an iteration ended: one enumeration for all solvers, whose values are the sentences that a user reads."""
 
 import enum
+from typing import Any
 
-__all__ = ["Ending"]
+__all__ = ["Ending", "Interrupted"]
 
 
 class Ending(enum.Enum):
@@ -33,3 +34,19 @@ class Ending(enum.Enum):
     def sentence(self, detail: str = "") -> str:
         """Join the sentence and what is special to one run."""
         return f"{self.value} ({detail})" if detail else str(self.value)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in a solver that other loops call, with the best state so far: `solution`, whose `ending` says so.
+
+    Loops around the solver end, too, unless they catch it and go on from there.
+
+    ```python
+    stop = Interrupted("half a volume")
+    assert isinstance(stop, KeyboardInterrupt) and stop.solution == "half a volume"
+    ```
+    """
+
+    def __init__(self, solution: Any):
+        super().__init__()
+        self.solution = solution

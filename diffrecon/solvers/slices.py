@@ -18,6 +18,7 @@ from ..errors import InputError, nearest
 from ..operators.dynamic import Dynamic
 from ..settings import setting
 from .direct.fbp import fbp
+from .ending import Ending, Interrupted
 from .linear.choose import choose_weight
 from .linear.iterate import LinearSolution
 from .linear.least_squares import cgls, lsqr, mlem, sirt
@@ -28,6 +29,7 @@ __all__ = ["SLICE_PENALTIES", "SLICE_SOLVERS", "SliceOptions", "SliceSolver", "S
 
 _STEPPED = ("cgls", "lsqr", "sirt", "sart", "mlem", "osem")
 _PENALISED = ("fista", "primal-dual")
+_TRIALS = 8  # of a weight, about
 FILTERS = ("ramp", "shepp-logan", "cosine", "hamming", "hann", "parzen")
 
 
@@ -94,7 +96,8 @@ class Slices:
     """Hold a volume and how it was found.
 
     **Fields:** `volume` (z, y, x) [1/pixel]; `history` of the relative residual; `messages`, what the user should know
-    of how it ended; `curves`: figures, what views left out say; `options` with all that was chosen on the way.
+    of how it ended; `curves`: figures, what views left out say; `options` with all that was chosen on the way;
+    `ending`.
     """
 
     volume: Float[Array, "*basis z y x"]
@@ -102,6 +105,7 @@ class Slices:
     messages: tuple[str, ...]
     curves: Mapping[str, Any]
     options: SliceOptions
+    ending: Ending = Ending.DONE
 
 
 def solve_slices(
@@ -132,18 +136,30 @@ def solve_slices(
         pad = padding(sinogram) if options.pad == "auto" else options.pad
         messages = (_CONTINUED,) if options.pad == "auto" and pad != "zero" else ()
         options = dataclasses.replace(options, pad=pad)
-    progress = console.progress(options.count(), f"{options.name}: step") if solver.steps else None
-    show = lambda report: progress.update(report.step, residual=report.loss) if progress else None
+    choosing = options.name in _PENALISED and options.weight is None and options.penalty != "none"
+    begin = lambda: console.progress(options.count(), f"{options.name}: step")
+    progress = None if choosing or not solver.steps else begin()
+
+    def show(report: Any) -> None:
+        nonlocal progress
+        progress = progress or begin()
+        progress.update(report.step, residual=report.loss)
+
     solution = None
-    if options.name in _PENALISED and options.weight is None and options.penalty != "none":
-        bounds, count = _bounds(options), options.count()
-        penalty = options.made_penalty(1.0, A)
-        choice = choose_weight(A, sinogram, penalty, weights=weights, bounds=bounds, final_steps=count)
-        options, messages = dataclasses.replace(options, weight=float(choice.weight)), (choice.message,)
-        curves = {"penalty_weight": float(choice.weight), "penalty_weights": np.asarray(choice.weights)}
-        curves["held_out_by_weight"] = np.asarray(choice.residuals)
-        solution = choice.solution if options.name == "fista" else None
-    solution = solution or solver.solve(A, sinogram, options, weights, show)
+    try:
+        if choosing:
+            try:
+                choice = _chosen(A, sinogram, options, weights, console, show)
+            except Interrupted as stop:
+                choice = stop.solution
+            options, messages = dataclasses.replace(options, weight=float(choice.weight)), (choice.message,)
+            curves = {"penalty_weight": float(choice.weight), "penalty_weights": np.asarray(choice.weights)}
+            curves["held_out_by_weight"] = np.asarray(choice.residuals)
+            interrupted = choice.solution.ending is Ending.INTERRUPTED
+            solution = choice.solution if options.name == "fista" or interrupted else None
+        solution = solution or solver.solve(A, sinogram, options, weights, show if solver.steps else None)
+    except Interrupted as stop:
+        solution = stop.solution
     if bool(solution.diverged):
         messages = (f"{options.name} diverged and was stopped; the last good volume is kept", *messages)
     elif solution.message:
@@ -151,7 +167,23 @@ def solve_slices(
     if solution.held_out is not None:
         held = np.asarray(solution.held_out)
         curves = {"held_out_history": np.stack([np.arange(1, held.size + 1), held], 1)}
-    return Slices(solution.x, np.asarray(solution.history), messages, curves, options)
+    return Slices(solution.x, np.asarray(solution.history), messages, curves, options, solution.ending)
+
+
+def _chosen(A: Any, sinogram: Any, options: SliceOptions, weights: Any, console: Console, show: Any) -> Any:
+    """Choose the weight of the penalty by views left out, each trial shown."""
+    line, done = console.progress(_TRIALS, f"{options.name}: weight of {options.penalty}, trial"), 0
+
+    def tried(weight: float, residual: float) -> None:
+        nonlocal done
+        done += 1
+        line.total = max(line.total, done + 1)
+        line.update(done, weight=weight, held_out=residual)
+
+    return choose_weight(
+        A, sinogram, options.made_penalty(1.0, A), weights=weights, bounds=_bounds(options),
+        final_steps=options.count(), tried=tried, callback=show,
+    )  # fmt: skip
 
 
 def slice_solver(options: SliceOptions) -> Callable[[Any, Array], Array]:

@@ -7,6 +7,7 @@ which the residual gives. Solved by lagged diffusivity (Vogel & Oman 1996): a fe
 gradients preconditioned in the Fourier domain, where projecting and back-projecting is about 1/|k|, the penalty |k|^2.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -19,6 +20,7 @@ from .._console import Console
 from ..errors import InputError
 from ..operators.scattering import TensorProjector, harmonic_degrees
 from .conjugate_gradients import ConjugateState, conjugate_start, conjugate_step
+from .ending import Ending
 
 # A plain union: the ArrayLike of numpy >= 2.5 is an alias that jaxtyping cannot subscript.
 ArrayLike = np.ndarray | Array
@@ -43,13 +45,14 @@ class TensorSolution(NamedTuple):
 
     **Fields:** `coefficients` `(z, y, x, lm)`; `smoothness`, the strength used; `path` `(candidate, 2)` of strength and
     held-out residual, in units of the noise of the first fit (empty where the strength was given); `residual`
-    `(view,)`, weighted mean square a view.
+    `(view,)`, weighted mean square a view; `ending`, an `Ending`: after Ctrl-C all is that of the best so far.
     """
 
     coefficients: Float[Array, "z y x lm"]
     smoothness: float
     path: np.ndarray
     residual: np.ndarray
+    ending: Ending = Ending.DONE
 
 
 def tensor_tomography(
@@ -96,14 +99,47 @@ def tensor_tomography(
     views = np.arange(fit.data.shape[0])
     every = max(held_out, 2)
     held = views % every == every // 2 if smoothness is None else np.zeros(len(views), bool)
-    fit, x = _first_fit(A, fit, _used(~held))
-    console.say("first fit done")
-    path = np.zeros((0, 2))
-    if smoothness is None:
-        x, smoothness, path = _choose(A, fit, x, held, rounds, steps, console)
-        rounds = max(rounds - 1, 1)
-    x, residual = _rounds(A, fit, x, _used(views >= 0), smoothness, rounds, steps)
-    return TensorSolution(x, float(smoothness), path, residual)
+    chosen, ending = smoothness is None, Ending.DONE
+    show = _Shown(console)
+    fit, x = _first_fit(A, fit, _used(~held), show)
+    reached = _Reached(x, _STRONGEST if smoothness is None else smoothness, [])
+    try:
+        if chosen:
+            _choose(A, fit, reached, held, rounds, steps, show)
+            rounds = max(rounds - 1, 1)
+        _rounds(A, fit, reached, _used(views >= 0), reached.smoothness, rounds, steps, show)
+    except KeyboardInterrupt:
+        ending = Ending.INTERRUPTED
+        console.say(ending.sentence())
+    path = np.reshape(np.asarray(reached.path, float), (-1, 2))
+    residual = np.asarray(_residual(fit, A(reached.x)))
+    return TensorSolution(reached.x, float(reached.smoothness), path, residual, ending)
+
+
+@dataclasses.dataclass
+class _Reached:
+    """The best solution so far, its strength, and what other strengths gave: also what Ctrl-C leaves."""
+
+    x: Array
+    smoothness: float
+    path: list[tuple[float, float]]
+
+
+class _Shown:
+    """A progress line for each row of conjugate-gradient steps."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.row(_FIRST_STEPS, "tensor SAXS: first fit, step")
+
+    def row(self, total: int, label: str) -> None:
+        """Begin a line."""
+        self.line, self.done = self.console.progress(total, label), 0
+
+    def step(self) -> None:
+        """Show one step more."""
+        self.done += 1
+        self.line.update(self.done)
 
 
 class _Fit(eqx.Module):
@@ -142,7 +178,7 @@ def _used(views: np.ndarray) -> Float[Array, "view 1 1 1"]:
     return jnp.asarray(views.astype(np.float32)[:, None, None, None])
 
 
-def _first_fit(A: TensorProjector, fit: _Fit, used: Array) -> tuple[_Fit, Array]:
+def _first_fit(A: TensorProjector, fit: _Fit, used: Array, show: _Shown) -> tuple[_Fit, Array]:
     """Fit quickly and smoothly, and set the units: noise in the trust, mean intensity in the prior."""
     shape = (*A.projector.volume_shape, len(fit.prior))
     w = _weights(fit, fit.data.mean(-1, keepdims=True), used)
@@ -155,42 +191,47 @@ def _first_fit(A: TensorProjector, fit: _Fit, used: Array) -> tuple[_Fit, Array]
     # Strong enough to fill in what was not measured, weak enough to leave the noise to be seen.
     strength = 0.05 * _EDGE * float(curvature[0]) * _PRIOR_SIZE**2
     empty = jnp.zeros(shape, fit.data.dtype)
-    x, prediction = _solve(A, fit, empty, jnp.zeros_like(fit.data), w, strength, _FIRST_STEPS)
+    x, prediction = _solve(A, fit, empty, jnp.zeros_like(fit.data), w, strength, _FIRST_STEPS, show)
     return _in_units_of_noise(fit, x, prediction, used), x
 
 
 def _choose(
-    A: TensorProjector, fit: _Fit, x: Array, held: np.ndarray, rounds: int, steps: int, console: Console
-) -> tuple[Array, float, np.ndarray]:
-    """Halve the strength until the views held out are predicted less well."""
-    path: list[tuple[float, float]] = []
-    best, used = x, _used(~held)
+    A: TensorProjector, fit: _Fit, reached: _Reached, held: np.ndarray, rounds: int, steps: int, show: _Shown
+) -> None:
+    """Halve the strength until the views held out are predicted less well; leaves the best that was reached."""
+    used, now = _used(~held), _Reached(reached.x, reached.smoothness, [])
     for strength in _STRONGEST / 2.0 ** np.arange(_CANDIDATES):
-        x, residual = _rounds(A, fit, x, used, strength, rounds, steps)
-        path.append((strength, float(residual[held].mean())))
-        console.say(f"smoothness {strength:g}: residual of held-out views {path[-1][1]:.4f} of the first fit's noise")
-        before = path[-2][1] if len(path) > 1 else np.inf
-        best = x if path[-1][1] <= before else best
-        if path[-1][1] > (1 - _WORTHWHILE) * before:
+        residual = _rounds(A, fit, now, used, strength, rounds, steps, show)
+        before = reached.path[-1][1] if reached.path else np.inf
+        reached.path.append((strength, float(residual[held].mean())))
+        figure = reached.path[-1][1]
+        show.console.say(f"smoothness {strength:g}: residual of held-out views {figure:.4f} of the first fit's noise")
+        if figure <= before:
+            reached.x = now.x
+        if figure <= min(p[1] for p in reached.path):
+            reached.smoothness = float(strength)
+        if figure > (1 - _WORTHWHILE) * before:
             break
-    return best, min(path, key=lambda p: p[1])[0], np.array(path)
 
 
 def _rounds(
-    A: TensorProjector, fit: _Fit, x: Array, used: Array, strength: float, rounds: int, steps: int
-) -> tuple[Array, Float[np.ndarray, " view"]]:
+    A: TensorProjector, fit: _Fit, reached: _Reached, used: Array, strength: float, rounds: int, steps: int,
+    show: _Shown,
+) -> Float[np.ndarray, " view"]:  # fmt: skip
     """Take weights and edges from the last solution and solve the quadratic problem, a few times (lagged diffusivity).
 
-    Returns the solution and its residual in each view.
+    Moves what was reached, and returns its residual in each view.
     """
-    prediction = A(x)
+    prediction = A(reached.x)
+    show.row(rounds * steps, f"tensor SAXS: smoothness {strength:g}, step")
     for _ in range(rounds):
-        x, prediction = _solve(A, fit, x, prediction, _weights(fit, prediction, used), strength, steps)
-    return x, np.asarray(_residual(fit, prediction))
+        w = _weights(fit, prediction, used)
+        reached.x, prediction = _solve(A, fit, reached.x, prediction, w, strength, steps, show)
+    return np.asarray(_residual(fit, prediction))
 
 
 def _solve(
-    A: TensorProjector, fit: _Fit, x: Array, prediction: Array, w: Array, strength: float, steps: int
+    A: TensorProjector, fit: _Fit, x: Array, prediction: Array, w: Array, strength: float, steps: int, show: _Shown
 ) -> tuple[Array, Array]:
     """Minimise `1/2 sum w (A x - d)^2 + strength/2 sum diffusivity |grad (x/prior)|^2` by conjugate gradients from x.
 
@@ -202,6 +243,7 @@ def _solve(
     for _ in range(steps):
         shadow = A(fit.prior * state.u.direction)
         state = _advance(quadratic, state, shadow, A.adjoint(w * shadow))
+        show.step()
     return fit.prior * state.u.x, state.prediction
 
 

@@ -60,7 +60,8 @@ def test_settings_from_file_and_command_line(tmp_path, asked):
         "--set",
         "data.views=0:10",
     ]
-    assert main(arguments) == 0
+    assert main(arguments) == 2 and not asked  # Python that a configuration names runs only where that was said
+    assert main([*arguments, "--allow-code"]) == 0
     scan, settings, console = asked[0]
     assert scan.views == 10 and scan.geometry.focus_to_sample == 3.65e-3 and console.quiet
     assert settings.solver.steps == 8 and settings.quality.held_out == 0.2

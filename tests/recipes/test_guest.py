@@ -1,5 +1,6 @@
 """A method of somebody else's: one file, by three doors, judged by the driver."""
 
+import dataclasses
 import importlib.metadata
 import re
 import signal
@@ -13,6 +14,7 @@ import pytest
 import diffrecon as dr
 from diffrecon import modality
 from diffrecon.cli import main
+from diffrecon.scan import InputFile
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 GUEST = re.search(r"## A method\n.*?```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -207,3 +209,27 @@ def test_two_problems_make_one(guest):
     total = both.cost(modality.put(both.model, {"first.image": image}), batch(both))
     assert float(total) == pytest.approx(float(alone + problem.cost(twice, batch(problem))), rel=1e-5)
     assert set(both.unknowns) == {"first.image", "first.rate"} and both.of(views).views == 4
+
+
+def test_a_solve_is_not_lost_where_its_judgement_is(guest, monkeypatch, tmp_path):
+    """Ctrl-C while unseen views judge, or an input that is gone by then: the result says what was not done."""
+    exec(compile(guest.read_text(), str(guest), "exec"), {"__name__": "fading"})
+    method, start = modality.find("fading-image"), scan()[0]
+
+    def raising(error):
+        def judge(*_):
+            raise error
+
+        return judge
+
+    monkeypatch.setattr(type(method), "judge", raising(KeyboardInterrupt()))
+    result = dr.reconstruct(start, "fading-image", {"solver": {"steps": 5}})
+    assert "not done: judging" in result.verdict[0] and "image" in result.quantities
+    monkeypatch.setattr(type(method), "judge", raising(dr.InputError("counts cannot be read")))
+    with pytest.raises(dr.InputError, match="cannot be read"):
+        dr.reconstruct(start, "fading-image", {"solver": {"steps": 5}})
+    (tmp_path / "frames").write_text("gone by then")
+    made = dataclasses.replace(start.provenance, files=(InputFile.of(tmp_path / "frames"),))
+    (tmp_path / "frames").unlink()
+    result = dr.reconstruct(start.replace(provenance=made), "fading-image", {"solver": {"steps": 5}})
+    assert "the input has changed or gone: judging" in result.verdict[0] and "cannot be read" in result.verdict[0]

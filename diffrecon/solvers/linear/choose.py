@@ -1,5 +1,6 @@
 """The weight of a penalty, chosen by the data."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Inexact
 
 from ...errors import InputError
+from ..ending import Ending, Interrupted
+from ..progress import Callback
 from .iterate import Bounds, LinearSolution, Operator, noise_norm, some_views, split_views
 from .normal import NormalEquations, normal_equations
 from .proximal import fista, largest_eigenvalue
@@ -48,6 +51,8 @@ def choose_weight(
     steps: int = 60,
     folds: int = 1,
     final_steps: int = 100,
+    tried: Callable[[float, float], Any] | None = None,
+    callback: Callback | None = None,
 ) -> WeightChoice:
     """The weight of a penalty in `fista`, and the solution with it.
 
@@ -62,7 +67,7 @@ def choose_weight(
 
     **Arguments:** `A`, `b`, `weights`, `bounds` as in `fista`; `penalty`: an object of `diffrecon.penalties`, whose own
     weight is not used; `steps` of each trial, `final_steps` of the solution; `folds` 1 to 8: how many different eighths
-    of the views are held out.
+    of the views are held out; `tried(weight, residual)` is called after each trial, `callback` in the final solve.
 
     **Cost:** about 8 trials a fold of `steps` each.
 
@@ -94,14 +99,39 @@ def choose_weight(
         ]
     # Fewer views have a smaller |A|^2: one estimate does for all.
     lipschitz = largest_eigenvalue(equations.bare())
-    measure = lambda w: float(np.mean([trial(w, lipschitz) for trial in trials]))
-    curve = _descend(measure, _FIRST * _largest_gradient(equations), target)
-    weight, message = _at_target(curve, target) if target is not None else _at_minimum(curve, measure)
-    solution = fista(
-        A, operator.b, penalty.scaled(weight), steps=final_steps, bounds=bounds, normal=equations, lipschitz=lipschitz
-    )
-    tried = np.array(sorted(curve))
-    return WeightChoice(weight, tried, np.array([curve[w] for w in tried]), target, solution, message)
+    curve: dict[float, float] = {}
+
+    def measure(weight: float) -> float:
+        curve[weight] = np.nan  # until it is known: where Ctrl-C comes meanwhile
+        curve[weight] = float(np.mean([trial(weight, lipschitz) for trial in trials]))
+        if tried is not None:
+            tried(weight, curve[weight])
+        return curve[weight]
+
+    def choice(weight: float, solution: LinearSolution, message: str) -> WeightChoice:
+        weights = np.array(sorted(curve))
+        return WeightChoice(weight, weights, np.array([curve[w] for w in weights]), target, solution, message)
+
+    try:
+        _descend(curve, measure, _FIRST * _largest_gradient(equations), target)
+        weight, message = _at_target(curve, target) if target is not None else _at_minimum(curve, measure)
+    except KeyboardInterrupt as stop:
+        weight, last = list(curve)[-1] if curve else np.nan, getattr(stop, "solution", None)
+        if last is None and trials[0].last is not None:
+            weight, last = trials[0].last
+            last = dataclasses.replace(last, ended=Ending.INTERRUPTED)
+        if last is None:
+            raise
+        said = f"weight {weight:.3g}: interrupted while the weight was chosen, with views left out"
+        raise Interrupted(choice(weight, last, said)) from stop
+    try:
+        solution = fista(
+            A, operator.b, penalty.scaled(weight), steps=final_steps, bounds=bounds, normal=equations,
+            lipschitz=lipschitz, callback=callback,
+        )  # fmt: skip
+    except Interrupted as stop:
+        raise Interrupted(choice(weight, stop.solution, message)) from stop
+    return choice(weight, solution, message)
 
 
 class _Trial:
@@ -111,6 +141,7 @@ class _Trial:
         self.equations, self.judge, self.share = equations, judge, share
         self.penalty, self.bounds, self.steps = penalty, bounds, steps
         self.start: Array | None = None
+        self.last: tuple[float, LinearSolution] | None = None
 
     @classmethod
     def whole(cls, equations: NormalEquations, penalty, bounds: Bounds, steps: int) -> "_Trial":
@@ -139,7 +170,7 @@ class _Trial:
             normal=self.equations,
             lipschitz=lipschitz,
         )
-        self.start = solution.x
+        self.start, self.last = solution.x, (weight, solution)
         if self.judge is None:
             return float(solution.history[-1])
         return float(self.judge.norm(self.judge.residual(solution.x)) / self.judge.norm(self.judge.b))
@@ -156,24 +187,21 @@ def _largest_gradient(equations: NormalEquations) -> float:
     return largest
 
 
-def _descend(measure: Callable[[float], float], first: float, target: float | None) -> dict[float, float]:
-    """The coarse ladder: down until the residual has risen twice (or has reached the target)."""
-    curve: dict[float, float] = {}
+def _descend(curve: dict[float, float], measure: Callable[[float], float], first: float, target: float | None) -> None:
+    """Go down the coarse ladder until the residual has risen twice (or has reached the target)."""
     for rung in range(_RUNGS):
-        weight = first * _RATIO**-rung
-        curve[weight] = measure(weight)
+        measure(first * _RATIO**-rung)
         values = list(curve.values())
         if target is not None and values[-1] <= target:
             break
         if target is None and len(values) > 2 and min(values[-2:]) > min(values[:-2]):
             break
-    return curve
 
 
 def _at_minimum(curve: dict[float, float], measure: Callable[[float], float]) -> tuple[float, str]:
     best = min(curve, key=lambda w: curve[w])
     for weight in (best * _RATIO**0.5, best / _RATIO**0.5):
-        curve[weight] = measure(weight)
+        measure(weight)
     tried = sorted(curve)
     best = min(tried, key=lambda w: curve[w])
     position = tried.index(best)

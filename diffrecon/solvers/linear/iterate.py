@@ -20,13 +20,14 @@ from jaxtyping import Array, ArrayLike, Float, Inexact
 
 from ..._cache import keep_compiled_programs
 from ...errors import InputError
-from ..ending import Ending
+from ..ending import Ending, Interrupted
 from ..progress import Callback, Progress
 
 __all__ = ["LinearSolution"]
 
 _CHUNK = 50  # steps between two calls of the user's callback
 _MOST = 500  # steps between two looks of the host where nobody waits for one
+_DATA = 2e7  # data times steps between two looks, some seconds of a CPU, so that Ctrl-C is heard
 _LOOK = 10  # steps between two looks at a stopping rule
 _DIVERGED = 100.0  # times the residual at the start
 
@@ -201,22 +202,37 @@ def iterate(
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((problem, fixed, carry)))
     length = _LOOK if rule.target is not None or rule.judge is not None else _MOST
     length = min(length, _CHUNK) if rule.callback is not None else length
+    length = max(1, min(length, int(_DATA / max(1, *(getattr(leaf, "size", 1) for leaf in jax.tree.leaves(problem))))))
     curves, done, message, ended = [], 0, "", Ending.DONE
-    while done < steps and not message:
-        count = steps if traced else min(length, steps - done)
-        size, number = (steps, count) if traced else (_MOST, jnp.asarray(count))
-        carry, curve = _chunk(step, (problem, fixed), carry, limit, rule.target, rule.judge, number, size)
-        curves.append(curve if traced else np.asarray(curve)[:, :count])
-        done += count
-        message, ended = _ending(rule, carry, done, steps, curves, time.monotonic() - started)
+    try:
+        while done < steps and not message:
+            count = steps if traced else min(length, steps - done)
+            size, number = (steps, count) if traced else (_MOST, jnp.asarray(count))
+            new, curve = _chunk(step, (problem, fixed), carry, limit, rule.target, rule.judge, number, size)
+            curve = curve if traced else np.asarray(curve)[:, :count]
+            carry, done = new, done + count
+            curves.append(curve)
+            message, ended = _ending(rule, carry, done, steps, curves, time.monotonic() - started)
+    except KeyboardInterrupt as stop:
+        if not curves:
+            raise
+        solution = _solution(rule, carry, curves, steps, f"interrupted after step {_taken(curves)}", Ending.INTERRUPTED)
+        raise Interrupted(solution) from stop
     if traced:
         return LinearSolution(carry.x, curves[0][0], jnp.logical_not(carry.alive), None, message, ended)
+    return _solution(rule, carry, curves, steps, message, ended)
+
+
+def _solution(
+    rule: Rule, carry: _Carry, curves: list[np.ndarray], steps: int, message: str, ended: Ending
+) -> LinearSolution:
+    """Put together what has been done."""
     history, judged = np.concatenate(curves, 1)
     diverged = not bool(carry.alive)
     if diverged:
         message = f"stopped after step {_taken(curves)}: the residual diverged; x is the one before"
-        warnings.warn(message, stacklevel=4)
-    history = jax.device_put(np.pad(history, (0, steps - done), constant_values=np.nan))
+        warnings.warn(message, stacklevel=5)
+    history = jax.device_put(np.pad(history, (0, max(0, steps - history.size)), constant_values=np.nan))
     held_out = None if rule.judge is None else jax.device_put(judged)
     return LinearSolution(carry.x, history, diverged, held_out, message, ended)
 

@@ -211,7 +211,7 @@ def _cgls_normal(equations: NormalEquations, x0, steps: int, tikhonov: float, ru
         None if x0 is None else equations.inside(x0),
         jnp.asarray(tikhonov, jnp.finfo(equations.rhs.dtype).dtype),
     )
-    return equations.finished(iterate(_normal_begin, _normal_step, equations.bare(), settings, steps, rule))
+    return equations.solved(_normal_begin, _normal_step, equations.bare(), settings, steps, rule)
 
 
 def _normal_begin(equations: NormalEquations, x: Array | None, ridge: Array) -> Start:

@@ -17,7 +17,8 @@ from jaxtyping import Array, ArrayLike, Float, Inexact
 
 from ...errors import InputError
 from ...operators.projection import ParallelProjector
-from .iterate import LinearSolution, Operator, Start, checked_weights
+from ..ending import Interrupted
+from .iterate import LinearSolution, Operator, Rule, Start, checked_weights, iterate
 
 __all__ = ["NormalEquations", "normal_equations"]
 
@@ -89,6 +90,13 @@ class NormalEquations(eqx.Module):
     def start(self, fixed: Any, x: Array, state: Any, residual: Array) -> Start:
         """The start of a solve."""
         return Start(fixed, x, state, jnp.sqrt(self.b_squared), self.misfit(x, residual))
+
+    def solved(self, begin: Any, step: Any, problem: Any, settings: tuple, steps: int, rule: Rule) -> LinearSolution:
+        """Iterate, and give what came of it as the whole volume; also after Ctrl-C."""
+        try:
+            return self.finished(iterate(begin, step, problem, settings, steps, rule))
+        except Interrupted as stop:
+            raise Interrupted(self.finished(stop.solution)) from stop
 
     def finished(self, solution: LinearSolution) -> LinearSolution:
         """The whole volume and the exact residual at the end; the history is moved by what it was off."""

@@ -83,7 +83,7 @@ def fista(
     lipschitz = None if lipschitz is None else jnp.asarray(lipschitz, equations.rhs.real.dtype)
     settings = (None if x0 is None and bounds is None else clipped(equations.inside(x0), bounds), lipschitz)
     rule = Rule(callback=callback)
-    return equations.finished(iterate(_fista_begin, _fista_step, problem, settings, steps, rule))
+    return equations.solved(_fista_begin, _fista_step, problem, settings, steps, rule)
 
 
 def as_penalty(penalty: Any) -> Any:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from ...errors import InputError
-from ..ending import Ending
+from ..ending import Ending, Interrupted
 from ..progress import Callback, Progress
 from .iterate import Bounds, LinearSolution, first_guess
 from .proximal import fista
@@ -67,17 +67,26 @@ def transmission(
     x = first_guess(A, beam.counts, x0)
     data, weights = beam.logarithm() if x0 is None else beam.parabola(A(x))
     history, message, ended, started = [], "", Ending.DONE, time.monotonic()
-    for step in range(1, steps + 1):
-        x = fista(A, data, penalty, weights=weights, steps=inner, x0=x, bounds=bounds, normal="exact").x
-        image = A(x)
-        data, weights = beam.parabola(image)
-        history.append(beam.deviance(image))
-        report = Progress(step, steps, x, float(history[-1]), seconds=time.monotonic() - started)
-        if callback is not None and callback(report) is True:
-            message, ended = f"stopped by the callback after step {step}", Ending.STOPPED
-            break
+    interrupted = None
+    try:
+        for step in range(1, steps + 1):
+            new = fista(A, data, penalty, weights=weights, steps=inner, x0=x, bounds=bounds, normal="exact").x
+            image = A(new)
+            history.append(beam.deviance(image))
+            x, (data, weights) = new, beam.parabola(image)
+            report = Progress(step, steps, x, float(history[-1]), seconds=time.monotonic() - started)
+            if callback is not None and callback(report) is True:
+                message, ended = f"stopped by the callback after step {step}", Ending.STOPPED
+                break
+    except KeyboardInterrupt as stop:
+        if not history:
+            raise
+        interrupted, message, ended = stop, f"interrupted after step {len(history)}", Ending.INTERRUPTED
     curve = jnp.pad(jnp.stack(history), (0, steps - len(history)), constant_values=jnp.nan)
-    return LinearSolution(x, curve, jnp.logical_not(jnp.isfinite(history[-1])), None, message, ended)
+    solution = LinearSolution(x, curve, jnp.logical_not(jnp.isfinite(history[-1])), None, message, ended)
+    if interrupted is not None:
+        raise Interrupted(solution) from interrupted
+    return solution
 
 
 class _Beam(eqx.Module):

@@ -197,11 +197,15 @@ def random_starts(
     beginning = jnp.broadcast_to(sets.support, (starts, *sets.counts.shape))
     sets = eqx.tree_at(lambda s: s.support, sets, beginning)
     project = lambda sets, above, seed: _project(sets, onto_known, rule, beta, steps, shrinking, above, seed, console)
-    threshold = float(np.sqrt(np.prod(shrinking.thresholds)))
+    threshold, tried = float(np.sqrt(np.prod(shrinking.thresholds))), None
     if shrinking.thresholds[0] != shrinking.thresholds[1] and shrinking.every:
         predict = predict or (lambda obj: _pattern(obj) + sets.background)
-        threshold = _best_threshold(sets, project, shrinking, predict, seed + 1, console) or threshold
-    objects, sets, gap, ending = project(sets, np.full(starts, threshold), seed)
+        threshold, tried = _best_threshold(sets, project, shrinking, predict, seed + 1, console, threshold)
+    if tried is not None and tried[-1] is Ending.INTERRUPTED:
+        objects, part, gap, ending = tried
+        sets = eqx.tree_at(lambda s: s.support, sets, part.support)
+    else:
+        objects, sets, gap, ending = project(sets, np.full(starts, threshold), seed)
     residuals = np.asarray(_residuals(objects, sets))
     finite = np.flatnonzero(np.isfinite(residuals))
     if not finite.size:
@@ -244,15 +248,21 @@ def _best_threshold(
     predict: Callable[[Array], Array],
     seed: int,
     console: Console,
-) -> float | None:
-    """Try all thresholds of the range at once on a part of the pixels; `None` where none can be left out."""
+    otherwise: float,
+) -> tuple[float, Any]:
+    """Try all thresholds of the range at once on a part of the pixels; where none can be left out, `otherwise`.
+
+    Returns what the projections gave, too.
+    """
     measured = np.asarray(sets.measured)
     free = measured & (np.random.default_rng(seed).uniform(size=measured.shape) < _FREE)
     if not free.any():
-        return None
+        return otherwise, None
     part = eqx.tree_at(lambda s: s.measured, sets, jnp.asarray(measured & ~free))
     thresholds = np.geomspace(*shrinking.thresholds, len(sets.support))
-    objects, *_ = project(part, thresholds, seed)
+    tried = objects, *_, ending = project(part, thresholds, seed)
+    if ending is Ending.INTERRUPTED:
+        return otherwise, tried
     patterns = np.asarray(_patterns(predict, objects), float)
     deviances = np.array([quality.deviances(sets.counts, pattern, free) for pattern in patterns])
     figure = np.nan_to_num(deviances.mean(1), nan=np.inf)
@@ -263,7 +273,7 @@ def _best_threshold(
         f"support above {threshold:.3f} of the modulus' maximum: predicts pixels that are left out best, to a "
         f"deviance of {figure[best]:.2f}"
     )
-    return threshold
+    return threshold, tried
 
 
 def _project(
@@ -282,18 +292,27 @@ def _project(
     state = objects = _random_phases(sets, seed)
     above = jnp.asarray(thresholds, jnp.float32).reshape(-1, *(1,) * dimensions)
     ending, gaps, progress = Ending.DONE, [], console.progress(steps, "projections")
-    for now, count, width in _schedule(rule, steps, shrinking):
-        step = beta if now == rule else None
-        solution = set_projections(state, onto_counts, onto_known, sets, rule=now, beta=step, steps=count, batched=True)
-        state, objects = solution.state, solution.value
-        gaps.append(solution.gap)
-        if width is not None:
-            support = shrinking.within & shrink_wrap(objects, width, above, dimensions)
-            sets = eqx.tree_at(lambda s: s.support, sets, support)
-        progress.update(sum(map(len, gaps)), gap=float(np.nanmin(solution.gap[-1])))
-        if not solution.ending.finished:
-            ending = solution.ending
-            break
+    try:
+        for now, count, width in _schedule(rule, steps, shrinking):
+            step = beta if now == rule else None
+            solution = set_projections(
+                state, onto_counts, onto_known, sets, rule=now, beta=step, steps=count, batched=True
+            )
+            if solution.ending is Ending.INTERRUPTED and not len(solution.gap):
+                raise KeyboardInterrupt
+            state, objects = solution.state, solution.value
+            gaps.append(solution.gap)
+            if not solution.ending.finished:
+                ending = solution.ending
+                break
+            if width is not None:
+                support = shrinking.within & shrink_wrap(objects, width, above, dimensions)
+                sets = eqx.tree_at(lambda s: s.support, sets, support)
+            progress.update(sum(map(len, gaps)), gap=float(np.nanmin(solution.gap[-1])))
+    except KeyboardInterrupt:
+        if not gaps:
+            raise
+        ending = Ending.INTERRUPTED
     return objects, sets, np.concatenate(gaps), ending
 
 
