@@ -39,7 +39,9 @@ class _Printable:
 @contextlib.contextmanager
 def printable_output() -> Iterator[None]:
     """Let nothing of a file command the terminal, whatever is printed meanwhile."""
-    with contextlib.redirect_stdout(_Printable(sys.stdout)), contextlib.redirect_stderr(_Printable(sys.stderr)):
+    out: Any = _Printable(sys.stdout)
+    err: Any = _Printable(sys.stderr)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         yield
 
 
@@ -60,7 +62,7 @@ class Console:
         checkpoint: str | None = None,
         resume: bool = False,
     ):
-        stream = stream or sys.stderr
+        stream = sys.stderr if stream is None else stream
         stream = stream.stream if isinstance(stream, _Printable) else stream
         self.quiet, self.stream, self.interval = (
             quiet,

@@ -33,6 +33,7 @@ __all__ = [
     "subset",
 ]  # fmt: skip
 
+_JUDGE = optax.adam(optax.cosine_decay_schedule(1.0, 60, 0.02))  # one object for all: one program
 _BATCH = 2**25  # predicted values that are in memory at once while unseen views are judged
 
 
@@ -272,8 +273,8 @@ class Modality:
         Its nuisance parameters are fitted first; nothing else moves.
         """
         if problem.nuisance:
-            rule = optax.adam(optax.cosine_decay_schedule(1.0, 60, 0.02))
-            solution = minimise(problem.cost, problem.model, problem.data, rule, steps=60, unknowns=problem.nuisance)
+            fit = {"steps": 60, "unknowns": problem.nuisance}
+            solution = minimise(problem.cost, problem.model, problem.data, _JUDGE, **fit)
             problem = problem.replace(model=solution.value)
         counts = np.asarray(problem.data["counts"])
         mask = np.broadcast_to(True if problem.data.get("mask") is None else problem.data["mask"], counts.shape)

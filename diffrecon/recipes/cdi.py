@@ -1,5 +1,6 @@
 """Coherent diffraction imaging: one pattern, many random starts at once, projections, refinement, judgement."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,10 +87,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Pattern(Problem):
-    """The problem with the pixels held out, and what the random starts gave (`None` where a journal had it)."""
+    """The problem with the pixels held out."""
 
     held: Any = None
-    starts: RandomStarts | None = None
 
 
 class Cdi(Modality):
@@ -135,7 +135,7 @@ class Cdi(Modality):
 
     def verdict(self, problem: Pattern, scan: Scan, settings: Settings) -> tuple[dict[str, Any], list[str]]:
         """Judge by pixels held out, the size of the support, and how far the random starts agree."""
-        counts, used, held, starts = problem.data["counts"][0], problem.data["mask"], problem.held, problem.starts
+        counts, used, held = problem.data["counts"][0], problem.data["mask"], problem.held
         prediction = problem.predict(np.arange(1))[0].astype(float)
         figures, lines = {"residual": quality.held_out_residual(counts, prediction, used)}, []
         if held.any():
@@ -153,28 +153,37 @@ class Cdi(Modality):
         ratio = figures["oversampling_ratio"] = oversampling_ratio(problem.model.support)
         size = int(problem.model.support.sum())
         lines.append(f"support of {size} pixels, {ratio:.1f} data for each pixel of the object{_FEW * (ratio < 2)}")
-        if starts is None:
-            return figures, lines
-        more, words = _agreement(starts, counts, used, problem.model.pixel_size)
-        return figures | more, lines + words
+        return figures, lines + _agreement(problem.figures, problem.model.pixel_size)
 
     def quantities(self, problem: Pattern, scan: Scan, settings: Settings) -> dict[str, Quantity]:
         """Give object, phase and support, in the array's middle."""
         return problem.model.quantities()
 
 
-def _agreement(starts: RandomStarts, counts: Any, used: Any, pixel: float | None) -> tuple[dict[str, Any], list[str]]:
-    best = np.nanmin(starts.residuals)
-    good = int(np.sum(starts.residuals < 1.1 * best))
+def _agreement(figures: Mapping[str, Any], pixel: float | None) -> list[str]:
+    """Say how far the random starts agree, also of a run that was resumed after them."""
+    residuals = figures["start_residuals"]
+    good = round(figures["agreeing_starts"] * residuals.size)
+    line = (
+        f"{good} of {residuals.size} random starts end within 10 % of the best residual ({np.nanmin(residuals):.4f}); "
+        f"{figures['averaged_starts']} are averaged"
+    )
+    if "prtf" not in figures:
+        return [line]
+    frequency, transfer = figures["prtf_frequency"], figures["prtf"]
+    return [line, str(quality.PhaseTransfer(frequency, transfer, figures["prtf_at_half"], figures["prtf_at_e"], pixel))]
+
+
+def _figures(starts: RandomStarts, problem: Pattern) -> dict[str, Any]:
+    good = int(np.sum(starts.residuals < 1.1 * np.nanmin(starts.residuals)))
     figures = {"start_residuals": starts.residuals, "agreeing_starts": good / starts.residuals.size}
-    lines = [
-        f"{good} of {starts.residuals.size} random starts end within 10 % of the best residual ({best:.4f}); "
-        f"{len(starts.kept)} are averaged"
-    ]
-    if len(starts.kept) > 1:
-        transfer = quality.phase_transfer(starts.kept, counts, used, pixel)
-        return figures | transfer.as_quality(), [*lines, str(transfer)]
-    return figures, lines
+    figures["averaged_starts"] = len(starts.kept)
+    if len(starts.kept) < 2:
+        return figures
+    transfer = quality.phase_transfer(
+        starts.kept, problem.data["counts"][0], problem.data["mask"], problem.model.pixel_size
+    )
+    return figures | transfer.as_quality()
 
 
 def _from_starts(problem: Pattern, settings: Settings, run: Run) -> Outcome:
@@ -188,7 +197,8 @@ def _from_starts(problem: Pattern, settings: Settings, run: Run) -> Outcome:
         keep=solver.keep, predict=model.predict, seed=solver.seed, console=run.console,
     )  # fmt: skip
     model = model.replace(object=starts.average, support=jnp.asarray(starts.support))
-    return Outcome(problem.replace(model=model, starts=starts), np.nanmin(starts.gap, 1), starts.ending)
+    history = np.nanmin(starts.gap, 1)
+    return Outcome(problem.replace(model=model), history, starts.ending, figures=_figures(starts, problem))
 
 
 def _cost(model: Diffraction, batch: Batch) -> Array:

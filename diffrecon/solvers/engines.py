@@ -22,7 +22,7 @@ from ..errors import InputError, nearest
 from .descent.gauss_newton import levenberg_marquardt
 from .descent.minimise import Solution, minimise
 from .descent.preconditioned import optimal_step, periodic_momentum, preconditioned
-from .scans import amplitude_cost, decaying
+from .scans import amplitude_cost, decaying, decaying_rule
 from .sets.exit_waves import project_waves
 
 __all__ = [
@@ -196,7 +196,7 @@ def in_units(model: Any, unknowns: Mapping[str, float]) -> dict[str, float]:
 def _optax(model: Any, epochs: int, task: EngineTask, name: str) -> Solution:
     """Run any optax optimiser with a decaying step."""
     steps = task.steps(epochs)
-    rule = getattr(optax, name)(decaying(task.learning_rate, steps, task.constant))
+    rule = decaying_rule(name, task.learning_rate, steps, task.constant)
     return _minimise(model, task, rule, task.unknowns, steps, task.batch_size)
 
 
@@ -233,7 +233,7 @@ def _with_waves(model: Any, task: EngineTask, rule: optax.GradientTransformation
     if not waves:
         raise InputError("this engine solves for object and probe; with neither unknown use adam")
     others = {
-        name: optax.adam(decaying(rate * factor, steps, task.constant))
+        name: decaying_rule("adam", rate * factor, steps, task.constant)
         for name, factor in task.unknowns.items()
         if name not in waves
     }

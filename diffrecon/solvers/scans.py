@@ -4,6 +4,7 @@ A model is anything that is called with views and has their `positions`, as `dif
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from .. import losses
 from .._model import Batch
 from .descent.minimise import minimise
 
-__all__ = ["ScanCost", "amplitude_cost", "decaying", "fit_places", "matched_frames"]
+__all__ = ["ScanCost", "amplitude_cost", "decaying", "decaying_rule", "fit_places", "matched_frames"]
 
 _NOISE = 0.25  # variance of the root of a photon count
 _PIXELS = 2**23  # pixels of the waves that are in memory at once while views are placed
@@ -62,6 +63,7 @@ class ScanCost:
         return value
 
 
+@functools.lru_cache(maxsize=64)  # here and below: another object is another program to compile
 def decaying(rate: float, steps: int, constant: float) -> optax.Schedule:
     """Keep a rate for a fraction of the steps, then lower it along half a cosine to a fiftieth: noise of the batches
     averages out.
@@ -72,6 +74,12 @@ def decaying(rate: float, steps: int, constant: float) -> optax.Schedule:
     )
 
 
+@functools.lru_cache(maxsize=64)
+def decaying_rule(name: str, rate: float, steps: int, constant: float) -> optax.GradientTransformation:
+    """Make an optimiser of optax with a rate that decays (`decaying`)."""
+    return getattr(optax, name)(decaying(rate, steps, constant))
+
+
 def fit_places(
     model: Any, counts: Any, mask: Bool[np.ndarray, "y x"], *, steps: int = 60
 ) -> Float[np.ndarray, "view 2"]:
@@ -80,7 +88,7 @@ def fit_places(
     No other view can tell these of a view that was never fitted. Their start should be within a few pixels: where the
     neighbours in time lie. `counts` may lie in a file; `model.of_views` gives the model of some views.
     """
-    rule = optax.adam(decaying(0.1 * model.oversampling, steps, 0.3))
+    rule = decaying_rule("adam", float(0.1 * model.oversampling), steps, 0.3)
     solutions = []
     for part in _portions(model, len(counts)):
         data = {"counts": np.asarray(counts[part]), "mask": mask}

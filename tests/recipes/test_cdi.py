@@ -48,6 +48,21 @@ def test_complex_object_behind_a_stop(complex_result):
     assert "random starts" in " ".join(result.verdict)
 
 
+def test_a_run_resumed_after_its_starts_says_the_same(complex_result, tmp_path):
+    class Stops(dr.Console):
+        def progress(self, total, label):
+            if label.startswith("refinement"):
+                raise KeyboardInterrupt
+            return super().progress(total, label)
+
+    scan, path = scan_of(*measured((48, 48))[1:]), str(tmp_path / "run.checkpoint")
+    with pytest.raises(KeyboardInterrupt):
+        dr.reconstruct(scan, "cdi", QUICK, Stops(quiet=True, checkpoint=path))
+    again = dr.reconstruct(scan, "cdi", QUICK, dr.Console(quiet=True, checkpoint=path, resume=True))
+    assert again.verdict == complex_result[1].verdict and again.quality.keys() == complex_result[1].quality.keys()
+    np.testing.assert_array_equal(again["object"], complex_result[1]["object"])
+
+
 def test_quantities_say_what_they_are(complex_result):
     _, result = complex_result
     pixel = 1.5498e-10 / (48 * 55e-6)
