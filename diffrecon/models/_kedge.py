@@ -18,8 +18,10 @@ class KEdge(Model):
     """Expected counts behind materials, one view an energy: `flats exp(-sum_m attenuation_m areal_m) + darks`.
 
     **Fields:** `areal` `(material, y, x)` [g/cm^2]; `attenuation` `(view, material)`, mass attenuation coefficients
-    [cm^2/g]; `flats` `(view, y, x)` or `(view, 1, 1)`, the empty beam less the dark, `darks` `(y, x)` [counts]. Any may
-    be an unknown, such as `unknowns=("areal", "flats")` with flats of one number a view.
+    [cm^2/g]; `flats` `(view, y, x)` or `(view, 1, 1)`, the empty beam less the dark, `darks` `(y, x)` [counts];
+    `flats_variance`, relative variance of the flats by their own photons: `(view, y, x)`, or `(1, y, x)` where one
+    flat serves all views and its error is common to them. Any may be an unknown, such as
+    `unknowns=("areal", "flats")` with flats of one number a view.
 
     ```python
     table = attenuation_table({"Ni": "Ni", "glass": "SiO2"}, (8.25e3, 8.42e3))
@@ -32,6 +34,7 @@ class KEdge(Model):
     attenuation: Float[Array, "view material"]
     flats: Float[Array, "view #y #x"]
     darks: Float[Array, "#y #x"]
+    flats_variance: Float[Array, "#view #y #x"] | None = None
 
     unknowns: ClassVar[tuple[str, ...]] = ("areal",)
 
@@ -44,13 +47,33 @@ class KEdge(Model):
         depth = jnp.einsum("vm,myx->vyx", self.attenuation[views], self.areal, precision="highest")
         return self.flats[views] * jnp.exp(-depth)
 
-    def information(self, views: Any) -> Float[Array, "y x material material"]:
-        """Fisher information of Poisson counts on the areal densities of every pixel [cm^4/g^2]; its inverse is the
-        covariance of the best unbiased estimate. A view that saw nothing counts as a hundredth of a photon."""
+    def weight(self, views: Any) -> Float[Array, "view y x"]:
+        """Information of the counts on the optical depth of every view, were the flats exact. A view that saw nothing
+        counts as a hundredth of a photon."""
         signal = self.signal(views)
-        weight = jnp.maximum(signal**2 / jnp.maximum(signal + self.darks, 1e-3), 1e-2)
-        table = self.attenuation[views]
-        return jnp.einsum("vyx,vm,vn->yxmn", weight, table, table, precision="highest")
+        return jnp.maximum(signal**2 / jnp.maximum(signal + self.darks, 1e-3), 1e-2)
+
+    def beside_flats(
+        self, views: Any, values: Float[Array, "view y x"], weight: Float[Array, "view y x"]
+    ) -> Float[Array, "view y x"]:
+        """Take from a gradient by the optical depths, or from `weight` times a direction, what the flats may explain.
+
+        The error of a flat is an unknown beside the depth, of Gaussian prior, and is eliminated: with the diagonal
+        matrix W of the weights and the covariance V of the flats' logarithms this is `(1 + W V)^-1` (Woodbury).
+        """
+        noise = self.flats_variance
+        if noise is None:
+            return values
+        if len(noise) == 1 < len(self.flats):  # one flat: V is the same in all its entries
+            return values - weight * noise * values.sum(0) / (1 + noise * weight.sum(0))
+        return values / (1 + weight * noise[views])
+
+    def information(self, views: Any) -> Float[Array, "y x material material"]:
+        """Fisher information of Poisson counts, behind flats that have noise of their own, on the areal densities of
+        every pixel [cm^4/g^2]; its inverse is the covariance of the best unbiased estimate."""
+        table, weight = self.attenuation[views], self.weight(views)
+        seen = [self.beside_flats(views, weight * column[:, None, None], weight) for column in table.T]
+        return jnp.einsum("vm,nvyx->yxmn", table, jnp.stack(seen), precision="highest")
 
 
 def attenuation_table(

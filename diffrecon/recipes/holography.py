@@ -34,6 +34,7 @@ GEOMETRY = ("shifts", "rotations", "stretch", "distances", "source_blur", "detec
 _HALVES = ("photons", "distances")
 _BLURS = {"source_blur", "detector_blur"}  # by marginal likelihood: the most probable object explains any blur away
 _WIDER = 1.3  # window over the frames, for a beam of unknown wave
+_HOLDS = "photon noise and prior; constant, ratio of delta to beta and geometry taken as right"
 _MAPS = ("phase", "attenuation")  # of the model; the second where one material does not explain the data
 
 
@@ -233,17 +234,21 @@ class HolographyMethod(Modality):
         return problem.model.quantities() | problem.model.thicknesses(problem.named)
 
     def error_bars(self, problem: Holograms, scan: Scan, settings: Settings) -> tuple[dict[str, Quantity], list[str]]:
-        """Give the error bar of the phase from photon noise, grown where the model misses something."""
+        """Give the error bar of the phase from photon noise and prior, grown where the model misses something.
+
+        The prior is the power law alone: total variation, as a Gaussian about its solution, says too much.
+        """
         if not settings.quality.error_bar:
             return {}, []
         seed = settings.quality.seed
-        variation = settings.loss.tv if settings.solver.tv_rounds else 0.0
-        coordinates = problem.coordinates(settings, vacuum=settings.loss.vacuum, variation=variation)
-        deviation = solvers.posterior_deviation(solvers.hologram_residual, coordinates, _device(problem.data), seed)
+        coordinates = problem.coordinates(settings, vacuum=settings.loss.vacuum)
+        deviation = solvers.posterior_deviation(
+            solvers.hologram_residual, coordinates, _device(problem.data), seed, field=problem.model.frame
+        )
         bar = deviation[0] * np.sqrt(max(problem.excess(seed), 1.0))
         bar, name = problem.model.in_view(bar), "error bar of the phase"
-        quantity = Quantity(bar, "rad", ("y", "x"), problem.model.pixel_size, name, "image")
-        return {"phase_error": quantity}, [f"{name}: {np.median(bar):.2g} rad in the median, from photon noise"]
+        quantity = Quantity(bar, "rad", ("y", "x"), problem.model.pixel_size, f"{name}, {_HOLDS}", "image")
+        return {"phase_error": quantity}, [f"{name}: {np.median(bar):.2g} rad in the median ({_HOLDS})"]
 
     def halves(self, start: Holograms, solved: Holograms, settings: Settings) -> tuple[Holograms, Holograms]:
         """Halve the photons or deal the distances, in the geometry of the whole and without total variation, which

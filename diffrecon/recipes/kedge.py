@@ -126,17 +126,24 @@ class KEdgeSubtraction(Modality):
         deviance = np.array([quality.deviance(n, p, mask) for n, p in zip(counts, prediction, strict=True)])
         figures: dict[str, Any] = {"deviance": deviance}
         before = ", before total variation" if settings.solver.tv else ""
-        lines = list(problem.lines)
+        lines, noise = list(problem.lines), "photon noise"
+        if model.flats_variance is not None:
+            noise += " of frames and flats"
         for name, image, bar in zip(problem.materials, areal, bars, strict=True):
             figures[f"{name}_mean"] = float(image[mask].mean())
             lines.append(
                 f"{name}: mean {image[mask].mean():.4g} g/cm^2, error bar of a pixel {np.median(bar[mask]):.2g} g/cm^2 "
-                f"(photon noise{before})"
+                f"({noise}{before})"
             )
+            if image[mask].mean() < -5 * max(np.median(bar[mask]) / mask.sum() ** 0.5, 0.01 * np.median(bar[mask])):
+                lines.append(
+                    f"WARNING: {name} is below zero on the mean, as no matter is: check flats, darks and the order of "
+                    "the energies; or another material is missing"
+                )
         if problem.views > len(problem.materials):
-            free = problem.views / (problem.views - len(problem.materials))
+            left = deviance.mean() / _floor(problem)
             lines.append(
-                f"Poisson deviance a pixel over what is left by the fit: {deviance.mean() * free:.3f}; "
+                f"Poisson deviance a pixel over what is left by the fit: {left:.3f}; "
                 "well above 1 a material is missing, or a table is wrong"
             )
         dark = float((counts[:, mask] <= np.mean(np.asarray(model.darks))).mean())
@@ -211,12 +218,14 @@ def _table(materials: Mapping[str, str], energies: np.ndarray, measured: Any) ->
 def _model(scan: Scan, table: np.ndarray) -> tuple[KEdge, list[str]]:
     """Put zero areal densities behind the scan's beam; flats in groups of one energy where their number allows it."""
     dark = np.zeros((1, 1)) if scan.darks is None else np.asarray(scan.darks, float).mean(0)
-    lines = []
+    lines, noise = [], None
     if scan.flats is not None:
         flats = np.asarray(scan.flats, float)
         if len(flats) % scan.views == 0:
             beam = flats.reshape(scan.views, -1, *flats.shape[1:]).mean(1) - dark
+            noise = _flats_variance(beam, dark, len(flats) // scan.views)
         else:
+            noise = _flats_variance(flats.mean(0)[None] - dark, dark, len(flats))
             beam = np.broadcast_to(flats.mean(0) - dark, (scan.views, *scan.frame_shape))
             lines.append(f"{len(flats)} flats do not share out among {scan.views} views: their mean serves all")
     elif scan.flux is not None:
@@ -229,7 +238,27 @@ def _model(scan: Scan, table: np.ndarray) -> tuple[KEdge, list[str]]:
         raise InputError(f"{scan.name}: the empty beam is nowhere above the dark")
     cast = lambda a: jnp.asarray(a, jnp.float32)
     zero = cast(np.zeros((table.shape[1], *scan.frame_shape)))
-    return KEdge(zero, cast(table), cast(np.maximum(beam, 0)), cast(dark)), lines
+    noise = None if noise is None else cast(noise)
+    return KEdge(zero, cast(table), cast(np.maximum(beam, 0)), cast(dark), noise), lines
+
+
+def _flats_variance(beam: np.ndarray, dark: np.ndarray, count: int) -> np.ndarray:
+    """Compute the relative variance of a mean of so many flats by their own photons."""
+    return (np.maximum(beam, 0) + dark) / (count * np.maximum(beam, 1e-3) ** 2)
+
+
+def _floor(problem: Radiographs) -> float:
+    """Compute the deviance a pixel that noise of frames and flats leaves after a fit by the right model.
+
+    Residuals of a weighted fit have the covariance `C - A F^-1 A'`, C that of the data in optical depth.
+    """
+    model, views, mask = problem.model, np.arange(problem.views), problem.data["mask"]
+    table, weight = np.asarray(model.attenuation, float), np.asarray(model.weight(views), float)
+    flats = 0.0 if model.flats_variance is None else np.asarray(model.flats_variance, float)
+    fitted = np.einsum("vyx,vm,vn->yxmn", weight, table, table)[mask]
+    solved = np.linalg.solve(np.asarray(model.information(views), float)[mask], fitted)
+    used = np.trace(solved, axis1=-2, axis2=-1)
+    return float(np.mean((1 + weight * flats).sum(0)[mask] - used)) / problem.views
 
 
 def _condition_line(condition: float) -> str:

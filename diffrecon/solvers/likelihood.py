@@ -1,7 +1,7 @@
 """Few unknowns a pixel, each pixel by itself: logarithms and the likelihood of counts, with error bars.
 
-A model has `areal` `(material, y, x)`, `attenuation` `(view, material)`, `flats`, `darks`, `signal(views)`
-and `information(views)`, as `diffrecon.models.KEdge` has.
+A model has `areal` `(material, y, x)`, `attenuation` `(view, material)`, `flats`, `darks`, `signal(views)`,
+`weight(views)`, `beside_flats(views, values, weight)` and `information(views)`, as `diffrecon.models.KEdge` has.
 """
 
 from functools import partial
@@ -47,6 +47,7 @@ def fisher_scoring(model: Any, counts: Float[Array, "view y x"], steps: int = 12
         now = model.replace(areal=areal)
         signal = now.signal(views)
         pull = signal * (1 - n / jnp.maximum(signal + model.darks, 1e-3))
+        pull = model.beside_flats(views, pull, now.weight(views))
         gradient = jnp.einsum("vyx,vm->yxm", pull, model.attenuation, precision="highest")
         move = jnp.moveaxis(_solved(now.information(views), gradient), -1, 0)
         depth = jnp.einsum("vm,myx->vyx", model.attenuation, move)
@@ -63,7 +64,10 @@ def _solved(matrix: Float[Array, "y x m m"], right: Float[Array, "y x m"]) -> Fl
 
 
 def fisher_deviation(model: Any, views: int) -> Float[Array, "material y x"]:
-    """Give the standard deviation of every areal density by photon noise [g/cm^2]: the root of the diagonal of F^-1."""
+    """Give the standard deviation of every areal density by photon noise [g/cm^2]: the root of the diagonal of F^-1.
+
+    Noise of the flats is in it where the model knows it (`KEdge.flats_variance`).
+    """
     matrix = model.information(jnp.arange(views))
     size = jnp.sqrt(jnp.maximum(jnp.diagonal(matrix, axis1=-2, axis2=-1), 1e-20))
     inverse = jnp.linalg.inv(matrix / (size[..., :, None] * size[..., None, :]))

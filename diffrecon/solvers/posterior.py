@@ -25,6 +25,7 @@ __all__ = ["MarginalResidual", "posterior_deviation", "posterior_error"]
 
 Residual = Callable[[Any, Batch], PyTree]
 _REACH = 3.0  # [pixel], over which the squares of few errors are averaged
+_DETAIL = 16.0  # [pixel], over which an object is as full of details as its neighbourhood
 
 
 class MarginalResidual(eqx.Module):
@@ -52,31 +53,47 @@ def posterior_error(
     **Arguments:** `residual` `(coordinates, batch) -> rows`, of variance one; `data`: arrays with the views first, and
     `mask`; `steps` of conjugate gradients.
     """
-    return _draws(residual, coordinates, data, jax.random.key(seed)[None], jnp.asarray(steps), True)[0]
+    return _draws(residual, coordinates, data, jax.random.key(seed)[None], jnp.asarray(steps), False)[0]
 
 
 def posterior_deviation(
-    residual: Residual, coordinates: Coordinates, data: Mapping[str, Any], seed: int, draws: int = 4, steps: int = 12
+    residual: Residual,
+    coordinates: Coordinates,
+    data: Mapping[str, Any],
+    seed: int,
+    draws: int = 4,
+    steps: int = 12,
+    field: tuple[int, int] | None = None,
 ) -> Float[Array, "map y x"]:
-    """Estimate the standard deviation by which the maps of repeated measurements would scatter from photon noise.
+    """Estimate the standard deviation of the maps from the truth: by photon noise, and by what the prior holds back.
 
-    Root mean square of the solution's answer to noise in the data, averaged over a neighbourhood. It says nothing of
-    what the prior holds back: details below the noise, and the lowest frequencies. **Cost:** `draws * steps` products.
+    The error of the most probable maps is the sum of two independent ones: the solution's answer to noise in the data,
+    and what the prior lets the maps be beyond what the data restore (lowest frequencies, details below the noise). A
+    prior of one power law is the same everywhere, objects are not: the second part is laid out as the square of the
+    maps' gradient, averaged over a neighbourhood, with its mean over the `field` kept: so many rows and columns in the
+    middle, those that were seen (all by default). **Cost:** `2 * draws * steps` products.
     """
     keys = jax.random.split(jax.random.key(seed), draws)
-    return _smoothed(coordinates, _draws(residual, coordinates, data, keys, jnp.asarray(steps), False))
+    return _smoothed(coordinates, _draws(residual, coordinates, data, keys, jnp.asarray(steps), True), field)
 
 
 @eqx.filter_jit
-def _smoothed(coordinates: Coordinates, errors: Array) -> Array:
-    """Take the root mean square of errors, as maps, over a neighbourhood."""
-    square = jnp.mean(jnp.square(jax.vmap(coordinates.maps)(errors)), 0)
-    return jnp.sqrt(jnp.maximum(blur(square, _REACH), 0))
+def _smoothed(
+    coordinates: Coordinates, errors: Inexact[Array, "draw part map *space"], field: tuple[int, int] | None
+) -> Array:
+    """Take the root mean square of errors, as maps, over a neighbourhood; those of the prior where details are."""
+    square = jnp.mean(jnp.square(jax.vmap(jax.vmap(coordinates.maps))(errors)), 0)
+    noise, held_back = jnp.maximum(blur(square, _REACH), 0)
+    down, right = jnp.gradient(coordinates.maps(), axis=(-2, -1))
+    detail = jnp.maximum(blur(down**2 + right**2, _DETAIL), 0) + 1e-20
+    seen = detail.shape[1:] if field is None else field
+    rows, columns = (slice((n - m) // 2, (n + m) // 2) for n, m in zip(detail.shape[1:], seen, strict=True))
+    return jnp.sqrt(noise + held_back * detail / jnp.mean(detail[:, rows, columns], (-2, -1), keepdims=True))
 
 
 @eqx.filter_jit
-def _draws(residual: Residual, coordinates: Coordinates, data: Any, keys: Array, steps: Array, prior: bool) -> Array:
-    """Solve for noise in all rows, or in those of the data alone, once for each key."""
+def _draws(residual: Residual, coordinates: Coordinates, data: Any, keys: Array, steps: Array, apart: bool) -> Array:
+    """Solve for noise in the rows of data and prior, together or `apart` `(key, part, ...)`, once for each key."""
     views = next(len(value) for name, value in data.items() if name != "mask")
     batch = Batch(jnp.arange(views), {name: jnp.asarray(value) for name, value in data.items()})
     rows = lambda white: (residual(coordinates.at(white), batch), coordinates.at(white).prior())
@@ -92,8 +109,11 @@ def _draws(residual: Residual, coordinates: Coordinates, data: Any, keys: Array,
 
     def drawn(key: Array) -> Array:
         first, second = jax.random.split(key)
-        quiet = jax.tree.map(jnp.zeros_like, value[1])
-        right = pull((noise(first, value[0]), noise(second, value[1]) if prior else quiet))[0]
-        return conjugate_gradients(lambda x: pull(push(x))[0], right, steps=steps, tolerance=1e-5)[0]
+        rows = noise(first, value[0]), noise(second, value[1])
+        quiet = jax.tree.map(jnp.zeros_like, value)
+        solve = lambda rows: conjugate_gradients(
+            lambda x: pull(push(x))[0], pull(rows)[0], steps=steps, tolerance=1e-5
+        )[0]
+        return jnp.stack([solve((rows[0], quiet[1])), solve((quiet[0], rows[1]))]) if apart else solve(rows)
 
     return jax.lax.map(drawn, keys)

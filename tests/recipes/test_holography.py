@@ -44,9 +44,9 @@ def test_recipe_finds_the_phase_and_the_shifts(simulated, found):
     # The frames of the simulation are not shifted: what registration and refinement leave is their error.
     assert np.abs(found.quality["shifts"]).max() < 0.15
     assert "nm" in simulation.judge(path, found)[1]
-    # The error bar is that of photon noise: of the size of the error in the median, which the prior makes larger.
-    error, bar = np.abs(found["phase"] - truth["phase"]), found["phase_error"]
-    assert bar.shape == error.shape and bar.min() > 0 and 0.4 < np.median(error) / np.median(bar) < 4
+    # Errors are as large as their bars, up to the constant that holograms do not tell: 0.683 of a normal law.
+    error, bar = (found["phase"] - truth["phase"])[8:-8, 8:-8], found["phase_error"][8:-8, 8:-8]
+    assert 0.58 < np.mean(np.abs(error - error.mean()) < bar) < 0.78
 
 
 def test_named_materials_give_thicknesses(simulated):

@@ -77,6 +77,36 @@ def test_more_energies_weigh_by_their_photons():
         assert (ratio > 0.85).all() and (ratio < 1.2).all()
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_error_bars_hold_the_noise_of_few_flats(shared):
+    """Two flats of each of three energies, or one flat of all: errors are as large as their bars, not larger."""
+    random, table, dark = np.random.default_rng(4), np.array([[45.5, 33.3], [321.0, 31.4], [300.0, 29.0]]), 20.0
+    truth, beam = np.array([1e-3, 5e-3]), np.array([900.0, 700.0, 800.0]) if not shared else np.full(3, 800.0)
+    light = beam * np.exp(-table @ truth) + dark
+    counts = random.poisson(light[:, None, None], (3, 64, 64))
+    groups = 1 if shared else 3
+    flats = random.poisson(beam[:groups].repeat(7 if shared else 2)[:, None, None] + dark, (7 if shared else 6, 64, 64))
+    scan = dr.Scan.from_arrays(
+        counts, method="k-edge", flats=flats, darks=np.full((1, 64, 64), dark),
+        geometry=dr.ParallelBeam(1e-6, np.array([8250.0, 8420.0, 8600.0])),
+    )  # fmt: skip
+    result = dr.reconstruct(scan, settings={"model": {"materials": ["Ni", "SiO2"], "attenuation": table.tolist()}})
+    for name, value in zip(("Ni", "SiO2"), truth, strict=True):
+        z = (result[name] - value) / result[f"{name}_error"]
+        assert np.sqrt(np.mean(z**2)) == pytest.approx(1, abs=0.06) and 0.64 < np.mean(np.abs(z) < 1) < 0.73
+    assert any("noise of frames and flats" in line for line in result.verdict)
+    left = next(line for line in result.verdict if "over what is left" in line)
+    assert float(left.split("fit: ")[1].split(";")[0]) == pytest.approx(1, abs=0.08)
+
+
+def test_a_material_below_zero_is_said():
+    """One frame ten times too bright."""
+    bright = scan(TABLE, 1e4)
+    result = solved(bright.replace(counts=np.asarray(bright.counts) * np.array([1, 10])[:, None, None]))
+    assert any("Ni is below zero" in line for line in result.verdict)
+    assert not any("below zero" in line for line in solved(bright).verdict)
+
+
 def test_gradient_against_differences():
     with jax.enable_x64(True):
         model = KEdge(jnp.asarray(AREAL), jnp.asarray(TABLE), jnp.full((2, 1, 1), 1e3), jnp.full((1, 1), 3.0))

@@ -87,11 +87,11 @@ def measured(image, batch):
 
 
 def test_errors_have_the_variance_of_the_posterior():
-    """Noise of variance 1 in data and prior: 1/4 for both, 1/16 for repeated measurements."""
+    """Noise of variance 1 in data and prior: the posterior has the variance 1/4."""
     image = Image(jnp.zeros((1, 64, 64)), jnp.ones((1, 1, 1, 1)), {}, {}, None)
     data = {"counts": jnp.zeros((1, 64, 64))}
     error = np.asarray(posterior_error(measured, image, data, 0))
     assert error.var() == pytest.approx(1 / 4, rel=0.1)
-    assert np.asarray(posterior_deviation(measured, image, data, 0)) == pytest.approx(1 / 4, rel=0.2)
+    assert np.asarray(posterior_deviation(measured, image, data, 0)) == pytest.approx(1 / 2, rel=0.2)
     rows = MarginalResidual(measured)(image, Batch(jnp.arange(1), data | {"spread": jnp.asarray(error[None])}))
     assert np.allclose(rows["spread"], error) and np.allclose(rows["data"], 0)

@@ -1,0 +1,78 @@
+"""Do error bars cover? The share of pixels whose error is within one, and the rms error in units of the bar.
+
+    python benchmarks/coverage.py [--only WORD ...] [--seed N]
+
+Simulated sets with known truth, each by the default recipe. Errors of a normal law are within one bar in 0.683 of the
+pixels, and their rms is one. What no data tell is taken from the error first: the constant of a phase, and in
+ptychography ramp and curvature, which probe and positions can carry.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+import diffrecon as dr
+from diffrecon.simulate import holography, kedge
+
+CASES: dict[str, Callable[[Path, int], list[str]]] = {}
+
+
+def covered(error: ArrayLike, bar: ArrayLike, where: ArrayLike = True) -> str:
+    """Say which share of the errors is within one bar, and their rms in units of it."""
+    z = np.asarray(error) / np.asarray(bar)
+    z = z[np.isfinite(z) & where]
+    return f"{np.mean(np.abs(z) < 1):.3f} within 1 sigma, rms z {np.sqrt(np.mean(z**2)):.2f}"
+
+
+def case(name: str) -> Callable[[Callable[[Path, int], list[str]]], Callable[[Path, int], list[str]]]:
+    """Put a function into the table."""
+    return lambda function: CASES.setdefault(name, function)
+
+
+def _kedge(path: Path, seed: int, counts: float, flats: int) -> list[str]:
+    with mock.patch.multiple(kedge, COUNTS=counts, FLATS=flats):
+        truth = kedge.write(path, seed)
+    result = dr.reconstruct(dr.open_scan(path), settings={"model": {"materials": list(truth)}})
+    return [f"{name}: {covered(result[name] - value, result[f'{name}_error'])}" for name, value in truth.items()]
+
+
+for flats in (1, 2, 10):
+    case(f"k-edge, 700 counts, {flats} flats")(lambda path, seed, n=flats: _kedge(path, seed, 700.0, n))
+
+
+def _holography(path: Path, seed: int, flux: float) -> list[str]:
+    with mock.patch.object(holography, "FLUX", flux):
+        truth = holography.write(path, seed)["phase"]
+    result = dr.reconstruct(dr.open_scan(path), settings={"model": {"register": False}})
+    error = (result["phase"] - truth)[8:-8, 8:-8]
+    return [covered(error - error.mean(), result["phase_error"][8:-8, 8:-8])]
+
+
+for flux in (4000, 400):
+    case(f"holography, {flux} photons")(lambda path, seed, n=flux: _holography(path, seed, n))
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", help="cases that contain one of these words")
+    parser.add_argument("--seed", type=int, default=101)
+    options = parser.parse_args()
+    for name, function in CASES.items():
+        if options.only and not any(word in name for word in options.only):
+            continue
+        start = time.process_time()
+        with tempfile.TemporaryDirectory() as folder:
+            lines = function(Path(folder) / "scan.h5", options.seed)
+        for line in lines:
+            print(f"{name:45s} {line}   {time.process_time() - start:.0f} CPU s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
