@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 import diffrecon as dr
-from diffrecon.simulate import holography, kedge
+from diffrecon.simulate import holography, kedge, ptychography
 
 CASES: dict[str, Callable[[Path, int], list[str]]] = {}
 
@@ -56,6 +56,28 @@ def _holography(path: Path, seed: int, flux: float) -> list[str]:
 
 for flux in (4000, 400):
     case(f"holography, {flux} photons")(lambda path, seed, n=flux: _holography(path, seed, n))
+
+
+def _ptychography(path: Path, seed: int, counts: float, error: float) -> list[str]:
+    with mock.patch.multiple(ptychography, COUNTS=counts, POSITION_ERROR=error):
+        known = ptychography.write(path, seed)
+    result = dr.reconstruct(dr.open_scan(path, focus_to_sample="60 mm"))
+    moved, phase = result["positions"] / ptychography.PIXEL - known["positions"], result["phase"]
+    origin = moved.mean(0) + (ptychography.FRAME - 1) / 2  # object pixel of the sample's coordinate zero
+    y, x = (np.arange(n) - o for n, o in zip(phase.shape, origin, strict=True))
+    steps = (np.arange(4) + 0.5) / 4 - 0.5
+    truth = np.mean([ptychography.transmission(y[:, None] + a, x[None] + b, seed)[0] for a in steps for b in steps], 0)
+    rows, columns = (v[np.isfinite(phase)] / 64 for v in np.meshgrid(y, x, indexing="ij"))
+    free = np.stack([np.ones(rows.size), rows, columns, rows**2, rows * columns, columns**2], 1)
+    error = (phase - truth)[np.isfinite(phase)]
+    error -= free @ np.linalg.lstsq(free, error, rcond=None)[0]
+    return [covered(error, result["phase_error"][np.isfinite(phase)])]
+
+
+for counts, error in ((1500, 0.5), (150, 0.0)):
+    case(f"ptychography, {counts} counts, motors {error} pixel")(
+        lambda path, seed, n=counts, e=error: _ptychography(path.with_suffix(".cxi"), seed, n, e)
+    )
 
 
 def main() -> None:

@@ -308,3 +308,20 @@ def test_bootstrap_of_views():
     data = np.random.default_rng(1).uniform(-1, 1, size=(300, 50))
     bars = quality.bootstrap_views(lambda views: data[views].mean(0), 300, draws=60)
     assert bars.deviation.mean() == pytest.approx(np.sqrt(1 / 3 / 300), rel=0.05)
+
+
+# ---------------------------------------------------------------------- scale of a scan
+def test_scale_error_is_what_a_stretch_does_to_the_phase():
+    """A wrapped phase and the same stretched about the middle of the scan; a rotation of the motors is not counted."""
+    random = np.random.default_rng(0)
+    motors, middle = random.uniform(0, 30, (40, 2)), (31.0, 28.5)
+    y, x = np.mgrid[:60, :56].astype(float)
+    phase = lambda y, x: 4 * np.sin(0.11 * y) * np.cos(0.13 * x)
+    stretch, turn = np.array([[0.004, 0.001], [0.001, -0.003]]), np.array([[0.0, 0.01], [-0.01, 0.0]])
+    places = motors + (motors - motors.mean(0)) @ (stretch + turn) + 0.7
+    found = quality.scale_error(np.exp(1j * phase(y, x)), places, motors, middle)
+    moved = np.stack([y - middle[0], x - middle[1]], -1) @ stretch
+    change = np.abs(phase(y + moved[..., 0], x + moved[..., 1]) - phase(y, x))
+    assert (change < 1.3 * found + 2e-3).all()  # along the gradient; across it the phase stays
+    assert 0.5 < np.mean(change[2:-2, 2:-2]) / np.mean(found[2:-2, 2:-2]) < 0.9  # of an angle at random: 2/pi
+    assert np.allclose(quality.scale_error(np.exp(1j * phase(y, x)), motors @ (np.eye(2) + turn), motors, middle), 0)

@@ -269,12 +269,12 @@ class Ptychography(Model):
         light = np.zeros(self.object.shape[-2:], beam.dtype)
         rows, columns = beam.shape
         # A patch beyond the border is moved inside, as `lax.dynamic_slice` does.
-        corners = np.clip(np.floor(self._places() + 0.5).astype(int), 0, np.subtract(light.shape, beam.shape))
+        corners = np.clip(np.floor(self.all_places() + 0.5).astype(int), 0, np.subtract(light.shape, beam.shape))
         for (row, column), times in zip(corners, gain, strict=True):
             light[row : row + rows, column : column + columns] += times * beam
         return light
 
-    def _places(self) -> Float[np.ndarray, "view 2"]:
+    def all_places(self) -> Float[np.ndarray, "view 2"]:
         """Find where all patches lie, on the host."""
         if self.scan_matrix is None and self.drift is None:
             return np.asarray(self.positions)
@@ -339,7 +339,7 @@ class Ptychography(Model):
         size = self.pixel_size
         stored, plane = np.asarray(self.object), ("slice", "y", "x")[3 - self.object.ndim :]
         transmission = np.exp(1j * stored) if self.refractive else stored
-        places = self._places().astype(np.float64)
+        places = self.all_places().astype(np.float64)
         phase = np.real(stored) if self.refractive else np.angle(stored)
         quantities = {
             "object": Quantity(transmission, "", plane, size, "object transmission", "complex"),

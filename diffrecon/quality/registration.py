@@ -1,6 +1,7 @@
 """One image laid over another: shift to a fraction of a pixel, phase ramp, constant phase."""
 
 import numpy as np
+from jaxtyping import Complex, Float
 from numpy.typing import ArrayLike
 
 
@@ -24,6 +25,42 @@ def align(reference: ArrayLike, image: ArrayLike, rounds: int = 3) -> tuple[np.n
         )
     moved = _without_ramp(a, shift_image(b, total), window)
     return moved, tuple(float(s) for s in total)
+
+
+def scale_error(
+    wave: Complex[np.ndarray, "*slice Y X"],
+    places: Float[np.ndarray, "view 2"],
+    nominal: Float[np.ndarray, "view 2"],
+    middle: tuple[float, float],
+) -> Float[np.ndarray, "*slice Y X"]:
+    """Estimate how far the phase [rad] of each pixel of a scanned object may be off as scale and shear of the scan are.
+
+    Curvature that goes from the object into the probe stretches the scan, and frames hardly tell: places that were
+    refined (view, (row, column)) [pixel] differ from the motors' by a stretch of which either may be the right one. A
+    detail lies elsewhere by that stretch times its distance from the middle (row, column) of the scanned area, and the
+    phase is off by this distance times the length of its gradient. A rotation moves frames and is not counted.
+
+    ```python
+    ramp = np.exp(0.1j * np.arange(9.0)) * np.ones((9, 1))
+    motors = np.array([[0.0, 0.0], [0.0, 8.0], [8.0, 0.0], [8.0, 8.0]])
+    assert abs(scale_error(ramp, 1.01 * motors, motors, (4.0, 4.0))[4, 8] - 0.1 * 0.01 * 4) < 1e-6
+    ```
+    """
+    offsets = nominal - nominal.mean(0)
+    moved = places - nominal
+    affine = np.linalg.lstsq(offsets, moved - moved.mean(0), rcond=None)[0]
+    stretch = (affine + affine.T) / 2
+    rows, columns = (np.arange(n) - m for n, m in zip(wave.shape[-2:], middle, strict=True))
+    shift = [stretch[0, i] * rows[:, None] + stretch[1, i] * columns for i in (0, 1)]
+    return np.hypot(*shift) * np.hypot(_slope(wave, -2), _slope(wave, -1))
+
+
+def _slope(wave: np.ndarray, axis: int) -> np.ndarray:
+    """Take the gradient of a phase that may be wrapped [rad/pixel]: the mean of the steps on either side."""
+    a = np.moveaxis(np.asarray(wave), axis, -1)
+    step = np.angle(a[..., 1:] * a[..., :-1].conj())
+    before, after = (np.concatenate(parts, -1) for parts in ((step[..., :1], step), (step, step[..., -1:])))
+    return np.moveaxis((before + after) / 2, -1, axis)
 
 
 def register(reference: np.ndarray, image: np.ndarray, upsampling: int = 100, channels: bool = False) -> np.ndarray:

@@ -340,16 +340,24 @@ class NearFieldPtychography(Modality):
         return correlation.as_quality(), f"two halves of the views: {correlation}"
 
     def error_bars(self, problem: Any, scan: Scan, settings: Any) -> tuple[dict[str, Quantity], list[str]]:
-        """Give the phase's standard deviation by photon noise, from the Fisher information's diagonal."""
+        """Give the phase's standard deviation by photon noise, from the Fisher information's diagonal, and by the
+        scale of the scan where positions were solved for."""
         if not settings.quality.error_bar:
             return {}, []
         model, (fitted, _) = problem.model, self.split(problem, settings)
         bar = uncertainty.phase_error_image(model, fitted, mask=problem.data["mask"], probes=8)
+        holds = "photon noise, probe and other pixels taken as known"
+        if {"positions", "scan_matrix"} & set(problem.unknowns):
+            places, nominal = model.all_places(), np.asarray(problem.data["nominal"], float)
+            middle = nominal.mean(0) + (np.array(model.probe.shape[-2:]) - 1) / 2
+            bar = np.hypot(bar, quality.scale_error(np.asarray(model.transmission()), places, nominal, tuple(middle)))
+            holds += "; scale of the scan"
         bar = np.where(model.well_seen(), bar, np.nan)
-        phase = dataclasses.replace(model.quantities()["phase"], data=bar, long_name="error bar of the phase")
+        name = f"error bar of the phase ({holds})"
+        phase = dataclasses.replace(model.quantities()["phase"], data=bar, long_name=name)
         return {"phase_error": phase}, [
-            f"error bar of the phase by photon noise, probe and positions taken as known: {np.nanmedian(bar):.2g} "
-            "rad (median where seen well)"
+            f"{name}: {np.nanmedian(bar):.2g} rad, median where seen well; edges that the pixel does not resolve are "
+            "not in it"
         ]
 
     def quantities(self, problem: Any, scan: Scan, settings: Any) -> dict[str, Quantity]:
