@@ -7,7 +7,8 @@ import numpy as np
 from .errors import InputError
 from .frames import frame_tiles
 
-_FEW = 0.01  # of all values, that may be not finite
+FEW = 0.01  # of all values, that may be not finite
+LARGEST = 1e15  # counts: their squares are numbers of 32 bits still
 
 
 def check_counts(
@@ -41,8 +42,10 @@ def check_counts(
             part = np.where(finite, part, np.zeros((), part.dtype))
         if not below and part.dtype.kind in "if" and part.min(initial=0) < 0:
             _refuse_first(name, part, part < 0, (views, rows), "negative: ", "undo the subtraction")
+        if part.dtype.kind == "f" and part.size and float(np.abs(part).max()) > LARGEST:
+            _refuse_first(name, part, np.abs(part) > LARGEST, (views, rows), "", "mend the file")
         lit[views] |= (part != 0).reshape(part.shape[0], -1).any(1)
-    if bad > _FEW * np.prod(counts.shape):
+    if bad > FEW * np.prod(counts.shape):
         raise InputError(f"{name}: {bad} of {np.prod(counts.shape)} counts are not finite numbers; mend the file")
     dark = np.flatnonzero(~lit)
     if dark.size and not empty:

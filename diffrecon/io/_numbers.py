@@ -39,6 +39,14 @@ def implausible(name: str, value: Any) -> str | None:
     return f"= {float(bad.flat[0]):g} {unit}".rstrip() + " is not plausible" if bad.size else None
 
 
+def plain(numbers: Any) -> Any:
+    """Give one number as such, and several without axes of length 1; pairs (vertical, horizontal) stay pairs."""
+    numbers = np.asarray(numbers)
+    if numbers.size == 1:
+        return numbers.ravel()[0].item()
+    return numbers if numbers.ndim <= 1 or numbers.shape[-1] == 2 else np.squeeze(numbers)
+
+
 def example(name: str) -> str:
     """Give a value of such a number with its unit."""
     return _RANGES[name][3]
@@ -67,8 +75,12 @@ def usable(source: Source, values: dict[str, Any], given: set[str]) -> dict[str,
 
 def _of_text(name: str, value: Any) -> tuple[Any, str | None]:
     """The number of a text with a unit, one of the words that a key knows; or why it is not."""
-    if not isinstance(value, str | bytes) or name not in KEYS:
+    if name not in KEYS:
         return value, None
+    if not isinstance(value, str | bytes):
+        wrong = KEYS[name].kind == "text"
+        number = KEYS[name].kind in ("number", "energy") and np.asarray(value).dtype.kind in "iuf"
+        return (plain(value) if number else value), ("is not a text" if wrong else None)
     said = value.decode(errors="replace") if isinstance(value, bytes) else value
     if name in CHOICES and said not in CHOICES[name]:
         return None, f"is {said!r}, none of {', '.join(CHOICES[name])}"

@@ -13,7 +13,7 @@ from .keys import full_name, selection
 from .source import Source
 
 _PER_VIEW = ("positions", "angles", "weights", "transmission")
-_PLACES = ("energy", "focus_to_sample", "focus_to_detector", "sample_to_detector")
+_PLACES = ("energy", "focus_to_sample", "focus_to_detector", "sample_to_detector", "detector_pixel", "pixel_size")
 
 
 def take(source: Source, values: dict[str, Any], counts: Any) -> tuple[Any, Window | None]:

@@ -13,7 +13,7 @@ from ._datasets import images_of_group
 from ._guess import PIXELS
 from ._images import is_image, stack_of_images
 from ._key_table import CHOICES, FRAMES, KEYS, MOTORS
-from ._numbers import example, implausible
+from ._numbers import example, implausible, plain
 from ._tables import AngleRange, load_table
 from .source import Source, is_hdf5
 
@@ -217,12 +217,17 @@ def _number(source: Source, name: str, value: Any, unit: str) -> Any:
         raise
     except ValueError:  # of ragged lists
         raise InputError(f"{label}: {value!r} is not a number") from None
-    if numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all() or not numbers.size:
+    if (
+        np.asarray(value).dtype.kind == "b"
+        or numbers.dtype.kind not in "iuf"
+        or not np.isfinite(numbers).all()
+        or not numbers.size
+    ):
         raise InputError(f"{label}: {value!r} is not a finite number")
     numbers = numbers.astype(float) * scale
     if (why := implausible(name, numbers)) is not None:
         raise InputError(f'{label} {why}; give it with its unit, e.g. --set {label}="{example(name)}"')
-    return float(numbers) if numbers.ndim == 0 else numbers
+    return plain(numbers)
 
 
 def _energy(source: Source, value: Any, written: str | None, label: str) -> Any:

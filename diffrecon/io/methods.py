@@ -18,6 +18,7 @@ from .source import Source
 
 PTYCHOGRAPHY = ("near-field-ptychography", "far-field-ptychography")
 _LINE_INTEGRALS = ("tomography", "laminography")  # methods that may get divided frames
+_IMAGES = (*PTYCHOGRAPHY, *_LINE_INTEGRALS, "cdi", "holography", "holotomography", "k-edge", "ptycho-tomography")
 FOURIER_PLANE = ("far-field-ptychography", "cdi")  # frames with a zero frequency
 
 # Fields that a method cannot do without, with an example of what to say when the file lacks it.
@@ -39,6 +40,10 @@ def check_scan(source: Source, scan: Scan) -> None:
     if scan.kind in ("transmission", "line-integrals") and scan.method not in (*_LINE_INTEGRALS, None):
         raise InputError(
             f"{source.name}: data.kind = {scan.kind} is for {', '.join(_LINE_INTEGRALS)}; {scan.method} takes counts"
+        )
+    if len(scan.counts.shape) == 4 and scan.method in _IMAGES:
+        raise InputError(
+            f"{source.name}: counts have shape {tuple(scan.counts.shape)}; {scan.method} takes (view, y, x)"
         )
     needed = _NEEDED.get(scan.method or "", {})
     first_missing(source, {k: getattr(scan, k) for k in needed}, needed)

@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from .._checks import FEW, LARGEST
 from .._hdf5 import native
 from ..errors import InputError, MissingMetadata
-from ..frames import Excerpt, LazyFrames
+from ..frames import Excerpt, FiniteFrames, LazyFrames
 from ..marks import find_marks
 from . import _guess
 from ._key_table import KEYS
@@ -37,7 +38,8 @@ def stack_of(values: dict[str, Any], source: Source) -> Any:
     counts = values.get("counts")
     if counts is None:
         raise MissingMetadata("data.counts", "the stack of frames", source.name, "/path/of/the/frames")
-    if counts.dtype.kind not in "iuf":
+    if isinstance(counts, str | bytes) or counts.dtype.kind not in "iuf":
+        counts = np.asarray(counts)
         raise InputError(f"{source.name}: counts are of type {counts.dtype}; expected integers or floats")
     for key in ("flats", "darks", "mask", "bad_pixels", "weights", "transmission", "probe"):
         if values.get(key) is not None:
@@ -47,7 +49,8 @@ def stack_of(values: dict[str, Any], source: Source) -> Any:
         counts = _of_two_axes(source, values, counts)
     if values.get("layout") == "sinogram" and counts.ndim == 3:
         counts = _sinograms(source, values, counts)
-    if counts.ndim not in (3, 4) or 0 in counts.shape:
+    segments = "tensor_geometry" in values or counts.shape[3:] != (1,)
+    if counts.ndim not in (3, 4) or 0 in counts.shape or not segments:
         raise InputError(
             f"{source.name}: counts have shape {tuple(counts.shape)}; expected (view, y, x), none of them 0"
         )
@@ -195,11 +198,32 @@ def check_positions(source: Source, values: dict[str, Any]) -> None:
     source.say(message)
 
 
-def frames_of(frames: Any) -> np.ndarray | None:
-    if frames is None:
+def references_of(source: Source, values: dict[str, Any], name: str) -> np.ndarray | None:
+    """Flats or darks in memory; single values that are not finite are filled along the row, with a message.
+
+    **Raises:** `InputError` for frames that are no counts.
+    """
+    if values.get(name) is None:
         return None
-    frames = np.asarray(frames)
-    return frames[None] if frames.ndim == 2 else frames
+    frames = np.asarray(values[name])
+    frames = frames[None] if frames.ndim == 2 else frames
+    if frames.dtype.kind != "f":
+        return frames
+    bad = int((~np.isfinite(frames)).sum())
+    if bad > FEW * frames.size:
+        raise InputError(
+            f"{source.name}: {bad} of {frames.size} values of the {name} are not finite ({full_name(name)})"
+        )
+    if bad:
+        source.say(
+            f"{bad} of {frames.size} values of the {name} are not finite: filled from their neighbours in the row"
+        )
+        frames = np.asarray(FiniteFrames(frames)) if frames.ndim == 3 else np.nan_to_num(frames, posinf=0, neginf=0)
+    if np.abs(frames).max() > LARGEST:
+        raise InputError(
+            f"{source.name}: {name} reach {np.abs(frames).max():.3g}, which are no counts ({full_name(name)})"
+        )
+    return frames
 
 
 def mask_of(values: dict[str, Any]) -> np.ndarray | None:
@@ -255,6 +279,14 @@ def extra_of(source: Source, values: dict[str, Any], counts: Any, kind: str | No
                     f"{source.name}: {full_name(key)} is to be one finite number for each of the "
                     f"{0 if frames is None else len(frames)} frames; got {extra[key].size}"
                 )
+    shifts = extra.get("shifts")
+    if shifts is not None:
+        extra["shifts"] = shifts = np.asarray(shifts)
+        if shifts.shape != (counts.shape[0], 2) or shifts.dtype.kind not in "iuf" or not np.isfinite(shifts).all():
+            raise InputError(
+                f"{source.name}: data.shifts has shape {shifts.shape}, type {shifts.dtype}; expected "
+                f"({counts.shape[0]}, 2) finite numbers, row and column for each view"
+            )
     if kind in FOURIER_PLANE:
         mean, good = _guess.mean_frame(counts), mask_of(values)
         seen = _guess.zero_frequency(_guess.without_specks(mean if good is None else np.where(good, mean, 0)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..._hdf5 import need_filters, open_hdf5
+from ..._hdf5 import native, need_filters, open_hdf5
 from ...errors import InputError
 from .._lazy import PerView
 from ..source import Source
@@ -38,8 +38,13 @@ def probe(source: Source) -> bool:
 def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     """Read frames (lazy), transmission, weights, and the geometry of every view."""
     views = _views(source)
-    shapes = [source.dataset(f"projections/{n}/data", "frames").shape for n in views]
-    if any(len(shape) != 3 or shape[2] != shapes[0][2] for shape in shapes):
+    stored = [source.dataset(f"projections/{n}/data", "frames") for n in views]
+    if any(d.dtype.kind not in "iuf" for d in stored):
+        raise InputError(
+            f"{source.name}: projections/N/data must be numbers; found {sorted({str(d.dtype) for d in stored})}"
+        )
+    shapes = [d.shape for d in stored]
+    if any(len(shape) != 3 or shape[2] != shapes[0][2] or 0 in shape for shape in shapes):
         raise InputError(
             f"{source.name}: projections/N/data must be (J, K, segment) with one number of segments; "
             f"shapes found: {sorted(set(shapes))}"
@@ -47,18 +52,17 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     whole = (max(s[1] for s in shapes), max(s[0] for s in shapes))
     if len(set(shapes)) > 1:
         source.say(f"projections of different sizes are padded to {whole[0]} x {whole[1]} pixels with weight 0")
-    first = source.file[f"projections/{views[0]}/data"]
     load = functools.partial(_frame, source.path, views, whole)
     source.say("data taken as mumott keeps it: divided by flux and transmission already")
     found = {
-        "counts": PerView(load, len(views), (*whole, shapes[0][2]), first.dtype),
+        "counts": PerView(load, len(views), (*whole, shapes[0][2]), np.result_type(*{native(d.dtype) for d in stored})),
         "weights": np.stack([_weights(source, n, whole, shape) for n, shape in zip(views, shapes, strict=True)]),
         "method": "saxs-tensor-tomography",
         "tensor_geometry": _geometry(source, views, whole, shapes, given),
     }
     if all(source.has(f"projections/{n}/diode") for n in views):
         found["transmission"] = np.stack(
-            [_padded(source.array(f"projections/{n}/diode", "transmission").T, whole, 1.0) for n in views]
+            [_padded(_transmission(source, n, s).T, whole, 1.0) for n, s in zip(views, shapes, strict=True)]
         )
     else:
         source.say("no transmission (diode) for every projection")
@@ -93,9 +97,25 @@ def _padded(values: np.ndarray, whole: tuple[int, int], fill: float) -> np.ndarr
 def _weights(source: Source, name: str, whole: tuple[int, int], shape: tuple[int, ...]) -> np.ndarray:
     if not source.has(f"projections/{name}/weights"):
         return _padded(np.ones((shape[1], shape[0], shape[2]), np.float32), whole, 0)
-    weights = source.array(f"projections/{name}/weights", "weights").astype(np.float32)
-    weights = weights.reshape(*weights.shape[:2], -1)
-    return _padded(np.broadcast_to(weights, shape).transpose(1, 0, 2), whole, 0)
+    weights = source.numbers(f"projections/{name}/weights", "weights").astype(np.float32)
+    if not np.isfinite(weights).all():
+        raise InputError(f"{source.name}: projections/{name}/weights holds values that are not finite")
+    try:
+        whole_weights = np.broadcast_to(weights if weights.ndim != 2 else weights[..., None], shape)
+    except ValueError:
+        raise InputError(
+            f"{source.name}: projections/{name}/weights has shape {weights.shape}, its data {shape}"
+        ) from None
+    return _padded(whole_weights.transpose(1, 0, 2), whole, 0)
+
+
+def _transmission(source: Source, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    diode = source.numbers(f"projections/{name}/diode", "transmission")
+    if diode.shape != shape[:2] or not np.isfinite(diode).all():
+        raise InputError(
+            f"{source.name}: projections/{name}/diode is to be {shape[:2]} finite numbers; its shape is {diode.shape}"
+        )
+    return diode
 
 
 def _geometry(
@@ -105,9 +125,9 @@ def _geometry(
 
     # Padding at the end moves the middle of the frame by half of it.
     pad = np.array([[(whole[0] - s[1]) / 2, (whole[1] - s[0]) / 2] for s in shapes])
-    offsets = np.array([[_value(source, n, "k_offset", 0.0), _value(source, n, "j_offset", 0.0)] for n in views])
+    offsets = np.array([[_offset(source, n, "k_offset"), _offset(source, n, "j_offset")] for n in views])
     vectors = [
-        np.asarray(source.array(name, name), float).ravel() if source.has(name) else np.array(usual, float)
+        source.numbers(name, name).astype(float).ravel() if source.has(name) else np.array(usual, float)
         for name, usual in _DIRECTIONS.items()
     ]
     two_theta = source.number("two_theta", "scattering angle", "rad") or 0.0
@@ -122,25 +142,38 @@ def _geometry(
 def vectors_in_order(vectors: list[np.ndarray], source: Source) -> tuple[np.ndarray, ...]:
     """Order p0, j0, k0, detector angles, o0, u0, as `TensorGeometry` takes them."""
     beam, column, row, origin, positive_90 = vectors
-    angles = source.array("detector_angles", "azimuths of the detector's segments").astype(float).ravel()
+    angles = source.numbers("detector_angles", "azimuths of the detector's segments").astype(float).ravel()
     if np.abs(angles).max(initial=0) > 2.1 * np.pi:
         source.say("detector_angles taken as degrees by their magnitude")
         angles = np.radians(angles)
     return beam, column, row, angles, origin, positive_90
 
 
-def _value(source: Source, view: str, name: str, usual: float | None) -> Any:
-    """A number of a projection under its present or its older name."""
+def _value(source: Source, view: str, name: str) -> float | None:
+    """A number of a projection under its present or its older name; `None` where it has none.
+
+    **Raises:** `InputError` for something else than one finite number.
+    """
     for key in (name, _NAMES[name]):
         if source.has(f"projections/{view}/{key}"):
-            return float(np.ravel(source.array(f"projections/{view}/{key}", name))[0])
-    return usual
+            numbers = source.numbers(f"projections/{view}/{key}", name).ravel().astype(float)
+            if numbers.size < 1 or not np.isfinite(numbers).all() or np.ptp(numbers):
+                raise InputError(f"{source.name}: projections/{view}/{key} is to be one finite number, not {numbers}")
+            return float(numbers[0])
+    return None
+
+
+def _offset(source: Source, view: str, name: str) -> float:
+    value = _value(source, view, name)
+    if value is None:
+        source.say(f"projections/{view} has no {name}: taken as 0")
+    return value or 0.0
 
 
 def _axis(source: Source, view: str, name: str, usual: tuple[float, float, float]) -> np.ndarray:
     for key in (f"projections/{view}/{name}", name, f"projections/0/{name}"):
         if source.has(key):
-            return np.asarray(source.array(key, name), float).ravel()
+            return source.numbers(key, name).astype(float).ravel()
     return np.array(usual, float)
 
 
@@ -156,9 +189,9 @@ def _rotations(source: Source, views: list[str]) -> np.ndarray:
             ),
             None,
         )
-        inner, outer = (_value(source, view, f"{which}_angle", None) for which in ("inner", "outer"))
+        inner, outer = (_value(source, view, f"{which}_angle") for which in ("inner", "outer"))
         if stored is not None:
-            rotations.append(np.asarray(source.array(stored, "rotation matrix"), float))
+            rotations.append(source.numbers(stored, "rotation matrix").astype(float))
         elif inner is None and outer is None:
             raise InputError(
                 f"{source.name}: projections/{view} has neither rotation_matrix nor inner_angle and outer_angle"

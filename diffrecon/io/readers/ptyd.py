@@ -94,6 +94,8 @@ def _bad_pixels(source: Source, chunks: list[str], shape: tuple[int, ...]) -> np
             bad |= ~(weights.reshape(-1, *shape) > 0).all(0)
         elif weights is not None:
             source.say(f"{name} has shape {weights.shape}, the frames {shape}: not used")
+    if bad.any():
+        source.say(f"weights leave out {int(bad.sum())} of {bad.size} pixels")
     return bad if bad.any() else None
 
 
@@ -105,10 +107,9 @@ def _meta(source: Source) -> dict[str, Any]:
         # Documented in keV; 1e4 is eV all the same.
         found["energy"] = energy * 1e3 if energy < 200 else energy
         source.say(f"energy {energy:g} taken as {'keV' if energy < 200 else 'eV'} (ptypy's files have keV)")
-    for key, name in (("sample_to_detector", "distance"), ("detector_pixel", "psize")):
-        value = _number(source, name)
-        if value:
-            found[key] = value
+    distance, pixel = _number(source, "distance"), _pixel(source)
+    found |= {} if distance is None else {"sample_to_detector": distance}
+    found |= {} if pixel is None else {"detector_pixel": pixel}
     name = next((f"{g}/propagation" for g in ("meta", "info", "common") if source.has(f"{g}/propagation")), None)
     said = "" if name is None else source.words(name).lower()
     if name is not None and not said.startswith(("near", "far")):
@@ -122,11 +123,23 @@ def _meta(source: Source) -> dict[str, Any]:
     return found
 
 
+def _place(source: Source, name: str) -> str | None:
+    return next((f"{g}/{name}" for g in ("meta", "info", "common") if source.has(f"{g}/{name}")), None)
+
+
 def _number(source: Source, name: str) -> float | None:
-    for group in ("meta", "info", "common"):
-        if source.has(f"{group}/{name}"):
-            values = source.maybe_numbers(f"{group}/{name}", name)
-            if values is not None and values.size and np.isfinite(values).all():
-                return float(values.mean())
-            source.say(f"{group}/{name} is not used: no finite number")
-    return None
+    place = _place(source, name)
+    return None if place is None else source.number(place, name)
+
+
+def _pixel(source: Source) -> float | None:
+    """One pixel [m], or that of both axes."""
+    place = _place(source, "psize")
+    values = None if place is None else source.maybe_numbers(place, "pixel")
+    if values is None or values.dtype.kind not in "iuf" or values.size not in (1, 2) or not (values > 0).all():
+        if values is not None:
+            source.say(f"{place} (pixel) is not used: {values.tolist()} are not one or two lengths")
+        return None
+    if np.ptp(values) > 1e-3 * values.max():
+        source.say(f"pixels are not square ({values.tolist()} m): their geometric mean is used")
+    return float(np.sqrt(values.min() * values.max()))
