@@ -41,6 +41,7 @@ from ._powder import sample_frames as sample_frames
 from ._projections import flatten_projections as flatten_projections
 from ._projections import place_projections as place_projections
 from ._projections import volume_of_projections as volume_of_projections
+from ._reference_frames import sort_out_references as sort_out_references
 from ._references import References as References
 from ._references import eigen_flats as eigen_flats
 from ._references import fit_eigen_weights as fit_eigen_weights

@@ -10,7 +10,15 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from ._references import References
 
-__all__ = ["BadPixels", "find_bad_pixels", "find_outliers", "leave_out", "mend_outliers", "remove_zingers"]
+__all__ = [
+    "BadPixels",
+    "find_bad_pixels",
+    "find_outliers",
+    "leave_out",
+    "mend_outliers",
+    "mend_spikes",
+    "remove_zingers",
+]
 
 ZINGER_REACH = 2  # neighbours on each side, in time and along the detector row
 _MOST_OUTLIERS = 0.02  # share of the pixels that may be defects
@@ -19,21 +27,23 @@ _DRIFT = 3  # columns that an edge of the sample may move from one view to the n
 
 @dataclasses.dataclass(frozen=True)
 class BadPixels:
-    """**Fields:** `mask` `(y, x)`, `True` = bad; `dead`, `hot`, `stuck`, `masked` = how many of each kind (a pixel
-    counts once, as the first of these that it is)."""
+    """**Fields:** `mask` `(y, x)`, `True` = bad; `masked`, `unlit` (in rows that the beam does not reach), `dead`,
+    `hot`, `stuck` = how many of each kind (a pixel counts once, as the first of these that it is)."""
 
     mask: Bool[np.ndarray, "y x"]
+    masked: int = 0
+    unlit: int = 0
     dead: int = 0
     hot: int = 0
     stuck: int = 0
-    masked: int = 0
 
     def message(self) -> str:
         kinds = (
+            ("masked", self.masked),
+            ("in rows without light", self.unlit),
             ("without flat-field signal", self.dead),
             ("hot", self.hot),
             ("stuck", self.stuck),
-            ("masked", self.masked),
         )
         said = ", ".join(f"{count} {kind}" for kind, count in kinds if count)
         total = int(self.mask.sum())
@@ -45,27 +55,39 @@ class BadPixels:
 def find_bad_pixels(references: References, mask: Bool[np.ndarray, "y x"] | None = None) -> BadPixels:
     """Dead, hot and stuck pixels from flats and darks; those the scan's mask leaves out are bad too.
 
+    Unlit: in a row that holds less than 1 % of the light of the bright ones, and less than five times the read noise.
     Dead: flat minus dark not above 3 % of the median of the detector pixels around. Hot: dark above the median dark by
     half the light of a flat (the flat is then all but full). Stuck: the same count in every flat where others
     fluctuate. Only what holds no signal is called bad: a pixel that is merely noisy or off in gain is not.
     """
     light = references.light.mean(0, dtype=float)
     shape = light.shape
+    masked = np.zeros(shape, bool) if mask is None else ~mask
     usual = _local_median(light)
+    unlit = np.broadcast_to(_unlit_rows(np.where(masked, np.nan, light), references)[:, None], shape)
     dead = ~np.isfinite(light) | (light <= 0) | (light < 0.03 * usual)
     dark = references.dark
-    hot = dark - np.median(dark) > 0.5 * max(float(np.median(light[~dead])) if (~dead).any() else 0.0, 1e-30)
+    hot = dark - np.nanmedian(dark) > 0.5 * max(float(np.median(light[~dead])) if (~dead).any() else 0.0, 1e-30)
     stuck = np.zeros(shape, bool)
     if references.frames is not None and len(references.frames) >= 5:
         frames = references.frames
         still = np.ptp(frames, axis=0) == 0
         stuck = still if np.count_nonzero(still) < 0.05 * still.size else stuck
-    masked = np.zeros(shape, bool) if mask is None else ~mask
     found, counts = np.zeros(shape, bool), []
-    for kind in (dead, hot, stuck, masked):
+    for kind in (masked, unlit, dead, hot, stuck):
         counts.append(int(np.count_nonzero(kind & ~found)))
         found |= kind
     return BadPixels(found, *counts)
+
+
+def _unlit_rows(light: np.ndarray, references: References) -> np.ndarray:
+    """Find the rows that the beam does not reach; none where there are no flats."""
+    if references.frames is None:
+        return np.zeros(len(light), bool)
+    rows = np.array([np.nanmedian(row) if np.isfinite(row).any() else np.inf for row in light])
+    lit = rows[np.isfinite(rows)]
+    bright = np.quantile(lit, 0.9) if lit.size else 0.0
+    return (rows < 0.01 * bright) & (rows < 5 * max(references.read_noise, 1.0))
 
 
 def _local_median(image: np.ndarray, reach: int = 8) -> np.ndarray:
@@ -102,8 +124,8 @@ class Filling(NamedTuple):
         left, right = np.where(left < 0, right, left), np.where(right >= bad.shape[1], left, right)
         left, right = (np.where(lost, 0, side) for side in (left, right))
         share = np.where(right > left, (columns - left) / np.maximum(right - left, 1), 0.0)
-        size = 1 << (rows.size - 1).bit_length()
-        fill = lambda a, dtype: jnp.asarray(np.pad(a, (0, size - rows.size), mode="edge"), dtype)
+        more = (1 << (rows.size - 1).bit_length()) - rows.size
+        fill = lambda a, dtype: jnp.asarray(np.pad(a, (0, more), mode="edge"), dtype)
         rows, columns, left, right = (fill(a, jnp.int32) for a in (rows, columns, left, right))
         return cls(rows, columns, left, right, fill(share, jnp.float32), fill(lost, bool))
 
@@ -139,6 +161,57 @@ def remove_zingers(
     noise = jnp.sqrt(gain * jnp.maximum(usual, 1) + read_noise**2)
     where = values - usual > threshold * noise
     return jnp.where(where, in_time, values), where
+
+
+_BRIGHTER, _DARKER = 3.0, 20.0  # than all around: no light does that in one view alone
+_SPIKE_NOISE = 10.0  # standard deviations that a spike must stand out by
+_FARTHEST = 15  # columns that a detail moves between views; beyond, whole rows of the views beside are compared
+
+
+def mend_spikes(
+    light: Float[Array, "view y x"], beam: Float[Array, "view y x"], gain: Any, read_noise: Any, moves: int
+) -> tuple[Float[Array, "view y x"], Bool[Array, "view y x"]]:
+    """Replace transmissions that are wrong in one view: `(transmissions, which)`.
+
+    Such a value is not finite, or three times brighter or twenty times darker than those two and three columns away AND
+    than all within `moves` columns in the views before and after, by ten standard deviations at least: a flipped bit, a
+    lost pixel, a hit. Edges, slits and wires, which move by fewer columns from view to view, stay. Works on rows by
+    themselves.
+
+    **Arguments:** `beam` [counts] by which the counts were divided; `gain` = counts a photon, 0 where it is not known;
+    `read_noise` [counts].
+    """
+    finite = jnp.isfinite(light)
+    ring = [(0, d) for d in (-3, -2, 2, 3)]
+    values = {True: jnp.where(finite, light, -jnp.inf), False: jnp.where(finite, light, jnp.inf)}
+    bound = {}
+    for high, most in ((True, jnp.maximum), (False, jnp.minimum)):
+        near = _running(values[high], moves, high) if moves <= _FARTHEST else _over_rows(values[high], high)
+        before, after = jnp.concatenate([near[:1], near[:-1]]), jnp.concatenate([near[1:], near[-1:]])
+        bound[high] = most(most(before, after), _extreme(_around(values[high], ring), most))
+    beam = jnp.maximum(beam, 1e-6)
+    noise = lambda level: jnp.sqrt(gain * jnp.maximum(level, 0) / beam + (read_noise / beam) ** 2)
+    high, low = bound[True], bound[False]
+    bright = (light > _BRIGHTER * high) & (light - high > _SPIKE_NOISE * noise(high))
+    dark = (_DARKER * jnp.maximum(light, 0) < low) & (low - light > _SPIKE_NOISE * noise(low)) & jnp.isfinite(low)
+    which = ~finite | bright | dark
+    around = _around(jnp.where(finite, light, 0), ring[1:3]), _around(finite.astype(light.dtype), ring[1:3])
+    usual = sum(around[0]) / jnp.maximum(sum(around[1]), 1)
+    return jnp.where(which, usual, light), which
+
+
+def _running(values: Float[Array, "view y x"], reach: int, high: bool) -> Float[Array, "view y x"]:
+    """Largest or smallest value within some columns."""
+    start, rule = (-jnp.inf, jax.lax.max) if high else (jnp.inf, jax.lax.min)
+    return jax.lax.reduce_window(values, start, rule, (1, 1, 2 * reach + 1), (1, 1, 1), "SAME")
+
+
+def _over_rows(values: Float[Array, "view y x"], high: bool) -> Float[Array, "view y x"]:
+    return jnp.broadcast_to((jnp.max if high else jnp.min)(values, -1, keepdims=True), values.shape)
+
+
+def _extreme(values: list[Array], most: Any) -> Array:
+    return most(most(values[0], values[1]), most(values[2], values[3]))
 
 
 # Who is asked what differences are usual: eight at each of these distances.
@@ -254,14 +327,10 @@ def _nearby_in_time(values: Float[Array, "view y x"]) -> Float[Array, "view y x"
     """Find what the views before, or after, hold at their brightest within some columns; of two views the darker."""
     if values.shape[0] <= ZINGER_REACH:
         return jnp.full_like(values, jnp.inf)
-    near = _running_maximum(values, _DRIFT)
-    far = _running_maximum(near, _DRIFT)
+    near = _running(values, _DRIFT, high=True)
+    far = _running(near, _DRIFT, high=True)
     before, after = (jnp.minimum(*pair) for pair in zip(_both_sides(near, 0, 1), _both_sides(far, 0, 2), strict=True))
     return jnp.maximum(before, after)
-
-
-def _running_maximum(values: Float[Array, "view y x"], reach: int) -> Float[Array, "view y x"]:
-    return jax.lax.reduce_window(values, -jnp.inf, jax.lax.max, (1, 1, 2 * reach + 1), (1, 1, 1), "SAME")
 
 
 def _median_of_neighbours(values: Float[Array, "view y x"], axis: int) -> Float[Array, "view y x"]:

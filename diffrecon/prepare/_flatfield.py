@@ -1,12 +1,13 @@
 """Flat-field correction and the law of Lambert and Beer, for one block of frames."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
-from ._defects import Filling, remove_zingers
+from ._defects import ZINGER_REACH, Filling, mend_spikes, remove_zingers
 from ._references import EmptyBeam, Mixture, empty_beam
 
 __all__ = ["transmission"]
@@ -30,14 +31,17 @@ def _ratio(counts: Array, light: Array, dark: Array) -> Array:
 
 
 class Zingers(NamedTuple):
-    """Threshold [standard deviations], counts a photon, read noise [counts]; a pytree."""
+    """How hits are found; a pytree.
 
-    threshold: float
+    **Fields:** `threshold` [standard deviations] of `remove_zingers`, or `None`; counts a photon; read noise [counts].
+    """
+
+    threshold: float | None
     gain: float
     read_noise: float
 
 
-@jax.jit
+@partial(jax.jit, static_argnames="moves")
 def block_transmission(
     counts: Num[Array, "view y x"],
     beam: EmptyBeam,
@@ -45,21 +49,27 @@ def block_transmission(
     flux: Float[Array, " view"],
     filling: Filling | None,
     zingers: Zingers | None,
+    *,
+    moves: int,
 ) -> tuple[Float[Array, "view y x"], Bool[Array, "view y x"] | None]:
     """Transmissions of a block with bad pixels filled and the flux of each view divided out, and where zingers were.
 
-    With `zingers` the counts hold two further views at either end, the neighbours in time; they are cut off.
+    With `zingers` counts, mixture and flux hold two further views at either end, the neighbours in time, in which
+    details have moved by `moves` columns at most; they are cut off.
     """
     where = None
-    if zingers is not None:
-        counts, where = remove_zingers(
-            counts, threshold=zingers.threshold, gain=zingers.gain, read_noise=zingers.read_noise
-        )
-        counts, where = counts[2:-2], where[2:-2]
-    light = _ratio(counts, empty_beam(beam, mixture), beam.dark) / flux[:, None, None].astype(beam.light.dtype)
+    if zingers is not None and zingers.threshold is not None:
+        noise = {"gain": zingers.gain, "read_noise": zingers.read_noise}
+        counts, where = remove_zingers(counts, threshold=zingers.threshold, **noise)
+    empty = empty_beam(beam, mixture)
+    light = _ratio(counts, empty, beam.dark) / flux[:, None, None].astype(beam.light.dtype)
     if filling is not None:
         light = filling.fill(light, 1.0)
-    return light, where
+    if zingers is None:
+        return light, None
+    light, hit = mend_spikes(light, empty, zingers.gain, zingers.read_noise, moves)
+    hit = hit if where is None else hit | where
+    return light[ZINGER_REACH:-ZINGER_REACH], hit[ZINGER_REACH:-ZINGER_REACH]
 
 
 @jax.jit

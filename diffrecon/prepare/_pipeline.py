@@ -19,11 +19,13 @@ from ._centre import RotationCentre, find_rotation_centre
 from ._defects import ZINGER_REACH, BadPixels, Filling, find_bad_pixels
 from ._distortion import check_distortion, undistort
 from ._flatfield import Zingers, block_transmission, logarithm
-from ._flux import check_region, find_air
+from ._flux import check_region, find_air, follows_air, monitor_of, said_of
 from ._full_turn import StitchPlan, is_full_turn, plan_stitch, should_stitch, stitch
 from ._hardening import check_coefficients, linearise
+from ._reference_frames import sort_out_references
 from ._references import References
 from ._stripes import STRIPE_METHODS, remove_stripes
+from ._tally import Tally, levels_of
 
 __all__ = ["DEFAULTS", "LineIntegrals", "Preparation", "Settings", "line_integrals"]
 
@@ -38,7 +40,11 @@ class Settings:
         "interpolate in time, or mix eigen-flats; auto: interpolate where their times are known",
         choices=("auto", "mean", "interpolate", "eigen"),
     )
-    flux: Any = setting("none", "brightness of each view: auto (air found beside the sample), or [row, row, col, col]")
+    flux: Any = setting(
+        None,
+        "brightness of each view: none, auto (air found beside the sample), monitor (the scan's), or the air "
+        "[row, row, col, col]; by default the monitor where it changes and the air with it",
+    )
     zingers: float | None = setting(None, "threshold in standard deviations, say 8", above=0)
     bad_pixels: bool = setting(True, "fill pixels that hold no signal")
     stripes: str = setting("none", "how stripes are removed", choices=STRIPE_METHODS)
@@ -128,20 +134,22 @@ class Preparation:
     """
 
     def __init__(self, scan: Measurement, settings: Mapping[str, Any] | None = None):
-        self.scan, self.settings = scan, _checked(settings or {}, scan)
-        height, width = scan.frame_shape
+        self.settings = _checked(settings or {}, scan)
+        self.scan, self._references_said = sort_out_references(scan)
+        scan, (height, width) = self.scan, scan.frame_shape
+        self._moves = _moves(scan)
         self.references = References.from_scan(scan, self.settings["flats"])
-        if scan.kind == "line-integrals" and self.settings["flux"] != "none":
+        if scan.kind == "line-integrals" and self.settings["flux"] not in (None, "none"):
             raise InputError("prepare.flux is the brightness of frames: line integrals (data.kind) have none")
         found = find_bad_pixels(self.references, scan.mask)
         self._bad: BadPixels = found if self.settings["bad_pixels"] else BadPixels(np.zeros((height, width), bool))
         if self.settings["flats"] == "eigen":
             self.references.fit_eigen(scan.counts, _bands(height), self._block(height))
         self.flux, self._flux_said = np.ones(scan.views, np.float32), ""
-        if self.settings["flux"] != "none":
+        if self.settings["flux"] != "none" and scan.kind != "line-integrals":
             self.flux, self._flux_said = self._measured_flux()
         self._where = self.settings["distortion"]
-        self._tally = _Tally(height)
+        self._tally = Tally.empty(height, scan.views)
         self.angles, self.shape = scan.angles, (scan.views, height, width)
         self.rotation_centre: float | None = None
         self._phase = None if self.settings["delta_beta"] is None else _phase_filter(scan, self.settings["delta_beta"])
@@ -221,26 +229,15 @@ class Preparation:
     def messages(self) -> list[str]:
         """One line for each step that did something, for the rows read so far."""
         settings, tally = self.settings, self._tally
-        read = int(tally.read.sum())
-        values = read * self.scan.views * self.shape[2]
-        lines = [self.references.message]
+        lines = [*self._references_said, self.references.message]
         if self.bad:
             lines.append(self._bad.message())
-        if settings["zingers"] is not None:
-            lines.append(f"{int(tally.zingers.sum())} zingers replaced (beyond {settings['zingers']:g} sigma)")
         if self._flux_said:
             lines.append(self._flux_said)
         if self._where is not None:
             moved = np.abs(self._where - np.indices(self.scan.frame_shape)).max()
             lines.append(f"detector distortion undone, up to {moved:.1f} pixels")
-        if self.clipped:
-            lines.append(
-                f"{self.clipped} of {values} pixels transmit less than {settings['clip']:g} and were set to it"
-            )
-        if settings["stripes"] != "none" and read:
-            changed = float(np.sqrt(tally.stripes.sum() / read))
-            columns = f", {int(tally.columns.sum())} columns replaced" if settings["stripes"] in _REPLACING else ""
-            lines.append(f"stripes ({settings['stripes']}): {changed:.2g} rms taken off the line integrals{columns}")
+        lines += tally.lines(settings, self.shape[2] if self._stitch is None else self.scan.frame_shape[1])
         if settings["beam_hardening"] is not None:
             lines.append(f"beam hardening: polynomial {', '.join(f'{a:g}' for a in settings['beam_hardening'])}")
         return lines + self._turn_said
@@ -288,9 +285,11 @@ class Preparation:
                 logs, low = light, jnp.zeros(light.shape[1], int)
             else:
                 logs, low = logarithm(light, self.settings["clip"])
+            self._tally.levels[which] += np.asarray(levels_of(logs))
             values = logs if values is None else _place(values, logs, start)
             clipped += np.asarray(low)
         assert values is not None
+        self._tally.rows += rows
         return values, clipped, zingers
 
     def _transmissions(
@@ -298,35 +297,61 @@ class Preparation:
     ) -> tuple[Array, Array | None]:
         """One block of views, read from the file."""
         threshold, zingers, wanted = self.settings["zingers"], None, views
-        if threshold is not None:
-            zingers = Zingers(threshold, self.references.gain, self.references.read_noise)
+        if threshold is not None or (self.settings["bad_pixels"] and self.scan.kind != "line-integrals"):
+            references = self.references  # of transmissions the noise is not known
+            zingers = Zingers(
+                threshold, references.gain if references.frames is not None else 0.0, references.read_noise
+            )
             # Beyond the first and the last view their mirror images, as in the middle of a block.
             last = self.scan.views - 1
             wanted = np.abs(np.arange(views.start - ZINGER_REACH, views.stop + ZINGER_REACH))
             wanted = np.clip(last - np.abs(last - wanted), 0, last)
         counts = jax.device_put(np.asarray(self.scan.counts[wanted, top:bottom]))
         flux = self.flux if flux is None else flux
-        mixture = self.references.mixture(views)
-        return block_transmission(counts, beam, mixture, jax.device_put(flux[views]), filling, zingers)
+        mixture = self.references.mixture(wanted)
+        flux = jax.device_put(flux[wanted])
+        return block_transmission(counts, beam, mixture, flux, filling, zingers, moves=self._moves)
 
     def _block(self, rows: int) -> int:
         return max(1, min(self.scan.views, _BLOCK_BYTES // (4 * rows * self.scan.frame_shape[1])))
 
     # ------------------------------------------------------------------------------------------------ global facts
     def _measured_flux(self) -> tuple[np.ndarray, str]:
-        """Mean transmission of the air in each view, and what to say of it."""
-        height = self.scan.frame_shape[0]
+        """Brightness of each view, and what to say of it."""
+        one, wanted, monitor = np.ones(self.scan.views, np.float32), self.settings["flux"], monitor_of(self.scan)
+        if wanted == "monitor":
+            if monitor is None:
+                raise InputError(
+                    f"{self.scan.name}: prepare.flux=monitor needs one positive number a view: data.monitor"
+                )
+            return monitor, f"flux: {said_of(monitor)} by the monitor, divided out"
+        if wanted is None and monitor is None:
+            return one, ""
+        regions = [wanted] if isinstance(wanted, tuple) else self._air()
+        if wanted is None:
+            assert monitor is not None
+            follows = bool(regions) and follows_air(monitor, self._air_flux(regions))
+            if follows:
+                return monitor, f"flux: {said_of(monitor)} by the monitor, which the air follows, divided out"
+            why = "the air beside the sample does not follow it" if regions else "no air found beside the sample tells"
+            return one, f"flux: {said_of(monitor)} by the monitor; not used, {why} (prepare.flux=monitor uses it)"
+        if not regions:
+            return one, "flux: no air found beside the sample; the views keep their brightness"
+        flux = self._air_flux(regions)
+        where = "; ".join(f"rows {r0} to {r1 - 1}, columns {c0} to {c1 - 1}" for r0, r1, c0, c1 in regions)
+        return flux.astype(np.float32), f"flux: air at {where}; {said_of(flux)}, divided out"
+
+    def _air(self) -> list[tuple[int, int, int, int]]:
+        """Find regions of air in some views."""
+        height, one = self.scan.frame_shape[0], np.ones(self.scan.views, np.float32)
+        sample = np.unique(np.linspace(0, self.scan.views - 1, _SAMPLE_VIEWS).astype(int))
+        beam, filling = self.references.rows(0, height), Filling.of(self._bad.mask)
+        light = lambda v: self._transmissions(slice(v, v + 1), 0, height, beam, filling, one)[0]
+        return find_air(np.stack([np.asarray(light(v))[0] for v in sample]))
+
+    def _air_flux(self, regions: list[tuple[int, int, int, int]]) -> np.ndarray:
+        """Mean transmission of the air in each view."""
         one = np.ones(self.scan.views, np.float32)
-        regions = [self.settings["flux"]]
-        if self.settings["flux"] == "auto":
-            sample = np.unique(np.linspace(0, self.scan.views - 1, _SAMPLE_VIEWS).astype(int))
-            beam, filling = self.references.rows(0, height), Filling.of(self._bad.mask)
-            frames = [
-                np.asarray(self._transmissions(slice(v, v + 1), 0, height, beam, filling, one)[0])[0] for v in sample
-            ]
-            regions = find_air(np.stack(frames))
-            if not regions:
-                return one, "flux: no air found beside the sample; the views keep their brightness"
         total, pixels = np.zeros(self.scan.views), 0
         for r0, r1, c0, c1 in regions:
             beam, filling = self.references.rows(r0, r1), Filling.of(self._bad.mask[r0:r1])
@@ -342,10 +367,7 @@ class Preparation:
                 f"{self.scan.name}: the air region {regions} holds no light in view "
                 f"{int(np.argmin(np.nan_to_num(flux)))}; check prepare.flux"
             )
-        where = "; ".join(f"rows {r0} to {r1 - 1}, columns {c0} to {c1 - 1}" for r0, r1, c0, c1 in regions)
-        return flux.astype(np.float32), (
-            f"flux: air at {where}; brightness of the views {flux.min():.4f} to {flux.max():.4f}, divided out"
-        )
+        return flux
 
     def _join_halves(self) -> None:
         angles, forced = self.scan.angles, self.settings["full_turn"] == "stitch"
@@ -378,9 +400,7 @@ class Preparation:
 
     def _sample_rows(self) -> np.ndarray:
         """Prepare rows spread over the detector."""
-        kept = dataclasses.replace(
-            self._tally, **{f.name: getattr(self._tally, f.name).copy() for f in dataclasses.fields(_Tally)}
-        )
+        kept = self._tally.copy()
         values = np.concatenate([np.asarray(self._unjoined(r, r + 1)) for r in self._some_rows()], 1)
         self._tally = kept  # what was looked at only is not counted
         return values
@@ -396,29 +416,17 @@ def _phase_filter(scan: Any, delta_beta: float) -> PhaseFilter:
     return PhaseFilter(pixel, wavelength, distance, delta_beta).checked()
 
 
-_REPLACING = ("large", "dead", "all")
-
-
 @partial(jax.jit, donate_argnums=0)
 def _place(whole: Float[Array, "view z u"], block: Float[Array, "some z u"], start: Any) -> Float[Array, "view z u"]:
     return jax.lax.dynamic_update_slice_in_dim(whole, block.astype(whole.dtype), start, 0)
 
 
-@dataclasses.dataclass
-class _Tally:
-    """What the steps did, for each detector row that was read."""
-
-    read: np.ndarray
-    clipped: np.ndarray
-    zingers: np.ndarray
-    stripes: np.ndarray  # mean square change of the line integrals
-    columns: np.ndarray
-
-    def __init__(self, rows: int = 0, **fields: np.ndarray):
-        self.read, self.stripes = np.zeros(rows, bool), np.zeros(rows)
-        self.clipped, self.zingers, self.columns = (np.zeros(rows, int) for _ in range(3))
-        for name, value in fields.items():
-            setattr(self, name, value)
+def _moves(scan: Measurement) -> int:
+    """Count the columns by which a detail of a sample on the detector may move from one view to the next."""
+    if scan.angles is None or scan.views < 2:
+        return 3
+    step = float(np.median(np.abs(np.diff(scan.angles))))
+    return 3 + int(np.ceil(step * scan.frame_shape[1] / 2))
 
 
 def _bands(height: int) -> list[tuple[int, int]]:
@@ -436,7 +444,7 @@ def _checked(settings: Mapping[str, Any], scan: Measurement) -> dict[str, Any]:
     """
     build(_Sections, {"prepare": settings}, "preparation")
     full = {**DEFAULTS, **settings}
-    if full["flux"] not in ("none", "auto"):
+    if full["flux"] not in (None, "none", "auto", "monitor"):
         full["flux"] = check_region(full["flux"], scan.frame_shape)
     if full["beam_hardening"] is not None:
         full["beam_hardening"] = tuple(check_coefficients(full["beam_hardening"]).tolist())

@@ -89,7 +89,7 @@ class References:
         places = _flat_places(scan, len(frames))
         groups, centres = _groups(frames, places, scan.views, how)
         light = np.stack([frames[g].mean(0, dtype=float) for g in groups]) - dark
-        if light.max() <= 0:
+        if not np.nanmax(light, initial=0) > 0:
             raise InputError(f"{scan.name}: the flats are nowhere above the darks; are they exchanged?")
         left, right, share = _between(centres, scan.views)
         gain, noise = _detector_noise(frames, darks, dark)
@@ -271,14 +271,14 @@ def _say(count: int, groups: int) -> str:
 
 def _detector_noise(frames: np.ndarray, darks: np.ndarray | None, dark: np.ndarray) -> tuple[float, float]:
     """Counts a photon (variance over mean of the flats, brought to the same mean) and read noise [counts]."""
-    noise = 0.0 if darks is None or len(darks) < 3 else float(np.median(darks.astype(np.float32).std(0, ddof=1)))
+    noise = 0.0 if darks is None or len(darks) < 3 else float(np.nanmedian(darks.astype(np.float32).std(0, ddof=1)))
     if len(frames) < 3:
         return 1.0, noise
     light = frames.astype(np.float32) - dark.astype(np.float32)
-    level = light.mean((1, 2), keepdims=True)
+    level = np.nanmean(light, (1, 2), keepdims=True)
     light = light * (level.mean() / np.where(level > 0, level, 1))
     mean = light.mean(0)
-    good = mean > 0.1 * np.median(mean)
+    good = mean > 0.1 * np.nanmedian(mean)
     gain = float(np.median((light.var(0, ddof=1)[good] - noise**2) / mean[good])) if good.any() else 1.0
     # A median over few frames is below the mean of a variance; what matters here is the order of magnitude.
     return (gain if gain > 0 else 1.0), noise

@@ -134,7 +134,7 @@ def solve_slices(
     solver, messages, curves = SLICE_SOLVERS[options.name], (), {}
     if options.name == "fbp":
         pad = padding(sinogram) if options.pad == "auto" else options.pad
-        messages = (_CONTINUED,) if options.pad == "auto" and pad != "zero" else ()
+        messages = (_CONTINUED,) if options.pad == "auto" and pad == "smooth" else ()
         options = dataclasses.replace(options, pad=pad)
     choosing = options.name in _PENALISED and options.weight is None and options.penalty != "none"
     begin = lambda: console.progress(options.count(), f"{options.name}: step")
@@ -280,10 +280,38 @@ def _bounds(options: SliceOptions) -> tuple[float | None, float | None] | None:
 
 
 def padding(sinogram: Float[Array, "view z u"]) -> str:
-    """Choose what lies beyond the detector: nothing where the outer columns hold air, else the sample goes on."""
-    lines = np.abs(np.asarray(_mean_row(sinogram)))  # quiet, and enough
+    """Choose what lies beyond the detector: nothing where the outer columns hold air, its own value where that is not
+    zero (the beam has changed since the flats), else the sample goes on."""
+    means = np.asarray(_mean_row(sinogram))
+    lines = np.abs(means)  # quiet, and enough
     edge = np.maximum(lines[:, :4].mean(1), lines[:, -4:].mean(1))
-    return "smooth" if np.median(edge) > 0.05 * np.percentile(lines, 99) else "zero"
+    if np.median(edge) <= 0.05 * np.percentile(lines, 99):
+        return "zero"
+    wide = max(min(means.shape[1] // 32, 32), min(2, means.shape[1]))
+    bands = means[:, :wide], means[:, wide : 2 * wide], means[:, -2 * wide : -wide], means[:, -wide:]
+    return "smooth" if air_level(*(band.mean(1) for band in bands)) is None else "edge"
+
+
+def air_level(
+    left: Float[np.ndarray, " view"],
+    next_left: Float[np.ndarray, " view"],
+    next_right: Float[np.ndarray, " view"],
+    right: Float[np.ndarray, " view"],
+) -> Float[np.ndarray, " view"] | None:
+    """Give the line integral of the air on both sides of the sample; `None` where the edges do not look like air.
+
+    Air is the same on both sides in every view, whatever the views among themselves, and does not rise towards the
+    middle, as the mean over the views of every truncated sample does.
+
+    **Arguments:** mean line integrals of the outermost columns, and of as many next to them.
+    """
+    level, apart = (left + right) / 2, left - right
+    noise = 1.5 * float(np.median(np.abs(apart - np.median(apart)))) / 2**0.5
+    rise = float(np.abs(np.mean((next_left + next_right) / 2 - level)))
+    same = np.abs(apart) < 0.02 + 0.05 * np.abs(level) + 4 * noise
+    steady = noise < 0.01 + 0.02 * np.abs(level).max()
+    flat = rise < 0.002 + 0.03 * np.abs(level).mean() + 3 * noise / len(left) ** 0.5
+    return level if steady and flat and same.mean() > 0.95 and np.abs(level).max() < 1 else None
 
 
 @jax.jit

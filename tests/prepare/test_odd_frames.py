@@ -1,0 +1,113 @@
+"""Flats, darks, views and single values that are not what they seem: left out, mended, or named."""
+
+import numpy as np
+import pytest
+
+from diffrecon import prepare
+from diffrecon.errors import InputError
+from diffrecon.solvers.slices import padding
+
+from .sinograms import ellipses, sinogram
+from .test_pipeline import ANGLES, body, scan_of
+
+TRUTH = body(rows=2)
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return scan_of(TRUTH)
+
+
+def prepared(scan, **settings):
+    found = prepare.Preparation(scan, settings)
+    return np.asarray(found.rows(0, scan.frame_shape[0])), "\n".join(found.messages)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 6, 7])
+def test_any_number_of_dead_pixels_is_filled(scan, count):
+    flats = scan.flats.copy()
+    flats[:, 1, 5 : 5 + 7 * count : 7] = 100
+    values, said = prepared(scan.replace(flats=flats))
+    assert f"{count} without flat-field signal" in said and np.abs(values - TRUTH).max() < 0.2
+
+
+def test_lit_darks_and_black_flats_are_left_out(scan):
+    darks, flats = np.repeat(scan.darks, 3, 0), scan.flats.copy()
+    darks[[0, 4]] = flats[:2]
+    flats[3], flats[5] = 100.0, 0.0
+    values, said = prepared(scan.replace(darks=darks, flats=flats, extra={"flat_views": np.zeros(10)}))
+    assert np.abs(values - TRUTH).mean() < 0.012
+    assert "darks 0, 4 left out, 2 of 9" in said and "flats 3, 5 left out, 2 of 10" in said
+    with pytest.raises(InputError, match="flats hold no light"):
+        prepare.Preparation(scan.replace(flats=0 * flats))
+    with pytest.raises(InputError, match="flats hold no light"):
+        prepare.Preparation(scan.replace(flats=scan.darks, darks=scan.flats))
+
+
+def test_values_wrong_in_one_view_are_replaced(scan):
+    counts, random = scan.counts.copy(), np.random.default_rng(5)
+    for view in range(1, 60, 2):  # two hits side by side in neighbouring views are not told from a detail
+        counts[view, random.integers(2), random.integers(8, 56)] = random.choice([0, 65000])
+    hit = (counts != scan.counts) & (TRUTH < 2.0)
+    values, said = prepared(scan.replace(counts=counts))
+    assert "in one view" in said and np.abs(values - TRUTH)[hit].max() < 0.35
+    clean, said = prepared(scan)
+    assert "in one view" not in said
+    kept, _ = prepared(scan.replace(counts=counts), bad_pixels=False)
+    assert np.abs(kept - TRUTH)[hit].min() > 1.0
+    np.testing.assert_array_equal(clean[~hit.any((1, 2))], prepared(scan, bad_pixels=False)[0][~hit.any((1, 2))])
+
+
+def test_a_wire_a_slit_and_few_views_are_no_defects():
+    angles = np.linspace(0, np.pi, 30, endpoint=False)
+    u = np.arange(96)[None] - 47.5
+    wire = 5.0 * (np.abs(u - 35 * np.cos(angles[:, None])) < 1)  # one or two columns, far off the axis
+    block = 4.0 * (np.abs(u) < 40) - 3.5 * (np.abs(u - 30 * np.sin(angles[:, None])) < 1)
+    for truth in (wire, block):
+        _, said = prepared(scan_of(truth[:, None], angles=angles, photons=5e4))
+        assert "in one view" not in said
+
+
+def test_rows_without_light_are_named():
+    flats = np.random.default_rng(0).poisson(np.array([5000.0, 5000, 1])[:, None] * np.ones((8, 3, 64))) + 100.0
+    counts = np.random.default_rng(1).poisson(np.array([4000.0, 4000, 1])[:, None] * np.ones((9, 3, 64))) + 100.0
+    scan = scan_of(np.zeros((9, 3, 64))).replace(flats=flats, counts=counts, darks=np.full((3, 3, 64), 100.0))
+    values, said = prepared(scan)
+    assert "64 in rows without light" in said and "1 rows have no good pixel" in said and (values[:, 2] == 0).all()
+
+
+def test_one_bright_view_is_named(scan):
+    counts = (scan.counts - 100) * np.where(np.arange(60) == 31, 10, 1)[:, None, None] + 100
+    _, said = prepared(scan.replace(counts=counts))
+    assert "brightness of view 31 (9.99 times)" in said and "WARNING" not in prepared(scan)[1]
+
+
+@pytest.mark.parametrize("beam", [1.4, np.linspace(1.0, 1.25, 60)], ids=["brighter flats", "beam that falls"])
+def test_air_of_another_brightness_is_no_wide_sample(scan, beam):
+    factor = np.broadcast_to(1 / np.asarray(beam), (60,))[:, None, None]
+    changed = scan.replace(counts=(scan.counts - 100) * factor + 100)
+    values, said = prepared(changed)
+    assert f"{'0.71' if np.ndim(beam) == 0 else '0.80 to 1.00'} of the flats" in said and padding(values) == "edge"
+    mended, said = prepared(changed, flux="auto")
+    assert "WARNING" not in said and padding(mended) == "zero" and np.abs(mended - TRUTH).mean() < 0.012
+    monitored, said = prepared(changed.replace(extra={"monitor": 7e3 * factor.ravel()}))
+    if np.ndim(beam):
+        assert "monitor, which the air follows" in said and np.abs(monitored - TRUTH).mean() < 0.012
+
+
+def test_a_wide_sample_is_one_and_a_monitor_of_something_else_is_not_used(scan):
+    wide = sinogram(ellipses(2), ANGLES, 120, 64, 31.5)[:, None]
+    values, said = prepared(scan_of(wide))
+    assert padding(values) == "smooth" and "of the flats" not in said
+    other = np.random.default_rng(0).uniform(1, 2, 60)
+    values, said = prepared(scan.replace(extra={"monitor": other}))
+    assert "does not follow it" in said and np.abs(values - TRUTH).mean() < 0.012
+
+
+def test_air_under_an_uneven_beam_is_found(scan):
+    slope = 1 + 0.06 * np.linspace(-1, 1, 64)  # between flats and views
+    flicker = 1 + 0.05 * np.sin(np.arange(60))
+    counts = (scan.counts - 100) * slope * flicker[:, None, None] + 100
+    found = prepare.Preparation(scan.replace(counts=counts), {"flux": "auto"})
+    assert found.messages[1].count("columns") == 2  # on both sides
+    np.testing.assert_allclose(found.flux / found.flux.mean(), flicker / flicker.mean(), rtol=5e-3)
