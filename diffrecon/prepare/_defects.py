@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from ..frames import Measurement
 from ._references import References
 
 __all__ = [
@@ -166,6 +167,14 @@ def remove_zingers(
 _BRIGHTER, _DARKER = 3.0, 20.0  # than all around: no light does that in one view alone
 _SPIKE_NOISE = 10.0  # standard deviations that a spike must stand out by
 _FARTHEST = 15  # columns that a detail moves between views; beyond, whole rows of the views beside are compared
+
+
+def columns_moved(scan: Measurement) -> int:
+    """Count the columns by which a detail of a sample on the detector may move from one view to the next."""
+    if scan.angles is None or scan.views < 2:
+        return 3
+    step = float(np.median(np.abs(np.diff(scan.angles))))
+    return 3 + int(np.ceil(step * scan.frame_shape[1] / 2))
 
 
 def mend_spikes(

@@ -16,7 +16,7 @@ from ..quality import line_integral_variance
 from ..settings import build, section, setting
 from ..solvers.direct.fbp import PhaseFilter
 from ._centre import RotationCentre, find_rotation_centre
-from ._defects import ZINGER_REACH, BadPixels, Filling, find_bad_pixels
+from ._defects import ZINGER_REACH, BadPixels, Filling, columns_moved, find_bad_pixels
 from ._distortion import check_distortion, undistort
 from ._flatfield import Zingers, block_transmission, logarithm
 from ._flux import check_region, find_air, follows_air, monitor_of, said_of
@@ -137,7 +137,7 @@ class Preparation:
         self.settings = _checked(settings or {}, scan)
         self.scan, self._references_said = sort_out_references(scan)
         scan, (height, width) = self.scan, scan.frame_shape
-        self._moves = _moves(scan)
+        self._moves = columns_moved(scan)
         self.references = References.from_scan(scan, self.settings["flats"])
         if scan.kind == "line-integrals" and self.settings["flux"] not in (None, "none"):
             raise InputError("prepare.flux is the brightness of frames: line integrals (data.kind) have none")
@@ -419,14 +419,6 @@ def _phase_filter(scan: Any, delta_beta: float) -> PhaseFilter:
 @partial(jax.jit, donate_argnums=0)
 def _place(whole: Float[Array, "view z u"], block: Float[Array, "some z u"], start: Any) -> Float[Array, "view z u"]:
     return jax.lax.dynamic_update_slice_in_dim(whole, block.astype(whole.dtype), start, 0)
-
-
-def _moves(scan: Measurement) -> int:
-    """Count the columns by which a detail of a sample on the detector may move from one view to the next."""
-    if scan.angles is None or scan.views < 2:
-        return 3
-    step = float(np.median(np.abs(np.diff(scan.angles))))
-    return 3 + int(np.ceil(step * scan.frame_shape[1] / 2))
 
 
 def _bands(height: int) -> list[tuple[int, int]]:
