@@ -379,6 +379,9 @@ def pick_views(counts: Any, views: np.ndarray) -> Any:
     return Excerpt(counts, np.arange(counts.shape[0])[views]) if lazy else np.asarray(counts)[views]
 
 
+TILE_BYTES = 2**24
+
+
 def frame_tiles(counts: Any, views: np.ndarray | None = None) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """Read frames (of some views) tile after tile of some 16 MB: which views, which rows, and their counts.
 
@@ -393,7 +396,7 @@ def frame_tiles(counts: Any, views: np.ndarray | None = None) -> Iterator[tuple[
             start += len(block)
         return
     row = views.size * np.prod(counts.shape[2:], dtype=float) * np.dtype(counts.dtype).itemsize
-    size = max(1, int(2**24 // max(row * bands, 1))) * bands
+    size = max(1, int(TILE_BYTES // max(row * bands, 1))) * bands
     for top in range(0, height, size):
         rows = slice(top, min(top + size, height))
         yield slice(0, views.size), rows, np.asarray(counts[views, rows])
@@ -403,7 +406,7 @@ def frame_blocks(counts: Any, views: np.ndarray | None = None) -> Iterator[np.nd
     """Read frames (of some views) block after block, as many at a time as make some 16 MB."""
     views = np.arange(counts.shape[0]) if views is None else np.asarray(views)
     frame = np.prod(counts.shape[1:], dtype=float) * np.dtype(counts.dtype).itemsize
-    size = max(1, int(2**24 // max(frame, 1)))
+    size = max(1, int(TILE_BYTES // max(frame, 1)))
     for start in range(0, views.size, size):
         yield np.asarray(counts[views[start : start + size]])
 

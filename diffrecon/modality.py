@@ -251,6 +251,15 @@ class Modality:
         """Say whether a scan whose file does not name its method looks like one of this."""
         return False
 
+    def look_at(self, scan: Scan) -> list[str]:
+        """Say what is odd about a scan, before anything is solved: what `inspect` shows as problems.
+
+        **Raises:** `InputError` for a scan that the method would refuse.
+        """
+        for name, (what, example) in self.needs.items():
+            scan.require(name, what, example)
+        return []
+
     def start(self, scan: Scan, settings: Any, console: Console) -> Problem:
         """Prepare the data and make the first guess.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, MissingMetadata
 from ._settings import gather
 
 
@@ -33,8 +33,28 @@ def _measurement(options: argparse.Namespace) -> int:
     print("\n".join(scan_lines(scan)), flush=True)
     _near_field(scan, getattr(options, "plot", None))
     # The figures stand printed; what makes the file unusable is the error.
-    scan.check_counts()
+    scan = scan.check_counts()
+    for line in _as_reconstruct(scan):
+        print(f"  problem      {line}")
+    for message in scan.provenance.messages:
+        if message.startswith("problem: "):
+            raise InputError(f"{scan.name}: {message.removeprefix('problem: ')}")
     return 0
+
+
+def _as_reconstruct(scan: Any) -> list[str]:
+    """What the method itself would say of the scan before it solves anything.
+
+    **Raises:** `InputError` for what it would refuse; what is only missing stands among the missing.
+    """
+    from ..modality import find, names
+
+    if scan.method not in names() or scan.geometry is None:
+        return []
+    try:
+        return find(scan.method).look_at(scan)
+    except MissingMetadata as error:
+        return [str(error).removeprefix(f"{scan.name}: ")]
 
 
 def _near_field(scan: Any, picture: str | None) -> None:
@@ -102,22 +122,22 @@ def scan_lines(scan: Any) -> list[str]:
     for name in ("flux", "rotation_centre"):
         if getattr(scan, name) is not None:
             lines.append(f"  {name.replace('_', ' '):<12} {getattr(scan, name):.5g}")
-    lines += [
-        f"  missing      {m.removeprefix('missing: ')}" if m.startswith("missing: ") else f"  note         {m}"
-        for m in scan.provenance.messages
-    ]
+    for message in scan.provenance.messages:
+        kind, said = next(((k, k) for k in ("missing", "problem") if message.startswith(f"{k}: ")), ("note", ""))
+        lines.append(f"  {kind:<12} {message.removeprefix(f'{said}: ')}")
     return lines + [f"  missing      {name}" for name in missing(scan)]
 
 
 def _counts_lines(scan: Any) -> list[str]:
     """Statistics in one pass over the frames."""
+    from ..frames import frame_tiles
+
     low, high, total, number, zeros, bad, full = np.inf, -np.inf, 0.0, 0, 0, 0, 0
     dtype = np.dtype(scan.counts.dtype)
     ceiling = np.iinfo(dtype).max if dtype.kind in "iu" else None
-    for start in range(0, scan.views, 64):
-        part = np.asarray(scan.counts[start : start + 64])
+    for _, rows, part in frame_tiles(scan.counts):
         if scan.mask is not None:
-            part = part[:, scan.mask]
+            part = part[:, scan.mask[rows]]
         finite = part[np.isfinite(part)] if dtype.kind == "f" else part
         bad += part.size - finite.size
         if finite.size:

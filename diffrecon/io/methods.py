@@ -224,7 +224,7 @@ def _check_positions(scan: Scan) -> None:
 
 def _check_motion(source: Source, scan: Scan) -> None:
     """Say so when the features of near-field frames do not move as positions and magnification have it."""
-    if scan.positions is None or scan.views < 4:
+    if scan.positions is None or scan.views < 4 or (scan.positions_unit != "pixel" and scan.pixel_size is None):
         return
     pixel = 1.0 if scan.positions_unit == "pixel" else float(np.mean(scan.pixel_size))
     agree, motion = _guess.feature_motion(scan.counts, scan.positions / pixel, scan.mask)

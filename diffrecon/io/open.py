@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import physics
-from ..errors import InputError
+from ..errors import InputError, MissingMetadata
 from ..scan import Provenance, Scan
 from . import _part
 from ._content import input_files
@@ -81,8 +81,8 @@ def open_scan(
 def read(
     path: str | Path, method: str | None, given: dict[str, Any], *, check: bool = True, strict: bool = True
 ) -> Scan:
-    """Read a file as `open_scan` does; with `strict=False` missing metadata become messages and the geometry stays
-    `None`.
+    """Read a file as `open_scan` does; with `strict=False` missing metadata become messages, as do problems,
+    and the geometry stays `None`.
     """
     with Source(path) as source:
         said = {name: value for name, value in given.items() if KEYS[name].section == "data"}
@@ -176,4 +176,11 @@ def _assemble(
     )
     if strict:
         check_scan(source, scan)
+        return scan
+    try:
+        check_scan(source, scan)
+    except MissingMetadata:
+        pass  # listed as missing
+    except InputError as error:
+        source.say(f"problem: {str(error).removeprefix(f'{source.name}: ')}")
     return scan

@@ -145,6 +145,7 @@ class Preparation:
         self._bad: BadPixels = found if self.settings["bad_pixels"] else BadPixels(np.zeros((height, width), bool))
         if self.settings["flats"] == "eigen":
             self.references.fit_eigen(scan.counts, _bands(height), self._block(height))
+        self._held: tuple[int, np.ndarray] | None = None  # frames of these rows on, in memory
         self.flux, self._flux_said = np.ones(scan.views, np.float32), ""
         if self.settings["flux"] != "none" and scan.kind != "line-integrals":
             self.flux, self._flux_said = self._measured_flux()
@@ -272,6 +273,8 @@ class Preparation:
         beam, filling = self.references.rows(top, bottom), Filling.of(self._bad.mask[top:bottom])
         clipped, zingers = np.zeros(rows, int), np.zeros(bottom - top, int)
         block, values = self._block(bottom - top), None
+        if getattr(self.scan.counts, "bands", 0) and block < views:  # every block would unpack the whole file
+            self._held = top, np.asarray(self.scan.counts[:, top:bottom])
         if block < views:
             values = jnp.zeros((views, rows, self.scan.frame_shape[1]), beam.light.dtype)
         for start in range(0, views, block):
@@ -290,6 +293,7 @@ class Preparation:
             clipped += np.asarray(low)
         assert values is not None
         self._tally.rows += rows
+        self._held = None
         return values, clipped, zingers
 
     def _transmissions(
@@ -306,7 +310,11 @@ class Preparation:
             last = self.scan.views - 1
             wanted = np.abs(np.arange(views.start - ZINGER_REACH, views.stop + ZINGER_REACH))
             wanted = np.clip(last - np.abs(last - wanted), 0, last)
-        counts = jax.device_put(np.asarray(self.scan.counts[wanted, top:bottom]))
+        held = self._held
+        some = (
+            self.scan.counts[wanted, top:bottom] if held is None else held[1][wanted, top - held[0] : bottom - held[0]]
+        )
+        counts = jax.device_put(np.asarray(some))
         flux = self.flux if flux is None else flux
         mixture = self.references.mixture(wanted)
         flux = jax.device_put(flux[wanted])

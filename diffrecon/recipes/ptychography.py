@@ -218,6 +218,10 @@ class NearFieldPtychography(Modality):
     name, settings = "near-field-ptychography", NearSettings
     needs = {"positions": ("positions of the views", "/path/of/positions")}
 
+    def look_at(self, scan: Scan) -> list[str]:
+        """Say which frames and pixels will be left out."""
+        return [*super().look_at(scan), *check_frames(scan).messages]
+
     def start(self, scan: Scan, settings: Any, console: Console) -> ScanProblem:
         """Leave out what would spoil the scan, mend its positions, and make the first guess."""
         _refuse_idle(settings, self.settings())

@@ -137,6 +137,11 @@ class Tomography(Modality):
     needs = {"angles": ("the rotation angle of each view", "/path/of/angles")}
     wishes = ("flats", "darks")
 
+    def look_at(self, scan: Scan) -> list[str]:
+        """Refuse frames that flats and darks cannot correct."""
+        prepare.References.from_scan(scan, "auto")
+        return super().look_at(scan)
+
     def start(self, scan: Scan, settings: Settings, console: Console) -> Tomogram:
         """Prepare all rows, find the geometry, and put an empty volume in it."""
         prepared = _prepared(scan, settings)

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import diffrecon as dr
-from diffrecon import io
+from diffrecon import frames as frames_module
+from diffrecon import io, prepare
 from diffrecon.cli import main
 from diffrecon.errors import InputError
+from diffrecon.frames import LazyFrames
 
 open_scan: Any = io.open_scan
 DEGREES = np.arange(12) * 15.0
@@ -470,3 +472,44 @@ def test_inspect_names_what_reconstruct_refuses(tmp_path, capsys):
     path = make_files.dxchange(tmp_path / "a.h5", theta=np.arange(20) * 9.0)
     assert main(["inspect", str(path)]) == 2
     assert "20 angles for 12 views" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------------- packed frames
+class Counted(LazyFrames):
+    """Frames that count how many values are read of them."""
+
+    bands = 2
+
+    def __init__(self, frames):
+        self.frames, self.shape, self.dtype, self.read = frames, frames.shape, frames.dtype, 0
+
+    def _read(self, views, rows, columns):
+        values = np.asarray(self.frames[views, rows, columns])
+        self.read += values.size
+        return values
+
+
+def test_chunks_of_sinograms_are_unpacked_once(tmp_path, monkeypatch):
+    """Packed with all views in a chunk: rows after rows, whatever the size of a block of views."""
+    counts = np.random.default_rng(0).poisson(300, (200, 7, 16)).astype(np.uint16)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("exchange/data", data=counts, chunks=(200, 2, 16), compression="gzip")
+        file["exchange/theta"] = np.arange(200) * 0.9
+    scan = open_scan(tmp_path / "a.h5")
+    assert scan.counts.bands == 2 and open_scan(tmp_path / "a.h5", binning=2).counts.bands == 1
+    assert (scan.counts[3:190:7, 1:6] == counts[3:190:7, 1:6]).all() and (scan.counts[5] == counts[5]).all()
+    monkeypatch.setattr(frames_module, "TILE_BYTES", 200 * 16 * 2 * 3)
+    counted = Counted(counts)
+    tiles = list(frames_module.frame_tiles(counted))
+    assert [rows for _, rows, _ in tiles] == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 7)]
+    assert counted.read == counts.size
+    dark = counts.copy()
+    dark[[4, 9]] = 0
+    with pytest.raises(InputError, match="2 views .4 the first.*data.views=0:4,5:9,10:200"):
+        dr.Scan(counts=Counted(dark)).check_counts()
+    monkeypatch.setattr(prepare._pipeline, "_BLOCK_BYTES", 4 * 7 * 16 * 50)
+    counted = Counted(counts)
+    flats = np.full((2, 7, 16), 1000.0)
+    values = prepare.line_integrals(dr.Scan(counts=counted, flats=flats)).values
+    assert counted.read == counts.size
+    np.testing.assert_allclose(values, np.log(1000 / counts), rtol=1e-5)
