@@ -120,6 +120,23 @@ def _example(unit: str) -> str:
     return {"m": "3.65 mm", "eV": "17 keV", "rad": "30 deg", "s": "0.1 s"}.get(unit, "1.5")
 
 
+def in_words(value: ArrayLike, unit: str) -> str:
+    """Write a number with the prefix that suits it, "17 keV", "3.65 mm"; an array as a range.
+
+    ```python
+    assert in_words(3.65e-3, "m") == "3.65 mm" and in_words([1e4, 2e4], "eV") == "10 to 20 keV"
+    ```
+    """
+    values = np.atleast_1d(np.asarray(value, float))
+    biggest = np.abs(values).max()
+    prefixes = [(1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"), (1e-12, "p")]
+    scale, prefix = next(((s, p) for s, p in prefixes if biggest >= s), prefixes[-1])
+    if unit == "m" and scale > 1:
+        scale, prefix = 1.0, ""
+    ends = [values.min(), values.max()] if np.ptp(values) > 1e-9 * biggest else [values[0]]
+    return " to ".join(f"{v / scale:.4g}" for v in ends) + f" {prefix}{unit}"
+
+
 def energy_to_wavelength(energy: ArrayLike) -> Any:
     """Wavelength [m] of photons of an energy [eV].
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, MissingMetadata
+from ..physics import in_words
 from ._settings import gather
 
 
@@ -170,19 +171,19 @@ def _geometry_lines(scan: Any) -> list[str]:
         return []
     lines = []
     if place.energy is not None:
-        lines.append(f"  energy       {_si(place.energy, 'eV')}, wavelength {_si(place.wavelength, 'm')}")
+        lines.append(f"  energy       {in_words(place.energy, 'eV')}, wavelength {in_words(place.wavelength, 'm')}")
     if isinstance(place, ConeBeam):
         lines.append(
-            f"  cone beam    focus-sample {_si(place.focus_to_sample, 'm')}, focus-detector "
-            f"{_si(place.focus_to_detector, 'm')}, detector pixel {_si(place.detector_pixel, 'm')}"
+            f"  cone beam    focus-sample {in_words(place.focus_to_sample, 'm')}, focus-detector "
+            f"{in_words(place.focus_to_detector, 'm')}, detector pixel {in_words(place.detector_pixel, 'm')}"
         )
         lines.append(
-            f"  magnified    {_plain(place.magnification)} x: pixel {_si(place.pixel_size, 'm')}, "
-            f"effective distance {_si(place.distance, 'm')}"
+            f"  magnified    {_plain(place.magnification)} x: pixel {in_words(place.pixel_size, 'm')}, "
+            f"effective distance {in_words(place.distance, 'm')}"
         )
     else:
         known = [
-            f"{label} {_si(value, 'm')}"
+            f"{label} {in_words(value, 'm')}"
             for label, value in (
                 ("sample-detector", place.distance),
                 ("detector pixel", place.detector_pixel),
@@ -201,7 +202,7 @@ def _positions_line(scan: Any) -> str:
     span, step = np.ptp(scan.positions, axis=0), neighbour_step(scan.positions)
     if scan.positions_unit == "pixel":
         return f"  positions    span {span[0]:.4g} x {span[1]:.4g} pixels, step {step:.3g} pixels"
-    line = f"  positions    span {_si(span[0], 'm')} x {_si(span[1], 'm')}, step {_si(step, 'm')}"
+    line = f"  positions    span {in_words(span[0], 'm')} x {in_words(span[1], 'm')}, step {in_words(step, 'm')}"
     if scan.pixel_size is None:
         return line
     pixel = float(np.mean(scan.pixel_size))
@@ -224,18 +225,6 @@ def missing(scan: Any) -> list[str]:
     return absent
 
 
-def _si(value: Any, unit: str) -> str:
-    """`17 keV`, `3.65 mm`; a range for arrays."""
-    values = np.atleast_1d(np.asarray(value, float))
-    biggest = np.abs(values).max()
-    prefixes = [(1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"), (1e-12, "p")]
-    scale, prefix = next(((s, p) for s, p in prefixes if biggest >= s), prefixes[-1])
-    if unit == "m" and scale > 1:
-        scale, prefix = 1.0, ""
-    ends = [values.min(), values.max()] if np.ptp(values) > 1e-9 * biggest else [values[0]]
-    return " to ".join(f"{v / scale:.4g}" for v in ends) + f" {prefix}{unit}"
-
-
 def _plain(value: Any) -> str:
     values = np.atleast_1d(np.asarray(value, float))
     ends = [values.min(), values.max()] if np.ptp(values) > 1e-9 * np.abs(values).max() else [values[0]]
@@ -253,7 +242,7 @@ def result_lines(path: str) -> list[str]:
     if source:
         lines.append(f"  input        {source.get('file', '')}, SHA-256 {source.get('sha256', '')[:16]}...")
     for name, quantity in result.quantities.items():
-        pixel = "" if quantity.pixel_size is None else f", pixel {_si(quantity.pixel_size, 'm')}"
+        pixel = "" if quantity.pixel_size is None else f", pixel {in_words(quantity.pixel_size, 'm')}"
         data = np.asarray(quantity.data)
         shown = np.abs(data) if np.iscomplexobj(data) else data
         values = f"{np.nanmin(shown):.4g} to {np.nanmax(shown):.4g}" if shown.size and shown.dtype.kind in "iuf" else ""

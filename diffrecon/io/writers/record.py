@@ -19,6 +19,7 @@ import numpy as np
 from ..._identity import of_result
 from ..._result import Quantity, Result
 from ...frames import frame_blocks
+from ...physics import in_words
 from ...scan import Scan
 from .._toml import dumps
 
@@ -201,8 +202,20 @@ def provenance(result: Result, scan: Scan | None) -> dict[str, Any]:
             "reader": scan.provenance.reader,
             "messages": "\n".join(scan.provenance.messages),
         }
+        found["scan"] = _scan_in_words(scan)
         if len(scan.provenance.files) > 1:
             found["input"]["files"] = "\n".join(file.name for file in scan.provenance.files)
+    return found
+
+
+def _scan_in_words(scan: Scan) -> dict[str, str]:
+    """Say what was measured, for people: energy, pixel in the sample, distance, views."""
+    place, found = scan.geometry, {"views": str(scan.views), "frame": " x ".join(map(str, scan.frame_shape))}
+    numbers = {"energy": ("energy", "eV"), "pixel in the sample": ("pixel_size", "m"), "distance": ("distance", "m")}
+    for words, (name, unit) in numbers.items():
+        value = getattr(place, name, None)
+        if value is not None:
+            found[words] = in_words(value, unit)
     return found
 
 
