@@ -176,16 +176,17 @@ def _read_run(stored: Any, run: np.ndarray, part: tuple[slice, slice], values: n
 
 
 class FourierOrdered(LazyFrames):
-    """Frames `(view, y, x)` whose zero frequency is moved from the centre to index (0, 0) as they are read."""
+    """Frames `(view, y, x)` whose zero frequency is moved from the centre to index (0, 0) as they are read, or back."""
 
-    def __init__(self, frames: Any):
+    def __init__(self, frames: Any, back: bool = False):
         self.frames, self.shape, self.dtype = frames, tuple(frames.shape), frames.dtype
+        self._shift = np.fft.fftshift if back else np.fft.ifftshift
 
     def _read(self, views: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         part = (rows.stop - rows.start, columns.stop - columns.start)
         values, start = np.empty((len(views), *part), self.dtype), 0
         for block in frame_blocks(self.frames, views):
-            values[start : start + len(block)] = np.fft.ifftshift(block, (-2, -1))[:, rows, columns]
+            values[start : start + len(block)] = self._shift(block, (-2, -1))[:, rows, columns]
             start += len(block)
         return values
 

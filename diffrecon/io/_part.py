@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..frames import Excerpt, LazyFrames, Window
+from ..frames import Excerpt, FourierOrdered, LazyFrames, Window
 from ..scan import extra_of_views
 from ._views import finite_views
 from .keys import full_name, selection
 from .source import Source
+from .values import zero_frequency_of
 
+_LEAST = 8  # pixels of a far-field frame along either axis; lines are none
 _PER_VIEW = ("positions", "angles", "weights", "transmission")
 _PLACES = ("energy", "focus_to_sample", "focus_to_detector", "sample_to_detector", "detector_pixel", "pixel_size")
 
@@ -118,6 +120,37 @@ def _check_places(source: Source, values: dict[str, Any], total: int) -> None:
         value = values.get(key)
         if isinstance(value, np.ndarray) and len(value) not in (1, total):
             raise InputError(f"{source.name}: {full_name(key)} has {len(value)} values for {total} views")
+
+
+def squared(source: Source, values: dict[str, Any], counts: Any, window: Window | None) -> tuple[Any, Window | None]:
+    """Cut far-field frames to a square about their zero frequency: the pixel of the object, wavelength distance /
+    (n detector_pixel), is one for rows and columns then.
+
+    Frames with the zero frequency at the corner get it in the centre. What belongs to the frames changes in `values`.
+    """
+    height, width = counts.shape[1:3]
+    if height == width or min(height, width) < _LEAST:
+        return counts, window
+    if (values.get("dc") or zero_frequency_of(values, counts)) == "corner":
+        counts = FourierOrdered(counts, back=True)
+        for key in ("flats", "darks", "mask", "bad_pixels"):
+            if values.get(key) is not None:
+                values[key] = np.fft.fftshift(np.asarray(values[key]), (-2, -1))
+        values["dc"] = "centre"
+    side = min(height, width)
+    top, left = height // 2 - side // 2, width // 2 - side // 2
+    part = Window((top, top + side), (left, left + side))
+    source.say(
+        f"far-field frames of {height} x {width} pixels are cut to the {side} x {side} about their zero frequency, so "
+        "that the object's pixels are square (data.region chooses others)"
+    )
+    _keep_window(source, values, counts, part)
+    outer = Window((0, height), (0, width)) if window is None else window
+    (by, bx), (row, column) = outer.binning, (outer.rows[0], outer.columns[0])
+    whole = Window(
+        (row + top * by, row + (top + side) * by), (column + left * bx, column + (left + side) * bx), outer.binning
+    )
+    return _excerpt(counts, None, part), whole
 
 
 def _keep_views(values: dict[str, Any], views: np.ndarray, total: int) -> None:

@@ -45,6 +45,12 @@ def check_scan(source: Source, scan: Scan) -> None:
         raise InputError(
             f"{source.name}: counts have shape {tuple(scan.counts.shape)}; {scan.method} takes (view, y, x)"
         )
+    axis, width = scan.rotation_centre, scan.frame_shape[1]
+    if axis is not None and not -width <= axis <= 2 * width:
+        raise InputError(
+            f"{source.name}: geometry.rotation_centre = {axis:g} is more than a width beside the frames of {width} "
+            "columns; it is a column of the detector, counted from 0"
+        )
     needed = _NEEDED.get(scan.method or "", {})
     first_missing(source, {k: getattr(scan, k) for k in needed}, needed)
     scan.check_shapes()

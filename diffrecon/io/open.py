@@ -149,6 +149,9 @@ def _assemble(
     one_turn(source, values)
     mask = mask_of(values)
     kind = method or values.get("method") or guess_method(source, values, counts, mask)
+    if kind in FOURIER_PLANE and counts.ndim == 3:
+        counts, window = _part.squared(source, values, counts, window)
+        mask = mask_of(values)
     if window is not None and values.get("pixel_size") is not None and kind not in FOURIER_PLANE:
         values["pixel_size"] = values["pixel_size"] * window.binning[1]
     place = geometry_of(source, values, counts, mask, kind, strict)

@@ -266,6 +266,12 @@ def saturation_of(source: Source, values: dict[str, Any], counts: Any) -> float 
     return level
 
 
+def zero_frequency_of(values: dict[str, Any], counts: Any) -> str:
+    """Where the frames have their zero frequency, `"centre"` or `"corner"`, by their light."""
+    mean, good = _guess.mean_frame(counts), mask_of(values)
+    return _guess.zero_frequency(_guess.without_specks(mean if good is None else np.where(good, mean, 0)))
+
+
 def extra_of(source: Source, values: dict[str, Any], counts: Any, kind: str | None) -> dict[str, Any]:
     extra = {k: v for k, v in values.items() if v is not None and (k in EXTRA or k not in _FIELDS)}
     if strange := sorted(set(extra) - set(EXTRA)):
@@ -288,8 +294,7 @@ def extra_of(source: Source, values: dict[str, Any], counts: Any, kind: str | No
                 f"({counts.shape[0]}, 2) finite numbers, row and column for each view"
             )
     if kind in FOURIER_PLANE:
-        mean, good = _guess.mean_frame(counts), mask_of(values)
-        seen = _guess.zero_frequency(_guess.without_specks(mean if good is None else np.where(good, mean, 0)))
+        seen = zero_frequency_of(values, counts)
         extra["dc"] = values["dc"] if values.get("dc") else seen
         source.say(
             f"zero frequency at the {extra['dc']} of the frames"

@@ -285,6 +285,20 @@ def test_lengths_that_cannot_be_are_refused(tmp_path, key, value):
         open_scan(nxtomo(tmp_path / "a.nx"), **{key: value})
 
 
+@pytest.mark.parametrize("centre", [1e6, -300.0])
+def test_an_axis_far_beside_the_detector_is_refused(tmp_path, centre):
+    with pytest.raises(InputError, match="rotation_centre = .* beside the frames of 8 columns"):
+        open_scan(nxtomo(tmp_path / "a.nx"), rotation_centre=centre)
+
+
+def test_several_scattering_angles_are_refused(tmp_path):
+    path = make_files.mumott(tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        file["two_theta"] = np.array([0.1, 0.2])
+    with pytest.raises(InputError, match="two_theta is to be one angle"):
+        open_scan(path)
+
+
 def test_pixel_in_the_sample_of_nxtomo(tmp_path):
     """Optics or a cone beam: the camera's pixel is not the sample's."""
     camera = {f"instrument/detector/{axis}_pixel_size": (12.0, "um") for axis in "xy"}
@@ -396,6 +410,26 @@ def test_darks_of_far_field_frames_go_where_the_frames_go(tmp_path):
     scan = open_scan(path, method="far-field-ptychography")
     assert scan.darks.shape == (1, 32, 32) and scan.extra["dc"] == "centre"
     assert (scan.in_fft_order().darks[0] == np.fft.ifftshift(dark)).all()
+
+
+@pytest.mark.parametrize("corner", [False, True])
+@pytest.mark.parametrize("method", ["far-field-ptychography", "cdi"])
+def test_far_field_frames_that_are_not_square(tmp_path, corner, method):
+    """Cut about the zero frequency: one pixel of the object, that of the smaller side."""
+    counts, corners = make_files.far_field_frames()
+    wide = np.zeros((16, 32, 45), np.uint16)
+    wide[:, :, 6:38] = counts  # the middle, column 16 of the square ones, at 22
+    mask = np.ones((32, 45), bool)
+    mask[3, 10] = False
+    if corner:
+        wide, mask = np.fft.ifftshift(wide, (1, 2)), np.fft.ifftshift(mask)
+    np.savez(tmp_path / "a.npz", counts=wide, positions=corners * 20e-9, mask=mask)
+    place = {"energy": "8 keV", "sample_to_detector": 2.0, "detector_pixel": "75 um"}
+    scan = open_scan(tmp_path / "a.npz", method=method, **place)
+    assert (np.asarray(scan.counts) == counts).all() and scan.extra["dc"] == "centre"
+    assert np.argwhere(~scan.mask).tolist() == [[3, 4]] and scan.window.columns == (6, 38)
+    assert scan.pixel_size == pytest.approx(1.239841984e-6 / 8000 * 2 / (32 * 75e-6))
+    assert "32 x 45 pixels are cut to the 32 x 32" in messages(scan)
 
 
 # ---------------------------------------------------------------------------------------------------- folders

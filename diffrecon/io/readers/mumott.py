@@ -130,12 +130,17 @@ def _geometry(
         source.numbers(name, name).astype(float).ravel() if source.has(name) else np.array(usual, float)
         for name, usual in _DIRECTIONS.items()
     ]
-    two_theta = source.number("two_theta", "scattering angle", "rad") or 0.0
+    two_theta = source.number("two_theta", "scattering angle", "rad")
+    if two_theta is None and source.has("two_theta") and "two_theta" not in given:
+        raise InputError(
+            f"{source.name}: two_theta is to be one angle; one scattering angle at a time is reconstructed: make a "
+            'file of each, and say geometry.two_theta="12 deg" where the file has none'
+        )
     return TensorGeometry(
         _rotations(source, views),
         offsets + pad,
         *vectors_in_order(vectors, source),
-        two_theta=given.get("two_theta", two_theta),
+        two_theta=given.get("two_theta", two_theta or 0.0),
     )
 
 
