@@ -48,9 +48,9 @@ def _as_reconstruct(scan: Any) -> list[str]:
 
     **Raises:** `InputError` for what it would refuse; what is only missing stands among the missing.
     """
-    from ..modality import find, names
+    from ..recipes import find, methods
 
-    if scan.method not in names() or scan.geometry is None:
+    if scan.method not in methods() or scan.geometry is None:
         return []
     try:
         return find(scan.method).look_at(scan)
@@ -211,9 +211,9 @@ def _positions_line(scan: Any) -> str:
 
 def missing(scan: Any) -> list[str]:
     """List what the method would like to have and the file does not hold."""
-    from ..modality import find, names
+    from ..recipes import find, methods
 
-    modality = find(scan.method) if scan.method in names() else None
+    modality = find(scan.method) if scan.method in methods() else None
     fields = () if modality is None else dict.fromkeys((*modality.needs, *modality.wishes))
     absent = [f"data.{name}" for name in fields if name != "geometry" and getattr(scan, name) is None]
     if "data.flux" in absent and scan.flats is not None:

@@ -230,7 +230,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
         except InputError as error:
             self.say(f"{name} (photon energy) is not used: {error}")
             return None
-        self.say(message)
+        self.say(message + (", which looks like a value that nobody has filled in" if value == 1 else ""))
         return energy
 
     def units(self, name: str) -> str | None:

@@ -506,6 +506,19 @@ def test_inspect_names_what_reconstruct_refuses(tmp_path, capsys):
     path = make_files.dxchange(tmp_path / "a.h5", theta=np.arange(20) * 9.0)
     assert main(["inspect", str(path)]) == 2
     assert "20 angles for 12 views" in capsys.readouterr().err
+    counts, corners = make_files.far_field_frames()
+    counts[[3, 4]] = 0
+    path = make_files.cxi(tmp_path / "a.cxi", frames=(counts, corners))
+    assert main(["inspect", str(path), "-m", "far-field-ptychography"]) == 0
+    assert "problem      views 3, 4 left out: no counts" in capsys.readouterr().out
+    path = make_files.dxchange(tmp_path / "b.h5", drop=("data_white",))
+    assert main(["inspect", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "problem      the flat field" in said and "missing      data.flats" in said
+    path = make_files.cxi(tmp_path / "c.cxi", frames=(counts, corners * 1e6))
+    assert main(["inspect", str(path), "-m", "far-field-ptychography"]) == 2
+    said = capsys.readouterr()
+    assert "problem      positions span" in said.out and "positions span" in said.err
 
 
 # ---------------------------------------------------------------------------------------------------- packed frames
