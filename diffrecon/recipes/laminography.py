@@ -16,7 +16,8 @@ from ..scan import Scan
 from ..settings import section, setting
 from ..solvers.ending import Interrupted
 from ..solvers.slices import FILTERS
-from .tomography import least_squares, residual
+from ._line_integrals import residual
+from .tomography import least_squares
 
 _STEPS = {"cgls": 20, "sirt": 100, "fista": 100}
 

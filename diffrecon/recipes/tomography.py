@@ -22,9 +22,11 @@ from ..prepare import Settings as Prepare
 from ..scan import Scan
 from ..settings import as_dict, section, setting
 from ..solvers.ending import Interrupted
+from ._line_integrals import contradictions, dose, flat_halves, residual
 from ._slabs import middle_rows, stream_slabs, too_large
 
 _STEPS = {"poisson": 4, "minimise": 200}  # of the solvers that are not in the table of `solvers.SLICE_SOLVERS`
+_UNPENALISED = "cgls"  # solves halves in the place of solvers with a penalty
 _KINDS = ("attenuation", "delta", "density", "electron-density")
 
 
@@ -122,6 +124,15 @@ class Tomogram(Problem):
     unit: physics.VolumeUnit = physics.VolumeUnit(1.0, "1/pixel", "attenuation")
     where: str = ""  # in the words of figures that are those of some rows
     options: Any = None  # of the solver, with what it chose
+    prepared: Any = None  # the preparation that the rows come from, of which they are those from `first` on
+    first: int = 0
+    half: bool = False  # of the views: without a penalty, which would sharpen both alike
+
+    def with_flats(self, change: np.ndarray) -> "Tomogram":
+        """Make the problem of other flats, by what they add to the line integrals of each row `(z, u)`."""
+        beam = None if self.beam is None else (self.beam[0] * np.exp(change), self.beam[1])
+        values = self.data["values"] + jnp.asarray(change, jnp.float32)
+        return self.replace(data={**self.data, "values": values}, beam=beam)
 
     @property
     def kept(self) -> slice:
@@ -154,9 +165,11 @@ class Tomography(Modality):
         yield Stage(f"tomography: {settings.solver.name}", partial(way, settings), keeps=())
 
     def halves(self, start: Tomogram, solved: Tomogram, settings: Settings) -> tuple[Tomogram, Tomogram]:
-        """Deal the views alternately in the order of their angles."""
+        """Deal the views alternately in the order of their angles, and the flats, whose noise all views share."""
         order = np.argsort(np.mod(np.asarray(_still(start).angles) + 1e-7, 2 * np.pi), kind="stable")
-        return start.of(order[::2]), start.of(order[1::2])
+        first, second = (start.replace(half=True).of(part) for part in (order[::2], order[1::2]))
+        apart = flat_halves(start.prepared, start.first, start.data["values"].shape[1])
+        return (first, second) if not apart else (first.with_flats(apart[0]), second.with_flats(apart[1]))
 
     def image(self, problem: Tomogram) -> np.ndarray:
         """Give the volume, in the middle of the scan where it changes."""
@@ -166,23 +179,30 @@ class Tomography(Modality):
     def correlate(self, first: Tomogram, second: Tomogram, scan: Scan) -> tuple[dict[str, Any], str]:
         """Compare the volumes of even and odd views."""
         correlation = quality.shell_correlation(*map(self.image, (first, second)), pixel_size=_pixel(scan))
-        return {"shell_correlation": correlation.as_quality()}, f"even against odd views{first.where}: {correlation}"
+        figures, way = {"shell_correlation": correlation.as_quality()}, ""
+        if first.options is not None and first.options.name == _UNPENALISED:
+            way = f" (by {_UNPENALISED}, without penalty)"
+        elif first.cost is not least_squares:
+            way = " (an upper bound: what the cost knows beforehand is in both)"
+        return figures, f"even against odd views{first.where}{way}: {correlation}"
 
     def verdict(self, problem: Tomogram, scan: Scan, settings: Settings) -> tuple[dict[str, Any], list[str]]:
         """Say how well the volume explains the line integrals, and what dose it took."""
         values, name = problem.data["values"], settings.solver.name
         misfit, needed = residual(problem.model, values, scan), int(np.ceil(np.pi / 2 * values.shape[2]))
+        figures, said = contradictions(problem.prepared, problem.model.projector, values, problem.first)
         lines = [
             *problem.lines,
             f"relative residual |A x - b| / |b| = {misfit:.4f}{problem.where} ({name}, {problem.views} views)",
-            *_dose(scan, settings, values),
+            *said,
+            *dose(scan, settings.model.material, _energy(scan), values),
         ]
         if name == "fbp" and problem.views < needed / 2:
             lines.append(
                 f"{problem.views} views where about {needed} (pi/2 columns) sample every direction: expect streaks, or "
                 "try solver.name=fista"
             )
-        return {"relative_residual": misfit}, lines
+        return {"relative_residual": misfit} | figures, lines
 
     def quantities(self, problem: Tomogram, scan: Scan, settings: Settings) -> dict[str, Quantity]:
         """Give the volume (with its course in time where it changes) and the sinogram of the middle row."""
@@ -350,6 +370,8 @@ def _problem(
         beam=beam,
         unit=_unit(scan, settings),
         where=where,
+        prepared=prepared,
+        first=first,
     )
 
 
@@ -359,7 +381,10 @@ def _solve(settings: Settings, problem: Tomogram, run: Run) -> Outcome:
     variance = problem.data.get("variance")
     weights = None if variance is None else 1 / variance
     A, values = problem.model.projector, problem.data["values"]
-    solved = solvers.solve_slices(A, values, settings.solver, weights=weights, console=run.console)
+    options: solvers.SliceOptions = settings.solver
+    if problem.half and options.name in ("fista", "primal-dual"):
+        options = solvers.SliceOptions(name=_UNPENALISED, weights=options.weights)
+    solved = solvers.solve_slices(A, values, options, weights=weights, console=run.console)
     outcome = _outcome(problem, solved.volume, solved.history, solved.messages, solved.curves, solved.options)
     return outcome._replace(ending=solved.ending)
 
@@ -368,7 +393,7 @@ def _likelihood(settings: Settings, problem: Tomogram, run: Run) -> Outcome:
     """Find the most likely volume for the raw counts; with the penalty where a weight is given."""
     solver, A = settings.solver, problem.model.projector
     progress = run.console.progress(solver.count(), "poisson: parabola")
-    penalty = None if solver.weight is None else solver.made_penalty(solver.weight, A)
+    penalty = None if solver.weight is None or problem.half else solver.made_penalty(solver.weight, A)
     show = lambda report: progress.update(report.step, deviance=report.loss)
     counts, (flat, dark) = problem.data["counts"], problem.beam or (0, 0)
     try:
@@ -411,23 +436,6 @@ def least_squares(model: models.Tomography, batch: Batch) -> Array:
 
 
 # ---------------------------------------------------------------------------------------------------- words
-@jax.jit
-def _norms(prediction: Array, values: Array, volume: Array) -> tuple[Array, Array]:
-    norm = lambda a: jnp.linalg.norm(a.ravel())
-    return norm(prediction - values) / norm(values), jnp.all(jnp.isfinite(volume))
-
-
-def residual(model: models.Tomography, values: Array, scan: Scan) -> float:
-    """Compare prediction and data, `|A x - b| / |b|`.
-
-    **Raises:** `InputError` for a volume that is not finite.
-    """
-    misfit, finite = _norms(model.projector(model.volume), values, model.volume)
-    if not bool(finite):
-        raise InputError(f"{scan.name}: the reconstruction is not finite; check the flats and darks")
-    return float(misfit)
-
-
 def _pixel(scan: Scan) -> float | None:
     return None if scan.pixel_size is None else float(scan.pixel_size)
 
@@ -440,16 +448,3 @@ def _energy(scan: Scan) -> float | None:
 def _unit(scan: Scan, settings: Settings) -> physics.VolumeUnit:
     model, ratio = settings.model, settings.prepare.delta_beta
     return physics.volume_unit(model.quantity, _pixel(scan), _energy(scan), model.material, ratio)
-
-
-def _dose(scan: Scan, settings: Settings, sinogram: Array) -> list[str]:
-    """Say the dose and the smallest void seen, where file and user give enough; the detector is taken to count."""
-    material, energy, pixel = settings.model.material, _energy(scan), _pixel(scan)
-    if material is None or energy is None or pixel is None or scan.flats is None:
-        return []
-    if physics.material(material).density is None:
-        return []
-    mean, dark = np.asarray(jnp.mean(sinogram, axis=(0, 1))), 0.0 if scan.darks is None else np.asarray(scan.darks)
-    photons = float(np.mean(np.asarray(scan.flats)) - np.mean(dark))
-    diameter = pixel * max(1, int((mean > 0.05 * mean.max()).sum()))
-    return [physics.dose_statement(photons, scan.views, pixel, material, energy, diameter)]
