@@ -6,7 +6,6 @@ import signal
 from pathlib import Path
 
 import pytest
-from jaxlib import version as jaxlib_version
 from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
 
@@ -19,8 +18,6 @@ from diffrecon._cache import keep_compiled_programs  # noqa: E402
 # Nine tenths of the tests' time is compiling. Programs are kept where the package keeps those of its users, and are
 # compiled without the costly passes: half the time, and no test measures speed. Processes that tests start do the same.
 _QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-if jaxlib_version.__version_info__[:2] == (0, 10):  # a newer compiler stops at what it no longer knows
-    _QUICK += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK}".strip()
 keep_compiled_programs()
 
