@@ -288,7 +288,8 @@ class Scan:
         of tensor SAXS.
         """
         scan = self.in_fft_order()
-        values = None if scan.flats is None else Computed(scan.absorption, tuple(scan.counts.shape), np.float32)
+        divided = scan.flats is not None or scan.kind in ("transmission", "line-integrals")
+        values = None if not divided else Computed(scan.absorption, tuple(scan.counts.shape), np.float32)
         per_view = {"counts": scan.counts, "values": values, "weights": scan.weights, "transmission": scan.transmission}
         segments = (None,) * (len(scan.counts.shape) - 3)
         shared = {} if scan.mask is None else {"mask": scan.mask[(..., *segments)]}

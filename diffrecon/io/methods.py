@@ -17,8 +17,8 @@ from .keys import full_name
 from .source import Source
 
 PTYCHOGRAPHY = ("near-field-ptychography", "far-field-ptychography")
-_LINE_INTEGRALS = ("tomography", "laminography")  # methods that may get divided frames
-_IMAGES = (*PTYCHOGRAPHY, *_LINE_INTEGRALS, "cdi", "holography", "holotomography", "k-edge", "ptycho-tomography")
+LINE_INTEGRALS = ("tomography", "laminography")  # methods that may get divided frames
+_IMAGES = (*PTYCHOGRAPHY, *LINE_INTEGRALS, "cdi", "holography", "holotomography", "k-edge", "ptycho-tomography")
 FOURIER_PLANE = ("far-field-ptychography", "cdi")  # frames with a zero frequency
 
 # Fields that a method cannot do without, with an example of what to say when the file lacks it.
@@ -37,9 +37,9 @@ def check_scan(source: Source, scan: Scan) -> None:
     if scan.method is None and scan.provenance.reader == "CXI" and scan.positions is None:
         what = f"where the sample was in each of {scan.views} frames (one pattern in three dimensions: -m cdi)"
         raise MissingMetadata("data.positions", what, source.name, "positions.txt")
-    if scan.kind in ("transmission", "line-integrals") and scan.method not in (*_LINE_INTEGRALS, None):
+    if scan.kind in ("transmission", "line-integrals") and scan.method not in (*LINE_INTEGRALS, None):
         raise InputError(
-            f"{source.name}: data.kind = {scan.kind} is for {', '.join(_LINE_INTEGRALS)}; {scan.method} takes counts"
+            f"{source.name}: data.kind = {scan.kind} is for {', '.join(LINE_INTEGRALS)}; {scan.method} takes counts"
         )
     if len(scan.counts.shape) == 4 and scan.method in _IMAGES:
         raise InputError(

@@ -13,7 +13,7 @@ from ._key_table import KEYS, MOTORS
 from ._numbers import usable
 from ._views import match_views
 from .keys import collect, full_name, motors, resolve
-from .methods import FOURIER_PLANE, check_scan, geometry_of, guess_method
+from .methods import FOURIER_PLANE, LINE_INTEGRALS, check_scan, geometry_of, guess_method
 from .poni import place_detector, without_gaps
 from .readers import readers
 from .source import Source
@@ -179,6 +179,10 @@ def _assemble(
     )
     if strict:
         check_scan(source, scan)
+        if kind in LINE_INTEGRALS and scan.pixel_size is None:
+            source.say(
+                'no pixel size: lengths are in pixels, attenuation a pixel (--set geometry.detector_pixel="2 um")'
+            )
         return scan
     try:
         check_scan(source, scan)

@@ -242,3 +242,57 @@ def judged(path, say, expected, known):
     if unlike == absent or (set(unlike) <= {*absent, "method"} and scan.method is None):
         return None
     return None if not unlike or set(scan.provenance.messages) - known else f"silent: {unlike}"
+
+
+IMAGES = {
+    # what is written in place of one of the images; None removes it
+    "removed": lambda image: None,
+    "shape": lambda image: image[:, :-1],
+    "transposed": lambda image: image.T,
+    "32 bits": lambda image: image.astype(np.uint32) * 70000,
+    "signed": lambda image: image.astype(np.int16),
+    "float": lambda image: image.astype(np.float32),
+    "NaN": lambda image: np.full(image.shape, np.nan, np.float32),
+    "colours": lambda image: np.stack([image] * 3, -1),
+    "pages": lambda image: np.stack([image] * 2),
+    "big-endian": lambda image: image.astype(">u2"),
+    "nothing": lambda image: b"",
+    "text": lambda image: b"not an image, just words",
+    "half": lambda image: "half",
+}
+
+
+@pytest.mark.parametrize("which", ["0003.tif", "flat/1.tif", "dark/0.tif"])
+def test_broken_folders(which, tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    random, bad = np.random.default_rng(0), []
+
+    def fill(folder):
+        for kind, count, mean in (("", 12, 500), ("flat", 3, 1000), ("dark", 2, 10)):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                image = random.poisson(mean, (5, 16)).astype(np.uint16)
+                tifffile.imwrite(folder / kind / (f"{i}.tif" if kind else f"{i:04d}.tif"), image)
+        np.savetxt(folder / "angles.txt", np.arange(12) * 15.0, header="theta [deg]")
+
+    fill(tmp_path / "valid")
+    expected = opened(tmp_path / "valid", {})
+    for name, change in IMAGES.items():
+        folder = tmp_path / "broken" / "scan"
+        shutil.rmtree(folder.parent, ignore_errors=True)
+        shutil.copytree(tmp_path / "valid", folder)
+        image = tifffile.imread(folder / which)
+        value = change(image)
+        (folder / which).unlink()
+        if isinstance(value, bytes):
+            (folder / which).write_bytes(value)
+        elif isinstance(value, str):
+            whole = (tmp_path / "valid" / which).read_bytes()
+            (folder / which).write_bytes(whole[: len(whole) // 2])
+        elif value is not None:
+            tifffile.imwrite(folder / which, value)
+        said = judged(folder, {}, content(expected), set(expected.provenance.messages))
+        # A flat less, or one more, is as good as the others.
+        if said is not None and not (said.startswith("silent") and "/" in which and name in ("removed", "pages")):
+            bad.append(f"{name}: {said}")
+    assert not bad, "\n".join(bad)

@@ -41,6 +41,9 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
         found["frame_ids"] = ids
     for key, names in (("sample_to_detector", _DISTANCE), ("detector_pixel", _PIXEL)):
         name = next((n for n in names if source.has(n) and source.units(n)), None)
+        bare = next((n for n in names if source.has(n)), None)
+        if name is None and bare is not None and key not in given:
+            source.say(f"{bare} has no unit and is not used: say it with --set geometry.{key}=...")
         value = None if name is None else source.number(name, key.replace("_", " "), "m")
         if value is not None:
             found[key] = abs(value)

@@ -48,7 +48,7 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
         files = _of_kind(source.path, words, lambda d, e=every, o=other: _says(d, e) and not _says(d, o))
         if files and key not in given:
             parts = [np.asarray(ImageStack([p])) for p in files]
-            _refuse_other_shapes(files, parts)
+            _refuse_unlike(files, parts)
             found[key] = np.concatenate(parts)
             source.say(f"{key} from {files[0].relative_to(source.path)}" + (" ..." if len(files) > 1 else ""))
             times = [re.search(r"refHST(\d+)", p.name) for p in files]
@@ -99,10 +99,12 @@ def _by_numbers(found: dict[str, Any]) -> dict[str, Any]:
     return found | ({"frame_ids": ids} if ids[-1] - ids[0] + 1 > len(ids) else {})
 
 
-def _refuse_other_shapes(files: list[Path], parts: list[np.ndarray]) -> None:
+def _refuse_unlike(files: list[Path], parts: list[np.ndarray]) -> None:
     for path, part in zip(files, parts, strict=True):
         if part.shape[1:] != parts[0].shape[1:]:
             raise InputError(f"{path}: shape {part.shape[1:]} where {files[0].name} has {parts[0].shape[1:]}")
+        if part.dtype != parts[0].dtype:
+            raise InputError(f"{path}: numbers of type {part.dtype} where {files[0].name} has {parts[0].dtype}")
 
 
 def _pixel(source: Source, path: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def probe(source: Source) -> bool:
 
 def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     """Read every array under a name that diffrecon knows; the others are listed in a message."""
-    arrays = _load(source)
+    arrays, others = _load(source)
     found, used = {}, set()
     for key in KEYS:
         name = next((n for n in _ALIASES.get(key, (key,)) if n in arrays), None)
@@ -43,9 +43,9 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     if "counts" not in found and "counts" not in given:
         raise InputError(
             f"{source.name}: no array called {' or '.join(_ALIASES['counts'][:2])}; "
-            f"there are {', '.join(f'{k} {v.shape}' for k, v in arrays.items()) or 'none'}"
+            f"there are {', '.join([*(f'{k} {v.shape}' for k, v in arrays.items()), *others]) or 'none'}"
         )
-    unused = sorted(set(arrays) - used)
+    unused = sorted({*arrays, *others} - used)
     if unused:
         source.say(f"not used: {', '.join(unused)}")
     if "mask" in found:
@@ -53,14 +53,18 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _load(source: Source) -> dict[str, np.ndarray]:
-    """All arrays; those of a file that is not packed stay in it until they are looked at (`numpy.memmap`)."""
+def _load(source: Source) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays whose name is known, and the names of others, which stay unread; those of a file that is not packed
+    stay in it until they are looked at (`numpy.memmap`)."""
+    known = {*KEYS, *(name for names in _ALIASES.values() for name in names)}
     try:
         if source.path.suffix.lower() == ".npy":
-            return {"counts": np.load(source.path, mmap_mode="r", allow_pickle=False)}
+            return {"counts": np.load(source.path, mmap_mode="r", allow_pickle=False)}, []
         with zipfile.ZipFile(source.path) as archive, np.load(source.path, allow_pickle=False) as loaded:
             members = {info.filename: info for info in archive.infolist()}
-            return {n: _array(loaded, n, source.path, members.get(f"{n}.npy")) for n in loaded.files}
+            wanted = [n for n in loaded.files if n in known]
+            arrays = {n: _array(loaded, n, source.path, members.get(f"{n}.npy")) for n in wanted}
+            return arrays, [n for n in loaded.files if n not in known]
     except Exception as error:  # zipfile, zlib and NumPy each raise their own
         raise InputError(
             f"{source.path}: the NumPy file is damaged or incomplete ({str(error).splitlines()[0]})"

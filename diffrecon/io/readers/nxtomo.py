@@ -27,7 +27,7 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     data = f"{detector}/data"
     name = given.get("image_key") or f"{detector}/image_key"
     key = source.numbers(name, "image key").ravel()
-    entry = detector.split("/")[0]
+    entry = _entry(detector)
     stored = source.dataset(data, "frames")
     if stored.ndim < 2:
         raise InputError(f"{source.name}: {data} has shape {stored.shape}; expected (view, y, x)")
@@ -61,6 +61,12 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
         found["angle_unit"] = source.units(angles)
         source.say(f"angles from {angles}")
     return found | _instrument(source, detector) | _per_frame(source, entry, detector, views)
+
+
+def _entry(detector: str) -> str:
+    """The entry of a detector, or the subentry (`entry1/tomo_entry`), in which its sample stands."""
+    before, inside, _ = detector.partition("/instrument/")
+    return before if inside else detector.split("/")[0]
 
 
 def _written(source: Source, key: np.ndarray, count: int, angles: str | None) -> np.ndarray:
@@ -168,6 +174,7 @@ def _angles(source: Source, entry: str, count: int) -> str | None:
         f"{entry}/sample/rotation_angle",
         f"{entry}/data/rotation_angle",
         f"{entry}/tomo_entry/sample/rotation_angle",
+        f"{entry.split('/')[0]}/sample/rotation_angle",
     )
     for name in standard:
         if source.has(name):
@@ -194,14 +201,11 @@ def _is_motor(source: Source, name: str, count: int) -> bool:
 
 def _instrument(source: Source, detector: str) -> dict[str, Any]:
     """Energy, distance and pixel, where the file has them."""
-    entry = detector.split("/")[0]
+    entry = _entry(detector)
     found: dict[str, Any] = {}
-    energy = source.energy(
-        f"{entry}/instrument/beam/incident_energy",
-        f"{entry}/beam/incident_energy",
-        f"{entry}/instrument/monochromator/energy",
-        f"{entry}/sample/beam/incident_energy",
-    )
+    places = ("instrument/beam/incident_energy", "beam/incident_energy", "instrument/monochromator/energy",
+              "sample/beam/incident_energy")  # fmt: skip
+    energy = source.energy(*(f"{base}/{place}" for base in (entry, detector.split("/")[0]) for place in places))
     if energy is not None:
         found["energy"] = energy
     distance = source.number(f"{detector}/distance", "distance", "m")
