@@ -22,10 +22,13 @@ __all__ = ["Holography"]
 
 
 FACTORS = (2, 3, 5, 7)  # prime factors of the sizes of windows, whose parity is that of the frames
+_REACH = (
+    0.6  # of the widest field, that surroundings go on for: finer fringes from further away leave a field half wide
+)
 
 
 class Holography(Model):
-    """Holograms of one isolated object at several distances, in the detector's own pixels.
+    """Holograms of one object at several distances, in the detector's own pixels.
 
     A view is `flux * box(|1 + P(exp(-B + i phase) - 1)|^2) + dark`: Fresnel propagation over the view's effective
     distance in vacuum, then integration over the pixels of that view, which lie at `(i - (n-1)/2 - shift) * pixel`
@@ -33,8 +36,8 @@ class Holography(Model):
 
     **Fields:**
 
-    - `phase`: `(y, x)` [rad], negative in matter; on the pixel `pixel_size`, centred on the optical axis; vacuum
-      outside.
+    - `phase`: `(y, x)` [rad], negative in matter; on the pixel `pixel_size`, centred on the optical axis. Outside its
+      window is vacuum; where the window is the whole `grid` the specimen goes on beyond the frames, and is periodic.
     - `attenuation`: `(y, x)`, what `delta_beta` does not explain: `B = attenuation - phase / delta_beta`.
     - `delta_beta`: delta / beta of the main material; zero attenuation makes it the only one, `inf` makes the two maps
       independent.
@@ -89,6 +92,11 @@ class Holography(Model):
     unknowns: ClassVar[tuple[str, ...]] = ("phase", "attenuation")
 
     # ------------------------------------------------------------------ the object
+    @property
+    def borderless(self) -> bool:
+        """Say whether the specimen goes on beyond the frames: nothing of the grid is vacuum."""
+        return self.phase.shape == self.grid
+
     def total_phase(self) -> Float[Array, "y x"]:
         """Phase [rad] of all there is."""
         return self.phase if self.thickness is None else self.phase - self._of_materials(0)
@@ -175,7 +183,7 @@ class Holography(Model):
         return jnp.hypot(source * self.source_blur, self.detector_blur)
 
     def resampled_contrast(
-        self, counts: Num[np.ndarray, "view y x"], mask: Bool[np.ndarray, "y x"] | None = None
+        self, counts: Num[np.ndarray, "view y x"], mask: Bool[np.ndarray, "*of_view y x"] | None = None
     ) -> Float[Array, "view Y X"]:
         """Resample `counts / empty beam - 1` of every view onto the object's window by cubic interpolation, zero where
         nothing was measured: what first guesses start from."""
@@ -212,6 +220,8 @@ class Holography(Model):
         """Describe the geometry in words, and what is wrong with its sampling, or nothing."""
         distances, pixels = (np.asarray(v, float).mean(1) for v in (self.distances, self.pixels))
         frame, size, grid = (" x ".join(map(str, shape)) for shape in (self.frame, self.phase.shape, self.grid))
+        if self.borderless:
+            return self._describe_surroundings(distances, pixels), ""
         optics = {"pixel_size": self.pixel_size, "wavelength": self.wavelength}
         reports = [operators.sampling(self.grid, distance=float(d), **optics) for d in distances]
         line = (
@@ -221,16 +231,48 @@ class Holography(Model):
         )
         return line, next((r.message for r in reports if not r.enough), "")
 
+    def _describe_surroundings(self, distances: np.ndarray, pixels: np.ndarray) -> str:
+        """Say how far the object's window goes beyond the widest field, and which fringes come from there."""
+        reach = 0.5 * (self.grid[0] * self.pixel_size - self.frame[0] * pixels.max())
+        detail = 0.25 * self.wavelength * distances.max() / max(reach, self.pixel_size)
+        return (
+            f"the specimen goes on: object {self.grid[0]} x {self.grid[1]} of {self.pixel_size * 1e9:.4g} nm, "
+            f"{reach * 1e6:.3g} um beyond the widest field on each side, and the same again by periodicity: from there "
+            f"the fringes of details down to {detail * 1e9:.3g} nm reach the frames"
+        )
+
+    # ------------------------------------------------------------------ coarser and finer
+    def binned(self) -> "Holography":
+        """Make the same holograms on pixels twice as large, of frames that are binned in pairs: counts add up.
+
+        Frames, window and grid must be even. A wave `probe` and named thicknesses are not binned.
+        """
+        half = lambda shape: (shape[0] // 2, shape[1] // 2)
+        small = lambda image: image if image.shape[-2:] == (1, 1) else _paired(image) / 4
+        return self.replace(
+            phase=_paired(self.phase) / 4, attenuation=_paired(self.attenuation) / 4, flux=4 * small(self.flux),
+            dark=4 * small(self.dark), shifts=self.shifts / 2, detector_blur=self.detector_blur / 2,
+            pixels=tuple((2 * v, 2 * h) for v, h in self.pixels), pixel_size=2 * self.pixel_size,
+            frame=half(self.frame), grid=half(self.grid),
+        )  # fmt: skip
+
+    def lifted(self, coarse: "Holography") -> "Holography":
+        """Take the object and the shifts of the `binned` model, interpolated by Fourier series."""
+        finer = lambda image: _interpolated_twice(image).astype(self.phase.dtype)
+        return self.replace(phase=finer(coarse.phase), attenuation=finer(coarse.attenuation), shifts=2 * coarse.shifts)
+
     # ------------------------------------------------------------------ first guess
     def first_guess(self, counts: Any, mask: Any = None) -> tuple[Float[Array, "y x"], PowerLaw]:
         """Guess the phase by the contrast transfer function of one material, and the power law of the phase that its
         regularisation has learnt from the holograms."""
+        contrast = self.resampled_contrast(counts, mask)
         guess = ctf(
-            1 + self.resampled_contrast(counts, mask),
+            1 + contrast - (jnp.mean(contrast) if self.borderless else 0),
             pixel_size=self.pixel_size,
             wavelength=self.wavelength,
             distances=np.asarray(self.distances, float),
             delta_beta=float(self.delta_beta),
+            outside="smooth" if self.borderless else "vacuum",
         )
         power: Any = guess.regularisation
         return guess.phase.astype(self.phase.dtype), PowerLaw(float(power.level[0]), float(power.slope[0]))
@@ -244,12 +286,14 @@ class Holography(Model):
         materials: Mapping[str, str | tuple[float, float]] | None = None,
         shape: tuple[int, int] | None = None,
         wider: float = 1.0,
+        borderless: bool = False,
     ) -> "Holography":
         """Vacuum in the geometry of a scan, on the finest of its pixels, as wide as the widest field of view.
 
         **Arguments:** `delta_beta`: see the class; `materials` by name: formula and density [g/cm^3], such as `"C5H8O2,
         1.19"` (needs xraydb), or the pair (delta, beta); `shape` of the object's window [pixel], or how many times
-        `wider` than the frames it is.
+        `wider` than the frames it is; `borderless`: the specimen goes on beyond the frames, so that the window goes on
+        as far as fringes carry, `wavelength D / (2 pixel)` or 0.6 of the field, and is the whole grid.
 
         **Raises:** `MissingMetadata` for a geometry or flux that is not known; `InputError` for an in-focus geometry or
         a material that cannot be read.
@@ -273,7 +317,13 @@ class Holography(Model):
             for axis, n in enumerate(frame)
         )
         need = int(np.ceil(float(place.wavelength) * distances.max() / pixel**2))
+        if borderless and shape is None:
+            window = tuple(
+                good_size(n + min(need / 2, _REACH * n) + 2, factors=FACTORS, parity=k % 2)
+                for n, k in zip(window, frame, strict=True)
+            )
         grid = tuple(good_size(max(int(1.25 * n), min(need, int(2.5 * n))), factors=FACTORS) for n in window)
+        grid = window if borderless else grid
         shifts = scan.extra.get("shifts")
         vacuum, zero = jnp.zeros(window, jnp.float32), jnp.zeros((), jnp.float32)
         named = _refraction(materials or {}, place.energy)
@@ -341,6 +391,26 @@ def _resampled(model: Holography, rows: Any, columns: Any, counts: Any, mask: An
     beam = model.empty_beam(np.arange(len(model.pixels))) - model.dark
     contrast = (counts.astype(beam.dtype) - model.dark) / jnp.maximum(beam, 1e-6) - 1
     return jnp.einsum("vYy,vyx,vXx->vYX", rows, jnp.where(mask, contrast, 0), columns, precision="highest")
+
+
+def _paired(image: Any) -> Any:
+    """Sums over pairs of rows and of columns."""
+    *more, rows, columns = image.shape
+    return image.reshape(*more, rows // 2, 2, columns // 2, 2).sum((-3, -1))
+
+
+@jax.jit
+def _interpolated_twice(image: Float[Array, "y x"]) -> Float[Array, "2*y 2*x"]:
+    """A periodic image on pixels half as large, whose pairs lie about the old ones."""
+    for axis in (0, 1):
+        size = image.shape[axis]
+        k = np.arange(size // 2 + 1)
+        turn = np.where(k < size / 2, np.exp(-0.5j * np.pi * k / size), 0)  # a quarter of an old pixel
+        turn = jnp.asarray(turn, jnp.result_type(image.dtype, jnp.complex64)).reshape((-1, 1) if axis == 0 else (1, -1))
+        spectrum = jnp.fft.rfft(image, axis=axis)
+        halves = [jnp.fft.irfft(spectrum * t, n=size, axis=axis) for t in (turn, jnp.conj(turn))]
+        image = jnp.stack(halves, axis + 1).reshape(*(n * (2 if a == axis else 1) for a, n in enumerate(image.shape)))
+    return image
 
 
 def _pairs(values: Any, views: int) -> np.ndarray:

@@ -6,11 +6,12 @@ frequency. The powers are fitted to what the data have determined, so that no re
 details are then kept sharp by the logarithm of the total variation, which needs no weight either. One material comes
 first; at its beginning the curvature is raised by `damping`: the lowest frequencies, which holograms show least, wait
 until the details that scatter into them are right. Where one material leaves a residual, attenuation of its own or the
-other named materials follow, and the numbers of the geometry that are to be refined go along.
+other named materials follow, and the numbers of the geometry that are to be refined go along. Binned frames come first
+(`_holography_rounds`). An isolated object lies in vacuum; a specimen that goes on lives on a window as wide as fringes
+carry, where the learnt power law alone holds it. Small blocks of the frames are never fitted: they judge.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -23,140 +24,20 @@ from .._console import Console
 from .._model import Batch
 from .._result import Quantity
 from ..errors import InputError
-from ..modality import Modality, Outcome, Problem, Run, Stage, Work, put
+from ..modality import Modality, Work
 from ..models import Holography
-from ..priors import PowerLaw
+from ..operators.fourier import blur
 from ..scan import Scan
-from ..settings import section, setting
-from ..solvers import HologramCoordinates, HologramCurvature
+from ._holography_problem import GEOMETRY, MAPS, Holograms, Model, Settings, device, held_blocks
+from ._holography_rounds import BLURS, retrieved
 
-GEOMETRY = ("shifts", "rotations", "stretch", "distances", "source_blur", "detector_blur", "flux")
-_HALVES = ("photons", "distances")
-_BLURS = {"source_blur", "detector_blur"}  # by marginal likelihood: the most probable object explains any blur away
 _WIDER = 1.3  # window over the frames, for a beam of unknown wave
 _HOLDS = "photon noise and prior; constant, ratio of delta to beta and geometry taken as right"
-_MAPS = ("phase", "attenuation")  # of the model; the second where one material does not explain the data
-
-
-@dataclass(frozen=True)
-class Prepare:
-    """What is done to the frames."""
-
-    outliers: float = setting(10.0, "leave out pixels that stand out by so many sigma; 0 keeps all", at_least=0)
-
-
-@dataclass(frozen=True)
-class Model:
-    """What object, beam and geometry may be."""
-
-    delta_beta: float | None = setting(None, "of the main material; by default that of light organic matter", above=0)
-    material: str | None = setting(None, 'instead: formula and density [g/cm^3], "SiO2, 2.2" (needs xraydb)')
-    materials: dict | None = setting(None, 'instead: several, {resin = "C5H8O2, 1.19"}; two tell their thicknesses')
-    attenuation: bool | None = setting(None, "that delta_beta does not explain; by default where a residual is left")
-    attenuation_scale: float = setting(0.15, "its size to begin with, in units of the phase", above=0)
-    refine: tuple[str, ...] | None = setting(
-        None, f"to solve for, of {', '.join(GEOMETRY)}; by default shifts that were registered"
-    )
-    probe: bool | str | None = setting(
-        None,
-        "wave of a beam with strong structure, from the flats of all distances, and from holograms in turn with the "
-        "object; by default flats divide",
-        choices=(False, "flats", "refine"),
-    )
-    register: bool | None = setting(None, "find the shifts between frames; by default where none are given")
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What is minimised."""
-
-    function: Callable[..., Any] | None = setting(None, "a function (model, batch) -> scalar; amplitudes by default")
-    negative: float = setting(0.25, "weight of phases above vacuum, in units of the flux", at_least=0)
-    tv: float = setting(1.0, "strength of the total variation, in units of photon noise; 0 for none", at_least=0)
-    vacuum: float = setting(0.1, "weight of squares where nothing is, as of an isolated object; 0 for none", at_least=0)
-
-
-@dataclass(frozen=True)
-class Solver:
-    """How long it is solved."""
-
-    damping: tuple[float, ...] = setting((1.0, 0.1), "of the rounds of one strong material [flux]", at_least=0)
-    rounds: int = setting(2, "with everything to be solved for; one where the phase is weak", at_least=0)
-    tv_rounds: int = setting(2, "with the total variation", at_least=0)
-    steps: int = setting(4, "Gauss-Newton steps a round", at_least=1)
-    cg_steps: int = setting(20, "conjugate gradients a step; fewer in the rounds of one material", at_least=1)
-
-
-@dataclass(frozen=True)
-class Quality:
-    """How the result is judged."""
-
-    error_bar: bool = setting(True, "of the phase, from photon noise")
-    halves: bool | str | None = setting(
-        None, "correlate two more solves, of half the photons or distances", choices=(False, True, *_HALVES)
-    )
-    seed: int = setting(0, "of noise floors, error bars and halves")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Every setting of the method."""
-
-    prepare: Prepare = section(Prepare)
-    model: Model = section(Model)
-    loss: Loss = section(Loss)
-    solver: Solver = section(Solver)
-    quality: Quality = section(Quality)
-
-
-@dataclass(frozen=True)
-class Holograms(Problem):
-    """The problem with what the last round took for granted.
-
-    **Fields:** power `laws` of the maps that are solved for; `curvature`; `refine`: numbers of the geometry; `settled`:
-    shifts have just been registered; `named` materials (delta, beta); `lines` for the user; `half` of the data;
-    `excess` of the residual over photon noise.
-    """
-
-    laws: tuple[PowerLaw, ...] = ()
-    curvature: HologramCurvature | None = None
-    refine: tuple[str, ...] = ()
-    settled: bool = False
-    named: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    lines: tuple[str, ...] = ()
-    half: bool = False
-    scan: Any = None  # with flats, for the wave of the beam
-
-    def with_phase_law(self) -> "Holograms":
-        """Refit the law of the phase to the solution."""
-        law = self.laws[0].refined(self.model.phase, self.known().of_phase(self.model))
-        return self.replace(laws=(law, *self.laws[1:]))
-
-    def known(self) -> HologramCurvature:
-        """Give the curvature of the last round, or that of a weak object."""
-        return solvers.transfer_curvature(self.model) if self.curvature is None else self.curvature
-
-    def coordinates(self, settings: Settings, **options: Any) -> HologramCoordinates:
-        """Make the white coordinates of a round."""
-        options |= {"negative": settings.loss.negative}
-        return HologramCoordinates.about(self.model, self.known(), self.laws, **options)
-
-    def judged(self, seed: int) -> dict[str, Any]:
-        """Judge every hologram: Poisson deviance, and that of photon noise alone."""
-        prediction, mask = self.predict(np.arange(self.views)).astype(float), self.data["mask"]
-        pairs = zip(self.data["counts"], prediction, strict=True)
-        floor = [quality.noise_floor(p, mask, metric=quality.deviance, seed=seed) for p in prediction]
-        found = np.array([quality.deviance(n, p, mask) for n, p in pairs])
-        return {"deviance": found, "noise_floor_deviance": np.array(floor)}
-
-    def excess(self, seed: int) -> float:
-        """Compute the largest deviance of a hologram over that of photon noise alone."""
-        figures = self.judged(seed)
-        return float((figures["deviance"] / figures["noise_floor_deviance"]).max())
+_EMPTY, _BORDER = 0.3, 12  # contrast of a border over that of the middle, below which it is empty; its width in frames
 
 
 class HolographyMethod(Modality):
-    """Phase and attenuation of an isolated object from its holograms at one or several distances."""
+    """Phase and attenuation of an object from its holograms at one or several distances."""
 
     name, settings = "holography", Settings
     needs = {"geometry": ("the geometry (energy, distances)", "a file with geometry")}
@@ -188,22 +69,27 @@ class HolographyMethod(Modality):
             model = model.replace(shifts=jnp.asarray(shifts, model.shifts.dtype))
             lines.append(_warning(report.message, console))
         refine = chosen.refine if chosen.refine is not None else ("shifts",) if settled else ()
-        return Holograms(
-            model.with_unknowns(refine), {"counts": counts, "mask": mask}, _cost(settings),
-            dict.fromkeys((*_MAPS, *refine), 1.0), refine=refine, settled=settled, named=named,
-            lines=tuple(filter(None, lines)), scan=scan,
+        held = held_blocks(counts.shape, mask, settings.quality.seed)
+        judged = held.any((1, 2)).all()
+        problem = Holograms(
+            model.with_unknowns(refine), {"counts": counts, "mask": mask & ~held if judged else mask}, _cost(settings),
+            dict.fromkeys((*MAPS, *refine), 1.0), refine=refine, settled=settled, named=named,
+            lines=tuple(filter(None, lines)), held=held if judged else None, scan=scan,
         )  # fmt: skip
+        return _surrounded(problem, scan, chosen, console)
 
     def stages(self, problem: Holograms, settings: Settings, console: Console) -> Work:
         """Solve, and where the beam's wave is to be refined solve again with the wave from flats and holograms."""
-        problem = yield from _retrieved(problem, settings, console)
+        problem = yield from retrieved(problem, settings, console)
+        if problem.model.borderless:
+            problem = problem.replace(model=_centred(problem.model))
         for _ in range(2 if settings.model.probe == "refine" and not problem.half else 0):
             scan = problem.scan
             lit = prepare.illumination_from_flats(
                 problem.model, prepare.flats_of_views(scan), scan.darks, counts=problem.data["counts"],
-                mask=problem.data["mask"], console=console,
+                mask=scan.mask, console=console,
             )  # fmt: skip
-            problem = yield from _retrieved(problem.replace(model=_emptied(lit)), settings, console)
+            problem = yield from retrieved(problem.replace(model=_emptied(lit)), settings, console)
         return problem
 
     def verdict(self, problem: Holograms, scan: Scan, settings: Settings) -> tuple[dict[str, Any], list[str]]:
@@ -211,17 +97,23 @@ class HolographyMethod(Modality):
         model, figures = problem.model, problem.judged(settings.quality.seed)
         for name in problem.refine:  # blurs enter squared: their sign means nothing
             value = np.asarray(getattr(model, name), float)
-            figures[name] = np.abs(value) if name in _BLURS else value
+            figures[name] = np.abs(value) if name in BLURS else value
         if problem.laws:
             figures["prior_slope"] = problem.laws[0].slope
         ratios = figures["deviance"] / figures["noise_floor_deviance"]
         missed = "" if ratios.max() < 1.1 else "; above 1.1 the model misses something: drift, blur, flux or distance"
         shown = ", ".join(f"{r:.3f}" for r in ratios)
         lines = [f"Poisson deviance over photon noise alone, for each hologram: {shown}{missed}"]
+        if problem.held is not None:
+            unseen = figures["held_out_deviance"] / figures["held_out_noise_floor_deviance"]
+            shown = ", ".join(f"{r:.3f}" for r in unseen)
+            lines.append(f"the same of {problem.held.mean():.1%} of the pixels, in blocks never fitted: {shown}")
         lines.append(f"phase down to {float(jnp.min(model.total_phase())):.3f} rad")
         if "shifts" in problem.refine:
             places = ", ".join(f"({y:.2f}, {x:.2f})" for y, x in figures["shifts"])
             lines.append(f"shifts of the frames [their pixels]: {places}")
+        if problem.named and model.borderless:
+            lines.append("thicknesses are those of the mean phase zero: only their differences are known")
         if len(problem.named) > 2:
             lines.append(
                 f"{len(problem.named)} materials are named: phase and attenuation are two numbers a pixel and tell the "
@@ -241,9 +133,11 @@ class HolographyMethod(Modality):
         if not settings.quality.error_bar:
             return {}, []
         seed = settings.quality.seed
+        if problem.model.borderless:
+            return _open_errors(problem, settings)
         coordinates = problem.coordinates(settings, vacuum=settings.loss.vacuum)
         deviation = solvers.posterior_deviation(
-            solvers.hologram_residual, coordinates, _device(problem.data), seed, field=problem.model.frame
+            solvers.hologram_residual, coordinates, device(problem.data), seed, field=problem.model.frame
         )
         bar = deviation[0] * np.sqrt(max(problem.excess(seed), 1.0))
         bar, name = problem.model.in_view(bar), "error bar of the phase"
@@ -254,18 +148,25 @@ class HolographyMethod(Modality):
         """Halve the photons or deal the distances, in the geometry of the whole and without total variation, which
         would sharpen both alike."""
         counts, model = start.data["counts"], _emptied(solved.model)
-        whole = start.replace(half=True, refine=(), settled=True, named={})
+        whole = start.replace(half=True, refine=(), settled=True, named={}, other=None)
         if settings.quality.halves == "distances":
             if start.views < 2:
                 raise InputError("quality.halves = distances: there is one distance, two at least are needed")
             order = np.argsort(np.asarray(model.distances).mean(1), kind="stable")
             deal = (np.sort(order[::2]), np.sort(order[1::2]))
+            masks = [(start.data["mask"], start.held)] * 2
+            if start.held is not None:
+                masks = [(start.data["mask"][views], start.held[views]) for views in deal]
             parts = [(model.of_views(views), counts[views]) for views in deal]
         else:
             first = np.random.default_rng(settings.quality.seed).binomial(np.rint(counts).astype(np.int64), 0.5)
             model = model.replace(flux=0.5 * model.flux, dark=0.5 * model.dark)
+            masks = [(start.data["mask"], start.held)] * 2
             parts = [(model, part.astype(np.float32)) for part in (first, np.rint(counts) - first)]
-        first, second = (whole.replace(model=m, data={**start.data, "counts": c}) for m, c in parts)
+        first, second = (
+            whole.replace(model=model, data={"counts": counts, "mask": mask}, held=held)
+            for (model, counts), (mask, held) in zip(parts, masks, strict=True)
+        )
         return first, second
 
     def image(self, problem: Holograms) -> np.ndarray:
@@ -314,8 +215,84 @@ def _lit(scan: Scan, model: Holography, chosen: Model, console: Console) -> Holo
     return model.replace(flux=jnp.asarray(combined.light, model.flux.dtype))
 
 
+def _surrounded(problem: Holograms, scan: Scan, chosen: Model, console: Console) -> Holograms:
+    """Say what lies beyond the frames; where it is in doubt keep both, for pixels that are not fitted to decide."""
+    empty = _border_contrast(problem.model, problem.data["counts"], scan.mask)
+    doubtful = chosen.surroundings == "auto" and empty > _EMPTY and problem.held is not None
+    if chosen.surroundings == "vacuum" or (chosen.surroundings == "auto" and not doubtful) or chosen.probe:
+        return problem
+    model, here = Holography.from_scan(scan, delta_beta=float(problem.model.delta_beta), borderless=True), problem.model
+    # Only differences of the phase are known; the mean attenuation is that of the light.
+    light = np.asarray(_beam(here), float)
+    passed = (np.asarray(problem.data["counts"], float) - np.asarray(here.dark, float)).mean((1, 2)) / light.mean(
+        (1, 2)
+    )
+    mean = -0.5 * float(np.log(np.clip(passed, 1e-6, None)).mean())
+    model = model.replace(
+        attenuation=jnp.full_like(model.attenuation, mean), flux=here.flux, dark=here.dark, shifts=here.shifts
+    )
+    wide = problem.replace(model=model.with_unknowns(problem.refine))
+    if doubtful:
+        console.say(f"the border is not empty (contrast {empty:.2f} of that of the middle): vacuum or specimen beyond")
+        return problem.replace(other=wide)
+    console.say(model.describe()[0])
+    return wide
+
+
+def _border_contrast(model: Holography, counts: np.ndarray, mask: Any) -> float:
+    """Compare the contrast along the fullest side of the frame that is least full with that of its middle."""
+    light = np.maximum(np.asarray(_beam(model), float), 1e-6)
+    contrast = (np.asarray(counts, float) - np.asarray(model.dark, float)) / light - 1
+    square = contrast**2 - np.maximum(counts, 1) / light**2
+    square = np.where(True if mask is None else mask, square, 0)
+    rows, columns = (max(n // _BORDER, 2) for n in square.shape[1:])
+    sides = [square[:, :rows], square[:, -rows:], square[:, :, :columns], square[:, :, -columns:]]
+    middle = square[:, 3 * rows : -3 * rows, 3 * columns : -3 * columns].mean((1, 2))
+    fullest = np.max([side.mean((1, 2)) for side in sides], 0)
+    return float(np.min(fullest / np.maximum(middle, 1e-12)))
+
+
+def _open_errors(problem: Holograms, settings: Settings) -> tuple[dict[str, Quantity], list[str]]:
+    """Say what photon noise and prior leave open of a specimen without vacuum, the lowest frequencies by themselves."""
+    model, seed = problem.model, settings.quality.seed
+    coordinates = problem.coordinates(settings, refine=tuple(set(problem.refine) - BLURS))
+    errors = np.asarray(
+        solvers.posterior_errors(solvers.hologram_residual, coordinates, device(problem.data), seed), float
+    )
+    drawn = np.stack([model.in_view(error) for error in errors[:, 0]])
+    drawn = drawn - drawn.mean((1, 2), keepdims=True)
+    size = lambda maps: float(np.sqrt(np.mean(maps**2)))
+    tilted = _planes(drawn)
+    phase = model.in_view(model.total_phase())
+    bar = np.sqrt(np.maximum(np.asarray(blur(jnp.asarray(np.mean(drawn**2, 0)), min(model.frame) / 16)), 0))
+    quantity = Quantity(bar, "rad", ("y", "x"), model.pixel_size, "error bar of the phase", "image")
+    share = size(drawn) / max(float(phase.std()), 1e-9)
+    line = (
+        f"without vacuum the mean of the phase is not known (here it is zero); of the rest photon noise and prior "
+        f"leave open {size(drawn):.2g} rad ({share:.2g} of it): a ramp of {size(tilted):.2g} rad"
+        f"{', which looks like shifts of the frames' if 'shifts' in problem.refine else ''}, and "
+        f"{size(drawn - tilted):.2g} rad beside it"
+    )
+    return {"phase_error": quantity}, [line]
+
+
+def _centred(model: Holography) -> Holography:
+    """Take the mean of the phase in the field of view as zero, and leave B as it is."""
+    mean = float(model.in_view(model.phase).mean())
+    return model.replace(phase=model.phase - mean, attenuation=model.attenuation - mean / model.delta_beta)
+
+
+def _planes(maps: np.ndarray) -> np.ndarray:
+    """Fit a ramp to each map."""
+    rows, columns = (np.arange(n) - (n - 1) / 2 for n in maps.shape[1:])
+    down = (maps * rows[:, None]).mean((1, 2)) / (rows**2).mean()
+    right = (maps * columns).mean((1, 2)) / (columns**2).mean()
+    return down[:, None, None] * rows[:, None] + right[:, None, None] * columns
+
+
 def _emptied(model: Holography) -> Holography:
-    return model.replace(phase=jnp.zeros_like(model.phase), attenuation=jnp.zeros_like(model.attenuation))
+    mean = jnp.mean(model.attenuation) if model.borderless else 0.0
+    return model.replace(phase=jnp.zeros_like(model.phase), attenuation=jnp.full_like(model.attenuation, mean))
 
 
 def _warning(line: str, console: Console) -> str:
@@ -323,97 +300,6 @@ def _warning(line: str, console: Console) -> str:
     if line:
         console.say(line)
     return line if "WARNING" in line else ""
-
-
-# ------------------------------------------------------------------------------------------ rounds
-def _retrieved(problem: Holograms, settings: Settings, console: Console) -> Work:
-    """Solve for one material first, then for all there is, then for the details."""
-    solver, loss, data = settings.solver, settings.loss, _device(problem.data)
-    turn = lambda problem, *options, **more: _round(problem, data, settings, *options, **more)
-    phase, law = problem.model.first_guess(problem.data["counts"], problem.data["mask"])
-    # Where linear theory does not hold, what it says of the lowest frequencies is worse than nothing.
-    strong = float(jnp.ptp(phase)) > 1.0
-    model = problem.model.replace(phase=jnp.zeros_like(phase) if strong else phase)
-    problem = problem.replace(model=model, laws=(law,), curvature=None)
-    console.say(f"first guess by the contrast transfer function; power of the phase falls as f^{law.slope:.2g}")
-    for damping in solver.damping if strong else [0.01]:
-        problem = yield from turn(problem, "one material", 3, 8, raised=damping)
-        if strong:  # what the first guess said of the power was as wrong as its phase
-            problem = problem.with_phase_law()
-    # A wrong geometry must not pass for attenuation: its numbers come first, unless registration has just found them.
-    if problem.refine and not (problem.settled and set(problem.refine) == {"shifts"}):
-        problem = yield from _geometry_first(problem, turn, solver, strong)
-    problem = _opened(problem, settings, console)
-    for index in range(solver.rounds if strong else 1):
-        problem = _measured(problem, index) if strong else problem
-        problem = yield from turn(problem, "all", solver.steps, solver.cg_steps, problem.refine, vacuum=loss.vacuum)
-    for _ in range(solver.tv_rounds if loss.tv and not problem.half else 0):
-        problem = yield from turn(problem, "details", 2, solver.cg_steps, vacuum=loss.vacuum, variation=loss.tv)
-    return problem
-
-
-def _measured(problem: Holograms, index: int) -> Holograms:
-    return problem.replace(curvature=solvers.measured_curvature(problem.model, index))
-
-
-def _geometry_first(problem: Holograms, turn: Callable[..., Work], solver: Solver, strong: bool) -> Work:
-    """Solve for the numbers of the geometry, with one material. Blurs come in rounds: each takes a share of what is
-    left, and lets the object and its prior follow."""
-    blurred = bool(_BLURS & set(problem.refine))
-    for index in range(6 if blurred else 1):
-        problem = _measured(problem, index) if strong else problem.replace(curvature=None)
-        problem = yield from turn(
-            problem, "geometry", 3 if blurred else 12, solver.cg_steps, problem.refine, seed=index
-        )
-        if blurred:
-            problem = problem.with_phase_law()
-    return problem
-
-
-def _opened(problem: Holograms, settings: Settings, console: Console) -> Holograms:
-    """Solve for attenuation too, where one material does not explain the data or several are named."""
-    asked, excess = settings.model.attenuation, problem.excess(settings.quality.seed)
-    more = (len(problem.named) > 1 or excess > 1.05) if asked is None else asked
-    also = "; solving for attenuation too" if more and asked is None else ""
-    console.say(f"residual of one material: {excess:.3f} times photon noise{also}")
-    if not more:
-        return problem
-    # Small dense details: their power falls more slowly by one power of the frequency; their size is relative to the
-    # phase where phase contrast is best.
-    law, frequency = problem.laws[0], float(solvers.first_maximum(problem.model))
-    other = PowerLaw(law.level * settings.model.attenuation_scale**2 / (2 * frequency), law.slope + 1)
-    return problem.replace(laws=(law, other))
-
-
-def _round(
-    problem: Holograms,
-    data: dict[str, Array],
-    settings: Settings,
-    label: str,
-    steps: int,
-    cg_steps: int,
-    refine: tuple[str, ...] = (),
-    seed: int = 0,
-    **strengths: float,
-) -> Work:
-    """Yield a stage of Gauss-Newton steps in white coordinates; the problem with its maps and geometry comes back."""
-    names, label = (*_MAPS[: len(problem.laws)], *refine), f"holography, {label}"
-    options: dict[str, Any] = {"steps": steps, "cg_steps": cg_steps, "seed": seed, "function": settings.loss.function}
-
-    def solve(_: Problem, run: Run) -> Outcome:
-        start = problem.coordinates(settings, refine=refine, **strengths)
-        solution = solvers.fit_holograms(
-            start, data, marginal=bool(_BLURS & set(refine)), console=run.console, label=f"{label}: step", **options
-        )
-        return Outcome(problem.replace(model=solution.value), solution.history, solution.ending, solution.detail)
-
-    solved = yield Stage(label, solve, names)
-    return problem.replace(model=put(problem.model, {name: getattr(solved.model, name) for name in names}))
-
-
-def _device(data: Mapping[str, Any]) -> dict[str, Array]:
-    """Put the data on the device, once for all rounds."""
-    return {name: jnp.asarray(value) for name, value in data.items()}
 
 
 def _cost(settings: Settings) -> Callable[[Holography, Batch], Any]:

@@ -75,6 +75,7 @@ from .linear.transmission import transmission as transmission
 from .posterior import MarginalResidual as MarginalResidual
 from .posterior import posterior_deviation as posterior_deviation
 from .posterior import posterior_error as posterior_error
+from .posterior import posterior_errors as posterior_errors
 from .progress import Progress as Progress
 from .scans import ScanCost as ScanCost
 from .scans import amplitude_cost as amplitude_cost

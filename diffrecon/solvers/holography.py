@@ -74,6 +74,20 @@ class HologramCurvature(NamedTuple):
         """Compute the curvature of maps of which phase and B are made by a matrix."""
         return jnp.einsum("pm,pqyx,qn->mnyx", mixing, self.matrix, mixing)
 
+    def of_model(self, model: Any, maps: int) -> Float[Array, "map map y half"]:
+        """Compute the curvature of the first maps of a model."""
+        return self.of_maps(_mixing(model, maps))
+
+    def at_most(self, other: "HologramCurvature") -> "HologramCurvature":
+        """Take the smaller curvature of the phase at every frequency, its correlation with B unchanged.
+
+        Where shifts are solved for too, a ramp of the phase and shifts of all frames look alike: what details say of
+        the lowest frequencies by where they are is then worth nothing.
+        """
+        scale = jnp.sqrt(jnp.minimum(other.matrix[0, 0] / self.matrix[0, 0], 1))
+        rows = jnp.stack([scale, jnp.ones_like(scale)])
+        return self._replace(matrix=self.matrix * rows[:, None] * rows[None])
+
     def of_phase(self, model: Any) -> Float[Array, "y half"]:
         """Compute the curvature of the phase of one material."""
         return self.of_maps(_mixing(model, 1))[0, 0]
@@ -111,13 +125,16 @@ def transfer_curvature(model: Any) -> HologramCurvature:
     return HologramCurvature(matrix, jnp.mean(counts))
 
 
-def measured_curvature(model: Any, seed: int = 0) -> HologramCurvature:
+def measured_curvature(model: Any, seed: int = 0, where: Float[Any, "y x"] | None = None) -> HologramCurvature:
     """Measure the curvature where the object is, from four products with the Gauss-Newton matrix.
+
+    **Arguments:** `where`: weights 0 ... 1 of the pixels, instead of those where the phase is not small.
 
     **Cost:** one linearisation of the model and four products, about six predictions and as many of their transposes.
     """
     noise = np.random.default_rng(seed).standard_normal((2, *model.phase.shape))
-    sums = _ring_products(model, jnp.asarray(noise, model.phase.dtype))
+    cast = lambda a: jnp.asarray(a, model.phase.dtype)
+    sums = _ring_products(model, cast(noise), _occupied(model) if where is None else cast(where))
     cross, power, count = (np.asarray(a, float) for a in sums)
     cross = (cross + cross.swapaxes(0, 1)).transpose(2, 0, 1) / 2 / np.maximum(power, 1e-30)[:, None, None]
     expected = transfer_curvature(model)
@@ -133,7 +150,6 @@ def measured_curvature(model: Any, seed: int = 0) -> HologramCurvature:
     more = _RINGS - len(good)
     knots = np.concatenate([place, place[-1] + 1 + np.arange(more)])
     values = np.pad(np.stack([*np.log(diagonal).T, correlation]), ((0, 0), (0, more)), mode="edge")
-    cast = lambda a: jnp.asarray(a, model.phase.dtype)
     return expected._replace(matrix=_interpolated(model.phase, cast(knots), cast(values)))
 
 
@@ -143,7 +159,14 @@ def _edges(shape: Sequence[int]) -> np.ndarray:
 
 
 @eqx.filter_jit
-def _ring_products(model: Any, noise: Float[Array, "2 y x"]) -> tuple[Array, Array, Array]:
+def _occupied(model: Any) -> Float[Array, "y x"]:
+    """Weigh the pixels where the phase is a fifth of its largest value or more as one."""
+    size = jnp.abs(model.total_phase())
+    return jnp.clip(size / jnp.maximum(0.2 * jnp.max(size), 1e-9), 0, 1)
+
+
+@eqx.filter_jit
+def _ring_products(model: Any, noise: Float[Array, "2 y x"], where: Float[Array, "y x"]) -> tuple[Array, Array, Array]:
     """Sum, on rings, the cross power `(2, 2, ring)` of random maps and their images, the maps' power and the number of
     frequencies."""
     shape, dtype = model.phase.shape, model.phase.dtype
@@ -156,8 +179,6 @@ def _ring_products(model: Any, noise: Float[Array, "2 y x"]) -> tuple[Array, Arr
     maps = jnp.stack([model.total_phase(), model.absorption()])
     forward = jax.linearize(rows, maps)[1]
     transposed = jax.linear_transpose(forward, maps)
-    size = jnp.abs(maps[0])
-    where = jnp.clip(size / jnp.maximum(0.2 * jnp.max(size), 1e-9), 0, 1)
     frequency, edges = radial_frequency(shape, xp=jnp), _edges(shape)
     ring = jnp.log(frequency / edges[0]) * (_RINGS / np.log(edges[-1] / edges[0]))
     ring = jnp.clip(ring.astype(jnp.int32), 0, _RINGS - 1)
@@ -215,18 +236,20 @@ class HologramCoordinates(Coordinates):
         negative: float = 0.25,
         variation: float = 0.0,
         vacuum: float = 0.0,
+        one_sided: float = _ONE_SIDED,
         refine: Sequence[str] = (),
     ) -> "HologramCoordinates":
         """Make the coordinates about a model, with one power law for each map that is solved for (one or two).
 
         **Arguments:** `raised` is added to the curvature, in units of the flux: the lowest frequencies wait; weights
         of phases above vacuum (`negative`, units of the flux), of the total `variation` of the phase and of `vacuum`
-        (units of photon noise; of the model as it is now); names of numbers of the geometry to `refine`, relative to
+        (units of photon noise; of the model as it is now); `one_sided`, weight of attenuation below that of the main
+        material [flux]; names of numbers of the geometry to `refine`, relative to
         the first frame where that says where the object is.
         """
         scales = {name: field_scales(model, name) for name in refine}
         scales |= {name: scale.at[0].set(0) for name, scale in scales.items() if name in _RELATIVE}
-        strengths = jnp.asarray([raised, negative, variation, vacuum], model.phase.dtype)
+        strengths = jnp.asarray([raised, negative, variation, vacuum, one_sided], model.phase.dtype)
         numbers = jnp.asarray(np.array(laws), model.phase.dtype)
         return _about(model, curvature, numbers, strengths, scales)
 
@@ -257,7 +280,7 @@ def _signs(maps: Float[Array, "map y x"]) -> Float[Array, "map 1 1"]:
 def _about(
     model: Any, curvature: HologramCurvature, laws: Float[Array, "map 2"], strengths: Array, scales: dict[str, Array]
 ) -> HologramCoordinates:
-    raised, negative, variation, vacuum = strengths
+    raised, negative, variation, vacuum, one_sided = strengths
     maps = jnp.stack([getattr(model, name) for name in _NAMES[: len(laws)]])
     frequency, maximum = radial_frequency(maps.shape[1:], xp=jnp), first_maximum(model)
     inverse = jnp.stack([1 / PowerLaw(*law)(frequency) for law in laws])
@@ -268,7 +291,7 @@ def _about(
     edges = Variation.about(model.total_phase(), PowerLaw(*laws[0]), own[0], maximum, variation)
     inverse = inverse.at[0].set(jnp.where(variation > 0, edges.inverse_power, inverse[0]))
     empty = jnp.stack([vacuum_weights(m, c, maximum, vacuum) for m, c in zip(maps, own, strict=True)])
-    penalties = curvature.flux * jnp.stack([negative, jnp.full_like(negative, _ONE_SIDED)])[: len(maps)]
+    penalties = curvature.flux * jnp.stack([negative, one_sided])[: len(maps)]
     numbers = {name: jnp.zeros_like(scale) for name, scale in scales.items()}
     return HologramCoordinates(
         filtered(maps, back), kernels, numbers, scales, model, inverse, edges.high_pass, edges.edges, empty, penalties

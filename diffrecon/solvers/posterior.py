@@ -21,7 +21,7 @@ from ..operators.fourier import blur
 from ..priors import Coordinates
 from .conjugate_gradients import conjugate_gradients
 
-__all__ = ["MarginalResidual", "posterior_deviation", "posterior_error"]
+__all__ = ["MarginalResidual", "posterior_deviation", "posterior_error", "posterior_errors"]
 
 Residual = Callable[[Any, Batch], PyTree]
 _REACH = 3.0  # [pixel], over which the squares of few errors are averaged
@@ -56,6 +56,18 @@ def posterior_error(
     return _draws(residual, coordinates, data, jax.random.key(seed)[None], jnp.asarray(steps), False)[0]
 
 
+def posterior_errors(
+    residual: Residual, coordinates: Coordinates, data: Mapping[str, Any], seed: int, draws: int = 3, steps: int = 40
+) -> Float[Array, "draw map y x"]:
+    """Draw errors of the maps from their posterior, the numbers of the coordinates unknown beside them.
+
+    Photon noise and what the prior leaves open, both: the floor of the error for the geometry of a measurement, if the
+    prior is right. **Cost:** `draws * steps` products.
+    """
+    keys = jax.random.split(jax.random.key(seed), draws)
+    return _as_maps(coordinates, _draws(residual, coordinates, data, keys, jnp.asarray(steps), False, True))
+
+
 def posterior_deviation(
     residual: Residual,
     coordinates: Coordinates,
@@ -78,6 +90,11 @@ def posterior_deviation(
 
 
 @eqx.filter_jit
+def _as_maps(coordinates: Coordinates, errors: Array) -> Array:
+    return jax.vmap(coordinates.maps)(errors)
+
+
+@eqx.filter_jit
 def _smoothed(
     coordinates: Coordinates, errors: Inexact[Array, "draw part map *space"], field: tuple[int, int] | None
 ) -> Array:
@@ -92,13 +109,27 @@ def _smoothed(
 
 
 @eqx.filter_jit
-def _draws(residual: Residual, coordinates: Coordinates, data: Any, keys: Array, steps: Array, apart: bool) -> Array:
-    """Solve for noise in the rows of data and prior, together or `apart` `(key, part, ...)`, once for each key."""
+def _draws(
+    residual: Residual,
+    coordinates: Coordinates,
+    data: Any,
+    keys: Array,
+    steps: Array,
+    apart: bool,
+    numbers: bool = False,
+) -> Array:
+    """Solve for noise in the rows of data and prior, together or `apart` `(key, part, ...)`, once for each key: white
+    maps, with the numbers held or unknown beside them."""
     views = next(len(value) for name, value in data.items() if name != "mask")
     batch = Batch(jnp.arange(views), {name: jnp.asarray(value) for name, value in data.items()})
-    rows = lambda white: (residual(coordinates.at(white), batch), coordinates.at(white).prior())
-    value, push = jax.linearize(rows, coordinates.white)
-    pull = jax.linear_transpose(push, coordinates.white)
+
+    def rows_of(free: tuple[Array, dict[str, Array]]) -> PyTree:
+        moved = eqx.tree_at(lambda c: (c.white, c.numbers), coordinates, (free[0], {**coordinates.numbers, **free[1]}))
+        return residual(moved, batch), moved.prior()
+
+    free = (coordinates.white, coordinates.numbers if numbers else {})
+    value, push = jax.linearize(rows_of, free)
+    pull = jax.linear_transpose(push, free)
 
     def noise(key: Array, like: PyTree) -> PyTree:
         leaves, tree = jax.tree.flatten(like)
@@ -113,7 +144,7 @@ def _draws(residual: Residual, coordinates: Coordinates, data: Any, keys: Array,
         quiet = jax.tree.map(jnp.zeros_like, value)
         solve = lambda rows: conjugate_gradients(
             lambda x: pull(push(x))[0], pull(rows)[0], steps=steps, tolerance=1e-5
-        )[0]
+        )[0][0]
         return jnp.stack([solve((rows[0], quiet[1])), solve((quiet[0], rows[1]))]) if apart else solve(rows)
 
     return jax.lax.map(drawn, keys)
