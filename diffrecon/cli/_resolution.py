@@ -21,11 +21,20 @@ def resolution(options: argparse.Namespace) -> int:
     if options.region:
         first, second = _region(first, options.region), _region(second, options.region)
     found = quality.ring_correlation(first, second, pixel_size=pixel)
+    same, note = _same_frames(options.first, options.second)
+    if note:
+        print(note)
     kind = "ring" if first.ndim == 2 else "shell"
     size = "" if found.resolution is None else f" = {found.resolution * 1e9:.4g} nm"
     limited = " (up to Nyquist: the pixel limits)" if found.crossing >= 0.5 else ""
+    if (found.correlation < found.half_bit)[: max(len(found.frequency) // 8, 2)].all():
+        raise InputError(
+            f"{options.first} and {options.second} have nothing in common: their Fourier {kind} correlation is below "
+            "the half-bit curve from the lowest frequencies on; are they of one sample, in one orientation?"
+        )
+    what = "repeatable down to a half period of" if same else "half period"
     print(
-        f"{name} {' x '.join(map(str, first.shape))}: half period {found.half_period:.4g} pixels{size} "
+        f"{name} {' x '.join(map(str, first.shape))}: {what} {found.half_period:.4g} pixels{size} "
         f"where the Fourier {kind} correlation meets the half-bit curve{limited}"
     )
     for frequency, value, half, one in _rows(found):
@@ -33,6 +42,38 @@ def resolution(options: argparse.Namespace) -> int:
     if any(abs(s) > 0.01 for s in found.shift):
         print(f"  shift taken out: {', '.join(f'{s:.2f}' for s in found.shift)} pixels")
     return 0
+
+
+def _same_frames(first: str, second: str) -> tuple[bool, str]:
+    """Tell by the record of two results whether they were made from the same frames, and what is to be said of that."""
+    inputs = [_input(path) for path in (first, second)]
+    if any(not found[0] for found in inputs):
+        return False, "note: a file does not say which frames it is from; two of the same frames share their noise"
+    if inputs[0][0] != inputs[1][0]:
+        return False, ""
+    (_, *one), (_, *other) = inputs
+    if one == other:
+        return True, (
+            "WARNING: both are from the same frames (one SHA-256), with the same noise: this is repeatability, not "
+            "resolution. For that use quality.halves=true, two scans, or data.views=::2 and 1::2"
+        )
+    return (
+        False,
+        f"note: both are from one file, views {one[0] or 'all'} and {other[0] or 'all'}; shared ones share noise",
+    )
+
+
+def _input(path: str) -> tuple[str, str, str]:
+    """Read the checksum of the input of a result, which views of it were taken by name, and how many."""
+    import tomllib
+
+    from ..io import results
+
+    if path.endswith((".npy", ".tif", ".tiff")):
+        return "", "", ""
+    record = results.process(path)
+    chosen = tomllib.loads(record.get("config", "")).get("data", {}).get("views", "")
+    return record.get("input", {}).get("sha256", ""), str(chosen), record.get("scan", {}).get("views", "")
 
 
 def _rows(found: Any) -> zip:

@@ -16,7 +16,7 @@ from diffrecon._result import Quantity, Result
 from diffrecon.cli import main
 from diffrecon.cli._settings import gather, load_function, parse_value
 from diffrecon.errors import InputError
-from diffrecon.io import process, read_result, write
+from diffrecon.io import open_scan, process, read_result, write
 
 
 @pytest.fixture
@@ -172,6 +172,29 @@ def test_resolution(tmp_path, capsys):
     assert main(["resolution", first, second, "--quantity", "phas"]) == 2
     assert "did you mean phase" in capsys.readouterr().err
     assert main(["resolution", first, str(result_file(tmp_path / "c.h5", 3, 2e-8))]) == 2
+
+
+def test_resolution_of_the_same_frames_or_of_nothing_in_common(tmp_path, capsys):
+    """Equal noise is repeatability; two images of noise have no resolution."""
+    np.savez(tmp_path / "scan.npz", counts=np.ones((4, 8, 8)))
+    scan = open_scan(tmp_path / "scan.npz")
+    image = make_files.smooth_noise((64, 64), 0, 1.0)
+    paths = []
+    for number, views in enumerate((None, None, "::2")):
+        data = {} if views is None else {"data": {"views": views}}
+        result = Result("demo", {"phase": Quantity(image, "rad", ("y", "x"), 1e-8, "phase")}, settings=data)
+        paths.append(str(write(tmp_path / f"{number}.h5", result, scan)))
+    assert main(["resolution", *paths[:2]]) == 0
+    said = capsys.readouterr().out
+    assert "same frames" in said and "repeatable down to" in said and "quality.halves" in said
+    assert main(["resolution", *paths[1:]]) == 0
+    said = capsys.readouterr().out
+    assert "views all and ::2" in said and "repeatable" not in said
+    noise = [str(tmp_path / f"noise_{seed}.npy") for seed in (0, 1)]
+    for seed, path in enumerate(noise):
+        np.save(path, np.random.default_rng(seed).normal(size=(64, 64)))
+    assert main(["resolution", *noise]) == 2
+    assert "nothing in common" in capsys.readouterr().err
 
 
 def test_report(tmp_path, monkeypatch, capsys):
