@@ -11,6 +11,7 @@ from .correlation import shell_correlation as shell_correlation
 from .correlation import threshold as threshold
 from .edges import EdgeFit as EdgeFit
 from .edges import edge_width as edge_width
+from .failure import failures as failures
 from .halves import ErrorBars as ErrorBars
 from .halves import bootstrap_photons as bootstrap_photons
 from .halves import bootstrap_views as bootstrap_views

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,6 +15,7 @@ from .._identity import digest, of_scan, of_settings
 from .._result import Result
 from ..errors import InputError
 from ..modality import Modality, Outcome, Problem, Run, Stage, get, put
+from ..quality import failures
 from ..scan import Scan
 from ..settings import as_dict, build
 from ..solvers import Ending
@@ -44,6 +46,7 @@ def run(modality: Modality, scan: Scan, given: Mapping[str, Any], console: Conso
         journal.end()
     problem = whole.into(solved.problem, fitted) if held.size else solved.problem
     problem = problem.replace(model=problem.gauge(problem.model))
+    refuse_not_finite(problem, scan)
     figures = {"history": solved.history} if solved.history.size else {}
     figures |= problem.figures
     lines = [] if solved.ending.finished else [solved.ending.sentence(solved.detail)]
@@ -59,7 +62,7 @@ def run(modality: Modality, scan: Scan, given: Mapping[str, Any], console: Conso
     if closing.finished and getattr(getattr(settings, "quality", None), "halves", False):
         compare = lambda: compare_halves(modality, part, solved.problem, scan, settings, console)
         closing.judge("two halves of the data", compare)
-    return Result(modality.name, quantities, figures, tuple(lines), as_dict(settings))
+    return Result(modality.name, quantities, figures, (*failures(figures), *lines), as_dict(settings))
 
 
 def _judged(modality: Modality, problem: Any, held: np.ndarray, settings: Any) -> tuple[dict[str, Any], Any]:
@@ -95,6 +98,20 @@ class _Closing:
         if figures:
             self.figures |= found
         return found
+
+
+def refuse_not_finite(problem: Problem, scan: Scan) -> None:
+    """Refuse what was solved for where it is no number.
+
+    **Raises:** `InputError` naming the unknown.
+    """
+    for name in problem.unknowns:
+        for leaf in jax.tree.leaves(get(problem.model, name)):
+            if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) and not bool(jnp.all(jnp.isfinite(leaf))):
+                raise InputError(
+                    f"{scan.name}: the {name} found is not finite: no result; check flats, darks and counts "
+                    "for NaN and zeros, the pixel size and the distances (diffrecon inspect)"
+                )
 
 
 def check_needs(modality: Modality, scan: Scan) -> None:

@@ -272,6 +272,7 @@ def _by_pixel(solver: Any) -> Any:
 
     def solve(problem: Radiographs, run: Run) -> Outcome:
         areal = solver(problem.model, jnp.asarray(problem.data["counts"]))
+        areal = jnp.where(problem.data["mask"], areal, 0)  # where there is no beam there is no number
         return Outcome(problem.replace(model=problem.model.replace(areal=areal)), np.zeros(0))
 
     return solve

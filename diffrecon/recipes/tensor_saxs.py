@@ -89,13 +89,18 @@ class TensorSaxs(Modality):
         yield Stage("tensor SAXS", solve)
 
     def verdict(self, problem: Problem, scan: Scan, settings: Settings) -> tuple[dict[str, Any], list[str]]:
-        """Say how smooth the coefficients are, and how well views held out meanwhile were predicted."""
+        """Say how well the data are explained, how smooth the coefficients are, and what views held out said of it."""
+        misfit = _relative_residual(problem)
         line, path = f"smoothness {problem.figures['smoothness']:g}", problem.figures.get("smoothness_path")
+        figures, lines = {"relative_residual": misfit}, [f"relative residual of all views {misfit:.4f}"]
         if path is None:
-            return {}, [line]
+            return figures, [*lines, line]
         best = path[:, 1].min()
-        line += f", chosen on held-out views (mean square residual {best:.3f} of the first fit's noise)"
-        return {"held_out_residual": best}, [line]
+        line += (
+            f", chosen on held-out views (mean square residual {best:.3f} of what the first fit leaves: it compares "
+            "smoothnesses, not models)"
+        )
+        return figures | {"held_out_over_first_fit": best}, [*lines, line]
 
     def quantities(self, problem: Problem, scan: Scan, settings: Settings) -> dict[str, Quantity]:
         """Give mean, anisotropy, fibre direction and the coefficients themselves."""
@@ -109,6 +114,18 @@ class TensorSaxs(Modality):
                 np.asarray(coefficients), "", (*axes, "lm"), pixel, "spherical-harmonic coefficients", "data"
             ),
         }
+
+
+def _relative_residual(problem: Problem) -> float:
+    """Compare the prediction of all views with the data that count, `|p - d| / |d|`, weighted as in the solve."""
+    prediction, sums = problem.model.projector(problem.model.coefficients), np.zeros(2)
+    for view, predicted in enumerate(np.asarray(prediction)):  # frames may lie in a file
+        data = np.asarray(problem.data["counts"][view], float)
+        weight = np.ones(1) if "weights" not in problem.data else np.asarray(problem.data["weights"][view], float)
+        weight = np.where(np.isfinite(data), weight, 0)
+        data = np.where(weight > 0, data, 0)
+        sums += np.sum(weight * (predicted - data) ** 2), np.sum(weight * data**2)
+    return float(np.sqrt(sums[0] / max(sums[1], 1e-30)))
 
 
 def _cost(model: SaxsTensor, batch: Batch) -> Array:

@@ -1,0 +1,89 @@
+"""A result that is none says so, whatever the method."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffrecon as dr
+from diffrecon import Modality, Model, Problem, Quantity, quality
+from diffrecon.modality import Outcome, Stage, register
+from diffrecon.models import SaxsTensor
+from diffrecon.operators import TensorGeometry, TensorProjector, rotations_from_angles
+from diffrecon.recipes.tensor_saxs import _relative_residual
+from diffrecon.settings import section, setting
+
+
+class Level(Model):
+    level: jnp.ndarray
+
+    def __call__(self, views):
+        return self.level * jnp.ones((len(views), 8, 8))
+
+
+@dataclass(frozen=True)
+class Solver:
+    level: float = setting(1.0, "what is found")
+
+
+@dataclass(frozen=True)
+class Quality:
+    held_out: float = setting(0.2, "share of views never fitted")
+
+
+@dataclass(frozen=True)
+class Settings:
+    solver: Solver = section(Solver)
+    quality: Quality = section(Quality)
+
+
+class Guess(Modality):
+    """Finds whatever it is told."""
+
+    name, settings = "guess", Settings
+
+    def start(self, scan, settings, console):
+        return Problem(Level(jnp.ones(())), {"counts": scan.counts}, lambda model, batch: 0.0, {"level": 1.0})
+
+    def stages(self, problem, settings, console):
+        model = Level(jnp.sqrt(settings.solver.level) ** 2)  # no number below zero
+        yield Stage("guess", lambda problem, run: Outcome(problem.replace(model=model), np.zeros(0)), keeps=())
+
+    def quantities(self, problem, scan, settings):
+        return {"level": Quantity(np.asarray(problem.model.level), "", (), kind="data")}
+
+
+def guessed(monkeypatch, level):
+    monkeypatch.setattr(dr.modality, "_REGISTERED", dict(dr.modality._REGISTERED))
+    register(Guess)
+    counts = np.random.default_rng(0).poisson(100.0, (20, 8, 8))
+    return dr.reconstruct(dr.Scan.from_arrays(counts), "guess", {"solver": {"level": level}})
+
+
+def test_the_driver_names_a_failure_of_any_method(monkeypatch):
+    assert guessed(monkeypatch, 1.0).verdict[0].startswith("FAILED: held-out residual R 0.9")
+    assert not any("FAILED" in line for line in guessed(monkeypatch, 100.0).verdict)
+
+
+def test_the_driver_refuses_what_is_no_number(monkeypatch):
+    with pytest.raises(dr.InputError, match="the level found is not finite"):
+        guessed(monkeypatch, -1.0)
+
+
+def test_figures_of_a_failure():
+    assert quality.failures({"held_out_residual": 0.4, "relative_residual": 0.3, "history": np.ones(3)}) == []
+    assert len(quality.failures({"held_out_residual": 0.6, "relative_residual": float("nan")})) == 2
+
+
+def test_the_residual_of_tensor_saxs_is_relative_to_the_data():
+    """Half of the intensity is missing: a half, whatever the first fit left; bad data do not count."""
+    geometry = TensorGeometry(rotations_from_angles(np.linspace(0, np.pi, 3), np.zeros(3)))
+    A = TensorProjector(geometry, (4, 4, 4), (4, 4), ell_max=2)
+    coefficients = jnp.zeros((4, 4, 4, 6)).at[1:3, 1:3, 1:3, 0].set(1.0)
+    data = np.array(2 * A(coefficients))
+    weights = np.ones_like(data)
+    data[0, 0, 0], weights[0, 0, 0] = np.nan, 0
+    data[1, 1, 1], weights[1, 1, 1] = 1e6, 0
+    problem = Problem(SaxsTensor(coefficients, A), {"counts": data, "weights": weights}, lambda m, b: 0.0, {})
+    assert _relative_residual(problem) == pytest.approx(0.5, abs=1e-5)
