@@ -181,18 +181,27 @@ def plausible_energy(value: float, unit: str | None = None) -> tuple[float, str]
     return energy, f"energy {value:g} {said}: {energy / 1e3:.4g} keV"
 
 
-def delta_beta(formula: str, density: float, energy: float) -> tuple[float, float]:
+def delta_beta(formula: str, density: float, energy: float, kind: str = "total") -> tuple[float, float]:
     """Refractive index decrement and absorption index of a named material, from the tables of xraydb (Elam, Chantler).
 
-    **Arguments:** chemical `formula` (`"SiO2"`), `density` [g/cm^3], `energy` [eV].
+    **Arguments:** chemical `formula` (`"SiO2"`), `density` [g/cm^3], `energy` [eV]; `kind` of attenuation that beta
+    stands for, as in `mass_attenuation`: `"total"`, which a transmission image measures, or `"photo"`, absorption
+    alone, as tables of optical constants have it. Of water the latter is 0.96, 0.75, 0.39 and 0.07 of the former at 8,
+    17.5, 30 and 60 keV.
 
-    **Returns:** `(delta, beta)` of `n = 1 - delta + i beta`.
+    **Returns:** `(delta, beta)` of `n = 1 - delta + i beta`, `beta = wavelength mu / (4 pi)`.
 
-    **Raises:** `MissingPackage` without xraydb (`pip install "diffrecon[materials]"`).
+    **Raises:** `InputError` for an energy outside of the tables; `MissingPackage` without xraydb (`pip install
+    "diffrecon[materials]"`).
+
+    ```python
+    delta, beta = delta_beta("H2O", 1.0, 30e3)
+    assert 2000 < delta / beta < 2150 and delta / delta_beta("H2O", 1.0, 30e3, "photo")[1] > 5000
+    ```
     """
-    xraydb = require("xraydb", "materials")
-    delta, beta, _ = xraydb.xray_delta_beta(formula, density, energy)
-    return float(delta), float(beta)
+    attenuation = 1e3 * density * mass_attenuation(formula, energy, kind)  # refuses energies outside of the tables
+    delta = float(require("xraydb", "materials").xray_delta_beta(formula, density, energy)[0])
+    return delta, float(attenuation * energy_to_wavelength(energy) / (4 * np.pi))
 
 
 def refraction(composition: str, energy: float | None, name: str = "material") -> tuple[float, float]:
@@ -214,7 +223,7 @@ def delta_beta_ratio(
     matter at the energy [eV].
 
     The last is `8.8 (E / keV)^2`, 2500 at 17 keV: delta falls as E^-2, photoelectric beta as E^-4; above some 25 keV,
-    where scattering takes over, it is an overestimate that does little harm. 1000 where the energy is not known.
+    where scattering takes over, it is an overestimate (name the material). 1000 where the energy is not known.
 
     **Raises:** `InputError` for a ratio that is not positive, and as `refraction`.
 

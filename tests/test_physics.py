@@ -226,3 +226,16 @@ def test_density_and_electrons_from_delta_against_closed_forms():
     assert abs(physics.delta_from_electrons(electrons, wavelength) / delta - 1) < 1e-12
     found = physics.density_from_electrons(physics.electron_density(delta, wavelength), "H2O")
     assert abs(found - 1) < 1e-3
+
+
+@pytest.mark.parametrize("energy, absorbed", [(8e3, 0.956), (17.5e3, 0.748), (30e3, 0.388), (60e3, 0.073)])
+def test_beta_of_light_matter_holds_what_scatters_out_of_the_beam(energy, absorbed):
+    """Shares of photo-absorption in water; the total by the table of xraydb that a transmission obeys."""
+    xraydb = pytest.importorskip("xraydb")
+    _, beta = physics.delta_beta("H2O", 1.0, energy)
+    measured = 100 * xraydb.material_mu("H2O", energy, density=1.0, kind="total")
+    assert abs(physics.attenuation_coefficient(beta, physics.energy_to_wavelength(energy)) / measured - 1) < 1e-6
+    assert abs(physics.delta_beta("H2O", 1.0, energy, "photo")[1] / beta - absorbed) < 2e-3
+    for outside in (3.0, 2e6):
+        with pytest.raises(dr.errors.InputError, match="outside of the tables"):
+            physics.delta_beta("H2O", 1.0, outside)

@@ -14,6 +14,7 @@ from .._model import Model
 from .._result import Quantity
 from ..errors import InputError, MissingMetadata
 from ..operators.fourier import good_size
+from ..prepare import flats_of_views
 from ..priors import PowerLaw
 from ..scan import Scan
 from ..solvers import ctf
@@ -435,10 +436,11 @@ def mean_dark(scan: Scan) -> np.ndarray:
 
 
 def empty_beam(scan: Scan) -> np.ndarray:
-    """Counts of the empty beam without the dark: the mean flat, else the scan's flux, else the mean of each frame's
-    border."""
+    """Counts of the empty beam without the dark: the mean flat, of each view where it has its own, else the scan's
+    flux, else the mean of each frame's border."""
     if scan.flats is not None:
-        return np.broadcast_to(np.asarray(scan.flats, float).mean(0) - mean_dark(scan), (scan.views, *scan.frame_shape))
+        beams = np.asarray(flats_of_views(scan), float).mean(-3) - mean_dark(scan)
+        return np.broadcast_to(beams, (scan.views, *scan.frame_shape))
     if scan.flux is not None:
         return np.full((scan.views, 1, 1), float(scan.flux))
     counts = np.asarray(scan.counts, float) - mean_dark(scan)

@@ -32,7 +32,7 @@ def first_guess(
 ) -> dict[str, Any]:  # fmt: skip
     """Give the fields of `Ptychography.from_scan`."""
     positions = scan.require("positions", "positions of the views", "/path/of/positions")
-    far = scan.far_field
+    scan, far = scan.in_fft_order(), scan.far_field  # darks too, as they meet the frames
     if far and (oversampling != 1 or border):
         raise InputError(
             "model.oversampling must be 1 and model.border 0 in the far field: its detector pixels "

@@ -90,21 +90,48 @@ def illumination_from_flats(
 
 
 def flats_of_views(scan: Any) -> np.ndarray:
-    """Sort the flats of a scan: `(view, flat, y, x)` where `extra["flat_views"]` says before which view each was taken,
-    else `(flat, y, x)`, those of all views.
+    """Sort the flats of a scan: `(view, flat, y, x)` where each view has its own, else `(flat, y, x)`, those of all.
 
-    **Raises:** `InputError` where there are none.
+    They are its own where the scan holds them so, where `extra["flat_views"]` says before which view each was taken,
+    and where there are as many for each view, in the order of the views, and they are bright and dark as the views
+    are.
+
+    **Raises:** `InputError` where there are none, or they do not fit the views.
     """
     if scan.flats is None:
         raise InputError(f"{scan.name}: a beam of unknown wave (model.probe) needs flats, and there are none")
     flats, taken = np.asarray(scan.flats), scan.extra.get("flat_views")
-    if taken is None:
+    if (
+        flats.ndim not in (3, 4)
+        or flats.shape[-2:] != scan.frame_shape
+        or (flats.ndim == 4 and len(flats) != scan.views)
+    ):
+        raise InputError(
+            f"{scan.name}: flats have shape {flats.shape}; expected (flat, y, x) or (view, flat, y, x) for "
+            f"{scan.views} views of {scan.frame_shape[0]} x {scan.frame_shape[1]}"
+        )
+    if flats.ndim == 4:
         return flats
-    groups = [flats[np.asarray(taken).astype(int) == view] for view in range(scan.views)]
-    fewest = min(map(len, groups))
-    if fewest == 0:
-        return flats
-    return np.stack([group[:fewest] for group in groups])
+    if taken is not None:
+        groups = [flats[np.asarray(taken).astype(int) == view] for view in range(scan.views)]
+        fewest = min(map(len, groups))
+        return flats if fewest == 0 else np.stack([group[:fewest] for group in groups])
+    if scan.views > 1 and len(flats) % scan.views == 0:
+        own = flats.reshape(scan.views, -1, *flats.shape[1:])
+        if _as_bright(scan, own.mean((1, 2, 3), dtype=float)):
+            return own
+    return flats
+
+
+def _as_bright(scan: Any, levels: Float[np.ndarray, " view"]) -> bool:
+    """Tell whether views are bright and dark as these flats are."""
+    dark = 0.0 if scan.darks is None else float(np.mean(scan.darks))
+    light = np.asarray(scan.counts).mean((1, 2), dtype=float) - dark
+    levels = levels - dark
+    if (light <= 0).any() or (levels <= 0).any():
+        return False
+    differ = float(np.std(np.log(levels)))
+    return differ > 0.02 and float(np.std(np.log(light / levels))) < 0.5 * differ
 
 
 def _mean_beam(model: Any, flats, darks) -> np.ndarray:

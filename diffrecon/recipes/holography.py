@@ -208,9 +208,12 @@ def _lit(scan: Scan, model: Holography, chosen: Model, console: Console) -> Holo
     if chosen.probe:
         flats = prepare.flats_of_views(scan)
         return prepare.illumination_from_flats(model, flats, scan.darks, mask=scan.mask, console=console)
-    if scan.flats is None or len(scan.flats) < 3:
+    flats = None if scan.flats is None else prepare.flats_of_views(scan)
+    if flats is not None and flats.ndim == 4:
+        console.say(f"each hologram is divided by its own flats, {flats.shape[1]} for each")
+    if flats is None or flats.shape[-3] < 3:
         return model
-    combined = prepare.combine_flats(scan.counts, scan.flats, scan.darks)
+    combined = prepare.combine_flats(scan.counts, flats, scan.darks)
     console.say(combined.message)
     return model.replace(flux=jnp.asarray(combined.light, model.flux.dtype))
 

@@ -200,6 +200,40 @@ def _optax(model: Any, epochs: int, task: EngineTask, name: str) -> Solution:
     return _minimise(model, task, rule, task.unknowns, steps, task.batch_size)
 
 
+class KeptScale:
+    """Positions that move one by one, while the scan as a whole keeps its scale and shear.
+
+    The data hardly tell these from a scale of object and probe, so that they would drift. What the positions have moved
+    is freed of its symmetric linear part about the middle of the scan, a rotation stays; `model.scan_matrix` solves for
+    all of it. Equal to another of the same scan, so that programs compiled for one serve the other.
+    """
+
+    def __init__(self, nominal: Float[np.ndarray, "view 2"]):
+        self.nominal = np.asarray(nominal, np.float32)
+        self.places = np.asarray(nominal - np.mean(nominal, 0), np.float64)
+        self.inverse = np.linalg.pinv(self.places, rcond=1e-3)
+
+    def __call__(self, model: Any) -> Any:
+        """Give the model with its scan as large as at the beginning."""
+        moved = model.positions - self.nominal
+        matrix = jnp.asarray(self.inverse, moved.dtype) @ moved
+        grown = jnp.asarray(self.places, moved.dtype) @ ((matrix + matrix.T) / 2)
+        return eqx.tree_at(lambda m: m.positions, model, model.positions - grown)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, KeptScale) and np.array_equal(self.nominal, other.nominal)
+
+    def __hash__(self) -> int:
+        return hash(self.nominal.tobytes())
+
+
+def _kept_scale(model: Any, task: EngineTask, unknowns: Mapping[str, Any]) -> KeptScale | None:
+    """Keep the scale of scans whose positions are solved for, unless the geometry has it."""
+    nominal = task.data.get("nominal")
+    few = nominal is None or len(nominal) < 6
+    return None if few or "positions" not in unknowns or model.scan_matrix is not None else KeptScale(nominal)
+
+
 def _minimise(
     model: Any,
     task: EngineTask,
@@ -216,6 +250,7 @@ def _minimise(
         steps=steps,
         batch_size=batch_size,
         unknowns=unknowns,
+        project=_kept_scale(model, task, unknowns),
         seed=task.seed,
         held_out=task.held_out,
         checkpoint=task.checkpoint,

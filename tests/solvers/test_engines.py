@@ -192,3 +192,21 @@ def test_decaying_schedule():
     rate = dr.solvers.decaying(0.1, 100, 0.3)
     assert float(rate(0)) == float(rate(29)) == pytest.approx(0.1)
     assert float(rate(100)) == pytest.approx(0.002) and float(rate(60)) < 0.1
+
+
+def test_a_scan_neither_grows_nor_shears_while_its_positions_move():
+    random = np.random.default_rng(0)
+    nominal, single = random.uniform(0, 100, (40, 2)), 0.3 * random.standard_normal((40, 2))
+    turn = 0.01 * np.array([[0, 1], [-1, 0]])
+    keep = engines.KeptScale(nominal)
+    for change in (0.025 * np.eye(2), np.array([[0.01, 0.004], [0.004, -0.02]])):
+        moved = nominal + (nominal - nominal.mean(0)) @ (change + turn) + single
+        kept = np.asarray(keep(Places(jnp.asarray(moved, jnp.float32))).positions, float)
+        matrix = np.linalg.lstsq(nominal - nominal.mean(0), kept - nominal, rcond=None)[0]
+        assert np.abs(matrix + matrix.T).max() < 2e-6 and np.abs((matrix - matrix.T) / 2 - turn).max() < 1e-3
+        assert np.abs(kept - nominal - (nominal - nominal.mean(0)) @ turn - single).max() < 0.2
+    assert keep == engines.KeptScale(nominal.copy()) and hash(keep) == hash(engines.KeptScale(nominal.copy()))
+
+
+class Places(dr.Model):
+    positions: jnp.ndarray
