@@ -246,6 +246,7 @@ class Modality:
     settings: ClassVar[type]
     needs: ClassVar[Mapping[str, tuple[str, str]]] = {}  # field of the scan -> what it is, an example for --set
     wishes: ClassVar[tuple[str, ...]] = ()  # fields of the scan that it uses where they are known
+    uses: ClassVar[tuple[str, ...]] = ()  # of `Scan.extra`: what it makes use of, of shifts, translations and monitor
 
     def recognises(self, scan: Scan) -> bool:
         """Say whether a scan whose file does not name its method looks like one of this."""

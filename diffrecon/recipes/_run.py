@@ -35,6 +35,9 @@ def run(modality: Modality, scan: Scan, given: Mapping[str, Any], console: Conso
     keep_compiled_programs()
     settings = build(modality.settings, given, modality.name)
     check_needs(modality, scan)
+    idle = unused(modality, scan)
+    if idle:
+        console.say(idle)
     whole = modality.start(scan, settings, console)
     fitted, held = modality.split(whole, settings)
     part = whole.of(fitted) if held.size else whole
@@ -49,7 +52,8 @@ def run(modality: Modality, scan: Scan, given: Mapping[str, Any], console: Conso
     refuse_not_finite(problem, scan)
     figures = {"history": solved.history} if solved.history.size else {}
     figures |= problem.figures
-    lines = [] if solved.ending.finished else [solved.ending.sentence(solved.detail)]
+    lines = [idle] if idle else []
+    lines += [] if solved.ending.finished else [solved.ending.sentence(solved.detail)]
     closing = _Closing(scan, console, figures, lines, solved.ending)
     if held.size:
         label = f"judging {held.size} views that were never fitted"
@@ -121,6 +125,14 @@ def check_needs(modality: Modality, scan: Scan) -> None:
     """
     for name, (what, example) in modality.needs.items():
         scan.require(name, what, example)
+
+
+def unused(modality: Modality, scan: Scan) -> str:
+    """Name what the scan says of each view and the method makes no use of; empty where there is nothing."""
+    words = {"shifts": "data.shifts", "sample_translation": "the translations of the sample", "monitor": "the monitor"}
+    moves = lambda name: np.size(scan.extra[name]) > 1 and np.ptp(np.asarray(scan.extra[name], float), axis=0).any()
+    idle = [said for name, said in words.items() if name in scan.extra and name not in modality.uses and moves(name)]
+    return f"known of each view and not used by {modality.name}: {', '.join(idle)}" if idle else ""
 
 
 def compare_halves(

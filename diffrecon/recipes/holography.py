@@ -42,6 +42,7 @@ class HolographyMethod(Modality):
     name, settings = "holography", Settings
     needs = {"geometry": ("the geometry (energy, distances)", "a file with geometry")}
     wishes = ("flux",)
+    uses = ("shifts",)
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Holograms:
         """Put vacuum into the scan's geometry and beam, register the frames, leave out outliers."""

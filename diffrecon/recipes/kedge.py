@@ -236,10 +236,28 @@ def _model(scan: Scan, table: np.ndarray) -> tuple[KEdge, list[str]]:
         )
     if not (beam > 0).any():
         raise InputError(f"{scan.name}: the empty beam is nowhere above the dark")
+    good = np.ones(beam.shape[1:], bool) if scan.mask is None or scan.mask.shape != beam.shape[1:] else scan.mask
+    lost = int((good & ~(beam > 0).all(0)).sum())
+    if lost:
+        lines.append(f"{lost} pixels without light or value in flats or darks are left out; they hold NaN")
+    beam, dark = np.where(beam > 0, beam, 0), np.nan_to_num(dark)
+    noise = None if noise is None else np.nan_to_num(noise)
+    lines += _too_bright(scan, beam, dark)
     cast = lambda a: jnp.asarray(a, jnp.float32)
     zero = cast(np.zeros((table.shape[1], *scan.frame_shape)))
     noise = None if noise is None else cast(noise)
     return KEdge(zero, cast(table), cast(np.maximum(beam, 0)), cast(dark), noise), lines
+
+
+def _too_bright(scan: Scan, beam: np.ndarray, dark: np.ndarray) -> list[str]:
+    """Name views that transmit more than the empty beam, as no matter does."""
+    light, lit = np.asarray(scan.counts, float) - dark, np.broadcast_to(beam > 0, scan.counts.shape)
+    beam = np.broadcast_to(beam, light.shape)
+    shares = np.array([np.median(n[on] / b[on]) for n, b, on in zip(light, beam, lit, strict=True)])
+    bright = np.flatnonzero(~(shares < 1.2))
+    named = ", ".join(f"{view} ({shares[view]:.3g} times)" for view in bright[:6])
+    said = f"WARNING: views brighter than the empty beam: {named}; check flats, exposure and order"
+    return [said] if bright.size else []
 
 
 def _flats_variance(beam: np.ndarray, dark: np.ndarray, count: int) -> np.ndarray:

@@ -22,6 +22,7 @@ from ..prepare import Settings as Prepare
 from ..scan import Scan
 from ..settings import as_dict, section, setting
 from ..solvers.ending import Interrupted
+from ._axis import find_axis
 from ._line_integrals import contradictions, dose, flat_halves, residual
 from ._slabs import middle_rows, stream_slabs, too_large
 
@@ -147,6 +148,7 @@ class Tomography(Modality):
     name, settings = "tomography", Settings
     needs = {"angles": ("the rotation angle of each view", "/path/of/angles")}
     wishes = ("flats", "darks")
+    uses = ("monitor", "shifts", "sample_translation")
 
     def look_at(self, scan: Scan) -> list[str]:
         """Refuse frames that flats and darks cannot correct."""
@@ -292,20 +294,18 @@ def _axis(prepared: prepare.Preparation, settings: Settings, console: Console, r
     """Find the rotation axis, by `rows` where all are in memory."""
     scan: Any = prepared.scan
     joined = prepared.rotation_centre
-    if scan.rotation_centre is not None and joined is None:
-        centre, said = float(scan.rotation_centre), f"rotation centre {scan.rotation_centre:.2f} as given"
-    else:
-        axis = prepared.find_rotation_centre(rows)
-        centre, said = axis.centre, axis.message
+    centre, moves, said = find_axis(prepared, settings.prepare.centre_search, rows)
     if scan.window is not None and joined is None:
         said += f"; column {scan.window.whole_column(centre):.2f} of the whole detector"
-    for line in (*prepared.messages, said):
+    lines = (said, moves.said) if moves.said else (said,)
+    for line in (*prepared.messages, *lines):
         console.say(line)
     angles, columns = np.asarray(prepared.angles), prepared.shape[2]
     if np.ptp(angles) > 4 * np.pi:  # a sample that goes on turning: directions repeat
         angles = np.mod(angles, 2 * np.pi)
     size = settings.model.size or columns
-    return Geometry(ParallelProjector(angles, (size, size), columns, centre=centre), centre, (said,))
+    projector = ParallelProjector(angles, (size, size), columns, centre=centre, shifts=moves.columns)
+    return Geometry(projector, centre, lines)
 
 
 def _geometry(prepared: prepare.Preparation, settings: Settings, console: Console, rows: Any = None) -> Geometry:

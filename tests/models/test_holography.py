@@ -143,3 +143,25 @@ def test_geometry_that_cannot_be_is_refused():
         Holography.from_scan(scan_of(None))
     with pytest.raises(MissingMetadata):
         Holography.from_scan(scan_of(ParallelBeam(1e-6, None, 0.1)))
+
+
+def test_each_hologram_is_divided_by_its_own_flats():
+    """Held so, said by `flat_views`, or as many for each view and as bright as the views; one beam serves all."""
+    random, levels = np.random.default_rng(0), np.array([1000.0, 700.0, 500.0])
+    own = random.poisson(levels[:, None, None, None], (3, 4, N, N)).astype(float)
+    counts = random.poisson(0.9 * levels[:, None, None], (3, N, N))
+    make = lambda **fields: scan_of().replace(counts=counts, flux=None, **fields)
+    order = random.permutation(12)
+    flat = own.reshape(12, N, N)
+    for scan in (
+        make(flats=own),
+        make(flats=flat[order], extra={"flat_views": np.repeat(np.arange(3), 4)[order]}),
+        make(flats=flat),
+        make(flats=own[:, 0]),
+    ):
+        beam = np.asarray(Holography.from_scan(scan).flux).mean((1, 2))
+        np.testing.assert_allclose(beam, levels, rtol=0.01)
+    shared = Holography.from_scan(make(flats=own[0, :3]))
+    assert np.ptp(np.asarray(shared.flux).mean((1, 2))) == 0
+    with pytest.raises(InputError, match="flats have shape"):
+        Holography.from_scan(make(flats=own[:2]))

@@ -104,7 +104,20 @@ def test_a_material_below_zero_is_said():
     bright = scan(TABLE, 1e4)
     result = solved(bright.replace(counts=np.asarray(bright.counts) * np.array([1, 10])[:, None, None]))
     assert any("Ni is below zero" in line for line in result.verdict)
+    assert any("views brighter than the empty beam: 1 (" in line for line in result.verdict)
     assert not any("below zero" in line for line in solved(bright).verdict)
+
+
+def test_pixels_without_light_or_value_are_counted():
+    whole = scan(TABLE, 1e4)
+    flats = np.full((4, *whole.frame_shape), 1e4)
+    flats[:, 0, 3], darks = 0, np.zeros((1, *whole.frame_shape))
+    darks[0, 1, 1] = np.nan
+    result = solved(whole.replace(flats=flats, darks=darks))
+    assert any(line.startswith("2 pixels without light or value") for line in result.verdict)
+    assert np.argwhere(~np.isfinite(result["Ni"])).tolist() == [[0, 3], [1, 1]] and np.isfinite(
+        result.quality["Ni_mean"]
+    )
 
 
 def test_gradient_against_differences():

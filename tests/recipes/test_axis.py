@@ -1,0 +1,60 @@
+"""Moves of the views that the scan knows of are undone; what a method makes no use of is named."""
+
+import numpy as np
+import pytest
+
+import diffrecon as dr
+from diffrecon.errors import InputError
+from diffrecon.prepare import Preparation
+from diffrecon.recipes._axis import find_axis
+from diffrecon.recipes._run import unused
+from diffrecon.recipes.holography import HolographyMethod
+from diffrecon.recipes.tomography import Tomography
+
+ANGLES = np.linspace(0, np.pi, 90, endpoint=False)
+MOVES = np.round(np.random.default_rng(3).uniform(-5, 5, 90), 1)
+
+
+def moved_scan(seen=1.0, **fields):
+    """Transmissions of two discs whose axis is at column 33, moved by `seen` times MOVES."""
+    u = np.arange(72)[None] - 33 - seen * MOVES[:, None]
+    lines = sum(
+        2 * mu * np.sqrt(np.maximum(r**2 - (u - x * np.cos(ANGLES[:, None]) - y * np.sin(ANGLES[:, None])) ** 2, 0))
+        for mu, r, x, y in ((0.02, 14, 1, 2), (0.03, 4, -6, 3))
+    )
+    noise = np.random.default_rng(0).normal(1, 0.003, (90, 2, 72))
+    frames = np.exp(-lines)[:, None] * noise
+    return dr.Scan(counts=frames.astype(np.float32), angles=ANGLES, geometry=dr.ParallelBeam(2e-6), **fields)
+
+
+def axis(scan):
+    prepared = Preparation(scan, {"flux": "none"})
+    return find_axis(prepared, None, prepared.rows(0, 2))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_translations_of_the_sample_are_undone_whichever_way_they_count(sign):
+    translation = np.outer(sign * MOVES * 2e-6, [1, 0, 0])
+    centre, moves, _ = axis(moved_scan(extra={"sample_translation": translation}))
+    assert abs(centre - 33) < 0.15 and np.abs(moves.columns - MOVES).max() < 1e-9 and "shifted back" in moves.said
+    shifts = np.stack([0 * MOVES, MOVES], 1)
+    assert np.array_equal(axis(moved_scan(extra={"shifts": shifts}))[1].columns, MOVES)
+
+
+def test_translations_that_the_views_do_not_show_are_named_and_left():
+    scan = moved_scan(seen=0.0, extra={"sample_translation": np.outer(MOVES * 2e-6, [1, 0, 0])})
+    centre, moves, _ = axis(scan)
+    assert abs(centre - 33) < 0.15 and moves.columns is None and "WARNING" in moves.said and "not used" in moves.said
+
+
+def test_an_axis_far_outside_is_refused():
+    with pytest.raises(InputError, match="rotation_centre = 1e\\+06 lies farther off"):
+        axis(moved_scan(rotation_centre=1e6))
+    assert axis(moved_scan(rotation_centre=-20.0))[0] == -20.0
+
+
+def test_what_a_method_makes_no_use_of_is_named():
+    scan = moved_scan(extra={"monitor": MOVES + 9, "shifts": np.ones((90, 2)) * MOVES[:, None]})
+    assert unused(Tomography(), scan) == ""
+    assert unused(HolographyMethod(), scan) == "known of each view and not used by holography: the monitor"
+    assert unused(HolographyMethod(), moved_scan(extra={"monitor": np.ones(90)})) == ""
