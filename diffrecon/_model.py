@@ -1,12 +1,17 @@
 """`Model` and `Batch`: the two words of which every cost functional is made."""
 
 import dataclasses
+import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
+
+from .errors import InputError
 
 __all__ = ["Batch", "Model"]
 
@@ -81,6 +86,41 @@ def _flatten_watched(batch: _Watched) -> tuple[tuple[Any, dict[str, Array]], Non
 
 jax.tree_util.register_pytree_node(Batch, _flatten, lambda _, children: Batch(*children))
 jax.tree_util.register_pytree_node(_Watched, _flatten_watched, lambda _, children: Batch(*children))  # pyright: ignore
+
+
+def one_number(cost: Any) -> Array:
+    """Give what a cost functional returned, a real scalar.
+
+    **Raises:** `InputError` for anything else, while the cost is traced.
+    """
+    shape, kind = getattr(cost, "shape", None), getattr(cost, "dtype", None)
+    if shape is None or kind is None:
+        if isinstance(cost, int | float):
+            return jnp.asarray(float(cost))
+        raise InputError(f"the cost gives {type(cost).__name__}, not one number: return a scalar of jax")
+    if shape != ():
+        raise InputError(f"the cost has shape {shape}, not one number: take its mean or sum (jnp.mean)")
+    if jnp.issubdtype(kind, jnp.complexfloating):
+        raise InputError("the cost is complex, which has no minimum: take jnp.real of it, or jnp.abs(...) ** 2")
+    if not jnp.issubdtype(kind, jnp.floating):
+        raise InputError(f"the cost is of type {kind}, which has no gradient: make it a float")
+    return cost
+
+
+def try_cost(cost: Callable, model: Any, views: Any, fields: Mapping[str, Any], name: str = "the cost") -> None:
+    """Trace a user's cost functional with shapes alone, and say in which line of their file it fails.
+
+    **Raises:** `InputError`.
+    """
+    shapes = {k: jax.ShapeDtypeStruct(v.shape, jax.dtypes.canonicalize_dtype(v.dtype)) for k, v in fields.items()}
+    try:
+        eqx.filter_eval_shape(lambda m, f: one_number(cost(m, Batch(views, f))), model, shapes)
+    except Exception as error:
+        file = getattr(getattr(cost, "__code__", None), "co_filename", None)
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+        where = f" ({Path(str(file)).name}, line {lines[-1]})" if lines else ""
+        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+        raise InputError(f"{name}{where}: {kind}{' '.join(str(error).split())[:300]}") from error
 
 
 def fields_read(cost: Callable, model: Any, views: Any, fields: Mapping[str, Any]) -> set[str]:

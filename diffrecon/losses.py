@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num
 
+from .errors import InputError
+
 __all__ = [
     "amplitude",
     "anscombe_residual",
@@ -49,6 +51,11 @@ def _safe(prediction: Values, mask: Values | None) -> Array:
 
 
 def _counts(counts: Num[Values, "..."], prediction: Values, mask: Values | None) -> Array:
+    if np.shape(counts) != np.shape(prediction):
+        raise InputError(
+            f"loss: the prediction has shape {tuple(np.shape(prediction))}, the data {tuple(np.shape(counts))}: every "
+            "datum needs its prediction (jnp.broadcast_to where one serves several)"
+        )
     counts = jnp.asarray(counts, prediction.dtype)
     return counts if mask is None else jnp.where(mask, counts, 0.0)
 

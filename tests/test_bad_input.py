@@ -248,6 +248,9 @@ def test_disk_full(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(_disk, "open", lambda path, mode, buffering=-1: Full(path, mode), raising=False)
     code = main(["reconstruct", str(path), "-o", str(tmp_path / "out.h5"), "-q"])
     check_one_line(code, capfd.readouterr().err, "no space left")
+    for method in ("tomography", "cdi", "k-edge"):
+        code = main(["simulate", method, "-o", str(tmp_path / "simulated.h5")])
+        check_one_line(code, capfd.readouterr().err, "no space left")
     assert [p.name for p in tmp_path.iterdir()] == ["in.h5"]
 
 

@@ -205,6 +205,10 @@ def _after(commands: Any) -> None:
     )
     parser = _command(commands, "design", "_design", "design", "Distances that show most of an object for a dose.")
     importlib.import_module("._design", __package__).arguments(parser)
+    parser = _command(
+        commands, "selftest", "_selftest", "selftest", "After an upgrade: environment, devices, small reconstructions."
+    )
+    parser.add_argument("--all", action="store_true", help="every demo, too (minutes)")
     parser = _command(commands, "report", "_report", "report", "A result as one HTML page.")
     parser.add_argument("file", metavar="OUT.h5")
     parser.add_argument("-o", "--output", metavar="report.html")

@@ -1,6 +1,8 @@
 """Files in and out: `open_scan(path) -> Scan`, `write(path, result)`, `read_result(path) -> Result`."""
 
 from ._disk import atomically as atomically
+from ._disk import edit_hdf5 as edit_hdf5
+from ._disk import new_hdf5 as new_hdf5
 from ._earlier import refuse_other_result as refuse_other_result
 from ._guess import neighbour_step as neighbour_step
 from ._key_table import KEYS as KEYS

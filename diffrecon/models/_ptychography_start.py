@@ -1,5 +1,6 @@
 """The first guess of ptychography: object, probe and geometry from a scan alone, on the host."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -189,9 +190,15 @@ def _first_probe(scan: Scan, mean: np.ndarray, border: int, oversampling: int, o
     elif scan.far_field:
         probe = _defocused_aperture(mean)
     else:
-        transfer = jax.jit(lambda: operators.fresnel_transfer((mean.shape[0], mean.shape[1]), **optics))()
+        known = tuple((k, float(v) if np.ndim(v) == 0 else tuple(map(float, v))) for k, v in optics.items())
+        transfer = _transfer((mean.shape[0], mean.shape[1]), known)
         probe = np.fft.ifft2(np.fft.fft2(np.sqrt(mean)) * np.conj(np.asarray(transfer)))
     return probe * np.sqrt(mean.sum() / np.sum(abs(probe) ** 2))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _transfer(shape: tuple[int, int], optics: tuple[tuple[str, Any], ...]) -> Any:
+    return operators.fresnel_transfer(shape, **dict(optics))
 
 
 def _finer(wave: np.ndarray, factor: int) -> np.ndarray:

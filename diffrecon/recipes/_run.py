@@ -12,6 +12,7 @@ from .. import __version__
 from .._cache import keep_compiled_programs
 from .._console import Console
 from .._identity import digest, of_scan, of_settings
+from .._model import try_cost
 from .._result import Result
 from ..errors import InputError
 from ..modality import Modality, Outcome, Problem, Run, Stage, get, put
@@ -39,6 +40,8 @@ def run(modality: Modality, scan: Scan, given: Mapping[str, Any], console: Conso
     if idle:
         console.say(idle)
     whole = modality.start(scan, settings, console)
+    if getattr(getattr(settings, "loss", None), "function", None) is not None:
+        _try(whole)
     fitted, held = modality.split(whole, settings)
     part = whole.of(fitted) if held.size else whole
     journal = Journal(console.checkpoint, identity(modality, part, scan, settings), console.resume)
@@ -116,6 +119,22 @@ def refuse_not_finite(problem: Problem, scan: Scan) -> None:
                     f"{scan.name}: the {name} found is not finite: no result; check flats, darks and counts "
                     "for NaN and zeros, the pixel size and the distances (diffrecon inspect)"
                 )
+
+
+def _try(problem: Any) -> None:
+    """Trace the user's cost on a view or two, before hours of work.
+
+    **Raises:** `InputError` with the line of their file.
+    """
+    views = np.arange(min(2, problem.views))
+    most = max(np.ndim(v) for k, v in problem.data.items() if k not in problem.shared)
+    whole = lambda name, values: name in problem.shared and np.ndim(values) < most
+    some = {
+        name: v if whole(name, v) else jax.ShapeDtypeStruct((views.size, *np.shape(v)[1:]), v.dtype)
+        for name, v in problem.data.items()
+        if v is not None
+    }
+    try_cost(problem.cost, problem.model, views, some, "loss.function")
 
 
 def check_needs(modality: Modality, scan: Scan) -> None:

@@ -7,17 +7,18 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ..io import write_scan
+from ..io import atomically, edit_hdf5, write_scan
 from ..scan import Scan
 
 
 def write_with_truth(path: str | Path, scan: Scan, truth: dict[str, np.ndarray], setup: Any = None) -> None:
     """Write a scan in diffrecon's own layout, with the truth, and the fields of a setup, under `/truth`."""
-    write_scan(path, scan)
     fields = {} if setup is None else dataclasses.asdict(setup)
-    with h5py.File(path, "a") as file:
-        for name, value in (truth | {f"setup_{k}": v for k, v in fields.items()}).items():
-            file[f"truth/{name}"] = value
+    with atomically(Path(path)) as temporary:
+        write_scan(temporary, scan)
+        with edit_hdf5(temporary) as file:
+            for name, value in (truth | {f"setup_{k}": v for k, v in fields.items()}).items():
+                file[f"truth/{name}"] = value
 
 
 def read_truth(path: str | Path, *names: str) -> list[np.ndarray]:

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from .._result import Result
+from ..io import new_hdf5
 from ..physics import ELECTRON_CHARGE, energy_to_wavelength
 from ..quality import register, shift_image
 
@@ -34,7 +35,7 @@ def write(path: Path, seed: int = 0, counts: float = COUNTS) -> dict[str, np.nda
     expected *= counts / expected.sum()
     frame = np.random.default_rng(seed).poisson(expected)
     mask = _beam_stop()
-    with h5py.File(path, "w") as file:
+    with new_hdf5(path) as file:
         file["cxi_version"] = 160
         detector = file.create_group("entry_1/instrument_1/detector_1")
         detector["data"] = np.where(mask, frame, 0).astype("u4")[None]

@@ -7,7 +7,6 @@ noise. The geometry in the file holds for flipped rows, as happens when one prog
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from ._truth import read_truth
@@ -41,7 +40,7 @@ def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
     gaps[170:176] = 1
     angles = np.linspace(two_theta.min(), two_theta.max(), 2000)
     truth = {"two_theta": angles, "pattern": _intensity(angles) * PIXEL**2 / DISTANCE**2}
-    with h5py.File(path, "w") as file:
+    with new_hdf5(path) as file:
         file.attrs.update(provenance="simulated by diffrecon", energy_eV=ENERGY, polarisation=POLARISATION)
         file.create_dataset("frames", data=counts[:, None], chunks=(1, 1, SIZE, SIZE), compression="gzip")
         file["mask"], file["monitor"] = gaps, photons[:, None]

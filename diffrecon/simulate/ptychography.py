@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from .._result import Result
+from ..io import new_hdf5
 from ..physics import ELECTRON_CHARGE, energy_to_wavelength
 
 ENERGY = 17000.0  # [eV]
@@ -110,7 +111,7 @@ def _frames(positions: np.ndarray, probe: np.ndarray, seed: int) -> np.ndarray:
 
 def _write_cxi(path: Path, counts: np.ndarray, nominal: np.ndarray, actual: np.ndarray, seed: int) -> None:
     """CXI as beamlines write it: energy in joules, mask 1 = bad, translation of the sample (x, y, z) in metres."""
-    with h5py.File(path, "w") as file:
+    with new_hdf5(path) as file:
         file["cxi_version"] = 160
         detector = file.create_group("entry_1/instrument_1/detector_1")
         detector.create_dataset("data", data=counts.astype("u2"), chunks=(1, FRAME, FRAME), compression="gzip")

@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from .._result import Result
 from ..errors import InputError
+from ..io import new_hdf5
 
 SIZE = 22  # volume and raster
 TILTS = (0.0, 15.0, 30.0, 45.0)  # [degree]
@@ -94,7 +95,7 @@ def write(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
     flux = PEAK / attenuated.max()
     data = rng.poisson(flux * attenuated) / flux / transmission[..., None]
     truth = {**_truth(seed), "seed": np.asarray(seed)}
-    with h5py.File(path, "w") as file:
+    with new_hdf5(path) as file:
         _write_geometry(file)
         for n in range(len(inner)):
             group = file.create_group(f"projections/{n}")

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from .._result import Result
+from ..io import new_hdf5
 from ..quality import ring_correlation
 
 COLUMNS, ROWS, VIEWS = 256, 4, 360
@@ -85,7 +86,7 @@ def write(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
         "data_white": rng.poisson(np.broadcast_to(flat + DARK, (20, ROWS, COLUMNS))),
         "data_dark": rng.poisson(np.full((20, ROWS, COLUMNS), DARK)),
     }
-    with h5py.File(path, "w") as file:
+    with new_hdf5(path) as file:
         file["implements"] = "exchange:measurement"
         for name, values in frames.items():
             file.create_dataset(

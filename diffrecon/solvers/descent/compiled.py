@@ -12,7 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from ... import sharding
-from ..._model import Batch
+from ..._model import Batch, one_number
 from .feed import Fields, Plan
 from .unknowns import line_search
 
@@ -89,7 +89,7 @@ def _value_function(problem: Problem, fixed, views, per_view: dict[str, Array], 
     """
 
     def value(free, fixed, views, per_view, shared):
-        return jnp.real(problem.cost(eqx.combine(free, fixed), Batch(views, per_view | shared)))
+        return one_number(problem.cost(eqx.combine(free, fixed), Batch(views, per_view | shared)))
 
     # On split slices the compiler sums over devices; the loop over slices is cut by `sharding.OverSlices`.
     mesh = None if sharding.splits_slices(problem.mesh) else problem.mesh
@@ -143,4 +143,4 @@ def _finite(loss, gradient, new) -> Array:
 
 @eqx.filter_jit
 def cost_of(cost: Cost, free, fixed, batch: Batch):
-    return jnp.real(cost(eqx.combine(free, fixed), batch))
+    return one_number(cost(eqx.combine(free, fixed), batch))

@@ -105,6 +105,8 @@ class Sampler:
         if held.size and (held[0] < 0 or held[-1] >= count):
             raise InputError(f"held_out names view {held[-1]}, but the data have {count} views")
         train = np.setdiff1d(np.arange(count), held)
+        if count and not train.size:
+            raise InputError(f"held_out names all {count} views: none is left to be fitted")
         if batch_size is not None and not per_view:
             raise InputError("batch_size needs data to draw from")
         if batch_size is not None and batch_size >= train.size:
@@ -123,6 +125,19 @@ class Sampler:
         some = {k: jax.ShapeDtypeStruct((views.size, *v.shape[1:]), v.dtype) for k, v in self.per_view.items()}
         late -= fields_read(cost, model, views, some | dict(self.shared))
         return dataclasses.replace(self, per_view={k: v for k, v in self.per_view.items() if k not in late})
+
+    def not_finite(self) -> str:
+        """Name the first data in memory that are not finite where the mask measures, in words; nothing if all are."""
+        mask = self.shared.get("mask")
+        for name, values in self.per_view.items():
+            if not isinstance(values, np.ndarray | jax.Array) or not jnp.issubdtype(values.dtype, jnp.inexact):
+                continue
+            for view in self.plan.views:
+                good = np.isfinite(np.asarray(values[view]))
+                good = good if mask is None or np.ndim(mask) > good.ndim else good | ~np.asarray(mask, bool)
+                if not good.all():
+                    return f"the data hold NaN or infinity: {name} of view {view}"
+        return ""
 
     def total_steps(self, steps: int | None, epochs: float | None) -> int:
         if (steps is None) == (epochs is None):
@@ -152,6 +167,11 @@ def _split_fields(data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {}
     if hasattr(data, "batch_fields"):
         return data.batch_fields()
+    if not isinstance(data, Mapping):
+        raise InputError(
+            f"data are {type(data).__name__}: give them names, by which the cost reads them from its batch, such as "
+            'data={"counts": frames} for batch.counts'
+        )
     fields = {k: v if hasattr(v, "shape") else np.asarray(v) for k, v in data.items() if v is not None}
     if not fields:
         return {}, {}

@@ -240,7 +240,10 @@ class _Loop:
         while run.step < self.total:
             losses, finite = self._advance(pieces)
             if not finite.all():
-                return Ending.NOT_FINITE, _not_finite(finite, self.names, run.step)
+                bad = self.feed.sampler.not_finite()
+                if bad and not run.step:
+                    raise InputError(f"{bad}; mask such data (mask=..., True where measured) or mend them")
+                return Ending.NOT_FINITE, _not_finite(finite, self.names, run.step, bad)
             loss, held = float(losses.mean()), self._held_out()
             run.held_out += [] if held is None else [(run.step, held)]
             if (loss if held is None else held) < self.best_figure:
@@ -280,9 +283,9 @@ class _Loop:
         self.saved = time.monotonic()
 
 
-def _not_finite(finite: np.ndarray, names: tuple[str, ...], step: int) -> str:
-    """Say which unknown broke down, and in which step."""
+def _not_finite(finite: np.ndarray, names: tuple[str, ...], step: int, data: str) -> str:
+    """Say which unknown broke down, in which step, and whether the data are to blame."""
     bad = [name for name, good in zip(names, finite[1:], strict=True) if not good]
     what = f"the gradient or the update of {', '.join(bad)}" if bad and finite[0] else "the cost"
     where = f" (nor the gradient of {', '.join(bad)})" if bad and not finite[0] else ""
-    return f"step {step}: {what}{where}; try a smaller learning rate"
+    return f"step {step}: {what}{where}; {data or 'try a smaller learning rate'}"
