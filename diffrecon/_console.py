@@ -62,13 +62,9 @@ class Console:
         checkpoint: str | None = None,
         resume: bool = False,
     ):
-        stream = sys.stderr if stream is None else stream
-        stream = stream.stream if isinstance(stream, _Printable) else stream
-        self.quiet, self.stream, self.interval = (
-            quiet,
-            stream.stream if isinstance(stream, _Printable) else stream,
-            interval,
-        )
+        shown: Any = sys.stderr if stream is None else stream
+        self.stream: TextIO = shown.stream if isinstance(shown, _Printable) else shown
+        self.quiet, self.interval = quiet, interval
         self.checkpoint, self.resume = checkpoint, resume
         self.said: set[str] = set()  # lines that need not be said again
         self._open_line = self._passing = False

@@ -26,9 +26,17 @@ from typing import Any, NamedTuple, TypeVar
 
 from .errors import InputError, nearest
 
-__all__ = ["as_dict", "build", "section", "setting", "table", "toml"]
+__all__ = ["Numbers", "as_dict", "build", "section", "setting", "table", "toml"]
 
 T = TypeVar("T")
+if typing.TYPE_CHECKING:
+    Numbers = Any
+else:
+
+    class Numbers:
+        """The kind of a setting that is a number or an array of numbers, of a shape that its user checks."""
+
+
 _CONVERTED = ("m", "eV", "rad")  # units in which a text such as "3 um" is understood
 
 
@@ -152,6 +160,8 @@ def _fits(value: Any, kind: Any) -> tuple[bool, Any]:
         return next((found for found in tries if found[0]), (False, value))
     if kind is Any:
         return True, value
+    if kind is Numbers:
+        return _are_numbers(value), value
     if kind in (None, types.NoneType):
         return value is None, value
     if origin in (Callable, typing.get_origin(Callable[..., Any])):
@@ -169,6 +179,18 @@ def _fits(value: Any, kind: Any) -> tuple[bool, Any]:
         number = isinstance(value, int | float) and not math.isnan(value)
         return number, float(value) if number else value
     return isinstance(value, kind), value
+
+
+def _are_numbers(value: Any) -> bool:
+    if isinstance(value, str | bool | Mapping):
+        return False
+    import numpy as np
+
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        return False
+    return array.size > 0 and array.dtype.kind in "biufc"
 
 
 def _fits_tuple(value: Any, inner: tuple[Any, ...]) -> tuple[bool, Any]:
@@ -191,7 +213,14 @@ def _phrase(kind: Any) -> str:
     if (origin or kind) is tuple:
         count = "a list" if not inner or inner[-1] is Ellipsis else f"a list of {len(inner)}"
         return count
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "a table"}
+    words = {
+        Numbers: "a number or a list of numbers",
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        dict: "a table",
+    }
     return words.get(kind, "a table" if (origin or kind) is Mapping else "a function")
 
 

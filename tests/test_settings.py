@@ -128,3 +128,14 @@ def test_table_has_every_setting():
     rows = settings.table(Settings).splitlines()
     assert len(rows) == 2 + 6 + 4
     assert "| `solver.steps` | `20` | steps (at least 1; with name = cgls) |" in rows
+
+
+@pytest.mark.parametrize("value", ["banana", "1", {}, [], True, [1, [2]]])
+def test_arrays_of_numbers_are_numbers(value):
+    from diffrecon import recipes
+
+    for method, name in (("cdi", "model.background"), ("tomography", "prepare.beam_hardening")):
+        section, key = name.split(".")
+        with pytest.raises(InputError, match=f"{name}: .* is not a number or a list of numbers"):
+            recipes.check_settings({section: {key: value}}, method)
+        assert recipes.check_settings({section: {key: [1.0, 2.0]}}, method)[section][key] == [1.0, 2.0]

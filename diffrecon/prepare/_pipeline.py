@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from ..errors import InputError
 from ..frames import Measurement
 from ..quality import line_integral_variance
-from ..settings import build, section, setting
+from ..settings import Numbers, build, section, setting
 from ..solvers.direct.fbp import PhaseFilter
 from ._centre import RotationCentre, find_rotation_centre
 from ._defects import ZINGER_REACH, BadPixels, Filling, columns_moved, find_bad_pixels
@@ -49,8 +49,8 @@ class Settings:
     bad_pixels: bool = setting(True, "fill pixels that hold no signal")
     stripes: str = setting("none", "how stripes are removed", choices=STRIPE_METHODS)
     stripe_size: int | None = setting(None, "about twice the widest stripe", unit="columns", at_least=1)
-    beam_hardening: Any = setting(None, "[a1, a2, ...] of a1 p + a2 p^2 + ...")
-    distortion: Any = setting(None, "(2, y, x): row and column in the frame of every straight pixel")
+    beam_hardening: Numbers | None = setting(None, "[a1, a2, ...] of a1 p + a2 p^2 + ...")
+    distortion: Numbers | None = setting(None, "(2, y, x): row and column in the frame of every straight pixel")
     full_turn: str = setting(
         "auto",
         "joining of half views; auto: where the axis is near an edge and the sample goes on",

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..modality import Modality, Outcome, Problem, Run, Stage, Work, descent
 from ..models import Diffraction, diffraction_pattern, oversampling_ratio
 from ..scan import Scan
-from ..settings import section, setting
+from ..settings import Numbers, section, setting
 from ..solvers import RandomStarts, Shrinking, onto_positive, onto_real, onto_support, random_starts
 
 _KNOWN = {"complex": onto_support, "real": onto_real, "positive": onto_positive}
@@ -31,13 +31,13 @@ class Model:
     """What is known of the object and of the pattern."""
 
     object: str = setting("complex", "or real, or real and not negative", choices=tuple(_KNOWN))
-    support: Any = setting(
+    support: Numbers | None = setting(
         None, "bound of the object: an array, or sides of a box [pixel]; the autocorrelation by default"
     )
     three_dimensional: bool | None = setting(
         None, "several frames: one pattern in three dimensions (the default), or (false) exposures to be added"
     )
-    background: Any = setting(None, "counts in every pixel that are not the object's")
+    background: Numbers | None = setting(None, "counts in every pixel that are not the object's")
     coherence: float | tuple[float, ...] | None = setting(
         0.29,
         "blur of the pattern in the refinement [detector pixel], one number or one for each axis; 0.29 is the pixel's",

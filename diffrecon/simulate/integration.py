@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..io import new_hdf5
 from ._truth import read_truth
 from .powders import pattern, places
 
