@@ -44,7 +44,7 @@ def _measurement(options: argparse.Namespace) -> int:
 
 
 def _as_reconstruct(scan: Any) -> list[str]:
-    """What the method itself would say of the scan before it solves anything.
+    """Give what the method itself would say of the scan before it solves anything.
 
     **Raises:** `InputError` for what it would refuse; what is only missing stands among the missing.
     """

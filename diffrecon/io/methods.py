@@ -177,7 +177,7 @@ _WORDS = {"sample_to_detector": "distance", "detector_pixel": "pixel", "focus_to
 
 
 def _why_not(source: Source, name: str) -> str:
-    """What was said about a value of the file that could not be used."""
+    """Give what was said about a value of the file that could not be used."""
     said = [m for m in source.messages if "not used" in m and _WORDS.get(name, name) in m.lower()]
     return f" (of what the file says, {said[0]})" if said else ""
 

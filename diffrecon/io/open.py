@@ -55,7 +55,8 @@ def open_scan(
     - `check`: read all frames once and refuse negative, non-finite or empty ones (about 1 s a GB).
     - `metadata`: what the file lacks or has wrong, by name, or by section in `data` and `geometry`. Numbers are in [m],
       [eV], [rad], or texts with a unit (`"3.65 mm"`, `"17 keV"`); a text that begins with `/` is a dataset of the file
-      (`/path@name` an attribute). `data`: counts, layout (`"sinogram"` for stacks (row, view, column)), flats, darks,
+      (`/path@name` an attribute), `"FILE:/path"` one of another HDF5 file. `data`: counts, kind (`"counts"`,
+      `"transmission"` or `"line-integrals"`), layout (`"sinogram"` for stacks (row, view, column)), flats, darks,
       flat_views, dark_views, mask (True = measured), bad_pixels (True = bad), angles (also a range,
       `"0..180 deg"`), angle_unit, positions (or positions_y and positions_x, motors each in a unit of its own),
       positions_unit, positions_of (`"patch"`, or `"sample"` where it is the sample that they move), probe, flux,

@@ -267,7 +267,7 @@ def saturation_of(source: Source, values: dict[str, Any], counts: Any) -> float 
 
 
 def zero_frequency_of(values: dict[str, Any], counts: Any) -> str:
-    """Where the frames have their zero frequency, `"centre"` or `"corner"`, by their light."""
+    """Tell where the frames have their zero frequency, `"centre"` or `"corner"`, by their light."""
     mean, good = _guess.mean_frame(counts), mask_of(values)
     return _guess.zero_frequency(_guess.without_specks(mean if good is None else np.where(good, mean, 0)))
 
