@@ -58,7 +58,7 @@ def _value(source: Source, path: str, name: str) -> Any:
 
 
 def _scale(source: Source, path: str, unit: str) -> float | None:
-    """Find the scale from the unit beside an array to the base unit; `None`, with a message, for one that is not known."""
+    """Find the scale of the unit beside an array; `None`, with a message, for one that is not known."""
     written = source.units(path)
     try:
         return physics.unit_scale(written, unit) if written and unit else 1.0
