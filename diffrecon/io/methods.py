@@ -137,12 +137,14 @@ def _place(
     if "focus_to_sample" in values:
         return _cone(source, values)
     if kind == PTYCHOGRAPHY[0] and values.get("beam") != "parallel" and sample_pixel is None:
+        likely = _likely_focus(values, counts, mask)
+        estimate = f"; {likely} is an estimate by the motion of the features, wrong by 20 % or so: give yours"
         raise MissingMetadata(
             "geometry.focus_to_sample",
-            "the distance from the focus to the sample of this near-field scan "
-            "(geometry.beam=parallel for a parallel beam, -m far-field-ptychography for a far-field one)",
+            "the distance from the focus to the sample of this near-field scan (geometry.beam=parallel for a parallel "
+            f"beam, -m far-field-ptychography for a far-field one{estimate if likely else ''})",
             source.name,
-            _likely_focus(values, counts, mask),
+            likely or "3.65 mm",
         )
     if kind == PTYCHOGRAPHY[0]:
         first_missing(
@@ -198,14 +200,14 @@ def _cone(source: Source, values: dict[str, Any]) -> ConeBeam:
     return ConeBeam(values["energy"], focus, detector, values["detector_pixel"])
 
 
-def _likely_focus(values: dict[str, Any], counts: Any, mask: np.ndarray | None) -> str:
-    """An example that is close to the truth: the magnification by which the features of the frames move."""
+def _likely_focus(values: dict[str, Any], counts: Any, mask: np.ndarray | None) -> str | None:
+    """Estimate it by the magnification by which the features of the frames move."""
     distance, pixel = values.get("sample_to_detector"), values.get("detector_pixel")
     if distance is None or pixel is None or values.get("positions") is None or len(values["positions"]) < 4:
-        return "3.65 mm"
+        return None
     agree, motion = _guess.feature_motion(counts, values["positions"], mask)
     magnification = abs(float(np.trace(motion))) / 2 * pixel
-    return f"{distance / (magnification - 1) * 1e3:.2g} mm" if agree > 0.7 and magnification > 1.5 else "3.65 mm"
+    return f"{distance / (magnification - 1) * 1e3:.2g} mm" if agree > 0.7 and magnification > 1.5 else None
 
 
 def _check_positions(scan: Scan) -> None:
@@ -241,6 +243,11 @@ def _check_motion(source: Source, scan: Scan) -> None:
         source.say(
             "the features of the frames do not move against the positions: rows and columns or signs of the positions "
             f"may be mixed up (shift per pixel of position: {np.round(motion, 2).tolist()})"
+        )
+    elif slope > 2:  # no probe makes the features faster
+        raise InputError(
+            f"{source.name}: the features of the frames move by {slope:.3g} pixels per pixel of position, where one is "
+            "expected: check the units of geometry.focus_to_sample and the other distances, and of the positions"
         )
     elif abs(slope - 1) > 0.3:  # a structured probe, which stands still, slows the features down
         source.say(

@@ -11,6 +11,7 @@ from jaxtyping import Array
 from .._console import Console
 from .._model import Batch
 from .._result import Quantity
+from ..errors import InputError
 from ..modality import Modality, Outcome, Problem, Run, Stage, Work
 from ..models import SaxsTensor
 from ..operators import mean_intensity, orientation, relative_anisotropy
@@ -65,6 +66,7 @@ class TensorSaxs(Modality):
     def start(self, scan: Scan, settings: Settings, console: Console) -> Problem:
         """Put empty coefficients into the geometry of the scan."""
         shape = settings.model.volume_shape
+        _check(scan, shape)
         model = SaxsTensor.from_scan(scan, ell_max=settings.model.ell_max, volume_shape=shape)
         data = {"counts": scan.counts, "weights": scan.weights, "transmission": scan.transmission}
         data = {name: values for name, values in data.items() if values is not None}
@@ -126,6 +128,25 @@ def _relative_residual(problem: Problem) -> float:
         data = np.where(weight > 0, data, 0)
         sums += np.sum(weight * (predicted - data) ** 2), np.sum(weight * data**2)
     return float(np.sqrt(sums[0] / max(sums[1], 1e-30)))
+
+
+def _check(scan: Scan, shape: tuple[int, int, int] | None) -> None:
+    """Refuse a geometry with numbers that are none, and a volume far smaller than what the frames show."""
+    place, (rows, columns) = scan.tensor_geometry, scan.frame_shape
+    for name in ("offsets", "rotations", "detector_angles", "two_theta"):
+        values = np.asarray(getattr(place, name, 0.0), float)
+        if not np.isfinite(values).all():
+            where = np.argwhere(~np.isfinite(values))
+            view = f" of view {where[0][0]}" if name in ("offsets", "rotations") else ""
+            raise InputError(f"{scan.name}: {name}{view} are not finite; leave such views out (data.views)")
+    for name, values in (("weights", scan.weights), ("transmission", scan.transmission)):
+        if values is not None and not np.isfinite(np.asarray(values)).all():
+            raise InputError(f"{scan.name}: {name} are not finite; a weight of zero leaves a datum out")
+    if shape is not None and (shape[0] < rows / 4 or max(shape[1:]) < columns / 4):
+        raise InputError(
+            f"model.volume_shape = {list(shape)}: frames of {rows} x {columns} pixels show a sample of some "
+            f"[{rows}, {columns}, {columns}] voxels; a smaller volume explains none of what lies outside"
+        )
 
 
 def _cost(model: SaxsTensor, batch: Batch) -> Array:

@@ -93,8 +93,8 @@ def test_wrong_magnification_is_noticed(tmp_path, focus, said):
 
 def test_cxi_parallel_beam(tmp_path):
     path = make_files.cxi(tmp_path / "a.cxi")
-    scan = open_scan(path, method="near-field-ptychography", beam="parallel", pixel_size=1e-6)
-    assert isinstance(scan.geometry, ParallelBeam) and scan.pixel_size == 1e-6
+    scan = open_scan(path, method="near-field-ptychography", beam="parallel", pixel_size=180e-9)
+    assert isinstance(scan.geometry, ParallelBeam) and scan.pixel_size == 180e-9
 
 
 def test_given_values_win_and_say_so(tmp_path):
@@ -441,3 +441,12 @@ class TestReadersOfUsers:
     def test_something_else_is_refused(self):
         with pytest.raises(InputError, match="is no reader"):
             io.register_reader(lambda source: None)
+
+
+def test_a_magnification_that_features_contradict_is_refused(tmp_path):
+    """The unit of a distance was forgotten: features move several times as far as positions say."""
+    path = make_files.cxi(tmp_path / "a.cxi")
+    with pytest.raises(InputError, match=r"pixels per pixel of position.*units of geometry.focus_to_sample"):
+        open_scan(path, focus_to_sample="20 mm")
+    with pytest.raises(MissingMetadata, match="is an estimate by the motion of the features"):
+        open_scan(path)
