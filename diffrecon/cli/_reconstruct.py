@@ -82,7 +82,7 @@ def run(
     say = (lambda *_: None) if quiet else print
     with interruptions() as interrupts, _locked(output):
         scan, whole = _opened(file, method, settings, say)
-        if not force and _first():
+        if not force:
             io.refuse_other_result(output, of_result(scan.method, scan, settings.record(whole)))
         if recipes.wants_slabs(scan, scan.method, settings.recipe):
             return _slabs(scan, output, settings, quiet, resume, say, interrupts)

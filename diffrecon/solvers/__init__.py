@@ -33,6 +33,7 @@ from .direct.two_step import PhaseRetrieval as PhaseRetrieval
 from .direct.two_step import back_project as back_project
 from .direct.two_step import place_frames as place_frames
 from .ending import Ending as Ending
+from .ending import Interrupted as Interrupted
 from .engines import ENGINES as ENGINES
 from .engines import EngineTask as EngineTask
 from .engines import engine as engine
