@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 import diffrecon as dr
-from diffrecon.simulate import holography, kedge, ptychography
+from diffrecon.simulate import holography, kedge, ptychography, tomography
 
 CASES: dict[str, Callable[[Path, int], list[str]]] = {}
 
@@ -58,8 +58,28 @@ for flux in (4000, 400):
     case(f"holography, {flux} photons")(lambda path, seed, n=flux: _holography(path, seed, n))
 
 
-def _ptychography(path: Path, seed: int, counts: float, error: float) -> list[str]:
-    with mock.patch.multiple(ptychography, COUNTS=counts, POSITION_ERROR=error):
+def _tomography(path: Path, seed: int, photons: float) -> list[str]:
+    with mock.patch.object(tomography, "PHOTONS", photons):
+        tomography.write(path, seed)
+    result = dr.reconstruct(dr.open_scan(path), settings={"quality": {"deviation": "closed-form"}})
+    error, bar = [], []
+    for row in range(tomography.ROWS):
+        truth = tomography.phantom(seed, row) / tomography.PIXEL
+        down, right = np.gradient(truth)
+        flat = np.hypot(down, right) < 1e-6 * truth.max()  # a pixel cannot show an edge
+        places = np.arange(len(truth)) - (len(truth) - 1) / 2
+        flat &= np.hypot(places[:, None], places) < 100
+        error.append((result["volume"][row] - truth)[flat])
+        bar.append(result["deviation"][row][flat])
+    return [covered(np.concatenate(error), np.concatenate(bar))]
+
+
+for photons in (20000, 1000):
+    case(f"tomography, {photons} photons, off edges")(lambda path, seed, n=photons: _tomography(path, seed, float(n)))
+
+
+def _ptychography(path: Path, seed: int, counts: float, motors: float) -> list[str]:
+    with mock.patch.multiple(ptychography, COUNTS=counts, POSITION_ERROR=motors):
         known = ptychography.write(path, seed)
     result = dr.reconstruct(dr.open_scan(path, focus_to_sample="60 mm"))
     moved, phase = result["positions"] / ptychography.PIXEL - known["positions"], result["phase"]
@@ -74,9 +94,9 @@ def _ptychography(path: Path, seed: int, counts: float, error: float) -> list[st
     return [covered(error, result["phase_error"][np.isfinite(phase)])]
 
 
-for counts, error in ((1500, 0.5), (150, 0.0)):
-    case(f"ptychography, {counts} counts, motors {error} pixel")(
-        lambda path, seed, n=counts, e=error: _ptychography(path.with_suffix(".cxi"), seed, n, e)
+for counts, motors in ((1500, 0.5), (150, 0.0)):
+    case(f"ptychography, {counts} counts, motors {motors} pixel")(
+        lambda path, seed, n=counts, e=motors: _ptychography(path.with_suffix(".cxi"), seed, n, e)
     )
 
 

@@ -169,7 +169,8 @@ def test_lsqr_and_cgls_take_the_same_steps(disc):
     A, image = disc
     b = A(image)
     first, second = lsqr(A, b, steps=6), cgls(A, b, steps=6)
-    assert np.linalg.norm(first.x - second.x) < 5e-3 * np.linalg.norm(second.x)
+    # Rounding of float32, 6e-8, grown by the condition of the steps so far, some 1e4.
+    assert np.linalg.norm(first.x - second.x) < 1e-3 * np.linalg.norm(second.x)
     np.testing.assert_allclose(first.history, second.history, rtol=1e-2)
 
 

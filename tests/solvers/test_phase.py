@@ -84,11 +84,11 @@ def test_smooth_continuation_and_fill():
     outside = wide[:20, 24:]
     assert outside.min() > -0.05 and outside.max() < 1.05  # means of what is there
     steps = np.diff(wide[10, 23:], append=wide[10, :1])
-    assert np.abs(steps).max() < 0.3  # from one border to the other without a step
+    assert np.abs(steps).max() < 0.3  # a membrane from border to border, not the whole jump of 1
     hole = np.ones((20, 24), bool)
     hole[5:12, 6:14] = False
     filled = jax.jit(_outside.filled)(jnp.asarray(np.where(hole, ramp, 0), jnp.float32), jnp.asarray(hole))
-    assert np.abs(np.asarray(filled) - ramp)[~hole].max() < 0.15
+    assert np.abs(np.asarray(filled) - ramp)[~hole].max() < 0.12
 
 
 # ------------------------------------------------------------------------------------------------ closed forms

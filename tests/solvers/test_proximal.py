@@ -112,7 +112,8 @@ def test_small_samples_are_cut_out():
     assert cut.x.shape == (96, 96)
     assert error(cut.x, np.asarray(disc)) < 1.02 * error(whole, np.asarray(disc))
     residual = jnp.linalg.norm(A(cut.x) - A(disc)) / jnp.linalg.norm(A(disc))
-    assert float(cut.history[-1]) == pytest.approx(float(residual), rel=1e-2)
+    # Its square is a difference of sums of size one, each right to 2e-7: 7e-3 of 3.4e-5, half of that in the root.
+    assert float(cut.history[-1]) == pytest.approx(float(residual), rel=4e-3)
 
 
 def test_no_convolution_where_it_is_not_one(few_views):
