@@ -342,15 +342,12 @@ def phase_transfer(
     kept = np.ones(shape, bool) if mask is None else np.asarray(mask, bool)
     mean = abs(np.fft.fftn(found.mean(0), norm="ortho"))
     modulus = np.sqrt(np.maximum(np.asarray(counts, float), 0))
-    squares = [np.square(np.fft.fftfreq(n)) for n in shape]
-    radius = np.sqrt(sum(np.ix_(*squares)) + np.zeros(shape))
-    width = 1 / min(shape)
-    ring = np.round(radius / width).astype(int)
     count = min(shape) // 2 + 1
+    ring, _ = _rings(shape, count, False, slice(None))
     inside = kept & (ring < count)
     total = lambda values: np.bincount(ring[inside], values[inside], count)
     known = total(modulus) > 0
-    frequency = np.arange(count)[known] * width
+    frequency = np.arange(count)[known] / min(shape)
     transfer = total(mean)[known] / total(modulus)[known]
     falls = [crossing_of(frequency, transfer - level) for level in (0.5, math.exp(-1))]
     return PhaseTransfer(frequency, transfer, falls[0], falls[1], pixel_size)
