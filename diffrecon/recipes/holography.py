@@ -11,7 +11,7 @@ other named materials follow, and the numbers of the geometry that are to be ref
 carry, where the learnt power law alone holds it. Small blocks of the frames are never fitted: they judge.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -52,6 +52,9 @@ class HolographyMethod(Modality):
         model, named = _vacuum(scan, chosen)
         geometry, *lines = model.describe()
         console.say(geometry)
+        given = chosen.delta_beta is not None or chosen.material is not None or chosen.materials is not None
+        energy = None if scan.geometry is None else scan.geometry.energy
+        lines.append(_warning(ratio_words(float(model.delta_beta), given, energy), console))
         counts, mask = np.asarray(scan.counts), np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask
         dark = np.asarray(model.dark, float)
         if threshold:
@@ -110,6 +113,7 @@ class HolographyMethod(Modality):
             shown = ", ".join(f"{r:.3f}" for r in unseen)
             lines.append(f"the same of {problem.held.mean():.1%} of the pixels, in blocks never fitted: {shown}")
         lines.append(f"phase down to {float(jnp.min(model.total_phase())):.3f} rad")
+        lines += found_words(figures, problem.refine, ratios)
         if "shifts" in problem.refine:
             places = ", ".join(f"({y:.2f}, {x:.2f})" for y, x in figures["shifts"])
             lines.append(f"shifts of the frames [their pixels]: {places}")
@@ -180,6 +184,36 @@ class HolographyMethod(Modality):
         measure = quality.shell_correlation if kind == "photons" else quality.ring_correlation
         correlation = measure(self.image(first), self.image(second), pixel_size=first.model.pixel_size)
         return correlation.as_quality(), f"two halves of the {kind}, without total variation: {correlation}"
+
+
+# ------------------------------------------------------------------------------------------ words
+_SOFT = 1e3  # [eV] below which light organic matter is not what the default says
+
+
+def ratio_words(ratio: float, given: bool, energy: float | None) -> str:
+    """Say which delta/beta is taken, and doubt the default where it is none of X-rays."""
+    said = f"delta/beta {ratio:.4g}" + ("" if given else ", that of light organic matter by default")
+    if given or energy is None or float(energy) >= _SOFT:
+        return said
+    return f"WARNING: {said}, which is no good at {float(energy):g} eV: give model.delta_beta or model.material"
+
+
+def found_words(figures: Mapping[str, Any], refine: tuple[str, ...], ratios: np.ndarray) -> list[str]:
+    """Print the numbers of the geometry that were refined, shifts apart, and doubt counts that are no photons."""
+    units = {"distances": (1e3, " [mm]"), "rotations": (1e3, " [mrad]"), "stretch": (1.0, ""), "flux": (1.0, "")}
+    lines = []
+    for name in refine:
+        values = np.asarray(figures[name], float)
+        if name != "shifts" and values.size <= 64:
+            factor, unit = units.get(name, (1.0, " [pixel]"))
+            shown = np.array2string(factor * values, precision=5, separator=", ").replace("\n", "")
+            lines.append(f"{name.replace('_', ' ')} found{unit}: {shown}")
+    if ratios.max() < 0.5:
+        lines.append(
+            "WARNING: the deviance is below half of photon noise: the counts are not photons (8 bits? averaged?); "
+            "error bars and priors take them as such, divide them by the counts a photon makes"
+        )
+    return lines
 
 
 # ------------------------------------------------------------------------------------------ start
