@@ -139,7 +139,9 @@ class Scan:
     - `rotation_centre`: column of the rotation axis in these frames [pixel], where known.
     - `window`: which part of the whole frames these are, and how they were binned; `None` = all of them.
     - `extra`: further values by name. One entry a view: `shifts` (row, column) [pixel], `sample_translation` (x, y, z)
-      [m], `monitor`, `times` [s]. Of tomography: `flat_views`, `dark_views` = number of views taken before each flat
+      [m], `monitor`, `times` [s]. Of speckles and gratings: `reference` `(frame, y, x)`, the pattern without the
+      sample; `steps` and `reference_steps` of grating, mask or crystal; `period` [m]; `detector_blur` [pixel].
+      Of tomography: `flat_views`, `dark_views` = number of views taken before each flat
       and dark (0 = before the first view, `views` = after the last), `field_of_view` (`"full"`, or `"half"` where the
       axis stands at the detector's edge). Of laminography `tilt` [rad]; of holography `materials`; of far-field frames
       `dc`.
@@ -382,7 +384,7 @@ def extra_of_views(extra: Mapping[str, Any], views: np.ndarray, total: int) -> d
     """
     views = np.arange(total)[views]
     picked = dict(extra)
-    for name in ("shifts", "sample_translation", "monitor", "times"):
+    for name in ("shifts", "sample_translation", "monitor", "times", "reference", "steps"):
         if name in picked and len(picked[name]) == total:
             picked[name] = np.asarray(picked[name])[views]
     for name in ("flat_views", "dark_views"):

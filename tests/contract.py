@@ -195,6 +195,19 @@ def saxs():
     return model.replace(coefficients=smooth(model.coefficients.shape))
 
 
+def displaced_reference():
+    shape, rng = (18, 20), np.random.default_rng(4)
+    maps = dr.solvers.RefractionMaps.flat(
+        real(np.stack([0 * smooth(shape)] * 2 + [smooth(shape, -0.3), smooth(shape)]))
+    )
+    maps = maps._replace(potential=smooth(maps.potential.shape, 9.0), tilt=real([0.2, -0.3]))
+    pattern = real(rng.standard_normal((3, *shape)))
+    return dr.models.DisplacedReference(
+        maps, real([1.0, 1.1, 0.9]), real(0.3 * rng.standard_normal((3, 2))), real(np.full((3, *shape), 20.0)), pattern,
+        real(np.ones(shape)), 1.0, 0.5, spread=3.0, blur=0.7,
+    )  # fmt: skip
+
+
 def in_precision(model: Any, **fields: Any) -> Any:
     """A model whose makers know single precision only, in the one that is switched on."""
     cast = lambda a: a.astype(jnp.result_type(complex if jnp.iscomplexobj(a) else float))
@@ -252,6 +265,13 @@ MODELS = {
         lambda: ptychography(True), 36, PTYCHOGRAPHY | unknowns("distance", "astigmatism", "tilt")
     ),
     "far-field ptychography": ModelRow(lambda: ptychography(False), 36, PTYCHOGRAPHY),
+    "displaced reference": ModelRow(
+        displaced_reference,
+        3,
+        unknowns(
+            "maps.potential", "maps.attenuation", "maps.visibility", "structure", "flux", maps__tilt=1.0, drift=1.0
+        ),
+    ),
     "tensor SAXS": ModelRow(saxs, 4, unknowns("coefficients"), counts=False),
 }
 
@@ -341,7 +361,15 @@ def microscope():
     return linear(lambda maps: image.weak_image(*maps), (real(np.zeros((16, 20))), real(np.zeros((16, 20)))))
 
 
+def displaced_pattern():
+    moved = jnp.stack([smooth((14, 16), 1.3), smooth((14, 16), -0.8)])
+    look = lambda images: op.displaced(op.displacement_coefficients(images, real([[0.2, -0.4], [0.0, 0.3]])), moved)
+    return linear(look, real(np.zeros((2, 14, 16))))
+
+
 OPERATORS = {
+    "displaced pattern": OperatorRow(displaced_pattern),
+    "slopes": OperatorRow(lambda: linear(op.slopes_of, real(np.zeros((9, 12))), op.slopes_transposed)),
     "parallel": OperatorRow(lambda: (parallel(), real(np.zeros((2, 16, 17)))), 7),
     "parallel, shifted": OperatorRow(lambda: (parallel(shifts=0.4 * np.arange(7)), real(np.zeros((16, 17)))), 7),
     "normal equations": OperatorRow(lambda: (parallel_square().normal(), real(np.zeros((16, 16))))),

@@ -15,6 +15,7 @@ from diffrecon.cli._settings import gather
 from diffrecon.errors import InputError
 from diffrecon.operators.scattering import TensorProjector, harmonic_degrees, real_harmonics
 from diffrecon.simulate import (
+    differential_phase,
     diffraction,
     dynamic,
     holography,
@@ -36,6 +37,7 @@ SMALL = {
     "holotomography": (holotomography, {"DEMO": holotomography.Setup(angles=3, frame=32)}, (12, 32, 32)),
     "k-edge": (kedge, {"FLATS": 2}, (2, 128, 128)),
     "azimuthal-integration": (integration, {"FRAMES": 2, "FINE": 1}, (2, 256, 256)),
+    "speckle": (differential_phase, {"FRAME": 64, "VIEWS": 2}, (2, 64, 64)),
     "cdi": (diffraction, {"FRAME": 64}, (1, 64, 64)),
     "ptycho-tomography": (
         ptychotomography,

@@ -118,6 +118,9 @@ def scan_lines(scan: Any) -> list[str]:
         value = getattr(scan, name)
         if value is not None:
             lines.append(f"  {name:<12} {' x '.join(map(str, value.shape))}, mean {np.abs(value).mean():.4g}")
+    if scan.extra.get("reference") is not None:
+        pattern = np.asarray(scan.extra["reference"])
+        lines.append(f"  reference    {' x '.join(map(str, pattern.shape))}, mean {pattern.mean():.4g}")
     if scan.mask is not None:
         lines.append(f"  mask         {scan.mask.mean():.2%} of the pixels measured")
     for name in ("flux", "rotation_centre"):

@@ -48,6 +48,9 @@ KEYS: dict[str, Key] = {
     "materials": Key("data", "any"),
     "shifts": Key("data", "array"),
     "times": Key("data", "array"),
+    "reference": Key("data", "array"),
+    "steps": Key("data", "array"),
+    "reference_steps": Key("data", "array"),
     "monitor": Key("data", "array"),
     "energy": Key("geometry", "energy", "eV"),
     "wavelength": Key("geometry", "number", "m"),
@@ -59,6 +62,8 @@ KEYS: dict[str, Key] = {
     "rotation_centre": Key("geometry", "number"),
     "tilt": Key("geometry", "number", "rad"),
     "two_theta": Key("geometry", "number", "rad"),
+    "period": Key("geometry", "number", "m"),
+    "detector_blur": Key("geometry", "number"),
     "beam": Key("geometry", "text"),
     "poni": Key("geometry", "text"),
 }

@@ -169,7 +169,7 @@ def _keep_views(values: dict[str, Any], views: np.ndarray, total: int) -> None:
 def _keep_window(source: Source, values: dict[str, Any], counts: Any, window: Window) -> None:
     _refuse_what_cannot_be_cut(source, values, window)
     whole, (by, bx) = tuple(counts.shape[1:3]), window.binning
-    for key in ("flats", "darks"):
+    for key in ("flats", "darks", "reference"):
         if values.get(key) is not None:
             values[key] = Excerpt(_whole(source, key, _stack(values[key]), whole, 1), None, window)[:]
     for key in ("mask", "bad_pixels"):

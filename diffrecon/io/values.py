@@ -20,7 +20,8 @@ from .source import Source
 # Values that become entries of `Scan.extra`, by which models and preparation ask for them.
 EXTRA = (
     "materials", "shifts", "two_theta", "tilt", "times", "flat_views", "dark_views", "flat_times", "view_times",
-    "sample_translation", "monitor", "field_of_view", "detector", "powder",
+    "sample_translation", "monitor", "field_of_view", "detector", "powder", "reference", "steps", "reference_steps",
+    "period", "detector_blur",
 )  # fmt: skip
 _MANY_TURNS = 4 * 2 * np.pi
 _FIELDS = {

@@ -9,6 +9,14 @@ from .adjoint import inner as inner
 from .adjoint import random_like as random_like
 from .detector import AlignedProjector as AlignedProjector
 from .detector import move_images as move_images
+from .displacement import along_rays as along_rays
+from .displacement import displaced as displaced
+from .displacement import displaced_with_slopes as displaced_with_slopes
+from .displacement import displacement_coefficients as displacement_coefficients
+from .displacement import fringe_transfer as fringe_transfer
+from .displacement import slopes_of as slopes_of
+from .displacement import slopes_transposed as slopes_transposed
+from .displacement import thin_closed as thin_closed
 from .dynamic import Dynamic as Dynamic
 from .dynamic import spline_basis as spline_basis
 from .fourier_pose import FourierPoseProjector as FourierPoseProjector

@@ -28,6 +28,8 @@ BUILT_IN = {
     "azimuthal-integration": "integration:AzimuthalIntegration",
     "cdi": "cdi:Cdi",
     "ptycho-tomography": "ptychotomography:PtychoTomographic",
+    "speckle": "speckle:Speckle",
+    "grating": "grating:Grating",
     "saxs-tensor-tomography": "tensor_saxs:TensorSaxs",
 }
 for _name, _place in BUILT_IN.items():

@@ -19,6 +19,7 @@ _MODULES: dict[str, Any] = {
     "holotomography": "holotomography",
     "k-edge": "kedge",
     "azimuthal-integration": "integration",
+    "speckle": "differential_phase",
     "cdi": "diffraction",
     "ptycho-tomography": "ptychotomography",
     "saxs-tensor-tomography": "scattering",

@@ -78,6 +78,14 @@ from .posterior import posterior_deviation as posterior_deviation
 from .posterior import posterior_error as posterior_error
 from .posterior import posterior_errors as posterior_errors
 from .progress import Progress as Progress
+from .refraction import Information as Information
+from .refraction import RefractionMaps as RefractionMaps
+from .refraction import Smoothness as Smoothness
+from .refraction import consistent_maps as consistent_maps
+from .refraction import fields_of as fields_of
+from .refraction import first_maps as first_maps
+from .refraction import fit_maps as fit_maps
+from .refraction import sum_up as sum_up
 from .scans import ScanCost as ScanCost
 from .scans import amplitude_cost as amplitude_cost
 from .scans import decaying as decaying
@@ -110,3 +118,5 @@ from .slices import slice_solver as slice_solver
 from .slices import solve_slices as solve_slices
 from .tensor import TensorSolution as TensorSolution
 from .tensor import tensor_tomography as tensor_tomography
+from .tracking import Tracked as Tracked
+from .tracking import track_windows as track_windows

@@ -48,6 +48,9 @@ def write_scan(path: str | Path, scan: Scan) -> Path:
     return Path(path)
 
 
+_EXTRA = "shifts", "dc", "flat_views", "dark_views", "times", "reference", "steps", "reference_steps"
+
+
 def _data(scan: Scan) -> dict[str, Any]:
     named = {
         name: getattr(scan, name)
@@ -64,13 +67,14 @@ def _data(scan: Scan) -> dict[str, Any]:
             "saturation",
         )
     }
-    named |= {k: v for k, v in scan.extra.items() if k in ("shifts", "dc", "flat_views", "dark_views", "times")}
+    named |= {k: v for k, v in scan.extra.items() if k in _EXTRA}
     return {k: (np.asarray(v, np.uint8) if k == "mask" else v) for k, v in named.items() if v is not None}
 
 
 def _geometry(scan: Scan) -> dict[str, Any]:
     place = scan.geometry
     named: dict[str, Any] = {"rotation_centre": scan.rotation_centre}
+    named |= {k: scan.extra.get(k) for k in ("period", "detector_blur")}
     if isinstance(place, ConeBeam):
         named |= {k: getattr(place, k) for k in ("energy", "focus_to_sample", "focus_to_detector", "detector_pixel")}
     elif isinstance(place, ParallelBeam | FarField):

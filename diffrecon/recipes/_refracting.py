@@ -1,0 +1,192 @@
+"""The solve that all differential phase methods share: fit, predict frames never fitted, fit all, error bars."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from .. import losses
+from .._console import Console
+from .._model import Batch
+from .._result import Quantity
+from ..modality import Modality, Outcome, Problem, Run, Stage, Work
+from ..scan import Scan
+from ..settings import setting
+from ..solvers.refraction import RefractionMaps, fit_maps
+from ._refraction import Unit, error_maps, error_quantities, refraction_quantities, zero_of
+
+__all__ = ["Quality", "Refracting", "Refraction", "Solver", "judges", "maps_and", "poisson_cost"]
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How the images are found."""
+
+    rounds: int = setting(5, "readings of all frames", at_least=1)
+    steps: int = setting(12, "of conjugate gradients in each", at_least=1)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How the result is judged."""
+
+    held_out: float = setting(
+        0.2, "fraction of the membrane positions that judge before they are fitted; from 5 on", at_least=0, below=1
+    )
+    seed: int = setting(0, "of the choice of positions, and of the error bars")
+    error_bars: int = setting(3, "solves of noise alone for the error bars; 0 for none", at_least=0)
+    halves: bool = setting(False, "two more solves, of every other position")
+
+
+@dataclass(frozen=True)
+class Refraction(Problem):
+    """The problem with its reference and what is to be said of it.
+
+    **Fields:** `grain`, the size of the pattern [pixel], by which a visibility means scattering; `only_x`: the pattern
+    tells displacements along x.
+    """
+
+    unit: Unit = Unit(1.0, 1.0, 1.0, 0.0)
+    good: Any = None
+    reference: Any = None
+    gain: float = 1.0
+    grain: float = 1.0
+    only_x: bool = False
+    lines: tuple[str, ...] = ()
+
+
+class Refracting(Modality):
+    """Phase [rad], refraction angles [rad], transmission and dark field from a displaced pattern."""
+
+    def split(self, problem: Refraction, settings: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Fit all positions: those that judge are held out in a stage of their own, and then fitted too."""
+        return np.arange(problem.views), np.zeros(0, int)
+
+    def stages(self, problem: Refraction, settings: Any, console: Console) -> Work:
+        """Fit without the positions that judge, judge, and fit all."""
+        held = judges(problem.views, settings.quality)
+        rounds = settings.solver.rounds
+        if held.size:
+            judge = lambda p, run: _judged(p, run, held, settings, rounds)
+            problem = yield Stage(f"{self.name}: without the judges", judge)
+        rest = max(2, rounds // 2) if held.size else rounds
+        yield Stage(self.name, lambda p, run: _fitted(p, run, settings, rest))
+
+    def image(self, problem: Refraction) -> np.ndarray:
+        """The displacement along x, by which halves are compared."""
+        return np.asarray(problem.model.fields()[1])
+
+    def drift(self, problem: Refraction, zero: np.ndarray) -> tuple[dict[str, Any], str]:
+        """Say how the pattern moved between the scans: figures, and the same in words."""
+        raise NotImplementedError
+
+    def verdict(self, problem: Refraction, scan: Scan, settings: Any) -> tuple[dict[str, Any], list[str]]:
+        """Say how the pattern drifted, and how well frames were predicted that had not been fitted."""
+        figures, line = self.drift(problem, _zero(problem, settings, measured=True))
+        taken = "; this is taken as zero (air)" if settings.model.air == "mode" else "; it is left in"
+        seen, lines = problem.figures, [*problem.lines, line + taken]
+        if "held_out_residual" in seen:
+            lines.insert(0, (
+                f"{int(seen['held_out_count'])} frames never fitted: relative residual {seen['held_out_residual']:.4f}"
+                f"; pixel ratio of the others {seen['held_out_ratio']:.4f}, noise of the frames "
+                f"{seen['held_out_noise']:.4f}"
+            ))  # fmt: skip
+        return figures, lines
+
+    def quantities(self, problem: Refraction, scan: Scan, settings: Any) -> dict[str, Quantity]:
+        """Give phase, angles, transmission and dark field."""
+        fields = np.asarray(problem.model.fields(), float)
+        fields[0] *= not problem.only_x
+        found = refraction_quantities(
+            fields, problem.model.maps, problem.unit, problem.good, _zero(problem, settings), problem.grain
+        )
+        return {k: v for k, v in found.items() if not (problem.only_x and k == "alpha_y")}
+
+    def error_bars(self, problem: Refraction, scan: Scan, settings: Any) -> tuple[dict[str, Quantity], list[str]]:
+        """Give the deviation of every image, from the noise of the frames."""
+        count, seed = settings.quality.error_bars, settings.quality.seed
+        if not count:
+            return {}, []
+        model = problem.model
+        information, _ = _information(model, jnp.asarray(problem.data["counts"]))
+        deviation = error_maps(information, model.maps, model.transfer, settings.prior.smoothness(), count, seed)
+        bars = error_quantities(deviation, self.quantities(problem, scan, settings), problem.unit, problem.grain)
+        angle, dark = (float(np.nanmedian(bars[f"{name}_error"].data)) for name in ("alpha_x", "darkfield"))
+        return bars, [f"error bar of the angles {angle:.2g} rad, of the dark field {dark:.2g} (median)"]
+
+
+def maps_and(*others: str) -> dict[str, float]:
+    """Name the unknowns: the images, and what belongs to single frames."""
+    return {f"maps.{name}": 1.0 for name in RefractionMaps._fields} | dict.fromkeys(others, 1.0)
+
+
+def poisson_cost(model: Any, batch: Batch) -> Any:
+    return losses.poisson(model(batch.views), batch.counts)
+
+
+# ---------------------------------------------------------------------------------------------------- stages
+def judges(views: int, quality: Quality) -> np.ndarray:
+    """Choose the positions that judge; with fewer than five every one is needed."""
+    count = round(quality.held_out * views) if views >= 5 else 0
+    return np.sort(np.random.default_rng(quality.seed).permutation(views)[:count])
+
+
+def _fitted(problem: Refraction, run: Run, settings: Any, rounds: int) -> Outcome:
+    progress = run.console.progress(rounds, "round")
+    model, history = fit_maps(
+        problem.model, jnp.asarray(problem.data["counts"]), settings.prior.smoothness(), rounds=rounds,
+        steps=settings.solver.steps, callback=lambda step, misfit: progress.update(step, misfit=misfit),
+    )  # fmt: skip
+    return Outcome(problem.replace(model=model), history)
+
+
+def _judged(problem: Refraction, run: Run, held: np.ndarray, settings: Any, rounds: int) -> Outcome:
+    """Fit the other positions and predict those held out."""
+    fitted = np.setdiff1d(np.arange(problem.views), held)
+    outcome = _fitted(problem.of(fitted), run, settings, rounds)
+    figures = _prediction(outcome.problem, problem, held)
+    whole = problem.into(outcome.problem, fitted)
+    model = whole.model.replace(maps=outcome.problem.model.maps, trust=outcome.problem.model.trust)
+    return Outcome(whole.replace(model=model), outcome.history, figures=figures)
+
+
+def _prediction(solved: Refraction, whole: Refraction, held: np.ndarray) -> dict[str, float]:
+    """Predict frames that were not fitted; flux and drift are the only things of their own that they are asked for."""
+    counts = np.asarray(whole.data["counts"])
+    others = np.setdiff1d(np.arange(whole.views), held)
+    unseen = whole.of(held).model.replace(maps=solved.model.maps, trust=solved.model.trust)
+    for _ in range(4):
+        unseen = _information(unseen, jnp.asarray(counts[held]))[1]
+    predicted = np.asarray(_predicted(unseen, jnp.arange(len(held))))
+    reference = whole.reference
+    ratio = (counts[others] / reference[others]).mean(0) * reference[held]
+    inside = np.zeros(whole.good.shape, bool)
+    edge = min(12, min(whole.good.shape) // 8)
+    inside[edge:-edge, edge:-edge] = whole.good[edge:-edge, edge:-edge]
+    rms = lambda found: float(np.std((counts[held] / found - 1)[:, inside]))
+    noise = float(np.sqrt(np.mean(whole.gain / np.maximum(counts[held], 1e-3)[:, inside])))
+    return {
+        "held_out_residual": rms(predicted), "held_out_ratio": rms(ratio), "held_out_noise": noise,
+        "held_out_count": float(len(held)),
+    }  # fmt: skip
+
+
+@eqx.filter_jit
+def _information(model: Any, counts: Any) -> Any:
+    return model.information(counts)
+
+
+@eqx.filter_jit
+def _predicted(model: Any, views: Any) -> Any:
+    return model(views)
+
+
+def _zero(problem: Refraction, settings: Any, measured: bool = False) -> np.ndarray:
+    """The displacement that is taken as zero (row, column) [pixel]; as `measured`, whether it is taken or not."""
+    if settings.model.air == "none" and not measured:
+        return np.zeros(2)
+    fields = np.array(problem.model.fields()[:2], float)
+    fields[0] *= not problem.only_x
+    return zero_of(fields[:, problem.good])

@@ -1,0 +1,245 @@
+"""What speckles, gratings, masks and crystals have in common: stacks with and without a sample, and what is written."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._result import Quantity
+from ..errors import InputError, MissingMetadata
+from ..operators.displacement import along_rays
+from ..scan import Scan
+from ..settings import setting
+from ..solvers.refraction import Information, RefractionMaps, Smoothness, consistent_maps, fields_of
+
+__all__ = ["Prior", "Stacks", "Unit", "error_maps", "optics_of", "read_stacks", "refraction_quantities", "zero_of"]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is known of the sample beforehand."""
+
+    phase: float = setting(1.0, "few bends of the phase; in units of a pixel's noise", at_least=0)
+    transmission: float = setting(1.0, "few steps of the attenuation, in units of a pixel's noise", at_least=0)
+    visibility: float = setting(1.5, "few steps of the visibility, in units of a pixel's noise", at_least=0)
+
+    def smoothness(self) -> Smoothness:
+        """As the solver takes it."""
+        return Smoothness((self.phase, self.transmission, self.visibility))
+
+
+class Unit(NamedTuple):
+    """From pixels to what is written.
+
+    **Fields:** `angle` of a displacement by one pixel [rad]; `phase` of a potential of one pixel^2 [rad]; `pixel` in
+    the sample [m]; `spread` of the fringes (`operators.fringe_transfer`).
+    """
+
+    angle: float
+    phase: float
+    pixel: float
+    spread: float
+
+
+class Stacks(NamedTuple):
+    """Both stacks in float32, without darks and structure of the detector.
+
+    **Fields:** `sample`, `reference` `(frame, y, x)`; `good` `(y, x)`, pixels that measured; `lines` for the user.
+    """
+
+    sample: np.ndarray
+    reference: np.ndarray
+    good: np.ndarray
+    lines: tuple[str, ...]
+
+
+def optics_of(scan: Scan) -> Unit:
+    """Read the geometry.
+
+    **Raises:** `MissingMetadata` for what is not known.
+    """
+    place = scan.geometry
+    for name, what, example in (
+        ("energy", "the photon energy", "20 keV"),
+        ("pixel_size", "the detector's pixel", "3 um"),
+        ("distance", "the distance from the sample to the detector", "0.7 m"),
+    ):
+        if place is None or getattr(place, name if name != "energy" else "energy") is None:
+            key = {"pixel_size": "detector_pixel", "distance": "sample_to_detector"}.get(name, name)
+            raise MissingMetadata(f"geometry.{key}", what, scan.name, example)
+    assert place is not None
+    pixel, distance, wavelength = (float(np.mean(v)) for v in (place.pixel_size, place.distance, place.wavelength))
+    if not distance > 0:
+        raise InputError(f"{scan.name}: the distance from sample to detector is {distance:g} m; refraction needs one")
+    spread = np.pi * wavelength * distance / pixel**2
+    return Unit(pixel / distance, 2 * np.pi / wavelength * pixel**2 / distance, pixel, spread)
+
+
+def read_stacks(scan: Scan, same: bool = True) -> Stacks:
+    """Take both stacks into memory, correct them alike, and find pixels that did not measure.
+
+    **Raises:** `MissingMetadata` without a reference; `InputError` for stacks that do not belong together.
+    """
+    reference = scan.extra.get("reference")
+    if reference is None:
+        raise MissingMetadata("data.reference", "the stack of frames without the sample", scan.name, "/reference")
+    reference = np.asarray(reference)
+    reference = reference[None] if reference.ndim == 2 else reference
+    if reference.ndim != 3 or reference.shape[1:] != scan.frame_shape:
+        raise InputError(
+            f"{scan.name}: data.reference has shape {reference.shape}, frames are {scan.frame_shape}: both stacks come "
+            "from one detector, cut and binned alike"
+        )
+    if same and len(reference) != scan.views:
+        raise InputError(
+            f"{scan.name}: {len(reference)} reference frames and {scan.views} sample frames: each position needs both, "
+            "in the same order; choose with data.views, or give data.reference without those that have no partner"
+        )
+    counts = np.asarray(scan.counts)
+    good = np.ones(scan.frame_shape, bool) if scan.mask is None else np.asarray(scan.mask, bool).copy()
+    lines = []
+    ceiling = scan.saturation or (np.iinfo(counts.dtype).max if counts.dtype.kind in "iu" else np.inf)
+    for name, stack in (("sample", counts), ("reference", reference)):
+        for what, bad in (("never saw light", (stack <= 0).all(0)), ("are saturated", (stack >= ceiling).any(0))):
+            if (bad & good).any():
+                lines.append(f"{(bad & good).sum()} pixels {what} in the {name} frames: left out")
+            good &= ~bad
+    if not good.any():
+        raise InputError(f"{scan.name}: no pixel measured in both stacks; look at the mask and at data.saturation")
+    dark = 0.0 if scan.darks is None else np.asarray(scan.darks, np.float32).mean(0)
+    flat = None if scan.flats is None else np.asarray(scan.flats, np.float32).mean(0) - dark
+    if flat is not None:
+        good &= flat > 0.05 * np.median(flat)
+        flat = np.where(good, flat / np.mean(flat[good]), 1.0)
+    correct = lambda stack: _mended((stack.astype(np.float32) - dark) / (1.0 if flat is None else flat), good)
+    return Stacks(correct(counts), correct(reference), good, tuple(lines))
+
+
+def _mended(frames: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Fill what did not measure from around it, so that filters do not smear it out."""
+    from scipy import ndimage
+
+    if good.all():
+        return frames.astype(np.float32)
+    near = lambda a: ndimage.gaussian_filter(a, 1.5)
+    weight = np.maximum(near(good.astype(np.float32)), 1e-6)
+    mean = frames[:, good].mean(1)
+    filled = [
+        np.where(good, frame, np.where(weight > 1e-3, near(np.where(good, frame, 0)) / weight, level))
+        for frame, level in zip(frames, mean, strict=True)
+    ]
+    return np.asarray(filled, np.float32)
+
+
+# ---------------------------------------------------------------------------------------------------- results
+def zero_of(displacement: np.ndarray) -> np.ndarray:
+    """Find the most frequent displacement (row, column): that of air, by which the pattern drifted as a whole."""
+    flat = displacement.reshape(2, -1)
+    middle = np.median(flat, 1)
+    width = max(float(np.percentile(np.abs(flat - middle[:, None]), 50)), 1e-4)
+    for _ in range(12):
+        distance = ((flat - middle[:, None]) ** 2).sum(0)
+        weight = np.exp(-distance / (2 * width**2))
+        middle = (flat * weight).sum(1) / weight.sum()
+        width = max(0.8 * width, 0.02)
+    return middle
+
+
+def error_maps(
+    information: Information, maps: RefractionMaps, transfer: Any, smoothness: Smoothness, count: int, seed: int = 0
+) -> np.ndarray:
+    """Standard deviations of the four fields and of the potential, by as many solves of noise alone.
+
+    What the noise of the frames does at the solution found, with its priors as they are there; no bias is in it.
+    """
+    from scipy import ndimage
+
+    root = jnp.linalg.cholesky(
+        jnp.moveaxis(information.hessian, (0, 1), (-2, -1)) + 1e-4 * jnp.eye(4) * information.hessian[2, 2].mean()
+    )
+    zero = jax.tree.map(jnp.zeros_like, maps)
+    shape = information.at.shape[1:]
+    total = np.zeros((5, *shape))
+    for key in jax.random.split(jax.random.key(seed), count):
+        noise = jnp.einsum("yxij,yxj->iyx", root, jax.random.normal(key, (*shape, 4)))
+        one = information._replace(gradient=noise, at=jnp.zeros_like(information.at))
+        found = _noise_only(one, maps, transfer, smoothness, zero)
+        fields, potential = (np.asarray(a, float) for a in found)
+        total += np.concatenate([fields, _without_plane(potential)[None]]) ** 2
+    return np.sqrt(np.stack([ndimage.gaussian_filter(t / count, 4.0, mode="nearest") for t in total]))
+
+
+@jax.jit
+def _noise_only(information: Any, maps: Any, transfer: Any, smoothness: Any, zero: Any) -> Any:
+    found = consistent_maps(information, maps, transfer, smoothness, 16, start=zero)
+    shape = information.at.shape[1:]
+    return fields_of(found, shape, transfer), _inside(found.potential, shape)
+
+
+def _inside(potential: Any, shape: tuple[int, int]) -> Any:
+    margin = 16
+    return potential[margin : margin + shape[0], margin : margin + shape[1]]
+
+
+def _without_plane(image: np.ndarray) -> np.ndarray:
+    y, x = (g / max(g.max(), 1) - 0.5 for g in np.indices(image.shape))
+    planes = np.stack([np.ones_like(y), y, x], -1).reshape(-1, 3)
+    return image - (planes @ np.linalg.lstsq(planes, image.ravel(), rcond=None)[0]).reshape(image.shape)
+
+
+def refraction_quantities(
+    fields: np.ndarray, maps: RefractionMaps, unit: Unit, good: np.ndarray, zero: np.ndarray, grain: float
+) -> dict[str, Quantity]:
+    """Give what a differential phase method writes, in the coordinates of the sample.
+
+    **Arguments:** `fields` where the rays land; `zero` displacement of air [pixel]; `grain` of the pattern [pixel], by
+    which a visibility becomes a variance of scattering angles.
+    """
+    landed = fields[:2] - zero[:, None, None]
+    shape = fields.shape[1:]
+    place = np.indices(shape, float) - np.array([(n - 1) / 2 for n in shape])[:, None, None]
+    tilt = np.asarray(maps.tilt, float) - zero
+    potential = np.asarray(_inside(np.asarray(maps.potential, float), shape)) + tilt[0] * place[0] + tilt[1] * place[1]
+    moved, (potential, visibility, seen) = along_rays(landed, np.stack([potential, fields[3], good.astype(float)]))
+    potential = potential - (moved**2).sum(0) / 2
+    show = lambda a: np.where(seen > 0.5, a, np.nan).astype(np.float32)
+    image = lambda a, units, label: Quantity(show(a), units, ("y", "x"), unit.pixel, label)
+    phase = potential * unit.phase
+    scattered = -2 * np.log(np.clip(visibility, 0.02, None)) * (grain / 2 * unit.angle) ** 2
+    return {
+        "phase": image(phase - np.median(phase), "rad", "phase"),
+        "alpha_x": image(moved[1] * unit.angle, "rad", "refraction angle along x"),
+        "alpha_y": image(moved[0] * unit.angle, "rad", "refraction angle along y"),
+        "transmission": Quantity(
+            np.where(good, np.exp(fields[2]), np.nan).astype(np.float32), "", ("y", "x"), unit.pixel,
+            "transmission, fringes included",
+        ),
+        "darkfield": image(visibility, "", "visibility over that of the reference"),
+        "scattering": image(scattered, "rad^2", "variance of scattering angles"),
+    }  # fmt: skip
+
+
+def error_quantities(
+    deviation: np.ndarray, written: Mapping[str, Quantity], unit: Unit, grain: float
+) -> dict[str, Quantity]:
+    """Give the error bars of what is written, from deviations of the four fields and of the potential."""
+    visibility, transmission = np.asarray(written["darkfield"].data), np.asarray(written["transmission"].data)
+    found = {
+        "phase": deviation[4] * unit.phase,
+        "alpha_x": deviation[1] * unit.angle,
+        "alpha_y": deviation[0] * unit.angle,
+        "transmission": deviation[2] * transmission,
+        "darkfield": deviation[3],
+        "scattering": 2 * deviation[3] / np.clip(visibility, 0.02, None) * (grain / 2 * unit.angle) ** 2,
+    }
+    return {
+        f"{name}_error": Quantity(
+            np.asarray(values, np.float32), written[name].units, ("y", "x"), unit.pixel,
+            f"error bar: {written[name].long_name}", "data",
+        )
+        for name, values in found.items()
+        if name in written
+    }  # fmt: skip

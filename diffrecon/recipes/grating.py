@@ -1,0 +1,157 @@
+"""Grating interferometry by phase stepping: phase, transmission and dark field, with steps and doses that err."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from .._console import Console
+from ..errors import InputError, MissingMetadata
+from ..models import SteppedFringes, fit_fringes
+from ..scan import Scan
+from ..settings import section, setting
+from ..solvers.refraction import first_maps
+from ._refracting import Quality, Refracting, Refraction, Solver, maps_and, poisson_cost
+from ._refraction import Prior, Stacks, Unit, optics_of, read_stacks
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is in the beam, and how it is seen."""
+
+    detector_blur: float | None = setting(
+        None, "standard deviation; by default the file's, or 0.7", unit="pixel", at_least=0
+    )
+    fringes: bool = setting(True, "the phase leaves its propagation fringes in the intensity")
+    air: str = setting("mode", "displacement zero: the most frequent one, or none", choices=("mode", "none"))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of the method."""
+
+    model: Model = section(Model)
+    prior: Prior = section(Prior)
+    solver: Solver = section(Solver)
+    quality: Quality = section(Quality, held_out=0.0)
+
+
+class Grating(Refracting):
+    """Phase, refraction along x, transmission and dark field from stepped fringes."""
+
+    name, settings = "grating", Settings
+
+    def start(self, scan: Scan, settings: Settings, console: Console) -> Refraction:
+        """Fit the fringes of every pixel in both scans, with the steps and doses of the frames."""
+        unit, stacks = optics_of(scan), read_stacks(scan, same=False)
+        period = scan.extra.get("period")
+        if period is None:
+            raise MissingMetadata("geometry.period", "the period of the analysing grating", scan.name, "2.4 um")
+        turn = 2 * np.pi * float(scan.geometry.detector_pixel) / float(period)  # pyright: ignore
+        still, _, told = _fringes(scan, stacks.reference, "reference_steps")
+        moved, flux, steps = _fringes(scan, stacks.sample, "steps")
+        gain = _gain(stacks.reference, told)
+        setup = turn, gain, _blur(scan, settings), unit.spread
+        model = _first_model(still, moved, flux, steps, stacks, settings, setup)
+        lines = [*stacks.lines, *_lines(scan, still, stacks, turn, unit, float(period))]
+        for line in lines:
+            console.say(line)
+        return Refraction(
+            model, {"counts": stacks.sample}, poisson_cost, maps_and(), per_view=("flux", "step"),
+            unit=unit, good=stacks.good, reference=stacks.reference, gain=gain, grain=2 / turn, only_x=True,
+            lines=tuple(lines),
+        )  # fmt: skip
+
+    def drift(self, problem: Refraction, zero: np.ndarray) -> tuple[dict[str, Any], str]:
+        """Say how the gratings moved: the mean between the scans, and from step to step."""
+        model = problem.model
+        step, periods = np.asarray(model.step), float(zero[1]) * model.turn / (2 * np.pi)
+        error = step - np.arange(len(step)) / len(step)
+        error = (error - error.mean() + 0.5) % 1 - 0.5
+        return {"steps": step, "grating_drift": periods}, (
+            f"between the scans the fringes drifted by {periods:+.3f} periods; steps err by {error.std():.3f} periods, "
+            f"doses by {np.asarray(model.flux).std() / np.asarray(model.flux).mean():.2%}"
+        )
+
+
+def _blur(scan: Scan, settings: Settings) -> float:
+    said = settings.model.detector_blur
+    return float(scan.extra.get("detector_blur", 0.7)) if said is None else said
+
+
+def _fringes(scan: Scan, frames: np.ndarray, key: str) -> tuple[np.ndarray, np.ndarray, Any]:
+    """Fringes of one scan, flux about one and steps.
+
+    **Raises:** `InputError` for too few steps, or as many numbers as there are no frames.
+    """
+    count, steps = len(frames), scan.extra.get(key)
+    if count < 3:
+        raise InputError(
+            f"{scan.name}: {count} frames of a grating: phase stepping takes three or more; moire fringes of a single "
+            "frame are speckles to diffrecon: -m speckle"
+        )
+    steps = np.arange(count) / count if steps is None else np.asarray(steps, float).ravel()
+    if len(steps) != count:
+        raise InputError(f"{scan.name}: data.{key} has {len(steps)} numbers for {count} frames (in periods)")
+    if np.linalg.matrix_rank(np.stack([steps**0, np.cos(2 * np.pi * steps), np.sin(2 * np.pi * steps)]), 1e-3) < 3:
+        raise InputError(
+            f"{scan.name}: data.{key} = {steps.tolist()}: in periods, they repeat; three different are needed"
+        )
+    values, flux, found = fit_fringes(frames, steps)
+    angle = values[2] - 2 * np.pi * found[:, None, None]
+    predicted = flux[:, None, None] * values[0] * (1 + values[1] * np.cos(angle))
+    return values, flux, found if key == "steps" else predicted
+
+
+def _gain(frames: np.ndarray, predicted: np.ndarray) -> float:
+    """Variance of a value over the value, from what three numbers a pixel leave; 1 where nothing is left."""
+    free = len(frames) - 3
+    left = np.median(((frames - predicted) ** 2 / np.maximum(predicted, 1e-6)).sum(0)) / max(free, 1)
+    return float(max(left / (1 - 2 / (9 * free)) ** 3, 1e-6)) if free else 1.0
+
+
+def _first_model(
+    still: np.ndarray,
+    moved: np.ndarray,
+    flux: np.ndarray,
+    steps: np.ndarray,
+    stacks: Stacks,
+    settings: Settings,
+    setup: tuple[float, ...],
+) -> SteppedFringes:
+    """Take the fringes' displacement, wrapped about the common one, and the images closest to it."""
+    turn, gain, blur, spread = setup
+    wave = still[1] * moved[1] * np.exp(1j * (moved[2] - still[2]))
+    common = np.angle(wave.sum())
+    displacement = (np.angle(wave * np.exp(-1j * common)) + common) / turn
+    visibility = np.clip(moved[1] / np.maximum(still[1], 1e-3), 0.1, 1.2)
+    fields = np.stack([0 * displacement, displacement, np.log(moved[0] / still[0]), visibility]).astype(np.float32)
+    light = len(flux) * still[0].mean() / gain
+    trust = light * (turn * still[1] * visibility) ** 2 / 4 * stacks.good
+    cast = lambda a: jnp.asarray(a, jnp.float32)
+    return SteppedFringes(
+        first_maps(cast(fields), cast(trust), settings.prior.smoothness()), cast(flux), cast(steps),
+        *(cast(a) for a in still), cast(stacks.good), gain, len(stacks.sample) / len(stacks.reference),
+        turn=float(turn), spread=float(spread) if settings.model.fringes else None, blur=blur,
+    )  # fmt: skip
+
+
+def _lines(scan: Scan, still: np.ndarray, stacks: Stacks, turn: float, unit: Unit, period: float) -> list[str]:
+    """Say what the fringes can tell.
+
+    **Raises:** `InputError` where there are none.
+    """
+    seen = float(np.median(still[1][stacks.good]))
+    photons = float(stacks.sample.sum(0).mean())
+    if not seen > 0.02:
+        raise InputError(
+            f"{scan.name}: the fringes of the reference have a visibility of {seen:.3f}: there is nothing to displace; "
+            "check data.reference and data.reference_steps"
+        )
+    shear = unit.spread / np.pi * unit.pixel / period
+    noise = 2 / (seen * np.sqrt(photons)) / turn * unit.angle
+    return [
+        f"fringes of visibility {seen:.3f} tell an angle to {noise:.2g} rad in a single pixel, up to "
+        f"{np.pi / turn * unit.angle:.2g} rad without a wrap; they compare points {shear:.1f} pixels apart (the shear)"
+    ]

@@ -1,0 +1,161 @@
+"""Speckle imaging against patterns whose displacement is a closed form: sums of waves, looked up exactly."""
+
+import h5py
+import numpy as np
+import pytest
+
+import diffrecon as dr
+from diffrecon.cli import main
+from diffrecon.solvers import track_windows
+
+SIZE, PIXEL, DISTANCE, ENERGY = 80, 3e-6, 0.7, 20e3
+PLACE = np.mgrid[:SIZE, :SIZE].astype(float)
+WAVES = np.random.default_rng(0).uniform([0, 0.14, 0], [2 * np.pi, 0.33, 2 * np.pi], (120, 3))
+
+
+def pattern(view, y, x):
+    turn, frequency, phase = WAVES.T[:, :, None, None]
+    along = np.cos(turn) * (x + 97 * view) + np.sin(turn) * (y - 61 * view)
+    return 1 + 0.02 * np.cos(2 * np.pi * frequency * along + phase).sum(0)
+
+
+def lens(height=6.0, width=11.0, centre=(35.0, 43.0)):
+    """Potential [pixel^2], displacement (row, column) and brightening of a Gaussian lens, where the rays land."""
+    y, x = PLACE[0] - centre[0], PLACE[1] - centre[1]
+    potential = height * np.exp(-(y**2 + x**2) / (2 * width**2))
+    slope = -np.stack([y, x]) / width**2 * potential
+    yy, xx = ((q**2 / width**2 - 1) / width**2 * potential for q in (y, x))
+    yx = y * x / width**4 * potential
+    return potential, slope, (1 - yy) * (1 - xx) - yx**2
+
+
+def scan_of(views, *, counts=20000.0, drift=(0.0, 0.0), transmission=1.0, visibility=1.0, gain=1.0, seed=1, height=6.0):
+    rng = np.random.default_rng(seed)
+    _, moved, bright = lens(height)
+    noisy = lambda a: gain * rng.poisson(counts * np.asarray(a))
+    still = noisy([pattern(n, *PLACE) for n in range(views)])
+    there = [pattern(n, *(PLACE - moved - np.array(drift)[:, None, None])) for n in range(views)]
+    sample = noisy([transmission * bright * (1 + visibility * (p - 1)) for p in there])
+    geometry = dr.ParallelBeam(PIXEL, ENERGY, DISTANCE)
+    return dr.Scan.from_arrays(sample, method="speckle", geometry=geometry, extra={"reference": still})
+
+
+def true_angles(height=6.0):
+    """At the sample: the displacement that ends where it is looked up."""
+    found, _ = dr.operators.along_rays(lens(height)[1], np.zeros((1, SIZE, SIZE)), rounds=40)
+    return found * PIXEL / DISTANCE
+
+
+@pytest.fixture(scope="module")
+def solved():
+    patch = (np.hypot(PLACE[0] - 60, PLACE[1] - 16) < 9).astype(float)
+    scan = scan_of(6, drift=(0.21, -0.13), transmission=1 - 0.2 * patch, visibility=1 - 0.5 * patch)
+    return dr.reconstruct(scan), patch
+
+
+def test_small_displacements_are_not_locked(solved):
+    """Displacements below a third of a pixel come out with the slope one, where correlation gives 0.85."""
+    result, _ = solved
+    for name, true in zip(("alpha_y", "alpha_x"), true_angles(), strict=True):
+        found = np.asarray(result[name], float)
+        assert np.abs(true).max() * DISTANCE / PIXEL < 0.35
+        inside = np.zeros(true.shape, bool)
+        inside[6:-6, 6:-6] = True
+        assert found[inside] @ true[inside] / (true[inside] @ true[inside]) == pytest.approx(1, abs=0.02)
+        assert np.linalg.norm((found - true)[inside]) < 0.1 * np.linalg.norm(true[inside])
+
+
+def test_drift_of_the_pattern_is_no_refraction(solved):
+    result, _ = solved
+    assert result.quality["pattern_drift_y"] == pytest.approx(0.21, abs=0.01)
+    assert result.quality["pattern_drift_x"] == pytest.approx(-0.13, abs=0.01)
+
+
+def test_transmission_and_dark_field(solved):
+    result, patch = solved
+    core = (np.hypot(PLACE[0] - 60, PLACE[1] - 16) < 6) & (patch > 0)
+    air = (PLACE[0] > 55) & (PLACE[0] < 74) & (PLACE[1] > 50) & (PLACE[1] < 74)
+    assert np.nanmean(result["darkfield"][core]) == pytest.approx(0.5, abs=0.03)
+    assert np.nanmean(result["darkfield"][air]) == pytest.approx(1.0, abs=0.01)
+    assert result["transmission"][core].mean() / result["transmission"][air].mean() == pytest.approx(0.8, abs=0.01)
+    assert np.nanmean(result["scattering"][core]) > 10 * abs(np.nanmean(result["scattering"][air]))
+
+
+def test_phase_is_the_potential(solved):
+    """The Legendre transform: the phase's own slope is the angle."""
+    result, _ = solved
+    phase = np.asarray(result["phase"], float)
+    slope = np.gradient(phase, PIXEL, axis=1) * 12.398419843320026e-7 / ENERGY / (2 * np.pi)
+    inside = np.s_[10:-10, 10:-10]
+    assert np.nanstd(slope[inside] - result["alpha_x"][inside]) < 0.05 * np.nanstd(result["alpha_x"][inside])
+
+
+def test_frames_never_fitted_are_predicted(solved):
+    result, _ = solved
+    seen = result.quality
+    assert seen["held_out_residual"] < 1.6 * seen["held_out_noise"]
+    assert seen["held_out_residual"] < 0.75 * seen["held_out_ratio"]
+
+
+def test_error_bars_are_the_scatter(solved):
+    result, _ = solved
+    air = np.s_[60:74, 50:74]
+    bar, scatter = np.median(result["alpha_x_error"][air]), np.std((result["alpha_x"] - true_angles()[1])[air])
+    assert 0.4 * scatter < bar < 2.5 * scatter
+
+
+def test_one_position_and_values_that_are_no_counts():
+    scan = scan_of(1, gain=0.2, height=14.0)
+    result = dr.reconstruct(scan, settings={"quality": {"error_bars": 0}})
+    true = true_angles(14.0)[1][8:-8, 8:-8]
+    found = np.asarray(result["alpha_x"], float)[8:-8, 8:-8]
+    assert np.linalg.norm(found - true) < 0.35 * np.linalg.norm(true)
+    assert any("no photon counts" in line for line in result.verdict)
+
+
+def test_tracker_finds_whole_pixels():
+    moved = np.array([pattern(n, PLACE[0] - 3, PLACE[1] + 2) for n in range(3)], np.float32)
+    still = np.array([pattern(n, *PLACE) for n in range(3)], np.float32)
+    found = track_windows(moved, still, reach=4, window=2.0)
+    assert (np.asarray(found.displacement)[:, 8:-8, 8:-8] == np.array([3, -2])[:, None, None]).mean() > 0.99
+
+
+def test_bad_pixels_are_left_out():
+    scan = scan_of(5)
+    counts, reference = scan.counts.copy(), scan.extra["reference"].copy()
+    counts[:, 20:22, 30:33] = 0
+    reference[2, 50, 50] = 65535
+    dead = scan.replace(counts=counts.astype(np.uint16), extra={"reference": reference.astype(np.uint16)})
+    result = dr.reconstruct(dead, settings={"quality": {"error_bars": 0}})
+    assert np.isnan(result["transmission"][20:22, 30:33]).all() and np.isnan(result["transmission"][50, 50])
+    assert any("6 pixels never saw light" in line for line in result.verdict)
+    assert np.nanstd(result["alpha_x"][:12]) < 3e-7
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda s: s.replace(extra={}), "data.reference"),
+        (lambda s: s.replace(extra={"reference": s.extra["reference"][:2]}), "2 reference frames and 5 sample frames"),
+        (lambda s: s.replace(extra={"reference": s.extra["reference"][:, 1:]}), "both stacks come from one detector"),
+        (lambda s: s.replace(extra={"reference": np.full(s.counts.shape, 100.0)}), "no pattern"),
+        (lambda s: s.replace(geometry=dr.ParallelBeam(PIXEL, None, DISTANCE)), "geometry.energy"),
+        (lambda s: s.replace(geometry=dr.ParallelBeam(PIXEL, ENERGY, 0.0)), "refraction needs one"),
+    ],
+)
+def test_refused(change, words):
+    with pytest.raises(dr.InputError, match=words):
+        dr.reconstruct(change(scan_of(5)), "speckle")
+
+
+def test_file_of_two_stacks(tmp_path, capsys):
+    """Stacks at the root and attributes with units in their names need no further setting; a part takes both along."""
+    scan = scan_of(5)
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["sample"], file["reference"] = scan.counts.astype(np.uint16), scan.extra["reference"].astype(np.uint16)
+        file.attrs.update(kind="speckle", energy_keV=20, pixel_m=PIXEL, sample_to_detector_m=DISTANCE)
+    found = dr.open_scan(tmp_path / "scan.h5", views="1:3", region=[0, 40, 8, 72])
+    assert found.method == "speckle" and found.geometry.energy == 20e3 and found.geometry.distance == DISTANCE
+    np.testing.assert_array_equal(found.extra["reference"], scan.extra["reference"][1:3, 0:40, 8:72])
+    assert main(["inspect", str(tmp_path / "scan.h5")]) == 0
+    assert "reference    5 x 80 x 80" in capsys.readouterr().out
