@@ -53,7 +53,7 @@ def split_patterns(reference: Float[np.ndarray, "view y x"], smooth: float = 6.0
     ring = lambda f: np.minimum((f / 0.7072 * _RINGS).astype(int), _RINGS - 1)
     members = np.bincount(ring(frequency).ravel(), minlength=_RINGS)
     power = np.bincount(ring(frequency).ravel(), spectrum.ravel(), _RINGS) / members
-    noise = float(power[-4:].min())
+    noise = float((power * members)[-4:].sum() / members[-4:].sum())
     kept = np.clip(1 - noise / np.maximum(power, 1e-30), 0, 1)
     middles = (np.arange(_RINGS) + 0.5) / _RINGS * 0.7072
     structure = _filtered(reference - beam, lambda f: np.interp(f, middles, kept))
