@@ -181,8 +181,7 @@ def along_rays(
 ) -> tuple[Float[np.ndarray, "2 y x"], Float[np.ndarray, "map y x"]]:
     """Carry maps from where rays land back to where they left the sample, with the displacement itself.
 
-    A displacement known at the detector, D, is at the sample d(x) = D(x + d(x)), found by a fixed point. In float64
-    NumPy, by cubic splines.
+    A displacement known at the detector, D, is at the sample d(x) = D(x + d(x)), found by a fixed point.
 
     **Raises:** `InputError` for maps of another shape.
 
@@ -191,14 +190,11 @@ def along_rays(
     assert np.allclose(moved, 0.5) and np.allclose(image, 1.0)
     ```
     """
-    from scipy import ndimage
-
     if maps.shape[1:] != displacement.shape[1:]:
         raise InputError(f"along_rays: maps of shape {maps.shape} with a displacement of shape {displacement.shape}")
-    place = np.indices(displacement.shape[1:], float)
-    smooth = [ndimage.spline_filter(np.asarray(image, float), 3, mode="mirror") for image in displacement]
-    look = lambda image, d: ndimage.map_coordinates(image, place + d, order=3, mode="mirror", prefilter=False)
-    found = np.asarray(displacement, float)
+    single = lambda a: jnp.asarray(a, jnp.result_type(float))
+    moved, carried = (displacement_coefficients(single(a)) for a in (displacement, maps))
+    found = single(displacement)
     for _ in range(rounds):
-        found = np.stack([look(image, found) for image in smooth])
-    return found, np.stack([look(ndimage.spline_filter(np.asarray(m, float), 3, mode="mirror"), found) for m in maps])
+        found = displaced(moved, -found)
+    return np.asarray(found, float), np.asarray(displaced(carried, -found), float)

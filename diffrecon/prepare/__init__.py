@@ -30,6 +30,7 @@ from ._holograms import find_hologram_axis as find_hologram_axis
 from ._holograms import mask_hologram_outliers as mask_hologram_outliers
 from ._holograms import register_angles as register_angles
 from ._patterns import Patterns as Patterns
+from ._patterns import mean_around as mean_around
 from ._patterns import split_patterns as split_patterns
 from ._pipeline import DEFAULTS as DEFAULTS
 from ._pipeline import LineIntegrals as LineIntegrals

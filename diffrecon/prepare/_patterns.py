@@ -9,7 +9,7 @@ from jaxtyping import Float
 from ..errors import InputError
 from ..operators.fourier import gaussian
 
-__all__ = ["Patterns", "split_patterns"]
+__all__ = ["Patterns", "mean_around", "split_patterns"]
 
 _RINGS = 24  # of frequencies, by which the spectrum is told from its noise
 
@@ -67,6 +67,16 @@ def split_patterns(reference: Float[np.ndarray, "view y x"], smooth: float = 6.0
     )  # fmt: skip
 
 
+def mean_around(frames: Float[np.ndarray, "*frame y x"], width: float) -> Float[np.ndarray, "*frame y x"]:
+    """Mean with a Gaussian weight of standard deviation `width` [pixel], over a mirrored border; in NumPy.
+
+    ```python
+    assert np.allclose(mean_around(np.ones((9, 9)), 2.0), 1.0)
+    ```
+    """
+    return _filtered(frames, lambda f: gaussian(f, width))
+
+
 def _spectrum(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean power of all frames, such that white noise of variance v has the power v; frequencies [cycles/pixel]."""
     window = np.hanning(frames.shape[1])[:, None] * np.hanning(frames.shape[2])[None]
@@ -77,9 +87,9 @@ def _spectrum(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _filtered(frames: np.ndarray, gain: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Filter over a mirrored border by a function of the frequency."""
-    border = min(24, *(n - 1 for n in frames.shape[1:]))
-    padded = np.pad(frames, [(0, 0)] + [(border, border)] * 2, mode="reflect")
-    fy, fx = np.fft.fftfreq(padded.shape[1]), np.fft.rfftfreq(padded.shape[2])
+    border = min(24, *(n - 1 for n in frames.shape[-2:]))
+    padded = np.pad(frames, [(0, 0)] * (frames.ndim - 2) + [(border, border)] * 2, mode="reflect")
+    fy, fx = np.fft.fftfreq(padded.shape[-2]), np.fft.rfftfreq(padded.shape[-1])
     response = gain(np.hypot(fy[:, None], fx[None]))
     inside = slice(border, -border)
-    return np.fft.irfft2(np.fft.rfft2(padded) * response, s=padded.shape[1:])[:, inside, inside]
+    return np.fft.irfft2(np.fft.rfft2(padded) * response, s=padded.shape[-2:])[..., inside, inside]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .. import prepare
 from .._result import Quantity
 from ..errors import InputError, MissingMetadata
 from ..operators.displacement import along_rays
@@ -120,11 +121,9 @@ def read_stacks(scan: Scan, same: bool = True) -> Stacks:
 
 def _mended(frames: np.ndarray, good: np.ndarray) -> np.ndarray:
     """Fill what did not measure from around it, so that filters do not smear it out."""
-    from scipy import ndimage
-
     if good.all():
         return frames.astype(np.float32)
-    near = lambda a: ndimage.gaussian_filter(a, 1.5)
+    near = lambda a: prepare.mean_around(a, 1.5)
     weight = np.maximum(near(good.astype(np.float32)), 1e-6)
     mean = frames[:, good].mean(1)
     filled = [
@@ -155,8 +154,6 @@ def error_maps(
 
     What the noise of the frames does at the solution found, with its priors as they are there; no bias is in it.
     """
-    from scipy import ndimage
-
     root = jnp.linalg.cholesky(
         jnp.moveaxis(information.hessian, (0, 1), (-2, -1)) + 1e-4 * jnp.eye(4) * information.hessian[2, 2].mean()
     )
@@ -169,7 +166,7 @@ def error_maps(
         found = _noise_only(one, maps, transfer, smoothness, zero)
         fields, potential = (np.asarray(a, float) for a in found)
         total += np.concatenate([fields, _without_plane(potential)[None]]) ** 2
-    return np.sqrt(np.stack([ndimage.gaussian_filter(t / count, 4.0, mode="nearest") for t in total]))
+    return np.sqrt(np.stack([np.maximum(prepare.mean_around(t / count, 4.0), 0) for t in total]))
 
 
 @jax.jit

@@ -95,9 +95,7 @@ def _fringes(scan: Scan, frames: np.ndarray, key: str) -> tuple[np.ndarray, np.n
     if len(steps) != count:
         raise InputError(f"{scan.name}: data.{key} has {len(steps)} numbers for {count} frames (in periods)")
     if np.linalg.matrix_rank(np.stack([steps**0, np.cos(2 * np.pi * steps), np.sin(2 * np.pi * steps)]), 1e-3) < 3:
-        raise InputError(
-            f"{scan.name}: data.{key} = {steps.tolist()}: in periods, they repeat; three different are needed"
-        )
+        raise InputError(f"{scan.name}: data.{key} = {steps.tolist()} [periods]: three different ones are needed")
     values, flux, found = fit_fringes(frames, steps)
     angle = values[2] - 2 * np.pi * found[:, None, None]
     predicted = flux[:, None, None] * values[0] * (1 + values[1] * np.cos(angle))

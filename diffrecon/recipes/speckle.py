@@ -82,7 +82,9 @@ def _first_model(stacks: Stacks, patterns: Any, settings: Settings, spread: floa
     window = 3.0 if len(some) < 3 else 2.0 if len(some) < 10 else 1.5
     sample, reference = jnp.asarray(stacks.sample[some]), jnp.asarray(stacks.reference[some])
     tracked = track_windows(sample, reference, reach=settings.model.reach, window=window)
-    ratio = _smooth(stacks.sample.mean(0)) / _smooth((stacks.reference * np.asarray(flux)[:, None, None]).mean(0))
+    ratio = prepare.mean_around(stacks.sample.mean(0), 1.5) / prepare.mean_around(
+        (stacks.reference * np.asarray(flux)[:, None, None]).mean(0), 1.5
+    )
     fields = jnp.stack([*tracked.displacement, jnp.log(jnp.asarray(ratio)), jnp.clip(tracked.visibility, 0.1, 1.2)])
     trust = 12.0 * jnp.clip(tracked.correlation, 0.05, 1.0) ** 2 * jnp.asarray(stacks.good)
     return DisplacedReference(
@@ -91,12 +93,6 @@ def _first_model(stacks: Stacks, patterns: Any, settings: Settings, spread: floa
         structure=jnp.asarray(patterns.structure), trust=jnp.asarray(stacks.good, jnp.float32),
         deviation=patterns.gain, share=patterns.share, spread=spread, blur=blur,
     )  # fmt: skip
-
-
-def _smooth(image: np.ndarray) -> np.ndarray:
-    from scipy import ndimage
-
-    return ndimage.gaussian_filter(image, 1.5)
 
 
 def _pattern_lines(scan: Scan, stacks: Stacks, patterns: Any, unit: Unit) -> list[str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from .. import physics
 from ..geometry import ParallelBeam
@@ -60,7 +59,7 @@ def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
         "alpha_x": waves.binned(slopes[1]) / wave_number,
         "transmission": waves.detect(waves.propagate(np.exp(1j * phase - absorption), DISTANCE)),
         "darkfield": _visibility(np.array(frames["reference"]), waves.binned(patch)),
-        "smooth": np.logical_not(ndimage.binary_dilation(waves.binned(edges.astype(float)) > 0, iterations=3)),
+        "smooth": waves.binned(edges.astype(float)) == 0,
     }
     write_with_truth(path, scan, truth)
     return truth
@@ -110,12 +109,17 @@ class _Waves:
         turns = [np.exp(-2j * np.pi * self.frequency * s) for s in shift]
         return np.fft.ifft2(np.fft.fft2(wave) * turns[0][:, None] * turns[1][None])
 
+    def blurred(self, image: np.ndarray, width: float) -> np.ndarray:
+        """A periodic Gaussian of so many detector pixels."""
+        falls = np.exp(-2 * (np.pi * width * PIXEL * self.frequency) ** 2)
+        return np.fft.ifft2(np.fft.fft2(image) * falls[:, None] * falls[None]).real
+
     def binned(self, image: np.ndarray) -> np.ndarray:
         cut = image[MARGIN * FINE : -MARGIN * FINE, MARGIN * FINE : -MARGIN * FINE]
         return cut.reshape(FRAME, FINE, FRAME, FINE).mean((1, 3))
 
     def detect(self, wave: np.ndarray) -> np.ndarray:
-        return self.binned(ndimage.gaussian_filter(np.abs(wave) ** 2, BLUR * FINE, mode="wrap"))
+        return self.binned(self.blurred(np.abs(wave) ** 2, BLUR))
 
 
 def _sample(waves: _Waves, random: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -129,9 +133,9 @@ def _sample(waves: _Waves, random: np.random.Generator) -> tuple[np.ndarray, ...
     q, edge = distance(-0.22, 0.2), 0.09 * field
     film = (q < edge).astype(float)
     phase, absorption = lens + ball - 1.2 * film, -1e-3 * (lens + ball) + 0.12 * film
-    soft = lambda a: ndimage.gaussian_filter(a, 0.3 * FINE)
+    soft = lambda a: waves.blurred(a, 0.3)
     patch = VARIANCE / (1 + np.exp((distance(0.22, 0.22) - 0.13 * field) / (0.8 * PIXEL)))
-    edges = (np.abs(r - radius) < PIXEL) | (np.abs(q - edge) < PIXEL)
+    edges = (np.abs(r - radius) < 4 * PIXEL) | (np.abs(q - edge) < 4 * PIXEL)
     return soft(phase), soft(absorption), patch, edges
 
 
