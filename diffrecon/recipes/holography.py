@@ -105,7 +105,11 @@ class HolographyMethod(Modality):
         if problem.laws:
             figures["prior_slope"] = problem.laws[0].slope
         ratios = figures["deviance"] / figures["noise_floor_deviance"]
-        missed = "" if ratios.max() < 1.1 else "; above 1.1 the model misses something: drift, blur, flux or distance"
+        missed = "; of fitted counts: a little below 1 is the fit following the noise"
+        if ratios.min() < 0.5:
+            missed = "; far below 1: counts are no single photons (a gain, an average), error bars too large"
+        if ratios.max() >= 1.1:
+            missed = "; above 1.1 the model misses something: drift, blur, flux or distance"
         shown = ", ".join(f"{r:.3f}" for r in ratios)
         lines = [f"Poisson deviance over photon noise alone, for each hologram: {shown}{missed}"]
         if problem.held is not None:
