@@ -67,6 +67,6 @@ def judge(path: str | Path, result: Any) -> list[str]:
 
 
 def _intensity(two_theta: np.ndarray) -> np.ndarray:
-    """Of the sample, without polarisation [1/sr a photon]."""
+    """Give the intensity of the sample, without polarisation [1/sr a photon]."""
     powder = 0.3 * pattern("CeO2", two_theta, ENERGY, WIDTH) + 0.6 * pattern("Al", two_theta, ENERGY, WIDTH)
     return LENGTH * (powder + 2.0 * np.exp(-two_theta / 0.1))
