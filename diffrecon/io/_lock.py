@@ -155,7 +155,7 @@ def _put_aside(file: Path, holder: dict[str, Any]) -> None:
 
 
 def _started(process: int) -> str:
-    """Tell when a process of this host began, in the kernel's ticks where it tells them; nothing for one that is dead."""
+    """Tell when a process of this host began, in the kernel's ticks where it has them; nothing for one that is dead."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
