@@ -57,6 +57,25 @@ def defocused_far_field_frames(views=16, size=64):
     return np.random.default_rng(0).poisson(400 * frames / frames.mean()).astype(np.int32), corners
 
 
+def chirped_far_field_frames(views=64, size=64):
+    """A Gaussian probe with a curved wave, as behind a lens out of focus, over discs: it fills more than half the field
+    of the far field, its shadow image moves with the sample, and the frames' borders stay dark."""
+    random, step = np.random.default_rng(1), 8
+    side = int(np.sqrt(views))
+    corners = step * np.stack(np.divmod(np.arange(side**2), side), 1) + random.integers(0, 4, (side**2, 2))
+    y, x = np.indices((size + side * step,) * 2)
+    phase = np.zeros(y.shape)
+    for row, column, radius, height in random.uniform((0, 0, 3, -0.3), (y.shape[0], y.shape[0], 14, 0.3), (50, 4)):
+        phase += height / (1 + np.exp(1.5 * (np.hypot(y - row, x - column) - radius)))
+    square = np.indices((size, size)) - size / 2
+    square = (square**2).sum(0)
+    probe = np.exp(-square / (2 * 10**2) + 1j * square / 20)
+    field = np.exp(1j * phase)
+    waves = np.stack([probe * field[r : r + size, c : c + size] for r, c in corners])
+    frames = np.abs(np.fft.fftshift(np.fft.fft2(waves), axes=(1, 2))) ** 2
+    return random.poisson(500 * frames / frames.mean()).astype(np.int32), corners
+
+
 def cxi(path, *, basis=((0, -1), (-1, 0), (0, 0)), drop=(), frames=None, change=None):
     """A CXI file of near-field ptychography; `drop` names what to leave out, `change` replaces datasets by name."""
     counts, corners = near_field_frames() if frames is None else frames

@@ -136,6 +136,17 @@ def lit_pixels(mean: np.ndarray) -> np.ndarray:
     return mean > 0.05 * without_specks(mean).max()
 
 
+def dark_border(mean: np.ndarray, mask: np.ndarray | None = None, below: float = 0.01) -> bool:
+    """Tell whether the two outer rows and columns of the mean frame lie below a hundredth of its brightest part, nearly
+    everywhere: far-field frames do where they are sampled well, near-field frames only if the whole beam is inside.
+    """
+    smooth = without_specks(mean)
+    border = np.ones(mean.shape, bool)
+    border[2:-2, 2:-2] = False
+    border &= True if mask is None else mask
+    return bool(border.any() and np.percentile(smooth[border], 95) < below * smooth.max())
+
+
 def neighbour_step(positions: np.ndarray) -> float:
     """Find the median distance of a position to its nearest neighbour elsewhere (at most 400 positions are looked
     at)."""

@@ -85,9 +85,13 @@ def _looks_near(values: dict[str, Any], counts: Any, mask: np.ndarray | None) ->
     if agree > 0.85 and slope > 0:
         # With positions in object pixels the features of a near-field frame move by just as many pixels. In metres,
         # a beam that is narrow enough for far-field sampling is a defocused far-field probe, whose features move too.
-        width = np.sqrt(_guess.lit_pixels(_guess.mean_frame(counts)).sum()) / slope
+        # Half the field is narrow enough whatever the frames hold; where they are dark all around, nothing is folded
+        # back, and the whole field will do. A beam that fills the frames of a near-field scan is far wider than either.
+        mean = _guess.mean_frame(counts)
+        width = np.sqrt(_guess.lit_pixels(mean).sum()) / slope
         in_metres = values.get("positions_unit") == "m"
-        near = field is None or width > field / 2 if in_metres else not turned and 0.8 < slope < 1.25
+        widest = None if field is None else field if _guess.dark_border(mean, mask) else field / 2
+        near = widest is None or width > widest if in_metres else not turned and 0.8 < slope < 1.25
         if near:
             return True, "the features of the frames move with the sample"
         return False, "features move with the sample, but as those of a defocused far-field probe"

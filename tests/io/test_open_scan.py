@@ -67,13 +67,15 @@ def test_cxi_far_field(tmp_path):
     assert scan.pixel_size == pytest.approx(wavelength * 1.12 / (32 * 55e-6))
 
 
-def test_defocused_probe_is_far_field(tmp_path):
+@pytest.mark.parametrize("frames", [make_files.defocused_far_field_frames, make_files.chirped_far_field_frames])
+def test_defocused_probe_is_far_field(tmp_path, frames):
     """Features move, but the beam is narrow enough for the far field."""
-    counts, corners = make_files.defocused_far_field_frames()
+    counts, corners = frames()
     pixel = 1.239841984332e-6 / 12658 * 1.12 / (64 * 55e-6)
     path = make_files.cxi(tmp_path / "a.cxi", frames=(counts, corners * pixel / make_files.SAMPLE_PIXEL))
     scan = open_scan(path)
     assert scan.method == "far-field-ptychography" and scan.pixel_size == pytest.approx(pixel)
+    assert "defocused" in messages(scan)
     assert open_scan(path, method="far-field-ptychography").method == "far-field-ptychography"
 
 
