@@ -97,6 +97,23 @@ def tomography_in_time():
     return dr.models.Tomography(volumes, changing())
 
 
+def powder():
+    """Two phases, one amorphous; strain, depth and absorption inside."""
+    grid, rng = op.Grid(6, 1, 3.0), np.random.default_rng(4)
+    pixels = int(grid.inside.sum())
+    phase = lambda a: dr.models.Phase(np.array([a, 0.8 * a]) * 1e-10, np.array([1e5, 2e5]), 1.6e-28, 3e-8)
+    two_theta = np.linspace(0.1, 0.2, 24)
+    basis = dr.models.powder_basis(
+        {"a": phase(3.1), "b": phase(2.7)}, two_theta, 4e-11, dr.models.Peaks(8e-3), 2e-5, 1e-3, np.full((1, 24), 50.0)
+    )
+    model = dr.models.PowderTomography(
+        real(rng.uniform(0.1, 0.4, (3, pixels))), real(rng.uniform(-1, 1, (2, pixels))), basis,
+        op.StripProjector(ANGLES, grid, 2.6, rng.uniform(0.5, 1, (7, 2, pixels))), real(rng.random((2, 24))),
+        real(rng.uniform(-1, 1, (7, pixels))), real(rng.uniform(1e5, 2e5, (7, 6, 24))), real(np.full(24, 1e-3)),
+    )  # fmt: skip
+    return in_precision(model)
+
+
 def transmission():
     volume = smooth((2, 16, 17), 0.05)
     return dr.models.TransmissionTomography(volume, parallel(), np.full((2, 24), 80.0), 3.0, flux=np.linspace(1, 2, 7))
@@ -237,6 +254,7 @@ MODELS = {
     ),
     "transmission": ModelRow(transmission, 7, unknowns("volume", "flux", "flats", "darks")),
     "k-edge": ModelRow(k_edge, 3, unknowns("areal", "attenuation", "flats", "darks")),
+    "powder tomography": ModelRow(powder, 7, unknowns("fractions", strains=1.0)),
     "diffraction": ModelRow(diffraction, 2, unknowns("object", "coherence", "background")),
     "holography": ModelRow(
         holography,
@@ -343,6 +361,12 @@ def patches():
     return linear(lambda o: op.extract(o, corners, (12, 16)), waves(np.zeros((40, 44))), put)
 
 
+def strips():
+    grid = op.Grid(8, 2, 4.0)
+    factors = np.random.default_rng(3).random((7, 2, int(grid.inside.sum())))
+    return op.StripProjector(ANGLES, grid, 3.3, factors), real(np.zeros((3, int(grid.inside.sum()))))
+
+
 def azimuthal(splitting: str):
     detector = dr.geometry.TiltedDetector(0.15, 0.0007, 0.0009, 0.1, 0.05, 0.0, 1e-4, 1e-4)
     A = op.AzimuthalIntegrator(detector, (16, 17), op.Cake(0.1, 0.13, 12, 2), splitting=splitting, polarisation=0.9)
@@ -393,6 +417,7 @@ OPERATORS = {
     "far field of a probe": OperatorRow(lambda: exit_wave(False, False)),
     "patches": OperatorRow(patches),
     "pixels": OperatorRow(pixels),
+    "strips": OperatorRow(strips),
     "azimuthal integration": OperatorRow(lambda: azimuthal("no")),
     "azimuthal integration, split": OperatorRow(lambda: azimuthal("bbox")),
     "microscope": OperatorRow(microscope),

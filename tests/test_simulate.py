@@ -17,6 +17,7 @@ from diffrecon.operators.scattering import TensorProjector, harmonic_degrees, re
 from diffrecon.simulate import (
     differential_phase,
     diffraction,
+    diffraction_tomography,
     dynamic,
     holography,
     holotomography,
@@ -39,6 +40,7 @@ SMALL = {
     "azimuthal-integration": (integration, {"FRAMES": 2, "FINE": 1}, (2, 256, 256)),
     "speckle": (differential_phase, {"FRAME": 64, "VIEWS": 2}, (2, 64, 64)),
     "cdi": (diffraction, {"FRAME": 64}, (1, 64, 64)),
+    "diffraction-tomography": (diffraction_tomography, {"VIEWS": 3, "FINE": 1}, (3, 24, 120)),
     "ptycho-tomography": (
         ptychotomography,
         {"DEMO": ptychotomography.Setup(angles=3, views=2, frame=32)},

@@ -1,5 +1,7 @@
 """One forward model a modality: an equinox Module whose fields are the unknowns and the fixed geometry."""
 
+from ._crystals import phase_from_cif as phase_from_cif
+from ._crystals import phase_of_lines as phase_of_lines
 from ._diffraction import Diffraction as Diffraction
 from ._diffraction import autocorrelation_support as autocorrelation_support
 from ._diffraction import diffraction_pattern as diffraction_pattern
@@ -16,6 +18,12 @@ from ._kedge import check_table as check_table
 from ._laminography import Laminography as Laminography
 from ._orientation import OrientationReport as OrientationReport
 from ._orientation import check_orientation as check_orientation
+from ._powder import Peaks as Peaks
+from ._powder import Phase as Phase
+from ._powder import PowderBasis as PowderBasis
+from ._powder import PowderTomography as PowderTomography
+from ._powder import powder_basis as powder_basis
+from ._powder import powder_pattern as powder_pattern
 from ._ptychography import Ptychography as Ptychography
 from ._ptychotomography import PtychoProjections as PtychoProjections
 from ._ptychotomography import PtychoTomography as PtychoTomography

@@ -6,10 +6,57 @@ import numpy as np
 
 from .._result import Quantity, Result
 from .curves import curve_axes
-from .page import Panel
+from .images import image_panel
+from .page import BLUE, FONT, ORANGE, Panel, box_of, drawable, panel_size, scale_bar, show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+# Of the phases in their order: told apart in sums of two, and with the usual kinds of colour vision.
+_COLOURS = (ORANGE, BLUE, "#009e73", "#cc79a7", "#f0e442", "#56b4e9")
+_STRAIN = "RdBu_r"
+
+
+def phase_panels(name: str, quantity: Quantity, result: Result) -> list[Panel]:
+    """Draw the map of a phase; the first one brings the composite of all phases with its legend."""
+    phases = [n for n, q in result.quantities.items() if q.kind == "phase"]
+    label = quantity.long_name or name
+    own = image_panel(quantity.data, quantity.pixel_size, quantity.units, label, None, "cividis")
+    return [_composite(phases, result), own] if phases[0] == name else [own]
+
+
+def _composite(phases: list[str], result: Result) -> Panel:
+    maps = [np.clip(np.asarray(result[n], float), 0, None) for n in phases]
+    whole = [m / max(float(np.percentile(m, 99.5)), 1e-12) for m in maps]
+    colours = [_rgb(_COLOURS[k % len(_COLOURS)]) for k in range(len(phases))]
+    light = sum(np.minimum(m, 1)[..., None] * c for m, c in zip(whole, colours, strict=True))
+    picture = np.clip(light, 0, 1)
+
+    def draw(ax: "Axes") -> Any:
+        show(ax, picture, "phases")
+        scale_bar(ax, picture.shape[1], result.quantities[phases[0]].pixel_size)
+        for number, (phase, colour) in enumerate(zip(phases, colours, strict=True)):
+            place = (1.03, 0.97 - 0.11 * number)
+            ax.text(*place, phase, color=tuple(0.8 * colour), fontsize=FONT, va="top", transform=ax.transAxes)
+
+    return Panel(draw, *panel_size(picture.shape[:2]))
+
+
+def _rgb(code: str) -> np.ndarray:
+    return np.array([int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+
+
+def strain_panels(name: str, quantity: Quantity, result: Result) -> list[Panel]:
+    """Draw relative lattice parameters as differences from one, symmetric about the mean."""
+    data = np.asarray(quantity.data, float)
+    if not np.isfinite(data).any():
+        return []
+    strain = (data - 1) * 1e3
+    middle = float(np.nanmean(strain))
+    reach = max(float(np.nanpercentile(np.abs(strain - middle), 98)), 1e-3)
+    shown, limits = strain[box_of(drawable(strain))], (middle - reach, middle + reach)
+    label = quantity.long_name or name
+    return [image_panel(shown, quantity.pixel_size, "10⁻³", f"{label} - 1", limits, _STRAIN)]
 
 
 def pattern_panels(name: str, quantity: Quantity, result: Result) -> list[Panel]:
@@ -26,7 +73,27 @@ def pattern_panels(name: str, quantity: Quantity, result: Result) -> list[Panel]
 
     def draw(ax: "Axes") -> Any:
         ax.plot(across, data, color="black", lw=0.6)
+        fitted = result.quantities.get("fitted_pattern")
+        if name == "mean_pattern" and fitted is not None:
+            ax.plot(across, np.asarray(fitted.data), color=ORANGE, lw=0.5)
+            ax.plot(across, data - np.asarray(fitted.data), color=BLUE, lw=0.5)
+            _name_reflections(ax, result)
         unit = f" [{quantity.units}]" if quantity.units else ""
         curve_axes(ax, label, f"intensity{unit}", quantity.long_name or name)
 
-    return [Panel(draw, width=4.2, left=0.55, right=0.1, bottom=0.42)]
+    return [Panel(draw, width=3.6, left=0.55, right=0.75, bottom=0.42)]
+
+
+def _name_reflections(ax: "Axes", result: Result) -> None:
+    """Mark the rings of every phase above the pattern, in its colour, with a legend of curves and phases."""
+    phases = [n for n, q in result.quantities.items() if q.kind == "phase"]
+    rings = result.quantities.get("reflections")
+    entries = [("measured", "black"), ("fit", ORANGE), ("difference", BLUE)]
+    for number, phase in enumerate(phases if rings is not None else []):
+        colour = _COLOURS[number % len(_COLOURS)]
+        places = np.asarray(rings.data)  # pyright: ignore[reportOptionalMemberAccess]
+        for place in places[places[:, 0] == number, 1]:
+            ax.axvline(place, 0.93 - 0.04 * number, 0.97 - 0.04 * number, color=colour, lw=0.8)
+        entries.append((phase, colour))
+    for number, (text, colour) in enumerate(entries):
+        ax.text(1.01, 0.98 - 0.12 * number, text, color=colour, fontsize=FONT - 1, va="top", transform=ax.transAxes)

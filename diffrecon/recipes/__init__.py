@@ -26,6 +26,7 @@ BUILT_IN = {
     "laminography": "laminography:Laminography",
     "k-edge": "kedge:KEdgeSubtraction",
     "azimuthal-integration": "integration:AzimuthalIntegration",
+    "diffraction-tomography": "diffraction_tomography:DiffractionTomography",
     "cdi": "cdi:Cdi",
     "ptycho-tomography": "ptychotomography:PtychoTomographic",
     "speckle": "speckle:Speckle",

@@ -261,6 +261,7 @@ def monitor_of(scan: Scan) -> Float[np.ndarray, " view"]:
     if not _has_monitor(scan):
         return np.ones(scan.views)
     values = np.asarray(scan.extra.get("monitor", _file(scan).get("monitor")), float).ravel()
+    values = values / (1.0 if "monitor" in scan.extra else _file(scan).get("monitor_gain", 1.0))
     if values.size != scan.views:
         raise InputError(f"{scan.name}: {values.size} values of the monitor for {scan.views} frames")
     bad = np.flatnonzero(~(values > 0))

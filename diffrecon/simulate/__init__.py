@@ -20,6 +20,7 @@ _MODULES: dict[str, Any] = {
     "k-edge": "kedge",
     "azimuthal-integration": "integration",
     "speckle": "differential_phase",
+    "diffraction-tomography": "diffraction_tomography",
     "cdi": "diffraction",
     "ptycho-tomography": "ptychotomography",
     "saxs-tensor-tomography": "scattering",

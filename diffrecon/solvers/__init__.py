@@ -77,6 +77,11 @@ from .posterior import MarginalResidual as MarginalResidual
 from .posterior import posterior_deviation as posterior_deviation
 from .posterior import posterior_error as posterior_error
 from .posterior import posterior_errors as posterior_errors
+from .powder import GridPrior as GridPrior
+from .powder import edge_preserving_slice as edge_preserving_slice
+from .powder import poisson_gauss_newton as poisson_gauss_newton
+from .powder import poisson_samples as poisson_samples
+from .powder import sirt_patterns as sirt_patterns
 from .progress import Progress as Progress
 from .refraction import Information as Information
 from .refraction import RefractionMaps as RefractionMaps

@@ -91,14 +91,16 @@ def _powder(source: Source, grid: tuple[int, int]) -> dict[str, Any]:
             values = source.array(name, name).astype(float)
             if values.shape != grid:
                 raise InputError(f"{source.name}: {name} has shape {values.shape}, the scan has {grid} points")
-            found[name] = values / float(source.file[name].attrs.get("per_photon", 1.0))
+            found[name] = values
+            found[f"{name}_gain"] = float(source.file[name].attrs.get("per_photon", 1.0))
     for name in ("two_theta", "normalisation", "background", "empty_frame"):
         if source.has(name):
             found[name] = source.array(name, name).astype(float)
     if "empty_frame" in found:
         found["empty_photons"] = float(source.file["empty_frame"].attrs.get("photons", 1.0))
-    if source.has("/@polarisation"):
-        found["polarisation"] = float(source.file.attrs["polarisation"])
+    for name in ("polarisation", "parallax"):
+        if source.has(f"/@{name}"):
+            found[name] = float(source.file.attrs[name])
     found["phases"] = {name: _phase(source, name) for name in source.file.get("phases", {}) if _is_phase(source, name)}
     if source.has("phases/silica_pattern"):
         found["amorphous"] = source.array("phases/silica_pattern", "amorphous").astype(float)

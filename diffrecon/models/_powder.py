@@ -1,0 +1,175 @@
+"""Powder diffraction of a slice: phases whose amount and lattice change from pixel to pixel, in counts of a scan."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._model import Model
+from ..operators import StripProjector
+
+__all__ = ["Peaks", "Phase", "PowderBasis", "PowderTomography", "powder_basis", "powder_pattern"]
+
+_RADIUS = 2.8179403205e-15  # [m] of the electron
+_STRAIN = 5e-3  # largest change of a lattice parameter that the basis holds
+_ORDERS, _DEPTHS, _RANK = 12, 5, 8  # Chebyshev polynomials of strain and depth, patterns that span a phase
+_POINTS = 3  # of a channel at which a peak is evaluated
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A crystalline phase by its rings.
+
+    **Fields:** `spacing` [m]; `strength` = sum of |F|^2 over a ring, Debye-Waller factor included; `volume` of the cell
+    [m^3]; `size` of the crystallites [m]; `hkl` `(ring, 3)` for labels.
+    """
+
+    spacing: np.ndarray
+    strength: np.ndarray
+    volume: float
+    size: float = 1e-6
+    hkl: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Peaks:
+    """Shape of the peaks: the instrument's full width at half maximum [rad], and the share of Lorentz."""
+
+    width: float
+    lorentz: float = 0.5
+    sizes: tuple[float, ...] = ()  # factors on the sizes of the phases
+
+
+def powder_pattern(
+    phase: Phase, two_theta: Any, wavelength: float, peaks: Peaks, scale: float = 1.0, nearer: float = 0.0
+) -> Float[np.ndarray, " channel"]:
+    """Photons scattered per photon, length and solid angle [1/(m sr)] at volume fraction 1, polarisation left out.
+
+    Kinematic rings (B. E. Warren, X-ray Diffraction, ch. 4), widened by the instrument and by the crystallites' size
+    (Scherrer); averaged over each channel.
+
+    **Arguments:** `two_theta` [rad], uniform; `scale` of the lattice; `nearer`: how far the scattering point is towards
+    the detector, over the distance.
+    """
+    step = (two_theta[-1] - two_theta[0]) / (len(two_theta) - 1)
+    sine = wavelength / (2 * phase.spacing * scale)
+    theta = np.arcsin(np.minimum(sine, 0.999))
+    width = np.hypot(peaks.width, 0.9 * wavelength / (phase.size * np.cos(theta)))
+    power = _RADIUS**2 * wavelength**3 * phase.strength / (8 * np.pi * (phase.volume * scale**3) ** 2)
+    power = np.where(sine < 0.999, power / (np.sin(theta) * np.sin(2 * theta)), 0)
+    seen = np.arctan((1 - nearer) * np.tan(2 * theta))
+    offsets = (np.arange(_POINTS) - (_POINTS - 1) / 2) / _POINTS * step
+    away = (np.asarray(two_theta)[:, None, None] + offsets[:, None] - seen) / width
+    gauss = np.sqrt(4 * np.log(2) / np.pi) * np.exp(-4 * np.log(2) * away**2)
+    lorentz = 2 / np.pi / (1 + 4 * away**2)
+    return (((1 - peaks.lorentz) * gauss + peaks.lorentz * lorentz) / width * power).sum(-1).mean(1)
+
+
+class PowderBasis(Model):
+    """Patterns that span what strain and depth make of a phase, and the polynomials that weigh them.
+
+    **Fields:** `patterns` `(phase, rank, channel)` [1/step]; `weights` `(phase, order, depth, rank)` of Chebyshev
+    polynomials of strain and depth; `amorphous` `(other, channel)`.
+    """
+
+    patterns: Float[Array, "phase rank channel"]
+    weights: Float[Array, "phase order depth rank"]
+    amorphous: Float[Array, "other channel"]
+
+
+def powder_basis(
+    phases: Mapping[str, Phase], two_theta: Any, wavelength: float, peaks: Peaks, step: float, reach: float,
+    amorphous: Any,
+) -> PowderBasis:  # fmt: skip
+    """Compress the patterns of every phase over all strains and depths (singular values), in float64.
+
+    **Arguments:** `step` of the scan [m]; `reach`: largest depth over the distance of the detector, 0 without parallax.
+    """
+    depths = _DEPTHS if reach else 1
+    strain, depth = (np.cos(np.pi * (np.arange(n) + 0.5) / n) for n in (_ORDERS, depths))
+    patterns, weights = [], []
+    for number, phase in enumerate(phases.values()):
+        sized = dataclasses.replace(phase, size=phase.size * (peaks.sizes[number] if peaks.sizes else 1.0))
+        at = lambda s, t, p=sized: powder_pattern(p, two_theta, wavelength, peaks, 1 + _STRAIN * s, reach * t)
+        table = np.stack([at(s, t) for s in strain for t in depth])
+        left, values, right = np.linalg.svd(table, full_matrices=False)
+        rank = min(_RANK, len(values))
+        spread = (left[:, :rank] * values[:rank]).reshape(_ORDERS, depths, rank)
+        both = np.einsum("sa,tb,str->abr", _chebyshev(strain, _ORDERS), _chebyshev(depth, depths), spread)
+        both = both * 4 / (_ORDERS * depths)
+        both[0] /= 2
+        both[:, 0] /= 2
+        fill = _RANK - rank
+        patterns.append(np.pad(right[:rank] * step, ((0, fill), (0, 0))))
+        weights.append(np.pad(both, ((0, 0), (0, 0), (0, fill))))
+    cast = lambda a: jnp.asarray(a, jnp.zeros(()).dtype)
+    return PowderBasis(cast(np.stack(patterns)), cast(np.stack(weights)), cast(np.asarray(amorphous) * step))
+
+
+def _chebyshev(x: Any, orders: int, xp: Any = np) -> Any:
+    """Chebyshev polynomials, last axis the order."""
+    found = [xp.ones_like(x), x]
+    while len(found) < orders:
+        found.append(2 * x * found[-1] - found[-2])
+    return xp.stack(found[:orders], -1)
+
+
+class PowderTomography(Model):
+    """Expected counts of every point and channel: photons x solid angle x (what the ray scatters + the empty beam).
+
+    **Fields:** `fractions` `(phase + other, pixel)`, volume fractions and the amounts of what is amorphous; `strains`
+    `(phase, pixel)` [1e-3] of the lattice parameters; `basis`; `between` `(node, channel)`: how the absorption of a
+    channel is interpolated; `depths` `(view, pixel)` over the reach, `None` without parallax; `light` `(view, u,
+    channel)`, photons x solid angle; `background` `(channel,)` [1/sr a photon].
+    """
+
+    fractions: Float[Array, "component pixel"]
+    strains: Float[Array, "phase pixel"]
+    basis: PowderBasis
+    projector: StripProjector
+    between: Float[Array, "node channel"]
+    depths: Float[Array, "view pixel"] | None
+    light: Float[Array, "view u channel"]
+    background: Float[Array, " channel"]
+
+    unknowns: ClassVar[tuple[str, ...]] = ("fractions", "strains")
+
+    def __call__(self, views: Any) -> Float[Array, "view u channel"]:
+        """Expected counts of some views."""
+        part = self.of_views(views)
+        return part.light * (part.scattered() + part.background)
+
+    def of_views(self, views: Any) -> "PowderTomography":
+        """Keep some views."""
+        views = jnp.asarray(views)
+        depths = None if self.depths is None else self.depths[views]
+        return self.replace(projector=self.projector.of_views(views), depths=depths, light=self.light[views])
+
+    def scattered(self) -> Float[Array, "view u channel"]:
+        """Compute what a ray scatters into a channel [1/sr a photon]: one product over pixels, one over patterns."""
+        rays = self.projector(self.maps())
+        patterns = jnp.concatenate(
+            [self.basis.patterns.reshape(-1, self.basis.patterns.shape[-1]), self.basis.amorphous]
+        )
+        weighted = self.between[:, None] * patterns
+        return jnp.einsum("vjum,jmk->vuk", rays, weighted, precision="high")
+
+    def maps(self) -> Float[Array, "*view map pixel"]:
+        """Amounts of the patterns of the basis in every pixel (and view, with parallax)."""
+        count = self.strains.shape[0]
+        weights = self.basis.weights
+        strain = jnp.moveaxis(_chebyshev(jnp.clip(self.strains * 1e-3 / _STRAIN, -1, 1), weights.shape[1], jnp), -1, 1)
+        amount = strain * self.fractions[:count, None]
+        others = self.fractions[count:]
+        if self.depths is None:
+            amounts = jnp.einsum("par,pan->prn", weights[:, :, 0], amount)
+        else:
+            depth = jnp.moveaxis(_chebyshev(self.depths, weights.shape[2], jnp), -1, 1)
+            by_depth = jnp.einsum("pabr,pan->bprn", weights, amount)
+            amounts = jnp.einsum("vbn,bprn->vprn", depth, by_depth)
+            others = jnp.broadcast_to(others, (len(self.depths), *others.shape))
+        flat = amounts.reshape(*amounts.shape[:-3], -1, amounts.shape[-1])
+        return jnp.concatenate([flat, others], -2)

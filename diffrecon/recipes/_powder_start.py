@@ -1,0 +1,428 @@
+"""From a scan to the start of powder tomography: patterns, attenuation, absorption, phases, the shape of the peaks."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .. import prepare
+from .._console import Console
+from ..errors import InputError
+from ..frames import frame_blocks
+from ..geometry import TiltedDetector
+from ..models import Peaks, Phase, PowderTomography, phase_from_cif, phase_of_lines, powder_basis, powder_pattern
+from ..operators import Grid, StripProjector, absorption_factors
+from ..scan import Scan
+from ..solvers import GridPrior, edge_preserving_slice, sirt_patterns
+from .integration import Integration, integrator
+
+_TABLE = 2.0  # [GiB] of the projector, from which on pixels are as large as the steps
+_MOST = 16.0  # [GiB], beyond which it is refused
+_NODES = 3  # scattering angles at which absorption is computed
+_SPLINES = 12  # of a smooth pattern
+_SHOWS = 3e-4  # half a sample over the detector's distance, from which on depth moves peaks visibly
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """Integrated data.
+
+    **Fields:** `counts` `(view, u, channel)`; `two_theta` [rad]; `solid` angle of a channel, with polarisation [sr];
+    `photons` `(view, u)`; `background` [1/sr a photon].
+    """
+
+    counts: np.ndarray
+    two_theta: np.ndarray
+    solid: np.ndarray
+    photons: np.ndarray
+    background: np.ndarray
+
+    @property
+    def light(self) -> np.ndarray:
+        """Photons times solid angle."""
+        return self.photons[..., None] * self.solid
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything from which the model is made, and made anew with other peaks."""
+
+    data: Patterns
+    angles: np.ndarray
+    centre: float
+    step: float  # [m]
+    wavelength: float
+    grid: Grid
+    phases: Mapping[str, Phase]
+    peaks: Peaks
+    amorphous: np.ndarray  # (other, channel) [1/(m sr)]
+    splines: np.ndarray | None  # (spline, channel), where the amorphous pattern is fitted
+    attenuation: np.ndarray | None  # (pixel,) [1/step]
+    polarisation: float
+    distance: float | None  # [m], where parallax counts
+    lines: tuple[str, ...] = ()
+
+    @property
+    def components(self) -> list[str]:
+        """Name the phases, and what is amorphous."""
+        return [*self.phases, *(["amorphous"] if len(self.amorphous) else [])]
+
+    @property
+    def nodes(self) -> np.ndarray:
+        """Give the scattering angles at which absorption is known [rad]."""
+        count = _NODES if self.attenuation is not None else 1
+        low, high = self.data.two_theta[0], self.data.two_theta[-1]
+        return low + (np.arange(count) + 0.5) / count * (high - low)
+
+    @property
+    def reach(self) -> float:
+        """Give the largest depth over the detector's distance."""
+        return 0.0 if self.distance is None else self.grid.radius * self.step / self.distance
+
+    def basis(self, peaks: Peaks | None = None, amorphous: Any = None) -> Any:
+        """Make the patterns that span the phases."""
+        return powder_basis(
+            self.phases, self.data.two_theta, self.wavelength, peaks or self.peaks, self.step, self.reach,
+            self.amorphous if amorphous is None else amorphous,
+        )  # fmt: skip
+
+    def projector(self, grid: Grid) -> StripProjector:
+        """Make the projector of a grid, absorption inside."""
+        return StripProjector(self.angles, grid, self.centre, self._factors(grid))
+
+    def _factors(self, grid: Grid) -> Any:
+        if self.attenuation is None:
+            return None
+        values = self.attenuation if grid == self.grid else grid.values(self.grid.coarse(self.attenuation))
+        image = np.asarray(grid.image(values), float)
+        return absorption_factors(image, self.angles, grid, self.nodes, self.polarisation)
+
+    def model(self) -> PowderTomography:
+        """Put even, small amounts of everything into the slice."""
+        cast = lambda a: jnp.asarray(a, jnp.float32)
+        pixels = int(self.grid.inside.sum())
+        y, x = self.grid.places
+        turned = self.angles[:, None]
+        depths = (y * np.cos(turned) - x * np.sin(turned)) / self.grid.radius
+        between = np.stack([_lagrange(self.nodes, j, self.data.two_theta) for j in range(len(self.nodes))])
+        return PowderTomography(
+            jnp.full((len(self.components), pixels), 0.05, jnp.float32), jnp.zeros((len(self.phases), pixels)),
+            self.basis(), self.projector(self.grid), cast(between), cast(depths) if self.reach else None,
+            cast(self.data.light), cast(self.data.background),
+        )  # fmt: skip
+
+    def mean_pattern(self) -> np.ndarray:
+        """Mean of all points [1/sr a photon], the empty beam taken away."""
+        light = self.data.light.sum((0, 1))
+        counts = self.data.counts.sum((0, 1), dtype=float)
+        return np.where(light > 0, counts / np.where(light > 0, light, 1), np.nan) - self.data.background
+
+    def reflections(self) -> Float[np.ndarray, "ring 2"]:
+        """Number of the phase and angle [degree] of every ring that the patterns reach."""
+        found = []
+        for number, phase in enumerate(self.phases.values()):
+            sine = self.wavelength / (2 * phase.spacing)
+            angle = 2 * np.arcsin(np.minimum(sine, 1))
+            strong = phase.strength > 0.02 * phase.strength.max()
+            seen = strong & (angle > self.data.two_theta[0]) & (angle < self.data.two_theta[-1])
+            found += [(number, np.degrees(a)) for a in angle[seen]]
+        return np.array(found).reshape(-1, 2)
+
+
+def _lagrange(nodes: np.ndarray, number: int, at: np.ndarray) -> np.ndarray:
+    others = [n for n in range(len(nodes)) if n != number]
+    return np.prod([(at - nodes[n]) / (nodes[number] - nodes[n]) for n in others], axis=0) * np.ones_like(at)
+
+
+# ---------------------------------------------------------------------------------------------------- the scan
+def setup_of(scan: Scan, settings: Any, console: Console) -> Setup:
+    """Take a scan apart: everything that the model needs, with the first guess of peaks and attenuation.
+
+    **Raises:** `InputError` where scattering angles, energy or step are missing, or the slice is too large.
+    """
+    rules, file = settings.model, dict(scan.extra.get("powder", {}))
+    data, lines = _patterns(scan, file, settings.integration, console)
+    views, steps = data.counts.shape[:2]
+    angles = np.asarray(scan.angles, float).reshape(views, -1)[:, 0]
+    wavelength = None if scan.geometry is None else scan.geometry.wavelength
+    if wavelength is None:
+        raise InputError(f'{scan.name}: powder tomography needs the energy: --set geometry.energy="30 keV"')
+    step = scan.pixel_size
+    if step is None:
+        raise InputError(
+            f'{scan.name}: powder tomography needs the step of the scan: --set geometry.pixel_size="15 um"'
+        )
+    signal = ((data.counts * (data.solid > 0)).sum(-1) / data.photons) - (data.background * data.solid).sum()
+    absorption = _absorption(file) if rules.absorption else None
+    if rules.absorption and absorption is None:
+        lines.append(
+            "no transmitted beam in the file: absorption is left out; amounts are too small where it is strong"
+        )
+    centre = _centre(scan, angles, signal if absorption is None else absorption[0], lines)
+    grid = _grid(steps, centre, signal, rules.pixels, views, absorption is not None, lines)
+    degree = rules.polarisation if rules.polarisation is not None else file.get("polarisation", 0.99)
+    phases = _phases(rules.phases, file, scan, float(data.two_theta[-1]))
+    said = rules.parallax if rules.parallax is not None or "parallax" not in file else bool(file["parallax"])
+    distance = _distance(scan, said, grid, float(step), lines)
+    nothing = np.zeros((0, len(data.two_theta)))
+    setup = Setup(
+        data, angles, centre, float(step), float(wavelength), grid, phases, Peaks(1e-3), nothing, None, None,
+        float(degree), distance,
+    )  # fmt: skip
+    if absorption is not None:
+        setup = dataclasses.replace(setup, attenuation=_attenuation(setup, *absorption))
+    if phases:
+        setup = _first_peaks(setup, file.get("amorphous") if rules.amorphous else None, rules.amorphous)
+        lines.append(f"peaks: {np.degrees(setup.peaks.width):.3g} degrees of the instrument, by the mean pattern")
+    return dataclasses.replace(setup, lines=tuple(lines))
+
+
+def _patterns(scan: Scan, file: dict[str, Any], rules: Integration, console: Console) -> tuple[Patterns, list[str]]:
+    """Patterns as the file has them, or of its frames."""
+    if "two_theta" in file or "two_theta" in scan.extra:
+        if rules != Integration():
+            raise InputError(f"{scan.name}: holds patterns: settings of [integration] have no effect")
+        counts = np.asarray(scan.counts)
+        two_theta = np.asarray(file.get("two_theta", scan.extra.get("two_theta")), float).ravel()
+        if two_theta.size != counts.shape[2] or (np.diff(two_theta) <= 0).any():
+            raise InputError(
+                f"{scan.name}: {two_theta.size} scattering angles for {counts.shape[2]} channels; as many, increasing, "
+                "are expected"
+            )
+        solid = np.asarray(file.get("normalisation", np.ones(two_theta.size)), float)
+        background = np.asarray(file.get("background", np.zeros(two_theta.size)), float)
+        return Patterns(counts, two_theta, solid, _photons(scan, file, counts.shape[:2]), background), []
+    if rules.axis != "two_theta" or rules.sectors != 1 or rules.clip is not None:
+        raise InputError("diffraction-tomography fits counts of patterns over two_theta, without sectors and clipping")
+    detector = scan.extra.get("detector")
+    table, found = integrator(scan, rules, console)
+    lines = list(found)
+    grid = tuple(file.get("grid", ()))
+    if len(grid) != 2 or grid[0] * grid[1] != scan.views:
+        grid = _grid_of_angles(scan)
+    sums = [np.asarray(table.sums(jnp.asarray(block))) for block in frame_blocks(scan.counts)]
+    sky = detector.pixel_solid_angle if isinstance(detector, TiltedDetector) else 1.0
+    solid = np.asarray(table.norm, float) * sky
+    background = np.zeros(len(solid))
+    if "empty_frame" in file:
+        empty = np.asarray(table.sums(jnp.asarray(file["empty_frame"], jnp.float32)[None]))[0]
+        background = np.where(solid > 0, empty / np.where(solid > 0, solid, 1), 0) / file["empty_photons"]
+        lines.append(f"the empty frame of {file['empty_photons']:.3g} photons is what scatters without the sample")
+    else:
+        lines.append("no empty frame: what the air scatters counts as amorphous")
+    counts = np.concatenate(sums).reshape(*grid, -1)
+    return Patterns(counts, table.cake.centres, solid, _photons(scan, file, grid), background), lines
+
+
+def _grid_of_angles(scan: Scan) -> tuple[int, int]:
+    """Views and points of frames in a row: the angle stays while the sample moves."""
+    angles = np.asarray(scan.angles, float)
+    turns = np.flatnonzero(np.abs(np.diff(angles)) > 1e-9)
+    points = int(turns[0]) + 1 if turns.size else scan.views
+    if scan.views % points or (np.abs(np.diff(angles.reshape(-1, points), axis=1)) > 1e-9).any():
+        raise InputError(
+            f"{scan.name}: {scan.views} frames are no grid of angles and points: the angle must stay for as many "
+            "frames at each angle"
+        )
+    return scan.views // points, points
+
+
+def _photons(scan: Scan, file: dict[str, Any], grid: tuple[int, ...]) -> np.ndarray:
+    values = scan.extra.get("monitor", file.get("monitor"))
+    if values is None:
+        return np.ones(grid[:2])
+    values = np.asarray(values, float)
+    bad = np.argwhere(~(values > 0))
+    if values.size != grid[0] * grid[1] or len(bad):
+        what = (
+            f"is {values[tuple(bad[0])]:g} at point {tuple(map(int, bad[0]))}"
+            if len(bad)
+            else f"has {values.size} values"
+        )
+        raise InputError(
+            f"{scan.name}: the monitor {what}; one positive number for each of {grid[0]} x {grid[1]} points"
+        )
+    return values.reshape(grid[:2]) / (1.0 if "monitor" in scan.extra else file.get("monitor_gain", 1.0))
+
+
+def _absorption(file: dict[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Line integrals of the attenuation, and their inverse variances."""
+    if "transmitted" not in file or "monitor" not in file:
+        return None
+    seen, sent = file["transmitted"] / file["transmitted_gain"], file["monitor"] / file["monitor_gain"]
+    ratio = np.maximum(seen, 0.5 / file["transmitted_gain"]) / sent
+    return -np.log(ratio), 1 / (1 / np.maximum(file["transmitted"], 0.5) + 1 / np.maximum(file["monitor"], 0.5))
+
+
+def _centre(scan: Scan, angles: np.ndarray, signal: np.ndarray, lines: list[str]) -> float:
+    if scan.rotation_centre is not None:
+        return float(scan.rotation_centre)
+    centre = float(prepare.find_rotation_centre(signal[:, None].astype(np.float32), angles).centre)
+    lines.append(f"rotation axis at point {centre:.2f}, by the summed signal")
+    return centre
+
+
+def _grid(
+    steps: int, centre: float, signal: np.ndarray, pixels: int | None, views: int, absorbing: bool, lines: list[str]
+) -> Grid:
+    """The disc that holds what scatters, as fine as the memory allows."""
+    profile = signal.max(0)
+    lit = np.flatnonzero(profile > 0.01 * profile.max())
+    if min(profile[0], profile[-1]) > 0.05 * profile.max():
+        lines.append(
+            "the sample reaches beyond the scan on both sides: what lies outside is laid into the slice's edge"
+        )
+    radius = min(steps / 2, float(np.abs(lit - centre).max()) + 1.5)
+    size = lambda n: 4 * views * (_NODES if absorbing else 1) * steps * Grid(steps, n, radius).inside.sum() / 2**30
+    chosen = pixels or (2 if size(2) < _TABLE else 1)
+    if pixels is None and chosen == 1:
+        lines.append("pixels as large as the steps, for the table would not fit otherwise (model.pixels)")
+    if size(chosen) > _MOST:
+        raise InputError(
+            f"the table of {views} views, {steps} points and {chosen} pixels a step takes {size(chosen):.0f} GiB; bin "
+            "the scan, or take model.pixels=1 and model.absorption=false"
+        )
+    return Grid(steps, chosen, radius)
+
+
+def _phases(wanted: Any, file: dict[str, Any], scan: Scan, largest: float) -> dict[str, Phase]:
+    """Phases by name: lines that the file lists, or CIF files."""
+    known = file.get("phases", {})
+    if wanted is None:
+        return {name: phase_of_lines(lines, name) for name, lines in known.items()}
+    named = wanted if isinstance(wanted, Mapping) else None
+    if named is None:
+        names = wanted.split(",") if isinstance(wanted, str) else wanted
+        absent = [name for name in names if name not in known]
+        if absent:
+            raise InputError(
+                f"{scan.name}: no lines of {', '.join(absent)} in the file (it has {', '.join(known) or 'none'}); "
+                f"name a CIF file: --set 'model.phases={{{absent[0]} = \"{absent[0]}.cif\"}}'"
+            )
+        return {name: phase_of_lines(known[name], name) for name in names}
+    energy = float(scan.geometry.energy)  # pyright: ignore[reportOptionalMemberAccess]
+    return {name: phase_from_cif(path, energy, largest * 1.1) for name, path in named.items()}
+
+
+def _distance(scan: Scan, parallax: bool | None, grid: Grid, step: float, lines: list[str]) -> float | None:
+    """Distance of the detector, where depth is to move the peaks."""
+    detector = scan.extra.get("detector")
+    if parallax is False:
+        return None
+    distance = detector.distance if isinstance(detector, TiltedDetector) else None
+    if distance is None:
+        if parallax:
+            raise InputError(f"{scan.name}: parallax needs the detector's distance: --set geometry.poni=FILE.poni")
+        return None
+    half = grid.radius * step / distance
+    if parallax is None and half > _SHOWS:
+        lines.append(f"parallax: depth moves peaks by up to {np.degrees(half) / 2:.3g} degrees, which is in the model")
+    return distance if parallax or (parallax is None and half > _SHOWS) else None
+
+
+# ---------------------------------------------------------------------------------------------------- first guesses
+def _attenuation(setup: Setup, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Attenuation of the slice [1/step] from the transmitted beam."""
+    projector = StripProjector(setup.angles, setup.grid, setup.centre)
+    prior = GridPrior.within(setup.grid, [50.0], smooth=0.0, small=1e-3, rounding=0.05)
+    cast = lambda a: jnp.asarray(a, jnp.float32)
+    return np.maximum(np.asarray(edge_preserving_slice(projector, cast(values), cast(weights), prior)), 0)
+
+
+def _first_peaks(setup: Setup, known: Any, fitted: bool) -> Setup:
+    """Width of the peaks, and a smooth pattern where none is known, by linear fits of the mean pattern."""
+    mean, data = setup.mean_pattern(), setup.data
+    good = np.isfinite(mean) & (data.solid > 0)
+    counts = np.maximum(data.counts.sum((0, 1), dtype=float), 1)
+    weight = np.where(good, data.light.sum((0, 1)) / np.sqrt(counts), 0)
+    smooth = np.zeros((0, mean.size)) if not fitted else _bsplines(mean.size) if known is None else np.atleast_2d(known)
+    step = float(np.diff(data.two_theta).mean())
+    best: tuple[float, Any, Any] = (np.inf, None, None)
+    for width in step * np.geomspace(0.5, 12, 40):
+        peaks = Peaks(float(width))
+        at = lambda s, p=peaks: [
+            powder_pattern(q, data.two_theta, setup.wavelength, p, s) for q in setup.phases.values()
+        ]
+        columns = np.stack([*at(1.0), *(np.array(at(1.001)) - np.array(at(0.999))), *smooth])
+        size = np.linalg.norm(columns * weight, axis=1) + 1e-30
+        solved = np.linalg.lstsq((columns * weight).T / size, np.nan_to_num(mean) * weight, rcond=1e-6)[0] / size
+        left = float((((solved @ columns - np.nan_to_num(mean)) * weight) ** 2).sum())
+        if left < best[0]:
+            best = left, peaks, solved[2 * len(setup.phases) :]
+    amorphous = smooth
+    if fitted and known is None:
+        pattern = np.maximum(best[2] @ smooth, 0)
+        pattern = pattern if pattern.max() > 0 else np.full(mean.size, max(float(np.nanmean(mean)), 1e-30) * 1e-3)
+        amorphous = (pattern / (setup.grid.radius * setup.step))[None]
+    return dataclasses.replace(
+        setup, peaks=dataclasses.replace(best[1], sizes=(1.0,) * len(setup.phases)), amorphous=amorphous,
+        splines=smooth if fitted and known is None else None,
+    )  # fmt: skip
+
+
+def _bsplines(channels: int) -> np.ndarray:
+    """Uniform cubic B-splines over the channels."""
+    place = np.linspace(0, _SPLINES - 3, channels)
+    away = np.abs(place - (np.arange(_SPLINES)[:, None] - 1))
+    return np.where(away < 1, 2 / 3 - away**2 + away**3 / 2, np.where(away < 2, (2 - away) ** 3 / 6, 0))
+
+
+# ---------------------------------------------------------------------------------------------------- the peaks
+def refined_shape(model: PowderTomography, counts: Array, setup: Setup) -> tuple[PowderTomography, Setup]:
+    """One step of Gauss-Newton in the width and kind of the peaks, the sizes, and the smooth pattern."""
+    trials, small = [], 0.02
+    peaks, total = setup.peaks, setup.amorphous
+    trials.append(setup.basis(dataclasses.replace(peaks, width=peaks.width * (1 + small))))
+    trials.append(setup.basis(dataclasses.replace(peaks, lorentz=peaks.lorentz + small)))
+    for number in range(len(setup.phases)):
+        sizes = tuple(s * (1 + small * (n == number)) for n, s in enumerate(peaks.sizes))
+        trials.append(setup.basis(dataclasses.replace(peaks, sizes=sizes)))
+    scale = float(np.mean(total)) * small if setup.splines is not None else 0.0
+    splines = setup.splines if setup.splines is not None else []
+    trials += [setup.basis(amorphous=total + scale * spline) for spline in splines]
+    normal, slope = _shape_equations(model, counts, jax.tree.map(lambda *a: jnp.stack(a), *trials))
+    normal, slope = np.asarray(normal, float), np.asarray(slope, float)
+    ridge = 1e-3 * np.diag(normal) + 1e-12 * np.trace(normal)
+    moved = small * np.linalg.solve(normal + np.diag(ridge), slope)
+    factor = np.exp(np.clip(moved, -0.3, 0.3))
+    count = 2 + len(setup.phases)
+    sizes = tuple(float(np.clip(s * f, 0.1, 10)) for s, f in zip(peaks.sizes, factor[2:count], strict=True))
+    lorentz = float(np.clip(peaks.lorentz + np.clip(moved[1], -0.15, 0.15), 0, 1))
+    new = Peaks(peaks.width * float(factor[0]), lorentz, sizes)
+    if len(splines):
+        total = np.maximum(total + moved[count:] / small * scale @ splines, 0.02 * total)
+    better = dataclasses.replace(setup, peaks=new, amorphous=total)
+    return model.replace(basis=better.basis()), better
+
+
+@partial(jax.jit)
+def _shape_equations(model: PowderTomography, counts: Array, trials: Any) -> tuple[Array, Array]:
+    """Fisher information of the trials' changes of the basis, and the slope along them."""
+    expected = model.light * (model.scattered() + model.background)
+    weight = 1 / jnp.maximum(expected, 1.0)
+    changes = jax.lax.map(lambda basis: model.light * model.replace(basis=basis).scattered(), trials)
+    changes = changes - model.light * model.scattered()
+    normal = jnp.einsum("avuk,bvuk,vuk->ab", changes, changes, weight)
+    return normal, jnp.einsum("avuk,vuk->a", changes, weight * (counts - expected))
+
+
+# ---------------------------------------------------------------------------------------------------- patterns
+def slices_of_patterns(setup: Setup, steps: int) -> Float[np.ndarray, "channel y x"]:
+    """The pattern of every pixel of the scan's size [1/(m sr)], all channels of one absorption in one product."""
+    coarse = Grid(setup.grid.steps, 1, setup.grid.radius)
+    table = setup.projector(coarse).table
+    light = setup.data.light
+    intensity = np.where(light > 0, setup.data.counts / np.where(light > 0, light, 1), 0) - setup.data.background
+    found = np.zeros((int(coarse.inside.sum()), intensity.shape[-1]))
+    nearest = np.abs(setup.data.two_theta[:, None] - setup.nodes).argmin(1)
+    for node in range(len(setup.nodes)):
+        channels = nearest == node
+        part = jnp.asarray(intensity[..., channels], jnp.float32)
+        found[:, channels] = np.asarray(sirt_patterns(table[:, node], part, steps))
+    return np.asarray(coarse.image(found.T / setup.step), np.float32)

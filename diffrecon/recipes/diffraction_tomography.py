@@ -1,0 +1,260 @@
+"""Powder diffraction tomography: phases, lattice parameters and patterns of every pixel of a slice.
+
+The counts of all points and channels are fitted at once: amounts and lattice parameters inside the projector, with what
+is absorbed on the way in and out, and with the parallax of a thick sample.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from .. import losses
+from .._console import Console
+from .._model import Batch
+from .._result import Quantity
+from ..modality import Modality, Outcome, Problem, Run, Stage, Work
+from ..models import PowderTomography
+from ..quality import deviance
+from ..scan import Scan
+from ..settings import section, setting
+from ..solvers import GridPrior, poisson_gauss_newton, poisson_samples
+from ._powder_start import Setup, refined_shape, setup_of, slices_of_patterns
+from .integration import Integration
+
+_PHASES = {"name": ("phases",)}
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is in the slice."""
+
+    phases: dict | tuple[str, ...] | str | None = setting(
+        None,
+        'names of phases that the file describes, or CIF files by name, {ceria = "CeO2.cif"}; by default the file\'s',
+    )
+    pixels: int | None = setting(
+        None,
+        "of the slice to a step of the scan; by default 2, or 1 where the table would not fit",
+        at_least=1,
+        at_most=4,
+    )
+    absorption: bool = setting(True, "inside the projector, from the transmitted beam where it was measured")
+    parallax: bool | None = setting(
+        None, "depth moves peaks; by default where the sample's size shows beside the detector's distance"
+    )
+    polarisation: float | None = setting(
+        None, "degree, horizontal; by default the file's, or 0.99", at_least=-1, at_most=1
+    )
+    amorphous: bool = setting(True, "a smooth pattern of its own, besides the phases")
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How it is found."""
+
+    name: str = setting(
+        "phases", "phases inside the projector, or patterns of every pixel alone", choices=("phases", "patterns")
+    )
+    rounds: int = setting(6, "of Gauss-Newton for amounts and lattice", at_least=1, only=_PHASES)
+    steps: int = setting(20, "of conjugate gradients in a round", at_least=1, only=_PHASES)
+    tv: float = setting(
+        1.0, "weight of total variation of the amounts, in units of what edges of a grain at every fifth point have",
+        at_least=0, only=_PHASES,
+    )  # fmt: skip
+    strain_step: float = setting(
+        3e-4, "typical change of a lattice parameter from point to point, relative", above=0, only=_PHASES
+    )
+    patterns: bool = setting(True, "the pattern of every pixel, too")
+    sirt: int = setting(50, "steps of SIRT for the patterns", at_least=1)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How the result is judged."""
+
+    held_out: float = setting(0.0, "fraction of the views that are never fitted", at_least=0, below=1)
+    seed: int = setting(0, "of the choice of views, and of the noise of error bars")
+    samples: int = setting(6, "of noise for the error bars; 0 leaves them out", at_least=0)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of the method."""
+
+    model: Model = section(Model)
+    solver: Solver = section(Solver)
+    integration: Integration = section(Integration)
+    quality: Quality = section(Quality)
+
+
+@dataclass(frozen=True)
+class Slice(Problem):
+    """The problem with what its model was made of."""
+
+    setup: Any = None
+    prior: Any = None
+    patterns: Any = None
+    lines: tuple[str, ...] = field(default=())
+
+
+class DiffractionTomography(Modality):
+    """Volume fractions, lattice parameters and patterns `(channel, y, x)` of a slice."""
+
+    name, settings = "diffraction-tomography", Settings
+    needs = {"angles": ("the rotation angle of each view", "/path/of/angles")}
+
+    def start(self, scan: Scan, settings: Settings, console: Console) -> Slice:
+        """Integrate frames, find the attenuation, and put even amounts of the phases into the slice."""
+        setup = setup_of(scan, settings, console)
+        model = setup.model()
+        for line in setup.lines:
+            console.say(line)
+        data = {"counts": setup.data.counts}
+        prior = _prior(setup, settings.solver, model)
+        return Slice(
+            model, data, _cost, {"fractions": 1.0, "strains": 1.0}, setup=setup, prior=prior, lines=setup.lines
+        )
+
+    def stages(self, problem: Slice, settings: Settings, console: Console) -> Work:
+        """Fit amounts, then lattice parameters with them; the shape of the peaks in between."""
+        if settings.solver.name == "phases" and problem.setup.phases:
+            keeps = ("fractions", "strains", "basis.patterns", "basis.weights", "basis.amorphous")
+            problem = yield Stage("amounts", _Rounds(2, settings.solver, free=0.0, damping=0.3), keeps)
+            for number in range(2):
+                problem = yield Stage(
+                    f"lattice {number + 1}", _Rounds(2, settings.solver, damping=0.2 / (number + 1), shape=True), keeps
+                )
+            problem = yield Stage("phases", _Rounds(settings.solver.rounds, settings.solver), keeps)
+
+    def verdict(self, problem: Slice, scan: Scan, settings: Settings) -> tuple[dict[str, Any], list[str]]:
+        """Say how well the model explains the counts, and how much of every phase there is."""
+        lines, setup = list(problem.lines), problem.setup
+        if settings.solver.name != "phases" or not setup.phases:
+            return {}, lines
+        counts = np.asarray(problem.data["counts"])
+        expected = problem.predict(np.arange(problem.views)).astype(float)
+        measured = np.asarray(problem.model.light) > 0
+        figure = deviance(counts, expected, measured)
+        lines.append(f"Poisson deviance of a count: {figure:.3f}; well above 1 a phase is missing, or absorption is")
+        amounts = setup.grid.coarse(problem.model.fractions)
+        for name, image in zip(setup.components, amounts, strict=True):
+            lines.append(f"{name}: mean {image.mean():.4g}, largest {image.max():.3g}")
+        return {"deviance": figure}, lines
+
+    def quantities(self, problem: Slice, scan: Scan, settings: Settings) -> dict[str, Quantity]:
+        """Give amounts, lattice parameters, attenuation, patterns."""
+        setup, model, found = problem.setup, problem.model, {}
+        pixel = setup.step
+        image = lambda v, text, kind="image", unit="": Quantity(v, unit, ("y", "x"), pixel, text, kind)
+        if settings.solver.name == "phases" and setup.phases:
+            amounts = setup.grid.coarse(model.fractions)
+            for number, name in enumerate(setup.components):
+                what = "volume fraction" if number < len(setup.phases) else "amount"
+                found[name] = image(
+                    amounts[number], f"{what} of {name}", "phase" if number < len(setup.phases) else "image"
+                )
+            weight = np.maximum(np.asarray(model.fractions[: len(setup.phases)]), 0)
+            strain = setup.grid.coarse(np.asarray(model.strains), weight) * 1e-3
+            for number, name in enumerate(setup.phases):
+                there = amounts[number] > 0.1 * amounts[number].max()
+                found[f"{name}_scale"] = image(
+                    np.where(there, 1 + strain[number], np.nan), f"lattice of {name}", "strain"
+                )
+            found |= self._curves(problem)
+        if setup.attenuation is not None:
+            found["attenuation"] = image(setup.grid.coarse(setup.attenuation) / setup.step, "attenuation", unit="1/m")
+        if settings.solver.patterns or not found:
+            patterns = slices_of_patterns(setup, settings.solver.sirt)
+            found["patterns"] = Quantity(patterns, "1/(m sr)", ("two_theta", "y", "x"), pixel, "patterns", "data")
+            found.setdefault(
+                "mean_pattern", Quantity(setup.mean_pattern(), "1/sr", ("two_theta",), None, "mean pattern", "pattern")
+            )
+        found["two_theta"] = Quantity(
+            np.degrees(setup.data.two_theta), "deg", ("two_theta",), None, "scattering angle", "data"
+        )
+        return found
+
+    def _curves(self, problem: Slice) -> dict[str, Quantity]:
+        setup, views = problem.setup, np.arange(problem.views)
+        light = np.asarray(problem.model.light).sum((0, 1))
+        over = lambda counts: np.where(light > 0, counts.sum((0, 1)) / np.where(light > 0, light, 1), np.nan)
+        measured, fitted = over(np.asarray(problem.data["counts"], float)), over(problem.predict(views).astype(float))
+        curve = lambda v, text, kind="data": Quantity(v, "1/sr", ("two_theta",), None, text, kind)
+        return {
+            "mean_pattern": curve(measured, "mean pattern", "pattern"),
+            "fitted_pattern": curve(fitted, "mean of the fit"),
+            "reflections": Quantity(
+                setup.reflections(), "", ("ring", "phase_and_degree"), None, "reflections of the phases", "data"
+            ),
+        }  # fmt: skip
+
+    def error_bars(self, problem: Slice, scan: Scan, settings: Settings) -> tuple[dict[str, Quantity], list[str]]:
+        """Give what photon noise leaves uncertain, by solutions for noise alone."""
+        setup, samples = problem.setup, settings.quality.samples
+        if settings.solver.name != "phases" or not setup.phases or not samples:
+            return {}, []
+        counts = jnp.asarray(problem.data["counts"], jnp.float32)
+        key = jax.random.key(settings.quality.seed)
+        amounts, strains = poisson_samples(problem.model, counts, problem.prior, key, samples, settings.solver.steps)
+        weight = np.maximum(np.asarray(problem.model.fractions), 0)
+        found = {}
+        for number, name in enumerate(setup.components):
+            spread = _smoothed(setup.grid.coarse(np.asarray(amounts[:, number])))
+            found[f"{name}_error"] = Quantity(spread, "", ("y", "x"), setup.step, f"error bar of {name}", "data")
+        for number, name in enumerate(setup.phases):
+            moved = setup.grid.coarse(
+                np.asarray(strains[:, number]), np.broadcast_to(weight[number], strains[:, number].shape)
+            )
+            spread = _smoothed(np.nan_to_num(moved)) * 1e-3
+            found[f"{name}_scale_error"] = Quantity(
+                spread, "", ("y", "x"), setup.step, f"error bar of the lattice of {name}", "data"
+            )
+        return found, [f"error bars: photon noise through {samples} solutions; not the model's own errors"]
+
+
+class _Rounds:
+    """Some rounds of Gauss-Newton, and the shape of the peaks after them."""
+
+    def __init__(self, rounds: int, solver: Solver, free: float = 1.0, damping: float = 0.0, shape: bool = False):
+        self.rounds, self.solver, self.free, self.damping, self.shape = rounds, solver, free, damping, shape
+
+    def __call__(self, problem: Slice, run: Run) -> Outcome:
+        """Solve; a round that lowers the cost no more ends them."""
+        model, counts = problem.model, jnp.asarray(problem.data["counts"], jnp.float32)
+        progress, history, setup = run.console.progress(self.rounds, "diffraction tomography: round"), [], problem.setup
+        for number in range(self.rounds):
+            prior = _prior(setup, self.solver, model)
+            model, before, after = poisson_gauss_newton(
+                model, counts, prior, free=self.free, steps=self.solver.steps, damping=self.damping
+            )
+            history.append(float(after) / counts.size)
+            progress.update(number + 1, cost=history[-1])
+            if float(before) - float(after) < 1e-3 * abs(float(after)):
+                break
+        if self.shape:
+            model, setup = refined_shape(model, counts, setup)
+        return Outcome(
+            problem.replace(model=model, setup=setup, prior=_prior(setup, self.solver, model)), np.array(history)
+        )
+
+
+def _prior(setup: Setup, solver: Solver, model: PowderTomography) -> GridPrior:
+    """Edges weigh by the size of the amounts they are between, and fields by how they change from point to point."""
+    typical = np.maximum(np.percentile(np.asarray(model.fractions), 98, axis=1), 0.02)
+    edges = 8.0 * setup.grid.pixels * solver.tv / typical
+    return GridPrior.within(setup.grid, edges, smooth=1e-6 / solver.strain_step**2, small=0.05, rounding=0.01)
+
+
+def _smoothed(samples: np.ndarray) -> np.ndarray:
+    """Standard deviation over samples `(sample, y, x)`, variances averaged over three by three pixels."""
+    variance = np.pad((samples**2).mean(0), 1, mode="edge")
+    rows, columns = samples.shape[1:]
+    return np.sqrt(sum(variance[i : i + rows, j : j + columns] for i in range(3) for j in range(3)) / 9)
+
+
+def _cost(model: PowderTomography, batch: Batch) -> Array:
+    return losses.poisson(model(batch.views), batch.counts, None)
