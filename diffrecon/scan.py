@@ -143,8 +143,9 @@ class Scan:
       sample; `steps` and `reference_steps` of grating, mask or crystal; `period` [m]; `detector_blur` [pixel].
       Of tomography: `flat_views`, `dark_views` = number of views taken before each flat
       and dark (0 = before the first view, `views` = after the last), `field_of_view` (`"full"`, or `"half"` where the
-      axis stands at the detector's edge). Of laminography `tilt` [rad]; of holography `materials`; of far-field frames
-      `dc`.
+      axis stands at the detector's edge). Of fluorescence `cross_sections` (see `diffrecon.models.CrossSections`), and
+      one entry a scan point: `photons` sent in, `live_fraction`, `transmitted` counts. Of laminography `tilt` [rad]; of
+      holography `materials`; of far-field frames `dc`.
     - `provenance`: file, reader, messages.
     """
 
@@ -384,7 +385,8 @@ def extra_of_views(extra: Mapping[str, Any], views: np.ndarray, total: int) -> d
     """
     views = np.arange(total)[views]
     picked = dict(extra)
-    for name in ("shifts", "sample_translation", "monitor", "times", "reference", "steps"):
+    points = ("photons", "live_fraction", "transmitted")
+    for name in ("shifts", "sample_translation", "monitor", "times", "reference", "steps", *points):
         if name in picked and len(picked[name]) == total:
             picked[name] = np.asarray(picked[name])[views]
     for name in ("flat_views", "dark_views"):

@@ -125,6 +125,17 @@ def k_edge():
     return dr.models.KEdge(areal, real(table), real(np.full((3, 1, 1), 100.0)), real(np.full((1, 1), 2.0)))
 
 
+def fluorescence():
+    """Two components, a slice and a detector that sees them from the side and a little from above."""
+    directions = np.array([[0.98, 0.1, 0.15], [0.95, -0.3, 0.05]])
+    return dr.models.Fluorescence(
+        jnp.stack([smooth((3, 10, 10)), 0.3 * smooth((3, 10, 10))[..., ::-1]]), real(np.ones((2, 1, 1, 1))),
+        real(0.13 + 0.05 * np.arange(4)), real(np.ones(3)), real(ANGLES[:4] * 2), real(np.full((4, 3, 5, 3), 900.0)),
+        real([[0.1, 0.0], [0.0, 0.2]]), real([[0.1, 0.2], [0.05, 0.1]]), real([0.02, 0.03]),
+        op.Escape(directions, np.full((2, 2), 0.5)), 2,
+    )  # fmt: skip
+
+
 def diffraction():
     support = np.zeros((16, 16), bool)
     support[4:10, 5:12] = True
@@ -255,6 +266,7 @@ MODELS = {
     "transmission": ModelRow(transmission, 7, unknowns("volume", "flux", "flats", "darks")),
     "k-edge": ModelRow(k_edge, 3, unknowns("areal", "attenuation", "flats", "darks")),
     "powder tomography": ModelRow(powder, 7, unknowns("fractions", strains=1.0)),
+    "fluorescence": ModelRow(fluorescence, 4, unknowns("scaled", "unit", "gain", "emission", "lines", offsets=1.0)),
     "diffraction": ModelRow(diffraction, 2, unknowns("object", "coherence", "background")),
     "holography": ModelRow(
         holography,
@@ -373,6 +385,12 @@ def azimuthal(splitting: str):
     return A, real(np.zeros((2, 16, 17)))
 
 
+def turned_to_beam():
+    forward = lambda v: op.turn_to_beam(v, real(ANGLES), real(0.3 * np.arange(7)))
+    like = real(np.zeros((11, 11, 2)))
+    return linear(forward, like, lambda y: jax.vjp(forward, like)[1](y)[0])
+
+
 def pixels():
     rows, columns = (op.pixel_matrix(n, 32, ratio=1.4, shift=0.2, dtype=jnp.result_type(float)) for n in (20, 18))
     angle = real(0.1)
@@ -418,6 +436,7 @@ OPERATORS = {
     "patches": OperatorRow(patches),
     "pixels": OperatorRow(pixels),
     "strips": OperatorRow(strips),
+    "turned to the beam": OperatorRow(turned_to_beam),
     "azimuthal integration": OperatorRow(lambda: azimuthal("no")),
     "azimuthal integration, split": OperatorRow(lambda: azimuthal("bbox")),
     "microscope": OperatorRow(microscope),

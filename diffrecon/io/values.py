@@ -21,7 +21,8 @@ from .source import Source
 EXTRA = (
     "materials", "shifts", "two_theta", "tilt", "times", "flat_views", "dark_views", "flat_times", "view_times",
     "sample_translation", "monitor", "field_of_view", "detector", "powder", "reference", "steps", "reference_steps",
-    "period", "detector_blur",
+    "period", "detector_blur", "cross_sections", "photons", "live_fraction", "transmitted",
+    "transmitted_per_photon",
 )  # fmt: skip
 _MANY_TURNS = 4 * 2 * np.pi
 _FIELDS = {

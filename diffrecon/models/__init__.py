@@ -6,6 +6,12 @@ from ._diffraction import Diffraction as Diffraction
 from ._diffraction import autocorrelation_support as autocorrelation_support
 from ._diffraction import diffraction_pattern as diffraction_pattern
 from ._diffraction import oversampling_ratio as oversampling_ratio
+from ._fluorescence import CrossSections as CrossSections
+from ._fluorescence import Fluorescence as Fluorescence
+from ._fluorescence_start import alternate as alternate
+from ._fluorescence_start import curvature as curvature
+from ._fluorescence_start import refined_amounts as refined_amounts
+from ._fluorescence_start import refined_offsets as refined_offsets
 from ._fringes import SteppedFringes as SteppedFringes
 from ._fringes import fit_fringes as fit_fringes
 from ._holography import Holography as Holography

@@ -19,6 +19,9 @@ from .displacement import slopes_transposed as slopes_transposed
 from .displacement import thin_closed as thin_closed
 from .dynamic import Dynamic as Dynamic
 from .dynamic import spline_basis as spline_basis
+from .fluorescence import Escape as Escape
+from .fluorescence import path_in as path_in
+from .fluorescence import turn_to_beam as turn_to_beam
 from .fourier_pose import FourierPoseProjector as FourierPoseProjector
 from .integration import AzimuthalIntegrator as AzimuthalIntegrator
 from .integration import Cake as Cake

@@ -27,6 +27,7 @@ BUILT_IN = {
     "k-edge": "kedge:KEdgeSubtraction",
     "azimuthal-integration": "integration:AzimuthalIntegration",
     "diffraction-tomography": "diffraction_tomography:DiffractionTomography",
+    "fluorescence-tomography": "fluorescence_tomography:FluorescenceTomography",
     "cdi": "cdi:Cdi",
     "ptycho-tomography": "ptychotomography:PtychoTomographic",
     "speckle": "speckle:Speckle",

@@ -18,6 +18,7 @@ _MODULES: dict[str, Any] = {
     "holography": "holography",
     "holotomography": "holotomography",
     "k-edge": "kedge",
+    "fluorescence-tomography": "fluorescence",
     "azimuthal-integration": "integration",
     "speckle": "differential_phase",
     "diffraction-tomography": "diffraction_tomography",

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import InputError
 from ..source import Source
-from . import cxi, datasets, differential, dxchange, folder, mumott, native, npz, nxtomo, powder, ptyd
+from . import cxi, datasets, differential, dxchange, fluorescence, folder, mumott, native, npz, nxtomo, powder, ptyd
 
 __all__ = ["Reader", "readers", "register_reader"]
 
@@ -73,5 +73,6 @@ for _name, _module in {
     "images": folder, "NumPy": npz, "images in HDF5": datasets, "diffrecon": native, "DXchange": dxchange,
     "NXtomo": nxtomo, "mumott": mumott, "CXI": cxi, "ptypy": ptyd, "powder diffraction": powder,
     "differential phase": differential,
+    "fluorescence": fluorescence,
 }.items():  # fmt: skip
     register_reader(Reader(_name, _module.probe, _module.read))

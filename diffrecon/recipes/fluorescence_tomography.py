@@ -1,0 +1,259 @@
+"""Fluorescence tomography: densities of all elements and of the light matrix from counts, with every absorption.
+
+Started by alternation, then one cost: the likelihood of all lines, Compton scattering and transmission, whose gradient
+goes through the absorption of the beam and of every line, beside sparse edges whose strength the data choose.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+from .. import penalties
+from .._console import Console
+from .._model import Batch
+from .._result import Quantity
+from ..errors import InputError
+from ..modality import Modality, Outcome, Problem, Run, Stage, Work, descent
+from ..models import Fluorescence, alternate, curvature, refined_amounts, refined_offsets
+from ..scan import Scan
+from ..settings import section, setting
+
+_COMPTON = "compton"
+_ROUNDS = 6  # of alternation and one step of the offsets
+
+
+@dataclass(frozen=True)
+class Align:
+    """Where the sample was."""
+
+    unknowns: str = setting(
+        "none", "found from the sinograms: the axis, or a shift of every view", choices=("none", "axis", "wobble")
+    )
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How the densities are found."""
+
+    name: str = setting("joint", "all absorption in one cost, or the alternation alone", choices=("joint", "alternate"))
+    sweeps: int = setting(2, "of the alternation that starts", at_least=1)
+    sweep_steps: int = setting(20, "of EM in each sweep", at_least=1)
+    steps: int = setting(40, "of L-BFGS on the one cost", at_least=1, only={"name": ("joint",)})
+    smoothness: float = setting(
+        0.5, "times the weight of sparse edges that the densities themselves make most likely; 0 is none", at_least=0,
+        only={"name": ("joint",)},
+    )  # fmt: skip
+    voxels: int = setting(2, "to a step of the scan along y and x", at_least=1, only={"name": ("joint",)})
+    model_error: float = setting(
+        0.05, "of the prediction, at most: edges of grains within a voxel", at_least=0, only={"name": ("joint",)}
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of the method."""
+
+    align: Align = section(Align)
+    solver: Solver = section(Solver)
+
+
+@dataclass(frozen=True)
+class Emission(Problem):
+    """The problem with the names of what it holds."""
+
+    components: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    table: str = ""
+    lines: tuple[str, ...] = ()
+
+    @property
+    def compton(self) -> int | None:
+        """Give the channel of Compton scattering."""
+        return self.channels.index(_COMPTON) if _COMPTON in self.channels else None
+
+
+class FluorescenceTomography(Modality):
+    """Mass densities [g/cm^3] of elements through their own absorption."""
+
+    name, settings = "fluorescence-tomography", Settings
+    needs = {"angles": ("the rotation angle of each view", "/path/of/angles")}
+
+    def recognises(self, scan: Scan) -> bool:
+        """Tell by the cross sections."""
+        return "cross_sections" in scan.extra and scan.angles is not None
+
+    def start(self, scan: Scan, settings: Settings, console: Console) -> Emission:
+        """Put an empty body into the beam; counts of lines and of the transmitted beam side by side."""
+        model, tables = Fluorescence.from_scan(scan), scan.extra["cross_sections"]
+        channels, transmitted = tuple(tables["channels"]), scan.extra.get("transmitted")
+        if transmitted is None and _COMPTON not in channels:
+            raise InputError(
+                f"{scan.name}: nothing tells how the matrix absorbs: it takes transmitted counts or Compton scattering"
+            )
+        counts = np.asarray(scan.counts, np.float32)
+        last = np.zeros(counts.shape[:3], np.float32) if transmitted is None else np.asarray(transmitted, np.float32)
+        data = {"counts": np.concatenate([counts, last[..., None]], -1)}
+        lines = [f"cross sections: {tables['table']}", *_span_line(scan.angles)]
+        for line in lines:
+            console.say(line)
+        return Emission(
+            model, data, _cost, {"scaled": 1.0}, per_view=("angles", "offsets", "exposure"),
+            components=tuple(tables["components"]), channels=channels, table=str(tables["table"]), lines=tuple(lines),
+        )  # fmt: skip
+
+    def stages(self, problem: Emission, settings: Settings, console: Console) -> Work:
+        """Alternate, with the axis where it is unknown, then descend through everything at once."""
+        solver, free = settings.solver, settings.align.unknowns
+        keeps = ("scaled", "unit", "offsets")
+        problem = yield Stage("fluorescence: alternation", partial(_alternated, solver, free), keeps)
+        if solver.name == "joint":
+            problem = problem.replace(**_prepared(problem, solver))
+            stage = descent("fluorescence, all absorption at once: step", optax.lbfgs(10), solver.steps, chunk=20)
+            given = problem.replace(figures={})
+
+            def solve(_: Emission, run: Run) -> Outcome:
+                return stage.solve(given, run)
+
+            problem = yield Stage(stage.label, solve, keeps)
+            yield Stage("fluorescence: amounts", _amounts, keeps)
+
+    def judge(self, problem: Emission, settings: Settings) -> tuple[dict[str, Any], list[str]]:
+        """Nothing is held out: every view sees the body from a side of its own."""
+        return {}, []
+
+    def verdict(self, problem: Emission, scan: Scan, settings: Settings) -> tuple[dict[str, Any], list[str]]:
+        """Give the mass of every element, how well each channel is explained, and where the axis seems to be."""
+        model, counts = problem.model, problem.data["counts"]
+        expected = np.asarray(_predicted(model), float)
+        figures: dict[str, Any] = {"table": problem.table}
+        words = list(problem.lines)
+        voxel = (100 * float(np.mean(scan.pixel_size))) ** 3
+        for name, density in zip(problem.components, np.asarray(model.by_step, float), strict=True):
+            figures[f"{name}_mass"] = density.sum() * voxel
+            words.append(f"{name}: {density.sum() * voxel:.4g} g, at most {density.max():.3g} g/cm^3")
+        for channel, name in enumerate((*problem.channels, "transmission")):
+            n, y = counts[..., channel].astype(float), np.maximum(expected[..., channel], 1e-3)
+            if n.any():
+                misfit = np.sqrt(np.sum((n - y) ** 2) / np.sum(n**2))
+                figures[f"{name}_misfit"] = misfit
+        parts = ", ".join(f"{k.removesuffix('_misfit')} {v:.1%}" for k, v in figures.items() if k.endswith("_misfit"))
+        words.append(f"counts are explained within {parts} (noise and edges within a voxel)")
+        moves = np.asarray(refined_offsets(model, jnp.asarray(counts), True) - model.offsets)
+        off = float(np.sqrt(np.mean(moves**2)))
+        figures |= {"offsets": np.asarray(model.offsets), "offsets_left": off}
+        if settings.align.unknowns != "none":
+            words.append(f"axis {(scan.frame_shape[1] - 1) / 2 - np.mean(model.offsets):.3f}, views moved by up to "
+                         f"{np.ptp(model.offsets) / 2:.2f} steps")  # fmt: skip
+        elif off > 0.15:
+            words.append(f"views seem to be off by {off:.2f} steps (rms): try align.unknowns = wobble")
+        return figures, words
+
+    def quantities(self, problem: Emission, scan: Scan, settings: Settings) -> dict[str, Quantity]:
+        """Give the density of every element and of the matrix, with error bars, and a sinogram."""
+        model, pixel = problem.model, float(np.mean(scan.pixel_size))
+        density = np.asarray(model.by_step)
+        bars = np.asarray(_bars(model))
+        axes = ("z", "y", "x")
+        found = {
+            name: Quantity(density[c], "g/cm3", axes, pixel, f"density of {name}", "volume")
+            for c, name in list(enumerate(problem.components))[1:] + [(0, problem.components[0])]
+        }
+        found |= {
+            f"{name}_error": Quantity(bars[c], "g/cm3", axes, pixel, f"error bar of {name}", "data")
+            for c, name in enumerate(problem.components)
+        }
+        sinogram = problem.data["counts"][:, density.shape[1] // 2, :, 0]
+        label = f"counts of {problem.channels[0]}"
+        return found | {"sinogram": Quantity(sinogram, "counts", ("view", "u"), pixel, label, "image")}
+
+
+# ---------------------------------------------------------------------------------------------------- solve
+def _alternated(solver: Solver, free: str, problem: Emission, run: Run) -> Outcome:
+    model, counts = problem.model, jnp.asarray(problem.data["counts"])
+    if free != "none":
+        for done in range(_ROUNDS):
+            model = alternate(model, counts, problem.compton, 1, solver.sweep_steps)
+            model = model.replace(offsets=refined_offsets(model, counts, free == "wobble" and done > 0))
+            run.console.say(f"axis {(counts.shape[2] - 1) / 2 - float(jnp.mean(model.offsets)):.3f}")
+    model = alternate(model, counts, problem.compton, solver.sweeps, solver.sweep_steps)
+    return Outcome(problem.replace(model=model), np.zeros(0))
+
+
+def _amounts(problem: Emission, run: Run) -> Outcome:
+    counts, spread = (jnp.asarray(problem.data[name]) for name in ("counts", "spread"))
+    return Outcome(problem.replace(model=refined_amounts(problem.model, counts, spread)), np.zeros(0))
+
+
+def _prepared(problem: Emission, solver: Solver) -> dict[str, Any]:
+    """Densities in units in which the data have curvature one, the spread of the residuals, and the prior's weight."""
+    model, counts = problem.model, problem.data["counts"]
+    expected = np.maximum(np.asarray(_predicted(model), float), 1e-3)
+    signal = np.maximum(np.mean(counts.astype(float) ** 2, (0, 1, 2)), 1)
+    excess = np.mean((counts - expected) ** 2 - counts, (0, 1, 2)) / signal
+    error = np.clip(excess, 0, solver.model_error**2)
+    spread = (1 + error * counts).astype(np.float32)
+    strength = np.asarray(curvature(model, jnp.asarray(expected, jnp.float32), jnp.asarray(spread)), float)
+    strength = np.maximum(strength, 1e-7 * strength.max((1, 2, 3), keepdims=True))
+    fine = solver.voxels
+    unit = fine * np.repeat(np.repeat((1 / np.sqrt(strength)).astype(np.float32), fine, 2), fine, 3)
+    model = model.refined(fine)
+    density = np.asarray(model.density)
+    return {
+        "model": model.replace(scaled=jnp.asarray(density / unit), unit=jnp.asarray(unit)),
+        "data": problem.data | {"spread": spread},
+        "cost": _Likelihood(solver.smoothness, tuple(np.sqrt(np.mean(density.astype(float) ** 2, (1, 2, 3))))),
+    }
+
+
+@jax.jit
+def _predicted(model: Fluorescence) -> Array:
+    return model(slice(None))
+
+
+@jax.jit
+def _bars(model: Fluorescence) -> Array:
+    expected, model = model(slice(None)), model.refined(1)
+    return 1 / jnp.sqrt(jnp.maximum(curvature(model, expected, jnp.ones_like(expected)), 1e-30))
+
+
+def _cost(model: Fluorescence, batch: Batch) -> Array:
+    """Half the Poisson deviance, summed, every datum over its spread."""
+    expected = jnp.maximum(model(batch.views), 1e-3)
+    counts = batch.counts
+    deviance = expected - counts - counts * jnp.log(expected / jnp.maximum(counts, 1))
+    return jnp.sum(deviance / getattr(batch, "spread", 1.0))
+
+
+class _Likelihood:
+    """`_cost`, densities below zero, and the sparse edges of every component where there is one."""
+
+    def __init__(self, smoothness: float, scale: tuple[float, ...]):
+        self.smoothness, self.scale = smoothness, scale
+
+    def __call__(self, model: Fluorescence, batch: Batch) -> Array:
+        """Give the cost."""
+        cost = _cost(model, batch) + 10 * jnp.sum(jnp.minimum(model.scaled, 0) ** 2)
+        if not self.smoothness:
+            return cost
+        scale = jnp.asarray(self.scale, model.scaled.dtype)[:, None, None, None]
+        relative = model.density / jnp.maximum(scale, 1e-12)
+        edges = jax.vmap(lambda c: jnp.log(penalties.tv(c, eps=0.01) + 2e-3))(relative)
+        return cost + 2 * self.smoothness * relative[0].size * jnp.sum(edges)
+
+
+def _span_line(angles: Any) -> list[str]:
+    """Say so when the views leave out one side of the body."""
+    steps = np.sort(np.mod(np.asarray(angles, float), 2 * np.pi))
+    gap = float(np.max(np.diff(np.r_[steps, steps[0] + 2 * np.pi])))
+    if gap < np.pi / 2:
+        return []
+    return [
+        f"no view over {np.rad2deg(gap):.0f} degrees: self-absorption is not the same from behind, measure the full "
+        "circle; densities deep inside are less certain than their error bars"
+    ]

@@ -1,0 +1,125 @@
+"""Fluorescence through its own absorption: closed forms, an independent simulation, masses, bad input."""
+
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffrecon as dr
+from diffrecon.errors import InputError
+from diffrecon.operators import Escape, path_in, turn_to_beam
+from diffrecon.simulate import fluorescence
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    path = tmp_path_factory.mktemp("fluorescence") / "scan.h5"
+    truth = dr.simulate.demo_file("fluorescence-tomography", path, 3)
+    return path, truth
+
+
+def edited(measured, tmp_path, change):
+    path = tmp_path / "changed.h5"
+    path.write_bytes(measured[0].read_bytes())
+    with h5py.File(path, "a") as file:
+        change(file)
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------- operators
+@pytest.mark.parametrize("direction", [[0.9, 0.3, 0.2], [-0.8, 0.5, 0.0], [0.2, -0.95, 0.1], [0.4, 0.9, -0.1]])
+def test_way_out_of_a_ball_is_its_chord(direction):
+    """A soft ball, whose line integrals are those of a Gaussian; every side that a detector may stand on."""
+    n, width = 40, 5.0
+    way = np.array(direction) / np.linalg.norm(direction)
+    u, t, z = np.meshgrid(*(np.arange(n) - (n - 1) / 2,) * 3, indexing="ij")
+    ball = 0.2 * np.exp(-(u**2 + t**2 + z**2) / (2 * width**2))
+    share = np.asarray(Escape(way[None], np.ones((1, 1)))(jnp.asarray(ball[..., None, None], jnp.float32)))[..., 0, 0]
+    from scipy.special import erfc
+
+    along = u * way[0] + t * way[1] + z * way[2]
+    away = u**2 + t**2 + z**2 - along**2
+    depth = 0.2 * np.exp(-away / (2 * width**2)) * width * np.sqrt(np.pi / 2) * erfc(along / (width * np.sqrt(2)))
+    inside = np.maximum.reduce([abs(u), abs(t), abs(z)]) < 12
+    assert np.abs(-np.log(share) - depth)[inside].max() < 0.01 * depth.max()
+
+
+def test_slice_goes_on_along_z():
+    """Out of a plate of one slice, a way that rises by 30 degrees is longer by its cosine."""
+    way = np.array([[np.cos(np.pi / 6), 0, 0.5]])
+    share = Escape(way, np.ones((1, 1)))(jnp.full((6, 3, 1, 1, 1), 0.1))
+    np.testing.assert_allclose(share[:, 1, 0, 0, 0], np.exp(-0.1 * (5.5 - np.arange(6)) / np.cos(np.pi / 6)), rtol=1e-5)
+
+
+def test_rotation_has_its_sense_and_offsets_their_sign():
+    image = jnp.zeros((9, 9)).at[4, 7].set(1.0)
+    turned = turn_to_beam(image, jnp.asarray([0.0, np.pi / 2]), jnp.asarray([2.0, 0.0]))
+    assert turned[5, 4, 0] == pytest.approx(1) and turned[4, 1, 1] == pytest.approx(1)
+    np.testing.assert_allclose(path_in(jnp.ones((1, 3)))[0], [0.5, 1.5, 2.5])
+
+
+def test_detector_above_is_refused():
+    with pytest.raises(InputError, match="45 degrees"):
+        Escape(np.array([[0.1, 0.0, 1.0]]), np.ones((1, 1)))
+
+
+# ---------------------------------------------------------------------------------------------------- model
+def test_model_agrees_with_exact_chords(measured):
+    """Voxels of the truth predict what an independent model counted, up to the edges of its grains."""
+    path, truth = measured
+    scan = dr.open_scan(path)
+    model = dr.models.Fluorescence.from_scan(scan)
+    density = np.stack([truth[name] for name in fluorescence.COMPONENTS]).astype(np.float32)
+    expected = np.asarray(jax.jit(lambda m: m(slice(None)))(model.replace(scaled=jnp.asarray(density))))
+    counts = np.concatenate([scan.counts, scan.extra["transmitted"][..., None]], -1)
+    np.testing.assert_allclose(expected.sum((0, 1, 2)), counts.sum((0, 1, 2)), rtol=0.012)
+    misfit = np.linalg.norm((expected - counts).reshape(-1, 3), axis=0) / np.linalg.norm(counts.reshape(-1, 3), axis=0)
+    assert (misfit < [0.06, 0.06, 0.004]).all()
+
+
+# ---------------------------------------------------------------------------------------------------- recipe
+def test_masses_and_densities(measured):
+    path, truth = measured
+    result = dr.reconstruct(dr.open_scan(path), settings={"solver": {"steps": 25, "voxels": 1}})
+    for name, mass, error in (("Ca", 0.03, 0.2), ("Fe", 0.02, 0.17), ("SiO2", 0.03, 0.25)):
+        assert result[name].sum() == pytest.approx(truth[name].sum(), rel=mass)
+        assert np.linalg.norm(result[name] - truth[name]) < error * np.linalg.norm(truth[name])
+        assert result[f"{name}_error"].shape == truth[name].shape
+    assert result.quantities["Ca"].units == "g/cm3" and "Elam" in " ".join(result.verdict)
+
+
+# ---------------------------------------------------------------------------------------------------- bad input
+def test_half_a_circle_is_said(measured):
+    scan = dr.open_scan(measured[0], views="0:30")
+    result = dr.reconstruct(scan, settings={"solver": {"name": "alternate", "sweeps": 1, "sweep_steps": 2}})
+    assert "full circle" in " ".join(result.verdict)
+
+
+def test_dark_monitor_is_refused_with_its_place(measured, tmp_path):
+    def dark(file):
+        file["monitor/counts"][2, 0, 5] = 0
+
+    with pytest.raises(InputError, match="view 2, row 0, point 5"):
+        dr.open_scan(edited(measured, tmp_path, dark))
+
+
+def test_matrix_must_be_seen(measured, tmp_path):
+    def blind(file):
+        del file["transmission"]
+
+    with pytest.raises(InputError, match="nothing tells how the matrix absorbs"):
+        dr.reconstruct(dr.open_scan(edited(measured, tmp_path, blind)))
+
+
+def test_element_without_a_line_is_refused(measured, tmp_path):
+    def silent(file):
+        file["lines/Fe"].attrs["production_cm2_per_g"] = 0.0
+
+    with pytest.raises(InputError, match="Fe has no line"):
+        dr.reconstruct(dr.open_scan(edited(measured, tmp_path, silent)))
+
+
+def test_points_are_not_binned(measured):
+    with pytest.raises(InputError, match="scan points"):
+        dr.open_scan(measured[0], binning=2)
