@@ -267,6 +267,12 @@ MODELS = {
     "k-edge": ModelRow(k_edge, 3, unknowns("areal", "attenuation", "flats", "darks")),
     "powder tomography": ModelRow(powder, 7, unknowns("fractions", strains=1.0)),
     "fluorescence": ModelRow(fluorescence, 4, unknowns("scaled", "unit", "gain", "emission", "lines", offsets=1.0)),
+    "fluorescence": ModelRow(
+        fluorescence,
+        4,
+        unknowns("scaled", "unit", "gain", "emission", "lines", offsets=1.0),
+        step=1e-6,  # bilinear interpolation has a kink at every voxel: a short difference seldom goes over one
+    ),
     "diffraction": ModelRow(diffraction, 2, unknowns("object", "coherence", "background")),
     "holography": ModelRow(
         holography,

@@ -78,8 +78,8 @@ def _gathered(volume: Array, angles: Array, offsets: Array) -> Array:
     flat = jnp.pad(volume, [(1, 1), (1, 1)] + [(0, 0)] * (volume.ndim - 2)).reshape((n + 2) ** 2, *volume.shape[2:])
     c, s, place = jnp.cos(angles), jnp.sin(angles), _places(n, volume.dtype)
     u, t = place[:, None, None] + offsets, place[None, :, None]
-    x, y = (jnp.clip(p + (n + 1) / 2, 0, n + 1 - 1e-4) for p in (u * c - t * s, u * s + t * c))
-    column, row = jnp.floor(lax.stop_gradient(x)), jnp.floor(lax.stop_gradient(y))
+    x, y = (jnp.clip(p + (n + 1) / 2, 0, n + 1) for p in (u * c - t * s, u * s + t * c))
+    column, row = (jnp.minimum(jnp.floor(lax.stop_gradient(p)), n) for p in (x, y))
     fx, fy = x - column, y - row
     first = (row * (n + 2) + column).astype(jnp.int32)
     corners = ((0, (1 - fy) * (1 - fx)), (1, (1 - fy) * fx), (n + 2, fy * (1 - fx)), (n + 3, fy * fx))

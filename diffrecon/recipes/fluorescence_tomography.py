@@ -194,10 +194,11 @@ def _prepared(problem: Emission, solver: Solver) -> dict[str, Any]:
     """Densities in units in which the data have curvature one, the spread of the residuals, and the prior's weight."""
     model, counts = problem.model, problem.data["counts"]
     expected = np.maximum(np.asarray(_predicted(model), float), 1e-3)
-    signal = np.maximum(np.mean(counts.astype(float) ** 2, (0, 1, 2)), 1)
-    excess = np.mean((counts - expected) ** 2 - counts, (0, 1, 2)) / signal
-    error = np.clip(excess, 0, solver.model_error**2)
-    spread = (1 + error * counts).astype(np.float32)
+    square, mean = (np.maximum(np.mean(counts.astype(float) ** k, (0, 1, 2)), 1e-9) for k in (2, 1))
+    error = np.clip(np.mean((counts - expected) ** 2 - counts, (0, 1, 2)) / square, 0, solver.model_error**2)
+    # One number a channel, so that counts keep their sums: weights that fall with the counts would favour the faint
+    # borders of grains, where a blurred prediction is too bright, and make every element too light.
+    spread = np.broadcast_to(1 + error * square / mean, counts.shape).astype(np.float32)
     strength = np.asarray(curvature(model, jnp.asarray(expected, jnp.float32), jnp.asarray(spread)), float)
     strength = np.maximum(strength, 1e-7 * strength.max((1, 2, 3), keepdims=True))
     fine = solver.voxels
@@ -207,7 +208,7 @@ def _prepared(problem: Emission, solver: Solver) -> dict[str, Any]:
     return {
         "model": model.replace(scaled=jnp.asarray(density / unit), unit=jnp.asarray(unit)),
         "data": problem.data | {"spread": spread},
-        "cost": _Likelihood(solver.smoothness, tuple(np.sqrt(np.mean(density.astype(float) ** 2, (1, 2, 3))))),
+        "cost": _Likelihood(solver.smoothness, tuple(np.sqrt(np.mean(density.astype(float) ** 2, (1, 2, 3))).tolist())),
     }
 
 
@@ -230,11 +231,12 @@ def _cost(model: Fluorescence, batch: Batch) -> Array:
     return jnp.sum(deviance / getattr(batch, "spread", 1.0))
 
 
+@dataclass(frozen=True)
 class _Likelihood:
     """`_cost`, densities below zero, and the sparse edges of every component where there is one."""
 
-    def __init__(self, smoothness: float, scale: tuple[float, ...]):
-        self.smoothness, self.scale = smoothness, scale
+    smoothness: float
+    scale: tuple[float, ...]  # root mean square of every component [g/cm^3]
 
     def __call__(self, model: Fluorescence, batch: Batch) -> Array:
         """Give the cost."""

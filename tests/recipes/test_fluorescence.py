@@ -79,6 +79,7 @@ def test_model_agrees_with_exact_chords(measured):
 
 
 # ---------------------------------------------------------------------------------------------------- recipe
+@pytest.mark.slow
 def test_masses_and_densities(measured):
     path, truth = measured
     result = dr.reconstruct(dr.open_scan(path), settings={"solver": {"steps": 25, "voxels": 1}})
