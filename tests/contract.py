@@ -266,7 +266,6 @@ MODELS = {
     "transmission": ModelRow(transmission, 7, unknowns("volume", "flux", "flats", "darks")),
     "k-edge": ModelRow(k_edge, 3, unknowns("areal", "attenuation", "flats", "darks")),
     "powder tomography": ModelRow(powder, 7, unknowns("fractions", strains=1.0)),
-    "fluorescence": ModelRow(fluorescence, 4, unknowns("scaled", "unit", "gain", "emission", "lines", offsets=1.0)),
     "fluorescence": ModelRow(
         fluorescence,
         4,
