@@ -197,20 +197,6 @@ def test_resolution_of_the_same_frames_or_of_nothing_in_common(tmp_path, capsys)
     assert "nothing in common" in capsys.readouterr().err
 
 
-def test_report(tmp_path, monkeypatch, capsys):
-    """One page that holds everything, the picture too."""
-    pytest.importorskip("matplotlib")
-    plot: Any = types.ModuleType("diffrecon.plot")
-    plot.figure = lambda result, path: path.write_bytes(b"\x89PNG")
-    monkeypatch.setitem(sys.modules, "diffrecon.plot", plot)
-    monkeypatch.setattr("diffrecon.plot", plot, raising=False)
-    output = tmp_path / "r.html"
-    assert main(["report", str(result_file(tmp_path / "a.h5", 1)), "-o", str(output)]) == 0
-    page = output.read_text()
-    assert "data:image/png;base64,iVBORw" in page or "data:image/png;base64,iVBO" in page
-    assert "<polyline" in page and "steps = 3" in page and "good" in page and 'src="http' not in page
-
-
 def test_script_is_python(tmp_path, capsys):
     (tmp_path / "c.toml").write_text(
         'method = "holography"\nloss = "costs.py:mine"\n[geometry]\nenergy = "17 keV"\n[solver]\nsteps = 7\n'
