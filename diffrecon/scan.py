@@ -280,7 +280,10 @@ class Scan:
             for name in ("mask", "flats", "darks")
             if getattr(self, name) is not None
         }
-        return self.replace(counts=FourierOrdered(self.counts), extra={**self.extra, "dc": "corner"}, **moved)
+        extra = {**self.extra, "dc": "corner"}
+        if "efficiency" in extra:
+            extra["efficiency"] = np.fft.ifftshift(extra["efficiency"], (-2, -1))
+        return self.replace(counts=FourierOrdered(self.counts), extra=extra, **moved)
 
     def batch_fields(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Give what a cost functional sees of this scan, as fields of its batch: one entry a view, and shared by all

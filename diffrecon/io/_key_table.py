@@ -21,6 +21,7 @@ KEYS: dict[str, Key] = {
     "darks": Key("data", "array"),
     "mask": Key("data", "array"),
     "bad_pixels": Key("data", "array"),
+    "efficiency": Key("data", "array"),
     "angles": Key("data", "array", "rad"),
     "angle_unit": Key("data", "text"),
     "positions": Key("data", "array", "m"),

@@ -133,7 +133,7 @@ def squared(source: Source, values: dict[str, Any], counts: Any, window: Window 
         return counts, window
     if (values.get("dc") or zero_frequency_of(values, counts)) == "corner":
         counts = FourierOrdered(counts, back=True)
-        for key in ("flats", "darks", "mask", "bad_pixels"):
+        for key in ("flats", "darks", "mask", "bad_pixels", "efficiency"):
             if values.get(key) is not None:
                 values[key] = np.fft.fftshift(np.asarray(values[key]), (-2, -1))
         values["dc"] = "centre"
@@ -172,6 +172,9 @@ def _keep_window(source: Source, values: dict[str, Any], counts: Any, window: Wi
     for key in ("flats", "darks", "reference"):
         if values.get(key) is not None:
             values[key] = Excerpt(_whole(source, key, _stack(values[key]), whole, 1), None, window)[:]
+    if values.get("efficiency") is not None:
+        whole_detector = _whole(source, "efficiency", _stack(values["efficiency"]), whole, 1)
+        values["efficiency"] = Excerpt(whole_detector, None, window)[:] / (by * bx)
     for key in ("mask", "bad_pixels"):
         if values.get(key) is not None:
             mask = np.asarray(values[key])

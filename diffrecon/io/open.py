@@ -19,6 +19,7 @@ from .readers import readers
 from .source import Source
 from .values import (
     check_angles,
+    check_efficiency,
     check_positions,
     extra_of,
     mask_of,
@@ -57,7 +58,7 @@ def open_scan(
       [eV], [rad], or texts with a unit (`"3.65 mm"`, `"17 keV"`); a text that begins with `/` is a dataset of the file
       (`/path@name` an attribute), `"FILE:/path"` one of another HDF5 file. `data`: counts, kind (`"counts"`,
       `"transmission"` or `"line-integrals"`), layout (`"sinogram"` for stacks (row, view, column)), flats, darks,
-      flat_views, dark_views, mask (True = measured), bad_pixels (True = bad), angles (also a range,
+      flat_views, dark_views, mask (True = measured), bad_pixels (True = bad), efficiency, angles (also a range,
       `"0..180 deg"`), angle_unit, positions (or positions_y and positions_x, motors each in a unit of its own),
       positions_unit, positions_of (`"patch"`, or `"sample"` where it is the sample that they move), probe, flux,
       saturation (counts from which on a pixel says "at least so many"), entry, image_key, dc, materials, shifts; and
@@ -152,9 +153,10 @@ def _assemble(
     kind = method or values.get("method") or guess_method(source, values, counts, mask)
     if kind in FOURIER_PLANE and counts.ndim == 3:
         counts, window = _part.squared(source, values, counts, window)
-        mask = mask_of(values)
     if window is not None and values.get("pixel_size") is not None and kind not in FOURIER_PLANE:
         values["pixel_size"] = values["pixel_size"] * window.binning[1]
+    check_efficiency(source, values, kind)
+    mask = mask_of(values)
     place = geometry_of(source, values, counts, mask, kind, strict)
     scan = Scan(
         counts=counts,

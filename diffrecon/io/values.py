@@ -14,16 +14,17 @@ from ._key_table import KEYS
 from ._lazy import SinogramOrdered
 from ._tables import AngleRange
 from .keys import full_name
-from .methods import FOURIER_PLANE
+from .methods import FOURIER_PLANE, PTYCHOGRAPHY
 from .source import Source
 
 # Values that become entries of `Scan.extra`, by which models and preparation ask for them.
 EXTRA = (
     "materials", "shifts", "two_theta", "tilt", "times", "flat_views", "dark_views", "flat_times", "view_times",
     "sample_translation", "monitor", "field_of_view", "detector", "powder", "reference", "steps", "reference_steps",
-    "period", "detector_blur", "cross_sections", "photons", "live_fraction", "transmitted",
+    "period", "detector_blur", "efficiency", "cross_sections", "photons", "live_fraction", "transmitted",
     "transmitted_per_photon",
 )  # fmt: skip
+_OF_FRAMES = ("flats", "darks", "mask", "bad_pixels", "efficiency")
 _MANY_TURNS = 4 * 2 * np.pi
 _FIELDS = {
     *KEYS,
@@ -43,7 +44,7 @@ def stack_of(values: dict[str, Any], source: Source) -> Any:
     if isinstance(counts, str | bytes) or counts.dtype.kind not in "iuf":
         counts = np.asarray(counts)
         raise InputError(f"{source.name}: counts are of type {counts.dtype}; expected integers or floats")
-    for key in ("flats", "darks", "mask", "bad_pixels", "weights", "transmission", "probe"):
+    for key in (*_OF_FRAMES, "weights", "transmission", "probe"):
         if values.get(key) is not None:
             values[key] = _numbers_of(source, key, values[key])
     counts = _native(_without_ones(counts))
@@ -56,7 +57,7 @@ def stack_of(values: dict[str, Any], source: Source) -> Any:
         raise InputError(
             f"{source.name}: counts have shape {tuple(counts.shape)}; expected (view, y, x), none of them 0"
         )
-    for key in ("flats", "darks", "mask", "bad_pixels"):
+    for key in _OF_FRAMES:
         if values.get(key) is not None:
             values[key] = _like_frames(source, key, values[key], counts)
     return counts
@@ -135,7 +136,7 @@ def _sinograms(source: Source, values: dict[str, Any], stored: Any) -> Any:
     """Frames from sinograms (row, view, column); flats, darks and mask of the same layout follow."""
     rows, views, columns = stored.shape
     source.say(f"{rows} sinogram{'s' if rows > 1 else ''} of {views} views (data.layout = sinogram)")
-    for key in ("flats", "darks", "mask", "bad_pixels"):
+    for key in _OF_FRAMES:
         if values.get(key) is not None:
             values[key] = _of_sinograms(np.asarray(values[key]), rows, columns)
     return SinogramOrdered(stored) if isinstance(stored, LazyFrames | np.memmap) else stored.swapaxes(0, 1)
@@ -237,6 +238,34 @@ def mask_of(values: dict[str, Any]) -> np.ndarray | None:
     return mask.all(0) if mask.ndim == 3 else mask
 
 
+def check_efficiency(source: Source, values: dict[str, Any], kind: str | None) -> None:
+    """Say what becomes of the relative efficiency of the pixels; those that see nothing are masked.
+
+    **Raises:** `InputError` for one that is not one number a pixel, none below zero and some above.
+    """
+    if values.get("efficiency") is None:
+        return
+    efficiency = np.asarray(values["efficiency"], float)
+    efficiency = efficiency.mean(0) if efficiency.ndim == 3 else efficiency
+    if kind not in PTYCHOGRAPHY:
+        del values["efficiency"]
+        source.say(f"the efficiency of the pixels is not used by {kind}: frames are taken as they are")
+        return
+    if efficiency.ndim != 2 or (efficiency < 0).any() or not (efficiency > 0).any():
+        raise InputError(
+            f"{source.name}: data.efficiency, the relative efficiency of the pixels, is of shape {efficiency.shape} "
+            "and is to be one number a pixel, zero or more; give the right one with --set data.efficiency=/dataset"
+        )
+    seeing = np.isfinite(efficiency) & (efficiency > 0)
+    low, high = efficiency[seeing].min(), efficiency[seeing].max()
+    blind = f"; {int((~seeing).sum())} pixels without any are masked" if not seeing.all() else ""
+    source.say(f"efficiency of the pixels {low:.3g} to {high:.3g}: predicted counts are multiplied by it{blind}")
+    given = mask_of(values)
+    values.pop("bad_pixels", None)
+    values["mask"] = seeing if given is None else given & seeing
+    values["efficiency"] = np.where(seeing, efficiency, 1)
+
+
 def probe_of(probe: Any) -> np.ndarray | None:
     if probe is None:
         return None
@@ -253,6 +282,17 @@ def scalar(value: Any, name: str) -> float | None:
     if np.size(value) != 1:
         raise InputError(f"{full_name(name)}: {np.size(value)} values where one is expected")
     return float(np.ravel(value)[0])
+
+
+def flux_of(source: Source, values: dict[str, Any], kind: str | None, views: int) -> Any:
+    """Give the counts of the empty beam: one number, or for radiographs at several energies one for each view."""
+    flux = values.get("flux")
+    if kind != "k-edge" or np.size(flux) < 2:
+        return scalar(flux, "flux")
+    flux = np.ravel(np.asarray(flux, float))
+    if flux.size != views:
+        raise InputError(f"{source.name}: data.flux has {flux.size} values for {views} views; give one, or one a view")
+    return flux
 
 
 def saturation_of(source: Source, values: dict[str, Any], counts: Any) -> float | None:

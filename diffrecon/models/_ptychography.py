@@ -33,6 +33,8 @@ class Ptychography(Model):
     - `background`: `(y, x)`, or `(1, 1)` where it is uniform, amplitude [sqrt(counts)]; its square is added
       incoherently, so that it cannot be negative.
     - `gain`: `(view,)` brightness of each view.
+    - `efficiency`: `(y, x)` relative efficiency of the detector's pixels, by which the light is multiplied before the
+      background comes in.
     - `distance`: effective propagation distance [m] from the (last) slice (unused in the far field); `wavelength` and
       `pixel_size` [m].
     - `astigmatism`: vertical minus horizontal effective distance [m], of crossed mirrors (near field).
@@ -88,6 +90,7 @@ class Ptychography(Model):
     probe_variations: Complex[Array, "variation y x"] | None = None
     variation_weights: Float[Array, "view variation"] | None = None
     times: Float[Array, " view"] | None = None
+    efficiency: Float[Array, "row column"] | None = None
 
     unknowns: ClassVar[tuple[str, ...]] = ("object", "probe", "positions")
 
@@ -96,6 +99,8 @@ class Ptychography(Model):
         counts = self._exposed(views)
         if self.detector_blur is not None:
             counts = operators.blur_frames(counts, self.detector_blur)
+        if self.efficiency is not None:
+            counts = counts * self.efficiency
         return counts * self.gain[views][:, None, None] + self.background**2
 
     def _exposed(self, views: Any) -> Float[Array, "view y x"]:
@@ -358,6 +363,10 @@ class Ptychography(Model):
             ),
             "gain": Quantity(np.asarray(self.gain), "", ("view",), None, "gain of each view", "data"),
         }
+        if self.efficiency is not None:
+            quantities["efficiency"] = Quantity(
+                np.asarray(self.efficiency), "", ("y", "x"), None, "efficiency of the pixels", "data"
+            )
         if self.probe_variations is not None and self.variation_weights is not None:
             quantities["probe_variations"] = Quantity(
                 np.asarray(self.probe_variations),

@@ -65,6 +65,7 @@ def first_guess(
         "positions": cast(in_pixels),
         "background": cast(np.broadcast_to(np.sqrt(np.maximum(dark, 0)), scan.frame_shape)),
         "gain": cast(np.ones(scan.views)),
+        "efficiency": None if (share := scan.extra.get("efficiency")) is None else cast(share),
         "far": far,
         "oversampling": oversampling,
         "border": border,
@@ -128,9 +129,10 @@ def _variations(probe: np.ndarray, count: int, views: int) -> dict[str, Any]:
 def empty_beam(scan: Scan) -> np.ndarray:
     """Count the beam without a sample: the mean flat of a near-field scan less its dark, else the mean frame."""
     dark = 0.0 if scan.darks is None else np.asarray(scan.darks, float).mean(0)
+    share = scan.in_fft_order().extra.get("efficiency", 1.0)
     if scan.flats is None or scan.far_field:
-        return np.maximum(mean_frame(scan) - dark, 0)
-    flat = np.maximum(np.asarray(scan.flats, float).mean(0) - dark, 0)
+        return np.maximum(mean_frame(scan) - dark, 0) / share
+    flat = np.maximum(np.asarray(scan.flats, float).mean(0) - dark, 0) / share
     return flat if scan.mask is None else np.where(scan.mask, flat, 0.0)
 
 

@@ -2,7 +2,7 @@
 
 `run_stages(model, data, ["dm:60", "lsqml:30", "lm:10"], ...)` starts each stage from the model of the one before. A
 model is anything with the fields and methods of `diffrecon.models.Ptychography` that an engine reads: `object`,
-`probe`, `gain`, `places(views)`, `beam(views)`, `waves(views)`, `transmission()`, and the call.
+`probe`, `gain`, `efficiency`, `places(views)`, `beam(views)`, `waves(views)`, `transmission()`, and the call.
 """
 
 import dataclasses
@@ -316,6 +316,9 @@ def wave_rows(model: Any, batch: Batch) -> Array:
     """Scale the waves on measured pixels so that the squares of their changes bound the amplitude cost from above."""
     waves = model.waves(batch.views)
     waves = waves * jnp.sqrt(model.gain[batch.views])[:, None, None, None]
+    share = model.efficiency
+    if share is not None:  # of each pixel, or, where pixels of waves are others, of the best
+        waves = waves * jnp.sqrt(share if waves.shape[-2:] == share.shape else share.max()).astype(waves.real.dtype)
     if batch.mask is not None and waves.shape[-2:] == batch.counts.shape[-2:]:
         waves = jnp.where(jnp.broadcast_to(batch.mask, batch.counts.shape)[:, None], waves, 0)
     return waves * jnp.sqrt(2 / _measured(batch)).astype(waves.real.dtype)

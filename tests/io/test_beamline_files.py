@@ -412,6 +412,35 @@ def test_darks_of_far_field_frames_go_where_the_frames_go(tmp_path):
     assert (scan.in_fft_order().darks[0] == np.fft.ifftshift(dark)).all()
 
 
+@pytest.mark.parametrize("method", ["far-field-ptychography", "near-field-ptychography", "cdi"])
+def test_the_efficiency_of_the_pixels_is_used_or_named(tmp_path, method):
+    """As cdtools writes it (qe_mask): predictions are multiplied by it, pixels that see nothing are masked."""
+    counts, corners = make_files.far_field_frames()
+    share = np.where(np.arange(32)[:, None] < 20, 1.0, 0.6) * np.ones((32, 32))
+    share[5, 7] = 0
+    change = {"instrument_1/detector_1/qe_mask": share.astype(np.float32)}
+    path = make_files.cxi(tmp_path / "a.cxi", frames=(counts, corners), change=change)
+    place = {"focus_to_sample": 3.65e-3} if method.startswith("near") else {}
+    scan = open_scan(path, method=method, **place)
+    if method == "cdi":
+        assert "efficiency of the pixels is not used by cdi" in messages(scan) and "efficiency" not in scan.extra
+        return
+    assert "efficiency of the pixels 0.6 to 1" in messages(scan) and not scan.mask[5, 7]
+    where = np.fft.ifftshift(share) if method.startswith("far") else share
+    model = dr.models.Ptychography.from_scan(scan)
+    plain = model.replace(efficiency=None, background=0 * model.background)
+    ratio = np.asarray(model.replace(background=0 * model.background)(np.arange(1)) / plain(np.arange(1)))[0]
+    assert np.allclose(ratio, np.where(where == 0, 1, where))  # the frames' order is the model's
+    assert np.allclose(open_scan(path, method=method, **place, binning=2).extra["efficiency"].max(), 1)
+
+
+@pytest.mark.parametrize("efficiency", [-np.ones((32, 32)), np.zeros((32, 32)), np.ones((32, 31))])
+def test_an_efficiency_that_is_none_is_refused(tmp_path, efficiency):
+    path = make_files.cxi(tmp_path / "a.cxi", frames=make_files.far_field_frames())
+    with pytest.raises(InputError, match=r"data\.efficiency"):
+        open_scan(path, method="far-field-ptychography", efficiency=efficiency)
+
+
 @pytest.mark.parametrize("corner", [False, True])
 @pytest.mark.parametrize("method", ["far-field-ptychography", "cdi"])
 def test_far_field_frames_that_are_not_square(tmp_path, corner, method):

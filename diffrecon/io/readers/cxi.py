@@ -62,11 +62,8 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     if source.has(f"{detector}/data_dark"):
         found["darks"] = source.numbers(f"{detector}/data_dark", "dark frames")
     efficiency = source.maybe_numbers(f"{detector}/qe_mask", "efficiency of the pixels")
-    if efficiency is not None and "flats" not in given:
-        source.say(
-            f"{detector}/qe_mask (efficiency of the pixels, {efficiency.min():.3g} to {efficiency.max():.3g}) is not "
-            "used: frames are taken as they are"
-        )
+    if efficiency is not None:
+        found["efficiency"] = efficiency
     return found
 
 

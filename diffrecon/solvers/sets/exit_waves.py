@@ -44,6 +44,7 @@ class Frames(eqx.Module):
     rest: Float[Array, "view 2"]
     gain: Float[Array, " view"]
     background: Float[Array, "#y #x"]
+    efficiency: Float[Array, "y x"] | None
     transfer: Complex[Array, "*view y x"] | None
     oversampling: int = eqx.field(static=True)
     border: int = eqx.field(static=True)
@@ -65,6 +66,7 @@ class Frames(eqx.Module):
             rest,
             model.gain[views],
             model.background,
+            model.efficiency,
             None if model.far else model.to_detector(places),
             model.oversampling,
             model.border,
@@ -202,6 +204,7 @@ def _correction(detector: Complex[Array, "view mode y x"], frames: Frames) -> Fl
     gain = frames.gain[:, None, None]
     counts = jnp.where(frames.mask, frames.counts.astype(inner.dtype), 0)
     light = jnp.maximum(counts - frames.background**2, 0) / gain
+    light = light if frames.efficiency is None else light / frames.efficiency
     ratio = jnp.sqrt(light / jnp.maximum(inner, 1e-6))
     ratio = jnp.where(frames.mask, ratio, 1)
     ratio = jnp.pad(ratio, ((0, 0), (edge, edge), (edge, edge)), constant_values=1)
