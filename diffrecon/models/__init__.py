@@ -2,6 +2,8 @@
 
 from ._crystals import phase_from_cif as phase_from_cif
 from ._crystals import phase_of_lines as phase_of_lines
+from ._curves import ScannedCurve as ScannedCurve
+from ._curves import curve_spectrum as curve_spectrum
 from ._diffraction import Diffraction as Diffraction
 from ._diffraction import autocorrelation_support as autocorrelation_support
 from ._diffraction import diffraction_pattern as diffraction_pattern

@@ -130,7 +130,7 @@ def slopes_of(potential: Float[Array, "*batch y x"]) -> Float[Array, "2 *batch y
 
 
 def slopes_transposed(slopes: Float[Array, "2 *batch y x"]) -> Float[Array, "*batch y x"]:
-    """Adjoint of `slopes_of`.
+    """Apply the exact adjoint of `slopes_of`.
 
     ```python
     assert slopes_transposed(jnp.ones((2, 8, 8))).shape == (8, 8)

@@ -15,7 +15,7 @@ _RINGS = 24  # of frequencies, by which the spectrum is told from its noise
 
 
 class Patterns(NamedTuple):
-    """References taken apart.
+    """References taken apart into beam, pattern and noise.
 
     **Fields:** `smooth` `(view, y, x)`, the beam; `structure` `(view, y, x)`, what remains, filtered to what the noise
     leaves of it (Wiener); `contrast`, its standard deviation over the mean; `gain`, variance of a value over the value

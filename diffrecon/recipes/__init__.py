@@ -32,6 +32,8 @@ BUILT_IN = {
     "ptycho-tomography": "ptychotomography:PtychoTomographic",
     "speckle": "speckle:Speckle",
     "grating": "grating:Grating",
+    "edge-illumination": "scanned:EdgeIllumination",
+    "analyser": "scanned:Analyser",
     "saxs-tensor-tomography": "tensor_saxs:TensorSaxs",
 }
 for _name, _place in BUILT_IN.items():

@@ -13,7 +13,7 @@ __all__ = ["Tracked", "track_windows"]
 
 
 class Tracked(NamedTuple):
-    """What correlation finds.
+    """What correlation finds, window by window.
 
     **Fields:** `displacement` `(2, y, x)` [pixel], whole pixels; `visibility` of the pattern
     relative to the reference; `correlation`, 1 for a perfect match.

@@ -1,0 +1,164 @@
+"""Edge illumination and analyser crystals: a measured curve, displaced, dimmed and broadened by the sample."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+
+from .._console import Console
+from ..errors import InputError, MissingMetadata
+from ..models import ScannedCurve, curve_spectrum
+from ..scan import Scan
+from ..settings import section, setting
+from ..solvers.refraction import first_maps
+from ._refracting import Quality, Refracting, Refraction, Solver, maps_and, poisson_cost
+from ._refraction import Prior, Stacks, optics_of, read_stacks
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is in the beam."""
+
+    air: str = setting("mode", "displacement zero: the most frequent one, or none", choices=("mode", "none"))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of the method."""
+
+    model: Model = section(Model)
+    prior: Prior = section(Prior, transmission=0.5, visibility=0.05)
+    solver: Solver = section(Solver, rounds=8)
+    quality: Quality = section(Quality, held_out=0.0)
+
+
+class _Scanned(Refracting):
+    """What both methods share."""
+
+    settings = Settings
+    unit_of_steps: ClassVar[str] = "m"
+    what: ClassVar[str] = "the mask"
+
+    def start(self, scan: Scan, settings: Settings, console: Console) -> Refraction:
+        """Put the measured curves of all pixels behind a flat sample, moved and broadened as their moments say."""
+        unit, stacks = optics_of(scan), read_stacks(scan, same=False)
+        still, there = (self._places(scan, key, stacks) for key in ("reference_steps", "steps"))
+        grid, curves = _even(still, stacks.reference)
+        step = float(grid[1] - grid[0])
+        scale = self._displacement(scan, unit.angle) / step
+        mean, centre, width = _moments(grid, curves)
+        broad = self._width(scan, width) / step
+        spectrum, period = curve_spectrum(curves)
+        place = (there - grid[0]) / step
+        fields = _first_fields(there, stacks.sample, (mean, centre, width), scale * step, broad * step)
+        trust = 0.1 * float(stacks.sample.sum(0).mean()) * (scale * step / width) ** 2 * stacks.good
+        cast = lambda a: jnp.asarray(a, jnp.float32)
+        model = ScannedCurve(
+            first_maps(cast(fields), cast(trust), settings.prior.smoothness()), cast(place),
+            jnp.asarray(spectrum, jnp.complex64), cast(stacks.good), len(there) / len(still), scale=float(scale),
+            width=float(broad), period=period,
+        )  # fmt: skip
+        shown = f"{width / 1e-6:.3g} u{self.unit_of_steps}"
+        lines = [*stacks.lines, f"curves of {len(still)} positions of {self.what}, {shown} wide (standard deviation)"]
+        for line in lines:
+            console.say(line)
+        return Refraction(
+            model, {"counts": stacks.sample}, poisson_cost, maps_and(), per_view=("place",), unit=unit,
+            good=stacks.good, reference=stacks.reference, grain=2 * broad / scale, only_x=True, lines=tuple(lines),
+        )  # fmt: skip
+
+    def drift(self, problem: Refraction, zero: np.ndarray) -> tuple[dict[str, Any], str]:
+        """Say how far the curve of air stood from that of the reference."""
+        angle = float(zero[1]) * problem.unit.angle
+        return {"curve_drift": angle}, f"between the scans the curves drifted by {angle:+.3g} rad"
+
+    def _places(self, scan: Scan, key: str, stacks: Stacks) -> np.ndarray:
+        """Where mask or crystal stood.
+
+        **Raises:** `MissingMetadata` without, `InputError` for as many numbers as there are no frames.
+        """
+        frames = stacks.reference if key == "reference_steps" else stacks.sample
+        stored = scan.extra.get(key)
+        if stored is None:
+            raise MissingMetadata(
+                f"data.{key}", f"where {self.what} stood [{self.unit_of_steps}]", scan.name, "/places"
+            )
+        stored = np.asarray(stored, float).ravel()
+        if len(stored) != len(frames):
+            raise InputError(f"{scan.name}: data.{key} has {len(stored)} numbers for {len(frames)} frames")
+        if len(np.unique(stored)) < 3:
+            raise InputError(f"{scan.name}: data.{key}: transmission, refraction and scattering take three positions")
+        return stored
+
+    def _displacement(self, scan: Scan, angle: float) -> float:
+        """Motion of the curve for a displacement of one pixel, in the unit of the positions."""
+        raise NotImplementedError
+
+    def _width(self, scan: Scan, width: float) -> float:
+        """The standard deviation that makes a visibility of `exp(-1 / 2)`."""
+        return width
+
+
+class EdgeIllumination(_Scanned):
+    """Phase, refraction along x, transmission and scattering from a mask moved over its beamlets."""
+
+    name, what = "edge-illumination", "the mask"
+
+    def _displacement(self, scan: Scan, angle: float) -> float:
+        return float(scan.geometry.detector_pixel)  # pyright: ignore
+
+    def _width(self, scan: Scan, width: float) -> float:
+        """By the first harmonic of the mask's period, one beamlet a pixel by default."""
+        period = scan.extra.get("period") or scan.geometry.detector_pixel  # pyright: ignore
+        return float(period) / (2 * np.pi)
+
+
+class Analyser(_Scanned):
+    """Phase, refraction along x, transmission and scattering from a crystal turned over its rocking curve."""
+
+    name, what, unit_of_steps = "analyser", "the crystal", "rad"
+
+    def _displacement(self, scan: Scan, angle: float) -> float:
+        return angle
+
+
+def _even(places: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Curves on an even grid of as many places, in increasing order."""
+    order = np.argsort(places)
+    places, curves = places[order], np.asarray(frames, float)[order]
+    grid = np.linspace(places[0], places[-1], len(places))
+    if np.abs(places - grid).max() < 1e-3 * (grid[1] - grid[0]):
+        return grid, curves
+    at = np.interp(grid, places, np.arange(len(places)))
+    low = np.clip(at.astype(int), 0, len(places) - 2)
+    part = (at - low)[:, None, None]
+    return grid, curves[low] * (1 - part) + curves[low + 1] * part
+
+
+def _moments(places: np.ndarray, curves: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Area, centre and width of curves above their feet."""
+    above = np.clip(curves - curves.min(0), 0, None)
+    total = np.maximum(above.sum(0), 1e-6)
+    centre = (above * places[:, None, None]).sum(0) / total
+    width = (above * (places[:, None, None] - centre) ** 2).sum(0) / total
+    return above.mean(0), centre, float(np.sqrt(np.median(width)))
+
+
+def _first_fields(
+    places: np.ndarray, sample: np.ndarray, still: tuple[np.ndarray, np.ndarray, float], scale: float, broad: float
+) -> np.ndarray:
+    """Displacement and transmission by a Gaussian through the logarithms (three images: Endrizzi 2014)."""
+    level = np.maximum(np.asarray(sample, float), 1.0)
+    weight = level / level.mean()
+    basis = np.stack([np.ones_like(places), places / still[2], (places / still[2]) ** 2], 1)
+    normal = np.einsum("kyx,ki,kj->yxij", weight**2, basis, basis) + 1e-6 * np.eye(3)
+    right = np.einsum("kyx,ki,kyx->yxi", weight**2, basis, np.log(level))
+    c = np.linalg.solve(normal, right[..., None])[..., 0]
+    bent = np.minimum(c[..., 2], -0.05)
+    centre = -c[..., 1] / (2 * bent) * still[2]
+    moved = np.clip((centre - still[1]) / scale, -2 * still[2] / scale, 2 * still[2] / scale)
+    own = still[2] ** 2
+    visibility = np.exp(-np.clip(-own / (2 * bent) - own, 0, 2 * broad**2) / (2 * broad**2))
+    light = sample.sum(0) / np.maximum(np.median(sample.sum(0)), 1e-6)
+    return np.stack([0 * moved, moved, np.log(np.clip(light, 0.05, 3)), np.clip(visibility, 0.3, 1)])

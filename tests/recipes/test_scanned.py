@@ -1,0 +1,63 @@
+"""Edge illumination and analyser against curves written down directly, which are no Gaussians."""
+
+import numpy as np
+import pytest
+
+import diffrecon as dr
+
+SIZE, PIXEL, ENERGY = 48, 24e-6, 25e3
+ROW, COLUMN = np.mgrid[:SIZE, :SIZE].astype(float)
+
+
+def curve(place, width):
+    """A slit seen through a slit: flat top, soft flanks; broadened exactly, by many displaced copies."""
+    soft = lambda x: 0.5 * (np.tanh((x + 1.3) / 0.5) - np.tanh((x - 1.3) / 0.5)) + 0.02
+    nodes, weights = np.polynomial.hermite_e.hermegauss(15)
+    weights = weights / weights.sum()
+    return sum(w * soft(place - n * width) for n, w in zip(nodes, weights, strict=True))
+
+
+def scan_of(method, distance, unit):
+    """Positions in units of `unit`, a lens and a patch that scatters."""
+    rng = np.random.default_rng(0)
+    lens = 0.5 * (COLUMN - 20) / 6 * np.exp(-((COLUMN - 20) ** 2 + (ROW - 26) ** 2) / 80)  # [unit]
+    patch = np.hypot(ROW - 12, COLUMN - 34) < 7
+    still, there = np.linspace(-4, 4, 17), np.linspace(-2.4, 2.4, 7)
+    at = lambda places, moved: places[:, None, None] - moved
+    reference = rng.poisson(60000 * curve(at(still, 0 * lens), 0.0))
+    sample = rng.poisson(60000 * np.where(patch, 0.8, 1.0) * curve(at(there, lens), np.where(patch, 0.6, 0.0)))
+    scan = dr.Scan.from_arrays(
+        sample,
+        method=method,
+        geometry=dr.ParallelBeam(PIXEL, ENERGY, distance),
+        extra={"reference": reference, "steps": there * unit, "reference_steps": still * unit},
+    )
+    return scan, lens, patch
+
+
+@pytest.mark.parametrize("method, distance, unit, angle", [
+    ("edge-illumination", 0.6, 3e-6, 3e-6 / 0.6), ("analyser", 0.25, 1.5e-6, 1.5e-6)])  # fmt: skip
+def test_signals_come_back(method, distance, unit, angle):
+    scan, lens, patch = scan_of(method, distance, unit)
+    result = dr.reconstruct(scan, settings={"quality": {"error_bars": 0}})
+    found, inside = np.asarray(result["alpha_x"], float) / angle, np.zeros((SIZE, SIZE), bool)
+    inside[4:-4, 4:-4] = True
+    assert np.linalg.norm((found - lens)[inside]) < 0.15 * np.linalg.norm(lens[inside])
+    core, air = np.hypot(ROW - 12, COLUMN - 34) < 4, (ROW > 32) & (COLUMN > 34) & inside
+    assert np.mean(result["transmission"][core]) / np.mean(result["transmission"][air]) == pytest.approx(0.8, abs=0.01)
+    assert np.mean(result["scattering"][core]) / angle**2 == pytest.approx(0.36, abs=0.05)
+    assert abs(np.mean(result["scattering"][air])) / angle**2 < 0.03
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"steps": None}, "where the mask stood"),
+        ({"steps": np.arange(3.0)}, "3 numbers for 7 frames"),
+        ({"steps": np.array([0.0, 1, 0, 1, 0, 1, 0])}, "take three positions"),
+    ],
+)
+def test_refused(change, words):
+    scan, _, _ = scan_of("edge-illumination", 0.6, 3e-6)
+    with pytest.raises(dr.InputError, match=words):
+        dr.reconstruct(scan.replace(extra={**scan.extra, **change}))
