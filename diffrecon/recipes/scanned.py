@@ -28,8 +28,8 @@ class Settings:
     """Every setting of the method."""
 
     model: Model = section(Model)
-    prior: Prior = section(Prior, transmission=0.5, visibility=0.05)
-    solver: Solver = section(Solver, rounds=8)
+    prior: Prior = section(Prior, visibility=0.3)
+    solver: Solver = section(Solver, rounds=16)
     quality: Quality = section(Quality, held_out=0.0)
 
 
@@ -64,7 +64,7 @@ class _Scanned(Refracting):
         for line in lines:
             console.say(line)
         return Refraction(
-            model, {"counts": stacks.sample}, poisson_cost, maps_and(), per_view=("place",), unit=unit,
+            model, {"counts": stacks.sample}, poisson_cost, maps_and("place"), per_view=("place",), unit=unit,
             good=stacks.good, reference=stacks.reference, grain=2 * broad / scale, only_x=True, lines=tuple(lines),
         )  # fmt: skip
 
