@@ -12,6 +12,7 @@ from ._fluorescence import CrossSections as CrossSections
 from ._fluorescence import Fluorescence as Fluorescence
 from ._fluorescence_start import alternate as alternate
 from ._fluorescence_start import curvature as curvature
+from ._fluorescence_start import measured_offsets as measured_offsets
 from ._fluorescence_start import refined_amounts as refined_amounts
 from ._fluorescence_start import refined_offsets as refined_offsets
 from ._fringes import SteppedFringes as SteppedFringes

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from ..operators import turn_to_beam
 from ._fluorescence import Fluorescence
 
-__all__ = ["alternate", "curvature", "refined_amounts", "refined_offsets"]
+__all__ = ["alternate", "curvature", "measured_offsets", "refined_amounts", "refined_offsets"]
 
 
 def alternate(
@@ -113,6 +113,31 @@ def curvature(
     return jnp.transpose(seen @ squares, (3, 2, 0, 1))
 
 
+def measured_offsets(
+    model: Fluorescence, counts: Float[Array, "view z u channel"], compton: int | None, every: bool
+) -> Float[np.ndarray, " view"]:
+    """Find where the axis is seen, in each view or in all alike, from the centres of mass of what the beam crossed.
+
+    The centre of a body goes round as `c + X cos + Y sin`; what is left of it is the wobble. It takes transmission, or
+    Compton scattering, which little absorption distorts, and a body that lies within the scan.
+    """
+    seen = np.asarray(counts, float)
+    open_beam = np.asarray(model.exposure * model.gain, float)
+    if open_beam[..., -1].any():
+        depth = -np.log(np.maximum(seen[..., -1], 0.5) / open_beam[..., -1])
+    elif compton is not None:
+        depth = seen[..., compton] / open_beam[..., compton]
+    else:
+        return np.asarray(model.offsets)
+    u = np.arange(depth.shape[-1]) - (depth.shape[-1] - 1) / 2
+    centre = (depth * u).sum((1, 2)) / np.maximum(depth.sum((1, 2)), 1e-12)
+    angles = np.asarray(model.angles, float)
+    turn = np.stack([np.ones_like(angles), np.cos(angles), np.sin(angles)], -1)
+    found = np.linalg.lstsq(turn, centre, rcond=None)[0]
+    moved = centre - turn @ found if every else 0 * centre
+    return -(found[0] + moved)
+
+
 @jax.jit(static_argnames=("every",))
 def refined_offsets(
     model: Fluorescence, counts: Float[Array, "view z u channel"], every: bool
@@ -123,14 +148,14 @@ def refined_offsets(
     """
     expected = model(slice(None))
     sent = jnp.maximum(model.exposure * model.gain, 1e-30)
-    slope = jnp.gradient(expected / sent, axis=2) * sent
+    slope = jnp.asarray(jnp.gradient(expected / sent, axis=2)) * sent
     weight = 1 / (jnp.maximum(expected, 1) + 4e-4 * expected**2)
     axes = (1, 2, 3)
     top, bottom = jnp.sum(weight * (counts - expected) * slope, axes), jnp.sum(weight * slope**2, axes)
     if not every:
         return model.offsets + jnp.sum(top) / jnp.sum(bottom)
     moves = jnp.clip(top / jnp.maximum(bottom, 1e-12), -1, 1)
-    waves = jnp.stack([jnp.cos(model.angles), jnp.sin(model.angles)], -1)
+    waves: Array = jnp.stack([jnp.cos(model.angles), jnp.sin(model.angles)], -1)
     return model.offsets + moves - waves @ jnp.linalg.lstsq(waves, moves - jnp.mean(moves))[0]
 
 

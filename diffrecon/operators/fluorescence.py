@@ -83,7 +83,8 @@ def _gathered(volume: Array, angles: Array, offsets: Array) -> Array:
     fx, fy = x - column, y - row
     first = (row * (n + 2) + column).astype(jnp.int32)
     corners = ((0, (1 - fy) * (1 - fx)), (1, (1 - fy) * fx), (n + 2, fy * (1 - fx)), (n + 3, fy * fx))
-    return sum(_lane(w, volume) * flat.at[first + step].get(mode="promise_in_bounds") for step, w in corners)
+    parts = [_lane(w, volume) * flat.at[first + step].get(mode="promise_in_bounds") for step, w in corners]
+    return parts[0] + parts[1] + parts[2] + parts[3]
 
 
 def _spread(turned: Array, angles: Array, offsets: Array) -> Array:
@@ -280,10 +281,12 @@ def _framed(plane: Array) -> Array:
 def _shifted(framed: Array, slope: np.ndarray) -> Array:
     """Values at `t + slope[0]`, `z + slope[1]`: three points each way; of `-slope` the transpose."""
     n, deep = framed.shape[0] - 2, framed.shape[1] > 2
-    rows = sum(float(c) * framed[k : k + n] for k, c in enumerate(_three_points(slope[0])))
+    before, here, after = map(float, _three_points(slope[0]))
+    rows = before * framed[:n] + here * framed[1 : n + 1] + after * framed[2:]
     if not deep:
         return rows
-    return sum(float(c) * rows[:, k : k + framed.shape[1] - 2] for k, c in enumerate(_three_points(slope[1])))
+    before, here, after = map(float, _three_points(slope[1]))
+    return before * rows[:, :-2] + here * rows[:, 1:-1] + after * rows[:, 2:]
 
 
 def _three_points(s: float) -> tuple[float, float, float]:

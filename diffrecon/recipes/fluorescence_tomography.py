@@ -20,12 +20,12 @@ from .._model import Batch
 from .._result import Quantity
 from ..errors import InputError
 from ..modality import Modality, Outcome, Problem, Run, Stage, Work, descent
-from ..models import Fluorescence, alternate, curvature, refined_amounts, refined_offsets
+from ..models import Fluorescence, alternate, curvature, measured_offsets, refined_amounts, refined_offsets
 from ..scan import Scan
 from ..settings import section, setting
 
 _COMPTON = "compton"
-_ROUNDS = 6  # of alternation and one step of the offsets
+_ROUNDS = 2  # of alternation and one step of the offsets
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,8 @@ class FluorescenceTomography(Modality):
 def _alternated(solver: Solver, free: str, problem: Emission, run: Run) -> Outcome:
     model, counts = problem.model, jnp.asarray(problem.data["counts"])
     if free != "none":
+        offsets = measured_offsets(model, counts, problem.compton, free == "wobble")
+        model = model.replace(offsets=jnp.asarray(offsets, counts.dtype))
         for done in range(_ROUNDS):
             model = alternate(model, counts, problem.compton, 1, solver.sweep_steps)
             model = model.replace(offsets=refined_offsets(model, counts, free == "wobble" and done > 0))
@@ -207,7 +209,7 @@ def _prepared(problem: Emission, solver: Solver) -> dict[str, Any]:
     density = np.asarray(model.density)
     return {
         "model": model.replace(scaled=jnp.asarray(density / unit), unit=jnp.asarray(unit)),
-        "data": problem.data | {"spread": spread},
+        "data": {**problem.data, "spread": spread},
         "cost": _Likelihood(solver.smoothness, tuple(np.sqrt(np.mean(density.astype(float) ** 2, (1, 2, 3))).tolist())),
     }
 

@@ -78,6 +78,23 @@ def test_model_agrees_with_exact_chords(measured):
     assert (misfit < [0.06, 0.06, 0.004]).all()
 
 
+def test_axis_and_wobble_from_centres_of_mass(measured):
+    """Every third view one step further on, and all of them: what the transmission says of each."""
+    scan = dr.open_scan(measured[0])
+    model = dr.models.Fluorescence.from_scan(scan)
+    counts = np.concatenate([scan.counts, scan.extra["transmitted"][..., None]], -1)
+    moves = np.ones(60, int)
+    moves[::3] = 2
+    sent = np.asarray(model.exposure)
+    rolled = sent * np.stack([np.roll(view, move, 1) for view, move in zip(counts / sent, moves, strict=True)])
+    found = dr.models.measured_offsets(model, jnp.asarray(rolled, jnp.float32), None, True)
+    assert np.sqrt(np.mean((found + moves) ** 2)) < 0.1
+    alike = dr.models.measured_offsets(
+        model, jnp.asarray(sent * np.roll(counts / sent, 1, 2), jnp.float32), None, False
+    )
+    np.testing.assert_allclose(alike, -1, atol=0.05)
+
+
 # ---------------------------------------------------------------------------------------------------- recipe
 @pytest.mark.slow
 def test_masses_and_densities(measured):
