@@ -246,6 +246,9 @@ class Modality:
     settings: ClassVar[type]
     needs: ClassVar[Mapping[str, tuple[str, str]]] = {}  # field of the scan -> what it is, an example for --set
     wishes: ClassVar[tuple[str, ...]] = ()  # fields of the scan that it uses where they are known
+    asks: ClassVar[
+        Mapping[str, tuple[str, str]]
+    ] = {}  # setting that has no default -> what it is, an example for --set
     uses: ClassVar[tuple[str, ...]] = ()  # of `Scan.extra`: what it makes use of, of shifts, translations and monitor
 
     def recognises(self, scan: Scan) -> bool:

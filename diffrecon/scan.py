@@ -134,7 +134,7 @@ class Scan:
     - `probe`: complex first guess `(mode, y, x)`, of any scale.
     - `weights`, `transmission`: per-datum weights and per-pixel transmission of tensor SAXS.
     - `tensor_geometry`: `diffrecon.operators.TensorGeometry` of tensor SAXS.
-    - `flux`: mean counts a pixel of the empty beam, where known.
+    - `flux`: mean counts a pixel of the empty beam, where known; for k-edge subtraction also `(view,)`.
     - `saturation`: counts from which on a pixel only says "at least so many", where known.
     - `rotation_centre`: column of the rotation axis in these frames [pixel], where known.
     - `window`: which part of the whole frames these are, and how they were binned; `None` = all of them.
@@ -163,7 +163,7 @@ class Scan:
     weights: np.ndarray | None = None
     transmission: np.ndarray | None = None
     tensor_geometry: Any = None
-    flux: float | None = None
+    flux: float | np.ndarray | None = None
     saturation: float | None = None
     rotation_centre: float | None = None
     window: Window | None = None
@@ -248,6 +248,8 @@ class Scan:
         views = np.arange(self.views)[np.asarray(views)]
         per_view = ("positions", "angles", "weights", "transmission")
         picked = {k: getattr(self, k)[views] for k in per_view if getattr(self, k) is not None}
+        if np.ndim(self.flux):
+            picked["flux"] = np.asarray(self.flux)[views]
         if self.tensor_geometry is not None:
             picked["tensor_geometry"] = self.tensor_geometry.subset(views)
         if self.geometry is not None:

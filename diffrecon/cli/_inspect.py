@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ def _measurement(options: argparse.Namespace) -> int:
     scan = scan.check_counts()
     for line in _as_reconstruct(scan):
         print(f"  problem      {line}")
+    for line in _unsaid(scan, settings.recipe):
+        print(f"  missing      {line}")
     for message in scan.provenance.messages:
         if message.startswith("problem: "):
             raise InputError(f"{scan.name}: {message.removeprefix('problem: ')}")
@@ -56,6 +59,19 @@ def _as_reconstruct(scan: Any) -> list[str]:
         return find(scan.method).look_at(scan)
     except MissingMetadata as error:
         return [str(error).removeprefix(f"{scan.name}: ")]
+
+
+def _unsaid(scan: Any, recipe: Mapping[str, Any]) -> list[str]:
+    """Name the settings that the method cannot do without and that nobody has given."""
+    from ..recipes import find, methods
+
+    if scan.method not in methods():
+        return []
+    asked = find(scan.method).asks.items()
+    said = lambda name: name.partition(".")[2] in recipe.get(name.partition(".")[0], {})
+    return [
+        f"{name}: {what}; for example --set '{name}={example}'" for name, (what, example) in asked if not said(name)
+    ]
 
 
 def _near_field(scan: Any, picture: str | None) -> None:
@@ -125,7 +141,8 @@ def scan_lines(scan: Any) -> list[str]:
         lines.append(f"  mask         {scan.mask.mean():.2%} of the pixels measured")
     for name in ("flux", "rotation_centre"):
         if getattr(scan, name) is not None:
-            lines.append(f"  {name.replace('_', ' '):<12} {getattr(scan, name):.5g}")
+            values = ", ".join(f"{value:.5g}" for value in np.ravel(getattr(scan, name)))
+            lines.append(f"  {name.replace('_', ' '):<12} {values}")
     for message in scan.provenance.messages:
         kind, said = next(((k, k) for k in ("missing", "problem") if message.startswith(f"{k}: ")), ("note", ""))
         lines.append(f"  {kind:<12} {message.removeprefix(f'{said}: ')}")

@@ -14,7 +14,7 @@ from .source import Source
 from .values import zero_frequency_of
 
 _LEAST = 8  # pixels of a far-field frame along either axis; lines are none
-_PER_VIEW = ("positions", "angles", "weights", "transmission")
+_PER_VIEW = ("positions", "angles", "weights", "transmission", "flux")
 _PLACES = ("energy", "focus_to_sample", "focus_to_detector", "sample_to_detector", "detector_pixel", "pixel_size")
 
 

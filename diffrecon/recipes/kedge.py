@@ -26,6 +26,10 @@ from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import fisher_deviation, fisher_scoring, log_subtraction
 
+_SAY_ENERGIES = '--set \'model.energies=["8.25 keV", "8.42 keV"]\''
+_NO_BEAM = (
+    "k-edge needs the empty beam of every energy: data.flats, or data.flux in counts a pixel, one number or one a view"
+)
 _LIKELIHOOD = {"name": ("likelihood",)}
 
 
@@ -83,6 +87,14 @@ class KEdgeSubtraction(Modality):
     """Areal densities [g/cm^2] with error bars from radiographs at several energies."""
 
     name, settings = "k-edge", Settings
+    asks = {"model.materials": ("what is in the beam", '["Ni", "SiO2"]')}
+
+    def look_at(self, scan: Scan) -> list[str]:
+        """Say what of energies and empty beam is missing; which setting names them."""
+        lines, stored = super().look_at(scan), None if scan.geometry is None else scan.geometry.energy
+        if np.size(stored) != scan.views or stored is None:
+            lines.append(f"the energy of every view is asked for: {_SAY_ENERGIES}")
+        return lines if scan.flats is not None or scan.flux is not None else [*lines, _NO_BEAM]
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Radiographs:
         """Put zero areal densities behind the scan's beam."""
@@ -168,9 +180,7 @@ class KEdgeSubtraction(Modality):
 def _energies(scan: Scan, energies: Any) -> np.ndarray:
     stored = None if scan.geometry is None else scan.geometry.energy
     if energies is None and stored is None:
-        raise InputError(
-            f'{scan.name}: k-edge needs the energy of every view: --set \'model.energies=["8.25 keV", "8.42 keV"]\''
-        )
+        raise InputError(f"{scan.name}: k-edge needs the energy of every view: {_SAY_ENERGIES}")
     if isinstance(energies, str):
         energies = energies.split(",")
     values = stored if energies is None else [_energy(e) for e in energies]
@@ -229,11 +239,9 @@ def _model(scan: Scan, table: np.ndarray) -> tuple[KEdge, list[str]]:
             beam = np.broadcast_to(flats.mean(0) - dark, (scan.views, *scan.frame_shape))
             lines.append(f"{len(flats)} flats do not share out among {scan.views} views: their mean serves all")
     elif scan.flux is not None:
-        beam = np.full((scan.views, 1, 1), float(scan.flux))
+        beam = np.broadcast_to(np.reshape(np.asarray(scan.flux, float), (-1, 1, 1)), (scan.views, 1, 1))
     else:
-        raise InputError(
-            f"{scan.name}: k-edge needs the empty beam of every energy: data.flats, or data.flux counts a pixel"
-        )
+        raise InputError(f"{scan.name}: {_NO_BEAM}")
     if not (beam > 0).any():
         raise InputError(f"{scan.name}: the empty beam is nowhere above the dark")
     good = np.ones(beam.shape[1:], bool) if scan.mask is None or scan.mask.shape != beam.shape[1:] else scan.mask

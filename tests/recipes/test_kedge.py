@@ -177,6 +177,28 @@ def test_more_input_that_cannot_be_solved():
     assert check_table(np.asarray(TABLE), ["a", "b"], (1.0, 2.0)) < 3
 
 
+def test_one_flux_and_one_energy_a_view_from_a_file(tmp_path, capsys):
+    """The empty beam differs from energy to energy; inspect says what is missing, and nothing once it is given."""
+    energies, flux, table = [8320.0, 8326.0], np.array([4000.0, 9000.0]), np.array([[45.5, 33.3], [321.0, 31.4]])
+    light = flux[:, None, None] * np.exp(-np.einsum("vm,myx->vyx", table, AREAL))
+    np.savez(tmp_path / "a.npz", counts=light.astype(np.float32))
+    assert main(["inspect", str(tmp_path / "a.npz"), "-m", "k-edge"]) == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("energy of every view", "data.flux in counts", "missing      model.materials"))
+    known = {"energy": energies, "flux": flux.tolist(), "views": [1, 0]}
+    measured = dr.open_scan(tmp_path / "a.npz", method="k-edge", **known)
+    assert measured.flux.tolist() == flux[::-1].tolist() and measured.geometry.energy.tolist() == energies[::-1]
+    model = {"materials": {"a": "Ni", "b": "SiO2"}, "attenuation": table[::-1].tolist()}
+    result = dr.reconstruct(measured, "k-edge", {"model": model})
+    assert np.abs(np.stack([result["a"], result["b"]]) - AREAL).max() < 1e-6
+    sets = ["--set", "data.flux=[4000,9000]", "--set", 'geometry.energy=["8320 eV", "8326 eV"]']
+    assert main(["inspect", str(tmp_path / "a.npz"), "-m", "k-edge", *sets, "--set", 'model.materials=["Ni"]']) == 0
+    said = capsys.readouterr().out
+    assert "flux         4000, 9000" in said and "model.materials" not in said and "problem" not in said
+    with pytest.raises(dr.InputError, match="3 values for 2 views"):
+        dr.open_scan(tmp_path / "a.npz", method="k-edge", flux=[1.0, 2.0, 3.0])
+
+
 def test_demo(tmp_path, capsys):
     assert main(["demo", "k-edge", "-o", str(tmp_path)]) == 0
     said = capsys.readouterr().out
