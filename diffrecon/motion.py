@@ -139,6 +139,15 @@ class Motion(eqx.Module):
             each |= {"drift": None, "shifts": self.offsets(count)[views]}
         return self.replace(**each)
 
+    def changes(self, before: "Motion", names: Iterable[str]) -> list[str]:
+        """Say in words what each of some unknowns is, and by how much it differs from another motion.
+
+        ```python
+        assert Motion(44.5).changes(Motion(43.25), ["centre"]) == ["centre 44.500 pixel (43.250 before, +1.250)"]
+        ```
+        """
+        return [_change(name, getattr(before, name), getattr(self, name)) for name in names]
+
     def offsets(self, views: int) -> Float[Array, "view 2"]:
         """Add shifts and drift: the motion of the picture of every view (row, column) [pixel]."""
         total = jnp.zeros((views, 2), self.centre.dtype) if self.shifts is None else self.shifts
@@ -170,6 +179,21 @@ class Motion(eqx.Module):
         if self.magnification is not None and float(np.min(np.asarray(self.magnification))) <= 0:
             raise InputError("geometry.magnification must be positive")
         return self
+
+
+def _change(name: str, then: Any, now: Any) -> str:
+    """Say what a number is and was, or how far the numbers of an array have moved along each of its columns."""
+    factor, unit = (180 / np.pi, "deg") if FREEDOMS[name].unit == "rad" else (1.0, FREEDOMS[name].unit)
+    now = np.asarray(now, float)
+    then = np.full(now.shape, float(name == "magnification")) if then is None else np.asarray(then, float)
+    moved = (now - then) * factor
+    if not now.ndim:
+        was, at = float(then) * factor, float(now) * factor
+        return f"{name} {at:.3f} {unit} ({was:.3f} before, {at - was:+.3f})"
+    columns = moved.reshape(len(moved), -1).T
+    words = ("",) if len(columns) == 1 else ("first ", "second ") if name == "wobble" else ("rows ", "columns ")
+    each = [f"{w}{c.std():.3g} rms, {np.abs(c).max():.3g} at most" for w, c in zip(words, columns, strict=True)]
+    return f"{name} changed by {'; '.join(each)} {unit}".rstrip()
 
 
 def drift_basis(views: int, order: int) -> Float[np.ndarray, "view order"]:

@@ -9,7 +9,7 @@ from .. import prepare
 from ..errors import InputError
 from ._slabs import middle_rows
 
-__all__ = ["Moves", "find_axis"]
+__all__ = ["Moves", "find_axis", "whole_column"]
 
 _LEAST = 0.25  # pixels that are worth it
 _SURE = 0.1  # by which the moves seen in the frames may differ from those written
@@ -44,13 +44,19 @@ def find_axis(
                 f"{scan.name}: geometry.rotation_centre = {centre:g} lies farther off the detector, {columns} columns, "
                 "than that is wide: it is counted in columns from the first"
             )
-        return centre, moves, f"rotation centre {centre:.2f} as given"
+        return centre, moves, f"rotation centre {centre:.2f} as given{whole_column(prepared, centre)}"
     if moves.columns is None:
         axis = prepared.find_rotation_centre(rows)
     else:
         some = moved_back(np.asarray(sample)[:, :: max(1, np.shape(sample)[1] // 16)], moves.columns)
         axis = prepare.find_rotation_centre(some, scan.angles, search=search)
-    return axis.centre, moves, axis.message
+    return axis.centre, moves, axis.message + whole_column(prepared, axis.centre)
+
+
+def whole_column(prepared: prepare.Preparation, centre: float) -> str:
+    """Say which column of the whole detector the axis is in, where only a part was read; else nothing."""
+    window = None if prepared.rotation_centre is not None else prepared.scan.window
+    return "" if window is None else f"; column {window.whole_column(centre):.2f} of the whole detector"
 
 
 def column_moves(scan: Any, rows: Float[Any, "view z u"], angles: Float[np.ndarray, " view"]) -> Moves:

@@ -22,7 +22,7 @@ from ..prepare import Settings as Prepare
 from ..scan import Scan
 from ..settings import as_dict, section, setting
 from ..solvers.ending import Interrupted
-from ._axis import find_axis
+from ._axis import find_axis, whole_column
 from ._line_integrals import contradictions, dose, flat_halves, residual
 from ._slabs import middle_rows, stream_slabs, too_large
 
@@ -292,11 +292,7 @@ def _prepared(scan: Scan, settings: Settings) -> prepare.Preparation:
 
 def _axis(prepared: prepare.Preparation, settings: Settings, console: Console, rows: Any = None) -> Geometry:
     """Find the rotation axis, by `rows` where all are in memory."""
-    scan: Any = prepared.scan
-    joined = prepared.rotation_centre
     centre, moves, said = find_axis(prepared, settings.prepare.centre_search, rows)
-    if scan.window is not None and joined is None:
-        said += f"; column {scan.window.whole_column(centre):.2f} of the whole detector"
     lines = (said, moves.said) if moves.said else (said,)
     for line in (*prepared.messages, *lines):
         console.say(line)
@@ -337,7 +333,15 @@ def _aligned(
     else:
         aligned = AlignedProjector(A.angles, A.shape, (height, columns), motion)
     figures = {f"geometry_{name}": np.asarray(value) for name, value in known.items()} | {"geometry_shifts": moves}
-    return Geometry(aligned, float(motion.centre), (*start.lines, *alignment.messages), figures)
+    centre, lines = float(motion.centre), start.lines
+    if centre != start.centre:
+        lines = (
+            f"rotation centre {centre:.2f} by the alignment{whole_column(prepared, centre)}",
+            f"before it: {lines[0]}",
+            *lines[1:],
+        )
+        console.say(lines[0])
+    return Geometry(aligned, centre, (*lines, *alignment.messages), figures)
 
 
 def _problem(

@@ -110,7 +110,7 @@ def align(
     names, messages = _possible(unknowns, data.shape[1])
     steps = steps or (6 if set(names) <= _SOON else 12)
     geometry = start or Motion((data.shape[2] - 1) / 2 if centre is None else centre)
-    known = geometry.known()
+    before, known = geometry, geometry.known()
     # With the fields that make the motions of the unknowns; those that are no unknowns stay zero and go at the end.
     geometry = geometry.freed(
         [*names, *(_FIELDS.get(k, k) for n in names for k in FREEDOMS[n].moves)], angles.size, drift
@@ -128,7 +128,7 @@ def align(
         geometry, volume, projector = _refine(level, geometry, names, steps, cg_steps, tolerance, history, progress)
     assert volume is not None and projector is not None
     geometry = geometry.only([*known, *names])
-    messages += _verdict(history, names, levels[-1], tolerance)
+    messages += [*geometry.changes(before, names), *_verdict(history, names, levels[-1], tolerance)]
     return Alignment(geometry, volume, projector, tuple(messages), np.asarray(history))
 
 

@@ -258,6 +258,12 @@ def test_column_shifts_are_found_and_used():
     aligned = recipes.reconstruct(moved, None, {"align": {"unknowns": ["centre", "shifts"]}})
     assert error(aligned["volume"]) < 0.6 * error(plain["volume"])
     assert aligned.quality["geometry_shifts"].shape == (VIEWS, 2)
+    found = aligned.quality["rotation_centre"]
+    assert f"rotation centre {found:.2f} by the alignment" in aligned.verdict
+    assert any(line.startswith(f"centre {found:.3f} pixel (") for line in aligned.verdict)
+    # The moves are drawn from -2 to 2: their spread is what was found.
+    said = next(line for line in aligned.verdict if line.startswith("shifts changed by"))
+    assert abs(float(said.split("columns ")[1].split(" rms")[0]) - moves.std()) < 0.25
 
 
 def test_mixed_up_angles_contradict_each_other():
