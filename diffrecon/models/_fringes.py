@@ -43,7 +43,7 @@ class SteppedFringes(Model):
 
     @property
     def transfer(self) -> Float[np.ndarray, "Y half"]:
-        """From the potential to the logarithm of the intensity."""
+        """Give what takes the potential to the logarithm of the intensity."""
         shape = self.maps.potential.shape
         if self.spread is None:
             return np.zeros((shape[0], shape[1] // 2 + 1))

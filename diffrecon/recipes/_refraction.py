@@ -28,7 +28,7 @@ class Prior:
     visibility: float = setting(1.5, "few steps of the visibility, in units of a pixel's noise", at_least=0)
 
     def smoothness(self) -> Smoothness:
-        """As the solver takes it."""
+        """Give them as the solver takes them."""
         return Smoothness((self.phase, self.transmission, self.visibility))
 
 

@@ -74,7 +74,7 @@ class _Scanned(Refracting):
         return {"curve_drift": angle}, f"between the scans the curves drifted by {angle:+.3g} rad"
 
     def _places(self, scan: Scan, key: str, stacks: Stacks) -> np.ndarray:
-        """Where mask or crystal stood.
+        """Say where mask or crystal stood.
 
         **Raises:** `MissingMetadata` without, `InputError` for as many numbers as there are no frames.
         """
@@ -109,7 +109,7 @@ class EdgeIllumination(_Scanned):
         return float(scan.geometry.detector_pixel)  # pyright: ignore
 
     def _width(self, scan: Scan, width: float) -> float:
-        """By the first harmonic of the mask's period, one beamlet a pixel by default."""
+        """Give the width by the first harmonic of the mask's period, one beamlet a pixel by default."""
         period = scan.extra.get("period") or scan.geometry.detector_pixel  # pyright: ignore
         return float(period) / (2 * np.pi)
 
