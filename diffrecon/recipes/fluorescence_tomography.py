@@ -42,7 +42,7 @@ class Solver:
     """How the densities are found."""
 
     name: str = setting("joint", "all absorption in one cost, or the alternation alone", choices=("joint", "alternate"))
-    sweeps: int = setting(2, "of the alternation that starts", at_least=1)
+    sweeps: int = setting(4, "of the alternation that starts", at_least=1)
     sweep_steps: int = setting(20, "of EM in each sweep", at_least=1)
     steps: int = setting(40, "of L-BFGS on the one cost", at_least=1, only={"name": ("joint",)})
     smoothness: float = setting(
