@@ -13,7 +13,7 @@ from .. import operators, physics
 from .._model import Model
 from .._result import Quantity
 from ..errors import InputError, MissingMetadata
-from ..operators.fourier import good_size
+from ..operators.fourier import good_size, twice_as_fine
 from ..prepare import flats_of_views
 from ..priors import PowerLaw
 from ..scan import Scan
@@ -259,7 +259,7 @@ class Holography(Model):
 
     def lifted(self, coarse: "Holography") -> "Holography":
         """Take the object and the shifts of the `binned` model, interpolated by Fourier series."""
-        finer = lambda image: _interpolated_twice(image).astype(self.phase.dtype)
+        finer = lambda image: twice_as_fine(image).astype(self.phase.dtype)
         return self.replace(phase=finer(coarse.phase), attenuation=finer(coarse.attenuation), shifts=2 * coarse.shifts)
 
     # ------------------------------------------------------------------ first guess
@@ -398,20 +398,6 @@ def _paired(image: Any) -> Any:
     """Sums over pairs of rows and of columns."""
     *more, rows, columns = image.shape
     return image.reshape(*more, rows // 2, 2, columns // 2, 2).sum((-3, -1))
-
-
-@jax.jit
-def _interpolated_twice(image: Float[Array, "y x"]) -> Float[Array, "2*y 2*x"]:
-    """A periodic image on pixels half as large, whose pairs lie about the old ones."""
-    for axis in (0, 1):
-        size = image.shape[axis]
-        k = np.arange(size // 2 + 1)
-        turn = np.where(k < size / 2, np.exp(-0.5j * np.pi * k / size), 0)  # a quarter of an old pixel
-        turn = jnp.asarray(turn, jnp.result_type(image.dtype, jnp.complex64)).reshape((-1, 1) if axis == 0 else (1, -1))
-        spectrum = jnp.fft.rfft(image, axis=axis)
-        halves = [jnp.fft.irfft(spectrum * t, n=size, axis=axis) for t in (turn, jnp.conj(turn))]
-        image = jnp.stack(halves, axis + 1).reshape(*(n * (2 if a == axis else 1) for a, n in enumerate(image.shape)))
-    return image
 
 
 def _pairs(values: Any, views: int) -> np.ndarray:

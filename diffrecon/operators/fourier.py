@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact
 
-__all__ = ["blur", "gaussian", "good_size", "half_plane_weights", "is_smooth", "radial_frequency"]
+__all__ = ["blur", "gaussian", "good_size", "half_plane_weights", "is_smooth", "radial_frequency", "twice_as_fine"]
 
 
 def good_size(least: float, *, factors: Sequence[int] = (2, 3, 5), parity: int = 0) -> int:
@@ -87,3 +87,21 @@ def blur(values: Inexact[Array, "..."], width: Any, axes: Sequence[int] = (-2, -
         frequency = jnp.asarray(np.fft.fftfreq(size)[: spectrum.shape[axis]], real)
         spectrum = spectrum * gaussian(frequency, one).reshape([-1 if i == axis else 1 for i in range(values.ndim)])
     return back(spectrum, s=[values.shape[axis] for axis in axes], axes=axes)
+
+
+def twice_as_fine(image: Float[Array, "y x"]) -> Float[Array, "2*y 2*x"]:
+    """Interpolate a periodic image by Fourier series on pixels half as large, whose pairs lie about the old ones.
+
+    ```python
+    assert jnp.allclose(twice_as_fine(jnp.ones((4, 6))), jnp.ones((8, 12)), atol=1e-6)
+    ```
+    """
+    for axis in (0, 1):
+        size = image.shape[axis]
+        k = np.arange(size // 2 + 1)
+        turn = np.where(k < size / 2, np.exp(-0.5j * np.pi * k / size), 0)  # a quarter of an old pixel
+        turn = jnp.asarray(turn, jnp.result_type(image.dtype, jnp.complex64)).reshape((-1, 1) if axis == 0 else (1, -1))
+        spectrum = jnp.fft.rfft(image, axis=axis)
+        halves = [jnp.fft.irfft(spectrum * t, n=size, axis=axis) for t in (turn, jnp.conj(turn))]
+        image = jnp.stack(halves, axis + 1).reshape(*(n * (2 if a == axis else 1) for a, n in enumerate(image.shape)))
+    return image

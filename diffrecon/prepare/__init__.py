@@ -1,10 +1,15 @@
 """From raw frames to what a model takes: flats and darks, defects, stripes, rotation centre, line integrals."""
 
+from ._beam_wave import BeamAtDetector as BeamAtDetector
+from ._beam_wave import FlatBeam as FlatBeam
+from ._beam_wave import LitObject as LitObject
+from ._beam_wave import lit_residual as lit_residual
 from ._centre import RotationCentre as RotationCentre
 from ._centre import find_isolated_centre as find_isolated_centre
 from ._centre import find_rotation_centre as find_rotation_centre
 from ._combined_flats import CombinedFlats as CombinedFlats
 from ._combined_flats import combine_flats as combine_flats
+from ._combined_flats import flat_components as flat_components
 from ._defects import BadPixels as BadPixels
 from ._defects import find_bad_pixels as find_bad_pixels
 from ._defects import find_outliers as find_outliers

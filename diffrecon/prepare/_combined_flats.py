@@ -14,7 +14,7 @@ from jaxtyping import Float
 from ..errors import InputError
 from ._references import eigen_flats, fit_eigen_weights
 
-__all__ = ["CombinedFlats", "combine_flats"]
+__all__ = ["CombinedFlats", "combine_flats", "flat_components"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +84,13 @@ def combine_flats(
     text = f"{sets[0].shape[0]} flats, {' or '.join(map(str, kept))} principal components above noise for each frame"
     text += "" if outside is None else f"; brightness {gains.min():.4f} to {gains.max():.4f} of the flats"
     return CombinedFlats(light, dark, tuple(weights), gains, text)
+
+
+def flat_components(flats: Float[Any, "flat y x"], dark: Any, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Give mean and principal components of flats above their noise [counts], those that `combine_flats` weighs."""
+    light = np.asarray(flats, float) - dark
+    mean = light.mean(0)
+    return mean, np.tensordot(eigen_flats(light, seed), light - mean, 1).reshape(-1, *mean.shape)
 
 
 def _combined(frames: np.ndarray, flats: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

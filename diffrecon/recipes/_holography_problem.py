@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .. import quality, solvers
+from .._console import Console
 from ..modality import Problem
 from ..operators.fourier import blur
 from ..priors import PowerLaw
@@ -20,6 +21,8 @@ HALVES = ("photons", "distances")
 MAPS = ("phase", "attenuation")  # of the model; the second where one material does not explain the data
 SURROUNDINGS = ("auto", "vacuum", "specimen")
 _BLOCK, _HELD = 4, 0.02  # pixels along an edge, and share, of the blocks that are never fitted
+_OPEN = 1.05  # times photon noise, left by one material: then attenuation of its own is tried
+_SLOW = 3.0  # periods over the frame, below which the law of the phase is extrapolated
 _LEAST = 64  # pixels that a binned frame keeps along an edge
 
 
@@ -45,7 +48,7 @@ class Model:
     probe: bool | str | None = setting(
         None,
         "wave of a beam with strong structure, from the flats of all distances, and from holograms in turn with the "
-        "object; by default flats divide",
+        "object; by default flats divide, unless holograms are better explained by a wave at the detector",
         choices=(False, "flats", "refine"),
     )
     surroundings: str = setting(
@@ -104,8 +107,8 @@ class Holograms(Problem):
 
     **Fields:** power `laws` of the maps that are solved for; `curvature`; `refine`: numbers of the geometry; `settled`:
     shifts have just been registered; `named` materials (delta, beta); `lines` for the user; `half` of the data;
-    `held`: pixels that are never fitted; `other`: the same in surroundings that may be the right ones; `scan` with
-    flats, for the wave of the beam.
+    `held`: pixels that are never fitted; `beam`: flats with structure, which may have to be a wave; `other`: the same
+    in surroundings that may be the right ones; `scan` with flats, for the wave of the beam.
     """
 
     laws: tuple[PowerLaw, ...] = ()
@@ -116,6 +119,7 @@ class Holograms(Problem):
     lines: tuple[str, ...] = ()
     half: bool = False
     held: Any = None
+    beam: Any = None
     other: Any = None
     scan: Any = None
 
@@ -126,6 +130,20 @@ class Holograms(Problem):
         for index, (law, name) in enumerate(zip(self.laws, MAPS, strict=False)):
             fitted.append(law.refined(getattr(self.model, name), known[index, index]))
         return self.replace(laws=tuple(fitted))
+
+    def opened(self, settings: Settings, console: Console) -> "Holograms":
+        """Solve for attenuation too, where one material does not explain the data or several are named."""
+        asked, excess = settings.model.attenuation, self.excess(settings.quality.seed)
+        more = (len(self.named) > 1 or excess > _OPEN) if asked is None else asked
+        also = "; solving for attenuation too" if more and asked is None else ""
+        console.say(f"residual of one material: {excess:.3f} times photon noise{also}")
+        if not more:
+            return self
+        # Small dense details: their power falls more slowly by one power of the frequency; their size is relative to
+        # the phase where phase contrast is best.
+        law, frequency = self.laws[0], float(solvers.first_maximum(self.model))
+        other = PowerLaw(law.level * settings.model.attenuation_scale**2 / (2 * frequency), law.slope + 1)
+        return self.replace(laws=(law, other))
 
     def measured(self, seed: int) -> "Holograms":
         """Measure the curvature of the object: where it is, or where it is seen if it goes on."""
@@ -149,7 +167,7 @@ class Holograms(Problem):
         """Make the white coordinates of a round. Without vacuum no sign and no empty place is known."""
         options |= {"negative": settings.loss.negative}
         if self.model.borderless:
-            options |= {"negative": 0.0, "one_sided": 0.0, "vacuum": 0.0}
+            options |= {"negative": 0.0, "one_sided": 0.0, "vacuum": 0.0, "loose": _SLOW / min(self.model.frame)}
         return HologramCoordinates.about(self.model, self.known(), self.laws, **options)
 
     # ------------------------------------------------------------------ coarser and finer
@@ -165,7 +183,9 @@ class Holograms(Problem):
         whole = lambda mask: None if mask is None else pairs(np.asarray(mask)).all((-3, -1))
         counts = pairs(np.asarray(self.data["counts"])).sum((-3, -1), dtype=np.float32)
         data = {"counts": counts, "mask": whole(self.data["mask"])}
-        return self.replace(model=self.model.binned(), data=data, held=whole(self.held))
+        return self.replace(
+            model=self.model.binned(), data=data, held=whole(self.held), beam=self.beam and self.beam.binned()
+        )
 
     # ------------------------------------------------------------------ how good it is
     def judged(self, seed: int) -> dict[str, Any]:

@@ -11,15 +11,15 @@ from .. import solvers
 from .._console import Console
 from ..modality import Outcome, Problem, Run, Stage, Work, put
 from ..priors import PowerLaw
+from . import _holography_beam as beams
 from ._holography_problem import MAPS, Holograms, Settings, Solver, device
 
 BLURS = {"source_blur", "detector_blur"}  # by marginal likelihood: the most probable object explains any blur away
-_OPEN = 1.05  # times photon noise, left by one material: then attenuation of its own is tried
 
 
 def retrieved(problem: Holograms, settings: Settings, console: Console) -> Work:
     """Solve for one material first, then for all there is, then for the details; coarse to fine."""
-    if problem.can_be_binned(settings) or problem.other is not None:
+    if problem.can_be_binned(settings) or problem.other is not None or beams.wanted_at_all(problem, settings):
         problem = yield from _coarse_first(problem, settings, console)
     else:
         problem = yield from _found(problem, settings, console)
@@ -37,11 +37,14 @@ def _coarse_first(problem: Holograms, settings: Settings, console: Console) -> W
     laws = tuple(PowerLaw(*map(float, law)) for law in solved.figures["prior_laws"])
     fields = {name: getattr(solved.model, name) for name in names}
     problem = whole.replace(model=put(whole.model, fields), laws=laws, other=None, figures=solved.figures)
+    if "beam_maps" in solved.figures:
+        problem = beams.lit(problem, solved.figures)
     strong = _strong(problem, problem.model.phase)
     problem = problem.measured(7) if strong else problem
     steps = 2 if strong else 1
     return (yield from _round(problem, device(problem.data), settings, "all", steps, settings.solver.cg_steps,
-                              problem.refine, vacuum=settings.loss.vacuum))  # fmt: skip
+                              () if problem.model.probe is not None else problem.refine,
+                              vacuum=settings.loss.vacuum))  # fmt: skip
 
 
 def _solved_coarse(whole: Holograms, settings: Settings, console: Console, run: Run) -> Outcome:
@@ -60,7 +63,10 @@ def _solved_coarse(whole: Holograms, settings: Settings, console: Console, run: 
             f"{unseen[0]:.3g} times photon noise away from a specimen in vacuum, {unseen[1]:.3g} from one that goes on"
         )
         done, whole = (other, whole.other) if wide else (done, whole)
-    if done.ending.finished:
+    figures: dict[str, Any] = {}
+    if done.ending.finished and beams.wanted(done.problem, settings):
+        done, figures = beams.solved(done, settings, console, run)
+    if done.ending.finished and not figures:
         more = _driven(_completed(done.problem, settings, console), done.problem, run)
         done = more._replace(history=np.concatenate([done.history, more.history]))
     coarse, laws, model = done.problem, done.problem.laws, done.problem.model
@@ -68,7 +74,7 @@ def _solved_coarse(whole: Holograms, settings: Settings, console: Console, run: 
         laws = tuple(PowerLaw(4 * 2**law.slope * law.level, law.slope) for law in laws)
         model = whole.model.lifted(coarse.model)
     problem = whole.replace(model=model, laws=laws)
-    return Outcome(problem, done.history, done.ending, done.detail, {"prior_laws": np.array(laws)})
+    return Outcome(problem, done.history, done.ending, done.detail, {"prior_laws": np.array(laws), **figures})
 
 
 def _driven(plan: Work, problem: Holograms, run: Run) -> Outcome:
@@ -124,7 +130,7 @@ def _completed(problem: Holograms, settings: Settings, console: Console) -> Work
     # A wrong geometry must not pass for attenuation: its numbers come first, unless registration has just found them.
     if problem.refine and not (problem.settled and set(problem.refine) == {"shifts"}):
         problem = yield from _geometry_first(problem, turn, solver, strong)
-    one, problem = problem, _opened(problem, settings, console)
+    one, problem = problem, problem.opened(settings, console)
     problem = yield from _all_rounds(problem, turn, settings)
     if len(problem.laws) > len(one.laws) and settings.model.attenuation is None and len(one.named) < 2:
         # What explains the pixels that are fitted may be invented: those that are not decide.
@@ -171,21 +177,6 @@ def _geometry_first(problem: Holograms, turn: Callable[..., Work], solver: Solve
         if blurred:
             problem = problem.with_laws()
     return problem
-
-
-def _opened(problem: Holograms, settings: Settings, console: Console) -> Holograms:
-    """Solve for attenuation too, where one material does not explain the data or several are named."""
-    asked, excess = settings.model.attenuation, problem.excess(settings.quality.seed)
-    more = (len(problem.named) > 1 or excess > _OPEN) if asked is None else asked
-    also = "; solving for attenuation too" if more and asked is None else ""
-    console.say(f"residual of one material: {excess:.3f} times photon noise{also}")
-    if not more:
-        return problem
-    # Small dense details: their power falls more slowly by one power of the frequency; their size is relative to the
-    # phase where phase contrast is best.
-    law, frequency = problem.laws[0], float(solvers.first_maximum(problem.model))
-    other = PowerLaw(law.level * settings.model.attenuation_scale**2 / (2 * frequency), law.slope + 1)
-    return problem.replace(laws=(law, other))
 
 
 def _round(

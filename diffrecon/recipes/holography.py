@@ -28,6 +28,7 @@ from ..modality import Modality, Work
 from ..models import Holography
 from ..operators.fourier import blur
 from ..scan import Scan
+from ._holography_beam import of_flats
 from ._holography_problem import GEOMETRY, MAPS, Holograms, Model, Settings, device, held_blocks
 from ._holography_rounds import BLURS, retrieved
 
@@ -61,7 +62,7 @@ class HolographyMethod(Modality):
             counts, mask, line = prepare.mend_outliers(counts, _beam(model), mask, dark=dark, threshold=threshold)
             lines.append(_warning(line, console))
         scan = scan.replace(counts=counts, mask=mask)  # a hot pixel would pull what is fitted to flats and frames, too
-        model = _lit(scan, model, chosen, console)
+        model, beam = _lit(scan, model, chosen, console)
         register = "shifts" not in scan.extra if chosen.register is None else chosen.register
         settled = register and scan.views > 1
         if settled:
@@ -78,7 +79,7 @@ class HolographyMethod(Modality):
         problem = Holograms(
             model.with_unknowns(refine), {"counts": counts, "mask": mask & ~held if judged else mask}, _cost(settings),
             dict.fromkeys((*MAPS, *refine), 1.0), refine=refine, settled=settled, named=named,
-            lines=tuple(filter(None, lines)), held=held if judged else None, scan=scan,
+            lines=tuple(filter(None, lines)), held=held if judged else None, beam=beam, scan=scan,
         )  # fmt: skip
         return _surrounded(problem, scan, chosen, console)
 
@@ -242,19 +243,20 @@ def _wave_intensity(model: Holography) -> Array:
     return model.empty_beam(np.arange(len(model.pixels))) - model.dark
 
 
-def _lit(scan: Scan, model: Holography, chosen: Model, console: Console) -> Holography:
+def _lit(scan: Scan, model: Holography, chosen: Model, console: Console) -> tuple[Holography, Any]:
     """Light the model by the beam's wave, or by the best combination of the flats where there are several."""
     if chosen.probe:
         flats = prepare.flats_of_views(scan)
-        return prepare.illumination_from_flats(model, flats, scan.darks, mask=scan.mask, console=console)
+        return prepare.illumination_from_flats(model, flats, scan.darks, mask=scan.mask, console=console), None
     flats = None if scan.flats is None else prepare.flats_of_views(scan)
     if flats is not None and flats.ndim == 4:
         console.say(f"each hologram is divided by its own flats, {flats.shape[1]} for each")
     if flats is None or flats.shape[-3] < 3:
-        return model
+        return model, None
     combined = prepare.combine_flats(scan.counts, flats, scan.darks)
     console.say(combined.message)
-    return model.replace(flux=jnp.asarray(combined.light, model.flux.dtype))
+    beam = of_flats(scan, 0) if chosen.probe is None else None
+    return model.replace(flux=jnp.asarray(combined.light, model.flux.dtype)), beam
 
 
 def _surrounded(problem: Holograms, scan: Scan, chosen: Model, console: Console) -> Holograms:

@@ -237,6 +237,7 @@ class HologramCoordinates(Coordinates):
         variation: float = 0.0,
         vacuum: float = 0.0,
         one_sided: float = _ONE_SIDED,
+        loose: float = 0.0,
         refine: Sequence[str] = (),
     ) -> "HologramCoordinates":
         """Make the coordinates about a model, with one power law for each map that is solved for (one or two).
@@ -244,12 +245,13 @@ class HologramCoordinates(Coordinates):
         **Arguments:** `raised` is added to the curvature, in units of the flux: the lowest frequencies wait; weights
         of phases above vacuum (`negative`, units of the flux), of the total `variation` of the phase and of `vacuum`
         (units of photon noise; of the model as it is now); `one_sided`, weight of attenuation below that of the main
-        material [flux]; names of numbers of the geometry to `refine`, relative to
+        material [flux]; below the frequency `loose` [cycles/pixel] the law of the phase, which higher ones have taught,
+        is let grow by `1 + (loose / f)^2`; names of numbers of the geometry to `refine`, relative to
         the first frame where that says where the object is.
         """
         scales = {name: field_scales(model, name) for name in refine}
         scales |= {name: scale.at[0].set(0) for name, scale in scales.items() if name in _RELATIVE}
-        strengths = jnp.asarray([raised, negative, variation, vacuum, one_sided], model.phase.dtype)
+        strengths = jnp.asarray([raised, negative, variation, vacuum, one_sided, loose], model.phase.dtype)
         numbers = jnp.asarray(np.array(laws), model.phase.dtype)
         return _about(model, curvature, numbers, strengths, scales)
 
@@ -280,16 +282,18 @@ def _signs(maps: Float[Array, "map y x"]) -> Float[Array, "map 1 1"]:
 def _about(
     model: Any, curvature: HologramCurvature, laws: Float[Array, "map 2"], strengths: Array, scales: dict[str, Array]
 ) -> HologramCoordinates:
-    raised, negative, variation, vacuum, one_sided = strengths
+    raised, negative, variation, vacuum, one_sided, loose = strengths
     maps = jnp.stack([getattr(model, name) for name in _NAMES[: len(laws)]])
     frequency, maximum = radial_frequency(maps.shape[1:], xp=jnp), first_maximum(model)
     inverse = jnp.stack([1 / PowerLaw(*law)(frequency) for law in laws])
+    slow = 1 / (1 + (loose / frequency) ** 2)
+    inverse = inverse.at[0].multiply(slow)
     known = curvature.of_maps(_mixing(model, len(maps)))
     own = jnp.stack([known[i, i] for i in range(len(maps))])
     extra = inverse + raised * curvature.flux
     kernels, back = whitening(known + jnp.eye(len(maps), dtype=maps.dtype)[..., None, None] * extra)
     edges = Variation.about(model.total_phase(), PowerLaw(*laws[0]), own[0], maximum, variation)
-    inverse = inverse.at[0].set(jnp.where(variation > 0, edges.inverse_power, inverse[0]))
+    inverse = inverse.at[0].set(jnp.where(variation > 0, edges.inverse_power * slow, inverse[0]))
     empty = jnp.stack([vacuum_weights(m, c, maximum, vacuum) for m, c in zip(maps, own, strict=True)])
     penalties = curvature.flux * jnp.stack([negative, one_sided])[: len(maps)]
     numbers = {name: jnp.zeros_like(scale) for name, scale in scales.items()}

@@ -119,3 +119,33 @@ def test_binned_models_see_binned_frames():
 def test_a_word_that_is_none_of_the_surroundings(specimen):
     with pytest.raises(InputError, match="surroundings"):
         recipes.reconstruct(specimen[0], "holography", {"model": {"surroundings": "air"}})
+
+
+def test_a_beam_with_structure_is_a_wave_where_unseen_pixels_say_so(specimen):
+    """One wave at the detector, of stripes that flats see the modulus of only; carried back and through by NumPy."""
+    phase, fine = specimen[1], float(PLACE.pixel_size[0]) / OVER
+    size = len(phase)
+    axis, f = np.arange(size) - (size - 1) / 2, np.fft.fftfreq(size, fine)
+    frames, flats, random = [], None, np.random.default_rng(3)
+    for pixel, distance in zip(PLACE.pixel_size, PLACE.distance, strict=True):
+        x = axis * fine / pixel
+        fade = np.clip((0.9 - np.abs(axis) / axis.max()) / 0.25, 0, 1)
+        wave = (1 + fade * 0.15 * np.cos(2 * np.pi * x / 9)) * np.exp(0.5j * fade * np.cos(2 * np.pi * x / 13 + 1))
+        chirp = np.exp(-1j * np.pi * PLACE.wavelength * distance * f**2)
+        probe = np.fft.ifft(np.fft.fft(wave) * np.conj(chirp))[:, None]
+        behind = np.fft.fft2(probe * np.exp((1j + 1 / 2500) * phase)) * chirp[:, None] * chirp
+        places = (np.arange(N) - (N - 1) / 2) * pixel + (size - 1) / 2 * fine
+        rows = np.exp(2j * np.pi * np.outer(places, f)) * np.sinc(f * pixel) / size
+        frames.append((rows @ np.fft.fft2(np.abs(np.fft.ifft2(behind)) ** 2) @ rows.T).real)
+        flats = (rows @ np.fft.fft(np.abs(wave) ** 2)).real[:, None] * np.ones(N) if flats is None else flats
+    scan = Scan.from_arrays(
+        random.poisson(FLUX * np.array(frames)).astype(np.uint16), method="holography", geometry=PLACE,
+        flats=random.poisson(FLUX * np.repeat(flats[None], 10, 0)).astype(np.uint16),
+    )  # fmt: skip
+    found = {}
+    for probe in (None, False):
+        chosen = {"surroundings": "specimen", "register": False, "attenuation": False, "probe": probe}
+        result = recipes.reconstruct(scan, "holography", QUICK | {"model": chosen})
+        found[probe] = error(result["phase"], phase), result.quality["deviance"].max()
+        assert ("beam_maps" in result.quality) == (probe is None)
+    assert found[None][0] < 0.7 * found[False][0] and found[None][1] < 0.3 * found[False][1]
