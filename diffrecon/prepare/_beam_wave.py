@@ -25,7 +25,8 @@ _MARGIN = 1.25  # of the frame, over which the beam's structure ends
 # A drift of all frames alike and a ramp of the object are the same but for this: frames are taken between the flats.
 _BETWEEN = 30.0
 _SLOWEST = 2.0  # periods over the frame, of the phase
-_PHASE, _MODULUS = 4.0, 0.1  # power of the phase, and of what the flats miss of the modulus, over that of the modulus
+_PHASE, _MODULUS = 4.0, 2e-4  # power of the phase, and of what the flats miss of the modulus, over that of the modulus
+_FLATS = 10.0  # whose noise the modulus has
 
 
 class FlatBeam(NamedTuple):
@@ -73,7 +74,8 @@ class BeamAtDetector(Coordinates):
         **Arguments:** `model`: a `diffrecon.models.Holography`, its shifts right to a fraction of a pixel; `beam` of
         its frames by the flats; `contrast` of the holograms behind the object, rms, by which they see the beam's phase.
         """
-        size = tuple(good_size(_MARGIN * n, parity=n % 2) for n in model.frame)
+        high, broad = (good_size(_MARGIN * n, parity=n % 2) for n in model.frame)
+        size = (high, broad)
         level = beam.mean.mean()
         wide = lambda light: _extended(_sharpened(light / level), size)
         mean = wide(beam.mean)
@@ -83,7 +85,9 @@ class BeamAtDetector(Coordinates):
         # Phase that is slower than the frame is tilt and focus, which shifts and distances describe.
         slow = (radial_frequency(size) * min(model.frame) / _SLOWEST) ** 4
         structured = power * slow / (1 + slow) + 1e-9
-        prior = np.stack([_PHASE * structured[0], _MODULUS * power[0], *(_PHASE * structured[1:])])
+        prior = np.stack(
+            [_PHASE * structured[0], _MODULUS * power[0] + 1 / (4 * _FLATS * level), *(_PHASE * structured[1:])]
+        )
         counts = 4 * float(level) * len(model.pixels)
         seen = np.array([contrast**2, 1.0, *np.full(len(components), contrast**2)])
         kernels = 1 / np.sqrt(1 / prior + counts * seen[:, None, None])

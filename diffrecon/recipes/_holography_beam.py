@@ -17,7 +17,7 @@ from ._holography_problem import Holograms, Settings, device
 _STRUCTURE = 0.03  # rms of the flats, from which a beam may have to be a wave
 _RESIDUAL = 1.5  # times photon noise, that flats which divide must leave
 _BETTER = 0.7  # of the deviance of pixels never fitted: the wave is taken
-_ROUNDS = 4
+_ROUNDS = 3
 _UNKNOWNS = ("object.white", "beam.white", "beam.drifts")
 
 

@@ -14,6 +14,7 @@ from ..priors import PowerLaw
 from . import _holography_beam as beams
 from ._holography_problem import MAPS, Holograms, Settings, Solver, device
 
+_DOUBT = 1.5  # how much better vacuum must do where stripes that flats leave hide what pixels never fitted say
 BLURS = {"source_blur", "detector_blur"}  # by marginal likelihood: the most probable object explains any blur away
 
 
@@ -57,7 +58,7 @@ def _solved_coarse(whole: Holograms, settings: Settings, console: Console, run: 
         problem = binned(whole.other)
         other = _driven(_begun(problem, settings, console), problem, run)
         unseen = [outcome.problem.unseen(settings.quality.seed) for outcome in (done, other)]
-        wide = unseen[1] < unseen[0]
+        wide = unseen[1] < (1.0 if whole.beam is None else _DOUBT) * unseen[0]
         console.say(
             f"beyond the frames: {'the specimen goes on' if wide else 'vacuum'}; pixels that were not fitted are "
             f"{unseen[0]:.3g} times photon noise away from a specimen in vacuum, {unseen[1]:.3g} from one that goes on"
