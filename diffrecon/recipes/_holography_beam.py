@@ -27,7 +27,7 @@ def of_flats(scan: Any, seed: int) -> "prepare.FlatBeam | None":
     Its weights begin at the mean flat: those that fit a frame best take a ramp of the object, which moves the stripes
     of all frames alike, for a drift.
     """
-    if scan.flats is None or len(scan.flats) < 3 or "flat_views" in scan.extra:
+    if prepare.flats_of_views(scan).ndim == 4:  # of every view its own
         return None
     dark = 0.0 if scan.darks is None else np.asarray(scan.darks, float).mean(0)
     mean, components = prepare.flat_components(scan.flats, dark, seed)

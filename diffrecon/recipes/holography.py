@@ -297,7 +297,7 @@ def _border_contrast(model: Holography, counts: np.ndarray, mask: Any) -> float:
 
 
 def _open_errors(problem: Holograms, settings: Settings) -> tuple[dict[str, Quantity], list[str]]:
-    """Say what photon noise and prior leave open of a specimen without vacuum, the lowest frequencies by themselves."""
+    """Say what photon noise and prior leave open of a specimen without vacuum, beside its mean and a ramp."""
     model, seed = problem.model, settings.quality.seed
     coordinates = problem.coordinates(settings, refine=tuple(set(problem.refine) - BLURS))
     errors = np.asarray(
@@ -306,16 +306,15 @@ def _open_errors(problem: Holograms, settings: Settings) -> tuple[dict[str, Quan
     drawn = np.stack([model.in_view(error) for error in errors[:, 0]])
     drawn = drawn - drawn.mean((1, 2), keepdims=True)
     size = lambda maps: float(np.sqrt(np.mean(maps**2)))
-    tilted = _planes(drawn)
+    drawn = drawn - _planes(drawn)
     phase = model.in_view(model.total_phase())
     bar = np.sqrt(np.maximum(np.asarray(blur(jnp.asarray(np.mean(drawn**2, 0)), min(model.frame) / 16)), 0))
     quantity = Quantity(bar, "rad", ("y", "x"), model.pixel_size, "error bar of the phase", "image")
     share = size(drawn) / max(float(phase.std()), 1e-9)
+    lookalike = ", nor is a ramp, which looks like shifts of the frames" if "shifts" in problem.refine else ""
     line = (
-        f"without vacuum the mean of the phase is not known (here it is zero); of the rest photon noise and prior "
-        f"leave open {size(drawn):.2g} rad ({share:.2g} of it): a ramp of {size(tilted):.2g} rad"
-        f"{', which looks like shifts of the frames' if 'shifts' in problem.refine else ''}, and "
-        f"{size(drawn - tilted):.2g} rad beside it"
+        f"without vacuum the mean of the phase is not known (here it is zero){lookalike}; of the rest photon noise and "
+        f"prior leave open {size(drawn):.2g} rad, {share:.2g} of it"
     )
     return {"phase_error": quantity}, [line]
 
