@@ -201,7 +201,7 @@ def _patterns(scan: Scan, file: dict[str, Any], rules: Integration, console: Con
     if rules.axis != "two_theta" or rules.sectors != 1 or rules.clip is not None:
         raise InputError("diffraction-tomography fits counts of patterns over two_theta, without sectors and clipping")
     detector = scan.extra.get("detector")
-    table, found = integrator(scan, rules, console)
+    table, found = integrator(scan, rules, console, finer=2)
     lines = list(found)
     grid = tuple(file.get("grid", ()))
     if len(grid) != 2 or grid[0] * grid[1] != scan.views:
@@ -274,7 +274,7 @@ def _grid(
     """The disc that holds what scatters, as fine as the memory allows."""
     profile = signal.max(0)
     lit = np.flatnonzero(profile > 0.01 * profile.max())
-    if min(profile[0], profile[-1]) > 0.05 * profile.max():
+    if min(profile[0], profile[-1]) > 0.5 * profile.max():
         lines.append(
             "the sample reaches beyond the scan on both sides: what lies outside is laid into the slice's edge"
         )

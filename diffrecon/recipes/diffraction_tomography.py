@@ -4,6 +4,7 @@ The counts of all points and channels are fitted at once: amounts and lattice pa
 is absorbed on the way in and out, and with the parallax of a thick sample.
 """
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,7 +60,7 @@ class Solver:
     name: str = setting(
         "phases", "phases inside the projector, or patterns of every pixel alone", choices=("phases", "patterns")
     )
-    rounds: int = setting(6, "of Gauss-Newton for amounts and lattice", at_least=1, only=_PHASES)
+    rounds: int = setting(12, "of Gauss-Newton for amounts and lattice, at most", at_least=1, only=_PHASES)
     steps: int = setting(20, "of conjugate gradients in a round", at_least=1, only=_PHASES)
     tv: float = setting(
         1.0, "weight of total variation of the amounts, in units of what edges of a grain at every fifth point have",
@@ -199,7 +200,9 @@ class DiffractionTomography(Modality):
             return {}, []
         counts = jnp.asarray(problem.data["counts"], jnp.float32)
         key = jax.random.key(settings.quality.seed)
-        amounts, strains = poisson_samples(problem.model, counts, problem.prior, key, samples, settings.solver.steps)
+        # Steps of a Laplace law of rate w have the variance 2 / w^2: flat regions are no stiffer than that.
+        prior = dataclasses.replace(problem.prior, rounding=2 / float(np.median(problem.prior.edges)))
+        amounts, strains = poisson_samples(problem.model, counts, prior, key, samples, settings.solver.steps)
         weight = np.maximum(np.asarray(problem.model.fractions), 0)
         found = {}
         for number, name in enumerate(setup.components):

@@ -182,8 +182,12 @@ def integrate(table: AzimuthalIntegrator, frames: np.ndarray, clip: float | None
     return np.asarray(found), np.asarray(bars)
 
 
-def integrator(scan: Scan, rules: Integration, console: Console) -> tuple[AzimuthalIntegrator, tuple[str, ...]]:
+def integrator(
+    scan: Scan, rules: Integration, console: Console, finer: int = 1
+) -> tuple[AzimuthalIntegrator, tuple[str, ...]]:
     """Make the table for the frames of a scan, once geometry and frames are seen to belong together.
+
+    **Arguments:** `finer`: channels to the width of a pixel, where their number is not given.
 
     **Raises:** `InputError` without a geometry, for frames that lie with rows and columns exchanged, or a bad range.
     """
@@ -205,9 +209,10 @@ def integrator(scan: Scan, rules: Integration, console: Console) -> tuple[Azimut
             f"{odd.sum()} pixels stick out of their ring in nearly every frame and are left out: {places}{more}"
         )
         mask = mask & ~odd
+    cake = _cake(detector, scan.frame_shape, rules, finer)
     table = AzimuthalIntegrator(
-        detector, scan.frame_shape, _cake(detector, scan.frame_shape, rules), mask=mask if rules.masked else None,
-        splitting=rules.splitting, polarisation=degree, solid_angle=rules.solid_angle,
+        detector, scan.frame_shape, cake, mask=mask if rules.masked else None, splitting=rules.splitting,
+        polarisation=degree, solid_angle=rules.solid_angle,
     )  # fmt: skip
     return table, tuple(lines)
 
@@ -229,7 +234,7 @@ def _oriented(
     return dataclasses.replace(detector, orientation=found.best), [line]
 
 
-def _cake(detector: TiltedDetector, shape: tuple[int, int], rules: Integration) -> Cake:
+def _cake(detector: TiltedDetector, shape: tuple[int, int], rules: Integration, finer: int) -> Cake:
     low, high = radial_range(detector, shape, rules.axis, rules.splitting)
     if rules.range is not None:
         low, high = (np.radians(v) if rules.axis == "two_theta" else v * 1e9 for v in rules.range)
@@ -241,7 +246,7 @@ def _cake(detector: TiltedDetector, shape: tuple[int, int], rules: Integration) 
     per_radian = detector.distance / max(detector.pixel1, detector.pixel2)
     across = max(2, int(np.tan(min(full, 1.5)) * per_radian))
     whole = radial_range(detector, shape, rules.axis, "no")
-    channels = rules.channels or max(2, round(across * (high - low) / (whole[1] - min(whole[0], 0.0))))
+    channels = rules.channels or max(2, round(finer * across * (high - low) / (whole[1] - min(whole[0], 0.0))))
     return Cake(float(low), float(high), int(channels), rules.sectors, rules.axis)
 
 
