@@ -1,0 +1,100 @@
+"""Differential phase methods on simulated scans with their truth, and on a calibrated cylinder.
+
+Prints for every file the errors that matter (see docs/differential_phase.md) and the CPU time of a second run, which
+compiles nothing. A file has the stacks `sample` and `reference`, its setup in attributes, and maps under `/truth`:
+alpha_x [rad], phase, transmission_propagated or transmission, darkfield, and the masks `smooth` and `empty`. With
+`--cylinder AXIS RADIUS DELTA` [pixel, pixel, 1] the slope of the angles across an upright cylinder is printed, 1 if the
+table's delta is found.
+"""
+
+import argparse
+import time
+
+import h5py
+import numpy as np
+
+import diffrecon as dr
+
+
+def main() -> None:
+    """Measure all files that are named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+")
+    parser.add_argument("--views", type=int, default=0, help="only the first so many positions (speckles)")
+    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("SECTION.KEY", "VALUE"))
+    parser.add_argument("--cylinder", nargs=3, type=float, metavar=("AXIS", "RADIUS", "DELTA"))
+    parser.add_argument("--lean", type=float, default=0.0, help="of the cylinder's axis, columns a row")
+    options = parser.parse_args()
+    settings: dict[str, dict[str, float]] = {}
+    for name, value in options.set:
+        section, _, key = name.partition(".")
+        settings.setdefault(section, {})[key] = float(value) if "." in value else int(value)
+    for path in options.files:
+        scan = dr.open_scan(path, views=f"0:{options.views}" if options.views else None)
+        result, seconds = measured(scan, settings)
+        figures = {"CPU s": seconds} | errors(path, result)
+        if options.cylinder:
+            figures["delta / table"] = cylinder(result, *options.cylinder, options.lean)
+        figures |= {k: v for k, v in result.quality.items() if str(k).startswith("held_out_r")}
+        print(path, ", ".join(f"{name} {value:.4g}" for name, value in figures.items()), flush=True)
+
+
+def measured(scan, settings):
+    """Reconstruct twice, and time the second run."""
+    dr.reconstruct(scan, settings=settings)
+    start = time.process_time()
+    return dr.reconstruct(scan, settings=settings), time.process_time() - start
+
+
+def errors(path, result):
+    """Compare with the truth in the file, away from the borders and within `smooth`."""
+    with h5py.File(path) as file:
+        names = [n for n in file.get("truth", {}) if isinstance(file["truth"][n], h5py.Dataset)]
+        truth = {name: file[f"truth/{name}"][()] for name in names}
+        pixel = float(file.attrs.get("pixel_m", np.nan))
+        distance = float(file.attrs.get("sample_to_detector_m", np.nan))
+    if "alpha_x" not in truth:
+        return {}
+    edge = max(4, truth["alpha_x"].shape[0] // 20)
+    inside = np.zeros(truth["smooth"].shape, bool)
+    inside[edge:-edge, edge:-edge] = True
+    smooth, empty = inside & truth["smooth"].astype(bool), inside & truth["empty"].astype(bool)
+    found = np.asarray(result["alpha_x"], float)
+    found = found - np.nanmedian(found[empty])
+    good = smooth & np.isfinite(found)
+    relative = lambda a, b: float(np.linalg.norm(a - b) / np.linalg.norm(b))
+    figures = {
+        "angle": relative(found[good], truth["alpha_x"][good]),
+        "empty [nrad]": float(np.nanstd(found[empty]) * 1e9),
+    }
+    moved = np.abs(truth["alpha_x"]) * distance / pixel
+    plain = good & (truth.get("screen_variance", np.zeros(good.shape)) < 1e-3)
+    small = plain & (moved > 0.05) & (moved < 0.35)
+    if small.any():
+        true = truth["alpha_x"][small]
+        figures["slope below a third of a pixel"] = float(found[small] @ true / (true @ true))
+    light = truth.get("transmission_propagated", truth.get("transmission"))
+    for name, true in (("transmission", light), ("darkfield", truth.get("darkfield"))):
+        if true is not None:
+            image = np.asarray(result[name], float)
+            image = image / np.nanmedian(image[empty])
+            figures[name] = float(np.sqrt(np.nanmean((image - true)[smooth] ** 2)))
+    y, x = np.indices(inside.shape)[:, inside]
+    planes = np.stack([np.ones(y.size), y, x], 1)
+    flat = lambda a: a - planes @ np.linalg.lstsq(planes, a, rcond=None)[0]
+    phase, true = (flat(np.nan_to_num(np.asarray(a, float))[inside]) for a in (result["phase"], truth["phase"]))
+    return figures | {"phase without ramp": relative(phase, true)}
+
+
+def cylinder(result, axis, radius, delta, lean):
+    """Slope of the angles against `2 delta u / sqrt(1 - u^2)`, within nine tenths of the radius."""
+    found = np.asarray(result["alpha_x"], float)
+    row, column = np.indices(found.shape)
+    u = (column - axis - lean * (row - found.shape[0] / 2)) / radius
+    known = 2 * delta * u / np.sqrt(1 - np.minimum(u**2, 0.99))
+    inside = (np.abs(u) < 0.9) & np.isfinite(found) & (np.abs(row - found.shape[0] / 2) < 0.42 * found.shape[0])
+    return float(np.polyfit(known[inside], found[inside], 1)[0])
+
+
+if __name__ == "__main__":
+    main()
