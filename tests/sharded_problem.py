@@ -57,7 +57,7 @@ def main(out, *processes):
             chunk=11,
             batch_size=size,
             held_out=held,
-            checkpoint=f"{out}.state.npz",
+            checkpoint=f"{out}.state.npz" if held else None,  # which looks at frames of all views, to know them again
             resident=0 if size == 5 else None,  # read ahead, block by block
         )
         name = f"batches of {size}, {len(held)} held out"
