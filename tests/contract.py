@@ -212,7 +212,8 @@ def ptychography(near: bool) -> dr.models.Ptychography:
         astigmatism=real(0.05 * distance), tilt=real(np.array([0.1, -0.2]) * distance / small_scans.PIXEL / 60),
         scan_matrix=real([[1.01, 0.02], [-0.01, 0.99]]), drift=real([[0.2, -0.1], [0.3, 0.2], [-0.2, 0.1]]),
         travel=real([[0.8, -0.4]]), source_blur=real([0.5, 0.7]), detector_blur=real([0.6, 0.4]),
-        slice_spacing=real(0.1 * distance), efficiency=real(rng.uniform(0.5, 1, [n - 4 * near for n in frames.shape[1:]])),
+        slice_spacing=real(0.1 * distance),
+        efficiency=real(rng.uniform(0.5, 1, [n - 4 * near for n in frames.shape[1:]])),
     )  # fmt: skip
 
 
