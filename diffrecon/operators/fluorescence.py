@@ -267,7 +267,7 @@ def _returned(gradient: Array, shares: tuple[Array, ...], cone: _Cone) -> Array:
             here, own = _shifted(way, -slope), weight * share * g
             total = total + here + 0.5 * own
             onwards.append(_framed(here + own))
-        return tuple(onwards), total
+        return tuple(onwards), total  # pyright: ignore
 
     start = (_framed(jnp.zeros_like(gradient[0])),) * len(cone.length)
     return lax.scan(plane, start, (gradient, shares))[1]

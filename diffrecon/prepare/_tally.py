@@ -40,7 +40,7 @@ class Tally:
         """Make one that goes on by itself."""
         arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return Tally(
-            **{name: value.copy() if isinstance(value, np.ndarray) else value for name, value in arrays.items()}
+            **{name: value.copy() if isinstance(value, np.ndarray) else value for name, value in arrays.items()}  # pyright: ignore
         )
 
     def lines(self, settings: Mapping[str, Any], columns: int) -> list[str]:

@@ -48,14 +48,14 @@ def find_axis(
     if moves.columns is None:
         axis = prepared.find_rotation_centre(rows)
     else:
-        some = moved_back(np.asarray(sample)[:, :: max(1, np.shape(sample)[1] // 16)], moves.columns)
+        some = moved_back(np.asarray(sample)[:, :: max(1, np.shape(sample)[1] // 16)], moves.columns)  # pyright: ignore
         axis = prepare.find_rotation_centre(some, scan.angles, search=search)
     return axis.centre, moves, axis.message + whole_column(prepared, axis.centre)
 
 
 def whole_column(prepared: prepare.Preparation, centre: float) -> str:
     """Say which column of the whole detector the axis is in, where only a part was read; else nothing."""
-    window = None if prepared.rotation_centre is not None else prepared.scan.window
+    window = None if prepared.rotation_centre is not None else prepared.scan.window  # pyright: ignore
     return "" if window is None else f"; column {window.whole_column(centre):.2f} of the whole detector"
 
 

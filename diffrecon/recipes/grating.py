@@ -130,7 +130,7 @@ def _first_model(
     cast = lambda a: jnp.asarray(a, jnp.float32)
     return SteppedFringes(
         first_maps(cast(fields), cast(trust), settings.prior.smoothness()), cast(flux), cast(steps),
-        *(cast(a) for a in still), cast(stacks.good), gain, len(stacks.sample) / len(stacks.reference),
+        *(cast(a) for a in still), cast(stacks.good), gain, len(stacks.sample) / len(stacks.reference),  # pyright: ignore
         turn=float(turn), spread=float(spread) if settings.model.fringes else None, blur=blur,
     )  # fmt: skip
 

@@ -231,7 +231,7 @@ def _kept_scale(model: Any, task: EngineTask, unknowns: Mapping[str, Any]) -> Ke
     """Keep the scale of scans whose positions are solved for, unless the geometry has it."""
     nominal = task.data.get("nominal")
     few = nominal is None or len(nominal) < 6
-    return None if few or "positions" not in unknowns or model.scan_matrix is not None else KeptScale(nominal)
+    return None if few or "positions" not in unknowns or model.scan_matrix is not None else KeptScale(nominal)  # pyright: ignore
 
 
 def _minimise(
