@@ -91,7 +91,11 @@ def reference() -> Iterator[tuple[str, str]]:
 def main() -> int:
     """Write the pages, then run the generator on them."""
     shutil.rmtree(PAGES, ignore_errors=True)
-    pages = sources()
+    pages, listed = sources(), (TOP / "mkdocs.yml").read_text(encoding="utf-8")
+    made = {"gallery.md": gallery(), **dict(reference())}
+    for target in [*made, *(there for there in pages.values() if there.endswith(".md") and "/" not in there)]:
+        if not re.search(rf"(- |: ){re.escape(target)}$", listed, re.M):
+            sys.exit(f"{target} is missing in the navigation of mkdocs.yml")
     for source, target in pages.items():
         (PAGES / target).parent.mkdir(parents=True, exist_ok=True)
         if source.endswith(".md"):
@@ -99,10 +103,7 @@ def main() -> int:
             (PAGES / target).write_text(with_links(text, source, pages), encoding="utf-8")
         else:
             shutil.copyfile(TOP / source, PAGES / target)
-    listed = (TOP / "mkdocs.yml").read_text(encoding="utf-8")
-    for target, text in (("gallery.md", gallery()), *reference()):
-        if target not in listed:
-            sys.exit(f"{target} is missing in the navigation of mkdocs.yml")
+    for target, text in made.items():
         (PAGES / target).parent.mkdir(parents=True, exist_ok=True)
         (PAGES / target).write_text(text, encoding="utf-8")
     return subprocess.run([sys.executable, "-m", "zensical", "build", "--clean", "--strict"], cwd=TOP).returncode

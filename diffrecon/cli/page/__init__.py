@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..._result import Result
+from .._inspect import figures
 from .curves import plots
 from .pictures import colour_tables, panes
 
@@ -39,7 +40,7 @@ def page(name: str, result: Result, process: dict[str, Any]) -> str:
         "<section id=pictures><h2>Pictures</h2><p class=hint>Wheel: zoom. Drag: move. Double click: whole picture. "
         "Shift and drag: profile.</p><noscript>The pictures need JavaScript.</noscript></section>",
         _curves(result),
-        _details("Figures", _table(_numbers(result.quality))),
+        _details("Figures", _table(figures(result.quality))),
         _details("Settings and the command to repeat", _repeat(result, process)),
         _details("Input, versions", _input(process)),
     ]
@@ -95,31 +96,18 @@ def _fit(quality: Any) -> tuple[str, str, str, str]:
             return colour, "Data never fitted", f"{ratio:.3g} x noise", measured.replace("_", " ")
     for name in ("relative_residual", "deviance"):
         if name in quality:
-            return (
-                "unknown",
-                "Data",
-                f"{float(np.mean(quality[name])):.4g}",
-                f"{name.replace('_', ' ')}: of fitted data",
-            )
+            value = f"{float(np.mean(quality[name])):.4g}"
+            return "unknown", "Data", value, f"{name.replace('_', ' ')}: of fitted data"
     return "unknown", "Data", "not judged", "nothing was held out"
 
 
 def _resolution(quality: Any) -> tuple[str, str, str, str]:
-    found = _find(quality, "half_period_pixels")
-    if found is None or not np.isfinite(found):
+    numbers = {name.rpartition(".")[2]: value for name, value in figures(quality).items()}
+    found, length = numbers.get("half_period_pixels", np.nan), numbers.get("resolution_m")
+    if not np.isfinite(found):
         return "unknown", "Resolution", "not measured", "quality.halves = true measures it"
-    length = _find(quality, "resolution_m")
     said = f"{found:.3g} pixels" if length is None else f"{length * 1e9:.4g} nm"
     return ("good" if found <= 4 else "fair"), "Resolution, half period", said, "two halves of the data"
-
-
-def _find(quality: Any, name: str) -> float | None:
-    for key, value in quality.items():
-        if key == name:
-            return float(value)
-        if isinstance(value, dict) and (inner := _find(value, name)) is not None:
-            return inner
-    return None
 
 
 def _health(verdict: tuple[str, ...]) -> tuple[str, str, str, str]:
@@ -148,12 +136,6 @@ def _table(rows: dict[str, Any]) -> str:
     said = {k: f"{v:.5g}" if isinstance(v, float) else str(v) for k, v in rows.items()}
     cells = (f"<tr><th>{_safe(k.replace('_', ' '))}</th><td>{_safe(v)}</td></tr>" for k, v in said.items())
     return f"<table>{''.join(cells)}</table>"
-
-
-def _numbers(quality: Any) -> dict[str, float]:
-    from .._inspect import figures
-
-    return figures(quality)
 
 
 def _repeat(result: Result, process: dict[str, Any]) -> str:

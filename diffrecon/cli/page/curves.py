@@ -6,17 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from .pictures import curve_values
-
 _WIDE, _HIGH, _LEFT, _BELOW, _ABOVE = 560, 240, 64, 40, 14
 _COLOURS = ("#0072b2", "#d55e00", "#666666", "#009e73")  # told apart with every kind of colour vision
+_SHORTEST = 8  # values of a curve; fewer are numbers
 _X_NAMES = "frequency", "prtf_frequency"
 
 
 def plots(quality: Mapping[str, Any]) -> Iterator[str]:
     """Draw every curve, those that share a frequency axis in one frame."""
     groups: dict[str, dict[str, np.ndarray]] = {}
-    for group, name, values in curve_values(quality):
+    for group, name, values in _curves(quality):
         groups.setdefault(group, {})[name] = values
     for group, curves in groups.items():
         axis = next((name for name in _X_NAMES if name in curves), None)
@@ -26,6 +25,15 @@ def plots(quality: Mapping[str, Any]) -> Iterator[str]:
         for name, values in curves.items():
             if name != axis and name not in together and np.isfinite(values).sum() > 2:
                 yield _frame(f"{group} {name}".strip(), _counted(name), np.arange(len(values)), {name: values})
+
+
+def _curves(quality: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str, np.ndarray]]:
+    """Yield group, name and values of every curve among the figures."""
+    for name, value in quality.items():
+        if isinstance(value, Mapping):
+            yield from _curves(value, f"{prefix}{name} ")
+        elif isinstance(value, np.ndarray) and value.ndim == 1 and value.size >= _SHORTEST and value.dtype.kind == "f":
+            yield prefix.strip(), name, value
 
 
 def _counted(name: str) -> str:

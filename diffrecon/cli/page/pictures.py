@@ -3,7 +3,7 @@
 import base64
 import dataclasses
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from ..._result import Quantity, Result
 _MOST_VOXELS = 6_000_000  # of all volumes together: 12 MB, 16 in base 64, before they are packed
 _MOST_PIXELS = 1024  # of a picture, along its longer side
 _MOST_MODES = 4
-_SHORTEST = 8  # values of a curve; fewer are numbers
 # Anchors of colour tables, red, green and blue; the viewer is linear between them (cividis, twilight of matplotlib).
 _ANCHORS = {
     "grey": "000000 ffffff",
@@ -66,7 +65,7 @@ def _parts(name: str, quantity: Quantity) -> Iterator[tuple[str, np.ndarray, str
 
 def _pane(title: str, data: np.ndarray, unit: str, colours: str, quantity: Quantity, voxels: int) -> dict[str, Any]:
     step = _step(data.shape, voxels)
-    small, known = _binned(data, step), _binned(np.isfinite(data).astype(np.float32), step) > 0.5
+    small, known = _binned(data, step)
     inside = small[known]
     low, high = (float(inside.min()), float(inside.max())) if inside.size else (0.0, 1.0)
     scale = (high - low) or 1.0
@@ -93,23 +92,18 @@ def _step(shape: tuple[int, ...], voxels: int) -> int:
     return step
 
 
-def _binned(data: np.ndarray, step: int) -> np.ndarray:
-    """Mean of what is known in blocks of `step` along every axis; the last blocks hold what is left."""
+def _binned(data: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Average what is known in blocks of `step` along every axis; say which blocks are known by more than half.
+
+    The last blocks hold what is left.
+    """
     values = np.asarray(data, np.float32)
-    if step == 1:
-        return values
     known = np.isfinite(values)
-    values, share = np.where(known, values, 0), known.astype(np.float32)
-    for axis, size in enumerate(data.shape):
-        starts = np.arange(0, size, step)
-        values, share = (np.add.reduceat(a, starts, axis=axis) for a in (values, share))
-    return np.where(share > 0, values / np.maximum(share, 1), np.nan).astype(np.float32)
-
-
-def curve_values(quality: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str, np.ndarray]]:
-    """Yield group, name and values of every curve among the figures."""
-    for name, value in quality.items():
-        if isinstance(value, Mapping):
-            yield from curve_values(value, f"{prefix}{name} ")
-        elif isinstance(value, np.ndarray) and value.ndim == 1 and value.size >= _SHORTEST and value.dtype.kind == "f":
-            yield prefix.strip(), name, value
+    if step == 1:
+        return values, known
+    total, count, size = np.where(known, values, 0), known.astype(np.float32), np.ones((), np.float32)
+    for axis, length in enumerate(data.shape):
+        starts = np.arange(0, length, step)
+        total, count = (np.add.reduceat(a, starts, axis=axis) for a in (total, count))
+        size = np.multiply.outer(size, np.diff(np.append(starts, length)))
+    return total / np.maximum(count, 1), count > 0.5 * size

@@ -49,7 +49,7 @@
 
   // One picture: `get(row, column)` is the stored number, 0 for none.
   function Picture(pane, title, rows, columns, get, contrast) {
-    const self = { redraw, contrast };
+    const self = { redraw };
     const canvas = element("canvas", { width: 720, height: 720 });
     const bar = element("canvas", { className: "bar", width: 720, height: 60 });
     const read = element("div", { className: "read", textContent: " " });
@@ -145,7 +145,6 @@
       pen.strokeStyle = "#0072b2"; pen.lineWidth = 3; pen.beginPath();
       values.forEach((v, i) => { if (Number.isFinite(v)) pen.lineTo(110 + (600 * i) / (count - 1), 178 - (166 * (v - low)) / span); });
       pen.stroke();
-      self.profile = values;
     }
 
     function redraw(values) { if (values !== false) paint(); show(); showBar(); showProfile(); }
@@ -174,7 +173,7 @@
     });
     window.addEventListener("pointerup", () => { dragged = null; });
     canvas.addEventListener("dblclick", () => { Object.assign(view, { zoom: 1, x: columns / 2, y: rows / 2 }); line = null; everywhere(); });
-    figure.redraw = redraw; self.figure = figure; self.value = value; self.view = view;
+    self.figure = figure;
     return self;
   }
 
