@@ -62,6 +62,16 @@ def test_scale_bar_in_pixels_where_the_size_is_not_known(columns, expected):
     assert page.scale_bar_length(columns, None) == expected
 
 
+@pytest.mark.parametrize("name", ["error bar of the phase (noise of photons, probe taken as known)", "m" * 90])
+def test_long_titles_stay_on_the_page(name):
+    maps = {str(i): Quantity(RANDOM.random((20, 20)), "rad", ("y", "x"), 1e-6, name) for i in range(3)}
+    figure = plot.figure(Result("near-field-ptychography", maps))
+    figure.draw_without_rendering()
+    titles = [ax.title if ax.title.get_text() else ax._left_title for ax in figure.axes if ax.images]
+    assert titles and all(t.get_window_extent().x1 <= figure.bbox.x1 for t in titles)
+    assert all(t.get_text() == "error bar of the phase" or t.get_text().endswith("…") for t in titles)
+
+
 def test_scale_bar_in_the_picture_is_below_the_data():
     figure = plot.image(RANDOM.normal(size=(40, 100)), pixel_size=50e-9, units="rad")
     ax = figure.axes[0]

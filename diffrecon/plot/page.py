@@ -29,6 +29,7 @@ FONT = 8  # [pt] at final size
 GREY, MAGNITUDE, CYCLIC = "gray", "cividis", "twilight"
 # Blue, orange, dark grey: told apart with every kind of colour vision and in grey print.
 BLUE, ORANGE, DARK = "#0072b2", "#d55e00", "#333333"
+_BESIDE = 0.6  # [inch] of a title beyond its panel, above the colour bar
 _PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -160,8 +161,21 @@ def show(ax: "Axes", data: np.ndarray, title: str, aspect: Literal["equal", "aut
     for spine in ax.spines.values():
         spine.set(linewidth=0.5, color="0.3")
     if title:
-        ax.set_title(title, fontsize=FONT + 1, loc="left", pad=4)
+        _fit(ax.set_title(title, fontsize=FONT + 1, loc="left", pad=4), ax)
     return shown
+
+
+def _fit(title: Any, ax: "Axes") -> None:
+    """Shorten a title to one line above its panel and colour bar, first by what stands in brackets at its end."""
+    figure: Any = ax.figure
+    room = ax.get_position().width * figure.bbox.width + _BESIDE * figure.dpi
+    share = lambda: room / max(title.get_window_extent().width, 1)
+    said = title.get_text()
+    if share() < 1 and said.endswith(")") and " (" in said:
+        title.set_text(said[: said.index(" (")])
+    while share() < 1:
+        said = title.get_text().removesuffix("…")
+        title.set_text(said[: min(int(len(said) * share()), len(said) - 1)].rstrip() + "…")
 
 
 def scale_bar(ax: "Axes", columns: int, pixel_size: float | None) -> None:
