@@ -62,6 +62,15 @@ def test_scale_bar_in_pixels_where_the_size_is_not_known(columns, expected):
     assert page.scale_bar_length(columns, None) == expected
 
 
+def test_unit_above_a_low_bar_stays_on_the_page():
+    maps = {"a": Quantity(RANDOM.random((12, 120)) * 1e-11, "rad^2", ("y", "x"), 1e-6, "variance of angles")}
+    figure = plot.figure(Result("speckle", maps))
+    figure.draw_without_rendering()
+    titles = [bar._left_title for ax in figure.axes if ax.images for bar in ax.child_axes]
+    assert [t.get_text() for t in titles if t.get_text()] == ["[10⁻¹² rad²]"]
+    assert all(t.get_window_extent().x1 <= figure.bbox.x1 for t in titles)
+
+
 @pytest.mark.parametrize("name", ["error bar of the phase (noise of photons, probe taken as known)", "m" * 90])
 def test_long_titles_stay_on_the_page(name):
     maps = {str(i): Quantity(RANDOM.random((20, 20)), "rad", ("y", "x"), 1e-6, name) for i in range(3)}

@@ -148,7 +148,8 @@ def convergence_panel(history: np.ndarray, held_out: Any) -> Panel:
         if len(held):
             _inside_legend(ax, [("fitted", DARK), ("held out", ORANGE)])
 
-    return Panel(draw, 1.35, 1.0, left=0.55, right=0.1, bottom=0.42)
+    long = np.nanmax(np.abs(history), initial=0.0) >= 1e5  # numbers that take more room
+    return Panel(draw, 1.35, 1.0, left=0.8 if long else 0.55, right=0.1, bottom=0.42)
 
 
 def weight_panel(quality: Mapping[str, Any]) -> Panel:

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import math
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -229,12 +230,24 @@ def colour_bar(ax: "Axes", shown: Any, units: str, label: str, tall: float = 1.0
     bar.minorticks_off()
     bar.tick_params(labelsize=FONT, length=2, width=0.5, pad=2)
     drawn.outline.set_linewidth(0.5)
-    said = " ".join(t for t in (label, f"[{unit}]" if unit else "") if t)
+    said = " ".join(t for t in (label, f"[{raised(unit)}]" if unit else "") if t)
     # A vertical label would stick out of a low bar.
     if high < 0.7:
-        bar.set_title(said, fontsize=FONT, loc="left", pad=4)
+        _fit_inside(bar.set_title(said, fontsize=FONT, loc="left", pad=4))
     else:
         drawn.set_label(said, fontsize=FONT, labelpad=3)
+
+
+def _fit_inside(title: Any) -> None:
+    """Move a text to the left until it ends on its page."""
+    beyond = title.get_window_extent().x1 - title.figure.bbox.x1
+    if beyond > 0:
+        title.set_x(title.get_position()[0] - 1.02 * beyond / title.axes.bbox.width)
+
+
+def raised(unit: str) -> str:
+    """Write the powers of a unit as they are printed, "rad^2" as "rad²"."""
+    return re.sub(r"\^(-?\d+)", lambda power: power.group(1).translate(_SUPERSCRIPT), unit)
 
 
 def unit_for(units: str, largest: float) -> tuple[int, str]:
