@@ -55,7 +55,7 @@ def find_axis(
 
 def whole_column(prepared: prepare.Preparation, centre: float) -> str:
     """Say which column of the whole detector the axis is in, where only a part was read; else nothing."""
-    window = None if prepared.rotation_centre is not None else prepared.scan.window  # pyright: ignore
+    window = None if prepared.rotation_centre is not None else prepared.scan.window
     return "" if window is None else f"; column {window.whole_column(centre):.2f} of the whole detector"
 
 

@@ -92,7 +92,7 @@ class KEdgeSubtraction(Modality):
     def look_at(self, scan: Scan) -> list[str]:
         """Say what of energies and empty beam is missing; which setting names them."""
         lines, stored = super().look_at(scan), None if scan.geometry is None else scan.geometry.energy
-        if np.size(stored) != scan.views or stored is None:  # pyright: ignore
+        if stored is None or np.size(stored) != scan.views:
             lines.append(f"the energy of every view is asked for: {_SAY_ENERGIES}")
         return lines if scan.flats is not None or scan.flux is not None else [*lines, _NO_BEAM]
 
