@@ -7,16 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from .._model import Model
+from ..operators.displacement import fringe_transfer
 from ..operators.fourier import blur
-from ..solvers.refraction import Information, RefractionMaps, fields_of, sum_up
+from ..solvers.refraction import Information, sum_up
+from ._refracting import RefractingSample
 
 __all__ = ["ScannedCurve", "curve_spectrum"]
 
 _PLACE_ERROR = 0.1  # [steps], of a position in one round
 
 
-class ScannedCurve(Model):
+class ScannedCurve(RefractingSample):
     """Expected counts behind a sample, one view a position of mask or crystal: each pixel has a curve of its own.
 
     `exp(a) curve(place - scale D)`, broadened by the variance `-2 width^2 ln V`; D is the displacement along x [pixel],
@@ -28,7 +29,6 @@ class ScannedCurve(Model):
     reference adds, over that of the sample; `scale` steps a pixel; `width` in steps; `period` of the mirrored curve.
     """
 
-    maps: RefractionMaps
     place: Float[Array, " view"]
     spectrum: Complex[Array, "half y x"]
     trust: Float[Array, "y x"]
@@ -42,16 +42,7 @@ class ScannedCurve(Model):
     @property
     def transfer(self) -> Float[np.ndarray, "Y half"]:
         """Fringes are not resolved by such pixels: none."""
-        shape = self.maps.potential.shape
-        return np.zeros((shape[0], shape[1] // 2 + 1))
-
-    def fields(self) -> Float[Array, "4 y x"]:
-        """Displacement along rows (not measured) and columns [pixel], logarithm of the intensity, visibility."""
-        return fields_of(self.maps, (self.trust.shape[0], self.trust.shape[1]), self.transfer)
-
-    def __call__(self, views: Any) -> Float[Array, "view y x"]:
-        """Expected counts of some views."""
-        return jnp.moveaxis(self._predict(views, self.fields())[0], -1, 0)
+        return fringe_transfer(self.maps.potential.shape, None)
 
     def information(self, counts: Float[Array, "view y x"]) -> tuple[Information, "ScannedCurve"]:
         """Sum up what all positions say of the fields; where each frame stood is refined by the way."""

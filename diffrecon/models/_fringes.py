@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._model import Model
 from ..operators.displacement import fringe_transfer
 from ..operators.fourier import blur
-from ..solvers.refraction import Information, RefractionMaps, fields_of, sum_up
+from ..solvers.refraction import Information, sum_up
+from ._refracting import RefractingSample
 
 __all__ = ["SteppedFringes", "fit_fringes"]
 
 
-class SteppedFringes(Model):
+class SteppedFringes(RefractingSample):
     """Expected counts of phase stepping behind a sample, one view a step of the grating.
 
     `flux exp(a) mean (1 + V visibility cos(phase + turn D - 2 pi step))`, with D the displacement along x [pixel] of
@@ -26,7 +26,6 @@ class SteppedFringes(Model):
     over the mean value; `share`, variance that the reference adds, over that of the sample.
     """
 
-    maps: RefractionMaps
     flux: Float[Array, " view"]
     step: Float[Array, " view"]
     mean: Float[Array, "y x"]
@@ -44,18 +43,7 @@ class SteppedFringes(Model):
     @property
     def transfer(self) -> Float[np.ndarray, "Y half"]:
         """Give what takes the potential to the logarithm of the intensity."""
-        shape = self.maps.potential.shape
-        if self.spread is None:
-            return np.zeros((shape[0], shape[1] // 2 + 1))
-        return fringe_transfer((shape[0], shape[1]), self.spread, self.blur)
-
-    def fields(self) -> Float[Array, "4 y x"]:
-        """Displacement along rows (not measured) and columns [pixel], logarithm of the intensity, visibility."""
-        return fields_of(self.maps, (self.mean.shape[0], self.mean.shape[1]), self.transfer)
-
-    def __call__(self, views: Any) -> Float[Array, "view y x"]:
-        """Expected counts of some views."""
-        return jnp.moveaxis(self._predict(views, self.fields())[0], -1, 0)
+        return fringe_transfer(self.maps.potential.shape, self.spread, self.blur)
 
     def information(self, counts: Float[Array, "view y x"]) -> tuple[Information, "SteppedFringes"]:
         """Sum up what all steps say of the fields. Flux and steps stay as `fit_fringes` has found them."""

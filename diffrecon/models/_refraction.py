@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._model import Model
 from ..operators.displacement import displaced_with_slopes, displacement_coefficients, fringe_transfer
-from ..solvers.refraction import Information, RefractionMaps, fields_of, sum_up
+from ..solvers.refraction import Information, sum_up
+from ._refracting import RefractingSample
 
 __all__ = ["DisplacedReference"]
 
 
-class DisplacedReference(Model):
+class DisplacedReference(RefractingSample):
     """Expected counts of speckle frames behind a sample, one view a position of the membrane.
 
     `flux exp(a) (smooth + V structure)`, with beam and structure of the reference at `place - displacement`. The
@@ -27,7 +27,6 @@ class DisplacedReference(Model):
     (`operators.fringe_transfer`), `None` for none.
     """
 
-    maps: RefractionMaps
     flux: Float[Array, " view"]
     drift: Float[Array, "view 2"]
     smooth: Float[Array, "view y x"]
@@ -43,18 +42,7 @@ class DisplacedReference(Model):
     @property
     def transfer(self) -> Float[np.ndarray, "Y half"]:
         """Give what takes the potential to the logarithm of the intensity."""
-        shape = self.maps.potential.shape
-        if self.spread is None:
-            return np.zeros((shape[0], shape[1] // 2 + 1))
-        return fringe_transfer((shape[0], shape[1]), self.spread, self.blur)
-
-    def fields(self) -> Float[Array, "4 y x"]:
-        """Displacement along rows and columns [pixel], logarithm of the intensity, visibility."""
-        return fields_of(self.maps, self.smooth.shape[1:], self.transfer)  # pyright: ignore[reportArgumentType]
-
-    def __call__(self, views: Any) -> Float[Array, "view y x"]:
-        """Expected counts of some views."""
-        return jnp.moveaxis(self._predict(views, self.fields())[0], -1, 0)
+        return fringe_transfer(self.maps.potential.shape, self.spread, self.blur)
 
     def information(self, counts: Float[Array, "view y x"]) -> tuple[Information, "DisplacedReference"]:
         """Sum up what all frames say of the fields; flux and drift of single frames are refined by the way.

@@ -144,14 +144,14 @@ def _slope(image: Array, axis: int) -> Array:
     return (45 * across(1) - 9 * across(2) + across(3)) / 60
 
 
-def fringe_transfer(shape: tuple[int, int], spread: float, blur: float = 0.0) -> Float[np.ndarray, "y half"]:
+def fringe_transfer(shape: tuple[int, ...], spread: float | None, blur: float = 0.0) -> Float[np.ndarray, "y half"]:
     """Transfer function from the potential of a displacement [pixel^2] to the logarithm of the intensity.
 
     Rays that part leave less light: `-laplacian`, what a transport equation says. With the wavelength it is the
     contrast of free propagation, `2 sin(chi) phase` (Guigay 1977), `chi = spread f^2`: fringes.
 
-    **Arguments:** `spread` = `pi wavelength distance / pixel^2`, 0 for rays alone; `blur` of the detector, standard
-    deviation [pixel], besides its square pixels.
+    **Arguments:** `spread` = `pi wavelength distance / pixel^2`, 0 for rays alone, `None` for none at all; `blur` of
+    the detector, standard deviation [pixel], besides its square pixels.
 
     ```python
     transfer = fringe_transfer((32, 32), 0.0)
@@ -159,6 +159,8 @@ def fringe_transfer(shape: tuple[int, int], spread: float, blur: float = 0.0) ->
     ```
     """
     fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
+    if spread is None:
+        return np.zeros(np.broadcast_shapes(fy.shape, fx.shape))
     square = fy**2 + fx**2
     seen = np.exp(-2 * (np.pi * blur) ** 2 * square) * np.sinc(fy) * np.sinc(fx)
     return 4 * np.pi**2 * square * np.sinc(spread * square / np.pi) * seen

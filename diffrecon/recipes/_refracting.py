@@ -48,7 +48,7 @@ class Refraction(Problem):
     tells displacements along x.
     """
 
-    unit: Unit = Unit(1.0, 1.0, 1.0, 0.0)
+    unit: Unit = Unit(1.0, 1.0, 1.0, 0.0, 1.0)
     good: Any = None
     reference: Any = None
     gain: float = 1.0

@@ -16,7 +16,10 @@ from ..scan import Scan
 from ..settings import setting
 from ..solvers.refraction import Information, RefractionMaps, Smoothness, consistent_maps, fields_of
 
-__all__ = ["Prior", "Stacks", "Unit", "error_maps", "optics_of", "read_stacks", "refraction_quantities", "zero_of"]
+__all__ = [
+    "Beam", "Detection", "Prior", "Stacks", "Unit", "error_maps", "optics_of", "read_stacks", "refraction_quantities",
+    "zero_of",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,17 +35,40 @@ class Prior:
         return Smoothness((self.phase, self.transmission, self.visibility))
 
 
+@dataclass(frozen=True)
+class Beam:
+    """What is in the beam."""
+
+    air: str = setting("mode", "displacement zero: the most frequent one, or none", choices=("mode", "none"))
+
+
+@dataclass(frozen=True)
+class Detection(Beam):
+    """What is in the beam, and how it is seen."""
+
+    detector_blur: float | None = setting(
+        None, "standard deviation; by default the file's, or 0.7", unit="pixel", at_least=0
+    )
+    fringes: bool = setting(True, "the phase leaves its propagation fringes in the intensity")
+
+    def of(self, scan: Scan, unit: "Unit") -> dict[str, Any]:
+        """Give spread and blur of the fringes as models take them."""
+        blur = scan.extra.get("detector_blur", 0.7) if self.detector_blur is None else self.detector_blur
+        return {"spread": float(unit.spread) if self.fringes else None, "blur": float(blur)}
+
+
 class Unit(NamedTuple):
     """From pixels to what is written.
 
     **Fields:** `angle` of a displacement by one pixel [rad]; `phase` of a potential of one pixel^2 [rad]; `pixel` in
-    the sample [m]; `spread` of the fringes (`operators.fringe_transfer`).
+    the sample [m]; `spread` of the fringes (`operators.fringe_transfer`); `detector`, its pixel [m].
     """
 
     angle: float
     phase: float
     pixel: float
     spread: float
+    detector: float
 
 
 class Stacks(NamedTuple):
@@ -68,7 +94,7 @@ def optics_of(scan: Scan) -> Unit:
         ("pixel_size", "the detector's pixel", "3 um"),
         ("distance", "the distance from the sample to the detector", "0.7 m"),
     ):
-        if place is None or getattr(place, name if name != "energy" else "energy") is None:
+        if place is None or getattr(place, name) is None:
             key = {"pixel_size": "detector_pixel", "distance": "sample_to_detector"}.get(name, name)
             raise MissingMetadata(f"geometry.{key}", what, scan.name, example)
     assert place is not None
@@ -76,7 +102,8 @@ def optics_of(scan: Scan) -> Unit:
     if not distance > 0:
         raise InputError(f"{scan.name}: the distance from sample to detector is {distance:g} m; refraction needs one")
     spread = np.pi * wavelength * distance / pixel**2
-    return Unit(pixel / distance, 2 * np.pi / wavelength * pixel**2 / distance, pixel, spread)
+    phase = 2 * np.pi / wavelength * pixel**2 / distance
+    return Unit(pixel / distance, phase, pixel, spread, float(place.detector_pixel))
 
 
 def read_stacks(scan: Scan, same: bool = True) -> Stacks:

@@ -10,28 +10,17 @@ from .._console import Console
 from ..errors import InputError, MissingMetadata
 from ..models import SteppedFringes, fit_fringes
 from ..scan import Scan
-from ..settings import section, setting
+from ..settings import section
 from ..solvers.refraction import first_maps
 from ._refracting import Quality, Refracting, Refraction, Solver, maps_and, poisson_cost
-from ._refraction import Prior, Stacks, Unit, optics_of, read_stacks
-
-
-@dataclass(frozen=True)
-class Model:
-    """What is in the beam, and how it is seen."""
-
-    detector_blur: float | None = setting(
-        None, "standard deviation; by default the file's, or 0.7", unit="pixel", at_least=0
-    )
-    fringes: bool = setting(True, "the phase leaves its propagation fringes in the intensity")
-    air: str = setting("mode", "displacement zero: the most frequent one, or none", choices=("mode", "none"))
+from ._refraction import Detection, Prior, Stacks, Unit, optics_of, read_stacks
 
 
 @dataclass(frozen=True)
 class Settings:
     """Every setting of the method."""
 
-    model: Model = section(Model)
+    model: Detection = section(Detection)
     prior: Prior = section(Prior)
     solver: Solver = section(Solver)
     quality: Quality = section(Quality, held_out=0.0)
@@ -48,12 +37,12 @@ class Grating(Refracting):
         period = scan.extra.get("period")
         if period is None:
             raise MissingMetadata("geometry.period", "the period of the analysing grating", scan.name, "2.4 um")
-        turn = 2 * np.pi * float(scan.geometry.detector_pixel) / float(period)  # pyright: ignore
+        turn = 2 * np.pi * unit.detector / float(period)
         still, _, told = _fringes(scan, stacks.reference, "reference_steps")
         moved, flux, steps = _fringes(scan, stacks.sample, "steps")
         gain = _gain(stacks.reference, told)
-        setup = turn, gain, _blur(scan, settings), unit.spread
-        model = _first_model(still, moved, flux, steps, stacks, settings, setup)
+        fringes = settings.model.of(scan, unit)
+        model = _first_model(still, moved, flux, steps, stacks, settings, turn, gain, fringes)
         lines = [*stacks.lines, *_lines(scan, still, stacks, turn, unit, float(period))]
         for line in lines:
             console.say(line)
@@ -73,11 +62,6 @@ class Grating(Refracting):
             f"between the scans the fringes drifted by {periods:+.3f} periods; steps err by {error.std():.3f} periods, "
             f"doses by {np.asarray(model.flux).std() / np.asarray(model.flux).mean():.2%}"
         )
-
-
-def _blur(scan: Scan, settings: Settings) -> float:
-    said = settings.model.detector_blur
-    return float(scan.extra.get("detector_blur", 0.7)) if said is None else said
 
 
 def _fringes(scan: Scan, frames: np.ndarray, key: str) -> tuple[np.ndarray, np.ndarray, Any]:
@@ -116,10 +100,11 @@ def _first_model(
     steps: np.ndarray,
     stacks: Stacks,
     settings: Settings,
-    setup: tuple[float, ...],
+    turn: float,
+    gain: float,
+    fringes: dict[str, Any],
 ) -> SteppedFringes:
     """Take the fringes' displacement, wrapped about the common one, and the images closest to it."""
-    turn, gain, blur, spread = setup
     wave = still[1] * moved[1] * np.exp(1j * (moved[2] - still[2]))
     common = np.angle(wave.sum())
     displacement = (np.angle(wave * np.exp(-1j * common)) + common) / turn
@@ -129,9 +114,9 @@ def _first_model(
     trust = light * (turn * still[1] * visibility) ** 2 / 4 * stacks.good
     cast = lambda a: jnp.asarray(a, jnp.float32)
     return SteppedFringes(
-        first_maps(cast(fields), cast(trust), settings.prior.smoothness()), cast(flux), cast(steps),
-        *(cast(a) for a in still), cast(stacks.good), gain, len(stacks.sample) / len(stacks.reference),  # pyright: ignore
-        turn=float(turn), spread=float(spread) if settings.model.fringes else None, blur=blur,
+        maps=first_maps(cast(fields), cast(trust), settings.prior.smoothness()), flux=cast(flux), step=cast(steps),
+        mean=cast(still[0]), amplitude=cast(still[1]), phase=cast(still[2]), trust=cast(stacks.good), deviation=gain,
+        share=len(stacks.sample) / len(stacks.reference), turn=float(turn), **fringes,
     )  # fmt: skip
 
 

@@ -10,24 +10,17 @@ from .._console import Console
 from ..errors import InputError, MissingMetadata
 from ..models import ScannedCurve, curve_spectrum
 from ..scan import Scan
-from ..settings import section, setting
+from ..settings import section
 from ..solvers.refraction import first_maps
 from ._refracting import Quality, Refracting, Refraction, Solver, maps_and, poisson_cost
-from ._refraction import Prior, Stacks, optics_of, read_stacks
-
-
-@dataclass(frozen=True)
-class Model:
-    """What is in the beam."""
-
-    air: str = setting("mode", "displacement zero: the most frequent one, or none", choices=("mode", "none"))
+from ._refraction import Beam, Prior, Stacks, Unit, optics_of, read_stacks
 
 
 @dataclass(frozen=True)
 class Settings:
     """Every setting of the method."""
 
-    model: Model = section(Model)
+    model: Beam = section(Beam)
     prior: Prior = section(Prior, visibility=0.3)
     solver: Solver = section(Solver, rounds=16)
     quality: Quality = section(Quality, held_out=0.0)
@@ -46,18 +39,18 @@ class _Scanned(Refracting):
         still, there = (self._places(scan, key, stacks) for key in ("reference_steps", "steps"))
         grid, curves = _even(still, stacks.reference)
         step = float(grid[1] - grid[0])
-        scale = self._displacement(scan, unit.angle) / step
+        scale = self._displacement(unit) / step
         mean, centre, width = _moments(grid, curves)
-        broad = self._width(scan, width) / step
+        broad = self._width(scan, unit, width) / step
         spectrum, period = curve_spectrum(curves)
         place = (there - grid[0]) / step
         fields = _first_fields(there, stacks.sample, (mean, centre, width), scale * step, broad * step)
         trust = 0.1 * float(stacks.sample.sum(0).mean()) * (scale * step / width) ** 2 * stacks.good
         cast = lambda a: jnp.asarray(a, jnp.float32)
         model = ScannedCurve(
-            first_maps(cast(fields), cast(trust), settings.prior.smoothness()), cast(place),
-            jnp.asarray(spectrum, jnp.complex64), cast(stacks.good), len(there) / len(still), scale=float(scale),
-            width=float(broad), period=period,
+            maps=first_maps(cast(fields), cast(trust), settings.prior.smoothness()), place=cast(place),
+            spectrum=jnp.asarray(spectrum, jnp.complex64), trust=cast(stacks.good), share=len(there) / len(still),
+            scale=float(scale), width=float(broad), period=period,
         )  # fmt: skip
         shown = f"{width / 1e-6:.3g} u{self.unit_of_steps}"
         lines = [*stacks.lines, f"curves of {len(still)} positions of {self.what}, {shown} wide (standard deviation)"]
@@ -91,11 +84,11 @@ class _Scanned(Refracting):
             raise InputError(f"{scan.name}: data.{key}: transmission, refraction and scattering take three positions")
         return stored
 
-    def _displacement(self, scan: Scan, angle: float) -> float:
+    def _displacement(self, unit: Unit) -> float:
         """Motion of the curve for a displacement of one pixel, in the unit of the positions."""
         raise NotImplementedError
 
-    def _width(self, scan: Scan, width: float) -> float:
+    def _width(self, scan: Scan, unit: Unit, width: float) -> float:
         """The standard deviation that makes a visibility of `exp(-1 / 2)`."""
         return width
 
@@ -105,13 +98,12 @@ class EdgeIllumination(_Scanned):
 
     name, what = "edge-illumination", "the mask"
 
-    def _displacement(self, scan: Scan, angle: float) -> float:
-        return float(scan.geometry.detector_pixel)  # pyright: ignore
+    def _displacement(self, unit: Unit) -> float:
+        return unit.detector
 
-    def _width(self, scan: Scan, width: float) -> float:
+    def _width(self, scan: Scan, unit: Unit, width: float) -> float:
         """Give the width by the first harmonic of the mask's period, one beamlet a pixel by default."""
-        period = scan.extra.get("period") or scan.geometry.detector_pixel  # pyright: ignore
-        return float(period) / (2 * np.pi)
+        return float(scan.extra.get("period") or unit.detector) / (2 * np.pi)
 
 
 class Analyser(_Scanned):
@@ -119,8 +111,8 @@ class Analyser(_Scanned):
 
     name, what, unit_of_steps = "analyser", "the crystal", "rad"
 
-    def _displacement(self, scan: Scan, angle: float) -> float:
-        return angle
+    def _displacement(self, unit: Unit) -> float:
+        return unit.angle
 
 
 def _even(places: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

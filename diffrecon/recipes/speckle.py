@@ -15,21 +15,16 @@ from ..settings import section, setting
 from ..solvers.refraction import first_maps
 from ..solvers.tracking import track_windows
 from ._refracting import Quality, Refracting, Refraction, Solver, judges, maps_and, poisson_cost
-from ._refraction import Prior, Stacks, Unit, optics_of, read_stacks
+from ._refraction import Detection, Prior, Stacks, Unit, optics_of, read_stacks
 
 _TRACKED = 8  # positions that the start looks at
 
 
 @dataclass(frozen=True)
-class Model:
-    """What is in the beam, and how it is seen."""
+class Model(Detection):
+    """What is in the beam, how it is seen, and how far it is moved."""
 
     reach: int = setting(4, "largest displacement that the start looks for", unit="pixel", at_least=1)
-    detector_blur: float | None = setting(
-        None, "standard deviation; by default the file's, or 0.7", unit="pixel", at_least=0
-    )
-    fringes: bool = setting(True, "the phase leaves its propagation fringes in the intensity")
-    air: str = setting("mode", "displacement zero: the most frequent one, or none", choices=("mode", "none"))
 
 
 @dataclass(frozen=True)
@@ -52,9 +47,7 @@ class Speckle(Refracting):
         unit, stacks = optics_of(scan), read_stacks(scan)
         patterns = prepare.split_patterns(stacks.reference)
         lines = [*stacks.lines, *_pattern_lines(scan, stacks, patterns, unit)]
-        blur = settings.model.detector_blur
-        blur = float(scan.extra.get("detector_blur", 0.7)) if blur is None else blur
-        model = _first_model(stacks, patterns, settings, unit.spread if settings.model.fringes else None, blur)
+        model = _first_model(stacks, patterns, settings, settings.model.of(scan, unit))
         for line in lines:
             console.say(line)
         return Refraction(
@@ -74,7 +67,7 @@ class Speckle(Refracting):
 
 
 # ---------------------------------------------------------------------------------------------------- start
-def _first_model(stacks: Stacks, patterns: Any, settings: Settings, spread: float | None, blur: float) -> Any:
+def _first_model(stacks: Stacks, patterns: Any, settings: Settings, fringes: dict[str, Any]) -> DisplacedReference:
     """Track by windows, and take the images closest to what they say."""
     flux = jnp.asarray(stacks.sample.mean((1, 2)) / stacks.reference.mean((1, 2)))
     views = len(flux)
@@ -91,7 +84,7 @@ def _first_model(stacks: Stacks, patterns: Any, settings: Settings, spread: floa
         maps=first_maps(fields, trust, settings.prior.smoothness()),
         flux=flux, drift=jnp.zeros((views, 2)), smooth=jnp.asarray(patterns.smooth),
         structure=jnp.asarray(patterns.structure), trust=jnp.asarray(stacks.good, jnp.float32),
-        deviation=patterns.gain, share=patterns.share, spread=spread, blur=blur,
+        deviation=patterns.gain, share=patterns.share, **fringes,
     )  # fmt: skip
 
 

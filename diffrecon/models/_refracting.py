@@ -1,0 +1,44 @@
+"""What all models of a sample that refracts have in common: its images, and the fields that they make."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._model import Model
+from ..solvers.refraction import RefractionMaps, fields_of
+
+__all__ = ["RefractingSample"]
+
+
+class RefractingSample(Model):
+    """Unknown images of a sample, and what they do to light.
+
+    **Fields:** `maps`, the unknown images (`solvers.RefractionMaps`); `trust` `(y, x)`, weight of each pixel besides
+    its noise.
+    """
+
+    maps: RefractionMaps
+    trust: eqx.AbstractVar[Float[Array, "y x"]]
+
+    @property
+    def transfer(self) -> Float[np.ndarray, "Y half"]:
+        """Give what takes the potential to the logarithm of the intensity (`operators.fringe_transfer`)."""
+        raise NotImplementedError
+
+    def fields(self) -> Float[Array, "4 y x"]:
+        """Displacement along rows and columns [pixel], logarithm of the intensity, visibility.
+
+        Where only columns are measured the displacement along rows is what holds the rows together.
+        """
+        return fields_of(self.maps, (self.trust.shape[0], self.trust.shape[1]), self.transfer)
+
+    def __call__(self, views: Any) -> Float[Array, "view y x"]:
+        """Expected counts of some views."""
+        return jnp.moveaxis(self._predict(views, self.fields())[0], -1, 0)
+
+    def _predict(self, views: Any, fields: Array) -> tuple[Array, list[Any]]:
+        """Predict `(y, x, view)`, and its slopes in the four fields."""
+        raise NotImplementedError
