@@ -248,7 +248,7 @@ class Scan:
         views = np.arange(self.views)[np.asarray(views)]
         per_view = ("positions", "angles", "weights", "transmission")
         picked = {k: getattr(self, k)[views] for k in per_view if getattr(self, k) is not None}
-        if np.ndim(self.flux):  # pyright: ignore
+        if self.flux is not None and np.ndim(self.flux):
             picked["flux"] = np.asarray(self.flux)[views]
         if self.tensor_geometry is not None:
             picked["tensor_geometry"] = self.tensor_geometry.subset(views)

@@ -66,7 +66,7 @@ class StandIn(Modality):
     def verdict(self, problem, scan, settings):
         return {"residual": 0.5, "history": np.array([3.0, 2.0, 1.0])}, ["looks fine"]
 
-    image = {"image": Quantity(np.ones((2, 2), np.float32), "counts", ("y", "x"), None, "nothing")}  # pyright: ignore
+    without_input = {"image": Quantity(np.ones((2, 2), np.float32), "counts", ("y", "x"), None, "nothing")}
 
     def quantities(self, problem, scan, settings):
         mean = np.asarray(scan.counts, np.float32).mean(0)

@@ -79,7 +79,7 @@ def _named(file: Any, folder: Path) -> Iterator[Path]:
                 if not isinstance(link, h5py.HardLink):
                     continue
                 item = group[name]
-                where = h5py.h5o.get_info(item.id).addr  # pyright: ignore
+                where = h5py.h5o.get_info(item.id).addr  # pyright: ignore[reportAttributeAccessIssue]
                 if where in seen:
                     continue
                 seen.add(where)

@@ -287,7 +287,7 @@ def scalar(value: Any, name: str) -> float | None:
 def flux_of(source: Source, values: dict[str, Any], kind: str | None, views: int) -> Any:
     """Give the counts of the empty beam: one number, or for radiographs at several energies one for each view."""
     flux = values.get("flux")
-    if kind != "k-edge" or np.size(flux) < 2:  # pyright: ignore
+    if flux is None or kind != "k-edge" or np.size(flux) < 2:
         return scalar(flux, "flux")
     flux = np.ravel(np.asarray(flux, float))
     if flux.size != views:

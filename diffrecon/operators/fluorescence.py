@@ -262,12 +262,13 @@ def _returned(gradient: Array, shares: tuple[Array, ...], cone: _Cone) -> Array:
 
     def plane(ways: tuple[Array, ...], step: tuple[Array, tuple[Array, ...]]) -> tuple[Any, Array]:
         g, shares = step
-        onwards, total = [], 0.0
+        onwards: list[Array] = []
+        total: Any = 0.0
         for way, slope, weight, share in zip(ways, cone.slopes, weights, shares, strict=True):
             here, own = _shifted(way, -slope), weight * share * g
             total = total + here + 0.5 * own
             onwards.append(_framed(here + own))
-        return tuple(onwards), total  # pyright: ignore
+        return tuple(onwards), total
 
     start = (_framed(jnp.zeros_like(gradient[0])),) * len(cone.length)
     return lax.scan(plane, start, (gradient, shares))[1]

@@ -135,18 +135,25 @@ def new_figure(width: float, height: float) -> "Figure":
     return made
 
 
-def _plain_where_broken(figure: Any) -> None:
-    """Show texts that are no formulas, though they hold dollars, as they are: names come from files."""
+def _plain_where_broken(drawn: Any) -> None:
+    """Show texts of a figure, or the one text, that are no formulas, though they hold dollars, as they are: names come
+    from files."""
     kind, parser = (
         require("matplotlib.text", "plot").Text,
         require("matplotlib.mathtext", "plot").MathTextParser("path"),
     )
-    for text in figure.findobj(kind):
+    for text in drawn.findobj(kind):
         if "$" in text.get_text():
             try:
                 parser.parse(text.get_text())
             except ValueError:
                 text.set_parse_math(False)
+
+
+def _extent(text: Any) -> Any:
+    """Measure a text [pixel] as the page will draw it."""
+    _plain_where_broken(text)
+    return text.get_window_extent()
 
 
 def show(ax: "Axes", data: np.ndarray, title: str, aspect: Literal["equal", "auto"] = "equal", **how: Any) -> Any:
@@ -170,7 +177,7 @@ def _fit(title: Any, ax: "Axes") -> None:
     """Shorten a title to one line above its panel and colour bar, first by what stands in brackets at its end."""
     figure: Any = ax.figure
     room = ax.get_position().width * figure.bbox.width + _BESIDE * figure.dpi
-    share = lambda: room / max(title.get_window_extent().width, 1)
+    share = lambda: room / max(_extent(title).width, 1)
     said = title.get_text()
     if share() < 1 and said.endswith(")") and " (" in said:
         title.set_text(said[: said.index(" (")])
@@ -240,7 +247,7 @@ def colour_bar(ax: "Axes", shown: Any, units: str, label: str, tall: float = 1.0
 
 def _fit_inside(title: Any) -> None:
     """Move a text to the left until it ends on its page."""
-    beyond = title.get_window_extent().x1 - title.figure.bbox.x1
+    beyond = _extent(title).x1 - title.figure.bbox.x1
     if beyond > 0:
         title.set_x(title.get_position()[0] - 1.02 * beyond / title.axes.bbox.width)
 

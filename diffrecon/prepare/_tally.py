@@ -38,10 +38,8 @@ class Tally:
 
     def copy(self) -> "Tally":
         """Make one that goes on by itself."""
-        arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return Tally(
-            **{name: value.copy() if isinstance(value, np.ndarray) else value for name, value in arrays.items()}  # pyright: ignore
-        )
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return dataclasses.replace(self, **{k: v.copy() for k, v in values.items() if isinstance(v, np.ndarray)})
 
     def lines(self, settings: Mapping[str, Any], columns: int) -> list[str]:
         """Say what was done to single values, and what stands out among the views."""

@@ -45,10 +45,10 @@ def find_axis(
                 "than that is wide: it is counted in columns from the first"
             )
         return centre, moves, f"rotation centre {centre:.2f} as given{whole_column(prepared, centre)}"
-    if moves.columns is None:
+    if moves.columns is None or sample is None:
         axis = prepared.find_rotation_centre(rows)
     else:
-        some = moved_back(np.asarray(sample)[:, :: max(1, np.shape(sample)[1] // 16)], moves.columns)  # pyright: ignore
+        some = moved_back(np.asarray(sample)[:, :: max(1, sample.shape[1] // 16)], moves.columns)
         axis = prepare.find_rotation_centre(some, scan.angles, search=search)
     return axis.centre, moves, axis.message + whole_column(prepared, axis.centre)
 

@@ -230,8 +230,9 @@ class KeptScale:
 def _kept_scale(model: Any, task: EngineTask, unknowns: Mapping[str, Any]) -> KeptScale | None:
     """Keep the scale of scans whose positions are solved for, unless the geometry has it."""
     nominal = task.data.get("nominal")
-    few = nominal is None or len(nominal) < 6
-    return None if few or "positions" not in unknowns or model.scan_matrix is not None else KeptScale(nominal)  # pyright: ignore
+    if nominal is None or len(nominal) < 6 or "positions" not in unknowns or model.scan_matrix is not None:
+        return None
+    return KeptScale(nominal)
 
 
 def _minimise(

@@ -87,7 +87,7 @@ def test_an_input_that_changes_or_goes_during_the_run_is_said(reconstruct, tmp_p
     before = open_scan(tmp_path / "in.h5").provenance.checksum()
     (tmp_path / "out.h5").unlink()
     monkeypatch.setattr(stand_in.StandIn, "verdict", lambda *a: [(tmp_path / "in.h5").unlink(), whole(*a)][1])
-    monkeypatch.setattr(stand_in.StandIn, "quantities", lambda *a: stand_in.StandIn.image)
+    monkeypatch.setattr(stand_in.StandIn, "quantities", lambda *a: stand_in.StandIn.without_input)
     assert reconstruct() == 0
     assert "the input has changed, or gone, during the run: in.h5" in read_result(tmp_path / "out.h5").verdict[-1]
     assert process(tmp_path / "out.h5")["input"]["sha256"] == before  # of what was read
