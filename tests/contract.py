@@ -237,6 +237,14 @@ def displaced_reference():
     )  # fmt: skip
 
 
+def interferometer_fringes():
+    shape = (18, 20)
+    still = np.stack([np.full(shape, 80.0), np.full(shape, 0.6), np.add.outer(np.arange(18) / 9, np.arange(20) / 4)])
+    model = dr.models.InterferometerFringes.of_fringes(still, np.array([0.0, 0.3, 0.7]), blur=0.4)
+    fields = {"phase": smooth(shape, 5.0), "attenuation": smooth(shape, -0.3), "visibility": smooth(shape)}
+    return in_precision(model, flux=real([1.0, 1.1, 0.9]), **fields)
+
+
 def in_precision(model: Any, **fields: Any) -> Any:
     """A model whose makers know single precision only, in the one that is switched on."""
     cast = lambda a: a.astype(jnp.result_type(complex if jnp.iscomplexobj(a) else float))
@@ -307,6 +315,9 @@ MODELS = {
         unknowns(
             "maps.potential", "maps.attenuation", "maps.visibility", "structure", "flux", maps__tilt=1.0, drift=1.0
         ),
+    ),
+    "interferometer": ModelRow(
+        interferometer_fringes, 3, unknowns("phase", "attenuation", "visibility", "flux", step=1.0)
     ),
     "tensor SAXS": ModelRow(saxs, 4, unknowns("coefficients"), counts=False),
 }

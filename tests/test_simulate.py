@@ -23,6 +23,7 @@ from diffrecon.simulate import (
     holography,
     holotomography,
     integration,
+    interferometer,
     kedge,
     ptychography,
     ptychotomography,
@@ -41,6 +42,7 @@ SMALL = {
     "fluorescence-tomography": (fluorescence, {"VIEWS": 8}, (8, 1, 36, 2)),
     "azimuthal-integration": (integration, {"FRAMES": 2, "FINE": 1}, (2, 256, 256)),
     "speckle": (differential_phase, {"FRAME": 64, "VIEWS": 2}, (2, 64, 64)),
+    "interferometer": (interferometer, {"STEPS": 3}, (3, 128, 128)),
     "cdi": (diffraction, {"FRAME": 64}, (1, 64, 64)),
     "diffraction-tomography": (diffraction_tomography, {"VIEWS": 3, "FINE": 1}, (3, 24, 120)),
     "ptycho-tomography": (

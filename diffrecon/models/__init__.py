@@ -21,6 +21,7 @@ from ._holography import Holography as Holography
 from ._holotomography import HoloTomography as HoloTomography
 from ._holotomography import hologram_table as hologram_table
 from ._holotomography import holograms_by_angle as holograms_by_angle
+from ._interferometer import InterferometerFringes as InterferometerFringes
 from ._kedge import KEdge as KEdge
 from ._kedge import attenuation_table as attenuation_table
 from ._kedge import check_table as check_table

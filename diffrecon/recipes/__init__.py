@@ -34,6 +34,7 @@ BUILT_IN = {
     "grating": "grating:Grating",
     "edge-illumination": "scanned:EdgeIllumination",
     "analyser": "scanned:Analyser",
+    "interferometer": "interferometer:Interferometer",
     "saxs-tensor-tomography": "tensor_saxs:TensorSaxs",
 }
 for _name, _place in BUILT_IN.items():

@@ -8,12 +8,13 @@ import numpy as np
 
 from .._console import Console
 from ..errors import InputError, MissingMetadata
-from ..models import SteppedFringes, fit_fringes
+from ..models import SteppedFringes
 from ..scan import Scan
 from ..settings import section
 from ..solvers.refraction import first_maps
 from ._refracting import Quality, Refracting, Refraction, Solver, maps_and, poisson_cost
 from ._refraction import Detection, Prior, Stacks, Unit, optics_of, read_stacks
+from ._stepping import fringes_of, gain_of
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class Grating(Refracting):
         if period is None:
             raise MissingMetadata("geometry.period", "the period of the analysing grating", scan.name, "2.4 um")
         turn = 2 * np.pi * unit.detector / float(period)
-        still, _, told = _fringes(scan, stacks.reference, "reference_steps")
-        moved, flux, steps = _fringes(scan, stacks.sample, "steps")
-        gain = _gain(stacks.reference, told)
+        still, _, told = fringes_of(scan, stacks.reference, "reference_steps")
+        moved, flux, steps = fringes_of(scan, stacks.sample, "steps")
+        gain = gain_of(stacks.reference, told)
         fringes = settings.model.of(scan, unit)
         model = _first_model(still, moved, flux, steps, stacks, settings, turn, gain, fringes)
         lines = [*stacks.lines, *_lines(scan, still, stacks, turn, unit, float(period))]
@@ -62,35 +63,6 @@ class Grating(Refracting):
             f"between the scans the fringes drifted by {periods:+.3f} periods; steps err by {error.std():.3f} periods, "
             f"doses by {np.asarray(model.flux).std() / np.asarray(model.flux).mean():.2%}"
         )
-
-
-def _fringes(scan: Scan, frames: np.ndarray, key: str) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Fringes of one scan, flux about one and steps.
-
-    **Raises:** `InputError` for too few steps, or as many numbers as there are no frames.
-    """
-    count, steps = len(frames), scan.extra.get(key)
-    if count < 3:
-        raise InputError(
-            f"{scan.name}: {count} frames of a grating: phase stepping takes three or more; moire fringes of a single "
-            "frame are speckles to diffrecon: -m speckle"
-        )
-    steps = np.arange(count) / count if steps is None else np.asarray(steps, float).ravel()
-    if len(steps) != count:
-        raise InputError(f"{scan.name}: data.{key} has {len(steps)} numbers for {count} frames (in periods)")
-    if np.linalg.matrix_rank(np.stack([steps**0, np.cos(2 * np.pi * steps), np.sin(2 * np.pi * steps)]), 1e-3) < 3:
-        raise InputError(f"{scan.name}: data.{key} = {steps.tolist()} [periods]: three different ones are needed")
-    values, flux, found = fit_fringes(frames, steps)
-    angle = values[2] - 2 * np.pi * found[:, None, None]
-    predicted = flux[:, None, None] * values[0] * (1 + values[1] * np.cos(angle))
-    return values, flux, found if key == "steps" else predicted
-
-
-def _gain(frames: np.ndarray, predicted: np.ndarray) -> float:
-    """Variance of a value over the value, from what three numbers a pixel leave; 1 where nothing is left."""
-    free = len(frames) - 3
-    left = np.median(((frames - predicted) ** 2 / np.maximum(predicted, 1e-6)).sum(0)) / max(free, 1)
-    return float(max(left / (1 - 2 / (9 * free)) ** 3, 1e-6)) if free else 1.0
 
 
 def _first_model(

@@ -21,6 +21,7 @@ _MODULES: dict[str, Any] = {
     "fluorescence-tomography": "fluorescence",
     "azimuthal-integration": "integration",
     "speckle": "differential_phase",
+    "interferometer": "interferometer",
     "diffraction-tomography": "diffraction_tomography",
     "cdi": "diffraction",
     "ptycho-tomography": "ptychotomography",

@@ -31,9 +31,9 @@ def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
     it, `darkfield`, and `smooth` (no edge within three pixels), `(y, x)`.
     """
     random = np.random.default_rng(seed)
-    waves = _Waves()
-    phase, absorption, patch, edges = _sample(waves, random)
-    powder = np.sqrt(patch) * _rough(waves, random, POWDER, hollow=True)
+    waves = Waves()
+    phase, absorption, patch, edges = sample_of(waves, random)
+    powder = powder_of(waves, random, patch)
     behind = np.exp(1j * (phase + powder) - absorption)
     membrane = 0.4 * _rough(waves, random, 1.6 * PIXEL)
     beam = waves.propagate(np.exp(1j * membrane), MEMBRANE)
@@ -92,7 +92,7 @@ def judge(path: str | Path, result: Any) -> list[str]:
 
 
 # ---------------------------------------------------------------------------------------------------- waves
-class _Waves:
+class Waves:
     """Scalar waves on the fine grid."""
 
     def __init__(self):
@@ -122,7 +122,7 @@ class _Waves:
         return self.binned(self.blurred(np.abs(wave) ** 2, BLUR))
 
 
-def _sample(waves: _Waves, random: np.random.Generator) -> tuple[np.ndarray, ...]:
+def sample_of(waves: Waves, random: np.random.Generator) -> tuple[np.ndarray, ...]:
     """Phase, absorption, variance of the powder, and where edges are."""
     y, x = waves.place[:, None], waves.place[None]
     field, near = FRAME * PIXEL, lambda: random.uniform(-0.02, 0.02) * FRAME * PIXEL
@@ -139,7 +139,12 @@ def _sample(waves: _Waves, random: np.random.Generator) -> tuple[np.ndarray, ...
     return soft(phase), soft(absorption), patch, edges
 
 
-def _rough(waves: _Waves, random: np.random.Generator, length: float, hollow: bool = False) -> np.ndarray:
+def powder_of(waves: Waves, random: np.random.Generator, variance: np.ndarray) -> np.ndarray:
+    """The phase of fine powder [rad]."""
+    return np.sqrt(variance) * _rough(waves, random, POWDER, hollow=True)
+
+
+def _rough(waves: Waves, random: np.random.Generator, length: float, hollow: bool = False) -> np.ndarray:
     """A Gaussian random field of unit variance with the correlation `exp(-r^2 / (2 length^2))`; a hollow one has no
     slow waves, which would be refraction: `(4 exp(-r^2 / 2) - exp(-r^2 / 8)) / 3` with r in units of the length."""
     falls = np.exp(-2 * (np.pi * length) ** 2 * (waves.frequency[:, None] ** 2 + waves.frequency[None] ** 2))

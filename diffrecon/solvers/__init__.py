@@ -20,6 +20,7 @@ from .direct.error_bars import fbp_deviation as fbp_deviation
 from .direct.fbp import PhaseFilter as PhaseFilter
 from .direct.fbp import fbp as fbp
 from .direct.gradients import integrate_gradients as integrate_gradients
+from .direct.gradients import unwrap_phase as unwrap_phase
 from .direct.laminography import laminography_fbp as laminography_fbp
 from .direct.phase import LCurve as LCurve
 from .direct.phase import PhaseMaps as PhaseMaps

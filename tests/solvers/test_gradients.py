@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import diffrecon as dr
-from diffrecon.solvers import integrate_gradients
+from diffrecon.solvers import integrate_gradients, unwrap_phase
 
 Y, X = np.mgrid[:60, :72] / 12.0
 IMAGE = np.sin(X + 0.4) * np.cos(0.8 * Y) + 0.2 * X * Y  # runs out of the frame on every side
@@ -49,3 +49,36 @@ def test_weights_keep_noise_where_it_is():
 def test_refused():
     with pytest.raises(dr.InputError, match="expected two images"):
         integrate_gradients(jnp.ones((4, 5)), jnp.ones((5, 4)))
+
+
+# ---------------------------------------------------------------------------------------------------- whole turns
+def wrapped(phase):
+    return jnp.asarray(np.angle(np.exp(1j * phase)), jnp.float32)
+
+
+def test_turns_through_noise_and_holes():
+    """Five turns up and down, noise, and a strip that did not measure: whole turns are right, nothing is smoothed."""
+    noisy = 30 * np.exp(-((X - 3) ** 2 + (Y - 2.4) ** 2) / 1.5)
+    noisy = noisy + 0.2 * np.random.default_rng(2).standard_normal(Y.shape)
+    seen = np.ones(Y.shape)
+    seen[25:28, 10:] = 0
+    found, contradictions = unwrap_phase(jnp.where(seen > 0, wrapped(noisy), jnp.nan), seen)
+    off = (np.asarray(found) - noisy)[seen > 0]
+    np.testing.assert_allclose(off, np.median(off), atol=1e-4)
+    assert contradictions == 0 and abs(np.median(found)) <= np.pi
+
+
+def test_contradictions_are_counted_and_stay_where_they_are():
+    """A step that fades along its edge: no phase without a jump has these neighbours."""
+    step = np.where(X > 3, 2.2 * np.pi * np.clip(Y - 1.5, 0, 1), 0.0)
+    found, contradictions = unwrap_phase(wrapped(step))
+    off = np.round((np.asarray(found) - step) / (2 * np.pi))
+    assert contradictions >= 1
+    assert (off == np.median(off)).mean() > 0.4
+
+
+def test_unwrapping_refuses():
+    with pytest.raises(dr.InputError, match="expected an image"):
+        unwrap_phase(jnp.ones(5))
+    with pytest.raises(dr.InputError, match="weights of shape"):
+        unwrap_phase(jnp.ones((4, 5)), np.ones((5, 4)))

@@ -1,0 +1,48 @@
+"""What gratings and crystals that are stepped have in common: the sinusoid of every pixel."""
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..models import fit_fringes
+from ..scan import Scan
+
+__all__ = ["fringes_of", "gain_of", "planned_steps"]
+
+
+def planned_steps(scan: Scan, count: int, key: str) -> np.ndarray:
+    """Say where the frames of one scan are meant to stand [periods], evenly over one by default.
+
+    **Raises:** `InputError` for too few steps, or as many numbers as there are no frames.
+    """
+    steps = scan.extra.get(key)
+    if count < 3:
+        raise InputError(
+            f"{scan.name}: {count} frames: phase stepping takes three or more; moire fringes of a single frame are "
+            "speckles to diffrecon: -m speckle"
+        )
+    steps = np.arange(count) / count if steps is None else np.asarray(steps, float).ravel()
+    if len(steps) != count:
+        raise InputError(f"{scan.name}: data.{key} has {len(steps)} numbers for {count} frames (in periods)")
+    if np.linalg.matrix_rank(np.stack([steps**0, np.cos(2 * np.pi * steps), np.sin(2 * np.pi * steps)]), 1e-3) < 3:
+        raise InputError(f"{scan.name}: data.{key} = {steps.tolist()} [periods]: three different ones are needed")
+    return steps
+
+
+def fringes_of(scan: Scan, frames: np.ndarray, key: str) -> tuple[np.ndarray, np.ndarray, Any]:
+    """Fringes of one scan, flux about one, and the steps; of the reference what is predicted instead of them.
+
+    **Raises:** `InputError` as `planned_steps` does.
+    """
+    values, flux, found = fit_fringes(frames, planned_steps(scan, len(frames), key))
+    angle = values[2] - 2 * np.pi * found[:, None, None]
+    predicted = flux[:, None, None] * values[0] * (1 + values[1] * np.cos(angle))
+    return values, flux, found if key == "steps" else predicted
+
+
+def gain_of(frames: np.ndarray, predicted: np.ndarray) -> float:
+    """Variance of a value over the value, from what three numbers a pixel leave; 1 where nothing is left."""
+    free = len(frames) - 3
+    left = np.median(((frames - predicted) ** 2 / np.maximum(predicted, 1e-6)).sum(0)) / max(free, 1)
+    return float(max(left / (1 - 2 / (9 * free)) ** 3, 1e-6)) if free else 1.0
