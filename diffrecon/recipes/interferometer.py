@@ -28,6 +28,7 @@ from ._stepping import fringes_of, gain_of, planned_steps
 _RIM = 9  # [pixel]; lines of low visibility narrower than this are rims of the object, not microstructure
 _CLEAR = 0.9  # visibility above which the model is asked to predict a pixel; its unresolved structure it smooths out
 _SMALL = 0.5  # of its noise: bends and steps from which on their size counts, no longer its square
+_ROUNDS = 4  # in which the air is found by its own fringes
 _UNKNOWNS = {"phase": 1.0, "attenuation": 1.0, "visibility": 1.0}
 
 
@@ -103,6 +104,11 @@ class Interferometer(Modality):
                 f"{contradictions} places where the phase turns by more than pi from pixel to pixel, or noise does: "
                 "whole turns of 2 pi around them are a guess"
             )
+        if min(len(stacks.sample), len(stacks.reference)) < 4:
+            lines.append(
+                "three frames leave nothing to find errors of their steps with: these make a moire in all images that "
+                "no error bar holds; four or more tell"
+            )
         for line in lines:
             console.say(line)
         cost = _cost(model, stacks.good, settings.prior, gain, share)
@@ -138,15 +144,16 @@ class Interferometer(Modality):
                 f"pixel alone {seen['held_out_sinusoid']:.4f}, noise of the frames {seen['held_out_noise']:.4f}"
             ))  # fmt: skip
         zero, step = _zero(problem), np.asarray(model.step)
-        error = (step - problem.planned - (step - problem.planned).mean() + 0.5) % 1 - 0.5
+        moved = step - problem.planned
+        drift = (zero / (2 * np.pi) - moved.mean() + 0.5) % 1 - 0.5
         taken = "both are those of air" if settings.model.air == "mode" else "the phase keeps the drift"
         lines.append(
-            f"between the scans the fringes drifted by {zero / (2 * np.pi):+.3f} periods (modulo one), the dose by "
-            f"{float(np.mean(model.flux)) - 1:+.1%}; {taken}; steps err by {error.std():.3f} periods, doses by "
+            f"between the scans the fringes drifted by {drift:+.3f} periods (modulo one), the dose by "
+            f"{float(np.mean(model.flux)) - 1:+.1%}; {taken}; steps err by {moved.std():.3f} periods, doses by "
             f"{np.std(model.flux) / np.mean(model.flux):.2%}"
         )
         lines += _direction(problem, zero)
-        return {"steps": step, "fringe_drift": zero / (2 * np.pi)}, lines
+        return {"steps": step, "fringe_drift": drift}, lines
 
     def quantities(self, problem: Fringes, scan: Scan, settings: Settings) -> dict[str, Quantity]:
         """Give the phase, the angles that it means, transmission and dark field."""
@@ -178,7 +185,7 @@ class Interferometer(Modality):
         for _ in range(count):
             deviation = np.sqrt(problem.gain * expected * (1 + problem.share))
             total += (solve(expected + deviation * rng.standard_normal(expected.shape).astype(np.float32)) - plain) ** 2
-        bars = np.sqrt([prepare.mean_around(image / count, 4.0) for image in total])
+        bars = np.sqrt(prepare.mean_around(total / count, 4.0))
         bars[1:3] /= pixel * number
         names = ("phase", "alpha_x", "alpha_y", "transmission", "darkfield")
         units = ("rad", "rad", "rad", "", "")
@@ -210,20 +217,41 @@ def _wave_number(scan: Scan) -> tuple[float, float]:
 def _first_model(
     empty: InterferometerFringes, frames: np.ndarray, planned: np.ndarray, good: np.ndarray, air: bool = False
 ) -> tuple[InterferometerFringes, int]:
-    """Take every pixel's own sinusoid, and the whole turns out of its phase; where there is `air`, its light is one."""
-    (mean, visibility, phase), flux, step = fit_fringes(frames, planned)
-    if air:
-        ratio = (mean / np.asarray(empty.mean, float))[good]
-        dose = _most_frequent(ratio)
-        mean, flux = mean / dose, flux * dose
-    seen = np.asarray(empty.amplitude, float)
-    passed = np.clip((mean / np.asarray(empty.mean, float) - 1 + empty.arm) / empty.arm, 0.02, 1.5)
+    """Take every pixel's own sinusoid, and the whole turns out of its phase; steps and doses by the `air` if any."""
+    still = parts_of(empty)
+    values, flux, step = fit_fringes(frames, planned)
+    for _ in range(_ROUNDS if air else 0):
+        told = _by_air(still, frames, planned, values, good)
+        if told is None:
+            break
+        flux, step = told
+        values = fit_fringes(frames / flux[:, None, None], step, rounds=0)[0]
+    (mean, visibility, phase), seen = values, np.hypot(still[1], still[2])
+    passed = np.clip((mean / still[0] - 1 + empty.arm) / empty.arm, 0.02, 1.5)
     sharp = np.clip(mean * visibility / np.maximum(seen, 1e-6) / np.sqrt(passed), 0.05, 1.2)
     cast = lambda a: jnp.asarray(a, jnp.float32)
     wrapped = np.angle(np.exp(1j * (phase - np.asarray(empty.carrier, float))))
     unwrapped, contradictions = unwrap_phase(cast(wrapped), cast(good * (seen * sharp) ** 2))
     fields = {"phase": unwrapped, "attenuation": cast(np.log(passed)), "visibility": cast(sharp)}
     return empty.replace(flux=cast(flux), step=cast(step), **fields), int(contradictions)
+
+
+def _by_air(
+    still: np.ndarray, frames: np.ndarray, planned: np.ndarray, values: np.ndarray, good: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Flux and step [periods] of every frame by the pixels that look as without a sample, `None` where they are few.
+
+    Errors of steps and doses make a moire in all images that is no sample's; air knows better.
+    """
+    ratio, turn = values[0] / still[0], np.angle(np.exp(1j * (values[2] - np.arctan2(still[2], still[1]))))
+    dose, zero = _most_frequent(ratio[good]), _most_frequent(turn[good])
+    clear = good & (np.abs(ratio / dose - 1) < 0.1) & (np.abs(np.angle(np.exp(1j * (turn - zero)))) < 0.3)
+    if clear.sum() < max(100, 0.1 * good.sum()):
+        return None
+    weight = 1 / np.sqrt(still[0][clear])
+    flux, cosine, sine = np.linalg.lstsq((still[:, clear] * weight).T, (frames[:, clear] * weight).T, rcond=None)[0]
+    found = np.arctan2(sine, cosine) / (2 * np.pi)
+    return flux, planned + (found - planned + 0.5) % 1 - 0.5
 
 
 def _lines(scan: Scan, still: np.ndarray, stacks: Stacks, gain: float) -> list[str]:
@@ -292,7 +320,7 @@ def _judged(problem: Fringes, run: Run, fit: Stage, held: np.ndarray, air: bool)
     inside = inside if inside.any() else problem.good
     left = lambda images: np.concatenate([_left(counts[k], images)[inside] for k in held])
     figures = {
-        "held_out_residual": float(left(_parts(solved.problem.model)).std()),
+        "held_out_residual": float(left(parts_of(solved.problem.model)).std()),
         "held_out_sinusoid": float(left(alone).std()),
         "held_out_noise": float(np.sqrt(np.mean(problem.gain / np.maximum(counts[held][:, inside], 1e-3)))),
         "held_out_count": float(len(held)),
@@ -301,7 +329,7 @@ def _judged(problem: Fringes, run: Run, fit: Stage, held: np.ndarray, air: bool)
     return Outcome(problem, solved.history, solved.ending, solved.detail, figures)
 
 
-def _parts(model: InterferometerFringes) -> np.ndarray:
+def parts_of(model: InterferometerFringes) -> np.ndarray:
     """Light and both quadratures of the wave, from predictions at three steps."""
     some = model.replace(flux=jnp.ones(3), step=jnp.asarray([0.0, 0.25, 0.5]))
     first, second, third = np.asarray(some(np.arange(3)), float)
