@@ -19,7 +19,7 @@ from .marks import find_marks
 __all__ = ["InputFile", "Provenance", "Scan"]
 
 # Methods whose recipe leaves out frames and pixels that it cannot use, and says so (`prepare.check_frames`).
-_LOOKS_ITSELF = ("near-field-ptychography", "far-field-ptychography")
+_LOOKS_ITSELF = ("near-field-ptychography", "far-field-ptychography", "fluorescence-map")
 # Methods that clip what transmits too little, and count it.
 _CLIPS = ("tomography", "laminography")
 _WHOLE = 64 << 20  # bytes of a file up to which all of it is looked at
@@ -144,7 +144,9 @@ class Scan:
       Of tomography: `flat_views`, `dark_views` = number of views taken before each flat
       and dark (0 = before the first view, `views` = after the last), `field_of_view` (`"full"`, or `"half"` where the
       axis stands at the detector's edge). Of fluorescence `cross_sections` (see `diffrecon.models.CrossSections`), and
-      one entry a scan point: `photons` sent in, `live_fraction`, `transmitted` counts. Of laminography `tilt` [rad]; of
+      one entry a scan point: `photons` sent in, `live_fraction`, `transmitted` counts; `lines` = the name of every
+      channel ("Fe Ka"), `emission` = what the file says of their production and detection; of maps `live_time`,
+      `real_time`, `dwell` [s], `area_errors` and `area_backgrounds` of every line. Of laminography `tilt` [rad]; of
       holography `materials`; of far-field frames `dc`.
     - `provenance`: file, reader, messages.
     """
@@ -390,7 +392,9 @@ def extra_of_views(extra: Mapping[str, Any], views: np.ndarray, total: int) -> d
     """
     views = np.arange(total)[views]
     picked = dict(extra)
-    points = ("photons", "live_fraction", "transmitted")
+    points = (
+        "photons", "live_fraction", "transmitted", "live_time", "real_time", "dwell", "area_errors", "area_backgrounds",
+    )  # fmt: skip
     for name in ("shifts", "sample_translation", "monitor", "times", "reference", "steps", *points):
         if name in picked and len(picked[name]) == total:
             picked[name] = np.asarray(picked[name])[views]

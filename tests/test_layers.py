@@ -198,7 +198,20 @@ def test_nothing_imports_the_command_line():
 
 def test_core_needs_core_packages_only():
     """Optional packages are imported through `require`, which names the install command."""
-    optional = {"scipy", "matplotlib", "hdf5plugin", "xraydb", "tifffile", "zarr", "fabio", "torch", "pandas"}
+    optional = {
+        "scipy",
+        "matplotlib",
+        "hdf5plugin",
+        "xraydb",
+        "tifffile",
+        "zarr",
+        "fabio",
+        "torch",
+        "pandas",
+        "xraylib",
+        "PyMca5",
+        "fisx",
+    }
     for path in sorted(ROOT.rglob("*.py")):
         tree = ast.parse(path.read_text())
         if path.relative_to(ROOT).parts[0] == "plot":

@@ -196,7 +196,7 @@ def _keep_window(source: Source, values: dict[str, Any], counts: Any, window: Wi
 
 
 def _refuse_what_cannot_be_cut(source: Source, values: dict[str, Any], window: Window) -> None:
-    if "cross_sections" in values:
+    if "cross_sections" in values or "lines" in values:
         raise InputError(f"{source.name}: rows, columns and binning are for detector pixels; these are scan points")
     if window.binning == (1, 1):
         return

@@ -10,6 +10,7 @@ from .. import physics
 from ..errors import InputError, nearest
 from ..frames import Frames, LazyFrames
 from ._datasets import images_of_group
+from ._element_maps import element_maps
 from ._guess import PIXELS
 from ._images import is_image, stack_of_images
 from ._key_table import CHOICES, FRAMES, KEYS, MOTORS
@@ -48,7 +49,7 @@ def resolve(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
 
     **Raises:** `InputError` naming the key.
     """
-    joined = motors(source, given)
+    joined = motors(source, given) | element_maps(source, given, array_of)
     resolved = dict(joined)
     for name, value in given.items():
         if name in MOTORS or name in joined:
@@ -61,7 +62,7 @@ def resolve(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
         elif name == "angles" and (spread := AngleRange.parse(value)) is not None:
             resolved[name] = spread
         elif kind == "array":
-            resolved[name] = _array(source, name, value) if name not in FRAMES else _frames(source, name, value)
+            resolved[name] = array_of(source, name, value) if name not in FRAMES else _frames(source, name, value)
             written = source.units(value) if unit and _is_dataset(source, value) else source.file_units.get(name)
             if written:
                 # The unit written beside the numbers; one that the user states comes from `given` and wins.
@@ -80,7 +81,7 @@ def motors(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(
             "positions are data.positions, or data.positions_y and data.positions_x: both of them, and no other"
         )
-    axes = [np.asarray(_array(source, name, given[name])).ravel() for name in MOTORS]
+    axes = [np.asarray(array_of(source, name, given[name])).ravel() for name in MOTORS]
     if axes[0].size != axes[1].size or any(axis.dtype.kind not in "iuf" for axis in axes):
         raise InputError(
             f"{source.name}: data.positions_y has {axes[0].size} values of type {axes[0].dtype}, "
@@ -123,7 +124,7 @@ def _frames(source: Source, name: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value if isinstance(value, LazyFrames) else np.asarray(value)
     if not _inside(source, value):
-        return _array(source, name, value)
+        return array_of(source, name, value)
     if "@" in value:
         raise InputError(f"{full_name(name)}: {value} is an attribute, not a stack of frames")
     if (images := images_of_group(source, value)) is not None:
@@ -146,7 +147,11 @@ def _inside(source: Source, value: str) -> bool:
     return source.has(value) or not (Path(value).exists() or Path(value.partition(":/")[0]).is_file())
 
 
-def _array(source: Source, name: str, value: Any) -> np.ndarray:
+def array_of(source: Source, name: str, value: Any) -> np.ndarray:
+    """Read an array: as it is, of a dataset of the file, or of another file.
+
+    **Raises:** `InputError` naming the key and what is there.
+    """
     if not isinstance(value, str):
         try:
             return np.asarray(value)

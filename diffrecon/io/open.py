@@ -9,6 +9,7 @@ from ..errors import InputError, MissingMetadata
 from ..scan import Provenance, Scan
 from . import _part
 from ._content import input_files
+from ._element_maps import match_points
 from ._key_table import KEYS, MOTORS
 from ._numbers import usable
 from ._views import match_views
@@ -93,7 +94,7 @@ def read(
         reader, found = _find(source, given)
         if "positions" not in given:
             found |= motors(source, {k: v for k, v in found.items() if k in (*MOTORS, "positions_unit")})
-        for name in set(given) & set(found):
+        for name in set(given) & set(found) & set(KEYS):
             source.say(f"{full_name(name)}: the given value is used, the file's is not")
         for key in ("flats", "darks"):  # the file's times are of the file's frames
             if key in given:
@@ -137,6 +138,7 @@ def _assemble(
     source: Source, values: dict[str, Any], given: set[str], reader: str, method: str | None, strict: bool
 ) -> Scan:
     counts = without_marks(source, values, stack_of(values, source))
+    match_points(source, values, counts)
     place_detector(source, values, given, counts.shape[1:])
     counts = without_gaps(source, values, counts)
     check_positions(source, values)

@@ -22,7 +22,7 @@ EXTRA = (
     "materials", "shifts", "two_theta", "tilt", "times", "flat_views", "dark_views", "flat_times", "view_times",
     "sample_translation", "monitor", "field_of_view", "detector", "powder", "reference", "steps", "reference_steps",
     "period", "detector_blur", "efficiency", "cross_sections", "photons", "live_fraction", "transmitted",
-    "transmitted_per_photon",
+    "transmitted_per_photon", "lines", "emission", "live_time", "real_time", "dwell", "area_errors", "area_backgrounds",
 )  # fmt: skip
 _OF_FRAMES = ("flats", "darks", "mask", "bad_pixels", "efficiency")
 _MANY_TURNS = 4 * 2 * np.pi
@@ -47,12 +47,13 @@ def stack_of(values: dict[str, Any], source: Source) -> Any:
     for key in (*_OF_FRAMES, "weights", "transmission", "probe"):
         if values.get(key) is not None:
             values[key] = _numbers_of(source, key, values[key])
-    counts = _native(_without_ones(counts))
+    by_line = "lines" in values  # one map is one view, and one line an axis
+    counts = _native(counts if by_line else _without_ones(counts))
     if counts.ndim == 2:
         counts = _of_two_axes(source, values, counts)
     if values.get("layout") == "sinogram" and counts.ndim == 3:
         counts = _sinograms(source, values, counts)
-    segments = "tensor_geometry" in values or counts.shape[3:] != (1,)
+    segments = by_line or "tensor_geometry" in values or counts.shape[3:] != (1,)
     if counts.ndim not in (3, 4) or 0 in counts.shape or not segments:
         raise InputError(
             f"{source.name}: counts have shape {tuple(counts.shape)}; expected (view, y, x), none of them 0"

@@ -21,6 +21,7 @@ from .dynamic import Dynamic as Dynamic
 from .dynamic import spline_basis as spline_basis
 from .fluorescence import Escape as Escape
 from .fluorescence import path_in as path_in
+from .fluorescence import slab_share as slab_share
 from .fluorescence import turn_to_beam as turn_to_beam
 from .fourier_pose import FourierPoseProjector as FourierPoseProjector
 from .integration import AzimuthalIntegrator as AzimuthalIntegrator

@@ -22,18 +22,29 @@ def phase_panels(name: str, quantity: Quantity, result: Result) -> list[Panel]:
     phases = [n for n, q in result.quantities.items() if q.kind == "phase"]
     label = quantity.long_name or name
     own = image_panel(quantity.data, quantity.pixel_size, quantity.units, label, None, "cividis")
-    return [_composite(phases, result), own] if phases[0] == name else [own]
+    return [_composite(phases, result, "phases"), own] if phases[0] == name else [own]
 
 
-def _composite(phases: list[str], result: Result) -> Panel:
-    maps = [np.clip(np.asarray(result[n], float), 0, None) for n in phases]
-    whole = [m / max(float(np.percentile(m, 99.5)), 1e-12) for m in maps]
+def element_panels(name: str, quantity: Quantity, result: Result) -> list[Panel]:
+    """Draw the map of an element; the first one brings three of them in one picture, where there are three."""
+    elements = [n for n, q in result.quantities.items() if q.kind == "element" and np.ndim(q.data) == 2]
+    if name not in elements or not np.isfinite(np.asarray(quantity.data, float)).any():
+        return []
+    label = quantity.long_name or name
+    own = image_panel(quantity.data, quantity.pixel_size, quantity.units, label, None, "cividis")
+    first = elements[0] == name and len(elements) > 2
+    return [_composite(elements[:3], result, "three elements"), own] if first else [own]
+
+
+def _composite(phases: list[str], result: Result, title: str) -> Panel:
+    maps = [np.clip(np.nan_to_num(np.asarray(result[n], float)), 0, None) for n in phases]
+    whole = [m / max(float(np.percentile(m, 99.5)), 1e-30) for m in maps]
     colours = [_rgb(_COLOURS[k % len(_COLOURS)]) for k in range(len(phases))]
     light = sum(np.minimum(m, 1)[..., None] * c for m, c in zip(whole, colours, strict=True))
     picture = np.clip(light, 0, 1)
 
     def draw(ax: "Axes") -> Any:
-        show(ax, picture, "phases")
+        show(ax, picture, title)
         scale_bar(ax, picture.shape[1], result.quantities[phases[0]].pixel_size)
         for number, (phase, colour) in enumerate(zip(phases, colours, strict=True)):
             place = (1.03, 0.97 - 0.11 * number)

@@ -28,6 +28,7 @@ BUILT_IN = {
     "azimuthal-integration": "integration:AzimuthalIntegration",
     "diffraction-tomography": "diffraction_tomography:DiffractionTomography",
     "fluorescence-tomography": "fluorescence_tomography:FluorescenceTomography",
+    "fluorescence-map": "fluorescence_map:FluorescenceMap",
     "cdi": "cdi:Cdi",
     "ptycho-tomography": "ptychotomography:PtychoTomographic",
     "speckle": "speckle:Speckle",

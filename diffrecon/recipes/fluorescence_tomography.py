@@ -23,6 +23,7 @@ from ..modality import Modality, Outcome, Problem, Run, Stage, Work, descent
 from ..models import Fluorescence, alternate, curvature, measured_offsets, refined_amounts, refined_offsets
 from ..scan import Scan
 from ..settings import section, setting
+from ._sensitivity import Tables, with_table
 
 _COMPTON = "compton"
 _ROUNDS = 2  # of alternation and one step of the offsets
@@ -61,6 +62,7 @@ class Settings:
 
     align: Align = section(Align)
     solver: Solver = section(Solver)
+    tables: Tables = section(Tables)
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,9 @@ class FluorescenceTomography(Modality):
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Emission:
         """Put an empty body into the beam; counts of lines and of the transmitted beam side by side."""
+        warnings: list[str] = []
+        if "cross_sections" in scan.extra:
+            scan, warnings = with_table(scan, settings.tables.lines)
         model, tables = Fluorescence.from_scan(scan), scan.extra["cross_sections"]
         channels, transmitted = tuple(tables["channels"]), scan.extra.get("transmitted")
         if transmitted is None and _COMPTON not in channels:
@@ -99,7 +104,7 @@ class FluorescenceTomography(Modality):
         counts = np.asarray(scan.counts, np.float32)
         last = np.zeros(counts.shape[:3], np.float32) if transmitted is None else np.asarray(transmitted, np.float32)
         data = {"counts": np.concatenate([counts, last[..., None]], -1)}
-        lines = [f"cross sections: {tables['table']}", *_span_line(scan.angles)]
+        lines = [f"cross sections: {tables['table']}", *warnings, *_span_line(scan.angles)]
         for line in lines:
             console.say(line)
         return Emission(

@@ -19,6 +19,7 @@ _MODULES: dict[str, Any] = {
     "holotomography": "holotomography",
     "k-edge": "kedge",
     "fluorescence-tomography": "fluorescence",
+    "fluorescence-map": "fluorescence_map",
     "azimuthal-integration": "integration",
     "speckle": "differential_phase",
     "interferometer": "interferometer",

@@ -18,10 +18,10 @@ POINTS, VIEWS, FINE = 36, 60, 4
 STEP, ENERGY, PHOTONS, TRANSMITTED = 1.5e-6, 17e3, 2e8, 1e6  # [m], [eV], a point, counts of its empty beam
 SHARE = 0.03  # of the sphere that the detector sees
 COMPONENTS = ("SiO2", "Ca", "Fe")
-# Tables of Elam at 17 keV, and at K alpha of Ca and Fe [cm^2/g]; production of the lines with the detector's efficiency
+# Attenuation of Elam at 17 keV, and at K alpha of Ca and Fe [cm^2/g]; production of K alpha by xraylib.
 BEAM = np.array([4.04425, 20.83071, 40.4124])
 LINES = {"Ca": np.array([325.044, 151.707, 318.759]), "Fe": np.array([69.356, 314.123, 71.022])}
-LINE_ENERGY, PRODUCTION = {"Ca": 3691.1, "Fe": 6400.8}, {"Ca": 2.3164, "Fe": 10.6327}
+LINE_ENERGY, PRODUCTION = {"Ca": 3691.1, "Fe": 6400.8}, {"Ca": 2.7501, "Fe": 11.0706}
 EFFICIENCY = {"Ca": 0.9498, "Fe": 0.9904}
 FAN = np.deg2rad(np.linspace(-16, 16, 5))  # directions of the detector about the normal of the beam
 
@@ -38,7 +38,12 @@ def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
     photons = PHOTONS * (1 + 0.03 * np.sin(np.arange(VIEWS * POINTS) / 40).reshape(VIEWS, 1, POINTS))
     truth = _voxels(discs, density)
     with h5py.File(path, "w") as file:
-        file.attrs.update(method="fluorescence-tomography", energy_eV=ENERGY, pixel_m=STEP, tables="Elam")
+        file.attrs.update(
+            method="fluorescence-tomography",
+            energy_eV=ENERGY,
+            pixel_m=STEP,
+            tables="attenuation of Elam, lines of Kissel",
+        )
         file["theta"] = angles
         for row, name in enumerate(LINES):
             file[f"lines/{name}/counts"] = random.poisson(photons * signals[:, row, None]).astype(np.uint32)

@@ -11,7 +11,21 @@ from typing import Any
 
 from ...errors import InputError
 from ..source import Source
-from . import cxi, datasets, differential, dxchange, fluorescence, folder, mumott, native, npz, nxtomo, powder, ptyd
+from . import (
+    cxi,
+    datasets,
+    differential,
+    dxchange,
+    fluorescence,
+    folder,
+    mumott,
+    native,
+    npz,
+    nxtomo,
+    powder,
+    ptyd,
+    pymca,
+)
 
 __all__ = ["Reader", "readers", "register_reader"]
 
@@ -74,5 +88,6 @@ for _name, _module in {
     "NXtomo": nxtomo, "mumott": mumott, "CXI": cxi, "ptypy": ptyd, "powder diffraction": powder,
     "differential phase": differential,
     "fluorescence": fluorescence,
+    "PyMca": pymca,
 }.items():  # fmt: skip
     register_reader(Reader(_name, _module.probe, _module.read))

@@ -1,13 +1,16 @@
-"""Fluorescence tomograms with their tables: counts of every line (view, z, u), monitor, transmission, detector.
+"""Fluorescence tomograms and maps: counts of every line, monitor, transmission, detector, tables.
 
-Two layouts: one group a line below `lines`, and an older one of a single slice with a group an element at the top.
+Two layouts: one group a line below `lines`, and an older one of a single slice with a group an element at the top. One
+without angles is a map (y, x), which needs no tables.
 """
 
+import re
 from typing import Any
 
 import numpy as np
 
 from ...errors import InputError
+from .._element_maps import side_by_side
 from ..source import Source, text
 
 COMPTON = "compton"
@@ -16,11 +19,14 @@ COMPTON = "compton"
 def probe(source: Source) -> bool:
     """Tell whether a file holds counts of lines at many angles together with the cross sections."""
     named = source.has("lines") and source.has("tables/sigma_line") and source.has("theta")
-    return named or (source.has("elements") and source.has("sigma_total_E0_cm2_per_g") and source.has("theta"))
+    older = source.has("elements") and source.has("sigma_total_E0_cm2_per_g") and source.has("theta")
+    return named or older or _is_map(source)
 
 
 def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     """Read counts, what was sent in, and cross sections."""
+    if _is_map(source):
+        return _map(source)
     found = _by_lines(source) if source.has("lines") else _by_elements(source)
     _check(source, found)
     return found | {"method": "fluorescence-tomography", "angle_unit": "rad"}
@@ -52,6 +58,8 @@ def _by_lines(source: Source) -> dict[str, Any]:
         "pixel_size": _attribute(source, "/", "pixel_m"),
         "energy": _attribute(source, "/", "energy_eV"),
         "cross_sections": _tables(source, channels, components),
+        "lines": _line_names(source, channels),
+        "emission": _emission(source, channels),
     }
     if source.has("live_time"):
         found["live_fraction"] = source.array("live_time", "live time") / source.array("real_time", "real time")
@@ -61,6 +69,12 @@ def _by_lines(source: Source) -> dict[str, Any]:
     if source.has("/@rotation_centre_u"):
         found["rotation_centre"] = _attribute(source, "/", "rotation_centre_u")
     return found
+
+
+def _line_names(source: Source, channels: list[str]) -> tuple[str, ...]:
+    """Name the lines as tables know them, "Fe Ka"; one that says nothing is K alpha."""
+    said = lambda n: text(source.file[f"lines/{n}"].attrs["line"]) if source.has(f"lines/{n}@line") else "Ka"
+    return tuple(f"{n} {said(n)}" if re.fullmatch("[A-Z][a-z]?", n) else n for n in channels)
 
 
 def _order(source: Source) -> list[str]:
@@ -102,6 +116,53 @@ def _said(source: Source) -> str:
 
 def _attribute(source: Source, path: str, name: str) -> float:
     return float(np.ravel(source.array(f"{path}@{name}", name))[0])
+
+
+def _emission(source: Source, channels: list[str]) -> dict[str, Any]:
+    """Read what the file says of production and detection of every line; NaN where it says nothing."""
+    said = lambda name, n: _attribute(source, f"lines/{n}", name) if source.has(f"lines/{n}@{name}") else np.nan
+    share = "detector@solid_angle_fraction"
+    return {
+        "production": np.array([said("production_cm2_per_g", n) for n in channels]),
+        "efficiency": np.array([said("efficiency", n) for n in channels]),
+        "solid_angle": float(np.ravel(source.array(share, "solid angle"))[0]) if source.has(share) else None,
+        "table": _said(source),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------- maps
+def _is_map(source: Source) -> bool:
+    """Tell a raster with counts of lines, without angles."""
+    if source.file is None or source.has("theta") or not hasattr(source.file.get("lines"), "keys"):
+        return False
+    return any(source.has(f"lines/{name}/counts") for name in source.file["lines"])
+
+
+def _map(source: Source) -> dict[str, Any]:
+    """Read counts (y, x) or (view, y, x) of every line and whatever else is there."""
+    channels = [name for name in source.file["lines"] if source.has(f"lines/{name}/counts")]
+    read = lambda inner: {n: source.numbers(f"lines/{n}/{inner}", inner) for n in channels}
+    found: dict[str, Any] = {
+        "counts": side_by_side(source, read("counts"), "counts"),
+        "lines": _line_names(source, channels),
+        "emission": _emission(source, channels),
+        "method": "fluorescence-map",
+    }
+    for key, inner in (("area_errors", "errors"), ("area_backgrounds", "background")):
+        if all(source.has(f"lines/{n}/{inner}") for n in channels):
+            found[key] = side_by_side(source, read(inner), key)
+    for key in ("live_time", "real_time", "dwell"):
+        if source.has(key):
+            found[key] = source.numbers(key, key.replace("_", " "))
+    if source.has("monitor/counts"):
+        monitor = source.numbers("monitor/counts", "monitor")
+        scale = source.has("monitor@monitor_per_photon")
+        per_photon = _attribute(source, "monitor", "monitor_per_photon") if scale else None
+        found |= {"photons": monitor / per_photon} if per_photon else {"monitor": monitor}
+    for key, attribute in (("pixel_size", "pixel_m"), ("energy", "energy_eV")):
+        if source.has(f"/@{attribute}"):
+            found[key] = _attribute(source, "/", attribute)
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------- older files

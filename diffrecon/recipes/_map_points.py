@@ -1,0 +1,108 @@
+"""Areas of lines over a raster: which points and values can be used, their variance, and the noise of a blank."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import InputError
+from ..scan import Scan
+
+_IMPOSSIBLE = 5.0  # standard deviations below zero at which an area is a mistake and no noise
+_NO_AREA = -1.0  # by which some programs mark a point without a value
+
+
+class Areas(NamedTuple):
+    """Areas that can be used.
+
+    **Fields:** `counts`, `variance`, `valid`, `blank` (standard deviation without the element), each
+    `(view, y, x, line)`; `how` the blank is known; `words` that say what was left out.
+    """
+
+    counts: np.ndarray
+    variance: np.ndarray
+    valid: np.ndarray
+    blank: np.ndarray
+    how: str
+    words: tuple[str, ...]
+
+
+def areas_of(scan: Scan, lines: Mapping[int, Any], exposure: np.ndarray) -> Areas:
+    """Pick the channels of the lines; leave out, with a message, what is no measurement.
+
+    **Arguments:** `exposure` `(view, y, x)` times live fraction.
+
+    **Raises:** `InputError` where nothing is left.
+    """
+    stored, channels = np.asarray(scan.counts), list(lines)
+    names, words = [str(line) for line in lines.values()], list[str]()
+    counts = stored[..., channels].astype(float)
+    errors, background = (_by_line(scan, name, channels) for name in ("area_errors", "area_backgrounds"))
+    valid = np.ones(counts.shape, bool)
+
+    def leave_out(bad: np.ndarray, why: str) -> None:
+        bad = np.broadcast_to(bad, counts.shape) & valid
+        if bad.any():
+            words.append(f"left out: {shown_points(bad, names)} {why}")
+            valid[bad] = False
+
+    lit = np.isfinite(exposure) & (exposure > 0)
+    leave_out(~lit[..., None], "without light: the monitor, the time or the live fraction is zero or no number")
+    leave_out(~np.isfinite(counts), "not a finite number")
+    if stored.dtype.kind in "iu":
+        leave_out(
+            stored[..., channels] == np.iinfo(stored.dtype).max, f"at the largest number of {stored.dtype}: saturated"
+        )
+    if scan.saturation is not None:
+        leave_out(counts >= scan.saturation, f"at {scan.saturation:g} counts or more: saturated")
+    if len(channels) > 1:
+        leave_out((counts == _NO_AREA).all(-1, keepdims=True), "marked with -1 in every line")
+    counts = np.where(valid, counts, 0)
+    variance = _variance(counts, errors, background)
+    integers = stored.dtype.kind in "iu"
+    leave_out(counts < (0 if integers else -_IMPOSSIBLE * np.sqrt(variance)), "below zero, which counts are not")
+    if not valid.any():
+        raise InputError(f"{scan.name}: no point is left: {'; '.join(words) or 'the areas are empty'}")
+    blank, how = _blank(counts, valid, errors, background)
+    return Areas(np.where(valid, counts, 0), np.where(valid, variance, 1), valid, blank, how, tuple(words))
+
+
+def _by_line(scan: Scan, name: str, channels: list[int]) -> np.ndarray | None:
+    values = scan.extra.get(name)
+    return None if values is None else np.asarray(values, float)[..., channels]
+
+
+def _variance(counts: np.ndarray, errors: np.ndarray | None, background: np.ndarray | None) -> np.ndarray:
+    """Take that of the fit that made them, else of their photons and of those below the peak."""
+    under = 0.0 if background is None else np.nan_to_num(np.maximum(background, 0))
+    photons = np.maximum(np.maximum(counts, 0) + under, 1)
+    if errors is None:
+        return photons
+    return np.where(np.isfinite(errors) & (errors > 0), np.nan_to_num(errors) ** 2, photons)
+
+
+def _blank(
+    counts: np.ndarray, valid: np.ndarray, errors: np.ndarray | None, background: np.ndarray | None
+) -> tuple[np.ndarray, str]:
+    """Standard deviation of an area where the element is not: what is below the peak makes it, one count at least."""
+    if background is not None:
+        return np.sqrt(np.maximum(np.nan_to_num(background), 1)), ""
+    if errors is None:
+        return np.ones(counts.shape), " at best (no background is known: data.area_backgrounds)"
+    rest = np.where(valid & np.isfinite(errors) & (errors > 0), errors**2 - np.maximum(counts, 0), np.nan)
+    blank = np.ones(counts.shape[-1])
+    for line in range(counts.shape[-1]):
+        some = rest[..., line][np.isfinite(rest[..., line])]
+        blank[line] = np.sqrt(max(float(np.median(some)), 1.0)) if some.size else 1.0
+    return np.broadcast_to(blank, counts.shape), ""
+
+
+def shown_points(bad: np.ndarray, names: list[str]) -> str:
+    """Say how many points, of which lines, and where the first is."""
+    points = bad.any(-1)
+    of = [name for channel, name in enumerate(names) if bad[..., channel].any()]
+    view, row, column = (int(i) for i in np.argwhere(points)[0])
+    first = f"row {row}, column {column}" if bad.shape[0] == 1 else f"view {view}, row {row}, column {column}"
+    which = "" if len(of) == len(names) else f" of {', '.join(of)}"
+    many = int(points.sum())
+    return f"{many} point{'s' * (many > 1)}{which} ({first}{' the first' if many > 1 else ''})"
