@@ -146,7 +146,8 @@ class Scan:
       axis stands at the detector's edge). Of fluorescence `cross_sections` (see `diffrecon.models.CrossSections`), and
       one entry a scan point: `photons` sent in, `live_fraction`, `transmitted` counts; `lines` = the name of every
       channel ("Fe Ka"), `emission` = what the file says of their production and detection; of maps `live_time`,
-      `real_time`, `dwell` [s], `area_errors` and `area_backgrounds` of every line. Of laminography `tilt` [rad]; of
+      `real_time`, `dwell` [s], `area_errors` and `area_backgrounds` of every line. Of a
+      scanning microscope `moments_y`, `moments_x` [rad], mean angles of the beam. Of laminography `tilt` [rad]; of
       holography `materials`; of far-field frames `dc`.
     - `provenance`: file, reader, messages.
     """
@@ -394,6 +395,7 @@ def extra_of_views(extra: Mapping[str, Any], views: np.ndarray, total: int) -> d
     picked = dict(extra)
     points = (
         "photons", "live_fraction", "transmitted", "live_time", "real_time", "dwell", "area_errors", "area_backgrounds",
+        "moments_y", "moments_x",
     )  # fmt: skip
     for name in ("shifts", "sample_translation", "monitor", "times", "reference", "steps", *points):
         if name in picked and len(picked[name]) == total:

@@ -29,6 +29,7 @@ from diffrecon.simulate import (
     ptychography,
     ptychotomography,
     scattering,
+    stxm,
     tomography,
 )
 
@@ -45,6 +46,7 @@ SMALL = {
     "azimuthal-integration": (integration, {"FRAMES": 2, "FINE": 1}, (2, 256, 256)),
     "speckle": (differential_phase, {"FRAME": 64, "VIEWS": 2}, (2, 64, 64)),
     "interferometer": (interferometer, {"STEPS": 3}, (3, 128, 128)),
+    "stxm": (stxm, {"POINTS": 4}, (16, 48, 48)),
     "cdi": (diffraction, {"FRAME": 64}, (1, 64, 64)),
     "diffraction-tomography": (diffraction_tomography, {"VIEWS": 3, "FINE": 1}, (3, 24, 120)),
     "ptycho-tomography": (

@@ -53,6 +53,8 @@ KEYS: dict[str, Key] = {
     "steps": Key("data", "array"),
     "reference_steps": Key("data", "array"),
     "monitor": Key("data", "array"),
+    "moments_y": Key("data", "array"),
+    "moments_x": Key("data", "array"),
     "elements": Key("data", "any"),
     "area_errors": Key("data", "any"),
     "area_backgrounds": Key("data", "any"),

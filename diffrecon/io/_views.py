@@ -28,6 +28,8 @@ def match_views(source: Source, values: dict[str, Any], views: int, chosen: np.n
         entries = values.get(name)
         if not isinstance(entries, np.ndarray) or not entries.ndim or len(entries) == views:
             continue
+        if name == "monitor" and entries.ndim > 1:  # one entry a scan point
+            continue
         if ids is not None and len(entries) > views:
             first, gone = _first_number(source, name, ids, base, len(entries)), len(entries) - views
             source.say(

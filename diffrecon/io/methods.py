@@ -21,6 +21,12 @@ LINE_INTEGRALS = ("tomography", "laminography")  # methods that may get divided 
 _IMAGES = (*PTYCHOGRAPHY, *LINE_INTEGRALS, "cdi", "holography", "holotomography", "k-edge", "ptycho-tomography")
 FOURIER_PLANE = ("far-field-ptychography", "cdi")  # frames with a zero frequency
 
+
+def far_field(kind: str | None, values: dict[str, Any]) -> bool:
+    """Tell whether the frames are far-field patterns; a scanning microscope has them where there is one a position."""
+    return kind in FOURIER_PLANE or (kind == "stxm" and "positions" in values)
+
+
 # Fields that a method cannot do without, with an example of what to say when the file lacks it.
 _NEEDED = {
     "tomography": {"angles": "angles.txt"},
@@ -133,7 +139,7 @@ def _place(
 ) -> Geometry | None:
     energy, pixel, distance = (values.get(k) for k in ("energy", "detector_pixel", "sample_to_detector"))
     sample_pixel = values.get("pixel_size")
-    if kind in FOURIER_PLANE:
+    if far_field(kind, values):
         place = FarField(min(counts.shape[1:3]), energy, distance, pixel, sample_pixel)
         if kind in PTYCHOGRAPHY and values.get("positions_unit") == "m" and place.pixel_size is None:
             first_missing(source, values, {"energy": "12 keV", "sample_to_detector": "2 m", "detector_pixel": "75 um"})

@@ -14,7 +14,7 @@ from ._key_table import KEYS
 from ._lazy import SinogramOrdered
 from ._tables import AngleRange
 from .keys import full_name
-from .methods import FOURIER_PLANE, PTYCHOGRAPHY
+from .methods import PTYCHOGRAPHY, far_field
 from .source import Source
 
 # Values that become entries of `Scan.extra`, by which models and preparation ask for them.
@@ -23,6 +23,7 @@ EXTRA = (
     "sample_translation", "monitor", "field_of_view", "detector", "powder", "reference", "steps", "reference_steps",
     "period", "detector_blur", "efficiency", "cross_sections", "photons", "live_fraction", "transmitted",
     "transmitted_per_photon", "lines", "emission", "live_time", "real_time", "dwell", "area_errors", "area_backgrounds",
+    "moments_y", "moments_x",
 )  # fmt: skip
 _OF_FRAMES = ("flats", "darks", "mask", "bad_pixels", "efficiency")
 _MANY_TURNS = 4 * 2 * np.pi
@@ -336,7 +337,7 @@ def extra_of(source: Source, values: dict[str, Any], counts: Any, kind: str | No
                 f"{source.name}: data.shifts has shape {shifts.shape}, type {shifts.dtype}; expected "
                 f"({counts.shape[0]}, 2) finite numbers, row and column for each view"
             )
-    if kind in FOURIER_PLANE:
+    if far_field(kind, values):
         seen = zero_frequency_of(values, counts)
         extra["dc"] = values["dc"] if values.get("dc") else seen
         source.say(

@@ -34,6 +34,8 @@ from ._hardening import linearise as linearise
 from ._holograms import find_hologram_axis as find_hologram_axis
 from ._holograms import mask_hologram_outliers as mask_hologram_outliers
 from ._holograms import register_angles as register_angles
+from ._moments import FrameMoments as FrameMoments
+from ._moments import frame_moments as frame_moments
 from ._patterns import Patterns as Patterns
 from ._patterns import mean_around as mean_around
 from ._patterns import split_patterns as split_patterns
@@ -49,6 +51,9 @@ from ._powder import sample_frames as sample_frames
 from ._projections import flatten_projections as flatten_projections
 from ._projections import place_projections as place_projections
 from ._projections import volume_of_projections as volume_of_projections
+from ._raster import Raster as Raster
+from ._raster import on_raster as on_raster
+from ._raster import raster_of as raster_of
 from ._reference_frames import sort_out_references as sort_out_references
 from ._references import References as References
 from ._references import eigen_flats as eigen_flats

@@ -36,6 +36,7 @@ BUILT_IN = {
     "edge-illumination": "scanned:EdgeIllumination",
     "analyser": "scanned:Analyser",
     "interferometer": "interferometer:Interferometer",
+    "stxm": "stxm:Stxm",
     "saxs-tensor-tomography": "tensor_saxs:TensorSaxs",
 }
 for _name, _place in BUILT_IN.items():

@@ -17,8 +17,8 @@ from ..settings import setting
 from ..solvers.refraction import Information, RefractionMaps, Smoothness, consistent_maps, fields_of
 
 __all__ = [
-    "Beam", "Detection", "Prior", "Stacks", "Unit", "error_maps", "optics_of", "read_stacks", "refraction_quantities",
-    "zero_of",
+    "Beam", "Detection", "Prior", "Stacks", "Unit", "error_maps", "most_frequent", "optics_of", "read_stacks",
+    "refraction_quantities", "zero_of",
 ]  # fmt: skip
 
 
@@ -172,6 +172,13 @@ def zero_of(displacement: np.ndarray) -> np.ndarray:
         middle = (flat * weight).sum(1) / weight.sum()
         width = max(0.8 * width, 0.02)
     return middle
+
+
+def most_frequent(values: np.ndarray) -> float:
+    """The middle of the shortest interval that holds an eighth of the values."""
+    values, count = np.sort(values), max(1, len(values) // 8)
+    first = int(np.argmin(values[count:] - values[:-count])) if len(values) > count else 0
+    return float(np.median(values[first : first + count]))
 
 
 def error_maps(

@@ -22,7 +22,7 @@ from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import unwrap_phase
 from ._refracting import Quality, judges
-from ._refraction import Beam, Prior, Stacks, read_stacks
+from ._refraction import Beam, Prior, Stacks, most_frequent, read_stacks
 from ._stepping import fringes_of, gain_of, planned_steps
 
 _RIM = 9  # [pixel]; lines of low visibility narrower than this are rims of the object, not microstructure
@@ -244,7 +244,7 @@ def _by_air(
     Errors of steps and doses make a moire in all images that is no sample's; air knows better.
     """
     ratio, turn = values[0] / still[0], np.angle(np.exp(1j * (values[2] - np.arctan2(still[2], still[1]))))
-    dose, zero = _most_frequent(ratio[good]), _most_frequent(turn[good])
+    dose, zero = most_frequent(ratio[good]), most_frequent(turn[good])
     clear = good & (np.abs(ratio / dose - 1) < 0.1) & (np.abs(np.angle(np.exp(1j * (turn - zero)))) < 0.3)
     if clear.sum() < max(100, 0.1 * good.sum()):
         return None
@@ -364,14 +364,7 @@ def _signals(model: InterferometerFringes) -> np.ndarray:
 
 def _zero(problem: Fringes) -> float:
     """The most frequent phase: that of air [rad]."""
-    return _most_frequent(np.asarray(problem.model.phase, float)[problem.good])
-
-
-def _most_frequent(values: np.ndarray) -> float:
-    """The middle of the shortest interval that holds an eighth of the values."""
-    values, count = np.sort(values), max(1, len(values) // 8)
-    first = int(np.argmin(values[count:] - values[:-count])) if len(values) > count else 0
-    return float(np.median(values[first : first + count]))
+    return most_frequent(np.asarray(problem.model.phase, float)[problem.good])
 
 
 def _direction(problem: Fringes, zero: float) -> list[str]:

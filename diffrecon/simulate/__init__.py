@@ -23,6 +23,7 @@ _MODULES: dict[str, Any] = {
     "azimuthal-integration": "integration",
     "speckle": "differential_phase",
     "interferometer": "interferometer",
+    "stxm": "stxm",
     "diffraction-tomography": "diffraction_tomography",
     "cdi": "diffraction",
     "ptycho-tomography": "ptychotomography",

@@ -66,6 +66,9 @@ def _by_lines(source: Source) -> dict[str, Any]:
     if source.has("transmission/counts"):
         found["transmitted"] = source.array("transmission/counts", "transmitted counts")
         found["transmitted_per_photon"] = _attribute(source, "transmission", "counts_per_photon")
+    for key, name in (("moments_x", "moments/u"), ("moments_y", "moments/z")):
+        if source.has(name):  # slopes of int delta dt, which is minus the phase over the wave number
+            found[key] = -source.array(name, key)
     if source.has("/@rotation_centre_u"):
         found["rotation_centre"] = _attribute(source, "/", "rotation_centre_u")
     return found

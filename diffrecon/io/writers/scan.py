@@ -48,7 +48,10 @@ def write_scan(path: str | Path, scan: Scan) -> Path:
     return Path(path)
 
 
-_EXTRA = "shifts", "dc", "flat_views", "dark_views", "times", "reference", "steps", "reference_steps"
+_EXTRA = (
+    "shifts", "dc", "flat_views", "dark_views", "times", "reference", "steps", "reference_steps", "monitor",
+    "moments_y", "moments_x",
+)  # fmt: skip
 
 
 def _data(scan: Scan) -> dict[str, Any]:

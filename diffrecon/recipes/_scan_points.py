@@ -1,0 +1,262 @@
+"""Scan points of a scanning microscope: where they are, what they measured, which of them are empty."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from .. import prepare
+from ..errors import InputError, MissingMetadata
+from ..frames import frame_blocks
+from ..geometry import FarField
+from ..prepare import Raster, frame_moments
+from ..scan import Scan
+from ._refraction import most_frequent
+
+__all__ = ["Points", "Signals", "check_points", "points_of", "signals_of"]
+
+_SOME = 64  # frames that find the middle of the beam
+_EDGE = 0.01  # share of the light in the outermost pixels that is worth a word
+
+
+class Points(NamedTuple):
+    """Where a scan was.
+
+    **Fields:** `shape` (y, x) of the grid; `step` (y, x) [m], `None` where it is not known; `raster` of frames, `None`
+    for stacks that are on a grid already; `angle` of a detector pixel [rad], of frames.
+    """
+
+    shape: tuple[int, int]
+    step: tuple[float, float] | None
+    raster: Raster | None = None
+    angle: float = 0.0
+
+
+class Signals(NamedTuple):
+    """What the points say, `(view, y, x)` each, NaN where nothing is known.
+
+    **Fields:** `transmission`; `alpha` (2, ...) along rows and columns [rad], `darkfield` [rad^2] or `None`; `errors`
+    by name, from the noise of photons; `counts` of each point; `spread` of the empty beam [rad], 0 where not seen;
+    `lines` for the user.
+    """
+
+    transmission: Float[np.ndarray, "view y x"]
+    alpha: Float[np.ndarray, "2 view y x"] | None
+    darkfield: Float[np.ndarray, "view y x"] | None
+    errors: dict[str, np.ndarray]
+    counts: Float[np.ndarray, "view y x"]
+    spread: float
+    lines: tuple[str, ...]
+
+
+# ---------------------------------------------------------------------------------------------------- where
+def points_of(scan: Scan) -> Points:
+    """Find the grid of a scan of frames, one a position, or of a stack (angle, row, point).
+
+    **Raises:** `MissingMetadata` for what turns pixels into angles, `InputError` for points that make no map.
+    """
+    if scan.positions is not None:
+        return _of_frames(scan)
+    pixel = None if scan.pixel_size is None else np.ravel(np.asarray(scan.pixel_size, float))
+    step = None if pixel is None else (float(pixel[0]), float(pixel[-1]))
+    check_points(scan)
+    if scan.angles is None and scan.views > 1:
+        raise InputError(
+            f"{scan.name}: {scan.views} images (row, point) and no angles: give data.angles for a tomogram, "
+            "data.positions for frames of a detector, or data.views for one map"
+        )
+    return Points(scan.frame_shape, step)
+
+
+def _of_frames(scan: Scan) -> Points:
+    assert scan.positions is not None
+    if scan.angles is not None and np.ptp(scan.angles) > 0:
+        raise InputError(
+            f"{scan.name}: frames at many angles: reduce them to stacks (angle, row, point) of counts, moments_x and "
+            "moments_y, or reconstruct them: -m ptycho-tomography"
+        )
+    place, pixel = scan.geometry, scan.pixel_size
+    if scan.positions_unit == "pixel" and pixel is None:
+        raise MissingMetadata("geometry.pixel_size", "the length of a pixel of the positions", scan.name, "20 nm")
+    scale = np.mean(pixel) if scan.positions_unit == "pixel" else 1.0
+    raster = prepare.raster_of(np.asarray(scan.positions, float) * scale)
+    if place is not None and place.distance is not None and getattr(place, "detector_pixel", None) is not None:
+        angle = float(np.mean(place.detector_pixel)) / float(np.mean(place.distance))
+    elif isinstance(place, FarField) and place.wavelength is not None and pixel is not None:
+        angle = float(place.wavelength) / (place.frame * float(np.mean(pixel)))
+    else:
+        if place is None or place.distance is None:
+            raise MissingMetadata("geometry.sample_to_detector", "the distance to the detector", scan.name, "2 m")
+        raise MissingMetadata("geometry.detector_pixel", "the detector's pixel", scan.name, "75 um")
+    return Points(raster.shape, raster.step, raster, angle)
+
+
+def check_points(scan: Scan) -> None:
+    """Refuse a monitor or moments of another shape than the stack, and ones that are no numbers.
+
+    **Raises:** `InputError` naming the value, what is there and what is expected.
+    """
+    shape = (scan.views, *scan.frame_shape)
+    monitor, moments = scan.extra.get("monitor"), [scan.extra.get(name) for name in ("moments_y", "moments_x")]
+    if monitor is not None:
+        _monitor(scan, np.asarray(monitor), shape)
+    for name, values in zip(("moments_y", "moments_x"), moments, strict=True):
+        if values is not None and np.size(values) != np.prod(shape):
+            raise InputError(
+                f"{scan.name}: data.{name} has shape {np.shape(values)}; expected {shape}, the mean angle [rad] of "
+                "every point"
+            )
+
+
+def _monitor(scan: Scan, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Give the monitor for every point.
+
+    **Raises:** `InputError` for another shape, or a point that had no beam.
+    """
+    views, rows, columns = shape
+    ways = [(shape, shape), ((views,), (views, 1, 1)), ((views, rows), (views, rows, 1))]
+    ways += [((rows, columns), shape), ((rows,), (1, rows, 1))] if views == 1 else []
+    way = next((made for given, made in ways if values.shape == given), None)
+    if way is None:
+        raise InputError(
+            f"{scan.name}: data.monitor has shape {values.shape}; expected {shape}, or one number a view, or a row"
+        )
+    values = np.asarray(values, float).reshape(way)
+    bad = np.argwhere(~(np.isfinite(values) & (values > 0)))
+    if len(bad):
+        raise InputError(
+            f"{scan.name}: data.monitor is {values[tuple(bad[0])]:g} at {len(bad)} points, first {bad[0].tolist()}: "
+            "leave such views out (data.views), or mend the monitor"
+        )
+    return np.broadcast_to(values, shape)
+
+
+# ---------------------------------------------------------------------------------------------------- what
+def signals_of(scan: Scan, points: Points, empty: Any, callback: Callable[[int], None] | None = None) -> Signals:
+    """Read what the points measured, against empty ones.
+
+    **Raises:** `InputError` for a region that is not there or without light.
+    """
+    return _from_stack(scan, empty) if points.raster is None else _from_frames(scan, points, empty, callback)
+
+
+def _from_frames(scan: Scan, points: Points, empty: Any, callback: Callable[[int], None] | None) -> Signals:
+    dark = 0.0 if scan.darks is None else np.asarray(scan.darks, np.float64).mean(0)
+    some = np.unique(np.linspace(0, scan.views - 1, min(scan.views, _SOME)).astype(int))
+    mean = np.asarray(scan.counts[some], np.float64).mean(0) - dark
+    corner = scan.extra.get("dc", "centre") == "corner"
+    sums = lambda blocks, origin: frame_moments(
+        blocks, good=scan.mask, dark=dark, corner=corner, origin=origin, callback=callback
+    )
+    middle = sums([mean[None] + dark], (0.0, 0.0)).centre[:, 0]
+    if not np.isfinite(middle).all():
+        raise InputError(f"{scan.name}: no light in the frames; check data.darks and the mask")
+    origin = (float(middle[0]), float(middle[1]))
+    found = sums(frame_blocks(scan.counts), origin)
+    sent = np.ones(scan.views) if scan.extra.get("monitor") is None else np.ravel(
+        _monitor(scan, np.ravel(np.asarray(scan.extra["monitor"])), (scan.views, 1, 1)))  # fmt: skip
+    raw = found.total / sent
+    where = np.asarray(scan.positions, float) * (np.mean(scan.pixel_size) if scan.positions_unit == "pixel" else 1.0)
+    assert points.raster is not None
+    nodes = np.rint((where - points.raster.first) / np.asarray(points.raster.step)).astype(int)
+    if empty is None and scan.flats is not None:
+        still = sums([np.asarray(scan.flats)], origin)
+        level = np.mean(still.total) if np.size(scan.extra.get("monitor", 1)) == 1 else most_frequent(_bright(raw))
+        zero, broad = still.centre.mean(1), float(still.variance.mean())
+        lines = ["angles and dark field are against data.flats"]
+    else:
+        clear, lines = _empty_points(scan, raw, found.total, nodes, points.shape, empty)
+        level, zero = float(np.median(raw[clear])), np.median(found.centre[:, clear], 1)
+        broad = float(np.median(found.variance[clear]))
+    lines += _edge_line(mean, scan.mask, corner)
+    light, angle = np.maximum(found.total, 1.0), points.angle
+    stack = np.stack([
+        raw / level, *(found.centre - zero[:, None]) * angle, (found.variance - broad) * angle**2,
+        raw / level / np.sqrt(light),
+        np.sqrt(np.maximum(found.variance, 0) / light) * angle,
+        np.sqrt(np.maximum(found.fourth - found.variance**2, 0) / light) * angle**2, found.total,
+    ])  # fmt: skip
+    laid = prepare.on_raster(points.raster, where, stack)[:, None]
+    errors = {"transmission": laid[4], "alpha_y": laid[5], "alpha_x": laid[5], "darkfield": laid[6]}
+    return Signals(laid[0], laid[1:3], laid[3], errors, laid[7], float(np.sqrt(max(broad, 0))) * angle, tuple(lines))
+
+
+def _from_stack(scan: Scan, empty: Any) -> Signals:
+    shape = (scan.views, *scan.frame_shape)
+    transmitted = scan.extra.get("transmitted")
+    counts = np.asarray(scan.counts if transmitted is None else transmitted, float)
+    if counts.shape != shape:
+        raise InputError(f"{scan.name}: the transmitted counts have shape {counts.shape}; expected (angle, row, point)")
+    counts = counts - (0.0 if scan.darks is None else np.asarray(scan.darks, float).mean(0))
+    lines: list[str] = []
+    if transmitted is not None and scan.extra.get("photons") is not None:
+        sent = np.asarray(scan.extra["photons"], float) * float(scan.extra.get("transmitted_per_photon", 1.0))
+    else:
+        monitor = scan.extra.get("monitor")
+        sent = np.ones(shape) if monitor is None else _monitor(scan, np.asarray(monitor), shape)
+    if transmitted is None or empty is not None or scan.extra.get("transmitted_per_photon") is None:
+        if scan.flux is not None and empty is None:
+            level = float(np.mean(scan.flux))
+        elif scan.flats is not None and empty is None:
+            level = np.asarray(scan.flats, float).mean(0)
+        else:
+            nodes = np.moveaxis(np.indices(shape)[1:], 0, -1).reshape(-1, 2)
+            raw = (counts / sent).ravel()
+            clear, said = _empty_points(scan, raw, counts.ravel(), nodes, scan.frame_shape, empty)
+            level, lines = np.median(raw[clear]), said
+        sent = sent * level
+    light = np.maximum(counts, 0.5)
+    passed = light / sent
+    dim = int((counts < 0.5).sum())
+    if dim:
+        lines.append(f"{dim} points without light: half a count is taken there")
+    moments = [scan.extra.get(name) for name in ("moments_y", "moments_x")]
+    alpha = None
+    if any(m is not None for m in moments):
+        alpha = np.stack([np.zeros(shape) if m is None else np.asarray(m, float).reshape(shape) for m in moments])
+    return Signals(passed, alpha, None, {"transmission": passed / np.sqrt(light)}, light, 0.0, tuple(lines))
+
+
+# ---------------------------------------------------------------------------------------------------- empty points
+def _bright(raw: np.ndarray) -> np.ndarray:
+    """The brightest quarter: the sample attenuates."""
+    raw = raw[np.isfinite(raw)]
+    return raw[raw >= np.quantile(raw, 0.75)]
+
+
+def _empty_points(
+    scan: Scan, raw: np.ndarray, counts: np.ndarray, nodes: np.ndarray, shape: tuple[int, int], empty: Any
+) -> tuple[Bool[np.ndarray, " point"], list[str]]:
+    """Tell which points have no sample: those of a region, or those of the most frequent bright transmission."""
+    lit = np.isfinite(raw) & (counts > 0)
+    if not lit.any():
+        raise InputError(f"{scan.name}: no light at any point; check data.counts, data.darks and the mask")
+    if empty is None:
+        level = most_frequent(_bright(raw[lit]))
+        width = max(3 / np.sqrt(np.median(counts[lit])), 0.002)
+        clear = lit & (np.abs(raw / level - 1) < width)
+        return clear, [
+            f"no empty region is said (model.empty): {clear.mean():.0%} of the points, of the most frequent bright "
+            "transmission, are taken for it; transmission and angles are against theirs"
+        ]
+    r0, r1, c0, c1 = (int(v) for v in empty)
+    if not (0 <= r0 < r1 <= shape[0] and 0 <= c0 < c1 <= shape[1]):
+        raise InputError(f"{scan.name}: model.empty = {list(empty)}: the map has {shape[0]} rows of {shape[1]} points")
+    clear = lit & (nodes[:, 0] >= r0) & (nodes[:, 0] < r1) & (nodes[:, 1] >= c0) & (nodes[:, 1] < c1)
+    if not clear.any():
+        raise InputError(f"{scan.name}: model.empty = {list(empty)}: no point with light is there")
+    return clear, []
+
+
+def _edge_line(mean: np.ndarray, good: np.ndarray | None, corner: bool) -> list[str]:
+    """Say so where the beam reaches the edge of the detector: what falls beside it is missing in all moments."""
+    image = np.where(True if good is None else good, mean, 0)
+    image = np.fft.fftshift(image) if corner else image
+    share = 1 - image[1:-1, 1:-1].sum() / max(image.sum(), 1e-30)
+    if share < _EDGE:
+        return []
+    return [
+        f"WARNING: {share:.1%} of the light falls on the outermost pixels: light beside the detector is missing in "
+        "transmission, angles and dark field"
+    ]
