@@ -1,4 +1,4 @@
-"""Values of scan points laid on a grid: rasters as they are, jittered and spiral scans by linear interpolation."""
+"""Values of scan points laid on a grid: rasters as they are, jittered and spiral scans by planes through neighbours."""
 
 from typing import NamedTuple
 
@@ -8,6 +8,9 @@ from jaxtyping import Float
 from ..errors import InputError
 
 __all__ = ["Raster", "on_raster", "raster_of"]
+
+_ON_GRID = 0.02  # [step], by which points of a raster may miss it
+_WIDTH, _REACH, _NEAR = 0.45, 1.6, 0.8  # [step]: weight of the points around a node, the farthest, the nearest
 
 
 class Raster(NamedTuple):
@@ -56,7 +59,10 @@ def _lines(places: np.ndarray) -> int:
 def on_raster(
     raster: Raster, positions: Float[np.ndarray, "view 2"], values: Float[np.ndarray, "*signal view"]
 ) -> Float[np.ndarray, "*signal y x"]:
-    """Interpolate values linearly between scan points; NaN where no point with a value is near.
+    """Lay values of scan points on the grid; NaN where no point with a value is near.
+
+    Points that lie on the grid are taken as they are; of others, a plane through those around each node, which weigh
+    less with distance. **Cost:** for n points on no grid some `40 n^1.5` multiplications a signal.
 
     ```python
     y, x = np.mgrid[:3, :4]
@@ -64,19 +70,33 @@ def on_raster(
     assert np.allclose(on_raster(raster_of(places), places, x.ravel() + 0.0), x)
     ```
     """
-    from scipy.interpolate import LinearNDInterpolator
-    from scipy.spatial import KDTree
+    places = (positions - np.asarray(raster.first)) / np.asarray(raster.step)
+    signals = values.reshape(-1, values.shape[-1])
+    known = np.isfinite(signals).all(0)
+    places, signals = places[known], signals[:, known]
+    found = np.full((len(signals), *raster.shape), np.nan)
+    nodes = np.rint(places).astype(int)
+    single = len(np.unique(nodes, axis=0)) == len(nodes)
+    if len(nodes) and single and np.abs(places - nodes).max() < _ON_GRID:
+        found[:, nodes[:, 0], nodes[:, 1]] = signals
+    elif len(nodes):
+        order = np.argsort(places[:, 0])
+        places, signals = places[order], signals[:, order]
+        for row in range(raster.shape[0]):
+            low, high = np.searchsorted(places[:, 0], (row - _REACH, row + _REACH))
+            if high > low:
+                found[:, row] = _planes(places[low:high], signals[:, low:high], row, raster.shape[1])
+    return found.reshape(*values.shape[:-1], *raster.shape)
 
-    step, first = np.asarray(raster.step), np.asarray(raster.first)
-    places = (positions - first) / step
-    signals = values.reshape(-1, values.shape[-1]).T
-    known = np.isfinite(signals).all(1)
-    nodes = np.stack(np.meshgrid(*(np.arange(n, dtype=float) for n in raster.shape), indexing="ij"), -1).reshape(-1, 2)
-    if known.sum() < 4:
-        return np.full((*values.shape[:-1], *raster.shape), np.nan)
-    found = LinearNDInterpolator(places[known], signals[known])(nodes)
-    away, nearest = KDTree(places[known]).query(nodes)
-    outside = ~np.isfinite(found).all(1)
-    found[outside] = signals[known][np.asarray(nearest)[outside]]
-    found[away > 0.8] = np.nan
-    return found.T.reshape(*values.shape[:-1], *raster.shape)
+
+def _planes(places: np.ndarray, signals: np.ndarray, row: int, columns: int) -> np.ndarray:
+    """Fit a plane about every node of one row: its height there, `(signal, column)`."""
+    down = np.broadcast_to(places[:, 0] - row, (columns, len(places)))
+    right = places[:, 1] - np.arange(columns)[:, None]
+    square = down**2 + right**2
+    weight = np.where(square < _REACH**2, np.exp(-square / (2 * _WIDTH**2)), 0)
+    basis = np.stack([np.ones_like(right), down, right])
+    normal = np.einsum("icp,jcp,cp->cij", basis, basis, weight) + np.diag([1e-12, 1e-9, 1e-9])
+    heights = np.einsum("icp,cp,sp->csi", basis, weight, signals)
+    found = np.linalg.solve(normal[:, None], heights[..., None])[..., 0, 0].T
+    return np.where(square.min(1) < _NEAR**2, found, np.nan)
