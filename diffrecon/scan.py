@@ -19,7 +19,7 @@ from .marks import find_marks
 __all__ = ["InputFile", "Provenance", "Scan"]
 
 # Methods whose recipe leaves out frames and pixels that it cannot use, and says so (`prepare.check_frames`).
-_LOOKS_ITSELF = ("near-field-ptychography", "far-field-ptychography", "fluorescence-map")
+_LOOKS_ITSELF = ("near-field-ptychography", "far-field-ptychography", "stxm", "fluorescence-map")
 # Methods that clip what transmits too little, and count it.
 _CLIPS = ("tomography", "laminography")
 _WHOLE = 64 << 20  # bytes of a file up to which all of it is looked at
@@ -147,8 +147,8 @@ class Scan:
       one entry a scan point: `photons` sent in, `live_fraction`, `transmitted` counts; `lines` = the name of every
       channel ("Fe Ka"), `emission` = what the file says of their production and detection; of maps `live_time`,
       `real_time`, `dwell` [s], `area_errors` and `area_backgrounds` of every line. Of a
-      scanning microscope `moments_y`, `moments_x` [rad], mean angles of the beam. Of laminography `tilt` [rad]; of
-      holography `materials`; of far-field frames `dc`.
+      scanning microscope `moments_y`, `moments_x` [rad], mean angles of the beam, or `quadrants` `(4, ...)` and
+      `divergence` [rad]. Of laminography `tilt` [rad]; of holography `materials`; of far-field frames `dc`.
     - `provenance`: file, reader, messages.
     """
 

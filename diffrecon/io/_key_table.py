@@ -55,6 +55,7 @@ KEYS: dict[str, Key] = {
     "monitor": Key("data", "array"),
     "moments_y": Key("data", "array"),
     "moments_x": Key("data", "array"),
+    "quadrants": Key("data", "array"),
     "elements": Key("data", "any"),
     "area_errors": Key("data", "any"),
     "area_backgrounds": Key("data", "any"),
@@ -73,6 +74,7 @@ KEYS: dict[str, Key] = {
     "two_theta": Key("geometry", "number", "rad"),
     "period": Key("geometry", "number", "m"),
     "detector_blur": Key("geometry", "number"),
+    "divergence": Key("geometry", "number", "rad"),
     "beam": Key("geometry", "text"),
     "poni": Key("geometry", "text"),
 }

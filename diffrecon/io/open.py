@@ -119,7 +119,7 @@ def _find(source: Source, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     for reader in readers():
         if reader.probe(source):
             return reader.name, reader.read(source, given)
-    if "counts" in given:
+    if "counts" in given or "quadrants" in given:
         return "HDF5 by paths" if source.file is not None else "arrays", {}
     if source.file is not None:
         raise InputError(

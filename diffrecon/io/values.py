@@ -23,7 +23,7 @@ EXTRA = (
     "sample_translation", "monitor", "field_of_view", "detector", "powder", "reference", "steps", "reference_steps",
     "period", "detector_blur", "efficiency", "cross_sections", "photons", "live_fraction", "transmitted",
     "transmitted_per_photon", "lines", "emission", "live_time", "real_time", "dwell", "area_errors", "area_backgrounds",
-    "moments_y", "moments_x",
+    "moments_y", "moments_x", "quadrants", "divergence",
 )  # fmt: skip
 _OF_FRAMES = ("flats", "darks", "mask", "bad_pixels", "efficiency")
 _MANY_TURNS = 4 * 2 * np.pi
@@ -40,6 +40,14 @@ _FIELDS = {
 
 def stack_of(values: dict[str, Any], source: Source) -> Any:
     counts = values.get("counts")
+    if counts is None and values.get("quadrants") is not None:
+        quadrants = _numbers_of(source, "quadrants", values["quadrants"])
+        counts = quadrants.sum(0) if quadrants.ndim > 2 and len(quadrants) == 4 else None
+        if counts is None:
+            raise InputError(
+                f"{source.name}: data.quadrants has shape {quadrants.shape}; expected (4, row, point) or (4, angle, "
+                "row, point): upper left, upper right, lower left, lower right"
+            )
     if counts is None:
         raise MissingMetadata("data.counts", "the stack of frames", source.name, "/path/of/the/frames")
     if isinstance(counts, str | bytes) or counts.dtype.kind not in "iuf":

@@ -157,6 +157,7 @@ def _from_frames(scan: Scan, points: Points, empty: Any, callback: Callable[[int
     sent = np.ones(scan.views) if scan.extra.get("monitor") is None else np.ravel(
         _monitor(scan, np.ravel(np.asarray(scan.extra["monitor"])), (scan.views, 1, 1)))  # fmt: skip
     raw = found.total / sent
+    dim = int((~(found.total > 0)).sum())
     where = np.asarray(scan.positions, float) * (np.mean(scan.pixel_size) if scan.positions_unit == "pixel" else 1.0)
     assert points.raster is not None
     nodes = np.rint((where - points.raster.first) / np.asarray(points.raster.step)).astype(int)
@@ -170,6 +171,9 @@ def _from_frames(scan: Scan, points: Points, empty: Any, callback: Callable[[int
         level, zero = float(np.median(raw[clear])), np.median(found.centre[:, clear], 1)
         broad = float(np.median(found.variance[clear]))
     lines += _edge_line(mean, scan.mask, corner)
+    lines += (
+        [f"{dim} of {scan.views} frames without light, or with values that are no numbers: left out"] if dim else []
+    )
     light, angle = np.maximum(found.total, 1.0), points.angle
     stack = np.stack([
         raw / level, *(found.centre - zero[:, None]) * angle, (found.variance - broad) * angle**2,
@@ -188,8 +192,15 @@ def _from_stack(scan: Scan, empty: Any) -> Signals:
     counts = np.asarray(scan.counts if transmitted is None else transmitted, float)
     if counts.shape != shape:
         raise InputError(f"{scan.name}: the transmitted counts have shape {counts.shape}; expected (angle, row, point)")
+    bad = np.argwhere(~(np.isfinite(counts) & (counts >= 0)))
+    if len(bad):
+        raise InputError(
+            f"{scan.name}: counts of {len(bad)} points are negative or no numbers, first at {bad[0].tolist()} (angle, "
+            "row, point): leave such views out (data.views), or mend them"
+        )
     counts = counts - (0.0 if scan.darks is None else np.asarray(scan.darks, float).mean(0))
     lines: list[str] = []
+    clear = None
     if transmitted is not None and scan.extra.get("photons") is not None:
         sent = np.asarray(scan.extra["photons"], float) * float(scan.extra.get("transmitted_per_photon", 1.0))
     else:
@@ -212,10 +223,34 @@ def _from_stack(scan: Scan, empty: Any) -> Signals:
     if dim:
         lines.append(f"{dim} points without light: half a count is taken there")
     moments = [scan.extra.get(name) for name in ("moments_y", "moments_x")]
-    alpha = None
+    alpha = _by_quadrants(scan, shape, clear)
     if any(m is not None for m in moments):
         alpha = np.stack([np.zeros(shape) if m is None else np.asarray(m, float).reshape(shape) for m in moments])
     return Signals(passed, alpha, None, {"transmission": passed / np.sqrt(light)}, light, 0.0, tuple(lines))
+
+
+def _by_quadrants(scan: Scan, shape: tuple[int, ...], clear: Any) -> np.ndarray | None:
+    """Angles of an evenly filled cone by the light on both halves of a detector, against those of empty points.
+
+    A disc of radius 1 moved by a has `(2 / pi) (asin a + a sqrt(1 - a^2))` more on one half, wherever it is along it.
+
+    **Raises:** `InputError` for another shape, `MissingMetadata` without the cone's half-angle.
+    """
+    stored, cone = scan.extra.get("quadrants"), scan.extra.get("divergence")
+    if stored is None:
+        return None
+    if np.size(stored) != 4 * np.prod(shape):
+        raise InputError(f"{scan.name}: data.quadrants has shape {np.shape(stored)}; expected {(4, *shape)}")
+    if cone is None:
+        what = "half the opening of the beam's cone, which turns quadrants into angles"
+        raise MissingMetadata("geometry.divergence", what, scan.name, "0.5 mrad")
+    parts = np.asarray(stored, float).reshape(4, *shape)
+    total = np.maximum(parts.sum(0), 0.5)
+    more = np.stack([parts[2] + parts[3] - parts[0] - parts[1], parts[1] + parts[3] - parts[0] - parts[2]]) / total
+    moved = np.linspace(-1, 1, 2001)
+    alpha = float(cone) * np.interp(more, 2 / np.pi * (np.arcsin(moved) + moved * np.sqrt(1 - moved**2)), moved)
+    zero = 0.0 if clear is None else np.median(alpha.reshape(2, -1)[:, clear], 1)[:, None, None, None]
+    return alpha - zero
 
 
 # ---------------------------------------------------------------------------------------------------- empty points

@@ -11,6 +11,7 @@ _OTHERS = {
     "rows and columns exchanged, one of them turned round": lambda y, x: (x, -y),
 }
 _BETTER = 0.7  # of the curl, that another orientation has to leave
+_CURL = 0.3  # share of the curl that is worth a warning
 _PROBE = 0.3  # of the angles, that a structured probe may make
 
 
@@ -40,6 +41,8 @@ def orientation_lines(
     others = {name: share(*change(*alpha)) for name, change in _OTHERS.items()}
     best = min(others, key=lambda name: others[name])
     lines = [f"{here:.0%} of the variation of the angles is curl, which no phase has (noise 50 %)"]
+    if here > _CURL:
+        lines[0] = f"WARNING: {lines[0]}: little light, wide steps, or a probe with directions of its own"
     if turned and others[best] < _BETTER * here:
         lines.append(
             f"WARNING: with {best} it were {others[best]:.0%}: the detector seems to stand another way than the scan; "

@@ -90,6 +90,36 @@ def test_a_structured_probe_is_warned_of():
     assert "structured" in words
 
 
+def test_missing_points_leave_the_phase_whole():
+    """A map with a hole, and points that saw no light."""
+    keep = np.hypot(X - 18, Y - 4).ravel() > 2.5
+    stack, places = frames()[keep], np.stack([Y, X], -1).reshape(-1, 2)[keep] * STEP
+    stack[np.flatnonzero(keep[: ROWS * 2])[:3]] = 0
+    result = dr.reconstruct(scan_of(stack, places), settings={"model": {"empty": [16, 20, 18, 24]}})
+    phase, seen = np.asarray(result["phase"], float), np.isfinite(np.asarray(result["phase"]))
+    assert 10 < (~seen).sum() < 30
+    assert np.abs(phase - PHASE - np.median((phase - PHASE)[seen]))[seen].max() < 0.03
+
+
+def test_quadrants_of_an_even_cone(tmp_path):
+    """Against the areas of a disc on both halves, counted on a fine grid."""
+    cone, k = 40 * ANGLE, (np.arange(160) - 79.5) / 60
+    disc = lambda a, b: np.hypot(k[:, None] - a, k - b) < 1
+    down, right = 0.3 * DOWN / np.abs(DOWN).max(), 0.3 * RIGHT / np.abs(RIGHT).max()
+    parts = [[np.reshape(disc(a, b)[r, c].sum(), ()) for a, b in zip(down.ravel(), right.ravel(), strict=True)]
+             for r in (slice(0, 80), slice(80, 160)) for c in (slice(0, 80), slice(80, 160))]  # fmt: skip
+    with h5py.File(tmp_path / "q.h5", "w") as file:
+        file["q"] = np.reshape(parts, (4, ROWS, COLUMNS))
+    scan = dr.open_scan(
+        tmp_path / "q.h5", method="stxm", quadrants="/q", divergence=cone, pixel_size=STEP, energy=ENERGY
+    )
+    result = dr.reconstruct(scan, settings={"model": {"empty": [16, 20, 20, 24]}})
+    near(result["alpha_x"], right * cone, 0.02)
+    near(result["alpha_y"], down * cone, 0.02)
+    with pytest.raises(dr.InputError, match="geometry.divergence"):
+        dr.reconstruct(scan.replace(extra={k: v for k, v in scan.extra.items() if k != "divergence"}))
+
+
 # ---------------------------------------------------------------------------------------------------- tomograms
 BLOBS = ((0.0, 0.0, 4.0, 1.5e5), (9.0, -5.0, 2.5, 3e5))  # x, y, width [step], attenuation [1/m]
 DELTA = 4e-12  # of a blob over its attenuation [m]
