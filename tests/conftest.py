@@ -1,5 +1,6 @@
 """Fixtures of all tests."""
 
+import gc
 import os
 import re
 import signal
@@ -17,9 +18,14 @@ from diffrecon._cache import keep_compiled_programs  # noqa: E402
 
 # Nine tenths of the tests' time is compiling. Programs are kept where the package keeps those of its users, and are
 # compiled without the costly passes: half the time, and no test measures speed. Processes that tests start do the same.
-_QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+_QUICK = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_parallel_codegen_split_count=1"
+)
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK}".strip()
 keep_compiled_programs()
+# Tracing makes millions of small objects that live on; looking for dead ones among them takes a tenth of the time.
+gc.set_threshold(50_000, 20, 50)
 
 # A job in the background of a shell starts with Ctrl-C ignored; tests of interruptions need it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
