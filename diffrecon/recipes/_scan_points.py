@@ -1,6 +1,7 @@
 """Scan points of a scanning microscope: where they are, what they measured, which of them are empty."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -142,42 +143,28 @@ def signals_of(scan: Scan, points: Points, empty: Any, callback: Callable[[int],
 
 
 def _from_frames(scan: Scan, points: Points, empty: Any, callback: Callable[[int], None] | None) -> Signals:
-    dark = 0.0 if scan.darks is None else np.asarray(scan.darks, np.float64).mean(0)
-    some = np.unique(np.linspace(0, scan.views - 1, min(scan.views, _SOME)).astype(int))
-    mean = np.asarray(scan.counts[some], np.float64).mean(0) - dark
-    corner = scan.extra.get("dc", "centre") == "corner"
-    sums = lambda blocks, origin: frame_moments(
-        blocks, good=scan.mask, dark=dark, corner=corner, origin=origin, callback=callback
-    )
-    middle = sums([mean[None] + dark], (0.0, 0.0)).centre[:, 0]
-    if not np.isfinite(middle).all():
-        raise InputError(f"{scan.name}: no light in the frames; check data.darks and the mask")
-    origin = (float(middle[0]), float(middle[1]))
-    found = sums(frame_blocks(scan.counts), origin)
-    sent = np.ones(scan.views) if scan.extra.get("monitor") is None else np.ravel(
-        _monitor(scan, np.ravel(np.asarray(scan.extra["monitor"])), (scan.views, 1, 1)))  # fmt: skip
-    raw = found.total / sent
-    dim = int((~(found.total > 0)).sum())
+    sums, mean, lines = _reader(scan, callback)
+    found = sums(frame_blocks(scan.counts))
+    monitor = scan.extra.get("monitor")
+    sent = 1.0 if monitor is None else _monitor(scan, np.ravel(np.asarray(monitor)), (scan.views, 1, 1)).ravel()
+    raw, dim = found.total / sent, int((~(found.total > 0)).sum())
     where = np.asarray(scan.positions, float) * (np.mean(scan.pixel_size) if scan.positions_unit == "pixel" else 1.0)
     assert points.raster is not None
-    nodes = np.rint((where - points.raster.first) / np.asarray(points.raster.step)).astype(int)
     if empty is None and scan.flats is not None:
-        still = sums([np.asarray(scan.flats)], origin)
-        level = np.mean(still.total) if np.size(scan.extra.get("monitor", 1)) == 1 else most_frequent(_bright(raw))
+        still = sums([np.asarray(scan.flats)])
+        level = np.mean(still.total) if monitor is None else most_frequent(_bright(raw))
         zero, broad = still.centre.mean(1), float(still.variance.mean())
-        lines = ["angles and dark field are against data.flats"]
+        lines.append("angles and dark field are against data.flats")
     else:
-        clear, lines = _empty_points(scan, raw, found.total, nodes, points.shape, empty)
+        nodes = np.rint((where - points.raster.first) / np.asarray(points.raster.step)).astype(int)
+        clear, said = _empty_points(scan, raw, found.total, nodes, points.shape, empty)
         level, zero = float(np.median(raw[clear])), np.median(found.centre[:, clear], 1)
-        broad = float(np.median(found.variance[clear]))
-    lines += _edge_line(mean, scan.mask, corner)
-    lines += (
-        [f"{dim} of {scan.views} frames without light, or with values that are no numbers: left out"] if dim else []
-    )
-    light, angle = np.maximum(found.total, 1.0), points.angle
+        broad, lines = float(np.median(found.variance[clear])), said + lines
+    if dim:
+        lines.append(f"{dim} of {scan.views} frames without light, or with values that are no numbers: left out")
+    light, angle, passed = np.maximum(found.total, 1.0), points.angle, raw / level
     stack = np.stack([
-        raw / level, *(found.centre - zero[:, None]) * angle, (found.variance - broad) * angle**2,
-        raw / level / np.sqrt(light),
+        passed, *(found.centre - zero[:, None]) * angle, (found.variance - broad) * angle**2, passed / np.sqrt(light),
         np.sqrt(np.maximum(found.variance, 0) / light) * angle,
         np.sqrt(np.maximum(found.fourth - found.variance**2, 0) / light) * angle**2, found.total,
     ])  # fmt: skip
@@ -186,10 +173,58 @@ def _from_frames(scan: Scan, points: Points, empty: Any, callback: Callable[[int
     return Signals(laid[0], laid[1:3], laid[3], errors, laid[7], float(np.sqrt(max(broad, 0))) * angle, tuple(lines))
 
 
+def _reader(scan: Scan, callback: Callable[[int], None] | None) -> tuple[Callable, np.ndarray, list[str]]:
+    """Make what sums frames up about the middle of the beam, with the mean frame and what is to be said of it.
+
+    **Raises:** `InputError` for frames without light.
+    """
+    dark = 0.0 if scan.darks is None else np.asarray(scan.darks, np.float64).mean(0)
+    some = np.unique(np.linspace(0, scan.views - 1, min(scan.views, _SOME)).astype(int))
+    mean = np.asarray(scan.counts[some], np.float64).mean(0)
+    corner = scan.extra.get("dc", "centre") == "corner"
+    sums = partial(frame_moments, good=scan.mask, dark=dark, corner=corner)
+    middle = sums([mean[None]]).centre[:, 0]
+    if not np.isfinite(middle).all():
+        raise InputError(f"{scan.name}: no light in the frames; check data.darks and the mask")
+    about = partial(sums, origin=(float(middle[0]), float(middle[1])), callback=callback)
+    return about, mean, _edge_line(mean - dark, scan.mask, corner)
+
+
 def _from_stack(scan: Scan, empty: Any) -> Signals:
     shape = (scan.views, *scan.frame_shape)
-    transmitted = scan.extra.get("transmitted")
-    counts = np.asarray(scan.counts if transmitted is None else transmitted, float)
+    counts, sent, known = _sums(scan, shape)
+    lines: list[str] = []
+    clear = None
+    if not known or empty is not None:
+        if scan.flux is not None and empty is None:
+            level = float(np.mean(scan.flux))
+        elif scan.flats is not None and empty is None:
+            level = np.asarray(scan.flats, float).mean(0)
+        else:
+            nodes = np.moveaxis(np.indices(shape)[1:], 0, -1).reshape(-1, 2)
+            raw = (counts / sent).ravel()
+            clear, lines = _empty_points(scan, raw, counts.ravel(), nodes, scan.frame_shape, empty)
+            level = np.median(raw[clear])
+        sent = sent * level
+    light = np.maximum(counts, 0.5)
+    passed, dim = light / sent, int((counts < 0.5).sum())
+    if dim:
+        lines.append(f"{dim} points without light: half a count is taken there")
+    moments = [scan.extra.get(name) for name in ("moments_y", "moments_x")]
+    alpha = _by_quadrants(scan, shape, clear)
+    if any(m is not None for m in moments):
+        alpha = np.stack([np.zeros(shape) if m is None else np.asarray(m, float).reshape(shape) for m in moments])
+    return Signals(passed, alpha, None, {"transmission": passed / np.sqrt(light)}, light, 0.0, tuple(lines))
+
+
+def _sums(scan: Scan, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Give the transmitted counts, what was sent in, and whether the file says how many counts that makes.
+
+    **Raises:** `InputError` for counts of another shape, negative ones, and ones that are no numbers.
+    """
+    given, transmitted = scan.provenance.given, scan.extra.get("transmitted")
+    named = transmitted is not None and not {"counts", "quadrants"} & set(given)
+    counts = np.asarray(transmitted if named else scan.counts, float)
     if counts.shape != shape:
         raise InputError(f"{scan.name}: the transmitted counts have shape {counts.shape}; expected (angle, row, point)")
     bad = np.argwhere(~(np.isfinite(counts) & (counts >= 0)))
@@ -199,34 +234,11 @@ def _from_stack(scan: Scan, empty: Any) -> Signals:
             "row, point): leave such views out (data.views), or mend them"
         )
     counts = counts - (0.0 if scan.darks is None else np.asarray(scan.darks, float).mean(0))
-    lines: list[str] = []
-    clear = None
-    if transmitted is not None and scan.extra.get("photons") is not None:
-        sent = np.asarray(scan.extra["photons"], float) * float(scan.extra.get("transmitted_per_photon", 1.0))
-    else:
-        monitor = scan.extra.get("monitor")
-        sent = np.ones(shape) if monitor is None else _monitor(scan, np.asarray(monitor), shape)
-    if transmitted is None or empty is not None or scan.extra.get("transmitted_per_photon") is None:
-        if scan.flux is not None and empty is None:
-            level = float(np.mean(scan.flux))
-        elif scan.flats is not None and empty is None:
-            level = np.asarray(scan.flats, float).mean(0)
-        else:
-            nodes = np.moveaxis(np.indices(shape)[1:], 0, -1).reshape(-1, 2)
-            raw = (counts / sent).ravel()
-            clear, said = _empty_points(scan, raw, counts.ravel(), nodes, scan.frame_shape, empty)
-            level, lines = np.median(raw[clear]), said
-        sent = sent * level
-    light = np.maximum(counts, 0.5)
-    passed = light / sent
-    dim = int((counts < 0.5).sum())
-    if dim:
-        lines.append(f"{dim} points without light: half a count is taken there")
-    moments = [scan.extra.get(name) for name in ("moments_y", "moments_x")]
-    alpha = _by_quadrants(scan, shape, clear)
-    if any(m is not None for m in moments):
-        alpha = np.stack([np.zeros(shape) if m is None else np.asarray(m, float).reshape(shape) for m in moments])
-    return Signals(passed, alpha, None, {"transmission": passed / np.sqrt(light)}, light, 0.0, tuple(lines))
+    share, photons, monitor = (scan.extra.get(n) for n in ("transmitted_per_photon", "photons", "monitor"))
+    if named and photons is not None and "monitor" not in given:
+        return counts, np.asarray(photons, float) * (1.0 if share is None else float(share)), share is not None
+    sent = np.ones(shape) if monitor is None else _monitor(scan, np.asarray(monitor), shape)
+    return counts, sent, False
 
 
 def _by_quadrants(scan: Scan, shape: tuple[int, ...], clear: Any) -> np.ndarray | None:
