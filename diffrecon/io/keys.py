@@ -15,6 +15,7 @@ from ._guess import PIXELS
 from ._images import is_image, stack_of_images
 from ._key_table import CHOICES, FRAMES, KEYS, MOTORS
 from ._numbers import example, implausible, plain
+from ._spectra import spectra
 from ._tables import AngleRange, load_table
 from .source import Source, is_hdf5
 
@@ -50,6 +51,7 @@ def resolve(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
     **Raises:** `InputError` naming the key.
     """
     joined = motors(source, given) | element_maps(source, given, array_of)
+    joined |= spectra(source, given, array_of)
     resolved = dict(joined)
     for name, value in given.items():
         if name in MOTORS or name in joined:

@@ -22,31 +22,47 @@ def phase_panels(name: str, quantity: Quantity, result: Result) -> list[Panel]:
     phases = [n for n, q in result.quantities.items() if q.kind == "phase"]
     label = quantity.long_name or name
     own = image_panel(quantity.data, quantity.pixel_size, quantity.units, label, None, "cividis")
-    return [_composite(phases, result, "phases"), own] if phases[0] == name else [own]
+    maps = {n: np.clip(np.asarray(result[n], float), 0, None) for n in phases}
+    whole = {n: m / max(float(np.percentile(m, 99.5)), 1e-12) for n, m in maps.items()}
+    return [_composite(whole, quantity.pixel_size, "phases"), own] if phases[0] == name else [own]
 
 
 def element_panels(name: str, quantity: Quantity, result: Result) -> list[Panel]:
-    """Draw the map of an element; the first one brings three of them in one picture, where there are three."""
+    """Draw the map of an element; the first one brings three in one picture, those that stand out most."""
     elements = [n for n, q in result.quantities.items() if q.kind == "element" and np.ndim(q.data) == 2]
-    if name not in elements or not np.isfinite(np.asarray(quantity.data, float)).any():
+    data = np.asarray(quantity.data, float)
+    if name not in elements or not np.isfinite(data).any():
         return []
-    label = quantity.long_name or name
-    own = image_panel(quantity.data, quantity.pixel_size, quantity.units, label, None, "cividis")
-    first = elements[0] == name and len(elements) > 2
-    return [_composite(elements[:3], result, "three elements"), own] if first else [own]
+    own = image_panel(data, quantity.pixel_size, quantity.units, quantity.long_name or name, None, "cividis")
+    if elements[0] != name or len(elements) < 3:
+        return [own]
+    most = sorted(sorted(elements, key=lambda n: -_contrast(n, result))[:3], key=elements.index)
+    whole = {}
+    for element in most:
+        values = np.asarray(result[element], float)
+        low, high = np.nanpercentile(values, (5, 99.5)) if np.isfinite(values).any() else (0.0, 1.0)
+        whole[element] = np.clip(np.nan_to_num((values - low) / max(high - low, 1e-30)), 0, None)
+    return [_composite(whole, quantity.pixel_size, "three elements"), own]
 
 
-def _composite(phases: list[str], result: Result, title: str) -> Panel:
-    maps = [np.clip(np.nan_to_num(np.asarray(result[n], float)), 0, None) for n in phases]
-    whole = [m / max(float(np.percentile(m, 99.5)), 1e-30) for m in maps]
-    colours = [_rgb(_COLOURS[k % len(_COLOURS)]) for k in range(len(phases))]
-    light = sum(np.minimum(m, 1)[..., None] * c for m, c in zip(whole, colours, strict=True))
+def _contrast(name: str, result: Result) -> float:
+    """Say how far the map of an element spreads beyond its noise."""
+    values, bars = np.asarray(result[name], float), result.quantities.get(f"{name}_error")
+    spread = float(np.nanstd(values)) if np.isfinite(values).any() else 0.0
+    noise = 0.0 if bars is None else float(np.nanmedian(np.asarray(bars.data, float)))
+    return spread / noise if noise > 0 else spread
+
+
+def _composite(whole: dict[str, np.ndarray], pixel_size: float | None, title: str) -> Panel:
+    """Draw maps that end at one, each in a colour of its own, on top of one another."""
+    colours = [_rgb(_COLOURS[k % len(_COLOURS)]) for k in range(len(whole))]
+    light = sum(np.minimum(m, 1)[..., None] * c for m, c in zip(whole.values(), colours, strict=True))
     picture = np.clip(light, 0, 1)
 
     def draw(ax: "Axes") -> Any:
         show(ax, picture, title)
-        scale_bar(ax, picture.shape[1], result.quantities[phases[0]].pixel_size)
-        for number, (phase, colour) in enumerate(zip(phases, colours, strict=True)):
+        scale_bar(ax, picture.shape[1], pixel_size)
+        for number, (phase, colour) in enumerate(zip(whole, colours, strict=True)):
             place = (1.03, 0.97 - 0.11 * number)
             ax.text(*place, phase, color=tuple(0.8 * colour), fontsize=FONT, va="top", transform=ax.transAxes)
 

@@ -18,6 +18,8 @@ from ._defects import mend_outliers as mend_outliers
 from ._defects import remove_zingers as remove_zingers
 from ._distortion import radial_distortion as radial_distortion
 from ._distortion import undistort as undistort
+from ._energy_axis import EnergyAxis as EnergyAxis
+from ._energy_axis import check_energy_axis as check_energy_axis
 from ._field import air_rectangle as air_rectangle
 from ._field import common_field as common_field
 from ._field import light_is_fine as light_is_fine
@@ -64,6 +66,8 @@ from ._regions import otsu_threshold as otsu_threshold
 from ._regions import sample_region as sample_region
 from ._registration import DistanceRegistration as DistanceRegistration
 from ._registration import register_distances as register_distances
+from ._spectrum_fit import SpectrumFit as SpectrumFit
+from ._spectrum_fit import fit_spectra as fit_spectra
 from ._stripes import STRIPE_METHODS as STRIPE_METHODS
 from ._stripes import Stripes as Stripes
 from ._stripes import remove_stripes as remove_stripes

@@ -360,7 +360,9 @@ def _scale(scan: Scan, found: Mapping[int, Sensitivity], detector: Detector) -> 
         spread = "" if len(ratios) < 2 else f", which differ by {np.ptp(ratios) / np.mean(ratios):.1%} from the table"
         return float(np.mean(ratios)), f"sensitivity by {len(ratios)} standard{'s' * (len(ratios) > 1)}{spread}"
     if detector.solid_angle is not None:
-        return detector.solid_angle / (4 * np.pi), f"solid angle {detector.solid_angle:.4g} sr"
+        alive, whole = scan.extra.get("detector_elements", (1, 1))
+        said = f" of {whole} elements, {alive} of which count" if alive < whole else ""
+        return detector.solid_angle * alive / whole / (4 * np.pi), f"solid angle {detector.solid_angle:.4g} sr{said}"
     if stated.get("solid_angle") is not None:
         return float(
             stated["solid_angle"]

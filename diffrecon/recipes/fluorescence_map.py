@@ -35,6 +35,7 @@ from ._sensitivity import (
     lines_of,
     sensitivities,
 )
+from ._spectra import Spectrum, fitted
 
 DETECTION, QUANTIFICATION = 3.0, 10.0  # standard deviations of the blank (IUPAC; Currie, Anal. Chem. 40, 586, 1968)
 
@@ -57,6 +58,7 @@ class Settings:
     beam: Beam = section(Beam)
     detector: Detector = section(Detector)
     sample: Sample = section(Sample)
+    spectrum: Spectrum = section(Spectrum)
     tables: Tables = section(Tables)
     result: Results = section(Results)
 
@@ -94,6 +96,8 @@ class FluorescenceMap(Modality):
         """Say which lines are not excited, which points are left out, and what masses still need."""
         if "lines" not in scan.extra:
             raise InputError(_WHICH.format(scan.name))
+        if not scan.extra["lines"]:
+            return ["lines to fit: spectrum.elements, or data.fit_configuration"]
         lines, words = lines_of(scan, _energy(scan), "auto")
         words = [w for w in words if "left out" in w] + list(
             areas_of(scan, lines, np.ones(scan.counts.shape[:3])).words
@@ -108,6 +112,9 @@ class FluorescenceMap(Modality):
         """Find what an areal mass gives in every point."""
         if "lines" not in scan.extra:
             raise InputError(_WHICH.format(scan.name))
+        fitting: list[str] = []
+        if not scan.extra["lines"]:
+            scan, fitting = fitted(scan, settings.spectrum, _energy(scan))
         masses = settings.result.units == "g/cm2"
         exposure = exposure_of(scan, settings.beam, masses, settings.detector.sensitivity is not None)
         lines, words = lines_of(scan, _energy(scan), settings.tables.lines)
@@ -121,7 +128,7 @@ class FluorescenceMap(Modality):
             words.append("counts at the mean light and full live time; no absorption is undone")
         given = exposure.amount * exposure.live
         areas = areas_of(scan, lines, given)
-        words = [*exposure.words, *words, *areas.words]
+        words = [*fitting, *exposure.words, *words, *areas.words]
         for line in words:
             console.say(line)
         gain = given[..., None] * np.array([s.counts for s in found.values()])
@@ -178,7 +185,7 @@ class FluorescenceMap(Modality):
 
 _WHICH = (
     '{}: which datasets are areas of lines? --set \'data.elements={{"Fe K" = "/fit/Fe"}}\', or the group that holds '
-    "them: --set data.elements=/fit"
+    "them: --set data.elements=/fit; or spectra: --set data.spectra=/counts"
 )
 
 
