@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from .errors import InputError, nearest
 
-__all__ = ["Numbers", "as_dict", "build", "section", "setting", "table", "toml"]
+__all__ = ["Numbers", "as_dict", "build", "section", "setting", "shown", "table", "toml", "words"]
 
 T = TypeVar("T")
 if typing.TYPE_CHECKING:
@@ -54,11 +54,11 @@ class Rule(NamedTuple):
 
     def bounds(self) -> str:
         """Say the choices and bounds in words."""
-        words = [f"one of {', '.join(_shown(c) for c in self.choices)}"] if self.choices else []
+        words = [f"one of {', '.join(shown(c) for c in self.choices)}"] if self.choices else []
         named = {"at least": self.at_least, "above": self.above, "at most": self.at_most, "below": self.below}
         words += [f"{name} {value:g}" for name, value in named.items() if value is not None]
         for key, values in self.only.items():
-            words.append(f"without {key}" if values == (None,) else f"with {key} = {', '.join(map(_shown, values))}")
+            words.append(f"without {key}" if values == (None,) else f"with {key} = {', '.join(map(shown, values))}")
         return "; ".join(words)
 
     def holds(self, value: Any) -> bool:
@@ -122,7 +122,7 @@ def _section(name: str, default: Any, given: Mapping[str, Any], method: str) -> 
         for other, allowed in rules[key].only.items():
             if value != getattr(default, key) and getattr(made, other) not in allowed:
                 raise InputError(
-                    f"{name}.{key} has no effect with {name}.{other} = {_shown(getattr(made, other))}; it belongs to "
+                    f"{name}.{key} has no effect with {name}.{other} = {shown(getattr(made, other))}; it belongs to "
                     f"{', '.join(map(str, allowed))}"
                 )
     return made
@@ -142,11 +142,11 @@ def _checked(value: Any, kind: Any, rule: Rule, name: str) -> Any:
     fits, value = _fits(value, kind)
     if rule.choices and not (fits and (value in rule.choices or value is None)):
         hint = nearest(value, [c for c in rule.choices if isinstance(c, str)]) if isinstance(value, str) else ""
-        raise InputError(f"{name}: {value!r} is none of {', '.join(_shown(c) for c in rule.choices)}{hint}")
+        raise InputError(f"{name}: {value!r} is none of {', '.join(shown(c) for c in rule.choices)}{hint}")
     if not fits:
         raise InputError(f"{name}: {value!r} is not {_phrase(kind)}")
     if not rule.holds(value):
-        raise InputError(f"{name} = {_shown(value)}: {rule.bounds()} is expected: {rule.says}")
+        raise InputError(f"{name} = {shown(value)}: {rule.bounds()} is expected: {rule.says}")
     return value
 
 
@@ -224,9 +224,10 @@ def _phrase(kind: Any) -> str:
     return words.get(kind, "a table" if (origin or kind) is Mapping else "a function")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Write a value as it is typed after `--set`."""
     if isinstance(value, tuple):
-        return f"[{', '.join(map(_shown, value))}]"
+        return f"[{', '.join(map(shown, value))}]"
     return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
 
 
@@ -247,19 +248,26 @@ def toml(cls: Any, method: str, value: Callable[[Any], str]) -> str:
         lines += ["", f"[{name}]"]
         for key, rule in _rules(part):
             default = getattr(part, key)
-            shown = f"# {key} =" if default is None else f"{key} = {value(default)}"
-            lines.append(f"{shown}  # {_documented(rule)}")
+            written = f"# {key} =" if default is None else f"{key} = {value(default)}"
+            lines.append(f"{written}  # {_documented(rule)}")
     return "\n".join(lines) + "\n"
+
+
+def words(cls: Any) -> dict[str, tuple[Any, str]]:
+    """Give `section.key` of every setting of a method with its default and its documentation."""
+    return {
+        f"{name}.{key}": (getattr(part, key), _documented(rule))
+        for name, part in _sections(cls)
+        for key, rule in _rules(part)
+    }
 
 
 def table(cls: Any) -> str:
     """Write every setting of a method as a table for its page."""
     rows = ["| setting | default | what it does |", "|---|---|---|"]
-    for name, part in _sections(cls):
-        for key, rule in _rules(part):
-            default = getattr(part, key)
-            shown = "" if default is None else f"`{_shown(default)}`"
-            rows.append(f"| `{name}.{key}` | {shown} | {_documented(rule).replace('|', ' or ')} |")
+    for name, (default, says) in words(cls).items():
+        standard = "" if default is None else f"`{shown(default)}`"
+        rows.append(f"| `{name}` | {standard} | {says.replace('|', ' or ')} |")
     return "\n".join(rows) + "\n"
 
 

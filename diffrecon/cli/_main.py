@@ -28,8 +28,16 @@ examples:
 class _Parser(argparse.ArgumentParser):
     """Wrong arguments are input errors like any other: one line."""
 
+    lists: str = ""  # the module whose methods --help lists
+
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see {self.prog} --help")
+
+    def format_help(self) -> str:
+        if self.lists:
+            known = importlib.import_module(f"..{self.lists}", __package__).methods()
+            self.epilog = f"methods: {', '.join(known)}"
+        return super().format_help()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,9 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str], debug: bool) -> int:
     try:
-        options = _parser().parse_args(arguments)
+        parser = _parser()
+        if "_ARGCOMPLETE" in os.environ:
+            importlib.import_module("._completion", __package__).complete(parser)
+        options = parser.parse_args(arguments)
         if options.command is None:
-            _parser().print_help()
+            parser.print_help()
             return 0
         for guest in getattr(options, "guests", ()):
             importlib.import_module("._settings", __package__).run_file(guest)
@@ -105,12 +116,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     _inspect(commands)
     _reconstruct(commands)
+    _explain_settings(commands)
     _simulate(commands)
     _after(commands)
     return parser
 
 
-def _command(commands: Any, name: str, module: str, function: str, says: str) -> argparse.ArgumentParser:
+def _command(commands: Any, name: str, module: str, function: str, says: str) -> _Parser:
     parser = commands.add_parser(name, help=says, description=says)
     parser.set_defaults(module=module, function=function)
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -125,7 +137,8 @@ def _command(commands: Any, name: str, module: str, function: str, says: str) ->
     return parser
 
 
-def _described(parser: argparse.ArgumentParser) -> None:
+def _described(parser: _Parser) -> None:
+    parser.lists = "recipes"
     parser.add_argument("-m", "--method", help="what was measured; guessed from the file where it is clear")
     parser.add_argument("-c", "--config", metavar="CONFIG.toml", help="settings by section")
     parser.add_argument(
@@ -180,13 +193,28 @@ def _reconstruct(commands: Any) -> None:
 
 def _simulate(commands: Any) -> None:
     parser = _command(commands, "simulate", "_simulate", "simulate", "Write a simulated measurement with known truth.")
+    parser.lists = "simulate"
     parser.add_argument("method", metavar="METHOD")
     parser.add_argument("-o", "--output", metavar="FILE", required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser = _command(commands, "demo", "_simulate", "demo", "Simulate, reconstruct, judge against the truth.")
-    parser.add_argument("method", metavar="METHOD", nargs="?")
+    parser.lists = "simulate"
+    parser.add_argument("method", metavar="METHOD", nargs="?", help="near-field-ptychography by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", metavar="FOLDER", default=".", help="where the files go (here by default)")
+
+
+def _explain_settings(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "explain",
+        "_explain",
+        "explain",
+        "Say what a setting does: unit, choices, bounds, default in every method that has it.",
+    )
+    parser.lists = "recipes"
+    parser.add_argument("key", metavar="KEY", help="such as solver.steps, or a section such as solver")
+    parser.add_argument("-m", "--method", help="of this method only")
 
 
 def _after(commands: Any) -> None:

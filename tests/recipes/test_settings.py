@@ -27,6 +27,10 @@ def test_settings_of_every_method(method):
             assert len(says) >= 5 and "\n" not in says, f"{method}: {part.name}.{field.name}"
 
 
+def test_everything_that_can_be_said_about_a_file_has_its_words():
+    assert not [name for name, key in dr.io.KEYS.items() if len(key.says) < 5]
+
+
 def test_page_of_settings_is_that_of_the_code():
     """Written by `python docs/make_settings.py`."""
     spec = importlib.util.spec_from_file_location("make_settings", DOCS / "make_settings.py")
