@@ -39,7 +39,7 @@ def _methods(**_: Any) -> list[str]:
 def _simulated(**_: Any) -> list[str]:
     from .. import simulate
 
-    return simulate.methods()
+    return list(simulate.methods())
 
 
 def _keys(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
