@@ -14,6 +14,7 @@ from ._emission_lines import attenuation_of as attenuation_of
 from ._emission_lines import detection_efficiency as detection_efficiency
 from ._emission_lines import emission_line as emission_line
 from ._emission_lines import line_table as line_table
+from ._emission_lines import mass_fractions as mass_fractions
 from ._emission_lines import split_line as split_line
 from ._fluorescence import CrossSections as CrossSections
 from ._fluorescence import Fluorescence as Fluorescence

@@ -17,7 +17,10 @@ from .. import physics
 from .._optional import require
 from ..errors import InputError
 
-__all__ = ["LINE_TABLES", "Line", "attenuation_of", "detection_efficiency", "emission_line", "line_table", "split_line"]
+__all__ = [
+    "LINE_TABLES", "Line", "attenuation_of", "detection_efficiency", "emission_line", "line_table", "mass_fractions",
+    "split_line",
+]  # fmt: skip
 
 LINE_TABLES = {
     "xraylib": "xraylib (Kissel's partial cross sections, cascades)",
@@ -237,6 +240,25 @@ def attenuation_of(composition: str | Mapping[str, float], energy: float) -> flo
     if not total > 0 or min(float(v) for v in composition.values()) < 0:
         raise InputError(f"mass fractions {dict(composition)!r} are to be positive")
     return sum(10 * physics.mass_attenuation(c, energy) * float(v) / total for c, v in composition.items())
+
+
+def mass_fractions(composition: str | Mapping[str, float]) -> dict[str, float]:
+    """Mass fraction of every element of a formula, a name, or a mixture `{"Fe": 0.7, "SiO2": 0.3}`; they add up to one.
+
+    **Raises:** `InputError` for what is no matter.
+
+    ```python
+    assert abs(mass_fractions("SiO2")["Si"] - 0.4674) < 1e-4
+    ```
+    """
+    xraydb, found = require("xraydb", "fluorescence"), dict[str, float]()
+    parts = composition if isinstance(composition, Mapping) else {composition: 1.0}
+    whole = sum(float(share) for share in parts.values())
+    for name, share in parts.items():
+        masses = {e: n * xraydb.atomic_mass(e) for e, n in xraydb.chemparse(physics.material(name).formula).items()}
+        for element, mass in masses.items():
+            found[element] = found.get(element, 0.0) + float(share) / whole * mass / sum(masses.values())
+    return found
 
 
 def detection_efficiency(

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from .. import physics
 from ..errors import InputError, MissingMetadata, MissingPackage
-from ..models import LINE_TABLES, Line, attenuation_of, detection_efficiency, emission_line, line_table, split_line
-from ..operators import slab_share
+from ..models import LINE_TABLES, Line, detection_efficiency, emission_line, line_table, split_line
 from ..scan import Scan
 from ..settings import setting
+from ._sample import Sample, areal_mass, slab_shares
+from ._secondary import enhancements
 
 _ODD_TABLE = 0.03  # of a K line, by which a file's production may differ from ours without a word
 
@@ -62,31 +62,6 @@ class Detector:
         'of a thin standard instead of a solid angle: {"Fe Ka" = 1.2e4} counts for 1 g/cm^2 and one photon (one unit '
         "of the monitor, one second or one point where photons are not known); other lines follow by production and "
         "detection",
-    )
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The slab in which the elements are evenly spread; without one nothing is absorbed."""
-
-    composition: dict | str | None = setting(
-        None, 'formula and density [g/cm^3], "SiO2, 2.2", or mass fractions {Fe = 0.7, Cr = 0.3} with sample.density'
-    )
-    thickness: float | None = setting(None, "of the slab, along its normal", unit="m", above=0)
-    density: float | None = setting(None, "[g/cm^3], instead of that of the composition", above=0)
-    incidence: float = setting(
-        np.pi / 2,
-        "between beam and surface; masses are per area of the surface",
-        unit="rad",
-        above=0,
-        at_most=np.pi / 2,
-    )
-    takeoff: float | None = setting(
-        None,
-        "between surface and the way to the detector; below zero it stands behind the slab",
-        unit="rad",
-        at_least=-np.pi / 2,
-        at_most=np.pi / 2,
     )
 
 
@@ -241,7 +216,7 @@ def file_production(scan: Scan, lines: Mapping[int, Line], source: str) -> tuple
     """
     stated = scan.extra.get("emission") or {}
     written = np.asarray(stated["production"], float) if stated else np.full(scan.counts.shape[-1], np.nan)
-    said = {c: float(written[c]) for c in lines if np.isfinite(written[c])}
+    said = {c: float(written[c]) for c in lines if np.isfinite(written[c]) and written[c] > 0}
     ours = LINE_TABLES[next(iter(lines.values())).table]
     if source == "file" and len(said) < len(lines):
         lacks = next(line for c, line in lines.items() if c not in said)
@@ -268,19 +243,22 @@ def sensitivities(
     """
     stated, words = scan.extra.get("emission") or {}, []
     found: dict[int, Sensitivity] = {}
-    for channel, line in lines.items():
+    leaves = [slab_shares(line, _energy(scan), sample) for line in lines.values()]
+    excited, said_of = enhancements(list(lines.values()), _energy(scan), sample)
+    for (channel, line), share, more in zip(lines.items(), leaves, excited, strict=True):
         parts = line.production * _detected(stated, channel, line, detector)
         if not parts.sum() > 0:
             raise InputError(f"{scan.name}: nothing of {line} is detected; look at detector.filters and detector.chip")
         if channel in produced:
             parts = parts * produced[channel] / line.production.sum()
-        escapes = slab_shares(line, _energy(scan), sample)
+        escapes = more * share
         oblique = 1 / np.sin(sample.incidence)
         found[channel] = Sensitivity(line, float(parts @ escapes) * oblique, float(parts @ escapes / parts.sum()))
     scale, said = _scale(scan, found, detector)
     if sample.composition is not None:
         shares = ", ".join(f"{s.line} {s.escapes:.3g}" for s in found.values())
         words.append(f"slab of {1e3 * areal_mass(sample):.4g} mg/cm^2 lets through: {shares}")
+    words += said_of
     if not stated and detector.chip is None and detector.filters is None and detector.sensitivity is None:
         words.append("every photon that meets the detector is taken to be counted (detector.chip, detector.filters)")
     return {c: s._replace(counts=s.counts * scale) for c, s in found.items()}, [said, *words]
@@ -297,42 +275,6 @@ def _detected(stated: Mapping[str, Any], channel: int, line: Line, detector: Det
         if not 0 <= filters[what] < 3:
             raise InputError(f'detector.filters: {what} of {filters[what]:g} m; give it with its unit, as "8 um"')
     return detection_efficiency(line.energies, detector.chip, filters)
-
-
-def slab_shares(line: Line, energy: float, sample: Sample) -> np.ndarray:
-    """Share of each part of a line that gets out of the slab, with the beam's own absorption; ones without a slab.
-
-    **Raises:** `InputError` for a slab that is not told whole.
-    """
-    if sample.composition is None:
-        if sample.thickness is not None:
-            raise InputError('sample.thickness without a composition: --set sample.composition="SiO2, 2.2"')
-        return np.ones(len(line.energies))
-    mass = areal_mass(sample)
-    if not sample.takeoff:
-        raise InputError('where does the detector stand? --set sample.takeoff="45 deg" between it and the surface')
-    into = mass * attenuation_of(_matter(sample), energy) / np.sin(sample.incidence)
-    out = [mass * attenuation_of(_matter(sample), float(e)) / np.sin(abs(sample.takeoff)) for e in line.energies]
-    return np.asarray(slab_share(into, jnp.asarray(out, float), behind=sample.takeoff < 0), float)
-
-
-def areal_mass(sample: Sample) -> float:
-    """Areal mass of the slab [g/cm^2].
-
-    **Raises:** `InputError` without thickness or density.
-    """
-    if sample.thickness is None:
-        raise InputError('how thick is the slab? --set sample.thickness="50 um"')
-    density = sample.density
-    if density is None and isinstance(sample.composition, str):
-        density = physics.material(sample.composition).density
-    if density is None:
-        raise InputError(f"sample.composition = {sample.composition!r} needs a density: --set sample.density=2.2")
-    return 100 * sample.thickness * density
-
-
-def _matter(sample: Sample) -> Any:
-    return sample.composition.partition(",")[0] if isinstance(sample.composition, str) else sample.composition
 
 
 def _energy(scan: Scan) -> float:

@@ -34,16 +34,19 @@ def fitted(scan: Scan, rules: Spectrum, energy: float) -> tuple[Scan, list[str]]
     names, energies = _lines(scan, rules, energy, configuration)
     total = np.nansum(np.maximum(spectra, 0), (0, 1, 2), dtype=float)
     zero, gain, words = _axis(scan, rules, energy, energies, total)
-    if configuration is not None and rules.gain is None and "channel_energy" not in scan.extra:
-        found = prepare.EnergyAxis(None, None, 1.0, 0, 0, None)
-        words.append("energy axis as the configuration of PyMca has it")
-    else:
-        found = prepare.check_energy_axis(total, zero + gain * np.arange(total.size), energy, energies)
+    channels, angle = np.arange(total.size), None
+    if configuration is None:
+        found = prepare.check_energy_axis(total, zero + gain * channels, energy, energies)
         words += _judged(scan, rules, energy, found, zero, gain)
+        angle = found.angle
     fit = prepare.fit_spectra(
-        spectra, names, energy, zero=zero, gain=gain, lowest=float(energies.min()), angle=found.angle,
+        spectra, names, energy, zero=zero, gain=gain, lowest=float(energies.min()), angle=angle,
         configuration=configuration,
     )  # fmt: skip
+    if configuration is not None:
+        zero, gain = fit.zero, fit.gain
+        found = prepare.check_energy_axis(total, zero + gain * channels, energy, energies)
+        words += _judged(scan, rules, energy, found, zero, gain)
     words.append(
         f"spectra fitted by PyMca: {', '.join(fit.lines)}; zero {fit.zero:.0f} eV, gain {fit.gain:.3f} eV a channel, "
         f"lines {fit.width:.0f} eV wide at 5.9 keV"
@@ -73,8 +76,14 @@ def _lines(scan: Scan, rules: Spectrum, energy: float, configuration: str | None
 def _axis(
     scan: Scan, rules: Spectrum, energy: float, lines: np.ndarray, total: np.ndarray
 ) -> tuple[float, float, list[str]]:
-    """Zero and gain [eV] of the channels."""
+    """Zero and gain [eV] of the channels; of a configuration of PyMca they are its own."""
     stored = scan.extra.get("channel_energy")
+    if scan.extra.get("fit_configuration") is not None:
+        if rules.gain is not None or rules.zero is not None:
+            raise InputError(
+                "data.fit_configuration has the energies of the channels: leave spectrum.gain and zero out"
+            )
+        return 0.0, 1.0, []
     if rules.gain is not None:
         return rules.zero or 0.0, rules.gain, [] if stored is None else ["spectrum.gain instead of the file's energies"]
     if stored is not None:
@@ -83,8 +92,6 @@ def _axis(
         bent = float(np.abs(stored - zero - gain * np.arange(stored.size)).max())
         words = [] if bent < gain else [f"energies of channels are no straight line (by up to {bent:.0f} eV)"]
         return (float(zero) if rules.zero is None else rules.zero), float(gain), words
-    if scan.extra.get("fit_configuration") is not None:
-        return 0.0, 1.0, []
     guess = 1.5 * energy / total.size
     found = prepare.check_energy_axis(total, guess * np.arange(total.size), energy, lines)
     likely = "" if found.elastic is None else (

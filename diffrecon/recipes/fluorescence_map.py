@@ -22,11 +22,11 @@ from ..models import LINE_TABLES
 from ..scan import Scan
 from ..settings import section, setting
 from ._map_points import Areas, areas_of
+from ._sample import Sample, areal_mass
 from ._sensitivity import (
     Beam,
     Detector,
     Exposure,
-    Sample,
     Sensitivity,
     Tables,
     _energy,
@@ -151,6 +151,9 @@ class FluorescenceMap(Modality):
         area = spot_area(scan, settings.beam)
         for channel, (name, line) in enumerate(zip(problem.names, problem.lines, strict=True)):
             found, words = _of_element(problem, channel, unit, area, _step_area(scan))
+            if unit == "g/cm2" and settings.sample.composition is not None and found:
+                found["mass_fraction"] = found["mean"] / areal_mass(settings.sample)
+                words += f"; mean mass fraction in the slab {found['mass_fraction']:.4g}"
             figures[name] = found
             lines.append(f"{line.line}: {words}")
             if unit == "g/cm2" and line.escapes < 0.5:

@@ -76,7 +76,7 @@ def test_slab_share_is_the_sum_over_its_depth(behind):
 
 def test_slab_of_known_composition(tmp_path):
     scan = opened(areas_file(tmp_path / "a.h5"))
-    slab = {"composition": "SiO2, 2.2", "thickness": "30 um", "takeoff": "45 deg"}
+    slab = {"composition": "SiO2, 2.2", "thickness": "30 um", "takeoff": "45 deg", "secondary": "off"}
     ratio = masses(scan, sample=slab)["Fe"] / masses(scan)["Fe"]
     line = emission_line("Fe K", 17e3, "xraydb")
     chi = [attenuation_of("SiO2", 17e3) + np.sqrt(2) * attenuation_of("SiO2", e) for e in line.energies]
@@ -85,6 +85,17 @@ def test_slab_of_known_composition(tmp_path):
     fractions = {"Si": 0.4674, "O": 0.5326}
     same = masses(scan, sample={**slab, "composition": fractions, "density": 2.2})
     np.testing.assert_allclose(same["Fe"], masses(scan, sample=slab)["Fe"], rtol=2e-3)
+
+
+def test_lines_that_excite_others_are_named_where_fisx_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    sample = {"composition": "FeZn, 7.0", "thickness": "5 um", "takeoff": "45 deg"}
+    result = masses(opened(areas_file(tmp_path / "a.h5")), sample=sample)
+    assert "WARNING: lines of Zn in the slab excite Fe, too" in " ".join(result.verdict)
+    share = result["Fe"].mean() / (100 * 5e-6 * 7.0)
+    assert result.quality["Fe"]["mass_fraction"] == pytest.approx(share, rel=1e-5)
+    light = masses(opened(areas_file(tmp_path / "b.h5")), sample={**sample, "composition": "SiO2, 2.2"})
+    assert "excite" not in " ".join(light.verdict)
 
 
 def test_detection_by_chip_and_filters(tmp_path):

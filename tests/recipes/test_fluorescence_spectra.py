@@ -137,6 +137,53 @@ def test_areas_are_right_within_their_error_bars(tmp_path):
     assert "the energy axis is right" in " ".join(result.verdict)
 
 
+def steel(path, secondary, **extra):
+    """Mass fractions over that of iron in SRM 1155, of which the fractions of the slab are the certified ones."""
+    text = (path / "pymca_spectra" / "Steel.spe").read_text().split("$DATA:")[1].split("$")[0].split()
+    counts = np.array(text[2:], float).reshape(1, 1, 1, -1)
+    place = dr.ParallelBeam(1e-6, 16e3)
+    scan = dr.Scan.from_arrays(counts, geometry=place, method="fluorescence-map", extra={"lines": (), **extra})
+    whole = {"Cr": 0.1837, "Fe": 0.654, "Ni": 0.1235, "Mo": 0.0226, "Mn": 0.0162}
+    sample = {"composition": whole, "density": 7.8, "thickness": 1e-3, "incidence": np.pi / 4, "takeoff": np.pi / 4}
+    spectrum = {} if "fit_configuration" in extra else {"elements": ["Cr", "Mn", "Fe", "Ni", "Cu"]}
+    line = "Fe Ka" if "fit_configuration" in extra else "Fe K"
+    detector = {"sensitivity": {line: 1.0}, "chip": 350e-6, "filters": {"Be": "20 um", "air": "5 cm"}}
+    settings = {"sample": {**sample, "secondary": secondary}, "detector": detector, "spectrum": spectrum}
+    found = dr.reconstruct(scan, settings=settings)
+    return {name: found[name][0, 0] / found["Fe"][0, 0] * whole["Fe"] for name in ("Cr", "Mn", "Ni")}
+
+
+def test_chromium_in_steel_needs_secondary_excitation(shared_data):
+    """SRM 1155, 16 keV: 18.37 % are certified; iron and nickel excite chromium more than the beam does."""
+    pytest.importorskip("PyMca5"), pytest.importorskip("fisx")
+    axis = -6.1 + 11.928 * np.arange(2048)
+    found = {rule: steel(shared_data / "real", rule, channel_energy=axis) for rule in ("off", "on")}
+    assert found["on"]["Cr"] == pytest.approx(0.1837, rel=0.03) and found["off"]["Cr"] > 0.26
+    assert found["on"]["Ni"] == pytest.approx(0.1235, rel=0.12) and found["on"]["Mn"] == pytest.approx(0.0162, rel=0.15)
+    configuration = (shared_data / "real" / "pymca_spectra" / "Steel.cfg").read_text()
+    by_file = steel(shared_data / "real", "on", fit_configuration=configuration)
+    assert by_file["Cr"] == pytest.approx(0.1837, rel=0.06)
+
+
+def test_standard_of_equal_elements(shared_data):
+    """PyMca's thin standard: with cobalt of 500 ppm as the only standard, its neighbours are 500 ppm, too."""
+    pytest.importorskip("PyMca5")
+    counts = np.loadtxt(shared_data / "real" / "pymca_spectra" / "XRFSpectrum.mca").reshape(1, 1, 1, -1)
+    axis = -526.2 + 5.055 * np.arange(4096)
+    scan = dr.Scan.from_arrays(
+        counts, geometry=dr.ParallelBeam(1e-6, 17480.0), method="fluorescence-map",
+        extra={"lines": (), "channel_energy": axis},
+    )  # fmt: skip
+    elements = "Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn As Se Br Sr".split() + ["Pb L"]
+    result = dr.reconstruct(scan, settings={
+        "spectrum": {"elements": elements},
+        "detector": {"sensitivity": {"Co K": 1.0}, "chip": 450e-6, "filters": {"Be": "8 um", "air": "2 mm"}},
+        "sample": {"composition": "water", "thickness": 1e-4, "incidence": np.deg2rad(0.1), "takeoff": np.pi / 2},
+    })  # fmt: skip
+    for name in "Ti V Cr Mn Fe Ni Cu Zn As".split():
+        assert 500 * result[name][0, 0] / result["Co"][0, 0] == pytest.approx(500, rel=0.06), name
+
+
 def test_real_map_of_zinc_and_calcium(shared_data):
     """A beam of 11 keV whose axis is twice too large; zinc in seven spots, argon of the air behind them."""
     pytest.importorskip("PyMca5")
