@@ -174,7 +174,8 @@ def thin_closed(image: Float[Array, "y x"], width: int) -> Float[Array, "y x"]:
     assert jnp.allclose(thin_closed(line, 5), 1.0)
     ```
     """
-    slide = lambda a, start, rule: jax.lax.reduce_window(a, start, rule, (width, width), (1, 1), "SAME")
+    along = lambda a, start, rule, window: jax.lax.reduce_window(a, start, rule, window, (1, 1), "SAME")
+    slide = lambda a, start, rule: along(along(a, start, rule, (width, 1)), start, rule, (1, width))
     return slide(slide(image, -jnp.inf, jax.lax.max), jnp.inf, jax.lax.min)
 
 

@@ -177,7 +177,7 @@ class Interferometer(Modality):
         if not count:
             return {}, []
         rng, total = np.random.default_rng(settings.quality.seed), np.zeros((5, *problem.good.shape))
-        fit, expected = _fit("error bars", settings.solver), problem.predict(np.arange(problem.views))
+        fit, expected = _fit("error bars", settings.solver, 0.5), problem.predict(np.arange(problem.views))
         solve = lambda counts: _signals(
             fit.solve(problem.replace(data={"counts": counts}), Run(Console(quiet=True))).problem.model
         )
@@ -303,9 +303,10 @@ def _bending(image: Any) -> Any:
     return jnp.sqrt(down**2 + right**2 + 2 * across**2 + _SMALL**2)
 
 
-def _fit(label: str, solver: Solver) -> Stage:
-    rule = optax.adam(optax.cosine_decay_schedule(solver.rate, solver.steps, 0.02))
-    return descent(label, rule, solver.steps)
+def _fit(label: str, solver: Solver, share: float = 1.0) -> Stage:
+    """Make the descent; a share of its steps is enough where it begins near the end."""
+    steps = max(1, round(share * solver.steps))
+    return descent(label, optax.adam(optax.cosine_decay_schedule(solver.rate, steps, 0.02)), steps)
 
 
 def _judged(problem: Fringes, run: Run, fit: Stage, held: np.ndarray, air: bool) -> Outcome:
