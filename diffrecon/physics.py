@@ -204,6 +204,22 @@ def delta_beta(formula: str, density: float, energy: float, kind: str = "total")
     return delta, float(attenuation * energy_to_wavelength(energy) / (4 * np.pi))
 
 
+def edges(element: str) -> tuple[float, ...]:
+    """Look up the absorption edges of an element [eV], in the tables of xraydb (Elam).
+
+    **Raises:** `InputError` for a text that is no element; `MissingPackage` without xraydb.
+
+    ```python
+    assert 8970 < max(edges("Cu")) < 8990
+    ```
+    """
+    try:
+        found = require("xraydb", "materials").xray_edges(element)
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{element!r} is no element") from error
+    return tuple(float(edge.energy) for edge in found.values())
+
+
 def refraction(composition: str, energy: float | None, name: str = "material") -> tuple[float, float]:
     """Look up delta and beta of a composition with its density, such as `"SiO2, 2.2"` [g/cm^3], at an energy [eV].
 

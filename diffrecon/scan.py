@@ -19,7 +19,10 @@ from .marks import find_marks
 __all__ = ["InputFile", "Provenance", "Scan"]
 
 # Methods whose recipe leaves out frames and pixels that it cannot use, and says so (`prepare.check_frames`).
-_LOOKS_ITSELF = ("near-field-ptychography", "far-field-ptychography", "stxm", "fluorescence-map")
+_LOOKS_ITSELF = (
+    "near-field-ptychography", "far-field-ptychography", "fluorescence-ptychography", "stxm", "fluorescence-map",
+)  # fmt: skip
+_FAR = ("far-field-ptychography", "fluorescence-ptychography")
 # Methods that clip what transmits too little, and count it.
 _CLIPS = ("tomography", "laminography")
 _WHOLE = 64 << 20  # bytes of a file up to which all of it is looked at
@@ -148,7 +151,9 @@ class Scan:
       channel ("Fe Ka"), `emission` = what the file says of their production and detection; of maps `live_time`,
       `real_time`, `dwell` [s], `area_errors` and `area_backgrounds` of every line. Of a
       scanning microscope `moments_y`, `moments_x` [rad], mean angles of the beam, or `quadrants` `(4, ...)` and
-      `divergence` [rad]. Of laminography `tilt` [rad]; of holography `materials`; of far-field frames `dc`.
+      `divergence` [rad]. Beside frames of ptychography `element_counts` `(view, element)`, NaN where nothing was
+      counted, `elements` with their numbers, `object_shape`, `travel` (row, column) of a fly scan [pixel]. Of
+      laminography `tilt` [rad]; of holography `materials`; of far-field frames `dc`.
     - `provenance`: file, reader, messages.
     """
 
@@ -270,7 +275,7 @@ class Scan:
     @property
     def far_field(self) -> bool:
         """Tell whether the frames are far-field diffraction."""
-        return isinstance(self.geometry, FarField) or self.method == "far-field-ptychography"
+        return isinstance(self.geometry, FarField) or self.method in _FAR
 
     def in_fft_order(self) -> "Scan":
         """Make the scan with the zero frequency of far-field frames at index (0, 0), where models have it; frames stay
@@ -395,7 +400,7 @@ def extra_of_views(extra: Mapping[str, Any], views: np.ndarray, total: int) -> d
     picked = dict(extra)
     points = (
         "photons", "live_fraction", "transmitted", "live_time", "real_time", "dwell", "area_errors", "area_backgrounds",
-        "moments_y", "moments_x",
+        "moments_y", "moments_x", "element_counts",
     )  # fmt: skip
     for name in ("shifts", "sample_translation", "monitor", "times", "reference", "steps", *points):
         if name in picked and len(picked[name]) == total:

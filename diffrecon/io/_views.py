@@ -9,7 +9,7 @@ from ..errors import InputError
 from .keys import full_name
 from .source import Source
 
-_PER_VIEW = ("angles", "positions", "shifts", "times", "sample_translation", "monitor")
+_PER_VIEW = ("angles", "positions", "shifts", "times", "sample_translation", "monitor", "element_counts")
 
 
 def match_views(source: Source, values: dict[str, Any], views: int, chosen: np.ndarray | None) -> None:

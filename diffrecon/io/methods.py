@@ -16,10 +16,10 @@ from ._key_table import KEYS
 from .keys import full_name
 from .source import Source
 
-PTYCHOGRAPHY = ("near-field-ptychography", "far-field-ptychography")
+PTYCHOGRAPHY = ("near-field-ptychography", "far-field-ptychography", "fluorescence-ptychography")
 LINE_INTEGRALS = ("tomography", "laminography")  # methods that may get divided frames
 _IMAGES = (*PTYCHOGRAPHY, *LINE_INTEGRALS, "cdi", "holography", "holotomography", "k-edge", "ptycho-tomography")
-FOURIER_PLANE = ("far-field-ptychography", "cdi")  # frames with a zero frequency
+FOURIER_PLANE = ("far-field-ptychography", "fluorescence-ptychography", "cdi")  # frames with a zero frequency
 
 
 def far_field(kind: str | None, values: dict[str, Any]) -> bool:
@@ -32,6 +32,7 @@ _NEEDED = {
     "tomography": {"angles": "angles.txt"},
     "near-field-ptychography": {"positions": "positions.txt"},
     "far-field-ptychography": {"positions": "positions.txt"},
+    "fluorescence-ptychography": {"positions": "positions.txt"},
 }
 
 

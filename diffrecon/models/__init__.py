@@ -16,6 +16,9 @@ from ._emission_lines import emission_line as emission_line
 from ._emission_lines import line_table as line_table
 from ._emission_lines import mass_fractions as mass_fractions
 from ._emission_lines import split_line as split_line
+from ._elements import ElementCounts as ElementCounts
+from ._elements import ElementFrames as ElementFrames
+from ._elements import Elements as Elements
 from ._fluorescence import CrossSections as CrossSections
 from ._fluorescence import Fluorescence as Fluorescence
 from ._fluorescence_start import alternate as alternate

@@ -29,6 +29,7 @@ BUILT_IN = {
     "diffraction-tomography": "diffraction_tomography:DiffractionTomography",
     "fluorescence-tomography": "fluorescence_tomography:FluorescenceTomography",
     "fluorescence-map": "fluorescence_map:FluorescenceMap",
+    "fluorescence-ptychography": "fluorescence_ptychography:FluorescencePtychography",
     "cdi": "cdi:Cdi",
     "ptycho-tomography": "ptychotomography:PtychoTomographic",
     "speckle": "speckle:Speckle",

@@ -20,6 +20,7 @@ _MODULES: dict[str, Any] = {
     "k-edge": "kedge",
     "fluorescence-tomography": "fluorescence",
     "fluorescence-map": "fluorescence_map",
+    "fluorescence-ptychography": "fluorescence_ptychography",
     "azimuthal-integration": "integration",
     "speckle": "differential_phase",
     "interferometer": "interferometer",

@@ -18,6 +18,7 @@ from . import (
     dxchange,
     fluorescence,
     folder,
+    joint,
     mumott,
     native,
     npz,
@@ -89,5 +90,6 @@ for _name, _module in {
     "differential phase": differential,
     "fluorescence": fluorescence,
     "PyMca": pymca,
+    "fluorescence and ptychography": joint,
 }.items():  # fmt: skip
     register_reader(Reader(_name, _module.probe, _module.read))

@@ -176,7 +176,7 @@ def _split_fields(data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     if not fields:
         return {}, {}
     most = max(len(v.shape) for v in fields.values())
-    shared = {k: v for k, v in fields.items() if k == "mask" and len(v.shape) < most}
+    shared = {k: v for k, v in fields.items() if (k == "mask" or k.endswith("_mask")) and len(v.shape) < most}
     per_view = {k: v for k, v in fields.items() if k not in shared}
     counts = {k: v.shape[0] for k, v in per_view.items()}
     if len(set(counts.values())) > 1:

@@ -1,0 +1,56 @@
+"""Where far-field ptychography begins when nobody knows the beam: the pupil of the mean frame, at several defoci."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from .._console import Console
+from ..models import Ptychography
+from ..solvers import EngineTask, run_engine
+
+_DEFOCI = (-2.6, -1.5, -0.85, -0.5, 0.5, 0.85, 1.5, 2.6)  # times that of a spot as wide as a quarter of the frame
+_VIEWS = 64
+_EPOCHS = 14
+
+
+def best_defocus(model: Ptychography, task: EngineTask, console: Console) -> Ptychography:
+    """Give the model with the probe, of several defoci, from which the frames in the middle of the scan fit best.
+
+    The sign of the defocus and its size to a third are what the first steps must know: from the other side of the focus
+    descent ends in a twin that fits no frame. Cost: some hundred steps for each defocus.
+    """
+    places = np.asarray(model.positions, float)
+    near = np.argsort(np.linalg.norm(places - np.median(places, 0), axis=1), kind="stable")[:_VIEWS]
+    near = np.sort(near)
+    part, data = model.of_views(near), _some(task.data, near)
+    some = dataclasses.replace(task, data=data, console=Console(quiet=True), checkpoint=None, resume=False)
+    best, least = model, np.inf
+    for number, defocus in enumerate(_DEFOCI, 1):
+        console.passing(f"defocus {number} of {len(_DEFOCI)} ...")
+        probe = jnp.asarray(_refocused(np.asarray(model.probe), defocus), model.probe.dtype)
+        found = run_engine("adam", part.replace(probe=probe), _EPOCHS, some)
+        cost = float(np.mean(found.history[-len(near) // some.batch_size :]))
+        if cost < least:
+            best, least = model.replace(probe=probe), cost
+    return best
+
+
+def _some(data: Mapping[str, Any], views: np.ndarray) -> dict[str, Any]:
+    return {name: values if name == "mask" else np.asarray(values[views]) for name, values in data.items()}
+
+
+def _refocused(probe: np.ndarray, defocus: float) -> np.ndarray:
+    """The modes with the pupils that they have, and another curvature of their phase."""
+    rows, columns = probe.shape[-2:]
+    pupil = np.abs(np.fft.fft2(np.fft.ifftshift(probe, (-2, -1))))
+    fy, fx = np.fft.fftfreq(rows)[:, None], np.fft.fftfreq(columns)[None]
+    square, power = fy**2 + fx**2, np.sum(pupil[0] ** 2)
+    width = np.sqrt(np.sum(pupil[0] ** 2 * square) / power)
+    bend = defocus * 0.125 * min(rows, columns) / max(float(width), 1e-6)
+    turned = np.exp(1j * np.angle(np.fft.fft2(np.fft.ifftshift(probe, (-2, -1)))))
+    first = np.exp(-1j * np.angle(turned[0])) * turned  # further modes keep what they have beside the first
+    waves = np.fft.fftshift(np.fft.ifft2(pupil * first * np.exp(-1j * np.pi * bend * square)), (-2, -1))
+    return waves * np.sqrt(np.sum(abs(probe) ** 2) / np.sum(abs(waves) ** 2))
