@@ -136,6 +136,24 @@ def fluorescence():
     )  # fmt: skip
 
 
+def of_elements(frames: bool):
+    """Two elements and smooth rests in a fly scan through two modes: frames, or the elements' counts."""
+    shape, rng = (20, 22), np.random.default_rng(2)
+    elements = dr.models.Elements.empty(shape, np.array([[0.5, 0.7], [0.05, 0.02]])).replace(
+        white=0.2 + jnp.stack([smooth(shape, 0.3), smooth(shape, 0.2)[::-1]]),
+        rest=jnp.stack([smooth(shape), smooth(shape)]), plane=real([1.0, 2.0, -1.0, 0.5]),
+        taken=real(np.full((2, 20, 12), 0.1)),
+    )  # fmt: skip
+    probe = waves(rng.standard_normal((2, 10, 12)) + 1j * rng.standard_normal((2, 10, 12)))
+    optics = dr.models.Ptychography(
+        waves(np.ones(shape)), probe, real([[2.3, 3.1], [5.2, 4.4], [6.8, 7.3]]), real(np.full((1, 1), 0.3)),
+        real([1.0, 1.1, 0.9]), far=True, nodes=2, travel=real([[0.8, -0.4]]),
+    )  # fmt: skip
+    if frames:
+        return in_precision(dr.models.ElementFrames(elements, optics))
+    return in_precision(dr.models.ElementCounts(elements, optics, real([3.0, 5.0]), real(40.0), real([0.1, -0.2])))
+
+
 def diffraction():
     support = np.zeros((16, 16), bool)
     support[4:10, 5:12] = True
@@ -281,6 +299,18 @@ MODELS = {
         unknowns("scaled", "unit", "gain", "emission", "lines", offsets=1.0),
         step=1e-6,  # bilinear interpolation has a kink at every voxel: a short difference seldom goes over one
     ),
+    "frames of elements": ModelRow(
+        lambda: of_elements(True),
+        3,
+        unknowns("elements.white", "elements.rest", "elements.plane", "optics.probe", optics__positions=1.0),
+    ),  # fmt: skip
+    "counts of elements": ModelRow(
+        lambda: of_elements(False),
+        3,
+        unknowns(
+            "elements.white", "optics.probe", "optics.gain", "photons", "emission", optics__positions=1.0, offset=1.0
+        ),
+    ),  # fmt: skip
     "diffraction": ModelRow(diffraction, 2, unknowns("object", "coherence", "background")),
     "holography": ModelRow(
         holography,

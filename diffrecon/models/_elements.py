@@ -73,9 +73,9 @@ class Elements(Model):
         phase, absorbed = jnp.tensordot(self.index, self.areal(), 1)
         rests = self.rests()
         height, width = self.rest.shape[-2:]
-        rows, columns = jnp.linspace(-1, 1, height)[:, None], jnp.linspace(-1, 1, width)
+        rows, columns = (jnp.linspace(-1, 1, n, dtype=self.plane.dtype) for n in (height, width))
         constant, down, across, level = _DEGREE * self.plane
-        phase = constant + down * rows + across * columns + rests[0] - phase
+        phase = constant + down * rows[:, None] + across * columns + rests[0] - phase
         return phase + 1j * (level + rests[1] + absorbed)
 
     def rests(self, gain: Float[Array, "2 Y half"] | float = 1.0) -> Float[Array, "2 Y X"]:

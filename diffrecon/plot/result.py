@@ -136,8 +136,16 @@ def _image(name: str, quantity: Quantity, result: Result) -> list[Panel]:
         return []
     if quantity.axes and quantity.axes[0] in ("view", "angle"):
         return [sinogram_panel(data, None, quantity.pixel_size, quantity.units, label)]
-    shown = data[box_of(drawable(data))]
+    shown = data[box_of(_seen(data, drawn, result))]
     return [image_panel(shown, quantity.pixel_size, quantity.units, label, None, _colours_for(quantity.units))]
+
+
+def _seen(data: np.ndarray, drawn: Quantity | None, result: Result) -> np.ndarray:
+    """Tell where an image can be drawn; of one on the grid of the object, where that was seen."""
+    phase = result.quantities.get("phase")
+    if drawn is None or phase is None or not np.shape(drawn.data) == np.shape(phase.data) == data.shape:
+        return drawable(data)
+    return drawable(data) & np.isfinite(np.asarray(phase.data))
 
 
 def _positions(name: str, quantity: Quantity, result: Result) -> list[Panel]:

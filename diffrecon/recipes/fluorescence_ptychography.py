@@ -361,7 +361,8 @@ def _separated(settings: Settings, problem: Joint, run: Run) -> Outcome:
     )  # fmt: skip
     elements = with_amounts(solution.value.counts, problem.counts)
     model = put(problem.model, {"first.elements": elements})
-    return Outcome(problem.replace(model=model), solution.history, solution.ending, solution.detail)
+    history = solution.history / (2 * problem.views * problem.data["a_mask"].sum())  # as the frames' cost is
+    return Outcome(problem.replace(model=model), history, solution.ending, solution.detail)
 
 
 def _together(settings: Settings, problem: Joint, run: Run) -> Outcome:
