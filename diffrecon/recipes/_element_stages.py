@@ -147,10 +147,11 @@ def _with_rest(elements: Elements, areal: Array, found: np.ndarray, light: np.nd
     """
     width, seen = _width(light), np.asarray(elements.seen)
     white = jnp.tensordot(jnp.linalg.inv(elements.mixing), jnp.asarray(areal), 1)
-    made = np.asarray(elements.replace(white=white).object())
-    left = np.angle(found * np.exp(-1j * made.real))
+    own = elements.replace(white=white).object()
+    made_phase, made_b = np.asarray(own.real), np.asarray(own.imag)
+    left = np.angle(found * np.exp(-1j * made_phase))
     middle = np.angle(np.sum(np.where(seen, np.exp(1j * left), 0)))
-    left = np.stack([np.angle(np.exp(1j * (left - middle))), -np.log(np.maximum(abs(found), 1e-3)) - made.imag])
+    left = np.stack([np.angle(np.exp(1j * (left - middle))), -np.log(np.maximum(abs(found), 1e-3)) - made_b])
     level = np.median(left[1][seen])
     left[1] -= level
     fy, fx = np.fft.fftfreq(found.shape[0])[:, None], np.fft.rfftfreq(found.shape[1])[None]
@@ -162,8 +163,8 @@ def _with_rest(elements: Elements, areal: Array, found: np.ndarray, light: np.nd
     expected = laplacian / sizes[:, None, None]
     smooth = 1 / np.sqrt(weight + expected**2)
     taken = weight * smooth**2
-    own = np.array([1, -1])[:, None, None] * np.tensordot(np.asarray(elements.index), np.asarray(areal), 1)
-    spectra = np.fft.rfft2(rests) - taken * np.fft.rfft2(own)
+    taken_back = np.array([1, -1])[:, None, None] * np.tensordot(np.asarray(elements.index), np.asarray(areal), 1)
+    spectra = np.fft.rfft2(rests) - taken * np.fft.rfft2(taken_back)
     cast = lambda array: jnp.asarray(np.asarray(array, np.float32))
     return elements.replace(
         white=white, rest=cast(np.fft.irfft2(spectra / smooth, s=found.shape)), smooth=cast(smooth), taken=cast(taken),

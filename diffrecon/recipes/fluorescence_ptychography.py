@@ -118,7 +118,8 @@ class Joint(Problem):
             frames = np.asarray(self.data["a_counts"][unseen])
             positions[unseen] = fit_places(scan.of_views(unseen), frames, self.data["a_mask"])
             whole = whole.replace(model=put(whole.model, {"first.optics.positions": jnp.asarray(positions)}))
-        return whole.replace(model=Pair(*whole.model.both(), whole.model.tied))
+        first, second = whole.model.both()
+        return whole.replace(model=Pair(first, second, whole.model.tied))
 
 
 # ---------------------------------------------------------------------------------------------------- the modality
@@ -152,8 +153,10 @@ class FluorescencePtychography(Modality):
             console.say(line)
         table, rules = _elements_of(good), settings.model
         optics = _optics(good, rules)
+        if optics.wavelength is None or optics.pixel_size is None:
+            raise InputError(f'{scan.name}: the energy is missing: --set geometry.energy="10 keV"')
         index = 0.02 * np.pi / optics.wavelength * np.stack([table["delta"], table["beta"]])
-        elements = Elements.empty(optics.object.shape[-2:], index)
+        elements = Elements.empty((optics.object.shape[-2], optics.object.shape[-1]), index)
         mask = np.ones(good.frame_shape, bool) if good.mask is None else good.mask
         frames = {"counts": good.counts, "mask": mask, "nominal": np.asarray(optics.positions)}
         solved = {"optics.probe": 1.0} | ({"optics.positions": 1.0} if rules.positions else {})
