@@ -20,11 +20,8 @@ from diffrecon.simulate import (
     diffraction_tomography,
     dynamic,
     fluorescence,
-<<<<<<< HEAD
     fluorescence_map,
-=======
     fluorescence_ptychography,
->>>>>>> 50bfb3b (Fluorescence and ptychography: simulation, tests, page with measured figures)
     holography,
     holotomography,
     integration,
@@ -46,11 +43,8 @@ SMALL = {
     "holotomography": (holotomography, {"DEMO": holotomography.Setup(angles=3, frame=32)}, (12, 32, 32)),
     "k-edge": (kedge, {"FLATS": 2}, (2, 128, 128)),
     "fluorescence-tomography": (fluorescence, {"VIEWS": 8}, (8, 1, 36, 2)),
-<<<<<<< HEAD
     "fluorescence-map": (fluorescence_map, {"ROWS": 12}, (1, 12, 56, 3)),
-=======
     "fluorescence-ptychography": (fluorescence_ptychography, {"SCAN": 3, "FRAME": 32}, (9, 32, 32)),
->>>>>>> 50bfb3b (Fluorescence and ptychography: simulation, tests, page with measured figures)
     "azimuthal-integration": (integration, {"FRAMES": 2, "FINE": 1}, (2, 256, 256)),
     "speckle": (differential_phase, {"FRAME": 64, "VIEWS": 2}, (2, 64, 64)),
     "interferometer": (interferometer, {"STEPS": 3}, (3, 128, 128)),

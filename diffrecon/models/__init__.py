@@ -8,6 +8,9 @@ from ._diffraction import Diffraction as Diffraction
 from ._diffraction import autocorrelation_support as autocorrelation_support
 from ._diffraction import diffraction_pattern as diffraction_pattern
 from ._diffraction import oversampling_ratio as oversampling_ratio
+from ._elements import ElementCounts as ElementCounts
+from ._elements import ElementFrames as ElementFrames
+from ._elements import Elements as Elements
 from ._emission_lines import LINE_TABLES as LINE_TABLES
 from ._emission_lines import Line as Line
 from ._emission_lines import attenuation_of as attenuation_of
@@ -16,9 +19,6 @@ from ._emission_lines import emission_line as emission_line
 from ._emission_lines import line_table as line_table
 from ._emission_lines import mass_fractions as mass_fractions
 from ._emission_lines import split_line as split_line
-from ._elements import ElementCounts as ElementCounts
-from ._elements import ElementFrames as ElementFrames
-from ._elements import Elements as Elements
 from ._fluorescence import CrossSections as CrossSections
 from ._fluorescence import Fluorescence as Fluorescence
 from ._fluorescence_start import alternate as alternate
