@@ -27,6 +27,7 @@ from ._stepping import fringes_of, gain_of, planned_steps
 
 _RIM = 9  # [pixel]; lines of low visibility narrower than this are rims of the object, not microstructure
 _CLEAR = 0.9  # visibility above which the model is asked to predict a pixel; its unresolved structure it smooths out
+_GRAINS = 0.1  # of the variance of unresolved structure that is left in the mean phase of a pixel, about
 _SMALL = 0.5  # of its noise: bends and steps from which on their size counts, no longer its square
 _ROUNDS = 4  # in which the air is found by its own fringes
 _UNKNOWNS = {"phase": 1.0, "attenuation": 1.0, "visibility": 1.0}
@@ -274,20 +275,22 @@ def _lines(scan: Scan, still: np.ndarray, stacks: Stacks, gain: float) -> list[s
 def _cost(model: InterferometerFringes, good: np.ndarray, prior: Prior, gain: float, share: float) -> Callable:
     """Residuals in units of their noise; few bends of the phase, few steps of attenuation and visibility.
 
-    Where the visibility is low the phase of unresolved structure is no signal, and is smoothed more.
+    Structure of phase variance s that pixels do not resolve leaves a visibility of `exp(-s / 2)`, and some of s in the
+    mean phase of each pixel: no signal but noise, for which the phase is smoothed there.
     """
     light, seen = (float(np.median(np.asarray(a)[good])) * len(model.step) for a in (model.mean, model.amplitude))
     told = np.sqrt(seen**2 / light / (2 * gain * (1 + share)))  # one over the noise of a phase and of a visibility
     level = np.sqrt(light / (gain * (1 + share))) * model.arm
-    known = jnp.asarray(good, jnp.float32)
+    known, usual = jnp.asarray(good, jnp.float32), most_frequent(np.asarray(model.visibility)[good])
     stopped = jax.lax.stop_gradient
 
     def cost(model: Any, batch: Batch) -> Any:
         expected = model(batch.views)
         variance = gain * (1 + share) * jnp.maximum(stopped(expected), 1e-2 * light / len(model.step))
         misfit = (known * (batch.counts - expected) ** 2 / variance).sum(0) / 2
-        clear = jnp.clip(thin_closed(stopped(model.visibility), _RIM), 0.2, 1.0)
-        rough = prior.phase * (clear[1:-1, 1:-1] ** -2 * _bending(told * model.phase)).mean()
+        clear = jnp.clip(thin_closed(stopped(model.visibility), _RIM) / usual, 0.2, 1.0)[1:-1, 1:-1]
+        grains = jnp.sqrt(1 - 2 * _GRAINS * told**2 * jnp.log(clear))
+        rough = prior.phase * (grains * _bending(told * model.phase)).mean()
         rough += prior.transmission * penalties.tv(level * model.attenuation, eps=_SMALL)
         return misfit.mean() + rough + prior.visibility * penalties.tv(told * model.visibility, eps=_SMALL)
 
