@@ -400,7 +400,7 @@ def extra_of_views(extra: Mapping[str, Any], views: np.ndarray, total: int) -> d
     picked = dict(extra)
     points = (
         "photons", "live_fraction", "transmitted", "live_time", "real_time", "dwell", "area_errors", "area_backgrounds",
-        "moments_y", "moments_x", "element_counts",
+        "point_mask", "moments_y", "moments_x", "element_counts",
     )  # fmt: skip
     for name in ("shifts", "sample_translation", "monitor", "times", "reference", "steps", *points):
         if name in picked and len(picked[name]) == total:

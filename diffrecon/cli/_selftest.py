@@ -20,7 +20,7 @@ import numpy as np
 _CORE = ("jax", "jaxlib", "numpy", "optax", "equinox", "jaxtyping", "h5py")
 _OPTIONAL = {
     "matplotlib": "plot", "hdf5plugin": "filters", "xraydb": "materials", "tifffile": "tiff", "fabio": "edf",
-    "zarr": "zarr",
+    "zarr": "zarr", "xraylib": "fluorescence", "PyMca5": "fluorescence", "fisx": "fluorescence",
 }  # fmt: skip
 
 

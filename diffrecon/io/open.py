@@ -12,6 +12,7 @@ from ._content import input_files
 from ._element_maps import match_points
 from ._key_table import KEYS, MOTORS
 from ._numbers import usable
+from ._raster import place_points
 from ._views import match_views
 from .keys import collect, full_name, motors, resolve
 from .methods import FOURIER_PLANE, LINE_INTEGRALS, check_scan, geometry_of, guess_method
@@ -139,6 +140,7 @@ def _assemble(
 ) -> Scan:
     counts = without_marks(source, values, stack_of(values, source))
     match_points(source, values, counts)
+    counts = place_points(source, values, counts)
     place_detector(source, values, given, counts.shape[1:])
     counts = without_gaps(source, values, counts)
     check_positions(source, values)

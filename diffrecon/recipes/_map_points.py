@@ -46,6 +46,8 @@ def areas_of(scan: Scan, lines: Mapping[int, Any], exposure: np.ndarray) -> Area
             words.append(f"left out: {shown_points(bad, names)} {why}")
             valid[bad] = False
 
+    if scan.extra.get("point_mask") is not None:
+        leave_out(~np.asarray(scan.extra["point_mask"])[..., None], "without a position, or places without a point")
     lit = np.isfinite(exposure) & (exposure > 0)
     leave_out(~lit[..., None], "without light: the monitor, the time or the live fraction is zero or no number")
     leave_out(~np.isfinite(counts), "not a finite number")

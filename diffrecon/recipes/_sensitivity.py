@@ -216,21 +216,20 @@ def file_production(scan: Scan, lines: Mapping[int, Line], source: str) -> tuple
     """
     stated = scan.extra.get("emission") or {}
     written = np.asarray(stated["production"], float) if stated else np.full(scan.counts.shape[-1], np.nan)
-    said = {c: float(written[c]) for c in lines if np.isfinite(written[c]) and written[c] > 0}
+    said = {c: float(written[c]) for c in lines if np.isfinite(written[c])}
     ours = LINE_TABLES[next(iter(lines.values())).table]
     if source == "file" and len(said) < len(lines):
         lacks = next(line for c, line in lines.items() if c not in said)
         raise InputError(f"{scan.name}: the file says no production of {lacks}; choose tables.lines = auto")
     if source not in ("auto", "file") or len(said) < len(lines):
         return {}, ours, []
-    words = []
-    for channel, line in lines.items():
-        ratio = said[channel] / float(line.production.sum())
-        if line.name[0] == "K" and abs(ratio - 1) > _ODD_TABLE:
-            words.append(
-                f"WARNING: the file's production of {line} is {ratio:.3g} times that of {line.table}, and so much is "
-                "its mass off where the file's table is wrong, as Elam's yields are; tables.lines = xraylib uses ours"
-            )
+    ratios = [(line, said[c] / float(line.production.sum())) for c, line in lines.items() if line.name[0] == "K"]
+    odd = ", ".join(f"{line} {r:.3g}" for line, r in ratios if abs(r - 1) > _ODD_TABLE)
+    words = [
+        f"WARNING: the file's production of lines is not that of {ours.partition(' ')[0]} but so many times it: {odd}; "
+        "masses are off by as much where the file's table is wrong, as Elam's yields are (tables.lines = xraylib, or "
+        "xraydb)"
+    ] if odd else []  # fmt: skip
     return said, str(stated.get("table", "the file's")), words
 
 
@@ -249,6 +248,10 @@ def sensitivities(
         parts = line.production * _detected(stated, channel, line, detector)
         if not parts.sum() > 0:
             raise InputError(f"{scan.name}: nothing of {line} is detected; look at detector.filters and detector.chip")
+        if channel in produced and not produced[channel] > 0:
+            raise InputError(
+                f"{scan.name}: the file's production of {line} is {produced[channel]:g}: tables.lines = xraydb"
+            )
         if channel in produced:
             parts = parts * produced[channel] / line.production.sum()
         escapes = more * share

@@ -59,6 +59,20 @@ def fitted(scan: Scan, rules: Spectrum, energy: float) -> tuple[Scan, list[str]]
     return scan.replace(counts=np.where(bad, np.nan, fit.areas), extra=extra), words
 
 
+def odd_axis(scan: Scan, energy: float) -> list[str]:
+    """Say so where the elastic peak contradicts the file's energies of the channels; what `inspect` shows."""
+    if "channel_energy" not in scan.extra:
+        return ["energies of the channels: data.channel_energy, or spectrum.zero and spectrum.gain"]
+    total = np.nansum(np.maximum(np.asarray(scan.counts), 0), (0, 1, 2), dtype=float)
+    found = prepare.check_energy_axis(total, np.asarray(scan.extra["channel_energy"]), energy, np.zeros(0))
+    if found.good is not False or found.elastic is None:
+        return []
+    return [
+        f"the energy axis seems to be wrong: the last strong peak stands at {found.elastic / 1e3:.2f} keV, the elastic "
+        f"peak of the beam belongs to {energy / 1e3:.5g} keV (times {found.factor:.4g})"
+    ]
+
+
 def _lines(scan: Scan, rules: Spectrum, energy: float, configuration: str | None) -> tuple[list[str], np.ndarray]:
     """Name the lines to fit, and the energy of the strongest part of each."""
     said = rules.elements

@@ -35,7 +35,7 @@ from ._sensitivity import (
     lines_of,
     sensitivities,
 )
-from ._spectra import Spectrum, fitted
+from ._spectra import Spectrum, fitted, odd_axis
 
 DETECTION, QUANTIFICATION = 3.0, 10.0  # standard deviations of the blank (IUPAC; Currie, Anal. Chem. 40, 586, 1968)
 
@@ -97,7 +97,7 @@ class FluorescenceMap(Modality):
         if "lines" not in scan.extra:
             raise InputError(_WHICH.format(scan.name))
         if not scan.extra["lines"]:
-            return ["lines to fit: spectrum.elements, or data.fit_configuration"]
+            return ["lines to fit: spectrum.elements, or data.fit_configuration", *odd_axis(scan, _energy(scan))]
         lines, words = lines_of(scan, _energy(scan), "auto")
         words = [w for w in words if "left out" in w] + list(
             areas_of(scan, lines, np.ones(scan.counts.shape[:3])).words

@@ -232,13 +232,18 @@ def test_line_that_is_not_excited_is_left_out_and_named(tmp_path):
     assert "left out: Zn K is not excited by a beam of 8 keV: its K edge is at 9.659 keV" in " ".join(result.verdict)
 
 
+def test_production_of_zero_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(fluorescence_map.PRODUCTION, "Fe", 0.0)
+    dr.simulate.demo_file("fluorescence-map", tmp_path / "map.h5")
+    with pytest.raises(InputError, match="production of Fe Ka is 0"):
+        dr.reconstruct(dr.open_scan(tmp_path / "map.h5"))
+
+
 def test_odd_production_of_the_file_is_named(tmp_path, monkeypatch):
     """Elam's yields, as files made with them have them."""
     monkeypatch.setitem(fluorescence_map.PRODUCTION, "Ca", 2.3164)
     dr.simulate.demo_file("fluorescence-map", tmp_path / "map.h5")
-    assert "WARNING: the file's production of Ca Ka is 0.8" in " ".join(
-        dr.reconstruct(dr.open_scan(tmp_path / "map.h5")).verdict
-    )
+    assert "so many times it: Ca Ka 0.8" in " ".join(dr.reconstruct(dr.open_scan(tmp_path / "map.h5")).verdict)
 
 
 def test_tomogram_takes_the_chosen_table(tmp_path):
@@ -253,3 +258,54 @@ def test_tomogram_takes_the_chosen_table(tmp_path):
     ours, _ = with_table(scan, "xraydb")
     ratio = ours.extra["cross_sections"]["emission"][0, 1] / scan.extra["cross_sections"]["emission"][0, 1]
     assert ratio == pytest.approx(2.7501 / 2.3164, rel=0.013) and "Bambynek" in ours.extra["cross_sections"]["table"]
+
+
+# ---------------------------------------------------------------------------------------------------- positions
+def placed(path, y, x, areas, unit="um", **said):
+    with h5py.File(path, "w") as file:
+        file["fit/Fe_K"] = areas
+        for name, values in (("y", y), ("x", x)):
+            file[name] = values
+            file[name].attrs["units"] = unit
+    given = {"elements": "/fit", "energy": "17 keV", "positions_y": "/y", "positions_x": "/x"} | said
+    return dr.open_scan(path, **given)
+
+
+def counts_of(scan):
+    return dr.reconstruct(scan, settings={"result": {"units": "counts"}, "tables": {"lines": "xraydb"}})
+
+
+@pytest.mark.parametrize("serpentine", [False, True])
+def test_list_of_points_is_laid_out_on_its_raster(tmp_path, serpentine):
+    """An interrupted scan with jitter, whose last five points and one position are missing."""
+    random = np.random.default_rng(0)
+    row, column = (a.ravel() for a in np.mgrid[:9, :11])
+    column = np.where(serpentine & (row % 2 == 1), 10 - column, column)
+    y, x = (3.0 * a + random.uniform(-0.2, 0.2, a.size) for a in (row, column))
+    y[20], areas = np.nan, 100.0 + 20 * row + column
+    scan = placed(tmp_path / "a.h5", y[:-5], x[:-5], areas[:-5])
+    found = counts_of(scan)["Fe"]
+    expected = np.full((9, 11), np.nan)
+    kept = np.delete(np.arange(94), 20)
+    expected[row[kept], column[kept]] = areas[kept]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert scan.pixel_size == pytest.approx(3e-6, rel=0.01)
+    assert "1 have no position" in " ".join(scan.provenance.messages)
+
+
+def test_jittered_map_keeps_its_points_and_says_so(tmp_path):
+    random = np.random.default_rng(1)
+    row, column = np.mgrid[:6, :8]
+    y, x = (2e-3 * a + random.uniform(-1e-3, 1e-3, a.shape) for a in (row, column))
+    y[2, 3] = np.nan
+    scan = placed(tmp_path / "a.h5", y, x, 100.0 + row, unit="mm")
+    assert "steps off the raster" in " ".join(scan.provenance.messages)
+    assert scan.pixel_size == pytest.approx(2e-6, rel=0.1)
+    assert np.argwhere(~np.isfinite(counts_of(scan)["Fe"])).tolist() == [[2, 3]]
+
+
+def test_positions_of_another_map_are_refused(tmp_path):
+    with pytest.raises(InputError, match="40 positions for a map of 5 x 7"):
+        placed(tmp_path / "a.h5", np.arange(40.0), np.arange(40.0), FE)
+    with pytest.raises(InputError, match="do not lie on a raster"):
+        placed(tmp_path / "a.h5", *np.random.default_rng(0).uniform(0, 100, (2, 60)), np.ones(60))
