@@ -308,6 +308,23 @@ def test_demo_of_ptychography(tmp_path, monkeypatch):
     assert figure(lines, "([0-9.]+) after") < 0.5 * figure(lines, "positions ([0-9.]+)")
 
 
+def test_demo_of_scanning_transmission(tmp_path):
+    """The powder's own refraction is in the angles that are found, and not in the truth; slopes do not mind."""
+    lines = run("stxm", tmp_path / "s.h5", {})
+    for name in ("alpha_x", "alpha_y"):
+        line = next(line for line in lines if line.startswith(name))
+        assert figure([line], "slope ([0-9.]+)") == pytest.approx(1, abs=0.01)
+    assert figure(lines, "transmission: rms error ([0-9.]+)") < 0.005
+    assert figure(lines, "powder: ([0-9.]+) of") == pytest.approx(0.85, abs=0.15)
+
+
+@pytest.mark.slow
+def test_demo_of_the_interferometer(tmp_path):
+    lines = run("interferometer", tmp_path / "s.h5", {"quality": {"held_out": 0.0, "error_bars": 0}})
+    assert figure(lines, "relative error ([0-9.]+)") < 0.02
+    assert figure(lines, "darkfield: rms error ([0-9.]+)") < 0.03
+
+
 @pytest.mark.slow
 def test_demo_of_k_edge(tmp_path):
     """The error bars are those of photon noise: what is off beside them would be the method's."""
