@@ -114,6 +114,8 @@ def match_points(source: Source, values: dict[str, Any], counts: Any) -> None:
             if isinstance(values[name], str | Mapping):
                 raise InputError(f"data.{name} goes with data.elements, which names the datasets of the lines")
             one = np.asarray(values[name], float)
+            if one.shape == (1, 1, 1, counts.shape[-1]):
+                one = np.broadcast_to(one, counts.shape)
             if one.size not in (1, int(np.prod(counts.shape))):
                 raise InputError(
                     f"{source.name}: data.{name} has shape {one.shape}, the areas {tuple(counts.shape)}: one for each"

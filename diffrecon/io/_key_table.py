@@ -8,13 +8,14 @@ class Key:
     """A name of `open_scan` and of `--set section.name`.
 
     `kind`: `"frames"`, `"array"`, `"number"` (in `unit`; may be an array), `"text"`, `"range"` or `"any"`. `says`: one
-    line for the user.
+    line for the user; with `holes` some numbers of an array may be none.
     """
 
     section: str
     kind: str
     unit: str = ""
     says: str = ""
+    holes: bool = False
 
     def documented(self, name: str) -> str:
         """Say what it is, its unit and its choices."""
@@ -93,9 +94,9 @@ KEYS: dict[str, Key] = {
     "fit_configuration": Key("data", "text", says="configuration file of PyMca for the fit of the spectra"),
     "area_errors": Key("data", "any", says="standard errors of the line counts, by name or group"),
     "area_backgrounds": Key("data", "any", says="background below the line counts, by name or group"),
-    "live_time": Key("data", "number", "s", says="live time of a scan point"),
-    "real_time": Key("data", "number", "s", says="real time of a scan point"),
-    "dwell": Key("data", "number", "s", says="dwell time of a scan point"),
+    "live_time": Key("data", "number", "s", says="live time of a scan point", holes=True),
+    "real_time": Key("data", "number", "s", says="real time of a scan point", holes=True),
+    "dwell": Key("data", "number", "s", says="dwell time of a scan point", holes=True),
     "energy": Key("geometry", "energy", "eV", says="photon energy"),
     "wavelength": Key("geometry", "number", "m", says="wavelength, in place of the energy"),
     "focus_to_sample": Key("geometry", "number", "m", says="distance; one number, or one for each view"),

@@ -30,7 +30,7 @@ def implausible(name: str, value: Any) -> str | None:
     numbers = np.asarray(value)
     if numbers.dtype.kind not in "iuf" or not numbers.size:
         return "is not a number"
-    if not np.isfinite(numbers).all():
+    if not np.isfinite(numbers).all() and not (name in KEYS and KEYS[name].holes):
         return "is not a finite number"
     if name not in _RANGES:
         return None

@@ -32,7 +32,9 @@ def spectra(source: Source, given: Mapping[str, Any], read: Callable[..., Any]) 
     else:
         stack, axis = _numbers(source, read(source, "spectra", said)), given.get("detector_axis")
     alive = None
-    if axis is not None and np.ndim(stack) > 1:
+    if axis is not None and (isinstance(axis, bool) or not isinstance(axis, int)):
+        raise InputError(f"data.detector_axis: {axis!r} is no whole number; of (y, x, element, channel) it is 2")
+    if axis is not None:
         stack, alive = _summed(source, stack, int(axis))
     if stack.ndim not in (2, 3, 4):
         raise InputError(

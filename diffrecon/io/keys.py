@@ -227,10 +227,11 @@ def _number(source: Source, name: str, value: Any, unit: str) -> Any:
     if (
         np.asarray(value).dtype.kind == "b"
         or numbers.dtype.kind not in "iuf"
-        or not np.isfinite(numbers).all()
+        or not (np.isfinite(numbers).any() if KEYS[name].holes else np.isfinite(numbers).all())
         or not numbers.size
     ):
-        raise InputError(f"{label}: {value!r} is not a finite number")
+        shown = repr(value) if np.size(value) < 5 else f"an array of shape {np.shape(value)}"
+        raise InputError(f"{label}: {shown} is not a finite number")
     numbers = numbers.astype(float) * scale
     if (why := implausible(name, numbers)) is not None:
         raise InputError(f'{label} {why}; give it with its unit, e.g. --set {label}="{example(name)}"')

@@ -104,6 +104,7 @@ def _peaks(spectrum: np.ndarray, energies: np.ndarray) -> tuple[np.ndarray, np.n
         noise = np.sqrt(np.maximum(np.convolve(np.maximum(spectrum, 0), kernel[::-1] ** 2, "same"), 1))
         ratio = net / noise
         inside = np.arange(1, spectrum.size - 1)
+        ratio[: kernel.size // 2] = ratio[-(kernel.size // 2) :] = 0  # where the top hat reaches beyond the spectrum
         top = inside[(net[1:-1] > net[:-2]) & (net[1:-1] >= net[2:]) & (ratio[1:-1] > _SIGNIFICANT)]
         places += list(top)
         found += list(ratio[top])

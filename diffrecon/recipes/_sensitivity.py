@@ -99,8 +99,11 @@ def exposure_of(scan: Scan, beam: Beam, calibrated: bool, standard: bool) -> Exp
     points, extra = tuple(scan.counts.shape[:3]), scan.extra
     monitor, dwell = (None if extra.get(n) is None else np.asarray(extra[n], float) for n in ("monitor", "dwell"))
     dwell = dwell if dwell is not None else None if extra.get("real_time") is None else np.asarray(extra["real_time"])
+    if dwell is not None and not (np.isfinite(dwell) & (dwell > 0)).any():
+        raise InputError(f"{scan.name}: the dwell, or real time, is nowhere above zero (data.dwell, data.real_time)")
     live, words = _live_fraction(scan, dwell)
-    relative = lambda values: values / np.mean(values[np.isfinite(values) & (values > 0)])
+    usual = lambda values: float(np.mean(values[np.isfinite(values) & (values > 0)]))
+    relative = lambda values: values / usual(values)
     if monitor is not None and not (np.isfinite(monitor) & (monitor > 0)).any():
         raise InputError(f"{scan.name}: the monitor is nowhere above zero; name the right dataset (data.monitor)")
     if beam.flux is not None and beam.monitor_per_photon is not None:
@@ -112,7 +115,7 @@ def exposure_of(scan: Scan, beam: Beam, calibrated: bool, standard: bool) -> Exp
     if beam.flux is not None:
         if dwell is None:
             raise InputError(f'{scan.name}: beam.flux needs the time of a point: --set data.dwell="0.1 s" or /path')
-        photons = beam.flux * (dwell if monitor is None else np.mean(dwell) * relative(monitor))
+        photons = beam.flux * (dwell if monitor is None else usual(dwell) * relative(monitor))
         said = "photons by flux and dwell" + ("" if monitor is None else ", shared out by the monitor")
         return Exposure(photons, live, "photon", (*words, said))
     if extra.get("photons") is not None:

@@ -108,7 +108,7 @@ def _axis(
         return (float(zero) if rules.zero is None else rules.zero), float(gain), words
     guess = 1.5 * energy / total.size
     found = prepare.check_energy_axis(total, guess * np.arange(total.size), energy, lines)
-    likely = "" if found.elastic is None else (
+    likely = "" if found.elastic is None or (found.asked and not found.lines) else (
         f"; if channel {found.elastic / guess:.0f} is the elastic peak and channel 0 is 0 eV, "
         f"--set spectrum.gain={energy / found.elastic * guess:.4g} ({found.lines} of {found.asked} lines agree)"
     )  # fmt: skip

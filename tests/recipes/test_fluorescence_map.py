@@ -174,17 +174,20 @@ def test_points_that_are_no_measurement_are_left_out(tmp_path):
     """NaN, -1 in every line, far below zero, no light, dead: each in its own words, and NaN in the map."""
     iron, zinc, monitor, live = (np.full(SHAPE, v) for v in (900.0, 400.0, 50.0, 0.09))
     iron[0, 0], iron[1, 1], zinc[1, 1], iron[2, 2] = np.nan, -1, -1, -500
+    live[4, 6] = np.nan
     monitor[3, 3], live[4, 4], zinc[0, 5] = 0, 0, -3.0  # a little below zero is noise
     path = areas_file(tmp_path / "a.h5", **{"fit/Fe_K": iron, "fit/Zn_K": zinc, "i0": monitor, "live": live})
     result = masses(opened(path))
-    assert np.argwhere(~np.isfinite(result["Fe"])).tolist() == [[0, 0], [1, 1], [2, 2], [3, 3], [4, 4]]
-    assert np.argwhere(~np.isfinite(result["Zn"])).tolist() == [[1, 1], [3, 3], [4, 4]] and result["Zn"][0, 5] < 0
+    assert np.argwhere(~np.isfinite(result["Fe"])).tolist() == [[0, 0], [1, 1], [2, 2], [3, 3], [4, 4], [4, 6]]
+    assert (
+        np.argwhere(~np.isfinite(result["Zn"])).tolist() == [[1, 1], [3, 3], [4, 4], [4, 6]] and result["Zn"][0, 5] < 0
+    )
     said = " | ".join(result.verdict)
     for words in (
         "not a finite number",
         "marked with -1",
         "below zero",
-        "2 points (row 3, column 3 the first) without",
+        "3 points (row 3, column 3 the first) without",
     ):
         assert words in said, words
 
@@ -206,6 +209,7 @@ def test_saturated_counts_are_left_out(tmp_path):
         ({"i0": np.ones(4)}, {}, {}, "one a scan point"),
         ({"live": np.full(SHAPE, 0.2)}, {}, {}, "exchanged"),
         ({}, {"energy": "7 keV"}, {}, "not excited by a beam of 7 keV: its K edge is at 7.112"),
+        ({"real": np.zeros(SHAPE)}, {}, {}, "nowhere above zero"),
         ({}, {}, {"beam": {}}, "how many photons"),
         ({}, {}, {"detector": {}}, "detector.solid_angle"),
         ({}, {}, {"detector": {"sensitivity": {"Cu": 1.0}}}, "give a positive number for one of Fe K, Zn K"),

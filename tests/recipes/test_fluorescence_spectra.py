@@ -72,6 +72,11 @@ def test_axis_without_an_elastic_peak_is_not_judged():
     assert check_energy_axis(counts, AXIS[:480], BEAM, np.array([3691.0, 6400.0, 8632.0])).good is None
 
 
+def test_noise_alone_has_no_peaks():
+    counts = np.random.default_rng(0).poisson(200, 256)
+    assert check_energy_axis(counts, 80.0 * np.arange(256), BEAM, np.array([6400.0])).good is None
+
+
 def test_wrong_axis_is_refused_with_the_right_one(tmp_path):
     spectra_file(tmp_path / "a.h5", energy=2 * AXIS + 30)
     with pytest.raises(
@@ -105,6 +110,7 @@ def test_dead_detector_element_is_left_out(tmp_path):
         ({"energy": AXIS[::-1]}, {}, "increasing"),
         ({"counts": np.ones((2, 3, 4, 5, 6))}, {}, "data.detector_axis"),
         ({"counts": np.zeros((6, 8, 4, CHANNELS))}, {"detector_axis": 2}, "none of the 4 detector elements"),
+        ({}, {"detector_axis": "two"}, "no whole number"),
         ({}, {"fit_configuration": "none.cfg"}, "there is no file none.cfg"),
         ({"i0": np.ones(5)}, {}, "one a scan point"),
     ],
