@@ -37,6 +37,8 @@ class Model:
 class Solver(SliceOptions):
     """How volumes are found from projections at many angles."""
 
+    name: str = setting("fbp", "a name in solvers.SLICE_SOLVERS")
+
 
 @dataclass(frozen=True)
 class Settings:
