@@ -109,7 +109,7 @@ def _laid_out(
     )
 
     def spread(array: np.ndarray) -> np.ndarray:
-        """From `(view, 1, point, ...)` to `(view, y, x, ...)`, zeros where there is no point."""
+        """Bring `(view, 1, point, ...)` to `(view, y, x, ...)`, zeros where there is no point."""
         out = np.zeros((array.shape[0], int(np.prod(shape)), *array.shape[3:]), array.dtype)
         out[:, where] = array[:, 0, taken]
         return out.reshape(array.shape[0], *shape, *array.shape[3:])

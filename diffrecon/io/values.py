@@ -23,8 +23,8 @@ EXTRA = (
     "sample_translation", "monitor", "field_of_view", "detector", "powder", "reference", "steps", "reference_steps",
     "period", "detector_blur", "efficiency", "cross_sections", "photons", "live_fraction", "transmitted",
     "transmitted_per_photon", "lines", "emission", "live_time", "real_time", "dwell", "area_errors", "area_backgrounds",
-    "channel_energy", "fit_configuration", "detector_elements", "point_mask", "moments_y", "moments_x", "quadrants",
-    "divergence", "element_counts", "elements", "object_shape", "travel",
+    "channel_energy", "fit_configuration", "detector_elements", "point_mask", "count_size", "moments_y", "moments_x",
+    "quadrants", "divergence", "element_counts", "elements", "object_shape", "travel",
 )  # fmt: skip
 _OF_FRAMES = ("flats", "darks", "mask", "bad_pixels", "efficiency")
 _MANY_TURNS = 4 * 2 * np.pi

@@ -67,6 +67,7 @@ from ._regions import sample_region as sample_region
 from ._registration import DistanceRegistration as DistanceRegistration
 from ._registration import register_distances as register_distances
 from ._spectrum_fit import SpectrumFit as SpectrumFit
+from ._spectrum_fit import counting_noise as counting_noise
 from ._spectrum_fit import fit_spectra as fit_spectra
 from ._stripes import STRIPE_METHODS as STRIPE_METHODS
 from ._stripes import Stripes as Stripes

@@ -13,13 +13,14 @@ from jaxtyping import Float
 from .._optional import require
 from ..errors import InputError
 
-__all__ = ["SpectrumFit", "fit_spectra"]
+__all__ = ["SpectrumFit", "counting_noise", "fit_spectra"]
 
 _LINE = re.compile(r"^[A-Z][a-z]?[ _][KLM][ab0-9]?$")
 _FAMILIES = ("K", "Ka", "Kb", "L", "L1", "L2", "L3", "M")
 _BELOW, _BEYOND = 500.0, 500.0  # of the lowest line and above the beam, where the fit begins and ends [eV]
 _LOWEST = 900.0  # [eV], where noise of the electronics begins
 _STRIP = 400.0  # half width of what the SNIP background leaves as a peak [eV]
+_QUIET, _CHANNELS, _POINTS = 0.8, 20, 16  # noise that no counts have; channels and points that tell it
 _BLOCK = 4_000_000  # values of spectra that are in memory as float64
 
 
@@ -62,7 +63,7 @@ def fit_spectra(
 
     **Raises:** `InputError` for lines that PyMca does not group so, or a fit that fails; `MissingPackage` without it.
 
-    **Cost:** 20 us a spectrum of 500 channels.
+    **Cost:** about 45 us a spectrum of 500 channels, after 0.2 s (CPU time).
     """
     theory = require("PyMca5.PyMcaPhysics.xrf.ClassMcaTheory", "fluorescence").McaTheory()
     logging.getLogger("PyMca5").setLevel(logging.ERROR)
@@ -85,6 +86,28 @@ def fit_spectra(
         gain=1e3 * detector["gain"],
         width=1e3 * float(np.sqrt(detector["noise"] ** 2 + 5.9 * 2.3548**2 * 0.00385 * detector["fano"])),
     )  # fmt: skip
+
+
+def counting_noise(spectra: Float[np.ndarray, "*point channel"]) -> float:
+    """Find the variance of spectra over their values, where it is less than that of counts: 1/16 for means of 16.
+
+    By the differences of neighbours, the median over channels; structure of the sample makes it larger, so that one is
+    returned from 0.8 on, and where too little is there to tell.
+
+    ```python
+    means = np.random.default_rng(0).poisson(160, (30, 100)) / 16
+    assert abs(counting_noise(means) - 1 / 16) < 0.01 and counting_noise(16 * means) == 1
+    ```
+    """
+    flat = np.nan_to_num(spectra.reshape(-1, spectra.shape[-1]).astype(float))
+    if len(flat) < _POINTS:
+        return 1.0
+    mean, steps = flat.mean(0), np.mean(np.diff(flat, axis=0) ** 2, 0) / 2
+    strong = mean > np.percentile(mean, 50)
+    if strong.sum() < _CHANNELS or not (mean[strong] > 0).all():
+        return 1.0
+    found = float(np.median(steps[strong] / mean[strong]))
+    return found if 0 < found < _QUIET else 1.0
 
 
 def _fitted(theory: Any, setup: dict[str, Any], flat: np.ndarray, total: np.ndarray) -> tuple[list[str], np.ndarray]:

@@ -65,7 +65,8 @@ def areas_of(scan: Scan, lines: Mapping[int, Any], exposure: np.ndarray) -> Area
     leave_out(counts < (0 if integers else -_IMPOSSIBLE * np.sqrt(variance)), "below zero, which counts are not")
     if not valid.any():
         raise InputError(f"{scan.name}: no point is left: {'; '.join(words) or 'the areas are empty'}")
-    blank, how = _blank(counts, valid, errors, background)
+    one = float(scan.extra.get("count_size", 1.0))  # of a value that is the mean of several
+    blank, how = _blank(counts, valid, errors, background, one)
     return Areas(np.where(valid, counts, 0), np.where(valid, variance, 1), valid, blank, how, tuple(words))
 
 
@@ -84,11 +85,11 @@ def _variance(counts: np.ndarray, errors: np.ndarray | None, background: np.ndar
 
 
 def _blank(
-    counts: np.ndarray, valid: np.ndarray, errors: np.ndarray | None, background: np.ndarray | None
+    counts: np.ndarray, valid: np.ndarray, errors: np.ndarray | None, background: np.ndarray | None, one: float
 ) -> tuple[np.ndarray, str]:
     """Standard deviation of an area where the element is not: what is below the peak makes it, one count at least."""
     if background is not None:
-        return np.sqrt(np.maximum(np.nan_to_num(background), 1)), ""
+        return np.sqrt(np.maximum(np.nan_to_num(background), one**2)), ""
     if errors is None:
         return np.ones(counts.shape), " at best (no background is known: data.area_backgrounds)"
     rest = np.where(valid & np.isfinite(errors) & (errors > 0), errors**2 - np.maximum(counts, 0), np.nan)

@@ -51,11 +51,18 @@ def fitted(scan: Scan, rules: Spectrum, energy: float) -> tuple[Scan, list[str]]
         f"spectra fitted by PyMca: {', '.join(fit.lines)}; zero {fit.zero:.0f} eV, gain {fit.gain:.3f} eV a channel, "
         f"lines {fit.width:.0f} eV wide at 5.9 keV"
     )
+    noise = prepare.counting_noise(spectra)
+    if noise < 1:
+        words.append(
+            f"values scatter as means of {1 / noise:.0f} counts do: error bars are {np.sqrt(noise):.2g} times those of "
+            "counts"
+        )
     bad = ~np.isfinite(spectra).all(-1, keepdims=True) | (spectra < 0).any(-1, keepdims=True)
     if spectra.dtype.kind in "iu" and (full := spectra == np.iinfo(spectra.dtype).max).any():
         words.append(f"{int(full.any(-1).sum())} spectra are left out: channels at the largest {spectra.dtype}")
         bad |= full.any(-1, keepdims=True)
-    extra = {**scan.extra, "lines": fit.lines, "area_errors": fit.errors, "area_backgrounds": fit.blanks}
+    extra = {**scan.extra, "lines": fit.lines, "area_errors": np.sqrt(noise) * fit.errors}
+    extra |= {"area_backgrounds": noise * fit.blanks, "count_size": noise}
     return scan.replace(counts=np.where(bad, np.nan, fit.areas), extra=extra), words
 
 

@@ -190,6 +190,18 @@ def test_standard_of_equal_elements(shared_data):
         assert 500 * result[name][0, 0] / result["Co"][0, 0] == pytest.approx(500, rel=0.06), name
 
 
+def test_means_of_counts_have_smaller_error_bars(tmp_path):
+    """Values of a detector that averages 16 frames: the scatter of what is constant is that of the error bars."""
+    pytest.importorskip("PyMca5")
+    counts = np.random.default_rng(5).poisson(16 * spectrum(), (8, 9, CHANNELS)) / 16
+    spectra_file(tmp_path / "a.h5", counts=counts, i0=np.ones((8, 9)))
+    result = areas(opened(tmp_path / "a.h5"))
+    for name in ("Fe", "Zn", "Ca"):
+        assert result[name].std() == pytest.approx(result[f"{name}_error"].mean(), rel=0.3)
+        assert result[f"{name}_error"].mean() < 0.4 * np.sqrt(result[name].mean())
+    assert "means of 16 counts" in " ".join(result.verdict) or "means of 15 counts" in " ".join(result.verdict)
+
+
 def test_real_map_of_zinc_and_calcium(shared_data):
     """A beam of 11 keV whose axis is twice too large; zinc in seven spots, argon of the air behind them."""
     pytest.importorskip("PyMca5")
