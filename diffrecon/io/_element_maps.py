@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .source import Source
+from .source import Source, text
 
 POINTS = ("photons", "monitor", "live_time", "real_time", "dwell", "live_fraction")
 """Values of every scan point, or one for all."""
@@ -27,7 +27,7 @@ def element_maps(source: Source, given: Mapping[str, Any], read: Callable[..., A
     if named is None:
         return {}
     if isinstance(named, str):
-        named = lines_of_group(source, named)
+        named = _stack_with_names(source, named) or lines_of_group(source, named)
     if not isinstance(named, Mapping) or not named:
         raise InputError(
             "data.elements: name the dataset of every line, "
@@ -38,6 +38,27 @@ def element_maps(source: Source, given: Mapping[str, Any], read: Callable[..., A
         if given.get(key) is not None:
             found[key] = stacked(source, _like(source, given[key], named, key), key, read)
     return found | {"method": "fluorescence-map"}
+
+
+def _stack_with_names(source: Source, path: str) -> dict[str, np.ndarray] | None:
+    """Split a stack (line, y, x) whose names stand in a dataset beside it, as XRF-Maps and PyXRF write them.
+
+    `None` for what is no such stack.
+    """
+    if source.file is None or not hasattr(source.file.get(path), "ndim") or source.file[path].ndim not in (3, 4):
+        return None
+    stack, parent = source.numbers(path, "areas"), source.file[path].parent
+    for key in parent:
+        beside = parent.get(key)
+        if getattr(beside, "shape", None) != stack.shape[:1] or beside.dtype.kind not in "SO":
+            continue
+        names = [text(name) for name in source.array(f"{parent.name.rstrip('/')}/{key}", "names of lines")]
+        found = {re.sub("[_-]", " ", n): part for n, part in zip(names, stack, strict=True) if _LINE.match(n)}
+        if found:
+            rest = len(names) - len(found)
+            source.say(f"lines of {path} by {key}: {', '.join(found)}" + (f"; {rest} others left out" if rest else ""))
+            return found
+    return None
 
 
 def lines_of_group(source: Source, path: str) -> dict[str, str]:
@@ -58,6 +79,8 @@ def lines_of_group(source: Source, path: str) -> dict[str, str]:
 
 def _like(source: Source, said: Any, named: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Datasets of the same lines: a group with the same names, a mapping, or one number for all."""
+    if isinstance(said, str) and (split := _stack_with_names(source, said)) is not None:
+        said = split
     if isinstance(said, str):
         inner = {name: f"{said.rstrip('/')}/{str(path).rpartition('/')[2]}" for name, path in named.items()}
         missing = [path for path in inner.values() if not source.has(path)]

@@ -162,6 +162,19 @@ def test_pymca_file_is_read_as_it_is(tmp_path):
     np.testing.assert_allclose(result["Fe_error"], 7.0)
 
 
+def test_stack_with_names_beside_it(tmp_path):
+    """As XRF-Maps and PyXRF write areas: (line, y, x), names in a dataset beside."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["fit/areas"] = np.stack([FE * 1e8, np.ones(SHAPE), ZN * 1e8, FE])
+        file["fit/areas_names"] = np.array(["Fe_K", "compton", "Pb_L", "Total_Fluorescence_Yield"], "S")
+        file["fit/shape"], file["fit/errors"] = np.arange(4), np.full((4, *SHAPE), 2.5)
+    scan = dr.open_scan(tmp_path / "a.h5", elements="/fit/areas", area_errors="/fit/errors", energy="17 keV")
+    result = dr.reconstruct(scan, settings={"result": {"units": "counts"}, "tables": {"lines": "xraydb"}})
+    np.testing.assert_allclose(result["Pb"], ZN * 1e8, rtol=1e-6)
+    np.testing.assert_allclose(result["Pb_error"], 2.5)
+    assert scan.extra["lines"] == ("Fe K", "Pb L") and "2 others left out" in " ".join(scan.provenance.messages)
+
+
 def test_maps_at_several_angles_keep_their_axis(tmp_path):
     path = areas_file(tmp_path / "a.h5", **{"fit/Fe_K": np.ones((3, *SHAPE)), "fit/Zn_K": np.ones((3, *SHAPE))})
     scan = dr.open_scan(path, elements="/fit", energy="17 keV", live_time=0.1, real_time=0.1)

@@ -39,10 +39,10 @@ def _process(source: Source) -> str | None:
     if source.file is None:
         return None
     for path, _ in source.walk(depth=_DEPTH, most=500):
-        if path.endswith("results/parameters") and source.has(
-            f"{path.removesuffix('/results/parameters')}/configuration"
-        ):
-            return path.removesuffix("/results/parameters")
+        process = path.removesuffix("/results/parameters")
+        beside = (f"{process}/configuration", f"{process}/results/uncertainties")
+        if process != path and any(source.has(name) for name in beside):
+            return process
     return None
 
 
