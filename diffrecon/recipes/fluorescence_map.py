@@ -62,6 +62,16 @@ class Settings:
     tables: Tables = section(Tables)
     result: Results = section(Results)
 
+    def checked(self) -> "Settings":
+        """Refuse what has no effect on counts.
+
+        **Raises:** `InputError` naming the section.
+        """
+        idle = [name for name, part in (("detector", Detector()), ("sample", Sample())) if getattr(self, name) != part]
+        if self.result.units == "counts" and idle:
+            raise InputError(f"[{idle[0]}] has no effect with result.units = counts; leave it out, or ask for g/cm2")
+        return self
+
 
 class ElementMaps(AnyModel):
     """Expected counts of every line, without background: areal masses times what one of them gives."""
@@ -126,7 +136,10 @@ class FluorescenceMap(Modality):
         else:
             found = {c: Sensitivity(line, 1.0, 1.0) for c, line in lines.items()}
             words.append("counts at the mean light and full live time; no absorption is undone")
-        given = exposure.amount * exposure.live
+        amount = exposure.amount
+        if not masses and (lit := np.isfinite(amount) & (amount > 0)).any():
+            amount = amount / np.mean(amount[lit])  # counts at the mean light, whatever it is in
+        given = amount * exposure.live
         areas = areas_of(scan, lines, given)
         words = [*fitting, *exposure.words, *words, *areas.words]
         for line in words:

@@ -108,6 +108,17 @@ def test_detection_by_chip_and_filters(tmp_path):
     assert (blind["Fe"] > 1.4 * masses(scan)["Fe"]).all()
 
 
+def test_counts_are_those_at_the_mean_light(tmp_path):
+    """Also where photons are known: the sum over an even map is kept, dead time and monitor undone."""
+    scan = opened(areas_file(tmp_path / "a.h5"))
+    light = np.where(np.arange(7) == 1, 0.5, 1.0)
+    for beam in ({}, {"flux": 5e8}, {"monitor_per_photon": 1e-6}):
+        settings = {"result": {"units": "counts"}, "beam": beam, "tables": {"lines": "xraydb"}}
+        found = dr.reconstruct(scan, settings=settings)
+        np.testing.assert_allclose(found["Fe"], 1e9 * FE * light.mean(), rtol=1e-5)
+    assert found.quantities["Fe"].units == "counts"
+
+
 def test_standard_scales_every_line(tmp_path):
     """A film of 1 ug/cm^2 of iron that gave 400 counts a unit of the monitor: no photons, no solid angle."""
     path = areas_file(tmp_path / "a.h5")
@@ -227,6 +238,7 @@ def test_saturated_counts_are_left_out(tmp_path):
         ({}, {}, {"detector": {}}, "detector.solid_angle"),
         ({}, {}, {"detector": {"sensitivity": {"Cu": 1.0}}}, "give a positive number for one of Fe K, Zn K"),
         ({}, {}, {"sample": {"composition": "SiO2, 2.2"}}, "how thick"),
+        ({}, {}, {"result": {"units": "counts"}}, "no effect with result.units = counts"),
         ({}, {}, {"sample": {"composition": {"Si": 1.0}, "thickness": 1e-5, "takeoff": 0.7}}, "density"),
         ({}, {}, {"sample": {"takeoff": 45.0}}, "sample.takeoff"),
         ({}, {}, {"sample": {"composition": "SiO2, 2.2", "thickness": 1e-5}}, "where does the detector stand"),
