@@ -86,23 +86,48 @@ class CountsCost:
 # ---------------------------------------------------------------------------------------------------- the start
 def separation(
     counts: ElementCounts, found: Complex[np.ndarray, "Y X"], light: Float[np.ndarray, "Y X"], data: Mapping[str, Any],
-    seen: np.ndarray, strength: float,
+    seen: np.ndarray,
 ) -> tuple[Separation, dict[str, Any]]:  # fmt: skip
-    """Make the problem of elements that explain an object: areal densities by expectation maximisation in the light of
-    the probe, the smooth rest from what they leave of the phase.
+    """Make the problem of elements that explain an object, and its data.
 
-    **Arguments:** transmission `found`, photons `light` on its pixels, `data` of the counts, where it is `seen`;
-    `strength` times the weight of edges that the phase itself makes most likely.
+    **Arguments:** transmission `found`, photons `light` on its pixels, `data` of the counts, where it is `seen`.
     """
-    corners, light_of_views = (np.asarray(part) for part in _light(counts, len(data["counts"])))
-    given = {"counts": data["counts"], "seen": data["seen"], "corners": corners, "light": light_of_views}
-    elements = _scaled(counts.elements.empty(found.shape, np.asarray(counts.elements.index)), counts, data, light, seen)
-    areal = _deconvolved(counts, elements, {k: jnp.asarray(v) for k, v in given.items()})
+    corners, patches = (np.asarray(part) for part in _light(counts, len(data["counts"])))
+    given = {"counts": data["counts"], "seen": data["seen"], "corners": corners, "light": patches}
     weight = np.where(seen, 2 * light, 0).astype(np.float32)
-    elements = _with_rest(elements, areal, found, np.asarray(light_of_views), 2 * np.median(light[seen]))
-    edges = jnp.asarray(strength * _edges(found, light, seen), jnp.float32)
-    model = counts.replace(elements=elements.replace(edges=edges))
-    return Separation(model, jnp.asarray(found), jnp.asarray(weight)), given
+    return Separation(counts, jnp.asarray(found), jnp.asarray(weight)), given
+
+
+def first_elements(model: Separation, given: Mapping[str, Any], strength: float) -> Elements:
+    """Areal densities by expectation maximisation in the light of the probe, rests from what they leave of the phase.
+
+    **Arguments:** `strength` times the weight of edges that the phase itself makes most likely.
+    """
+    counts, found, weight = model.counts, np.asarray(model.found), np.asarray(model.weight)
+    seen = weight > 0
+    empty = Elements.empty((found.shape[0], found.shape[1]), np.asarray(counts.elements.index))
+    elements = _scaled(empty, counts, given, weight / 2, seen)
+    areal = _deconvolved(counts, elements, {k: jnp.asarray(v) for k, v in given.items()})
+    elements = _with_rest(elements, areal, found, given["light"], float(np.median(weight[seen])))
+    return elements.replace(edges=jnp.asarray(strength * _edges(found, weight / 2, seen), jnp.float32))
+
+
+def expected_anew(elements: Elements) -> Elements:
+    """Expect rests as rough as those found: the size that makes the data most likely, by MacKay's rule (1992).
+
+    Of the rests' coordinates the data know `taken`, the others are the prior's: the variance found is their share's.
+    One step; some steps of the elements belong between it and the next. No more than four times at once.
+    """
+    seen, taken = np.asarray(elements.seen), np.asarray(elements.taken, float)
+    columns = np.full(taken.shape[-1], 2.0)  # of a spectrum of real numbers: all but the first, and the last if even
+    columns[0] = 1
+    columns[-1] = 2 - (seen.shape[1] % 2 == 0)
+    known = (taken * columns).sum((1, 2)) / seen.size
+    rough = np.asarray(elements.rests(elements.expected), float)[:, seen]
+    factor = np.clip(np.sqrt(np.mean(rough**2, 1) / np.maximum(known, 1e-12)), 0.25, 4)
+    expected = np.asarray(elements.expected, float)
+    weight = np.asarray(elements.smooth, float) ** -2 - expected**2
+    return _with_expected(elements, np.asarray(elements.rests(), float), expected / factor[:, None, None], weight)
 
 
 @eqx.filter_jit
@@ -142,8 +167,8 @@ def _deconvolved(counts: ElementCounts, elements: Elements, data: Mapping[str, A
 def _with_rest(elements: Elements, areal: Array, found: np.ndarray, light: np.ndarray, weight: float) -> Elements:
     """Put areal densities in, and rests of phase and B that are as smooth as the probe is wide.
 
-    How rough a rest is expected to be is what it is then, by the median of its Laplacian: its spectrum falls as f^-4
-    beyond one over the width of the probe.
+    How rough a rest is expected to be is at first what it is then, by the median of its Laplacian: its spectrum falls
+    as f^-4 beyond one over the width of the probe. Too little, as the probe blurs it: `expected_anew` follows.
     """
     width, seen = _width(light), np.asarray(elements.seen)
     white = jnp.tensordot(jnp.linalg.inv(elements.mixing), jnp.asarray(areal), 1)
@@ -161,14 +186,20 @@ def _with_rest(elements: Elements, areal: Array, found: np.ndarray, light: np.nd
     laplacian = 4 - 2 * np.cos(2 * np.pi * fy) - 2 * np.cos(2 * np.pi * fx) + 1 / width**2
     sizes = np.maximum(1.5 * np.median(abs(filtered(rests, laplacian)[:, seen]), 1), _LEAST)
     expected = laplacian / sizes[:, None, None]
+    plane = jnp.asarray(np.array([middle, 0, 0, level]) / 0.01, jnp.float32)
+    return _with_expected(elements.replace(white=white, plane=plane), rests, expected, weight)
+
+
+def _with_expected(elements: Elements, rests: np.ndarray, expected: np.ndarray, weight: Any) -> Elements:
+    """Give elements with these rests, in coordinates for what is expected of them and what the data weigh."""
     smooth = 1 / np.sqrt(weight + expected**2)
     taken = weight * smooth**2
-    taken_back = np.array([1, -1])[:, None, None] * np.tensordot(np.asarray(elements.index), np.asarray(areal), 1)
-    spectra = np.fft.rfft2(rests) - taken * np.fft.rfft2(taken_back)
+    share = np.array([1, -1])[:, None, None] * np.tensordot(np.asarray(elements.index), np.asarray(elements.areal()), 1)
+    spectra = (np.fft.rfft2(rests) - taken * np.fft.rfft2(share)) / smooth
     cast = lambda array: jnp.asarray(np.asarray(array, np.float32))
     return elements.replace(
-        white=white, rest=cast(np.fft.irfft2(spectra / smooth, s=found.shape)), smooth=cast(smooth), taken=cast(taken),
-        expected=cast(expected), plane=cast(np.array([middle, 0, 0, level]) / 0.01),
+        rest=cast(np.fft.irfft2(spectra, s=rests.shape[-2:])), smooth=cast(smooth), taken=cast(taken),
+        expected=cast(expected),
     )  # fmt: skip
 
 

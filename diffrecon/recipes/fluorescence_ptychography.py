@@ -32,9 +32,18 @@ from ..solvers import (
     run_engine,
 )
 from ..solvers.scans import decaying_rule
-from ._element_stages import CountsCost, areal_error, separation, separation_cost, with_amounts
+from ._element_stages import (
+    CountsCost,
+    areal_error,
+    expected_anew,
+    first_elements,
+    separation,
+    separation_cost,
+    with_amounts,
+)
 from ._far_start import best_defocus
 
+_ROUNDS = 3  # of elements; between them smooth rests are expected as rough as they were found
 _OF_SAMPLE = ("elements.white", "elements.rest", "elements.plane")
 
 
@@ -55,7 +64,7 @@ class Solver:
     """How long each stage takes, and how much edges cost."""
 
     first: int = setting(1200, "steps of ptychography alone", at_least=1)
-    separation: int = setting(500, "steps of the elements that explain its object and the counts", at_least=1)
+    separation: int = setting(600, "steps of the elements that explain its object and the counts", at_least=1)
     steps: int = setting(600, "steps of frames and counts in one cost; 0 leaves them out", at_least=0)
     batch_size: int = setting(10, "views a step of ptychography and of the one cost", at_least=1)
     edges: float = setting(1.0, "times the weight of edges that the phase itself makes most likely", at_least=0)
@@ -185,7 +194,8 @@ class FluorescencePtychography(Modality):
         keeps = ("first.optics.object", "first.optics.probe", "first.optics.positions", "first.optics.gain")
         yield Stage("ptychography: step", partial(_alone, settings), keeps)
         keeps = tuple(f"first.elements.{field.name}" for field in dataclasses.fields(Elements))
-        yield Stage("elements: step", partial(_separated, settings), keeps)
+        for number in range(_ROUNDS):
+            yield Stage(_round(number), partial(_separated, settings, number), keeps)
         if settings.solver.steps:
             yield Stage("frames and counts: step", partial(_together, settings))
 
@@ -350,22 +360,25 @@ def _alone(settings: Settings, problem: Joint, run: Run) -> Outcome:
     return Outcome(problem.replace(model=model), end.history, end.ending, end.detail)
 
 
-def _separated(settings: Settings, problem: Joint, run: Run) -> Outcome:
-    """Elements that explain the object of ptychography and the counts in the light of its probe."""
-    counts, steps = problem.model.both()[1], settings.solver.separation
+def _separated(settings: Settings, number: int, problem: Joint, run: Run) -> Outcome:
+    """Elements that explain the object of ptychography and the counts in the light of its probe, in rounds."""
+    counts, steps = problem.model.both()[1], -(-settings.solver.separation // _ROUNDS)
     optics = counts.optics
-    model, data = separation(
-        counts, np.asarray(optics.object), optics.light(), problem.counts, optics.well_seen(), settings.solver.edges
-    )
+    model, data = separation(counts, np.asarray(optics.object), optics.light(), problem.counts, optics.well_seen())
+    elements = expected_anew(counts.elements) if number else first_elements(model, data, settings.solver.edges)
     solution = minimise(
-        separation_cost, model, data, decaying_rule("adam", 1.0, steps, 0.2), steps=steps,
-        unknowns=[f"counts.{name}" for name in _OF_SAMPLE], console=run.console, label="elements: step",
-        checkpoint=run.checkpoint, resume=run.resume,
+        separation_cost, model.replace(counts=counts.replace(elements=elements)), data,
+        decaying_rule("adam", 1.0, steps, 0.2), steps=steps, unknowns=[f"counts.{name}" for name in _OF_SAMPLE],
+        console=run.console, label=_round(number), checkpoint=run.checkpoint, resume=run.resume,
     )  # fmt: skip
     elements = with_amounts(solution.value.counts, problem.counts)
     model = put(problem.model, {"first.elements": elements})
     history = solution.history / (2 * problem.views * problem.data["a_mask"].sum())  # as the frames' cost is
     return Outcome(problem.replace(model=model), history, solution.ending, solution.detail)
+
+
+def _round(number: int) -> str:
+    return f"elements {number + 1}/{_ROUNDS}: step"
 
 
 def _together(settings: Settings, problem: Joint, run: Run) -> Outcome:
