@@ -65,7 +65,7 @@ class Solver:
 
     first: int = setting(1200, "steps of ptychography alone", at_least=1)
     separation: int = setting(600, "steps of the elements that explain its object and the counts", at_least=1)
-    steps: int = setting(600, "steps of frames and counts in one cost; 0 leaves them out", at_least=0)
+    steps: int = setting(400, "steps of frames and counts in one cost; 0 leaves them out", at_least=0)
     batch_size: int = setting(10, "views a step of ptychography and of the one cost", at_least=1)
     edges: float = setting(1.0, "times the weight of edges that the phase itself makes most likely", at_least=0)
     seed: int = setting(0, "of the batches")
@@ -235,6 +235,8 @@ class FluorescencePtychography(Modality):
             "(attenuation), rms: matter that does not fluoresce"
         )
         figures["well_seen_fraction"] = float(seen.mean())
+        if len(problem.kept) < scan.views:
+            figures["views"] = problem.kept
         return figures, words
 
     def error_bars(self, problem: Joint, scan: Scan, settings: Settings) -> tuple[dict[str, Quantity], list[str]]:
@@ -389,7 +391,7 @@ def _together(settings: Settings, problem: Joint, run: Run) -> Outcome:
     unknowns = {f"first.{name}": 1.0 for name in _OF_SAMPLE}
     unknowns |= {n: steps[n.removeprefix("first.optics.")] for n in problem.unknowns if n.startswith("first.optics.")}
     solution = minimise(
-        problem.cost, problem.model, problem.data, decaying_rule("adam", 0.1, solver.steps, 0.3), steps=solver.steps,
+        problem.cost, problem.model, problem.data, decaying_rule("adam", 0.03, solver.steps, 0.3), steps=solver.steps,
         batch_size=solver.batch_size, unknowns=unknowns, seed=solver.seed, console=run.console,
         label="frames and counts: step", checkpoint=run.checkpoint, resume=run.resume,
     )  # fmt: skip

@@ -103,7 +103,7 @@ def test_other_side_of_the_focus_is_the_mirrored_phase():
 def test_areal_densities_sharper_than_the_probe(measured, tmp_path):
     """Without the probe: better than deconvolution of the counts by the true one (error 0.8, correlation 0.6)."""
     path, truth, _ = measured
-    result = dr.reconstruct(dr.open_scan(path), settings={"solver": {"first": 700, "separation": 300, "steps": 200}})
+    result = dr.reconstruct(dr.open_scan(path), settings={"solver": {"first": 300, "separation": 240, "steps": 40}})
     box = (slice(18, -18),) * 2
     moves = [(i, j) for i in range(-2, 3) for j in range(-2, 3)]
     for name in simulation.ELEMENTS:

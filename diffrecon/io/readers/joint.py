@@ -73,6 +73,11 @@ def _elements(source: Source, views: int, energy: float | None) -> tuple[np.ndar
     if not kept:
         raise InputError(f"{source.name}: xrf: no element remains: {'; '.join(silent.values())}")
     counts = np.where(np.isfinite(counts) & (counts >= 0), counts, np.nan).T[:, kept]
+    means = [
+        f"{names[i]} {np.nanmean(counts[:, row]) if np.isfinite(counts[:, row]).any() else 0:.4g}"
+        for row, i in enumerate(kept)
+    ]
+    source.say(f"counts a view, mean: {', '.join(means)}")
     photons = _number(source, "/", "photons_mean") if source.has("/@photons_mean") else None
     return counts, {
         "names": tuple(names[i] for i in kept), "emission": emission[kept], "delta": index[kept, 0],
