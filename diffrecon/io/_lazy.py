@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from ..frames import LazyFrames
+from ..errors import InputError
+from ..frames import LazyFrames, need_filters, open_hdf5
 
-__all__ = ["PerView", "SinogramOrdered"]
+__all__ = ["PerView", "SinogramOrdered", "Stacked"]
 
 
 class PerView(LazyFrames):
@@ -43,3 +44,29 @@ class SinogramOrdered(LazyFrames):
             return np.empty((0, rows.stop - rows.start, columns.stop - columns.start), self.dtype)
         first, last = int(views.min()), int(views.max()) + 1
         return np.asarray(self._stored[rows, first:last, columns])[:, views - first].swapaxes(0, 1)
+
+
+class Stacked(LazyFrames):
+    """Frames `(view, translation, row, column)` of a file as `(view * translation, row, column)`."""
+
+    def __init__(self, path: Any, dataset: str, shape: tuple[int, ...], dtype: Any):
+        self.path, self.dataset, self.dtype, self._per_view = path, dataset, np.dtype(dtype), shape[1]
+        self.shape = (shape[0] * shape[1], *shape[2:])
+
+    def _read(self, views: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        values = np.empty((len(views), rows.stop - rows.start, columns.stop - columns.start), self.dtype)
+        try:
+            with open_hdf5(self.path, self.dataset) as file:
+                stored = file[self.dataset]
+                need_filters(stored)
+                for view in np.unique(views // self._per_view):
+                    wanted = np.flatnonzero(views // self._per_view == view)
+                    inner = views[wanted] % self._per_view
+                    low, high = int(inner.min()), int(inner.max()) + 1
+                    values[wanted] = stored[int(view), low:high, rows, columns][inner - low]
+        except (OSError, RuntimeError, KeyError) as error:
+            raise InputError(
+                f"{self.path.name}: {self.dataset} cannot be read, the file is damaged or incomplete "
+                f"({str(error).splitlines()[0]})"
+            ) from error
+        return values

@@ -36,6 +36,8 @@ from ._interferometer import InterferometerFringes as InterferometerFringes
 from ._kedge import KEdge as KEdge
 from ._kedge import attenuation_table as attenuation_table
 from ._kedge import check_table as check_table
+from ._kedge_volume import KEdgeTomography as KEdgeTomography
+from ._kedge_volume import attenuation_spectra as attenuation_spectra
 from ._laminography import Laminography as Laminography
 from ._orientation import OrientationReport as OrientationReport
 from ._orientation import check_orientation as check_orientation

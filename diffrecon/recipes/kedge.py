@@ -25,6 +25,8 @@ from ..priors import Coordinates, filtered
 from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import fisher_deviation, fisher_scoring, log_subtraction
+from . import _kedge_volume
+from ._kedge_volume import direct_densities
 
 _SAY_ENERGIES = '--set \'model.energies=["8.25 keV", "8.42 keV"]\''
 _NO_BEAM = (
@@ -47,6 +49,10 @@ class Model:
         None,
         "measured mass attenuation coefficients [cm^2/g] instead of the tables: a row an energy, a column a material",
     )
+    bandwidth: float = setting(
+        0.0, "of tomograms: full width at half maximum of the energy, relative; 0.01 to 0.03 of multilayers",
+        at_least=0, below=0.5,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,14 +63,27 @@ class Solver:
         "likelihood", "Poisson likelihood, or logarithms and a weighted solve", choices=("likelihood", "direct")
     )
     steps: int = setting(12, "steps of Fisher scoring", at_least=1, only=_LIKELIHOOD)
-    tv: float = setting(
-        0.0,
-        "weight of total variation, in units of each material's error bar; about 0.3 to begin",
+    tv: float | None = setting(
+        None,
+        "weight of total variation, in units of each material's error bar; by default 0 for radiographs, where 0.3 is "
+        "a beginning, and 0.35 for tomograms",
         at_least=0,
         only=_LIKELIHOOD,
     )
-    positive: bool = setting(False, "with tv: areal densities below zero cost", only=_LIKELIHOOD)
+    positive: bool = setting(False, "with tv: densities below zero cost", only=_LIKELIHOOD)
     tv_steps: int = setting(60, "steps of L-BFGS with total variation", at_least=1, only=_LIKELIHOOD)
+    rounds: int = setting(24, "of Gauss-Newton for tomograms", at_least=5, only=_LIKELIHOOD)
+    align: bool = setting(
+        True, "of tomograms: the axis, and how far the sample moved between energies, are fitted", only=_LIKELIHOOD
+    )
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How tomograms are judged."""
+
+    held_out: float = setting(0.05, "of tomograms: fraction of the views that are never fitted", at_least=0, below=1)
+    seed: int = setting(0, "of the choice of views, and of the noise of error bars")
 
 
 @dataclass(frozen=True)
@@ -73,6 +92,7 @@ class Settings:
 
     model: Model = section(Model)
     solver: Solver = section(Solver)
+    quality: Quality = section(Quality)
 
 
 @dataclass(frozen=True)
@@ -92,14 +112,20 @@ class KEdgeSubtraction(Modality):
     def look_at(self, scan: Scan) -> list[str]:
         """Say what of energies and empty beam is missing; which setting names them."""
         lines, stored = super().look_at(scan), None if scan.geometry is None else scan.geometry.energy
-        if stored is None or np.size(stored) != scan.views:
+        if (stored is None or np.size(stored) != scan.views) and not _at_angles(scan):
             lines.append(f"the energy of every view is asked for: {_SAY_ENERGIES}")
         return lines if scan.flats is not None or scan.flux is not None else [*lines, _NO_BEAM]
 
-    def start(self, scan: Scan, settings: Settings, console: Console) -> Radiographs:
-        """Put zero areal densities behind the scan's beam."""
+    def start(self, scan: Scan, settings: Settings, console: Console) -> Problem:
+        """Put zero areal densities behind the scan's beam; tomograms get volumes."""
+        named = settings.model.materials
+        materials = _materials(scan.extra.get("materials") if named is None else named)
         energies = _energies(scan, settings.model.energies)
-        materials = _materials(settings.model.materials)
+        if _at_angles(scan):
+            several = np.unique(energies)
+            check_table(_table(materials, several, settings.model.attenuation), list(materials), list(several))
+            return _kedge_volume.start(scan, settings, materials, energies, console)
+        _refuse_of_radiographs(settings)
         table = _table(materials, energies, settings.model.attenuation)
         condition = check_table(table, list(materials), list(energies))
         model, lines = _model(scan, table)
@@ -112,9 +138,20 @@ class KEdgeSubtraction(Modality):
         data = {"counts": np.asarray(scan.counts), "mask": mask}
         return Radiographs(model, data, _cost, {"areal": 1.0}, materials=materials, lines=lines)
 
-    def stages(self, problem: Radiographs, settings: Settings, console: Console) -> Work:
+    def split(self, problem: Problem, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+        """Leave out views of tomograms; each radiograph is the only one at its energy."""
+        if isinstance(problem, _kedge_volume.Densities):
+            return super().split(problem, settings)
+        return np.arange(problem.views), np.arange(0)
+
+    def stages(self, problem: Any, settings: Settings, console: Console) -> Work:
         """Solve the logarithms, the likelihood, and with total variation where a weight is given."""
         solver = settings.solver
+        if isinstance(problem, _kedge_volume.Densities):
+            keeps = ("density", "drift", "gain", "moves")
+            work = _kedge_volume.Rounds(solver.rounds) if solver.name == "likelihood" else direct_densities
+            yield Stage("k-edge: densities", work, keeps)
+            return
         problem = yield Stage("k-edge: logarithms", _by_pixel(log_subtraction))
         if solver.name == "direct":
             return
@@ -130,8 +167,10 @@ class KEdgeSubtraction(Modality):
 
             yield Stage(stage.label, solve)
 
-    def verdict(self, problem: Radiographs, scan: Scan, settings: Settings) -> tuple[dict[str, Any], list[str]]:
+    def verdict(self, problem: Any, scan: Scan, settings: Settings) -> tuple[dict[str, Any], list[str]]:
         """Say how well the energies tell the materials apart, and how well the model explains the counts."""
+        if isinstance(problem, _kedge_volume.Densities):
+            return _kedge_volume.verdict(problem)
         model, counts, mask = problem.model, problem.data["counts"], problem.data["mask"]
         areal, bars = np.asarray(model.areal), np.asarray(fisher_deviation(model, problem.views))
         prediction = problem.predict(np.arange(problem.views)).astype(float)
@@ -163,8 +202,16 @@ class KEdgeSubtraction(Modality):
             lines.append(f"{dark:.2%} of the values hold no light above the dark: thick pixels are lower bounds")
         return figures, lines
 
-    def quantities(self, problem: Radiographs, scan: Scan, settings: Settings) -> dict[str, Quantity]:
-        """Give the areal density of every material, and its error bar."""
+    def error_bars(self, problem: Any, scan: Scan, settings: Settings) -> tuple[dict[str, Quantity], list[str]]:
+        """Give error bars of volumes; those of radiographs come with them."""
+        if isinstance(problem, _kedge_volume.Densities) and settings.solver.name == "likelihood":
+            return _kedge_volume.error_bars(problem, scan, settings.solver.rounds, settings.quality.seed)
+        return {}, []
+
+    def quantities(self, problem: Any, scan: Scan, settings: Settings) -> dict[str, Quantity]:
+        """Give the (areal) density of every material, and its error bar."""
+        if isinstance(problem, _kedge_volume.Densities):
+            return _kedge_volume.quantities(problem, scan)
         areal, bars = np.asarray(problem.model.areal), np.asarray(fisher_deviation(problem.model, problem.views))
         pixel = None if scan.pixel_size is None else float(np.mean(scan.pixel_size))
 
@@ -177,6 +224,19 @@ class KEdgeSubtraction(Modality):
 
 
 # ---------------------------------------------------------------------------------------------------- the scan
+def _at_angles(scan: Scan) -> bool:
+    return scan.angles is not None and np.ptp(scan.angles) > 0
+
+
+def _refuse_of_radiographs(settings: Settings) -> None:
+    """Refuse what only tomograms have."""
+    if settings.model.bandwidth:
+        raise InputError(
+            "model.bandwidth is for tomograms: radiographs need coefficients of their spectrum, model.attenuation; "
+            "or the rotation angles are missing (data.angles)"
+        )
+
+
 def _energies(scan: Scan, energies: Any) -> np.ndarray:
     stored = None if scan.geometry is None else scan.geometry.energy
     if energies is None and stored is None:

@@ -18,6 +18,7 @@ _MODULES: dict[str, Any] = {
     "holography": "holography",
     "holotomography": "holotomography",
     "k-edge": "kedge",
+    "k-edge-tomography": "kedge_tomography",
     "fluorescence-tomography": "fluorescence",
     "fluorescence-map": "fluorescence_map",
     "fluorescence-ptychography": "fluorescence_ptychography",

@@ -6,6 +6,10 @@ from .alignment import Alignment as Alignment
 from .alignment import align as align
 from .alignment import refine_tilt as refine_tilt
 from .conjugate_gradients import conjugate_gradients as conjugate_gradients
+from .densities import DensityPrior as DensityPrior
+from .densities import DensitySetup as DensitySetup
+from .densities import density_round as density_round
+from .densities import density_samples as density_samples
 from .descent.gauss_newton import levenberg_marquardt as levenberg_marquardt
 from .descent.minimise import Solution as Solution
 from .descent.minimise import minimise as minimise

@@ -19,6 +19,7 @@ from . import (
     fluorescence,
     folder,
     joint,
+    kedge,
     mumott,
     native,
     npz,
@@ -90,6 +91,7 @@ for _name, _module in {
     "differential phase": differential,
     "fluorescence": fluorescence,
     "PyMca": pymca,
+    "k-edge tomography": kedge,
     "fluorescence and ptychography": joint,
 }.items():  # fmt: skip
     register_reader(Reader(_name, _module.probe, _module.read))

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ...frames import LazyFrames, need_filters, open_hdf5
 from ...geometry import TiltedDetector
+from .._lazy import Stacked
 from ..source import Source, text
 
 _INTEGRATION = "azimuthal-integration"
@@ -44,7 +44,7 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     detector = _detector(source, "detector") if source.has("detector@distance_m") else None
     angles = source.array("theta", "angles") if source.has("theta") else None
     if stack.ndim == 4:
-        found |= {"counts": _Flattened(source.path, stack.name, stack.shape, stack.dtype)}
+        found |= {"counts": Stacked(source.path, stack.name, stack.shape, stack.dtype)}
         angles = None if angles is None else np.repeat(angles, grid[1])
         if source.has("mask"):
             found["bad_pixels"] = source.array("mask", "gaps")
@@ -115,29 +115,3 @@ def _phase(source: Source, name: str) -> dict[str, Any]:
     group = source.file[f"phases/{name}"]
     arrays = {key: np.asarray(group[key][()]) for key in ("d_A", "strength", "hkl") if key in group}
     return arrays | {key: value for key, value in group.attrs.items()}
-
-
-class _Flattened(LazyFrames):
-    """Frames `(view, translation, row, column)` of a file as `(view * translation, row, column)`."""
-
-    def __init__(self, path: Any, dataset: str, shape: tuple[int, ...], dtype: Any):
-        self.path, self.dataset, self.dtype, self._per_view = path, dataset, np.dtype(dtype), shape[1]
-        self.shape = (shape[0] * shape[1], *shape[2:])
-
-    def _read(self, views: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
-        values = np.empty((len(views), rows.stop - rows.start, columns.stop - columns.start), self.dtype)
-        try:
-            with open_hdf5(self.path, self.dataset) as file:
-                stored = file[self.dataset]
-                need_filters(stored)
-                for view in np.unique(views // self._per_view):
-                    wanted = np.flatnonzero(views // self._per_view == view)
-                    inner = views[wanted] % self._per_view
-                    low, high = int(inner.min()), int(inner.max()) + 1
-                    values[wanted] = stored[int(view), low:high, rows, columns][inner - low]
-        except (OSError, RuntimeError, KeyError) as error:
-            raise InputError(
-                f"{self.path.name}: {self.dataset} cannot be read, the file is damaged or incomplete "
-                f"({str(error).splitlines()[0]})"
-            ) from error
-        return values

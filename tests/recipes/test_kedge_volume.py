@@ -1,0 +1,110 @@
+"""K-edge tomography: densities in g/cm^3 of an independent simulation, its error bars, and what it refuses."""
+
+import dataclasses
+
+import h5py
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffrecon as dr
+from diffrecon.models import KEdgeTomography, attenuation_spectra
+from diffrecon.simulate import kedge_tomography
+
+SMALL = {"COLUMNS": 40, "ROWS": 1, "VIEWS": 36, "VIALS": (20.0, 10.0)}
+
+
+@pytest.fixture(scope="module")
+def solved(tmp_path_factory):
+    """One file and its default reconstruction for all tests."""
+    path = tmp_path_factory.mktemp("kedge") / "vials.h5"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SMALL.items():
+            patch.setattr(kedge_tomography, name, value)
+        truth = kedge_tomography.write(path, 1)
+    about = 19.5 + kedge_tomography.AXIS + 0.4  # a guess that is refined
+    return path, truth, dr.reconstruct(dr.open_scan(path, rotation_centre=about))
+
+
+def test_densities_in_grams(solved):
+    """The sample moved between the energies and the axis is off the middle: both are found from the data."""
+    _, truth, result = solved
+    for name in ("water", "iodine"):
+        assert np.sum(result[name]) == pytest.approx(truth[name].sum(), rel=0.04)
+    iodine, plain = np.asarray(result["iodine"], float), (truth["water"] > 0.999) & (truth["iodine"] <= 0)
+    assert np.asarray(result["water"])[plain].mean() == pytest.approx(1, rel=0.01)
+    assert abs(iodine[plain].mean()) < 1e-4  # g/cm^3
+    for vial in SMALL["VIALS"]:
+        assert iodine[np.isclose(truth["iodine"], 1e-3 * vial)].mean() == pytest.approx(1e-3 * vial, rel=0.08)
+    moves = result.quality["moves"]
+    assert moves[1, 0] - moves[0, 0] == pytest.approx(kedge_tomography.MOVED, abs=0.06)
+    assert result.quality["axis"] == pytest.approx(19.5 + kedge_tomography.AXIS, abs=0.06)
+
+
+def test_held_out_views_and_error_bars(solved):
+    _, truth, result = solved
+    assert result.quality["held_out_residual"] < 1.15 * result.quality["noise_floor_residual"]
+    plain = (truth["water"] > 0.999) & (truth["iodine"] <= 0)
+    spread, bar = np.asarray(result["iodine"])[plain].std(), np.median(np.asarray(result["iodine_error"])[plain])
+    assert spread < 1.5 * bar < 15 * spread
+
+
+def test_spectrum_lets_through_what_is_beside_the_edge():
+    """A band with half of its light below the edge: the mean of two exponentials, not of the coefficients."""
+    edge = max(dr.physics.edges("Gd"))
+    table, shares = attenuation_spectra({"Gd": "Gd"}, [edge], bandwidth=0.01)
+    assert shares.sum() == pytest.approx(1)
+    model = KEdgeTomography.empty((1, 8, 8), np.zeros(1), np.zeros(1, int), table, shares, 1.0)
+    areal = 0.1
+    depth, slope = model.attenuated(jnp.full((1, 1, 1, 1), areal), jnp.arange(1))
+    expected = shares[0] @ np.exp(-table[0, :, 0] * areal)
+    assert float(jnp.exp(-depth[0, 0, 0])) == pytest.approx(expected, rel=1e-5)
+    mean = table[0, :, 0] @ shares[0]
+    assert float(depth[0, 0, 0]) < 0.95 * mean * areal and float(slope[0, 0, 0, 0]) < 0.9 * mean
+
+
+def test_rows_move_with_the_sample():
+    model = KEdgeTomography.empty((4, 8, 8), np.zeros(2), np.array([0, 1]), np.ones((2, 1, 1)), np.ones((2, 1)), 1.0)
+    density = jnp.arange(4.0)[None, :, None, None] * jnp.ones((1, 4, 8, 8))
+    moved = model.replace(density=density, moves=model.moves.at[1, 3].set(0.5))
+    first, second = moved.thickness(density, jnp.arange(2))[:, 0, :, 4]
+    np.testing.assert_allclose(second[1:], (first[1:] + first[:-1]) / 2, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "said"),
+    [
+        ({"theta": None}, {}, "no angles"),
+        ({"energies": [33319.0, 33400.0]}, {}, "cannot tell them apart"),
+        ({"energies": [33319.0]}, {}, "/energies 1"),
+        ({}, {"model": {"materials": ["H2O", "I", "Ca"]}}, "3 materials .* need as many different energies"),
+        ({"flats": None}, {}, "empty beam"),
+        ({}, {"model": {"bandwidth": 0.01, "attenuation": [[1.0, 2.0], [3.0, 1.0]]}}, "tables are needed"),
+    ],
+)
+def test_refusals(solved, tmp_path, change, settings, said):
+    with h5py.File(solved[0]) as old, h5py.File(tmp_path / "bad.h5", "w") as new:
+        new.attrs.update(old.attrs)
+        for name in ("counts", "flats", "darks", "energies", "theta", "materials", "formula"):
+            if change.get(name, 0) is not None:
+                new[name] = change.get(name, old[name][()])
+    with pytest.raises(dr.InputError, match=said):
+        dr.reconstruct(dr.open_scan(tmp_path / "bad.h5"), settings=settings)
+
+
+def test_bandwidth_is_not_for_radiographs():
+    scan = dr.Scan.from_arrays(
+        np.full((2, 4, 4), 90.0), method="k-edge", flux=1e2, geometry=dr.ParallelBeam(1e-6, np.array([8250.0, 8420.0]))
+    )
+    with pytest.raises(dr.InputError, match="bandwidth is for tomograms"):
+        dr.reconstruct(scan, settings={"model": {"materials": ["Ni", "SiO2"], "bandwidth": 0.01}})
+
+
+def test_notes_of_edges(solved):
+    scan = dr.open_scan(solved[0])
+    from diffrecon.recipes._kedge_volume import notes_of
+
+    near = notes_of({"I": "I"}, np.array([33019.0, 33319.0]), 0.0)
+    assert len(near) == 1 and "0.45% off an edge of I" in near[0]
+    assert "no absorption edge" in notes_of({"I": "I"}, np.array([40e3, 60e3]), 0.0)[0]
+    assert dataclasses.is_dataclass(scan) and scan.extra["materials"] == kedge_tomography.FORMULA
