@@ -291,6 +291,11 @@ def _counted(scan: Scan) -> tuple[dict[str, np.ndarray], list[str]]:
             f"{scan.name}: counts of elements have shape {counts.shape}, expected {(scan.views, len(names))}: one for "
             "each view and element"
         )
+    if scan.window is not None:
+        raise InputError(
+            f"{scan.name}: a part of far-field frames, or binned ones, has another pixel in the object than "
+            "the file's positions: leave data.region, rows, columns and binning out"
+        )
     seen, lines = np.isfinite(counts) & (counts >= 0), []
     for column, name in enumerate(names):
         lacking = int(np.sum(~seen[:, column]))
