@@ -67,6 +67,11 @@ def separation_cost(model: Separation, batch: Batch) -> Float[Array, ""]:
     return counts_deviance(predicted, batch.counts, batch.seen) + away + prior(elements)
 
 
+def offset_cost(model: ElementCounts, batch: Batch) -> Float[Array, ""]:
+    """Deviance of a count: where the counts lie beside the frames."""
+    return losses.poisson(model(batch.views), batch.counts, batch.seen, floor=_FLOOR)
+
+
 @dataclass(frozen=True)
 class CountsCost:
     """Deviance of the counts of a batch and the batch's share of the prior, beside frames of so many `pixels`.

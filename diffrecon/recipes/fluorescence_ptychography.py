@@ -37,12 +37,15 @@ from ._element_stages import (
     areal_error,
     expected_anew,
     first_elements,
+    offset_cost,
     separation,
     separation_cost,
     with_amounts,
 )
 from ._far_start import best_defocus
 
+_OFFSET_STEPS = 60
+_OFFSET = 0.5  # of counts beside frames that is worth a word [pixel]
 _ROUNDS = 3  # of elements; between them smooth rests are expected as rough as they were found
 _OF_SAMPLE = ("elements.white", "elements.rest", "elements.plane")
 
@@ -115,7 +118,8 @@ class Joint(Problem):
     def into(self, part: Problem, views: np.ndarray) -> "Joint":
         """Lay a solution for some views into the problem of all, and place those that were not fitted."""
         whole = super().into(part, views).replace(kept=self.kept)
-        whole = whole.replace(model=put(whole.model, {"first.elements": part.model.first.elements}))
+        solved = {"first.elements": part.model.first.elements, "second.offset": part.model.second.offset}
+        whole = whole.replace(model=put(whole.model, solved))
         unseen = np.setdiff1d(np.arange(self.views), views)
         optics = whole.model.first.optics
         if "first.optics.positions" in self.unknowns:
@@ -194,6 +198,7 @@ class FluorescencePtychography(Modality):
         keeps = ("first.optics.object", "first.optics.probe", "first.optics.positions", "first.optics.gain")
         yield Stage("ptychography: step", partial(_alone, settings), keeps)
         keeps = tuple(f"first.elements.{field.name}" for field in dataclasses.fields(Elements))
+        keeps = (*keeps, "second.offset")
         for number in range(_ROUNDS):
             yield Stage(_round(number), partial(_separated, settings, number), keeps)
         if settings.solver.steps:
@@ -234,6 +239,13 @@ class FluorescencePtychography(Modality):
             f"beside these elements the object has a smooth rest of {rest[0]:.3g} rad (phase) and {rest[1]:.2g} "
             "(attenuation), rms: matter that does not fluoresce"
         )
+        offset = np.asarray(problem.model.second.offset, float)
+        figures["counts_offset"] = offset
+        if np.linalg.norm(offset) > _OFFSET:
+            words.append(
+                f"counts lie {offset[0]:.2f} rows and {offset[1]:.2f} columns [pixel] beside the frames, or more: do "
+                "the clocks of the two detectors disagree?"
+            )
         figures["well_seen_fraction"] = float(seen.mean())
         if len(problem.kept) < scan.views:
             figures["views"] = problem.kept
@@ -293,8 +305,8 @@ def _counted(scan: Scan) -> tuple[dict[str, np.ndarray], list[str]]:
         )
     if scan.window is not None:
         raise InputError(
-            f"{scan.name}: a part of far-field frames, or binned ones, has another pixel in the object than "
-            "the file's positions: leave data.region, rows, columns and binning out"
+            f"{scan.name}: a part of far-field frames, or binned ones, has another pixel than the positions of the "
+            "file: leave data.region, rows, columns and binning out"
         )
     seen, lines = np.isfinite(counts) & (counts >= 0), []
     for column, name in enumerate(names):
@@ -370,7 +382,10 @@ def _alone(settings: Settings, problem: Joint, run: Run) -> Outcome:
 def _separated(settings: Settings, number: int, problem: Joint, run: Run) -> Outcome:
     """Elements that explain the object of ptychography and the counts in the light of its probe, in rounds."""
     counts, steps = problem.model.both()[1], -(-settings.solver.separation // _ROUNDS)
-    optics = counts.optics
+    optics, rule = counts.optics, decaying_rule("adam", 0.1, _OFFSET_STEPS, 0.5)
+    if number:
+        placed = minimise(offset_cost, counts, problem.counts, rule, steps=_OFFSET_STEPS, unknowns=("offset",))
+        counts = placed.value
     model, data = separation(counts, np.asarray(optics.object), optics.light(), problem.counts, optics.well_seen())
     elements = expected_anew(counts.elements) if number else first_elements(model, data, settings.solver.edges)
     solution = minimise(
@@ -379,7 +394,7 @@ def _separated(settings: Settings, number: int, problem: Joint, run: Run) -> Out
         console=run.console, label=_round(number), checkpoint=run.checkpoint, resume=run.resume,
     )  # fmt: skip
     elements = with_amounts(solution.value.counts, problem.counts)
-    model = put(problem.model, {"first.elements": elements})
+    model = put(problem.model, {"first.elements": elements, "second.offset": counts.offset})
     history = solution.history / (2 * problem.views * problem.data["a_mask"].sum())  # as the frames' cost is
     return Outcome(problem.replace(model=model), history, solution.ending, solution.detail)
 

@@ -4,11 +4,12 @@ import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import diffrecon as dr
 from diffrecon.errors import InputError
-from diffrecon.recipes._element_stages import areal_error
+from diffrecon.recipes._element_stages import areal_error, offset_cost
 from diffrecon.recipes._far_start import _refocused
 from diffrecon.simulate import fluorescence_ptychography as simulation
 
@@ -71,6 +72,17 @@ def test_counts_and_phase_agree_with_the_independent_model(measured):
     made = np.asarray(model.elements.object())
     rest = truth["phase"] - made.real  # carbon alone
     assert rest.max() < 0 and rest.std() < 0.2 * truth["phase"].std()
+
+
+def test_counts_beside_the_frames_are_found(measured):
+    """Frames that say the sample was a pixel further on and half a pixel back."""
+    path, truth, probe = measured
+    model = counts_model(dr.open_scan(path), truth, probe)
+    optics = model.optics.replace(positions=model.optics.positions + jnp.asarray([-1.0, 0.5]))
+    data = {"counts": truth["counts"].T.astype(np.float32), "seen": np.ones((64, 2), bool)}
+    rule = optax.adam(optax.cosine_decay_schedule(0.1, 60, 0.02))
+    found = dr.minimise(offset_cost, model.replace(optics=optics), data, rule, steps=60, unknowns=("offset",)).value
+    np.testing.assert_allclose(found.offset, [1.0, -0.5], atol=0.05)
 
 
 def test_error_bars_fall_with_counts_and_know_the_phase(measured):
