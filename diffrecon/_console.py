@@ -4,7 +4,7 @@ import contextlib
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 __all__ = ["Console", "Progress", "printable", "printable_output"]
@@ -95,6 +95,9 @@ class Console:
             print("\r\x1b[K" if self._passing else "", end="" if self._passing else "\n", file=self.stream, flush=True)
             self._open_line = self._passing = False
 
+    def show(self, result: Callable[[], Any]) -> None:
+        """Show what a stage has left; it is made only where somebody looks at it, and here nobody does."""
+
     def progress(self, total: int, label: str) -> "Progress":
         """A progress line for `total` steps; what stood there before stays."""
         if not self.quiet and self.stream.isatty():
@@ -119,6 +122,7 @@ class Progress:
         now = time.monotonic()
         said = "".join(f", {k.replace('_', ' ')} {v:.4g}" for k, v in figures.items())
         line = f"{self.label} {done}/{self.total}, {now - self.start:.0f} s{self._to_go(now, done)}{said}"
+        self.shown(done, line, figures)
         if self.console.stream.isatty():
             self.console.rewrite(line)
             if done >= self.total:
@@ -126,6 +130,9 @@ class Progress:
         elif now - self.printed >= self.console.interval or done >= self.total:
             self.printed = now
             self.console.say(line)
+
+    def shown(self, done: int, line: str, figures: dict[str, float]) -> None:
+        """Take note of a line, printed or not: here nobody does."""
 
     def _to_go(self, now: float, done: int) -> str:
         if self._since is None or done < self._since[1]:

@@ -186,6 +186,9 @@ def _reconstruct(commands: Any) -> None:
         metavar="ADDRESS,COUNT,INDEX",
         help="one of several processes of this command; without a value SLURM or MPI says which",
     )
+    parser.add_argument(
+        "--live", nargs="?", const=0, type=int, metavar="PORT", help="a page that follows the run, on this machine only"
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
     parser.add_argument("--settings", action="store_true", help="print every setting of the method as TOML, and stop")
     _described(parser)

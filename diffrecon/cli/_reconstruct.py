@@ -29,7 +29,7 @@ def reconstruct(options: argparse.Namespace) -> int:
     output = _output(options, settings)
     if options.preview:
         return preview(options, method, settings)
-    how = {"quiet": options.quiet, "resume": options.resume, "force": options.force}
+    how = {"quiet": options.quiet, "resume": options.resume, "force": options.force, "live": options.live}
     return run(options.file, output, method, settings, **how)
 
 
@@ -72,8 +72,12 @@ def run(
     quiet: bool = False,
     resume: bool = False,
     force: bool = False,
+    live: int | None = None,
 ) -> int:
-    """Reconstruct `file` into `output`; everything that can be refused is refused before the solve."""
+    """Reconstruct `file` into `output`; everything that can be refused is refused before the solve.
+
+    **Arguments:** `live`: the port of a page that follows the run, 0 for a free one.
+    """
     from .. import io, recipes
 
     io.check_output(output)
@@ -84,9 +88,28 @@ def run(
         scan, whole = _opened(file, method, settings, say)
         if not force:
             io.refuse_other_result(output, of_result(scan.method, scan, settings.record(whole)))
-        if recipes.wants_slabs(scan, scan.method, settings.recipe):
-            return _slabs(scan, output, settings, quiet, resume, say, interrupts)
-        return _whole(scan, output, settings, quiet, resume, say, interrupts)
+        slabs = recipes.wants_slabs(scan, scan.method, settings.recipe)
+        checkpoint = _checkpoint(output)
+        again = resume and (slabs or checkpoint.exists())
+        with _console(scan, live, quiet=quiet, checkpoint=str(checkpoint), resume=again) as console:
+            way = _slabs if slabs else _whole
+            return way(scan, output, settings, console, resume, say, interrupts)
+
+
+@contextlib.contextmanager
+def _console(scan: Any, live: int | None, **options: Any) -> Iterator[Any]:
+    """Report to the terminal, and on a page that follows the run where that is asked for."""
+    from .._console import Console
+
+    if live is None or not _first():
+        yield Console(**options)
+        return
+    from ._live import LiveConsole, served
+
+    console = LiveConsole(scan.name, tuple(scan.provenance.messages), **options)
+    with served(console, live) as address:
+        print(f"live: {address}", flush=True)
+        yield console
 
 
 def _locked(output: Path) -> contextlib.AbstractContextManager[Any]:
@@ -97,17 +120,15 @@ def _locked(output: Path) -> contextlib.AbstractContextManager[Any]:
 
 
 def _whole(
-    scan: Any, output: Path, settings: Settings, quiet: bool, resume: bool, say: Callable[[str], Any],
+    scan: Any, output: Path, settings: Settings, console: Any, resume: bool, say: Callable[[str], Any],
     interrupts: list[int],
 ) -> int:  # fmt: skip
     """Reconstruct in memory."""
     from .. import io, recipes, sharding
-    from .._console import Console
 
     checkpoint = _checkpoint(output)
     if resume and not checkpoint.exists():
         say(f"  no checkpoint {checkpoint}: from the start")
-    console = Console(quiet=quiet, checkpoint=str(checkpoint), resume=resume and checkpoint.exists())
     start = time.monotonic()
     try:
         result = recipes.reconstruct(scan, scan.method, settings.recipe, console)
@@ -169,12 +190,11 @@ def _checkpoint(output: Path) -> Path:
 
 
 def _slabs(
-    scan: Any, output: Path, settings: Settings, quiet: bool, resume: bool, say: Callable[[str], Any],
+    scan: Any, output: Path, settings: Settings, console: Any, resume: bool, say: Callable[[str], Any],
     interrupts: list[int],
 ) -> int:  # fmt: skip
     """A volume slab by slab into its file; Ctrl-C keeps the slices that are finished."""
     from .. import io, recipes
-    from .._console import Console
 
     def writer(
         shape: tuple[int, int, int], units: str, pixel_size: float | None, long_name: str, name: str = "volume"
@@ -196,8 +216,6 @@ def _slabs(
         return _Recorded(target, settings, scan)
 
     checkpoint = _checkpoint(output)
-    console = Console(quiet=quiet, checkpoint=str(checkpoint), resume=resume)
-
     start = time.monotonic()
     try:
         result = recipes.reconstruct_slabs(scan, scan.method, settings.recipe, console, writer)

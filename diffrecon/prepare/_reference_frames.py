@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..errors import InputError
-from ..frames import AnyMeasurement
+from ..frames import AnyMeasurement, Measurement
 
 __all__ = ["sort_out_references"]
 
@@ -59,7 +59,7 @@ def sort_out_references(scan: AnyMeasurement) -> tuple[AnyMeasurement, list[str]
     return (scan.replace(**kept) if kept else scan), said
 
 
-def _levels(frames: np.ndarray | None, scan: AnyMeasurement) -> np.ndarray:
+def _levels(frames: np.ndarray | None, scan: Measurement) -> np.ndarray:
     """Median of each frame over what was measured."""
     if frames is None or np.shape(frames)[-2:] != scan.frame_shape or np.ndim(frames) > 3:
         return np.zeros(0)

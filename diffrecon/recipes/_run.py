@@ -1,6 +1,7 @@
 """The one driver of all methods: settings, split, stages, judgement, halves, error bars, record."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,13 @@ def run(modality: Modality, scan: Scan, given: Mapping[str, Any], console: Conso
     part = whole.of(fitted) if held.size else whole
     journal = Journal(console.checkpoint, identity(modality, part, scan, settings), console.resume)
     _begin(journal, console.resume)
+
+    def shown(now: Any) -> Result:
+        there = whole.into(now, fitted) if held.size else now
+        return Result(modality.name, modality.quantities(there, scan, settings), dict(now.figures))
+
     try:
-        solved = solve(modality, part, settings, console, journal)
+        solved = solve(modality, part, settings, console, journal, shown)
     finally:
         journal.end()
     problem = whole.into(solved.problem, fitted) if held.size else solved.problem
@@ -175,8 +181,18 @@ def identity(modality: Modality, problem: Any, scan: Scan, settings: Any) -> dic
     return made | {f"fitted {name}": digest(values) for name, values in sorted(problem.data.items())}
 
 
-def solve(modality: Modality, problem: Any, settings: Any, console: Console, journal: Journal | None) -> Outcome:
-    """Run stage after stage; one that is interrupted or fails ends the chain with the best that there is."""
+def solve(
+    modality: Modality,
+    problem: Any,
+    settings: Any,
+    console: Console,
+    journal: Journal | None,
+    shown: Callable[[Any], Result] | None = None,
+) -> Outcome:
+    """Run stage after stage; one that is interrupted or fails ends the chain with the best that there is.
+
+    **Arguments:** `shown` makes a result of what a stage leaves, for a console that shows it.
+    """
     plan, history = modality.stages(problem, settings, console), [np.zeros(0)]
     ending, detail = Ending.DONE, ""
     try:
@@ -186,6 +202,8 @@ def solve(modality: Modality, problem: Any, settings: Any, console: Console, jou
             problem = outcome.problem.replace(figures={**problem.figures, **outcome.figures})
             ending, detail = outcome.ending, outcome.detail
             history.append(np.asarray(outcome.history, float))
+            if shown is not None:
+                console.show(partial(shown, problem))
             if not ending.finished:
                 plan.close()
                 break

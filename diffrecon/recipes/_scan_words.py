@@ -16,7 +16,7 @@ _PROBE = 0.3  # of the angles, that a structured probe may make
 
 
 def curl_share(down: Float[np.ndarray, "y x"], right: Float[np.ndarray, "y x"]) -> float:
-    """How much of the variation of a pair of slopes is curl, which no image has: 0 for slopes, one half for noise."""
+    """Compute the share of curl, which no image has, in a pair of slopes: 0 for an image, one half for noise."""
     across = lambda a: a[:-1, 1:] - a[:-1, :-1] + a[1:, 1:] - a[1:, :-1]
     along = lambda a: a[1:, :-1] - a[:-1, :-1] + a[1:, 1:] - a[:-1, 1:]
     curl, source = across(down) - along(right), along(down) + across(right)

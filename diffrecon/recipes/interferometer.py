@@ -347,7 +347,7 @@ def _sinusoid(frames: np.ndarray, planned: np.ndarray) -> np.ndarray:
 
 
 def _left(frame: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """What remains of a frame, relative, when flux and step are fitted to it."""
+    """Compute what remains of a frame, relative, when flux and step are fitted to it."""
     flux, cosine, sine = np.linalg.lstsq(images.reshape(3, -1).T, frame.ravel(), rcond=None)[0]
     step = np.arctan2(sine, cosine)
     return frame / np.maximum(flux * (images[0] + images[1] * np.cos(step) + images[2] * np.sin(step)), 1e-6) - 1

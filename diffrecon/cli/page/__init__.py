@@ -26,23 +26,36 @@ _FITS = (
 )
 _DOUBTS = "misses", "warning", "left out", "disagree"  # words of a verdict that want to be read
 
+_LIVE = (
+    "<section><h2>Now</h2><p id=live-now></p><div id=live-curves class=curves></div>"
+    "<details open><summary>Messages</summary><div id=live-messages></div></details></section>"
+)
 
-def page(name: str, result: Result, process: dict[str, Any]) -> str:
+
+def page(name: str, result: Result, process: dict[str, Any], live: bool = False) -> str:
     """Write the page.
 
-    **Arguments:** `name` of the file; `result`; `process`, what `io.process` read of how it was made.
+    **Arguments:** `name` of the file; `result`; `process`, what `io.process` read of how it was made; `live`: of a run
+    that goes on, which is asked where it is.
     """
     shown = panes(result)
+    ended = (
+        []
+        if live
+        else [
+            _details("Figures", _table(figures(result.quality))),
+            _details("Settings and the command to repeat", _repeat(result, process)),
+            _details("Input, versions", _input(process)),
+        ]
+    )
     parts = [
         f"<header><h1>{_safe(name)}</h1>{_card(result, process)}</header>",
-        f"<section class=lights>{''.join(_lights(result))}</section>",
+        _LIVE if live else f"<section class=lights>{''.join(_lights(result))}</section>",
         _list("Verdict", result.verdict),
         "<section id=pictures><h2>Pictures</h2><p class=hint>Wheel: zoom. Drag: move. Double click: whole picture. "
         "Shift and drag: profile.</p><noscript>The pictures need JavaScript.</noscript></section>",
         _curves(result),
-        _details("Figures", _table(figures(result.quality))),
-        _details("Settings and the command to repeat", _repeat(result, process)),
-        _details("Input, versions", _input(process)),
+        *ended,
     ]
     data = {"panes": shown, "colours": colour_tables()}
     text = lambda file: (resources.files(__name__) / file).read_text(encoding="utf-8")
@@ -51,6 +64,7 @@ def page(name: str, result: Result, process: dict[str, Any]) -> str:
         f"<title>{_safe(name)}</title><style>{text('style.css')}</style>"
     )
     script = f'<script type="application/json" id="data">{_json(data)}</script><script>{text("viewer.js")}</script>'
+    script += f"<script>{text('live.js')}</script>" if live else ""
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}{script}</body></html>\n'
 
 
@@ -72,7 +86,13 @@ def _card(result: Result, process: dict[str, Any]) -> str:
     """Say what it is in a few pairs of words."""
     source, scan = process.get("input", {}), process.get("scan", {})
     rows = {"method": result.method, "file": source.get("file", ""), **scan}
-    rows |= {"made": process.get("date", "")[:16].replace("T", " "), "by": f"diffrecon {process.get('version', '')}"}
+    if process:
+        rows |= {
+            "made": process.get("date", "")[:16].replace("T", " "),
+            "by": f"diffrecon {process.get('version', '')}",
+        }
+    if not any(rows.values()):
+        return ""
     cells = (f"<div><dt>{_safe(k.replace('_', ' '))}</dt><dd>{_safe(v)}</dd></div>" for k, v in rows.items() if str(v))
     return f"<dl class=card>{''.join(cells)}</dl>"
 
