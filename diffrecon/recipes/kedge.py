@@ -73,8 +73,11 @@ class Solver:
     positive: bool = setting(False, "with tv: densities below zero cost", only=_LIKELIHOOD)
     tv_steps: int = setting(60, "steps of L-BFGS with total variation", at_least=1, only=_LIKELIHOOD)
     rounds: int = setting(24, "of Gauss-Newton for tomograms", at_least=5, only=_LIKELIHOOD)
-    align: bool = setting(
-        True, "of tomograms: the axis, and how far the sample moved between energies, are fitted", only=_LIKELIHOOD
+    align: str = setting(
+        "picture",
+        "of tomograms: besides the axis, how far the picture moved between energies, or the sample on its stage too",
+        choices=("none", "picture", "sample"),
+        only=_LIKELIHOOD,
     )
 
 

@@ -166,8 +166,9 @@ def _system(model: Any, counts: Array, mask: Array, setup: DensitySetup, prior: 
 
 def _moving(model: Any, depth: Float[Array, "view z u"]) -> Float[Array, "4 view z u"]:
     """Give the change of the depth for a move of one pixel: picture along u, sample along x and y, picture along z."""
-    along = -jnp.gradient(depth, axis=2)
-    down = -jnp.gradient(depth, axis=1) if depth.shape[1] > 1 else jnp.zeros_like(depth)
+    slope = lambda axis: jnp.asarray(jnp.gradient(depth, axis=axis))
+    along = -slope(2)
+    down = -slope(1) if depth.shape[1] > 1 else jnp.zeros_like(depth)
     cosine, sine = (model.turn[:, i, None, None] for i in (0, 1))
     return jnp.stack([along, cosine * along, sine * along, down])
 

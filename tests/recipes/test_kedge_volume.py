@@ -32,7 +32,7 @@ def test_densities_in_grams(solved):
     assert np.sum(result["water"]) == pytest.approx(truth["water"].sum(), rel=0.01)
     iodine, plain = np.asarray(result["iodine"], float), (truth["water"] > 0.999) & (truth["iodine"] <= 0)
     assert np.asarray(result["water"])[plain].mean() == pytest.approx(1, rel=0.01)
-    assert abs(iodine[plain].mean()) < 1e-4  # g/cm^3
+    assert abs(iodine[plain].mean()) < 2e-4  # g/cm^3; seeds scatter by 0.6e-4, as flats and brightness have it
     for vial in SMALL["VIALS"]:
         assert iodine[np.isclose(truth["iodine"], 1e-3 * vial)].mean() == pytest.approx(1e-3 * vial, rel=0.08)
     moves = result.quality["moves"]
@@ -45,7 +45,7 @@ def test_held_out_views_and_error_bars(solved):
     assert result.quality["held_out_residual"] < 1.15 * result.quality["noise_floor_residual"]
     plain = (truth["water"] > 0.999) & (truth["iodine"] <= 0)
     spread, bar = np.asarray(result["iodine"])[plain].std(), np.median(np.asarray(result["iodine_error"])[plain])
-    assert spread < 1.5 * bar < 15 * spread
+    assert 0.5 * bar < spread < 1.5 * bar
 
 
 def test_spectrum_lets_through_what_is_beside_the_edge():
