@@ -30,6 +30,7 @@ _MODULES = (
     "operators",
     "penalties",
     "physics",
+    "planning",
     "plot",
     "prepare",
     "priors",
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from . import operators as operators
     from . import penalties as penalties
     from . import physics as physics
+    from . import planning as planning
     from . import plot as plot
     from . import prepare as prepare
     from . import priors as priors

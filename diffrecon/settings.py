@@ -21,12 +21,25 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from .errors import InputError, nearest
 
-__all__ = ["Numbers", "as_dict", "build", "section", "setting", "shown", "table", "toml", "words"]
+__all__ = [
+    "Numbers",
+    "as_dict",
+    "build",
+    "fill",
+    "listed",
+    "rules",
+    "section",
+    "setting",
+    "shown",
+    "table",
+    "toml",
+    "words",
+]
 
 T = TypeVar("T")
 if typing.TYPE_CHECKING:
@@ -37,7 +50,7 @@ else:
         """The kind of a setting that is a number or an array of numbers, of a shape that its user checks."""
 
 
-_CONVERTED = ("m", "eV", "rad")  # units in which a text such as "3 um" is understood
+_CONVERTED = ("m", "eV", "rad", "s")  # units in which a text such as "3 um" is understood
 
 
 class Rule(NamedTuple):
@@ -110,35 +123,43 @@ def build(cls: type[T], given: Mapping[str, Any] | T, method: str) -> T:
     return made.checked() if hasattr(made, "checked") else made  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def fill(cls: type[T], given: Mapping[str, Any], method: str) -> T:
+    """Lay given values over the defaults of one section that stands alone: settings without sections.
+
+    **Raises:** `InputError` as `build` does; also what the section's own `checked` refuses.
+    """
+    made = _section("", cls(), given, method)
+    return made.checked() if hasattr(made, "checked") else made
+
+
 def _section(name: str, default: Any, given: Mapping[str, Any], method: str) -> Any:
-    kinds, rules = typing.get_type_hints(type(default)), dict(_rules(default))
+    kinds, known, before = typing.get_type_hints(type(default)), rules(default), f"{name}." if name else ""
     values = {}
     for key, value in given.items():
-        if key not in rules:
-            raise InputError(f"{method} has no setting {name}.{key}{nearest(key, rules)}")
-        values[key] = _checked(value, kinds[key], rules[key], f"{name}.{key}")
+        if key not in known:
+            raise InputError(f"{method} has no setting {before}{key}{nearest(key, known)}")
+        values[key] = _checked(value, kinds[key], known[key], f"{before}{key}")
     made = dataclasses.replace(default, **values)
     for key, value in values.items():
-        for other, allowed in rules[key].only.items():
+        for other, allowed in known[key].only.items():
             if value != getattr(default, key) and getattr(made, other) not in allowed:
                 raise InputError(
-                    f"{name}.{key} has no effect with {name}.{other} = {shown(getattr(made, other))}; it belongs to "
+                    f"{before}{key} has no effect with {before}{other} = {shown(getattr(made, other))}; it belongs to "
                     f"{', '.join(map(str, allowed))}"
                 )
     return made
 
 
-def _rules(section: Any) -> Iterator[tuple[str, Rule]]:
-    return ((f.name, f.metadata["rule"]) for f in dataclasses.fields(section))
+def rules(filled: Any) -> dict[str, Rule]:
+    """List what the fields of a section say of themselves: unit, choices, bounds, a line of words."""
+    return {f.name: f.metadata["rule"] for f in dataclasses.fields(filled)}
 
 
 # ---------------------------------------------------------------------------------------------------- values
 def _checked(value: Any, kind: Any, rule: Rule, name: str) -> Any:
     value = value.item() if getattr(value, "ndim", None) == 0 else value
-    if isinstance(value, str) and rule.unit in _CONVERTED and not _fits(value, kind)[0]:
-        from . import physics
-
-        value = physics.quantity(value, rule.unit, name)
+    if rule.unit in _CONVERTED and not _fits(value, kind)[0]:
+        value = _in_base_unit(value, rule.unit, name)
     fits, value = _fits(value, kind)
     if rule.choices and not (fits and (value in rule.choices or value is None)):
         hint = nearest(value, [c for c in rule.choices if isinstance(c, str)]) if isinstance(value, str) else ""
@@ -148,6 +169,15 @@ def _checked(value: Any, kind: Any, rule: Rule, name: str) -> Any:
     if not rule.holds(value):
         raise InputError(f"{name} = {shown(value)}: {rule.bounds()} is expected: {rule.says}")
     return value
+
+
+def _in_base_unit(value: Any, unit: str, name: str) -> Any:
+    """Convert a text such as `"3 um"`, or each of a list; other values are left as they are."""
+    from . import physics
+
+    if isinstance(value, list | tuple):
+        return type(value)(_in_base_unit(v, unit, name) for v in value)
+    return physics.quantity(value, unit, name) if isinstance(value, str) else value
 
 
 def _fits(value: Any, kind: Any) -> tuple[bool, Any]:
@@ -246,7 +276,7 @@ def toml(cls: Any, method: str, value: Callable[[Any], str]) -> str:
     lines = [f'method = "{method}"']
     for name, part in _sections(cls):
         lines += ["", f"[{name}]"]
-        for key, rule in _rules(part):
+        for key, rule in rules(part).items():
             default = getattr(part, key)
             written = f"# {key} =" if default is None else f"{key} = {value(default)}"
             lines.append(f"{written}  # {_documented(rule)}")
@@ -258,8 +288,13 @@ def words(cls: Any) -> dict[str, tuple[Any, str]]:
     return {
         f"{name}.{key}": (getattr(part, key), _documented(rule))
         for name, part in _sections(cls)
-        for key, rule in _rules(part)
+        for key, rule in rules(part).items()
     }
+
+
+def listed(filled: Any, value: Callable[[Any], str]) -> list[str]:
+    """Write every setting of one section as a line `key = value  # what it does`; `value` writes one value."""
+    return [f"{k} = {value(getattr(filled, k))}  # {_documented(rule)}" for k, rule in rules(filled).items()]
 
 
 def table(cls: Any) -> str:

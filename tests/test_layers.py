@@ -25,6 +25,7 @@ MAY = {
     "_result": set(),
     "sharding": set(),
     "regimes": {"physics", "geometry"},
+    "planning": {"physics", "regimes", "settings"},
     "losses": set(),
     "penalties": set(),
     "constraints": set(),

@@ -1,21 +1,34 @@
-"""`diffrecon design`: which distances show most of an object for the same dose."""
+"""`diffrecon design`: which distances show most of an object for the same dose; with a METHOD, what a measurement of it
+will show (`_plan`)."""
 
 import argparse
 import math
+import re
 from typing import Any
 
 from ..errors import InputError
 
+_USAGE = """diffrecon design METHOD [key=value ...] [--optimise NAME ...] [-o PICTURE]
+       diffrecon design --energy ENERGY --detector-pixel SIZE --range A:B [...]"""
+_PLAIN = re.compile(r"[A-Za-z]")
+_WORD = re.compile(r"[A-Za-z_]+=")
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Those of the command; every length, energy and size may have its unit."""
-    add = parser.add_argument
-    add("--energy", required=True, help='such as "17 keV"')
-    add("--detector-pixel", required=True, metavar="SIZE", help="of a parallel beam: the pixel in the sample")
+    parser.usage = _USAGE
+    planning = parser.add_argument_group("with a METHOD")
+    planning.add_argument("--optimise", nargs="+", default=[], metavar="NAME", help="numbers to be found by gradient")
+    planning.add_argument("--aim", help="what is made small: sensitivity (default), resolution, dose, time")
+    planning.add_argument("--hold", help="what stays: time (default), dose, sensitivity")
+    planning.add_argument("-o", "--output", metavar="PICTURE", help="draw the curve of resolution against photons")
+    planning.add_argument("--settings", action="store_true", help="print every setting of the METHOD, and stop")
+    add = parser.add_argument_group("without a METHOD: distances for holograms").add_argument
+    add("--energy", help='such as "17 keV"')
+    add("--detector-pixel", metavar="SIZE", help="of a parallel beam: the pixel in the sample")
     add("--focus-to-detector", metavar="LENGTH", help="of a cone beam; without it the beam is parallel")
     add(
         "--range",
-        required=True,
         metavar="A:B",
         help='distances allowed, such as "21 mm:60 mm": focus-sample in a cone beam, else sample-detector',
     )
@@ -34,8 +47,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--plot", metavar="PICTURE", help="draw the contrast transfer functions of the distances found")
 
 
+def split_words(arguments: list[str]) -> tuple[list[str], str | None, list[str]]:
+    """Take METHOD and key=value out of the arguments, wherever they stand; the others are options."""
+    method = arguments[0] if arguments and _PLAIN.match(arguments[0]) and "=" not in arguments[0] else None
+    rest = arguments[1:] if method else arguments
+    return [a for a in rest if not _WORD.match(a)], method, [a for a in rest if _WORD.match(a)]
+
+
 def design(options: argparse.Namespace) -> int:
     """Print the distances found beside customary sets, and what they show."""
+    if options.method or options.words:
+        return _planned(options)
+    for name in ("optimise", "aim", "hold", "output", "settings"):
+        if getattr(options, name):
+            raise InputError(f"--{name} belongs to a METHOD: diffrecon design METHOD --{name} ...")
+    for name in ("energy", "detector_pixel", "range"):
+        if getattr(options, name) is None:
+            raise InputError(
+                f"--{name.replace('_', '-')} is needed to find distances; or name a METHOD: diffrecon design tomography"
+            )
     from .. import regimes
 
     if options.plot:
@@ -64,6 +94,18 @@ def design(options: argparse.Namespace) -> int:
         plot.transfer_functions(setup, delta_beta=ratio, path=options.plot)
         print(f"transfer functions: {options.plot}")
     return 0
+
+
+def _planned(options: argparse.Namespace) -> int:
+    from ._plan import plan
+
+    if options.method is None:
+        raise InputError(f"{options.words[0]}: of which METHOD? diffrecon design METHOD key=value ...")
+    for name in ("energy", "detector_pixel", "range", "focus_to_detector", "delta_beta"):
+        if getattr(options, name) is not None:
+            key = name.replace("_", "-")
+            raise InputError(f"--{key} finds distances without a METHOD; with {options.method} write {name}=value")
+    return plan(options)
 
 
 def _told(options: argparse.Namespace) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from .._console import printable_output
@@ -29,6 +29,16 @@ class _Parser(argparse.ArgumentParser):
     """Wrong arguments are input errors like any other: one line."""
 
     lists: str = ""  # the module whose methods --help lists
+    words: Callable[[list[str]], tuple[list[str], str | None, list[str]]] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None, **more: Any) -> Any:  # pyright: ignore
+        """Let key=value stand anywhere among the options of a command that takes them (argparse does not)."""
+        if self.words is None:
+            return super().parse_known_args(args, namespace, **more)
+        rest, method, words = self.words(list(args))
+        options, extra = super().parse_known_args(rest, namespace, **more)
+        options.method, options.words = method, words
+        return options, extra
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see {self.prog} --help")
@@ -234,8 +244,17 @@ def _after(commands: Any) -> None:
     parser.add_argument(
         "--region", metavar="Y0:Y1,X0:X1", help="part of the images, e.g. where both were well illuminated"
     )
-    parser = _command(commands, "design", "_design", "design", "Distances that show most of an object for a dose.")
-    importlib.import_module("._design", __package__).arguments(parser)
+    parser = _command(
+        commands,
+        "design",
+        "_design",
+        "design",
+        "What a measurement will show (resolution, sensitivity, dose, time), and better numbers for it; without a "
+        "METHOD distances that show most of an object for a dose.",
+    )
+    module = importlib.import_module("._design", __package__)
+    module.arguments(parser)
+    parser.lists, parser.words = "planning", module.split_words
     parser = _command(
         commands, "selftest", "_selftest", "selftest", "After an upgrade: environment, devices, small reconstructions."
     )

@@ -18,6 +18,7 @@ figure = dr.plot.image(np.random.rand(64, 64), pixel_size=50e-9, units="rad", ti
 
 from .curves import convergence as convergence
 from .curves import l_curve as l_curve
+from .curves import plan_curve as plan_curve
 from .curves import ring_correlation as ring_correlation
 from .curves import transfer_functions as transfer_functions
 from .images import complex_image as complex_image

@@ -274,3 +274,27 @@ def _half_period_axis(ax: "Axes", pixel: float | None) -> None:
 def _running_median(steps: np.ndarray, values: np.ndarray, points: int = 60) -> tuple[np.ndarray, np.ndarray]:
     blocks = np.array_split(np.arange(values.size), min(points, values.size))
     return np.array([steps[b].mean() for b in blocks]), np.array([np.median(values[b]) for b in blocks])
+
+
+def plan_curve(plan: Any, factors: Sequence[float] | None = None, *, ax: "Axes | None" = None) -> "Figure":
+    """Draw the resolution, and what limits it, against the photons of a plan (`diffrecon.planning.plan`).
+
+    **Arguments:** `factors` of the exposure; the plan's own is marked.
+    """
+    chosen = np.geomspace(0.01, 100, 33) if factors is None else np.asarray(factors, float)
+    figures, own = plan.curve(tuple(chosen)), plan.figures()
+    exponent, unit = unit_for("m", own.half_period)
+    scale = 10.0**-exponent
+
+    def draw(ax):
+        photons = [1e-12 * found.fluence for found in figures]
+        for name in {"photons", figures[-1].limit}:
+            values = [found.limits[name] * scale for found in figures]
+            ax.loglog(photons, values, color="0.65", linewidth=0.8)
+            ax.annotate(name, (photons[-1], values[-1]), (3, 0), textcoords="offset points", fontsize=FONT, va="center")
+        ax.loglog(photons, [found.half_period * scale for found in figures], color=DARK, linewidth=1.2)
+        ax.plot(1e-12 * own.fluence, own.half_period * scale, "o", color=ORANGE, markersize=4)
+        _plain_logarithm(ax, np.array([found.half_period * scale for found in figures]))
+        curve_axes(ax, "photons on the sample [1/µm²]", f"half period [{unit}]", plan.method.name)
+
+    return one_panel(Panel(draw, 1.35, 1.0, left=0.6, right=0.45, bottom=0.42), ax)

@@ -15,7 +15,7 @@ from .. import physics
 from ..errors import InputError
 from ..geometry import ConeBeam, ParallelBeam
 from ._survey import metres
-from ._transfer import FWHM, _curves, _field_share, _sampled
+from ._transfer import FWHM, contrast_curves, field_share, sampled_share
 
 _FARTHEST = 5.0
 MERITS = ("error", "mean", "worst")
@@ -308,10 +308,10 @@ def _information(distances: Array, frequency: Array, tool: _Instrument) -> tuple
     blur = jnp.hypot(penumbra / tool.first_pixel + 1e-12, tool.detector_blur * pixel) / FWHM
     # In units of the finest pixel wavelength D becomes 1 / Fresnel number, which float32 holds.
     scale = effective * (tool.wavelength / tool.first_pixel) / tool.first_pixel
-    sine, cosine = _curves(jnp, frequency, 1.0, scale, pixel, blur, tool.bandwidth / FWHM)
-    share = _sampled(jnp, frequency, pixel) / distances.shape[0]
+    sine, cosine = contrast_curves(jnp, frequency, 1.0, scale, pixel, blur, tool.bandwidth / FWHM)
+    share = sampled_share(jnp, frequency, pixel) / distances.shape[0]
     if tool.frame is not None:
-        share = share * _field_share(jnp, frequency, 1.0, scale, tool.frame * pixel)
+        share = share * field_share(jnp, frequency, 1.0, scale, tool.frame * pixel)
     if tool.inverse_ratio is not None:
         sine = sine + tool.inverse_ratio * cosine
     mean = lambda a: jnp.sum(share * a, 0) / 4

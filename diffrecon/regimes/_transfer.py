@@ -130,12 +130,16 @@ def transfer(frequency: ArrayLike, setup: Setup) -> tuple[Float[np.ndarray, "vie
     ```
     """
     f = np.asarray(frequency, float)
-    sine, cosine = _curves(np, f, setup.wavelength, setup.distances, setup.pixels, setup.blur, setup.bandwidth)
+    sine, cosine = contrast_curves(np, f, setup.wavelength, setup.distances, setup.pixels, setup.blur, setup.bandwidth)
     return sine, -cosine
 
 
-def _curves(lib: Any, f: Any, wavelength: Any, distance: Any, pixel: Any, blur: Any, bandwidth: float) -> Any:
-    """`2 T sin(chi)` and `2 T cos(chi)`, `(view, f)`; units are free as long as they agree. NumPy or jax."""
+def contrast_curves(lib: Any, f: Any, wavelength: Any, distance: Any, pixel: Any, blur: Any, bandwidth: float) -> Any:
+    """Compute `2 T sin(chi)` and `2 T cos(chi)`, `(view, f)`; units are free as long as they agree.
+
+    **Arguments:** `lib` = numpy or jax.numpy; of each distance: `distance`, `pixel`, `blur` (standard deviation);
+    `bandwidth` = relative standard deviation of the energy.
+    """
     distance, pixel, blur = (lib.asarray(v)[..., None] for v in (distance, pixel, blur))
     chi = np.pi * wavelength * distance * f**2
     # chi is proportional to the wavelength: a Gaussian spectrum averages its sine to this.
@@ -143,15 +147,18 @@ def _curves(lib: Any, f: Any, wavelength: Any, distance: Any, pixel: Any, blur: 
     return 2 * seen * lib.sin(chi), 2 * seen * lib.cos(chi)
 
 
-def _field_share(lib: Any, f: Any, wavelength: Any, distance: Any, field: Any) -> Any:
-    """Share of the light scattered at a frequency that reaches the detector, averaged over a field of view: rays move
-    by `wavelength D f` to both sides."""
+def field_share(lib: Any, f: Any, wavelength: Any, distance: Any, field: Any) -> Any:
+    """Compute the share of the light scattered at a frequency that reaches the detector, averaged over a field of view
+    `field` of each distance: rays move by `wavelength D f` to both sides. `lib` = numpy or jax.numpy.
+    """
     reach = wavelength * lib.asarray(distance)[..., None] * f / lib.asarray(field)[..., None]
     return lib.maximum(1 - reach, 0.0)
 
 
-def _sampled(lib: Any, f: Any, pixel: Any) -> Any:
-    """One up to the Nyquist frequency of each pixel, zero beyond, where it aliases; soft over a fiftieth."""
+def sampled_share(lib: Any, f: Any, pixel: Any) -> Any:
+    """Give one up to the Nyquist frequency of each pixel, zero beyond, where it aliases; soft over a fiftieth. `lib` =
+    numpy or jax.numpy.
+    """
     return lib.clip((0.5 - f * lib.asarray(pixel)[..., None]) / 0.01 + 0.5, 0.0, 1.0)
 
 
@@ -210,7 +217,7 @@ def phase_information(frequency: ArrayLike, setup: Setup, delta_beta: float = np
     """
     sine, cosine = transfer(frequency, setup)
     response = sine - cosine / delta_beta
-    sampled = _sampled(np, np.asarray(frequency, float), setup.pixels)
+    sampled = sampled_share(np, np.asarray(frequency, float), setup.pixels)
     return np.sum(setup.fluence[:, None] * sampled * response**2, 0)
 
 

@@ -1,0 +1,143 @@
+"""Plans against closed forms and laws that the literature has, and what a scan of noise shows."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffrecon as dr
+from diffrecon import physics, planning
+from diffrecon.cli import main
+
+DENSITY = "density [g/cm^3]"
+pytest.importorskip("xraydb")
+
+
+def density(plan, **told):
+    return plan.with_numbers(**told).figures().sensitivities[DENSITY]
+
+
+@pytest.mark.parametrize("name", planning.methods())
+def test_every_method_is_planned_from_its_defaults(name):
+    figures = planning.plan(name).figures()
+    assert figures.half_period == max(figures.limits.values()) and np.isfinite(figures.half_period)
+    assert min(figures.dose, figures.time, figures.fluence, *figures.sensitivities.values()) > 0
+
+
+def test_flat_information_has_a_closed_form():
+    """Of absorption without blur on fine pixels: SNR^2 = 2 pi^2 s^4 M F."""
+    told = {"detector_pixel": 0.2e-6, "detector_blur": 0.0, "views": 700, "energy": 15e3, "thickness": 0.3e-3}
+    plan = planning.plan("tomography", **told)
+    s, mu = plan.settings, float(physics.attenuation_from_density(2.2, "SiO2", 15e3))
+    photons = s.flux * s.exposure / (s.width * s.height * s.detector_pixel**2) * np.exp(-mu * s.thickness)
+    deviation = s.detail / (2 * np.sqrt(2 * np.log(2)))
+    ratio = np.sqrt(2 * np.pi**2 * deviation**4 * s.views * photons) * mu
+    assert plan.figures().sensitivities[DENSITY] == pytest.approx(5 * 2.2 / ratio, rel=0.01)
+
+
+def test_dose_is_that_of_physics():
+    plan = planning.plan("tomography")
+    s = plan.settings
+    photons = s.views * s.flux * s.exposure / (s.width * s.height)
+    expected = physics.absorbed_dose(photons, s.detector_pixel, s.material, s.energy, s.thickness)
+    assert plan.figures().dose == pytest.approx(expected, rel=1e-6)
+
+
+def test_photons_grow_with_the_fourth_power_of_resolution():
+    """Howells et al. 2009 for a given contrast: the photon-limited size falls as the fourth root."""
+    told = {"detector_blur": 0.0, "detector_pixel": 0.1e-6}
+    bright, dim = planning.plan("tomography", **told).curve((1.0, 1 / 16))
+    assert dim.limits["photons"] == pytest.approx(2 * bright.limits["photons"], rel=0.03)
+
+
+def test_holography_agrees_with_the_smallest_phase_of_a_survey():
+    beam = {"detector_pixel": 0.5e-6, "focus_to_detector": 0.0, "source": 0.0, "thickness": 1e-9, "frame": 100_000}
+    plan = planning.plan("holography", **beam, distances=0.05, detail=3e-6, flux=1e14)
+    geometry = dr.ParallelBeam(0.5e-6, 17e3, 0.05)
+    delta, beta = physics.delta_beta("SiO2", 2.2, 17e3)
+    setup = dr.regimes.Setup.of(geometry, counts=1e14 / 1e10, frame=100_000)
+    least = dr.regimes.smallest_phase(3e-6, setup, delta_beta=delta / beta)
+    depth = np.sqrt(2 * np.pi) * 3e-6 / 2.3548 * 2 * np.pi / setup.wavelength * delta
+    assert plan.figures().sensitivities[DENSITY] == pytest.approx(2.2 * least / depth, rel=0.02)
+
+
+def test_more_time_and_more_views_are_worth_the_same():
+    """Dose fractionation: a tomogram sees with twice the views what it sees with twice the exposure."""
+    plan = planning.plan("holography", views=500)
+    assert density(plan, views=1000) == pytest.approx(plan.longer(2.1 / 1.1).figures().sensitivities[DENSITY], rel=1e-6)
+    with pytest.raises(dr.InputError, match="overhead"):
+        plan.longer(0.01)
+
+
+def test_gradients_find_the_energy_at_which_a_specimen_is_two_attenuation_lengths_thick():
+    """The optimum of Flannery et al. 1987, mu D = 2, which nobody has told the search."""
+    plan = planning.plan("tomography", energy="25 keV")
+    found = planning.optimise(plan, {"energy": (8e3, 40e3)}, starts=1, steps=60)
+    mu = physics.attenuation_from_density(2.2, "SiO2", found.plan.settings.energy)
+    assert mu * plan.settings.thickness == pytest.approx(2, rel=0.05) and not found.at_an_end()
+    assert found.plan.figures().time == pytest.approx(plan.figures().time)
+
+
+def test_what_is_held_stays():
+    plan = planning.plan("tomography", energy="20 keV")
+    found = planning.optimise(plan, {"energy": (10e3, 60e3)}, aim="dose", hold="sensitivity", starts=1, steps=40).plan
+    assert found.figures().dose < plan.figures().dose
+    assert density(found) == pytest.approx(density(plan), rel=1e-3)
+
+
+def test_noise_of_a_tomogram_is_as_planned():
+    """Flat counts, filtered back-projection: the mean over a Gaussian of the plane, weighted as the filter has it."""
+    size, views, light = 48, 90, 4e4
+    told = {"width": size, "height": size, "views": views, "detector_blur": 0.0, "thickness": 1e-9, "exposure": 1.0}
+    plan = planning.plan("tomography", **told, flux=light * size**2, detail=4e-6)
+    counts = np.random.default_rng(3).poisson(light, (views, 160, size)) / light
+    A = dr.operators.ParallelProjector(np.arange(views) * np.pi / views, (size, size), size)
+    noise = np.asarray(dr.solvers.fbp(A, jnp.asarray(-np.log(counts), jnp.float32))) / 1e-6
+    # Of independent slices: SNR^2 of the plane is sum |S|^2 M n p / (pi f), that of the volume is a sum over layers.
+    deviation = 4 / (2 * np.sqrt(2 * np.log(2)))
+    f = np.hypot(*np.meshgrid(np.fft.fftfreq(size), np.fft.fftfreq(size)))
+    shape = 2 * np.pi * deviation**2 * np.exp(-2 * (np.pi * deviation * f) ** 2)
+    weight = np.fft.ifft2(shape / np.maximum(f, 0.25 / size)).real
+    seen = np.fft.ifft2(np.fft.fft2(noise) * np.fft.fft2(weight)).real[:, 16:32, 16:32]
+    signal = np.sum(shape**2 / np.maximum(f, 0.25 / size)) / size**2
+    layers = np.sqrt(np.sqrt(np.pi) * deviation)  # root of the sum of squares of the detail's layers
+    mu = physics.attenuation_from_density(2.2, "SiO2", 20e3)
+    found = 5 * np.std(seen) / signal / layers / mu * 2.2
+    assert plan.figures().sensitivities[DENSITY] == pytest.approx(found, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["tomografy"], "did you mean tomography"),
+        (["tomography", "enrgy=3"], "did you mean energy"),
+        (["tomography", "views=0"], "at least 2"),
+        (["tomography", "energy=a:b"], "number with a unit"),
+        (["tomography", "energy=30 keV:10 keV"], "increasing"),
+        (["tomography", "--optimise", "material"], "cannot be optimised"),
+        (["tomography", "--aim", "dose"], "--optimise"),
+        (["tomography", "--optimise", "energy", "--aim", "beauty"], "the aim is one of"),
+        (["tomography", "--optimise", "distance"], "give a range"),
+        (["tomography", "material=CaSi9O7"], "density"),
+        (["holography", "distances=2 m"], "behind the detector"),
+        (["holography", "attenuation=free", "distances=0.02"], "one distance"),
+        (["far-field-ptychography", "step=3 um"], "overlap"),
+        (["energy=3"], "METHOD"),
+        (["--aim", "dose"], "METHOD"),
+        (["--energy", "20 keV"], "--detector-pixel"),
+        (["tomography", "--energy", "20 keV"], "energy=value"),
+    ],
+)
+def test_bad_input_is_one_line(words, said, capsys):
+    assert main(["design", *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_the_command_line_says_what_more_time_gives(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "plan.png"
+    assert main(["design", "tomography", "-o", str(picture), "exposure=50 ms", "energy=25 keV"]) == 0
+    said = capsys.readouterr().out
+    assert "doubling the time" in said and "half period" in said and picture.stat().st_size > 1000
+    assert main(["design", "tomography", "--settings"]) == 0
+    assert "detector_pixel = 1e-06  # in the specimen [m] (above 0)" in capsys.readouterr().out
