@@ -173,6 +173,56 @@ def holography(random):
     yield from rows(plan, (1.2, 1.6, 2.5, 4.0, 7.0), pixel, measured)
 
 
+# ---------------------------------------------------------------------------------------------------- gratings
+def grating(random):
+    """Fringes shifted by the mean slope over pixel and shear; `models.fit_fringes` with and without the sample."""
+    size, light, pixel = 64, 400.0, 20e-6  # photons a pixel of a step
+    plan = planning.plan(
+        "grating",
+        energy=25e3,
+        material="SiO2, 2.2",
+        thickness=1e-3,
+        detector_pixel=pixel,
+        detector_blur=0.0,
+        width=size,
+        height=size,
+        flux=light * size**2,
+        exposure=1.0,
+    )
+    s = plan.settings
+    delta, beta = physics.delta_beta("SiO2", 2.2, 25e3)
+    wavelength = float(physics.energy_to_wavelength(25e3))
+    through = np.exp(-4 * np.pi / wavelength * beta * s.thickness)
+    shear, fine = wavelength * s.distance / s.period, 8
+    shifts = np.arange(s.steps) / s.steps
+
+    def fringes(counts, fringe=0.0):
+        turns = 2 * np.pi * shifts[:, None, None] + np.zeros((size, size)) + fringe
+        return random.poisson(counts * (1 + s.visibility * np.cos(turns)))
+
+    def angles(frames):
+        return dr.models.fit_fringes(frames.astype(np.float32), shifts)[0][2]
+
+    wrapped = lambda phase: np.angle(np.exp(1j * np.asarray(phase)))
+    noise = [wrapped(angles(fringes(light * through)) - angles(fringes(light))) for _ in range(10)]
+    noise = np.stack(noise) * s.period / (2 * np.pi * s.distance)
+    inside = np.zeros((size, size), bool)
+    inside[12:-12, 12:-12] = True
+
+    def measured(width):
+        x = (np.arange(size * fine) - size * fine // 2) / fine * pixel
+        deviation = width * pixel / FWHM
+        line = lambda at: np.exp(-0.5 * (at / deviation) ** 2)
+        slope = (line(x + shear / 2) - line(x - shear / 2)) / shear
+        # Each pixel the mean of its rays, its middle at a whole number.
+        mean = lambda values: np.roll(values, fine // 2).reshape(size, fine).mean(1)
+        return least_contrast(
+            noise, delta * np.sqrt(2 * np.pi) * deviation * mean(line(x))[:, None] * mean(slope), inside
+        )
+
+    yield from rows(plan, (2.0, 3.0, 5.0, 8.0, 20.0), pixel, measured)
+
+
 # ---------------------------------------------------------------------------------------------------- ptychography
 def ptychography(random):
     """A diffuse spot over a weak object, patterns of twice finer waves, maximum likelihood; the spot is known."""
@@ -260,7 +310,12 @@ def spot(random, frame, light):
     return wave * np.sqrt(light / np.sum(np.abs(wave) ** 2))
 
 
-CHECKS = {"tomography": tomography, "holography": holography, "far-field-ptychography": ptychography}
+CHECKS = {
+    "tomography": tomography,
+    "holography": holography,
+    "grating": grating,
+    "far-field-ptychography": ptychography,
+}
 
 if __name__ == "__main__":
     main()
