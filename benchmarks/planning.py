@@ -196,8 +196,10 @@ def grating(random):
     shear, fine = wavelength * s.distance / s.period, 8
     shifts = np.arange(s.steps) / s.steps
 
-    def fringes(counts, fringe=0.0):
-        turns = 2 * np.pi * shifts[:, None, None] + np.zeros((size, size)) + fringe
+    # A moire of three fringes, by which the fit tells errors of the steps from the phase.
+    turns = 2 * np.pi * (shifts[:, None, None] + 3 * np.arange(size) / size + np.zeros((size, size)))
+
+    def fringes(counts):
         return random.poisson(counts * (1 + s.visibility * np.cos(turns)))
 
     def angles(frames):

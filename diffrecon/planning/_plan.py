@@ -62,9 +62,8 @@ class Plan:
             rule = predictor(self)
             found = jax.jit(jax.vmap(lambda e: rule({"exposure": e})))(self.settings.exposure * jnp.asarray(factors))
             found = jax.tree.map(np.asarray, found)
-        order = lambda d: {n: d[n] for n in sorted(d, key=lambda n: n not in ("density [g/cm^3]", "mass [g]"))}
-        found = found._replace(sensitivities=order(found.sensitivities))
-        return [jax.tree.map(lambda a, i=i: float(a[i]), found) for i in range(len(factors))]
+        split = [jax.tree.map(lambda a, i=i: float(a[i]), found) for i in range(len(factors))]
+        return [f._replace(sensitivities=_ordered(f.sensitivities)) for f in split]
 
     def longer(self, factor: float) -> "Plan":
         """Make the plan whose whole measurement takes `factor` times as long: the overhead stays, exposures grow.
@@ -135,6 +134,11 @@ def predictor(made: Plan, span: tuple[float, float] | None = None, *, sizes: boo
         return Figures(half_period, limits, sensitivities, dose, jnp.asarray(time), said.fluence)
 
     return figures
+
+
+def _ordered(sensitivities: Mapping[str, float]) -> dict[str, float]:
+    """Put what all methods have first; jax sorts the keys."""
+    return dict(sorted(sensitivities.items(), key=lambda item: item[0] not in ("density [g/cm^3]", "mass [g]")))
 
 
 def _numbers(settings: Measurement, method: Method) -> dict[str, Any]:
