@@ -99,7 +99,7 @@ def displaced_with_slopes(
         weight, slope = _spline(down - j)[..., None], _spline_slope(down - j)[..., None]
         return sums[0] + weight * value, sums[1] + slope * value, sums[2] + weight * along
 
-    zero = jnp.zeros((height, width, coefficients.shape[-1]), flat.dtype)
+    zero = jnp.zeros((height, width, coefficients.shape[-1]), jnp.promote_types(flat.dtype, displacement.dtype))
     add = lambda sums, j: (row(j, sums), None)
     return jax.lax.scan(add, (zero, zero, zero), jnp.arange(-2, 4))[0]
 

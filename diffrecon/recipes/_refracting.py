@@ -97,7 +97,7 @@ class Refracting(Modality):
 
     def quantities(self, problem: Refraction, scan: Scan, settings: Any) -> dict[str, Quantity]:
         """Give phase, angles, transmission and dark field."""
-        fields = np.asarray(problem.model.fields(), float)
+        fields = np.array(problem.model.fields(), float)
         fields[0] *= not problem.only_x
         found = refraction_quantities(
             fields, problem.model.maps, problem.unit, problem.good, _zero(problem, settings), problem.grain

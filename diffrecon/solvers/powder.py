@@ -108,6 +108,7 @@ def poisson_gauss_newton(
 
     **Returns:** the model, the cost before and after; the model is the old one where no step lowers the cost.
     """
+    model = _in_one_precision(model)
     return _step(model, counts, prior, jnp.asarray(free, jnp.float32), jnp.asarray(damping, jnp.float32), steps)
 
 
@@ -124,6 +125,12 @@ def _step(
     best = jnp.argmin(jnp.where(jnp.isfinite(costs), costs, jnp.inf))
     stacked = jax.tree.map(lambda *a: jnp.stack(a)[best], _get(model), *(_get(t) for t in trials))
     return _put(model, stacked), before, costs[best]
+
+
+def _in_one_precision(model: Any) -> Any:
+    """Give both unknowns the precision of what they are multiplied with."""
+    kind = jnp.result_type(*_get(model), model.basis.patterns, model.projector.table)
+    return _put(model, jax.tree.map(lambda a: jnp.asarray(a, kind), _get(model)))
 
 
 def _get(model: Any) -> tuple[Array, Array]:

@@ -53,7 +53,7 @@ def track_windows(
     power = _mean((moved**2).sum(0), window)
 
     def compare(down: Array, right: Array) -> tuple[Array, Array]:
-        there = jax.lax.dynamic_slice(padded, (0, reach - down, reach - right), moved.shape)
+        there = jax.lax.dynamic_slice(padded, (jnp.zeros_like(down), reach - down, reach - right), moved.shape)
         product, own = _mean(jnp.stack([(moved * there).sum(0), (there**2).sum(0)]), window)
         return product / jnp.sqrt(jnp.maximum(own * power, 1e-12)), product / jnp.maximum(own, 1e-12)
 

@@ -279,7 +279,7 @@ def place_frames(
     """
     angles = np.arange(len(data["counts"])) if angles is None else angles
     for _ in range(rounds):
-        step = jnp.asarray(over_angles(_newton, (model, quiet), data, angles, *lines))[..., 0, :]
+        step = jnp.asarray(over_angles(_newton, (model, quiet), data, angles, *lines), model.shifts.dtype)[..., 0, :]
         if shifts:
             model = model.replace(shifts=model.shifts.at[angles].add(jnp.clip(step[..., :2], -1.5, 1.5)))
         if gain:
