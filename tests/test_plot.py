@@ -98,6 +98,15 @@ def test_colour_bar_has_the_unit():
     assert colour_bar(figure.axes[0]).get_ylabel() == "[rad]"
 
 
+@pytest.mark.parametrize("odd, extended", [([], "neither"), ([50.0], "max"), ([-50.0], "min"), ([50.0, -50.0], "both")])
+def test_colour_bar_shows_at_which_end_values_are_clipped(odd, extended):
+    values = np.ones((40, 40))
+    values[:, 20:] = 2
+    values.flat[: len(odd)] = odd
+    bar = colour_bar(plot.image(values).axes[0])
+    assert bar._colorbar.extend == extended
+
+
 @pytest.mark.parametrize(
     "scale, units, label",
     [

@@ -225,12 +225,12 @@ def scale_bar_length(columns: int, pixel_size: float | None) -> tuple[float, str
 
 def colour_bar(ax: "Axes", shown: Any, units: str, label: str, tall: float = 1.0) -> None:
     """Draw a bar with round numbers and the unit, right of the panel from its top down, `tall` times as high as it
-    is."""
+    is; arrows at its ends say that there are values beyond."""
     box, inches = ax.get_position(), ax.figure.get_size_inches()  # pyright: ignore
     wide, high = box.width * inches[0], box.height * inches[1] * tall
     bar = ax.inset_axes((1 + 0.06 / wide, 1 - tall, 0.09 / wide, tall))
     low, high_value = shown.get_clim()
-    drawn = ax.figure.colorbar(shown, cax=bar)
+    drawn = ax.figure.colorbar(shown, cax=bar, extend=_beyond(shown.get_array(), low, high_value), extendfrac=0.05)
     exponent, unit = unit_for(units, max(abs(low), abs(high_value)))
     ticks, labels = round_ticks(low, high_value, exponent, min(5, int(high / 0.3)))
     drawn.set_ticks(ticks, labels=labels)
@@ -243,6 +243,14 @@ def colour_bar(ax: "Axes", shown: Any, units: str, label: str, tall: float = 1.0
         _fit_inside(bar.set_title(said, fontsize=FONT, loc="left", pad=4))
     else:
         drawn.set_label(said, fontsize=FONT, labelpad=3)
+
+
+def _beyond(values: Any, low: float, high: float) -> str:
+    """Say at which ends of a colour bar values are clipped, as matplotlib does."""
+    values = np.ma.compressed(values)
+    values = values[np.isfinite(values)]
+    below, above = bool((values < low).any()), bool((values > high).any())
+    return {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")
 
 
 def _fit_inside(title: Any) -> None:
