@@ -49,6 +49,11 @@ def test_photons_grow_with_the_fourth_power_of_resolution():
     assert dim.limits["photons"] == pytest.approx(2 * bright.limits["photons"], rel=0.03)
 
 
+def test_a_detail_is_not_larger_than_the_sample(capsys):
+    assert planning.plan("tomography", flux=1.0).figures().half_period == np.inf
+    assert main(["design", "tomography", "flux=1"]) == 0 and "none seen" in capsys.readouterr().out
+
+
 def test_holography_agrees_with_the_smallest_phase_of_a_survey():
     beam = {"detector_pixel": 0.5e-6, "focus_to_detector": 0.0, "source": 0.0, "thickness": 1e-9, "frame": 100_000}
     plan = planning.plan("holography", **beam, distances=0.05, detail=3e-6, flux=1e14)

@@ -63,7 +63,7 @@ class Plan:
             found = jax.jit(jax.vmap(lambda e: rule({"exposure": e})))(self.settings.exposure * jnp.asarray(factors))
             found = jax.tree.map(np.asarray, found)
         split = [jax.tree.map(lambda a, i=i: float(a[i]), found) for i in range(len(factors))]
-        return [f._replace(sensitivities=_ordered(f.sensitivities)) for f in split]
+        return [_within(f._replace(sensitivities=_ordered(f.sensitivities)), self.settings.thickness) for f in split]
 
     def longer(self, factor: float) -> "Plan":
         """Make the plan whose whole measurement takes `factor` times as long: the overhead stays, exposures grow.
@@ -134,6 +134,13 @@ def predictor(made: Plan, span: tuple[float, float] | None = None, *, sizes: boo
         return Figures(half_period, limits, sensitivities, dose, jnp.asarray(time), said.fluence)
 
     return figures
+
+
+def _within(figures: Figures, thickness: float) -> Figures:
+    """Say that no detail is seen where it would have to be larger than the sample is thick."""
+    if figures.limits[PHOTONS] <= thickness:
+        return figures
+    return figures._replace(half_period=np.inf, limits={**figures.limits, PHOTONS: np.inf})
 
 
 def _ordered(sensitivities: Mapping[str, float]) -> dict[str, float]:
