@@ -15,13 +15,16 @@ from diffrecon.cli._settings import gather
 from diffrecon.errors import InputError
 from diffrecon.operators.scattering import TensorProjector, harmonic_degrees, real_harmonics
 from diffrecon.simulate import (
+    analyser,
     differential_phase,
     diffraction,
     diffraction_tomography,
     dynamic,
+    edge_illumination,
     fluorescence,
     fluorescence_map,
     fluorescence_ptychography,
+    grating,
     holography,
     holotomography,
     integration,
@@ -49,6 +52,9 @@ SMALL = {
     "fluorescence-ptychography": (fluorescence_ptychography, {"SCAN": 3, "FRAME": 32}, (9, 32, 32)),
     "azimuthal-integration": (integration, {"FRAMES": 2, "FINE": 1}, (2, 256, 256)),
     "speckle": (differential_phase, {"FRAME": 64, "VIEWS": 2}, (2, 64, 64)),
+    "grating": (grating, {"FRAME": 48, "FINE": 8, "STEPS": 3}, (3, 48, 48)),
+    "edge-illumination": (edge_illumination, {"FRAME": 32, "FINE": 12}, (5, 32, 32)),
+    "analyser": (analyser, {"FRAME": 32, "FINE": 8}, (11, 32, 32)),
     "interferometer": (interferometer, {"STEPS": 3}, (3, 128, 128)),
     "stxm": (stxm, {"POINTS": 4}, (16, 48, 48)),
     "cdi": (diffraction, {"FRAME": 64}, (1, 64, 64)),
@@ -250,6 +256,37 @@ def test_tensor_judge(tensor_file):
         simulate.judge("saxs-tensor-tomography", path, Result("saxs-tensor-tomography", small))
 
 
+def test_reflectivity_of_a_perfect_crystal():
+    """Darwin's curve: total reflection within the top, `1 / (2 eta)^2` far away, the area 8/3 where nothing is lost."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(analyser, "LOSS", 1e-9)
+        eta = (np.arange(-400000, 400000) + 0.5) * 5e-4
+        power = np.abs(analyser.reflectivity(eta * analyser.HALF_WIDTH)) ** 2
+    np.testing.assert_allclose(power[np.abs(eta) < 0.99], 1, atol=1e-6)
+    np.testing.assert_allclose(power[0], 1 / (2 * eta[0]) ** 2, rtol=1e-3)
+    assert power.sum() * 5e-4 == pytest.approx(8 / 3, abs=5e-3)
+
+
+def test_fringes_of_a_wedge_move_by_its_angle(monkeypatch):
+    """What propagation and the absorbing grating do to a wedge, against `2 pi distance angle / period`."""
+    monkeypatch.setattr(grating, "FRAME", 48)
+    waves = differential_phase.Waves(48, grating.PIXEL, grating.FINE, grating.MARGIN)
+    turns = 12  # of the phase over the periodic field
+    wedge = np.exp(2j * np.pi * turns * np.arange(waves.size) / waves.size)[None] * np.ones((waves.size, 1))
+    bars = np.exp(1j * grating.SHIFT * grating._bars(waves.place / grating.BARS))[None]
+    place = waves.place[None] / grating.PERIOD
+
+    def turn(wave):
+        light = waves.blurred(np.abs(waves.propagate(wave * bars, grating.DISTANCE)) ** 2, 0.08)
+        passed = [0.5 + 0.5 * np.cos(2 * np.pi * (place - k / 4)) for k in range(4)]
+        seen = np.array([waves.camera(light * p, 0.0).mean() for p in passed])
+        return seen @ np.exp(2j * np.pi * np.arange(4) / 4)
+
+    angle = waves.wavelength * turns / (waves.size * grating.PIXEL / grating.FINE)
+    found = np.angle(turn(wedge) / turn(np.ones_like(wedge)))  # sixteen samples a period of the bars: to 0.2 %
+    assert found == pytest.approx(2 * np.pi * grating.DISTANCE * angle / grating.PERIOD, rel=4e-3)
+
+
 # ---------------------------------------------------------------------------------------------------- demos
 def figure(lines, pattern):
     found = re.search(pattern, "\n".join(lines))
@@ -325,6 +362,22 @@ def test_demo_of_the_interferometer(tmp_path):
     lines = run("interferometer", tmp_path / "s.h5", {"quality": {"held_out": 0.0, "error_bars": 0}})
     assert figure(lines, "relative error ([0-9.]+)") < 0.02
     assert figure(lines, "darkfield: rms error ([0-9.]+)") < 0.03
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "module", "alpha", "darkfield"),
+    [
+        ("edge-illumination", edge_illumination, 0.13, 0.04),
+        ("analyser", analyser, 0.15, 0.08),
+    ],
+)
+def test_demo_of_one_angle(method, module, alpha, darkfield, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "FRAME", 64)
+    lines = run(method, tmp_path / "s.h5", {"quality": {"error_bars": 0}})
+    assert figure(lines, "alpha_x against the truth: relative error ([0-9.]+)") < alpha
+    assert figure(lines, "slope ([0-9.]+)") == pytest.approx(1, abs=0.07)
+    assert figure(lines, "darkfield: rms error ([0-9.]+)") < darkfield
 
 
 @pytest.mark.slow

@@ -9,11 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from .. import physics
 from ..geometry import ParallelBeam
 from ..scan import Scan
 from ._truth import read_truth, write_with_truth
-from .differential_phase import COUNTS, ENERGY, FINE, FRAME, PIXEL, Waves, powder_of, sample_of
+from .differential_phase import (
+    COUNTS,
+    ENERGY,
+    FINE,
+    FRAME,
+    MARGIN,
+    PIXEL,
+    Waves,
+    powder_of,
+    refraction_truth,
+    sample_of,
+)
 
 __all__ = ["judge", "write"]
 
@@ -23,11 +33,11 @@ STEPS, COHERENCE, DISTANCE = 6, 0.7, 0.05  # frames a scan, visibility, sample t
 def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
     """Write reference and sample frames that `open_scan` reads as they are, with the truth under `/truth`.
 
-    **Returns:** the truth: `phase` [rad], `alpha_x` [rad], `transmission`, `darkfield`, and `smooth` (no edge within
-    three pixels), `(y, x)`.
+    **Returns:** the truth: `phase` [rad], `alpha_x`, `alpha_y` [rad], `transmission`, `darkfield`, and `smooth`
+    (no edge within three pixels), `(y, x)`.
     """
     random = np.random.default_rng(seed)
-    waves = Waves()
+    waves = Waves(FRAME, PIXEL, FINE, MARGIN)
     phase, absorption, patch, edges = sample_of(waves, random)
     powder = powder_of(waves, random, patch)
     behind = waves.propagate(np.exp(1j * (phase + powder) - absorption), DISTANCE)
@@ -42,12 +52,9 @@ def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
         stacks["sample"], method="interferometer", geometry=ParallelBeam(PIXEL, ENERGY, DISTANCE),
         extra={"reference": stacks["reference"], **steps},
     )  # fmt: skip
-    truth = {
-        "phase": waves.binned(phase),
-        "alpha_x": waves.binned(np.gradient(phase, PIXEL / FINE, axis=1)) / (2 * np.pi / physics.HC * ENERGY),
+    truth = refraction_truth(waves, phase, edges) | {
         "transmission": waves.binned(np.exp(-2 * absorption)),
         "darkfield": waves.binned(np.exp(-patch / 2)),  # the coherent wave that is left
-        "smooth": waves.binned(edges.astype(float)) == 0,
     }
     write_with_truth(path, scan, truth)
     return truth
