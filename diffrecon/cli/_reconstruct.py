@@ -163,8 +163,21 @@ def _tell(
     for line in result.verdict:
         if line not in said:
             say(line)
-    picture = draw(result, beside(output)) if settings.output["picture"] else ""
+    picture = draw(result, beside(output), _about(output)) if settings.output["picture"] else ""
     say(f"{outcome} in {time.monotonic() - start:.1f} s: {output}{picture}")
+
+
+def _about(output: Path) -> str:
+    """Say in one line from what and when a result was made; nothing where its format has no place for that."""
+    from .. import io
+
+    try:
+        made = io.process(output)
+    except InputError:
+        return ""
+    source, scan = made.get("input", {}), made.get("scan", {})
+    words = [f"{name} {value}" if name != "views" else f"{value} views" for name, value in scan.items()]
+    return ", ".join([str(source.get("file", "")), *words, str(made.get("date", ""))[:10]])
 
 
 def _opened(file: str, method: str | None, settings: Settings, say: Callable[[str], Any]) -> tuple[Any, Any]:
@@ -290,7 +303,7 @@ def describe(scan: Any) -> str:
     return f"{scan.name}: {scan.method or 'unknown method'}, {scan.views} views of {shape}, {scan.provenance.reader}"
 
 
-def draw(result: Any, path: Path) -> str:
+def draw(result: Any, path: Path, about: str = "") -> str:
     """A picture beside the file where matplotlib is there; returns what to say about it."""
     import importlib.util
 
@@ -299,7 +312,7 @@ def draw(result: Any, path: Path) -> str:
     try:
         from .. import plot
 
-        plot.figure(result, path)
+        plot.figure(result, path, about)
     except Exception as error:
         # The file is written: a picture that fails must not turn success into failure.
         return f"\nno picture: {error}"

@@ -50,11 +50,11 @@ def register_picture(
     pictures[kind] = Picture(panels, own_row)
 
 
-def figure(result: Result, path: str | PathLike | None = None) -> "Figure":
+def figure(result: Result, path: str | PathLike | None = None, about: str = "") -> "Figure":
     """Tell the story of a result on one page: its pictures, how it converged, and the verdict in words.
 
     **Arguments:** `result` from `diffrecon.reconstruct` or `diffrecon.read_result`; `path` where it is saved (the
-    ending says the format: png, pdf, svg), `None` = not saved.
+    ending says the format: png, pdf, svg), `None` = not saved; `about`, one line below the title: file, energy, date.
 
     What is shown follows the `kind` of each quantity, by the table `pictures`, in its order. A complex object is
     cropped to where it was seen when the result says so by a `phase` with NaN elsewhere. Images that are constant are
@@ -65,7 +65,7 @@ def figure(result: Result, path: str | PathLike | None = None) -> "Figure":
     rows = _story(result)
     if not rows:
         raise InputError(f"the result of {result.method} has no quantity or curve that can be drawn")
-    page = page_of(rows, title=_headline(result.method), words=result.verdict)
+    page = page_of(rows, title=_headline(result.method), words=(*([about] if about else []), *result.verdict))
     if path is not None:
         page.savefig(path)
     return page
