@@ -64,7 +64,7 @@ def reflectivity(angle: np.ndarray) -> np.ndarray:
 
 
 def _light(position: float) -> np.ndarray:
-    """How much comes in the directions that are `RAYS` to a crystal turned this far: another crystal's curve."""
+    """Give how much comes in the directions that are `RAYS` to a crystal turned this far: another crystal's curve."""
     light = np.abs(reflectivity(RAYS + position)) ** 2
     return light / np.sum(np.abs(reflectivity(RAYS)) ** 2)
 

@@ -160,7 +160,7 @@ def powder_of(waves: Waves, random: np.random.Generator, variance: np.ndarray, l
 
 
 def lost_of(apart: float | np.ndarray, length: float = POWDER) -> Any:
-    """What the powder's phases at points so far apart [m] do not share: one minus their correlation."""
+    """Give what the powder's phases at points so far apart [m] do not share: one minus their correlation."""
     r2 = (apart / length) ** 2
     return 1 - (4 * np.exp(-r2 / 2) - np.exp(-r2 / 8)) / 3
 

@@ -54,7 +54,7 @@ def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def _open(x: np.ndarray, width: float) -> np.ndarray:
-    """What a mask of one aperture a pixel, in its middle, lets pass along x [m]."""
+    """Give what a mask of one aperture a pixel, in its middle, lets pass along x [m]."""
     cell = (x / PIXEL % 1 - 0.5) * PIXEL  # pixels are even in number: zero is between two
     return (np.tanh((cell + width / 2) / SOFT) - np.tanh((cell - width / 2) / SOFT)) / 2
 

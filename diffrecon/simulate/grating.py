@@ -64,7 +64,7 @@ def _bars(place: np.ndarray) -> np.ndarray:
 
 
 def _mask_places(waves: Waves, random: np.random.Generator) -> np.ndarray:
-    """Where every sample is in the absorbing grating [periods], which is a little turned and too wide: moire."""
+    """Give where every sample is in the absorbing grating [periods], which is a little turned and too wide: moire."""
     turn, wide = random.uniform(-1.5e-3, 1.5e-3), random.uniform(1.5e-3, 2.5e-3)
     y, x = waves.place[:, None], waves.place[None]
     return (x * np.cos(turn) + y * np.sin(turn)) / (PERIOD * (1 + wide))
