@@ -366,14 +366,15 @@ def test_demo_of_the_interferometer(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "module", "alpha", "darkfield"),
+    ("method", "module", "frame", "alpha", "darkfield"),
     [
-        ("edge-illumination", edge_illumination, 0.13, 0.04),
-        ("analyser", analyser, 0.15, 0.08),
+        ("grating", grating, 80, 0.12, 0.065),
+        ("edge-illumination", edge_illumination, 64, 0.13, 0.04),
+        ("analyser", analyser, 64, 0.15, 0.08),
     ],
 )
-def test_demo_of_one_angle(method, module, alpha, darkfield, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "FRAME", 64)
+def test_demo_of_one_angle(method, module, frame, alpha, darkfield, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "FRAME", frame)
     lines = run(method, tmp_path / "s.h5", {"quality": {"error_bars": 0}})
     assert figure(lines, "alpha_x against the truth: relative error ([0-9.]+)") < alpha
     assert figure(lines, "slope ([0-9.]+)") == pytest.approx(1, abs=0.07)
