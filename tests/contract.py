@@ -125,6 +125,17 @@ def k_edge():
     return dr.models.KEdge(areal, real(table), real(np.full((3, 1, 1), 100.0)), real(np.full((1, 1), 2.0)))
 
 
+def k_edge_volume():
+    """Two materials, two energies with a spectrum of two lines each; the second picture has moved."""
+    table = np.array([[[1.0, 0.2], [0.9, 0.3]], [[0.3, 0.8], [0.35, 0.7]]])
+    model = dr.models.KEdgeTomography.empty(
+        (2, 16, 17), ANGLES, np.array([0, 0, 0, 0, 1, 1, 1]), table, np.full((2, 2), 0.5), 0.1,
+        columns=np.array([0, 0.4]), beam=100.0, darks=2.0,
+    )  # fmt: skip
+    density = jnp.stack([smooth((2, 16, 17), 0.7), smooth((2, 16, 17), 0.4)[::-1]])
+    return in_precision(model.replace(density=density))
+
+
 def fluorescence():
     """Two components, a slice and a detector that sees them from the side and a little from above."""
     directions = np.array([[0.98, 0.1, 0.15], [0.95, -0.3, 0.05]])
@@ -292,6 +303,7 @@ MODELS = {
     ),
     "transmission": ModelRow(transmission, 7, unknowns("volume", "flux", "flats", "darks")),
     "k-edge": ModelRow(k_edge, 3, unknowns("areal", "attenuation", "flats", "darks")),
+    "k-edge tomography": ModelRow(k_edge_volume, 7, unknowns("density", "beam", drift=0.1, gain=0.1, moves=1.0)),
     "powder tomography": ModelRow(powder, 7, unknowns("fractions", strains=1.0)),
     "fluorescence": ModelRow(
         fluorescence,
