@@ -105,17 +105,23 @@ def fit_fringes(
     precision = np.repeat([1 / dose_error**2, 1 / step_error**2], views)
     for _ in range(rounds if views > 3 else 0):
         basis = _fringe_basis(flux, step)
-        values = np.linalg.lstsq(basis, some, rcond=None)[0]
+        # Bright frames are noisier: with equal weights, fringes of one phase everywhere would bend to their noise.
+        plain = basis @ np.linalg.lstsq(basis, some, rcond=None)[0]
+        weight = 1 / np.maximum(plain, 0.1 * some.mean(0))
+        solve = np.linalg.inv(np.einsum("ka,kb,ki->iab", basis, basis, weight))
+        values = np.einsum("iab,kb,ki,ki->ai", solve, basis, weight, some)
         predicted = basis @ values
         angle = 2 * np.pi * step[:, None]
         turned = 2 * np.pi * flux[:, None] * (values[2] * np.cos(angle) - values[1] * np.sin(angle))
-        slopes, weight = np.concatenate([predicted, turned]), 1 / some.mean(0)
-        orthogonal = np.linalg.qr(basis)[0]
-        free = np.tile(np.eye(views) - orthogonal @ orthogonal.T, (2, 2))
-        curvature = (slopes * weight) @ slopes.T * free + np.diag(precision)
-        left = np.tile(some - predicted, (2, 1))
+        slopes = weight * np.stack([predicted, turned])
+        told = np.einsum("aki,kb->iakb", slopes, basis).reshape(some.shape[1], 2 * views, 3)
+        curvature = np.einsum("aki,bki->akb", slopes, slopes / weight)
+        curvature = np.einsum("akb,kl->akbl", curvature, np.eye(views)).reshape(2 * views, 2 * views)
+        curvature = curvature - np.einsum("ima,iab,inb->mn", told, solve, told, optimize=True) + np.diag(precision)
         away = np.concatenate([np.log(flux), step - planned])
-        change = np.linalg.solve(curvature, (slopes * left) @ weight - precision * away)
+        change = np.linalg.solve(
+            curvature, np.einsum("aki,ki->ak", slopes, some - predicted).ravel() - precision * away
+        )
         flux, step = flux * np.exp(np.clip(change[:views], -0.2, 0.2)), step + np.clip(change[views:], -0.05, 0.05)
     values = np.linalg.lstsq(_fringe_basis(flux, step), flat, rcond=None)[0]
     mean = np.maximum(values[0], 1e-12)

@@ -87,3 +87,15 @@ def test_a_boost_of_steps_and_doses_changes_no_frame():
 def test_refused(change, words):
     with pytest.raises(dr.InputError, match=words):
         dr.reconstruct(scan_of(0 * COLUMN, **change), "grating")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fringes_without_moire_keep_their_steps(seed):
+    """One phase in all pixels: bright frames are noisier everywhere, and nothing but the plan tells the steps."""
+    rng, planned = np.random.default_rng(seed), np.arange(6) / 6
+    frames = rng.poisson(
+        1000 * (1 + 0.3 * np.cos(rng.uniform(0, 6) - 2 * np.pi * planned))[:, None, None] + np.zeros((80, 80))
+    )
+    (_, visibility, _), flux, step = fit_fringes(frames, planned)
+    assert np.std(step - planned) < 0.02 and np.std(flux) < 0.02
+    assert np.median(visibility) == pytest.approx(0.3, rel=0.05)
