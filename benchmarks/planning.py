@@ -5,7 +5,7 @@
 Every measurement is simulated by plain NumPy (exact projections, finer waves, Poisson noise) and reconstructed by the
 package. The noise is what repeated reconstructions differ by; details are Gaussian, and the contrast that is seen at
 five standard deviations is that of a filter matched to the detail's reconstruction and the noise's spectrum. Prints for
-details of several sizes the least density seen, predicted and found, and the smallest void seen.
+details of several sizes the least density seen, predicted and found, and the smallest one seen.
 """
 
 import argparse
@@ -71,15 +71,17 @@ def least_contrast(noise: np.ndarray, detail: np.ndarray, inside: np.ndarray) ->
 
 
 def rows(plan, sizes, pixel: float, measured):
-    """Compare the least density of details of some sizes [pixel], and the smallest void, interpolated between them."""
+    """Compare the least density of details of some sizes [pixel], and the smallest one seen, interpolated."""
     density = physics.material(plan.settings.material).density or np.nan
     found = []
     for size in sizes:
         predicted = plan.with_numbers(detail=size * pixel).figures().sensitivities["density [g/cm^3]"]
         found.append(measured(size) * density)
         yield f"density of {size * pixel * 1e6:.3g} um [g/cm^3]", predicted, found[-1]
-    seen = np.exp(np.interp(-np.log(density), -np.log(found), np.log(np.asarray(sizes) * pixel)))
-    yield "smallest void [m]", plan.figures().limits["photons"], seen
+    seen = np.exp(
+        np.interp(-np.log(density * plan.settings.difference), -np.log(found), np.log(np.asarray(sizes) * pixel))
+    )
+    yield "smallest detail [m]", plan.figures().limits["photons"], seen
 
 
 # ---------------------------------------------------------------------------------------------------- tomography
@@ -312,11 +314,48 @@ def spot(random, frame, light):
     return wave * np.sqrt(light / np.sum(np.abs(wave) ** 2))
 
 
+# ---------------------------------------------------------------------------------------------------- fluorescence
+def fluorescence(random):
+    """Traces of iron in silica, emission summed over the depth, production of xraylib; the recipe for maps."""
+    size, energy, production = 64, 17e3, 11.07  # points, eV, cm^2/g
+    plan = planning.plan("fluorescence-map", energy=energy, material="SiO2, 2.2", thickness=50e-6, background=300.0)
+    s = plan.settings
+    into, out = (float(physics.attenuation_from_density(2.2, "SiO2", e)) for e in (energy, 6.4e3))
+    depth = (np.arange(2000) + 0.5) / 2000 * s.thickness
+    share = np.mean(np.exp(-into * depth - out * depth / np.sin(s.takeoff)))
+    one, under = s.flux * s.exposure * s.solid_angle / (4 * np.pi) * production * share, s.background * s.exposure
+    told = {
+        "sample": {"composition": s.material, "thickness": s.thickness, "takeoff": s.takeoff, "secondary": "off"},
+        "beam": {"flux": s.flux},
+        "detector": {"solid_angle": s.solid_angle},
+        "tables": {"lines": "xraydb"},
+    }
+
+    def rebuilt(counts):
+        extra = {"lines": ("Fe Ka",), "area_backgrounds": np.full((1, size, size, 1), under), "dwell": s.exposure}
+        beam = dr.ParallelBeam(s.step, energy)
+        scan = dr.Scan.from_arrays(counts[None, ..., None], geometry=beam, method="fluorescence-map", extra=extra)
+        return np.asarray(dr.reconstruct(scan, settings=told)["Fe"], float)
+
+    noise = np.stack([rebuilt(random.poisson(under, (size, size)) - under) for _ in range(10)])
+    limit = plan.figures().sensitivities["limit of detection [g/cm^2]"]
+    yield "limit of detection [g/cm^2]", limit, 3 * float(np.std(noise))
+
+    def measured(width):
+        # The spot widens the detail; the same mass is spread over more points.
+        wide = np.hypot(width, s.spot / s.step)
+        mass = 100 * 2.2 * np.sqrt(2 * np.pi) * width / FWHM * s.step * (width / wide) ** 2
+        return least_contrast(noise, rebuilt(one * mass * gaussian((size, size), wide)), np.ones((size, size), bool))
+
+    yield from rows(plan, (1.3, 2.0, 3.0, 5.0, 8.0), s.step, measured)
+
+
 CHECKS = {
     "tomography": tomography,
     "holography": holography,
     "grating": grating,
     "far-field-ptychography": ptychography,
+    "fluorescence-map": fluorescence,
 }
 
 if __name__ == "__main__":

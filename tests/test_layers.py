@@ -25,7 +25,7 @@ MAY = {
     "_result": set(),
     "sharding": set(),
     "regimes": {"physics", "geometry"},
-    "planning": {"physics", "regimes", "settings"},
+    "planning": {"physics", "regimes", "settings", "operators", "models"},
     "losses": set(),
     "penalties": set(),
     "constraints": set(),

@@ -122,6 +122,41 @@ def test_an_angle_is_as_noisy_as_fitted_fringes():
     assert plan.figures().sensitivities["angle of a pixel [rad]"] == pytest.approx(found, rel=0.05)
 
 
+def test_traces_are_as_uncertain_as_their_map():
+    """Poisson draws of a blank and of traces, summed over the slab's depth, through the recipe for maps."""
+    told = {
+        "incidence": "60 deg",
+        "takeoff": "35 deg",
+        "background": 400.0,
+        "thickness": 0.4e-3,
+        "material": "SiO2, 2.2",
+    }
+    plan = planning.plan("fluorescence-map", energy=17e3, line="Fe Ka", **told)
+    s, random = plan.settings, np.random.default_rng(7)
+    into, out = (float(physics.attenuation_from_density(2.2, "SiO2", e)) for e in (17e3, 6.4e3))
+    depth = (np.arange(2000) + 0.5) / 2000 * s.thickness
+    share = np.mean(np.exp(-into * depth - out * depth * np.sin(np.pi / 3) / np.sin(np.radians(35))))
+    # 11.07 cm^2/g: xraylib 4.3, Kissel's cross sections with cascades.
+    one = s.flux * s.exposure * s.solid_angle / (4 * np.pi) * 11.07 * share / np.sin(np.pi / 3)
+    limit, under = plan.figures().sensitivities["limit of detection [g/cm^2]"], s.background * s.exposure
+    amount = np.where(np.arange(40) < 30, 0, limit) * np.ones((40, 40))
+    extra = {"lines": ("Fe Ka",), "area_backgrounds": np.full((1, 40, 40, 1), under), "dwell": s.exposure}
+    counts = random.poisson(under + one * amount)[None, ..., None] - under
+    scan = dr.Scan.from_arrays(counts, geometry=dr.ParallelBeam(s.step, 17e3), method="fluorescence-map", extra=extra)
+    slab = {"composition": "SiO2, 2.2", "thickness": s.thickness * np.sin(np.pi / 3), "incidence": s.incidence}
+    told = {"sample": {**slab, "takeoff": s.takeoff, "secondary": "off"}, "tables": {"lines": "xraydb"}}
+    told |= {"beam": {"flux": s.flux}, "detector": {"solid_angle": s.solid_angle}}
+    found = np.asarray(dr.reconstruct(scan, settings=told)["Fe"])
+    assert 3 * np.std(found[:, :30]) == pytest.approx(limit, rel=0.06)
+    assert np.mean(found[:, 30:]) == pytest.approx(limit, rel=0.06)
+    grams = plan.figures().sensitivities["limit in the spot [g]"]
+    assert plan.figures().sensitivities["limit in the spot, atoms"] == pytest.approx(
+        grams / 55.845 * 6.022e23, rel=1e-3
+    )
+    with pytest.raises(dr.InputError, match="edge"):
+        plan.with_numbers(energy=7e3).figures()
+
+
 @pytest.mark.parametrize(
     "words, said",
     [

@@ -7,6 +7,7 @@ photon noise: not what drifts, artefacts or a wrong model add.
 """
 
 from ._detail import CRITERION as CRITERION
+from ._fluorescence import FluorescenceMap
 from ._holography import Holography
 from ._method import Measurement as Measurement
 from ._method import Method as Method
@@ -26,5 +27,5 @@ from ._words import doubling_in_words as doubling_in_words
 from ._words import figures_in_words as figures_in_words
 from ._words import settings_in_words as settings_in_words
 
-for _method in (Holography, Tomography, Ptychography, Grating):
+for _method in (Holography, Tomography, Ptychography, Grating, FluorescenceMap):
     register(_method())

@@ -15,6 +15,7 @@ from ._detail import CRITERION, FWHM, detail_ratio, smallest_detail
 from ._method import Measurement, Method, find
 
 PHOTONS = "photons"
+OF_A_DETAIL = ("density [g/cm^3]", "mass [g]")  # sensitivities that every method has
 FACTORS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
@@ -145,7 +146,7 @@ def _within(figures: Figures, thickness: float) -> Figures:
 
 def _ordered(sensitivities: Mapping[str, float]) -> dict[str, float]:
     """Put what all methods have first; jax sorts the keys."""
-    return dict(sorted(sensitivities.items(), key=lambda item: item[0] not in ("density [g/cm^3]", "mass [g]")))
+    return dict(sorted(sensitivities.items(), key=lambda item: item[0] not in OF_A_DETAIL))
 
 
 def _numbers(settings: Measurement, method: Method) -> dict[str, Any]:

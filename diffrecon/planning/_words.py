@@ -7,7 +7,7 @@ import numpy as np
 from .. import physics
 from ..settings import listed
 from ._detail import CRITERION
-from ._plan import FACTORS, Figures, Plan
+from ._plan import FACTORS, OF_A_DETAIL, Figures, Plan
 
 
 def figures_in_words(plan: Plan, found: Figures) -> list[str]:
@@ -17,7 +17,7 @@ def figures_in_words(plan: Plan, found: Figures) -> list[str]:
     for name, value in found.sensitivities.items():
         what, _, unit = name.removesuffix("]").partition(" [")
         seen = f" of a detail of {_length(plan.settings.detail)}, {CRITERION:g} standard deviations"
-        lines.append((what, _value(value, unit) + (seen if unit in ("g/cm^3", "g") else "")))
+        lines.append((what, _value(value, unit) + (seen if name in OF_A_DETAIL else "")))
     lines += [("dose", _value(found.dose, "Gy")), ("time", _time(found.time))]
     return [f"{name:<24} {said}" for name, said in lines]
 
@@ -66,6 +66,8 @@ def _length(value: float) -> str:
 
 
 def _value(value: float, unit: str) -> str:
+    if unit == "g" and value < 1e-13:
+        return f"{1e15 * value:.4g} fg"
     return physics.in_words(value, unit) if unit else f"{value:.3g}"
 
 
