@@ -10,7 +10,7 @@ import diffrecon
 
 ROOT = Path(diffrecon.__file__).parent
 # Small modules that know nothing of the rest; everybody may use them.
-COMMON = {"errors", "_optional", "_cache", "_identity", "_hdf5", "__version__"}
+COMMON = {"errors", "_optional", "_cache", "_identity", "_hdf5", "_methods", "__version__"}
 # layer -> what it may import of diffrecon (besides itself and COMMON)
 MAY = {
     "errors": set(),
@@ -18,6 +18,7 @@ MAY = {
     "_cache": set(),
     "_identity": set(),
     "_hdf5": set(),
+    "_methods": set(),
     "physics": set(),
     "geometry": {"physics"},
     "_console": set(),

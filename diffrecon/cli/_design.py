@@ -14,6 +14,13 @@ _PLAIN = re.compile(r"[A-Za-z]")
 _WORD = re.compile(r"[A-Za-z_]+=")
 
 
+def methods() -> list[str]:
+    """List the methods that can be planned."""
+    from .. import planning
+
+    return list(planning.methods())
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Those of the command; every length, energy and size may have its unit."""
     parser.usage = _USAGE

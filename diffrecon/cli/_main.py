@@ -9,10 +9,11 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from .._console import printable_output
+from .._methods import SIMULATED, built_in
 from ..errors import InputError, MissingPackage
 
 _EPILOG = """\
@@ -28,7 +29,7 @@ examples:
 class _Parser(argparse.ArgumentParser):
     """Wrong arguments are input errors like any other: one line."""
 
-    lists: str = ""  # the module whose methods --help lists
+    lists: Callable[[], Iterable[str]] | None = None  # the methods that --help names
     words: Callable[[list[str]], tuple[list[str], str | None, list[str]]] | None = None
 
     def parse_known_args(self, args: Any = None, namespace: Any = None, **more: Any) -> Any:  # pyright: ignore
@@ -44,9 +45,8 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see {self.prog} --help")
 
     def format_help(self) -> str:
-        if self.lists:
-            known = importlib.import_module(f"..{self.lists}", __package__).methods()
-            self.epilog = f"methods: {', '.join(known)}"
+        if self.lists is not None:
+            self.epilog = f"methods: {', '.join(self.lists())}"
         return super().format_help()
 
 
@@ -148,7 +148,7 @@ def _command(commands: Any, name: str, module: str, function: str, says: str) ->
 
 
 def _described(parser: _Parser) -> None:
-    parser.lists = "recipes"
+    parser.lists = built_in
     parser.add_argument("-m", "--method", help="what was measured; guessed from the file where it is clear")
     parser.add_argument("-c", "--config", metavar="CONFIG.toml", help="settings by section")
     parser.add_argument(
@@ -206,12 +206,12 @@ def _reconstruct(commands: Any) -> None:
 
 def _simulate(commands: Any) -> None:
     parser = _command(commands, "simulate", "_simulate", "simulate", "Write a simulated measurement with known truth.")
-    parser.lists = "simulate"
+    parser.lists = SIMULATED.keys
     parser.add_argument("method", metavar="METHOD")
     parser.add_argument("-o", "--output", metavar="FILE", required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser = _command(commands, "demo", "_simulate", "demo", "Simulate, reconstruct, judge against the truth.")
-    parser.lists = "simulate"
+    parser.lists = SIMULATED.keys
     parser.add_argument("method", metavar="METHOD", nargs="?", help="near-field-ptychography by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", metavar="FOLDER", default=".", help="where the files go (here by default)")
@@ -225,7 +225,7 @@ def _explain_settings(commands: Any) -> None:
         "explain",
         "Say what a setting does: unit, choices, bounds, default in every method that has it.",
     )
-    parser.lists = "recipes"
+    parser.lists = built_in
     parser.add_argument("key", metavar="KEY", help="such as solver.steps, or a section such as solver")
     parser.add_argument("-m", "--method", help="of this method only")
 
@@ -254,7 +254,7 @@ def _after(commands: Any) -> None:
     )
     module = importlib.import_module("._design", __package__)
     module.arguments(parser)
-    parser.lists, parser.words = "planning", module.split_words
+    parser.lists, parser.words = module.methods, module.split_words
     parser = _command(
         commands, "selftest", "_selftest", "selftest", "After an upgrade: environment, devices, small reconstructions."
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._console import Console as Console
+from .._methods import BUILT_IN as BUILT_IN
 from .._result import Result
 from ..errors import InputError
 from ..modality import Modality, find, recognise, register
@@ -17,29 +18,6 @@ from ..settings import as_dict, build, toml
 from ._run import run
 
 # The package's own methods come through the door that is open to everybody; each is imported when it is first used.
-BUILT_IN = {
-    "near-field-ptychography": "ptychography:NearFieldPtychography",
-    "far-field-ptychography": "ptychography:FarFieldPtychography",
-    "tomography": "tomography:Tomography",
-    "holography": "holography:HolographyMethod",
-    "holotomography": "holotomography:Holotomography",
-    "laminography": "laminography:Laminography",
-    "k-edge": "kedge:KEdgeSubtraction",
-    "azimuthal-integration": "integration:AzimuthalIntegration",
-    "diffraction-tomography": "diffraction_tomography:DiffractionTomography",
-    "fluorescence-tomography": "fluorescence_tomography:FluorescenceTomography",
-    "fluorescence-map": "fluorescence_map:FluorescenceMap",
-    "fluorescence-ptychography": "fluorescence_ptychography:FluorescencePtychography",
-    "cdi": "cdi:Cdi",
-    "ptycho-tomography": "ptychotomography:PtychoTomographic",
-    "speckle": "speckle:Speckle",
-    "grating": "grating:Grating",
-    "edge-illumination": "scanned:EdgeIllumination",
-    "analyser": "scanned:Analyser",
-    "interferometer": "interferometer:Interferometer",
-    "stxm": "stxm:Stxm",
-    "saxs-tensor-tomography": "tensor_saxs:TensorSaxs",
-}
 for _name, _place in BUILT_IN.items():
     register(f"{__name__}.{_place}", _name)
 

@@ -8,32 +8,11 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from .._methods import SIMULATED
 from .._result import Result
 from ..errors import InputError, nearest
 
-_MODULES: dict[str, Any] = {
-    "near-field-ptychography": "ptychography",
-    "tomography": "tomography",
-    "dynamic-tomography": "dynamic",
-    "holography": "holography",
-    "holotomography": "holotomography",
-    "k-edge": "kedge",
-    "k-edge-tomography": "kedge_tomography",
-    "fluorescence-tomography": "fluorescence",
-    "fluorescence-map": "fluorescence_map",
-    "fluorescence-ptychography": "fluorescence_ptychography",
-    "azimuthal-integration": "integration",
-    "speckle": "differential_phase",
-    "grating": "grating",
-    "edge-illumination": "edge_illumination",
-    "analyser": "analyser",
-    "interferometer": "interferometer",
-    "stxm": "stxm",
-    "diffraction-tomography": "diffraction_tomography",
-    "cdi": "diffraction",
-    "ptycho-tomography": "ptychotomography",
-    "saxs-tensor-tomography": "scattering",
-}
+_MODULES: dict[str, Any] = dict(SIMULATED)
 
 
 def register(method: str, simulation: Any) -> None:

@@ -25,6 +25,7 @@ __all__ = [
 
 _MARGIN = 16  # pixels around the frame in which the images are free
 _FADING = (2.0, 4.0)  # powers of the visibility: slopes of microstructure are scattering, its fringes no signal
+_MOST_DOUBT = 6.0  # times that the misfit about a pixel may be counted less than elsewhere
 _RIM = 9  # [pixel]; lines of low visibility narrower than this are rims of the object, not microstructure
 
 
@@ -174,12 +175,16 @@ def fit_maps(
 
 @eqx.filter_jit
 def _round(model: Any, counts: Any, smoothness: Any, steps: int) -> Any:
-    """One reading of the frames; where they disagree with the model more than elsewhere, they are trusted less."""
+    """One reading of the frames; where they disagree with the model more than elsewhere, they are trusted less.
+
+    Not much less: steep places fit badly until they are solved, and would be given up for good.
+    """
     information, model = model.information(counts)
     raw = information.misfit / jnp.maximum(model.trust, 1e-6)
     level = jnp.maximum(jnp.median(raw), 1e-6)
     maps = consistent_maps(information, model.maps, model.transfer, smoothness, steps)
-    trust = jnp.where(model.trust > 0, 1 / (level * jnp.maximum(_local_mean(raw) / level, 1.0)), 0)
+    doubt = jnp.clip(_local_mean(raw) / level, 1.0, _MOST_DOUBT)
+    trust = jnp.where(model.trust > 0, 1 / (level * doubt), 0)
     return model.replace(maps=maps, trust=trust), jnp.median(information.misfit)
 
 
