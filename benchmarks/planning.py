@@ -227,6 +227,75 @@ def grating(random):
     yield from rows(plan, (2.0, 3.0, 5.0, 8.0, 20.0), pixel, measured)
 
 
+# ---------------------------------------------------------------------------------------------------- speckles
+def speckle(random):
+    """Sums of waves, looked up where rays come from and averaged over pixels; least squares of four maps, by pixels."""
+    size, views, light, pixel, distance, energy = 64, 40, 500.0, 2e-6, 0.5, 20e3
+    waves = np.concatenate([random.normal(0, 0.13, (100, 2)), random.uniform(0, 2 * np.pi, (100, 1))], 1)
+    places = random.uniform(-500, 500, (views, 2, 1, 1))
+
+    def patterns(down, right):
+        """Frames whose pixels show what was somewhere else [pixel], functions of `(y, x)`; means over the pixels."""
+        frames = np.zeros((views, size, size))
+        for a, b in ((-0.25, -0.25), (-0.25, 0.25), (0.25, -0.25), (0.25, 0.25)):
+            y, x = np.meshgrid(np.arange(size) - size // 2 + a, np.arange(size) - size // 2 + b, indexing="ij")
+            row, column = y - down(y, x) + places[:, 0], x - right(y, x) + places[:, 1]
+            for fy, fx, phase in waves:
+                frames += 0.022 / 4 * np.cos(2 * np.pi * (fy * row + fx * column) + phase)
+        return 1 + frames
+
+    by = lambda shift: lambda y, x: shift
+    still = patterns(by(0.0), by(0.0))
+    slopes = [(patterns(by(a), by(b)) - patterns(by(-a), by(-b))) / 0.1 for a, b in ((0.05, 0.0), (0.0, 0.05))]
+    design = np.stack([*slopes, still - 1, np.ones_like(still)], -1).transpose(1, 2, 0, 3)
+    solve = np.linalg.pinv(design)[..., :2, :]
+    angles = lambda change: np.einsum("yxkv,vyx->kyx", solve, change) * pixel / distance
+
+    contrast, grain = speckles(still)
+    plan = planning.plan(
+        "speckle",
+        energy=energy,
+        material="SiO2, 2.2",
+        thickness=30e-6,
+        difference=0.2,
+        detector_pixel=pixel,
+        detector_blur=0.0,
+        distance=distance,
+        positions=views,
+        contrast=contrast,
+        grain=grain * pixel,
+        width=size,
+        height=size,
+        flux=light * size**2,
+        exposure=1.0,
+    )
+    noise = [angles((random.poisson(light * still) - random.poisson(light * still)) / light) for _ in range(24)]
+    noise = np.stack(noise)
+    yield "angle of a pixel [rad]", plan.figures().sensitivities["angle of a pixel [rad]"], float(np.std(noise))
+    delta, _ = physics.delta_beta("SiO2", 2.2, energy)
+    inside = np.zeros((size, size), bool)
+    inside[12:-12, 12:-12] = True
+
+    def measured(width):
+        deviation = width / FWHM
+        bend = 0.02 * delta * np.sqrt(2 * np.pi) / deviation * distance / pixel  # of a fiftieth of the density
+        hill = lambda y, x: bend * np.exp(-0.5 * (y**2 + x**2) / deviation**2)
+        there = patterns(lambda y, x: -y * hill(y, x), lambda y, x: -x * hill(y, x))
+        seen = angles(there - still) / 0.02
+        return sum(least_contrast(noise[:, k], seen[k], inside) ** -2 for k in range(2)) ** -0.5
+
+    yield from rows(plan, (2.0, 3.0, 5.0, 8.0, 12.0), pixel, measured)
+
+
+def speckles(frames):
+    """Contrast of a pattern, and the full width at half maximum of its autocorrelation [pixel]."""
+    relative = frames / frames.mean() - 1
+    power = np.mean(np.abs(np.fft.fft2(relative)) ** 2, 0)
+    along = np.fft.ifft2(power).real
+    along = (along[0] + along[:, 0])[:20] / 2
+    return float(np.sqrt(along[0] / relative[0].size)), 2 * float(np.interp(-0.5, -along / along[0], np.arange(20)))
+
+
 # ---------------------------------------------------------------------------------------------------- ptychography
 def ptychography(random):
     """A diffuse spot over a weak object, patterns of twice finer waves, maximum likelihood; the spot is known."""
@@ -354,6 +423,7 @@ CHECKS = {
     "tomography": tomography,
     "holography": holography,
     "grating": grating,
+    "speckle": speckle,
     "far-field-ptychography": ptychography,
     "fluorescence-map": fluorescence,
 }

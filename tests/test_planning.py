@@ -122,6 +122,34 @@ def test_an_angle_is_as_noisy_as_fitted_fringes():
     assert plan.figures().sensitivities["angle of a pixel [rad]"] == pytest.approx(found, rel=0.05)
 
 
+def test_an_angle_is_as_noisy_as_displaced_speckles():
+    """Least squares of displacement, transmission and visibility in windows of 8 x 8 pixels of a smooth random pattern.
+
+    Both scans are noisy; the slopes are those of the pattern halfway.
+    """
+    size, views, light, c, contrast = 80, 12, 2000.0, 1.5, 0.15
+    mu = float(physics.attenuation_from_density(2.2, "SiO2", 20e3))
+    told = {"energy": 20e3, "thickness": -np.log(0.8) / mu, "width": size, "height": size, "exposure": 1.0}
+    told |= {"positions": views, "contrast": contrast, "grain": 2.3548 * c * 2e-6, "detector_pixel": 2e-6}
+    plan = planning.plan("speckle", **told, flux=light * size**2, distance=0.4)
+    random, f = np.random.default_rng(5), np.fft.fftfreq(size)
+    raw = np.fft.fft2(random.standard_normal((views, size, size))) * np.exp(
+        -((np.pi * c) ** 2) * np.add.outer(f**2, f**2)
+    )
+    raw = raw * contrast / np.std(np.fft.ifft2(raw).real)
+    moved = lambda share: raw * np.exp(-2j * np.pi * share * np.add.outer(0.3 * f, -0.2 * f))
+    sample = random.poisson(light * 0.8 * (1 + np.fft.ifft2(moved(1.0)).real)) / 0.8
+    change = (sample - random.poisson(light * (1 + np.fft.ifft2(raw).real))) / light
+    slopes = [np.fft.ifft2(2j * np.pi * moved(0.5) * a).real for a in (f[:, None], f[None])]
+    windows = lambda a: np.reshape(a, (views, 10, 8, 10, 8)).transpose(1, 3, 0, 2, 4).reshape(100, -1)
+    design = [*slopes, np.fft.ifft2(moved(0.5)).real, np.ones_like(change)]
+    design = np.stack([windows(a) for a in design], -1)
+    found = -np.stack([np.linalg.lstsq(d, v, rcond=None)[0] for d, v in zip(design, windows(change), strict=True)])
+    assert found.mean(0)[:2] == pytest.approx([0.3, -0.2], abs=0.01)
+    angle = plan.figures().sensitivities["angle of a pixel [rad]"] / 8 * 0.4 / 2e-6
+    assert found[:, :2].std(0) == pytest.approx([angle, angle], rel=0.2)
+
+
 def test_traces_are_as_uncertain_as_their_map():
     """Poisson draws of a blank and of traces, summed over the slab's depth, through the recipe for maps."""
     told = {

@@ -21,11 +21,12 @@ from ._plan import Plan as Plan
 from ._plan import plan as plan
 from ._ptychography import Ptychography
 from ._refraction import Grating
+from ._speckle import Speckle
 from ._tomography import Tomography
 from ._words import curve_in_words as curve_in_words
 from ._words import doubling_in_words as doubling_in_words
 from ._words import figures_in_words as figures_in_words
 from ._words import settings_in_words as settings_in_words
 
-for _method in (Holography, Tomography, Ptychography, Grating, FluorescenceMap):
+for _method in (Holography, Tomography, Ptychography, Grating, Speckle, FluorescenceMap):
     register(_method())
