@@ -161,7 +161,7 @@ class FluorescenceMap(Modality):
         """Say of every element how much there is, how well it is known, and its limits."""
         figures: dict[str, Any] = {"table": problem.table}
         lines, unit = list(problem.words), settings.result.units
-        area = spot_area(scan, settings.beam)
+        area = spot_area(scan, settings.beam, settings.sample)
         for channel, (name, line) in enumerate(zip(problem.names, problem.lines, strict=True)):
             found, words = _of_element(problem, channel, unit, area, _step_area(scan))
             if unit == "g/cm2" and settings.sample.composition is not None and found:
@@ -235,10 +235,11 @@ def _named(found: dict[int, Sensitivity]) -> tuple[str, ...]:
 
 
 # ---------------------------------------------------------------------------------------------------- words
-def spot_area(scan: Scan, beam: Beam) -> float | None:
-    """Area that one point lights [cm^2]: the beam's, else a step of the scan squared; `None` where neither is known."""
+def spot_area(scan: Scan, beam: Beam, sample: Sample) -> float | None:
+    """Area of the surface that one point lights [cm^2]: the beam's, longer where it grazes, else a step of the scan
+    squared; `None` where neither is known."""
     high, wide = beam.height or beam.width, beam.width or beam.height
-    return _step_area(scan) if high is None or wide is None else 1e4 * high * wide
+    return _step_area(scan) if high is None or wide is None else 1e4 * high * wide / float(np.sin(sample.incidence))
 
 
 def _step_area(scan: Scan) -> float | None:

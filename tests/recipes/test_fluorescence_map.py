@@ -8,6 +8,9 @@ import diffrecon as dr
 from diffrecon.errors import InputError
 from diffrecon.models import attenuation_of, detection_efficiency, emission_line
 from diffrecon.operators import slab_share
+from diffrecon.recipes._sample import Sample
+from diffrecon.recipes._sensitivity import Beam
+from diffrecon.recipes.fluorescence_map import spot_area
 from diffrecon.simulate import fluorescence_map
 
 SHAPE = (5, 7)
@@ -338,3 +341,9 @@ def test_positions_of_another_map_are_refused(tmp_path):
         placed(tmp_path / "a.h5", np.arange(40.0), np.arange(40.0), FE)
     with pytest.raises(InputError, match="do not lie on a raster"):
         placed(tmp_path / "a.h5", *np.random.default_rng(0).uniform(0, 100, (2, 60)), np.ones(60))
+
+
+def test_the_spot_is_longer_where_the_beam_grazes():
+    beam = Beam(height=2e-6, width=3e-6)
+    upright, oblique = (spot_area(None, beam, Sample(incidence=angle)) for angle in (np.pi / 2, np.pi / 6))
+    assert upright == pytest.approx(6e-8) and oblique == pytest.approx(2 * upright)
