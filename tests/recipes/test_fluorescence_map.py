@@ -119,7 +119,7 @@ def test_counts_are_those_at_the_mean_light(tmp_path):
         settings = {"result": {"units": "counts"}, "beam": beam, "tables": {"lines": "xraydb"}}
         found = dr.reconstruct(scan, settings=settings)
         np.testing.assert_allclose(found["Fe"], 1e9 * FE * light.mean(), rtol=1e-5)
-    assert found.quantities["Fe"].units == "counts"
+        assert found.quantities["Fe"].units == "counts"
 
 
 def test_standard_scales_every_line(tmp_path):

@@ -161,7 +161,8 @@ def steel(path, secondary, **extra):
 
 def test_chromium_in_steel_needs_secondary_excitation(shared_data):
     """SRM 1155, 16 keV: 18.37 % are certified; iron and nickel excite chromium more than the beam does."""
-    pytest.importorskip("PyMca5"), pytest.importorskip("fisx")
+    pytest.importorskip("PyMca5")
+    pytest.importorskip("fisx")
     axis = -6.1 + 11.928 * np.arange(2048)
     found = {rule: steel(shared_data / "real", rule, channel_energy=axis) for rule in ("off", "on")}
     assert found["on"]["Cr"] == pytest.approx(0.1837, rel=0.03) and found["off"]["Cr"] > 0.26
