@@ -415,12 +415,22 @@ def density_from_electrons(electrons: ArrayLike, composition: str) -> Any:
     return _scaled(electrons, 1e-6 / (AVOGADRO * _electrons_per_gram(composition)))
 
 
+def molar_mass(element: str) -> float:
+    """Mass of a mole of an element [g].
+
+    ```python
+    assert abs(molar_mass("Fe") - 55.845) < 1e-3
+    ```
+    """
+    return float(require("xraydb", "materials").atomic_mass(element))
+
+
 def _electrons_per_gram(composition: str) -> float:
     """Moles of electrons in a gram."""
     xraydb = require("xraydb", "materials")
     elements = xraydb.chemparse(material(composition).formula)
     electrons = sum(count * xraydb.atomic_number(symbol) for symbol, count in elements.items())
-    return electrons / sum(count * xraydb.atomic_mass(symbol) for symbol, count in elements.items())
+    return electrons / sum(count * molar_mass(symbol) for symbol, count in elements.items())
 
 
 def _scaled(values: ArrayLike, factor: float) -> Any:

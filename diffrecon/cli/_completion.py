@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from .._methods import SIMULATED, built_in
 from .._optional import require
 
 
@@ -31,15 +32,11 @@ def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 
 
 def _methods(**_: Any) -> list[str]:
-    from .. import recipes
-
-    return recipes.methods()
+    return built_in()
 
 
 def _simulated(**_: Any) -> list[str]:
-    from .. import simulate
-
-    return list(simulate.methods())
+    return list(SIMULATED)
 
 
 def _keys(parsed_args: argparse.Namespace, **_: Any) -> list[str]:

@@ -7,9 +7,12 @@ import contextlib
 import html
 import json
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import numpy as np
 
 from .._console import Console, Progress
 from .._result import Result
@@ -33,14 +36,14 @@ class LiveConsole(Console):
     def __init__(self, name: str, messages: tuple[str, ...] = (), **options: Any):
         super().__init__(**options)
         self._lock = threading.Lock()
-        self._name, self._messages, self._now = name, [*messages], ""
-        self._curves: dict[str, list[float]] = {}
+        self._name, self._messages, self._now = name, deque(messages, _MESSAGES), ""
+        self._curves: dict[str, deque[float]] = {}
         self._page, self._version = page(name, Result("", {}), {}, live=True), 0
 
     def say(self, message: str) -> None:
         """One line, which the page shows too."""
         with self._lock:
-            self._messages = [*self._messages[1 - _MESSAGES :], message]
+            self._messages.append(message)
         super().say(message)
 
     def passing(self, message: str) -> None:
@@ -61,7 +64,7 @@ class LiveConsole(Console):
         with self._lock:
             self._now = line
             for name, value in figures.items():
-                self._curves[name] = [*self._curves.get(name, [])[1 - _POINTS :], float(value)]
+                self._curves.setdefault(name, deque(maxlen=_POINTS)).append(float(value))
 
     def show(self, result: Callable[[], Result]) -> None:
         """Make the page anew; a picture that fails must not end a run."""
@@ -80,10 +83,8 @@ class LiveConsole(Console):
 
     def state(self) -> dict[str, Any]:
         """Give what changes between two pages: its number, and HTML of progress, curves and messages."""
-        import numpy as np
-
         with self._lock:
-            version, now, said = self._version, self._now, [*self._messages]
+            version, now, said = self._version, self._now, list(self._messages)
             curves = {name: np.asarray(values) for name, values in self._curves.items()}
         lines = "".join(f"<li>{html.escape(line)}</li>" for line in reversed(said))
         return {

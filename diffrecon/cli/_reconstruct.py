@@ -93,7 +93,9 @@ def run(
         again = resume and (slabs or checkpoint.exists())
         with _console(scan, live, quiet=quiet, checkpoint=str(checkpoint), resume=again) as console:
             way = _slabs if slabs else _whole
-            return way(scan, output, settings, console, resume, say, interrupts)
+            if resume and not again:
+                say(f"  no checkpoint {checkpoint}: from the start")
+            return way(scan, output, settings, console, say, interrupts)
 
 
 @contextlib.contextmanager
@@ -120,15 +122,12 @@ def _locked(output: Path) -> contextlib.AbstractContextManager[Any]:
 
 
 def _whole(
-    scan: Any, output: Path, settings: Settings, console: Any, resume: bool, say: Callable[[str], Any],
-    interrupts: list[int],
+    scan: Any, output: Path, settings: Settings, console: Any, say: Callable[[str], Any], interrupts: list[int]
 ) -> int:  # fmt: skip
     """Reconstruct in memory."""
     from .. import io, recipes, sharding
 
-    checkpoint = _checkpoint(output)
-    if resume and not checkpoint.exists():
-        say(f"  no checkpoint {checkpoint}: from the start")
+    checkpoint = Path(console.checkpoint)
     start = time.monotonic()
     try:
         result = recipes.reconstruct(scan, scan.method, settings.recipe, console)
@@ -203,8 +202,7 @@ def _checkpoint(output: Path) -> Path:
 
 
 def _slabs(
-    scan: Any, output: Path, settings: Settings, console: Any, resume: bool, say: Callable[[str], Any],
-    interrupts: list[int],
+    scan: Any, output: Path, settings: Settings, console: Any, say: Callable[[str], Any], interrupts: list[int]
 ) -> int:  # fmt: skip
     """A volume slab by slab into its file; Ctrl-C keeps the slices that are finished."""
     from .. import io, recipes
@@ -224,11 +222,11 @@ def _slabs(
             method=scan.method,
             scan=scan,
             settings=settings.recipe,
-            resume=resume,
+            resume=console.resume,
         )
         return _Recorded(target, settings, scan)
 
-    checkpoint = _checkpoint(output)
+    checkpoint = Path(console.checkpoint)
     start = time.monotonic()
     try:
         result = recipes.reconstruct_slabs(scan, scan.method, settings.recipe, console, writer)

@@ -255,7 +255,7 @@ def mass_fractions(composition: str | Mapping[str, float]) -> dict[str, float]:
     parts = composition if isinstance(composition, Mapping) else {composition: 1.0}
     whole = sum(float(share) for share in parts.values())
     for name, share in parts.items():
-        masses = {e: n * xraydb.atomic_mass(e) for e, n in xraydb.chemparse(physics.material(name).formula).items()}
+        masses = {e: n * physics.molar_mass(e) for e, n in xraydb.chemparse(physics.material(name).formula).items()}
         for element, mass in masses.items():
             found[element] = found.get(element, 0.0) + float(share) / whole * mass / sum(masses.values())
     return found

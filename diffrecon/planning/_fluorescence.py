@@ -80,7 +80,12 @@ class FluorescenceMap(Method):
         lowest = found[0]
         formula, _ = physics.material(settings.material)
         lines = [100 * slab.density * attenuation_of(formula, float(e)) for e in lowest.energies]
-        return Tables(slab, np.array([f.production for f in found]), np.array(lines), _atom(lowest.element))
+        return Tables(
+            slab,
+            np.array([f.production for f in found]),
+            np.array(lines),
+            physics.molar_mass(lowest.element) / physics.AVOGADRO,
+        )
 
     def material(self, tables: Tables) -> Matter:
         """Find the slab among the tables."""
@@ -118,10 +123,3 @@ class FluorescenceMap(Method):
         return Prediction(
             information, 1, {"spot": jnp.asarray(s.spot), "step": jnp.asarray(s.step)}, photons / s.step**2, points, own
         )
-
-
-def _atom(element: str) -> float:
-    """Mass of one atom [g]."""
-    from .._optional import require
-
-    return float(require("xraydb", "fluorescence").atomic_mass(element)) / physics.AVOGADRO

@@ -53,8 +53,8 @@ class Detection(Beam):
 
     def of(self, scan: Scan, unit: "Unit") -> dict[str, Any]:
         """Give spread and blur of the fringes as models take them."""
-        blur = scan.extra.get("detector_blur", 0.7) if self.detector_blur is None else self.detector_blur
-        return {"spread": float(unit.spread) if self.fringes else None, "blur": float(blur)}
+        blur = blur_of(scan, self.detector_blur, 0.7)
+        return {"spread": float(unit.spread) if self.fringes else None, "blur": blur}
 
 
 class Unit(NamedTuple):
@@ -83,21 +83,36 @@ class Stacks(NamedTuple):
     lines: tuple[str, ...]
 
 
+_NUMBERS = {
+    "energy": ("energy", "the photon energy", "20 keV"),
+    "pixel_size": ("detector_pixel", "the detector's pixel", "3 um"),
+    "distance": ("sample_to_detector", "the distance from the sample to the detector", "0.7 m"),
+}
+
+
+def known_geometry(scan: Scan, *names: str) -> Any:
+    """Give the geometry of a scan in which some numbers must be known.
+
+    **Raises:** `MissingMetadata` for the first that is not.
+    """
+    for name in names:
+        if scan.geometry is None or getattr(scan.geometry, name) is None:
+            key, what, example = _NUMBERS[name]
+            raise MissingMetadata(f"geometry.{key}", what, scan.name, example)
+    return scan.geometry
+
+
+def blur_of(scan: Scan, told: float | None, usual: float) -> float:
+    """Give the detector's blur [pixel]: what is told, the file's, or the usual one."""
+    return float(scan.extra.get("detector_blur", usual) if told is None else told)
+
+
 def optics_of(scan: Scan) -> Unit:
     """Read the geometry.
 
     **Raises:** `MissingMetadata` for what is not known.
     """
-    place = scan.geometry
-    for name, what, example in (
-        ("energy", "the photon energy", "20 keV"),
-        ("pixel_size", "the detector's pixel", "3 um"),
-        ("distance", "the distance from the sample to the detector", "0.7 m"),
-    ):
-        if place is None or getattr(place, name) is None:
-            key = {"pixel_size": "detector_pixel", "distance": "sample_to_detector"}.get(name, name)
-            raise MissingMetadata(f"geometry.{key}", what, scan.name, example)
-    assert place is not None
+    place = known_geometry(scan, "energy", "pixel_size", "distance")
     pixel, distance, wavelength = (float(np.mean(v)) for v in (place.pixel_size, place.distance, place.wavelength))
     if not distance > 0:
         raise InputError(f"{scan.name}: the distance from sample to detector is {distance:g} m; refraction needs one")

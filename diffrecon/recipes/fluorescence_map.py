@@ -274,7 +274,7 @@ def _of_element(
         f"{shares[1]:.2g}",
     ]
     if unit == "g/cm2" and spot is not None:
-        atoms = limit * spot / _molar_mass(problem.lines[channel].line.element) * physics.AVOGADRO
+        atoms = limit * spot / physics.molar_mass(problem.lines[channel].line.element) * physics.AVOGADRO
         figures |= {"detection_limit_grams": limit * spot, "detection_limit_atoms": atoms}
         figures |= {
             "quantification_limit_grams": figures["quantification_limit"] * spot,
@@ -285,9 +285,3 @@ def _of_element(
         figures["mass"] = float(areal[seen].sum()) * step
         words.append(f"{figures['mass']:.4g} g in the map")
     return figures, "; ".join(words)
-
-
-def _molar_mass(element: str) -> float:
-    from .._optional import require
-
-    return float(require("xraydb", "fluorescence").atomic_mass(element))

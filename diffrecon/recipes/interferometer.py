@@ -14,7 +14,7 @@ from .. import penalties, prepare
 from .._console import Console
 from .._model import Batch
 from .._result import Quantity
-from ..errors import InputError, MissingMetadata
+from ..errors import InputError
 from ..modality import Modality, Outcome, Problem, Run, Stage, Work, descent
 from ..models import InterferometerFringes, fit_fringes
 from ..operators.displacement import thin_closed
@@ -22,10 +22,9 @@ from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import unwrap_phase
 from ._refracting import Quality, judges
-from ._refraction import Beam, Prior, Stacks, most_frequent, read_stacks
+from ._refraction import Beam, Prior, Stacks, blur_of, known_geometry, most_frequent, read_stacks
 from ._stepping import fringes_of, gain_of, planned_steps
 
-_RIM = 9  # [pixel]; lines of low visibility narrower than this are rims of the object, not microstructure
 _CLEAR = 0.9  # visibility above which the model is asked to predict a pixel; its unresolved structure it smooths out
 _GRAINS = 0.1  # of the variance of unresolved structure that is left in the mean phase of a pixel, about
 _SMALL = 0.5  # of its noise: bends and steps from which on their size counts, no longer its square
@@ -95,8 +94,7 @@ class Interferometer(Modality):
         still, _, told = fringes_of(scan, stacks.reference, "reference_steps")
         gain = gain_of(stacks.reference, told)
         lines = [*stacks.lines, *_lines(scan, still, stacks, gain)]
-        stored = scan.extra.get("detector_blur", 0.5)
-        blur = float(stored if settings.model.detector_blur is None else settings.model.detector_blur)
+        blur = blur_of(scan, settings.model.detector_blur, 0.5)
         empty = InterferometerFringes.of_fringes(still, planned, arm=settings.model.arm, blur=blur)
         model, contradictions = _first_model(empty, stacks.sample, planned, stacks.good, settings.model.air == "mode")
         share = len(stacks.sample) / len(stacks.reference)
@@ -204,14 +202,7 @@ def _wave_number(scan: Scan) -> tuple[float, float]:
 
     **Raises:** `MissingMetadata` for what is not known.
     """
-    place = scan.geometry
-    for name, key, what, example in (
-        ("energy", "energy", "the photon energy", "20 keV"),
-        ("pixel_size", "detector_pixel", "the detector's pixel", "5 um"),
-    ):
-        if place is None or getattr(place, name) is None:
-            raise MissingMetadata(f"geometry.{key}", what, scan.name, example)
-    assert place is not None
+    place = known_geometry(scan, "energy", "pixel_size")
     return float(np.mean(place.pixel_size)), 2 * np.pi / float(np.mean(place.wavelength))
 
 
@@ -288,7 +279,7 @@ def _cost(model: InterferometerFringes, good: np.ndarray, prior: Prior, gain: fl
         expected = model(batch.views)
         variance = gain * (1 + share) * jnp.maximum(stopped(expected), 1e-2 * light / len(model.step))
         misfit = (known * (batch.counts - expected) ** 2 / variance).sum(0) / 2
-        clear = jnp.clip(thin_closed(stopped(model.visibility), _RIM) / usual, 0.2, 1.0)[1:-1, 1:-1]
+        clear = jnp.clip(thin_closed(stopped(model.visibility)) / usual, 0.2, 1.0)[1:-1, 1:-1]
         grains = jnp.sqrt(1 - 2 * _GRAINS * told**2 * jnp.log(clear))
         rough = prior.phase * (grains * _bending(told * model.phase)).mean()
         rough += prior.transmission * penalties.tv(level * model.attenuation, eps=_SMALL)

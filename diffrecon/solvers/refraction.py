@@ -26,7 +26,6 @@ __all__ = [
 _MARGIN = 16  # pixels around the frame in which the images are free
 _FADING = (2.0, 4.0)  # powers of the visibility: slopes of microstructure are scattering, its fringes no signal
 _MOST_DOUBT = 6.0  # times that the misfit about a pixel may be counted less than elsewhere
-_RIM = 9  # [pixel]; lines of low visibility narrower than this are rims of the object, not microstructure
 
 
 class RefractionMaps(NamedTuple):
@@ -244,7 +243,7 @@ def _weights(information: Information, maps: RefractionMaps, smoothness: Any) ->
     noise = jnp.sqrt(jnp.stack([jnp.maximum((diagonal[0] + diagonal[1]) / 2, 0), diagonal[2], diagonal[3]]))
     size = lambda parts, edge: jnp.sqrt(sum(p * p for p in parts) + edge**2)
     strength = [noise[i] * smoothness.weights[i] for i in range(3)]
-    clear = jnp.clip(thin_closed(maps.visibility, _RIM), 0.2, 1.0)
+    clear = jnp.clip(thin_closed(maps.visibility), 0.2, 1.0)
     return (
         strength[0] / size(_bends(maps.potential), smoothness.edges[0]) * clear ** -_FADING[0],
         strength[1] / size(_steps(maps.attenuation), smoothness.edges[1]) * clear ** _FADING[1],
