@@ -51,6 +51,22 @@ def _refusals_unchecked(request):
     jaxtyping_config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_guest_stays():
+    """Take back what a file's tests registered: methods, readers, pictures, simulations and plans of their own."""
+    from diffrecon import modality, simulate
+    from diffrecon.io import readers
+    from diffrecon.planning._method import _METHODS
+    from diffrecon.plot.result import pictures
+
+    tables = [modality._REGISTERED, simulate._MODULES, _METHODS, pictures, readers._REGISTERED]
+    before = [table.copy() for table in tables]
+    yield
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries) if isinstance(table, dict) else table.extend(entries)
+
+
 # Every compiled program holds some memory maps. A process may have 65530; beyond, the compiler crashes.
 _MAPS = Path("/proc/self/maps")
 _MOST_MAPS = 12_000
