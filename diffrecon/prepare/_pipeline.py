@@ -222,6 +222,12 @@ class Preparation:
         return int(self._tally.clipped.sum())
 
     @property
+    def clipped_fraction(self) -> dict[str, float]:
+        """Share of the values read so far that were below the clip, as a figure of the result; empty where none was."""
+        read = int(self._tally.read.sum()) * self.scan.views * self.scan.frame_shape[1]
+        return {"clipped_fraction": self.clipped / read} if self.clipped else {}
+
+    @property
     def bad(self) -> int:
         """Bad detector pixels that are filled."""
         return int(self._bad.mask.sum())

@@ -222,4 +222,6 @@ def _result(
             -slabs.lines[slabs.fitted[:1]][0], "rad", ("y", "x"), pixel, "phase of the first angle fitted"
         ),
     }
-    return Result(modality.name, quantities | model.places(), figures | more, (*words, *lines), as_dict(settings))
+    figures |= more
+    said = (*failures(figures), *words, *lines)
+    return Result(modality.name, quantities | model.places(), figures, said, as_dict(settings))

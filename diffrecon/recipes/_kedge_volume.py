@@ -313,6 +313,9 @@ def verdict(problem: Densities) -> tuple[dict[str, Any], list[str]]:
     energy_of = np.asarray(model.energy_of)
     each = [float(misfit[energy_of == e].mean()) for e in range(len(problem.energies))]
     figures["misfit"] = np.array(each)
+    dark = (counts <= np.asarray(model.darks)) & mask
+    if dark.any():
+        figures["clipped_fraction"] = float(dark.sum() / mask.sum())
     lines.append(
         "residuals over their noise (mean square): "
         + ", ".join(f"{e / 1e3:.5g} keV {m:.3f}" for e, m in zip(problem.energies, each, strict=True))

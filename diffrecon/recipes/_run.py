@@ -75,7 +75,7 @@ def run(modality: Modality, scan: Scan, given: Mapping[str, Any], console: Conso
     if closing.finished and getattr(getattr(settings, "quality", None), "halves", False):
         compare = lambda: compare_halves(modality, part, solved.problem, scan, settings, console)
         closing.judge("two halves of the data", compare)
-    return Result(modality.name, quantities, figures, (*failures(figures), *lines), as_dict(settings))
+    return Result(modality.name, quantities, figures, (*failures(figures, quantities), *lines), as_dict(settings))
 
 
 def _judged(modality: Modality, problem: Any, held: np.ndarray, settings: Any) -> tuple[dict[str, Any], Any]:

@@ -146,7 +146,7 @@ class FluorescenceTomography(Modality):
             n, y = counts[..., channel].astype(float), np.maximum(expected[..., channel], 1e-3)
             if n.any():
                 misfit = np.sqrt(np.sum((n - y) ** 2) / np.sum(n**2))
-                figures[f"{name}_misfit"] = misfit
+                figures |= {f"{name}_misfit": misfit, f"{name}_misfit_noise": np.sqrt(n.sum() / np.sum(n**2))}
         parts = ", ".join(f"{k.removesuffix('_misfit')} {v:.1%}" for k, v in figures.items() if k.endswith("_misfit"))
         words.append(f"counts are explained within {parts} (noise and edges within a voxel)")
         moves = np.asarray(refined_offsets(model, jnp.asarray(counts), True) - model.offsets)

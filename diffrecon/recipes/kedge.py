@@ -202,6 +202,7 @@ class KEdgeSubtraction(Modality):
             )
         dark = float((counts[:, mask] <= np.mean(np.asarray(model.darks))).mean())
         if dark > 1e-3:
+            figures["clipped_fraction"] = dark
             lines.append(f"{dark:.2%} of the values hold no light above the dark: thick pixels are lower bounds")
         return figures, lines
 

@@ -93,7 +93,8 @@ class Laminography(Modality):
             lines.append(search.message)
         for line in lines:
             console.say(line)
-        return Plate(model, {"values": values}, least_squares, {"volume": 1.0}, lines=tuple(lines))
+        figures = preparation.clipped_fraction
+        return Plate(model, {"values": values}, least_squares, {"volume": 1.0}, lines=tuple(lines), figures=figures)
 
     def stages(self, problem: Plate, settings: Settings, console: Console) -> Work:
         """Solve by the solver that the settings name."""

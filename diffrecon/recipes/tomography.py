@@ -370,7 +370,7 @@ def _problem(
         settings.loss.function or least_squares,
         {"volume": 1.0},
         lines=(*prepared.messages, *geometry.lines),
-        figures={"rotation_centre": geometry.centre, **geometry.figures},
+        figures={"rotation_centre": geometry.centre, **geometry.figures, **prepared.clipped_fraction},
         beam=beam,
         unit=_unit(scan, settings),
         where=where,

@@ -74,6 +74,20 @@ def test_the_driver_refuses_what_is_no_number(monkeypatch):
 def test_figures_of_a_failure():
     assert quality.failures({"held_out_residual": 0.4, "relative_residual": 0.3, "history": np.ones(3)}) == []
     assert len(quality.failures({"held_out_residual": 0.6, "relative_residual": float("nan")})) == 2
+    wrong = {"relative_residual_phase": 0.95, "Fe_misfit": 0.97, "Fe_misfit_noise": 0.2, "clipped_fraction": 0.7}
+    assert ["(phase)" in line or "(Fe)" in line or "70%" in line for line in quality.failures(wrong)] == [True] * 3
+    noisy = {"held_out_residual": 0.6, "noise_floor_residual": 0.55, "Cu_misfit": 1.0, "Cu_misfit_noise": 0.9}
+    assert quality.failures(noisy | {"clipped_fraction": 0.01}) == []
+
+
+def test_maps_of_nothing_but_zero_are_a_failure():
+    """Two elements, one absent: a result; both: none. A wave that is the same everywhere has not been solved for."""
+    of = lambda *maps: {f"map {i}": Quantity(np.asarray(m), "1", ("y", "x")) for i, m in enumerate(maps)}
+    some, none, wave = np.eye(4), np.zeros((4, 4)), np.full((4, 4), 1 + 0j)
+    assert quality.failures({}, of(some, none)) == [] and quality.failures({}, of(some + 0j)) == []
+    bars = {"a_error": Quantity(some, "1", ("y", "x"))}
+    assert "map 0 and map 1 are the same" in quality.failures({}, of(none, none) | bars)[0]
+    assert len(quality.failures({}, of(wave))) == 1 and quality.failures({}, {}) == []
 
 
 def test_the_residual_of_tensor_saxs_is_relative_to_the_data():
