@@ -249,7 +249,8 @@ class Modality:
     asks: ClassVar[
         Mapping[str, tuple[str, str]]
     ] = {}  # setting that has no default -> what it is, an example for --set
-    uses: ClassVar[tuple[str, ...]] = ()  # of `Scan.extra`: what it makes use of, of shifts, translations and monitor
+    # What it uses of a scan's fields and `extra`: the rest is named, or refused where the user says it.
+    uses: ClassVar[tuple[str, ...]] = ()
 
     def recognises(self, scan: Scan) -> bool:
         """Say whether a scan whose file does not name its method looks like one of this."""

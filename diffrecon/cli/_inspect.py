@@ -52,11 +52,14 @@ def _as_reconstruct(scan: Any) -> list[str]:
     **Raises:** `InputError` for what it would refuse; what is only missing stands among the missing.
     """
     from ..recipes import find, methods
+    from ..recipes._unused import refuse_unused, unused
 
     if scan.method not in methods() or scan.geometry is None:
         return []
     try:
-        return find(scan.method).look_at(scan)
+        method = find(scan.method)
+        refuse_unused(method, scan)
+        return [*method.look_at(scan), *filter(None, [unused(method, scan)])]
     except MissingMetadata as error:
         return [str(error).removeprefix(f"{scan.name}: ")]
 

@@ -22,6 +22,7 @@ from ..scan import Scan
 from ..settings import as_dict, build
 from ..solvers import Ending
 from ..solvers.journal import Journal
+from ._unused import refuse_unused, unused
 
 __all__ = ["run", "solve"]
 
@@ -37,6 +38,7 @@ def run(modality: Modality, scan: Scan, given: Mapping[str, Any], console: Conso
     keep_compiled_programs()
     settings = build(modality.settings, given, modality.name)
     check_needs(modality, scan)
+    refuse_unused(modality, scan)
     idle = unused(modality, scan)
     if idle:
         console.say(idle)
@@ -150,14 +152,6 @@ def check_needs(modality: Modality, scan: Scan) -> None:
     """
     for name, (what, example) in modality.needs.items():
         scan.require(name, what, example)
-
-
-def unused(modality: Modality, scan: Scan) -> str:
-    """Name what the scan says of each view and the method makes no use of; empty where there is nothing."""
-    words = {"shifts": "data.shifts", "sample_translation": "the translations of the sample", "monitor": "the monitor"}
-    moves = lambda name: np.size(scan.extra[name]) > 1 and np.ptp(np.asarray(scan.extra[name], float), axis=0).any()
-    idle = [said for name, said in words.items() if name in scan.extra and name not in modality.uses and moves(name)]
-    return f"known of each view and not used by {modality.name}: {', '.join(idle)}" if idle else ""
 
 
 def compare_halves(

@@ -96,6 +96,7 @@ class Cdi(Modality):
     """A complex object from its diffraction pattern."""
 
     name, settings = "cdi", Settings
+    uses = ("mask",)
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Pattern:
         """Put the measured modulus with random phases into a first support, and hold some pixels out."""

@@ -106,6 +106,7 @@ class DiffractionTomography(Modality):
     """Volume fractions, lattice parameters and patterns `(channel, y, x)` of a slice."""
 
     name, settings = "diffraction-tomography", Settings
+    uses = ("mask", "monitor")
     needs = {"angles": ("the rotation angle of each view", "/path/of/angles")}
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Slice:

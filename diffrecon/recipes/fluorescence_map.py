@@ -100,7 +100,7 @@ class FluorescenceMap(Modality):
     """Areal masses [g/cm^2] of elements from a raster of counts."""
 
     name, settings = "fluorescence-map", Settings
-    uses = ("monitor",)
+    uses = ("saturation", "monitor", "live_time", "real_time", "dwell")
 
     def look_at(self, scan: Scan) -> list[str]:
         """Say which lines are not excited, which points are left out, and what masses still need."""

@@ -140,11 +140,11 @@ class FluorescencePtychography(Modality):
     """Areal densities [g/cm^2] of elements, object and probe, from frames and counts at the same positions."""
 
     name, settings = "fluorescence-ptychography", Settings
+    uses = ("darks", "mask", "probe", "monitor")
     needs = {
         "positions": ("positions of the views", "/path/of/positions"),
         "pixel_size": ("the pixel of the object", "12 nm"),
     }
-    uses = ("monitor",)
 
     def recognises(self, scan: Scan) -> bool:
         """Tell by the counts of elements beside frames."""

@@ -84,6 +84,7 @@ class FluorescenceTomography(Modality):
     """Mass densities [g/cm^3] of elements through their own absorption."""
 
     name, settings = "fluorescence-tomography", Settings
+    uses = ("transmission",)
     needs = {"angles": ("the rotation angle of each view", "/path/of/angles")}
 
     def recognises(self, scan: Scan) -> bool:

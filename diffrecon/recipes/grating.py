@@ -31,6 +31,7 @@ class Grating(Refracting):
     """Phase, refraction along x, transmission and dark field from stepped fringes."""
 
     name, settings = "grating", Settings
+    uses = (*Refracting.uses, "steps", "reference_steps")
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Refraction:
         """Fit the fringes of every pixel in both scans, with the steps and doses of the frames."""

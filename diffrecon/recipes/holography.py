@@ -41,9 +41,9 @@ class HolographyMethod(Modality):
     """Phase and attenuation of an object from its holograms at one or several distances."""
 
     name, settings = "holography", Settings
+    uses = ("flats", "darks", "mask", "flux", "flat_views", "shifts")
     needs = {"geometry": ("the geometry (energy, distances)", "a file with geometry")}
     wishes = ("flux",)
-    uses = ("shifts",)
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Holograms:
         """Put vacuum into the scan's geometry and beam, register the frames, leave out outliers."""

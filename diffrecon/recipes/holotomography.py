@@ -144,7 +144,7 @@ class Holotomography(Modality):
     """delta and beta, rotation axis and places of the frames, from holograms at several distances and many angles."""
 
     name, settings = "holotomography", Settings
-    uses = ("shifts",)
+    uses = ("flats", "darks", "mask", "flux", "shifts")
     needs = {
         "geometry": ("the geometry (energy, distances)", "a file with geometry"),
         "angles": ("the rotation angle of each view", "/path/of/angles"),

@@ -95,6 +95,7 @@ class AzimuthalIntegration(Modality):
     """Patterns `(view, channel)` of powder frames."""
 
     name, settings = "azimuthal-integration", Settings
+    uses = ("mask", "monitor")
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Frames:
         """Make the table of pixels and channels."""

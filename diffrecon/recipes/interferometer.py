@@ -80,6 +80,7 @@ class Interferometer(Modality):
     """Phase [rad], transmission and dark field from the fringes of two arms that meet."""
 
     name, settings = "interferometer", Settings
+    uses = ("flats", "darks", "mask", "saturation", "reference", "steps", "reference_steps")
 
     def look_at(self, scan: Scan) -> list[str]:
         """Refuse scans without pixel, energy, or three steps."""

@@ -110,6 +110,7 @@ class KEdgeSubtraction(Modality):
     """Areal densities [g/cm^2] with error bars from radiographs at several energies."""
 
     name, settings = "k-edge", Settings
+    uses = ("flats", "darks", "mask", "flux")
     asks = {"model.materials": ("what is in the beam", '["Ni", "SiO2"]')}
 
     def look_at(self, scan: Scan) -> list[str]:

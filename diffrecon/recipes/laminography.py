@@ -76,7 +76,7 @@ class Laminography(Modality):
     """The attenuation coefficient of a flat specimen that turned about a tilted axis."""
 
     name, settings = "laminography", Settings
-    uses = ("monitor",)
+    uses = ("flats", "darks", "mask", "flat_views", "dark_views", "monitor")
     needs = {"angles": ("the rotation angle of each view", "/path/of/angles")}
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Plate:

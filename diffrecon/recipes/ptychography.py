@@ -216,6 +216,7 @@ class NearFieldPtychography(Modality):
     """Object, probe modes, positions and background of a scan in the near field."""
 
     name, settings = "near-field-ptychography", NearSettings
+    uses = ("darks", "mask", "probe", "saturation", "flats")
     needs = {"positions": ("positions of the views", "/path/of/positions")}
 
     def look_at(self, scan: Scan) -> list[str]:
@@ -382,6 +383,7 @@ class FarFieldPtychography(NearFieldPtychography):
     """Object, probe modes and positions of a scan in the far field."""
 
     name, settings = "far-field-ptychography", FarSettings
+    uses = ("darks", "mask", "probe", "saturation")
 
 
 # ---------------------------------------------------------------------------------------------------- parts

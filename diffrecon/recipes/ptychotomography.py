@@ -158,6 +158,7 @@ class PtychoTomographic(Modality):
     """delta and beta, probe, rotation axis, shifts and positions of ptychographic scans at many angles."""
 
     name, settings = "ptycho-tomography", Settings
+    uses = ("darks", "mask", "probe", "flats")
     needs = {
         "positions": ("the position of each view", "/path/of/positions"),
         "angles": ("the rotation angle of each view", "/path/of/angles"),

@@ -30,6 +30,7 @@ class _Scanned(Refracting):
     """What both methods share."""
 
     settings = Settings
+    uses = (*Refracting.uses, "steps", "reference_steps")
     unit_of_steps: ClassVar[str] = "m"
     what: ClassVar[str] = "the mask"
 

@@ -74,7 +74,7 @@ class Stxm(Modality):
     """Transmission, angles [rad], phase [rad] and dark field [rad^2] from a scanned beam, frame by frame or summed."""
 
     name, settings = "stxm", Settings
-    uses = ("monitor",)
+    uses = ("flats", "darks", "mask", "flux", "monitor", "transmission", "moments_y", "moments_x", "quadrants")
 
     def look_at(self, scan: Scan) -> list[str]:
         """Refuse scans whose points or monitor do not fit."""

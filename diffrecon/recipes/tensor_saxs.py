@@ -61,6 +61,7 @@ class TensorSaxs(Modality):
     """Orientation of fibres in every voxel from tensor SAXS projections."""
 
     name, settings = "saxs-tensor-tomography", Settings
+    uses = ("weights",)
     wishes = ("transmission",)
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Problem:

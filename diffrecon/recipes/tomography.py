@@ -146,9 +146,9 @@ class Tomography(Modality):
     """A volume slice by detector row, from frames with flats and darks or from line integrals."""
 
     name, settings = "tomography", Settings
+    uses = ("flats", "darks", "mask", "flat_views", "dark_views", "monitor", "shifts", "sample_translation", "times")
     needs = {"angles": ("the rotation angle of each view", "/path/of/angles")}
     wishes = ("flats", "darks")
-    uses = ("monitor", "shifts", "sample_translation")
 
     def look_at(self, scan: Scan) -> list[str]:
         """Refuse frames that flats and darks cannot correct."""

@@ -7,9 +7,10 @@ import diffrecon as dr
 from diffrecon.errors import InputError
 from diffrecon.prepare import Preparation
 from diffrecon.recipes._axis import find_axis
-from diffrecon.recipes._run import unused
+from diffrecon.recipes._unused import refuse_unused, unused
 from diffrecon.recipes.holography import HolographyMethod
 from diffrecon.recipes.tomography import Tomography
+from diffrecon.scan import Provenance
 
 ANGLES = np.linspace(0, np.pi, 90, endpoint=False)
 MOVES = np.round(np.random.default_rng(3).uniform(-5, 5, 90), 1)
@@ -56,5 +57,15 @@ def test_an_axis_far_outside_is_refused():
 def test_what_a_method_makes_no_use_of_is_named():
     scan = moved_scan(extra={"monitor": MOVES + 9, "shifts": np.ones((90, 2)) * MOVES[:, None]})
     assert unused(Tomography(), scan) == ""
-    assert unused(HolographyMethod(), scan) == "known of each view and not used by holography: the monitor"
+    assert unused(HolographyMethod(), scan) == "known and not used by holography: the monitor"
     assert unused(HolographyMethod(), moved_scan(extra={"monitor": np.ones(90)})) == ""
+    assert unused(Tomography(), scan.replace(flux=1e3, saturation=9e3)).endswith(": the flux, the saturation")
+    assert unused(HolographyMethod(), scan.replace(flux=1e3, extra={})) == ""
+
+
+def test_what_a_method_makes_no_use_of_is_refused_where_the_user_says_it():
+    said = lambda **keys: moved_scan(provenance=Provenance(given=keys), flux=1e3, darks=np.zeros((1, 2, 4)))
+    with pytest.raises(InputError, match="data.flux is not used by tomography: leave it out"):
+        refuse_unused(Tomography(), said(flux=1e3))
+    refuse_unused(HolographyMethod(), said(flux=1e3, views="0:9", darks="/dark"))
+    refuse_unused(Tomography(), said(darks="/dark"))
