@@ -1,7 +1,5 @@
 """The package's own methods and simulations, and where each is: read by `--help` before anything heavy is imported."""
 
-import importlib.metadata
-
 BUILT_IN = {
     "near-field-ptychography": "ptychography:NearFieldPtychography",
     "far-field-ptychography": "ptychography:FarFieldPtychography",
@@ -55,5 +53,7 @@ SIMULATED = {
 
 def built_in() -> list[str]:
     """List the package's own methods and those of installed packages."""
+    import importlib.metadata
+
     points = importlib.metadata.entry_points(group="diffrecon.modalities")
     return [*dict.fromkeys([*BUILT_IN, *(point.name for point in points)])]

@@ -4,18 +4,22 @@ Lengths [m], energies [eV]. Every number may be an array (several distances) and
 the arithmetic works on floats, NumPy and JAX arrays alike.
 """
 
+import copy
 import dataclasses
 from typing import Any
 
-import equinox as eqx
-import jax
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from . import physics
+from ._lazy import pytree
+from .errors import InputError
 
 
-class ParallelBeam(eqx.Module):
+@pytree
+@dataclasses.dataclass(frozen=True)
+class ParallelBeam:
     """A parallel beam: the detector pixel is the sample pixel.
 
     **Arguments:** `detector_pixel` [m], `energy` [eV], `sample_to_detector` [m]. Unknown ones stay `None`.
@@ -41,7 +45,9 @@ class ParallelBeam(eqx.Module):
         return self.sample_to_detector
 
 
-class ConeBeam(eqx.Module):
+@pytree
+@dataclasses.dataclass(frozen=True)
+class ConeBeam:
     """A projection microscope: a point focus, the sample `focus_to_sample` behind it, the detector at
     `focus_to_detector`.
 
@@ -84,7 +90,9 @@ class ConeBeam(eqx.Module):
         return (self.focus_to_detector - self.focus_to_sample) / self.magnification
 
 
-class FarField(eqx.Module):
+@pytree
+@dataclasses.dataclass(frozen=True)
+class FarField:
     """Far-field diffraction: a sample pixel of `wavelength distance / (N detector_pixel)` for frames of N pixels.
 
     **Arguments:** `energy` [eV], `sample_to_detector` and `detector_pixel` [m], `frame` = number of pixels (square
@@ -92,7 +100,7 @@ class FarField(eqx.Module):
     given as `sample_pixel` [m].
     """
 
-    frame: int = eqx.field(static=True)
+    frame: int = dataclasses.field(metadata={"static": True})
     energy: Any = None
     sample_to_detector: Any = None
     detector_pixel: Any = None
@@ -127,7 +135,88 @@ def geometry_of_views(geometry: Geometry, views: np.ndarray, total: int) -> Geom
     def pick(value: Any) -> Any:
         return value[views] if np.ndim(value) and np.shape(value)[0] == total else value
 
-    return jax.tree.map(pick, geometry)
+    fields = {field.name: getattr(geometry, field.name) for field in dataclasses.fields(geometry)}
+    return dataclasses.replace(geometry, **{name: pick(value) for name, value in fields.items()})
+
+
+EIGHT_SEGMENTS = tuple(np.arange(8) * np.pi / 8)
+
+
+@dataclasses.dataclass(init=False, eq=False)
+class TensorGeometry:
+    """Where beam, detector and sample stood in each view of a tensor SAXS scan.
+
+    A vector `v0` of the laboratory is `R^T v0` in the frame of the sample; the volume is fixed in the sample.
+
+    **Arguments:** `rotations` `(view, 3, 3)` of the sample; `offsets` `(view, 2)` of the (row, column) raster [pixel];
+    `beam`, `column`, `row`: laboratory vectors of the beam and of the raster (defaults: +y, +x, +z); `detector_angles`
+    `(segment,)` [rad], azimuths of the segments' centres; `detector_origin`, `detector_positive_90`: laboratory vectors
+    of azimuth 0 and 90 degrees; `two_theta` [rad], the scattering angle.
+
+    **Raises:** `InputError` for shapes that do not agree, or matrices that are no rotations.
+
+    ```python
+    from diffrecon.operators import rotations_from_angles
+
+    rotations = rotations_from_angles(inner=np.linspace(0, np.pi, 10), outer=np.zeros(10))
+    geometry = TensorGeometry(rotations, detector_angles=np.arange(8) * np.pi / 8)
+    ```
+    """
+
+    rotations: np.ndarray
+    offsets: np.ndarray
+    beam: np.ndarray
+    column: np.ndarray
+    row: np.ndarray
+    detector_angles: np.ndarray
+    detector_origin: np.ndarray
+    detector_positive_90: np.ndarray
+    two_theta: float
+
+    def __init__(
+        self,
+        rotations: ArrayLike,
+        offsets: ArrayLike | None = None,
+        beam: ArrayLike = (0.0, 1.0, 0.0),
+        column: ArrayLike = (1.0, 0.0, 0.0),
+        row: ArrayLike = (0.0, 0.0, 1.0),
+        detector_angles: ArrayLike = EIGHT_SEGMENTS,
+        detector_origin: ArrayLike = (1.0, 0.0, 0.0),
+        detector_positive_90: ArrayLike = (0.0, 0.0, 1.0),
+        two_theta: float = 0.0,
+    ):
+        self.rotations = np.asarray(rotations, np.float64)
+        self.offsets = np.zeros((len(self.rotations), 2)) if offsets is None else np.asarray(offsets, np.float64)
+        self.beam, self.column, self.row = (np.asarray(v, np.float64) for v in (beam, column, row))
+        self.detector_angles = np.asarray(detector_angles, np.float64)
+        self.detector_origin = np.asarray(detector_origin, np.float64)
+        self.detector_positive_90 = np.asarray(detector_positive_90, np.float64)
+        self.two_theta = float(two_theta)
+        self._check()
+
+    def _check(self) -> None:
+        views = len(self.rotations)
+        if self.rotations.shape != (views, 3, 3) or self.offsets.shape != (views, 2):
+            shapes = f"{self.rotations.shape}, {self.offsets.shape}"
+            raise InputError(f"rotations must be (view, 3, 3) and offsets (view, 2), got {shapes}")
+        if self.detector_angles.ndim != 1 or self.detector_angles.size < 2:
+            raise InputError(f"detector_angles must be (segment,) with two or more, got {self.detector_angles.shape}")
+        error = np.abs(self.rotations @ np.swapaxes(self.rotations, 1, 2) - np.eye(3)).max((1, 2))
+        if not np.all(error < 1e-3):
+            raise InputError(f"the rotation matrix of view {int(np.argmax(error))} is no rotation")
+
+    def __len__(self) -> int:
+        return len(self.rotations)
+
+    def subset(self, views: ArrayLike) -> "TensorGeometry":
+        """The geometry of some of the views."""
+        views, some = np.asarray(views), copy.copy(self)
+        some.rotations, some.offsets = self.rotations[views], self.offsets[views]
+        return some
+
+    def in_sample(self, vector: ArrayLike) -> Float[np.ndarray, "view 3"]:
+        """A laboratory vector as the sample sees it in every view, `R^T v`."""
+        return np.einsum("nji,j->ni", self.rotations, np.asarray(vector, np.float64))
 
 
 @dataclasses.dataclass(frozen=True)

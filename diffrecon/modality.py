@@ -9,7 +9,6 @@ package, or `diffrecon reconstruct --with FILE.py`.
 
 import dataclasses
 import importlib
-import importlib.metadata
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -20,6 +19,7 @@ import optax
 
 from . import quality
 from ._console import Console
+from ._look import REGISTERED, Look, entry_points, names
 from ._model import Batch
 from ._result import Quantity, Result
 from .errors import InputError, nearest
@@ -234,7 +234,7 @@ def descent(label: str, optimiser: optax.GradientTransformation, steps: int, **o
 
 
 # ---------------------------------------------------------------------------------------------------- modality
-class Modality:
+class Modality(Look):
     """A method: subclass it, say what is special, register it.
 
     **To write:** `name`, `settings` (a frozen dataclass of sections, see `diffrecon.settings`), `start`, `stages`,
@@ -242,28 +242,7 @@ class Modality:
     its own in one file.
     """
 
-    name: ClassVar[str]
     settings: ClassVar[type]
-    needs: ClassVar[Mapping[str, tuple[str, str]]] = {}  # field of the scan -> what it is, an example for --set
-    wishes: ClassVar[tuple[str, ...]] = ()  # fields of the scan that it uses where they are known
-    asks: ClassVar[
-        Mapping[str, tuple[str, str]]
-    ] = {}  # setting that has no default -> what it is, an example for --set
-    # What it uses of a scan's fields and `extra`: the rest is named, or refused where the user says it.
-    uses: ClassVar[tuple[str, ...]] = ()
-
-    def recognises(self, scan: Scan) -> bool:
-        """Say whether a scan whose file does not name its method looks like one of this."""
-        return False
-
-    def look_at(self, scan: Scan) -> list[str]:
-        """Say what is odd about a scan, before anything is solved: what `inspect` shows as problems.
-
-        **Raises:** `InputError` for a scan that the method would refuse.
-        """
-        for name, (what, example) in self.needs.items():
-            scan.require(name, what, example)
-        return []
 
     def start(self, scan: Scan, settings: Any, console: Console) -> Problem:
         """Prepare the data and make the first guess.
@@ -347,9 +326,6 @@ class Modality:
 
 
 # ---------------------------------------------------------------------------------------------------- the register
-_REGISTERED: dict[str, Any] = {}
-
-
 def register(modality: Modality | type[Modality] | str, name: str | None = None) -> None:
     """Make a method known to `reconstruct` and to the command line.
 
@@ -359,17 +335,12 @@ def register(modality: Modality | type[Modality] | str, name: str | None = None)
     **Raises:** `InputError` for something that is no modality.
     """
     if isinstance(modality, str):
-        _REGISTERED[str(name)] = modality
+        REGISTERED[str(name)] = modality
         return
     made = modality() if isinstance(modality, type) else modality
     if not isinstance(made, Modality) or not getattr(made, "name", "") or not hasattr(made, "settings"):
         raise InputError(f"{modality!r} is no modality: subclass diffrecon.Modality and give it a name and settings")
-    _REGISTERED[made.name] = made
-
-
-def names() -> list[str]:
-    """List every method: those registered, and those of installed packages."""
-    return [*dict.fromkeys([*_REGISTERED, *(point.name for point in _points())])]
+    REGISTERED[made.name] = made
 
 
 def find(name: str) -> Modality:
@@ -377,21 +348,17 @@ def find(name: str) -> Modality:
 
     **Raises:** `InputError` for an unknown one, with the nearest known.
     """
-    if name not in _REGISTERED:
-        point = next((p for p in _points() if p.name == name), None)
+    if name not in REGISTERED:
+        point = next((p for p in entry_points() if p.name == name), None)
         if point is None:
             raise InputError(f"there is no method {name!r}{nearest(name, names())}")
         register(point.load())
-    if isinstance(_REGISTERED[name], str):
-        module, _, attribute = _REGISTERED[name].partition(":")
+    if isinstance(REGISTERED[name], str):
+        module, _, attribute = REGISTERED[name].partition(":")
         register(getattr(importlib.import_module(module), attribute))
-    return _REGISTERED[name]
+    return REGISTERED[name]
 
 
 def recognise(scan: Scan) -> str | None:
     """Ask every method whether a scan that names none looks like one of its own."""
     return scan.method or next((name for name in names() if find(name).recognises(scan)), None)
-
-
-def _points() -> Iterable[importlib.metadata.EntryPoint]:
-    return importlib.metadata.entry_points(group="diffrecon.modalities")

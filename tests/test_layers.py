@@ -10,10 +10,11 @@ import diffrecon
 
 ROOT = Path(diffrecon.__file__).parent
 # Small modules that know nothing of the rest; everybody may use them.
-COMMON = {"errors", "_optional", "_cache", "_identity", "_hdf5", "_methods", "__version__"}
+COMMON = {"errors", "_lazy", "_optional", "_cache", "_identity", "_hdf5", "_methods", "__version__"}
 # layer -> what it may import of diffrecon (besides itself and COMMON)
 MAY = {
     "errors": set(),
+    "_lazy": set(),
     "_optional": set(),
     "_cache": set(),
     "_identity": set(),
@@ -68,6 +69,7 @@ MAY = {
     # `scan.absorption()` and `scan.find_rotation_centre()` are preparation, which knows a scan by its fields only.
     "_checks": {"frames"},
     "scan": {"_checks", "geometry", "physics", "frames", "marks", "prepare"},
+    "_look": {"scan"},
     "stream": {"operators", "solvers", "sharding", "_console"},
     "models": {
         "priors",
@@ -87,6 +89,7 @@ MAY = {
     "simulate": {"io", "_result", "physics", "geometry", "scan", "operators", "quality", "_console"},
     "uncertainty": {"_model", "solvers", "quality"},
     "modality": {
+        "_look",
         "frames",
         "_console",
         "_model",
@@ -99,6 +102,7 @@ MAY = {
         "uncertainty",
     },
     "recipes": {
+        "_look",
         "motion",
         "modality",
         "settings",

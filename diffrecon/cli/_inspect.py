@@ -51,13 +51,13 @@ def _as_reconstruct(scan: Any) -> list[str]:
 
     **Raises:** `InputError` for what it would refuse; what is only missing stands among the missing.
     """
-    from ..recipes import find, methods
+    from ..recipes import look_of, methods
     from ..recipes._unused import refuse_unused, unused
 
     if scan.method not in methods() or scan.geometry is None:
         return []
     try:
-        method = find(scan.method)
+        method = look_of(scan.method)
         refuse_unused(method, scan)
         return [*method.look_at(scan), *filter(None, [unused(method, scan)])]
     except MissingMetadata as error:
@@ -66,11 +66,11 @@ def _as_reconstruct(scan: Any) -> list[str]:
 
 def _unsaid(scan: Any, recipe: Mapping[str, Any]) -> list[str]:
     """Name the settings that the method cannot do without and that nobody has given."""
-    from ..recipes import find, methods
+    from ..recipes import look_of, methods
 
     if scan.method not in methods():
         return []
-    asked = find(scan.method).asks.items()
+    asked = look_of(scan.method).asks.items()
     said = lambda name: name.partition(".")[2] in recipe.get(name.partition(".")[0], {})
     return [
         f"{name}: {what}; for example --set '{name}={example}'" for name, (what, example) in asked if not said(name)
@@ -234,9 +234,9 @@ def _positions_line(scan: Any) -> str:
 
 def missing(scan: Any) -> list[str]:
     """List what the method would like to have and the file does not hold."""
-    from ..recipes import find, methods
+    from ..recipes import look_of, methods
 
-    modality = find(scan.method) if scan.method in methods() else None
+    modality = look_of(scan.method) if scan.method in methods() else None
     fields = () if modality is None else dict.fromkeys((*modality.needs, *modality.wishes))
     absent = [f"data.{name}" for name in fields if name != "geometry" and getattr(scan, name) is None]
     if "data.flux" in absent and scan.flats is not None:

@@ -85,7 +85,7 @@ def _looks_near(values: dict[str, Any], counts: Any, mask: np.ndarray | None) ->
     positions = values["positions"]
     if len(positions) != counts.shape[0] or len(positions) < 4:
         return False, "too few positions to tell near from far field"
-    agree, motion = _guess.feature_motion(counts, positions, mask)
+    agree, motion = _feature_motion(values, counts, mask)
     slope = float(np.sqrt(abs(np.linalg.det(motion))))
     turned = np.abs(motion + slope * np.eye(2)).max() > 0.25 * slope
     field = _far_field(values)
@@ -105,6 +105,13 @@ def _looks_near(values: dict[str, Any], counts: Any, mask: np.ndarray | None) ->
     if field is not None and _guess.neighbour_step(positions) > field / 2:
         return True, "the steps are too wide for far-field sampling with this detector"
     return False, "the features of the frames do not move with the sample"
+
+
+def _feature_motion(values: dict[str, Any], counts: Any, mask: np.ndarray | None) -> tuple[float, np.ndarray]:
+    """How the features of the frames move, which takes most of an inspection, found once."""
+    if "feature_motion" not in values:
+        values["feature_motion"] = _guess.feature_motion(counts, values["positions"], mask)
+    return values["feature_motion"]
 
 
 def _far_field(values: dict[str, Any]) -> float | None:
@@ -216,7 +223,7 @@ def _likely_focus(values: dict[str, Any], counts: Any, mask: np.ndarray | None) 
     distance, pixel = values.get("sample_to_detector"), values.get("detector_pixel")
     if distance is None or pixel is None or values.get("positions") is None or len(values["positions"]) < 4:
         return None
-    agree, motion = _guess.feature_motion(counts, values["positions"], mask)
+    agree, motion = _feature_motion(values, counts, mask)
     magnification = abs(float(np.trace(motion))) / 2 * pixel
     return f"{distance / (magnification - 1) * 1e3:.2g} mm" if agree > 0.7 and magnification > 1.5 else None
 

@@ -163,6 +163,7 @@ def _assemble(
     check_efficiency(source, values, kind)
     mask = mask_of(values)
     place = geometry_of(source, values, counts, mask, kind, strict)
+    values.pop("feature_motion", None)  # known to these two only
     scan = Scan(
         counts=counts,
         method=kind,

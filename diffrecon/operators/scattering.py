@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
 from ..errors import InputError
+from ..geometry import TensorGeometry
 from .pose import PoseProjector
 
 __all__ = [
@@ -32,80 +33,6 @@ __all__ = [
 Vector = tuple[float, float, float]
 # Gauss-Legendre nodes on a detector segment: 1e-12 for l <= 14 on arcs up to a quarter circle.
 ARC_NODES = 10
-EIGHT_SEGMENTS = tuple(np.arange(8) * np.pi / 8)
-
-
-class TensorGeometry(eqx.Module):
-    """Where beam, detector and sample stood in each view of a tensor SAXS scan.
-
-    A vector `v0` of the laboratory is `R^T v0` in the frame of the sample; the volume is fixed in the sample.
-
-    **Arguments:** `rotations` `(view, 3, 3)` of the sample; `offsets` `(view, 2)` of the (row, column) raster [pixel];
-    `beam`, `column`, `row`: laboratory vectors of the beam and of the raster (defaults: +y, +x, +z); `detector_angles`
-    `(segment,)` [rad], azimuths of the segments' centres; `detector_origin`, `detector_positive_90`: laboratory vectors
-    of azimuth 0 and 90 degrees; `two_theta` [rad], the scattering angle.
-
-    **Raises:** `InputError` for shapes that do not agree, or matrices that are no rotations.
-
-    ```python
-    rotations = rotations_from_angles(inner=np.linspace(0, np.pi, 10), outer=np.zeros(10))
-    geometry = TensorGeometry(rotations, detector_angles=np.arange(8) * np.pi / 8)
-    ```
-    """
-
-    rotations: np.ndarray
-    offsets: np.ndarray
-    beam: np.ndarray
-    column: np.ndarray
-    row: np.ndarray
-    detector_angles: np.ndarray
-    detector_origin: np.ndarray
-    detector_positive_90: np.ndarray
-    two_theta: float
-
-    def __init__(
-        self,
-        rotations: ArrayLike,
-        offsets: ArrayLike | None = None,
-        beam: ArrayLike = (0.0, 1.0, 0.0),
-        column: ArrayLike = (1.0, 0.0, 0.0),
-        row: ArrayLike = (0.0, 0.0, 1.0),
-        detector_angles: ArrayLike = EIGHT_SEGMENTS,
-        detector_origin: ArrayLike = (1.0, 0.0, 0.0),
-        detector_positive_90: ArrayLike = (0.0, 0.0, 1.0),
-        two_theta: float = 0.0,
-    ):
-        self.rotations = np.asarray(rotations, np.float64)
-        self.offsets = np.zeros((len(self.rotations), 2)) if offsets is None else np.asarray(offsets, np.float64)
-        self.beam, self.column, self.row = (np.asarray(v, np.float64) for v in (beam, column, row))
-        self.detector_angles = np.asarray(detector_angles, np.float64)
-        self.detector_origin = np.asarray(detector_origin, np.float64)
-        self.detector_positive_90 = np.asarray(detector_positive_90, np.float64)
-        self.two_theta = float(two_theta)
-        self._check()
-
-    def _check(self) -> None:
-        views = len(self.rotations)
-        if self.rotations.shape != (views, 3, 3) or self.offsets.shape != (views, 2):
-            shapes = f"{self.rotations.shape}, {self.offsets.shape}"
-            raise InputError(f"rotations must be (view, 3, 3) and offsets (view, 2), got {shapes}")
-        if self.detector_angles.ndim != 1 or self.detector_angles.size < 2:
-            raise InputError(f"detector_angles must be (segment,) with two or more, got {self.detector_angles.shape}")
-        error = np.abs(self.rotations @ np.swapaxes(self.rotations, 1, 2) - np.eye(3)).max((1, 2))
-        if not np.all(error < 1e-3):
-            raise InputError(f"the rotation matrix of view {int(np.argmax(error))} is no rotation")
-
-    def __len__(self) -> int:
-        return len(self.rotations)
-
-    def subset(self, views: ArrayLike) -> "TensorGeometry":
-        """The geometry of some of the views."""
-        views = np.asarray(views)
-        return eqx.tree_at(lambda g: (g.rotations, g.offsets), self, (self.rotations[views], self.offsets[views]))
-
-    def in_sample(self, vector: ArrayLike) -> Float[np.ndarray, "view 3"]:
-        """A laboratory vector as the sample sees it in every view, `R^T v`."""
-        return np.einsum("nji,j->ni", self.rotations, np.asarray(vector, np.float64))
 
 
 class TensorProjector(eqx.Module):

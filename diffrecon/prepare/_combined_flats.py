@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import InputError
-from ._references import eigen_flats, fit_eigen_weights
+from ._empty_beam import fit_eigen_weights
+from ._references import eigen_flats
 
 __all__ = ["CombinedFlats", "combine_flats", "flat_components"]
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
 from ._defects import ZINGER_REACH, Filling, mend_spikes, remove_zingers
-from ._references import EmptyBeam, Mixture, empty_beam
+from ._empty_beam import EmptyBeam, Mixture, empty_beam
 
 __all__ = ["transmission"]
 

@@ -22,6 +22,7 @@ from .._result import Quantity, Result
 from ..errors import InputError
 from ..frames import Entries
 from ..modality import Modality, Outcome, Problem, Stage, Work
+from ..quality import failures
 from ..scan import Scan
 from ..settings import as_dict
 from ..solvers.journal import Journal

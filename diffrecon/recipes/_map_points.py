@@ -109,3 +109,15 @@ def shown_points(bad: np.ndarray, names: list[str]) -> str:
     which = "" if len(of) == len(names) else f" of {', '.join(of)}"
     many = int(points.sum())
     return f"{many} point{'s' * (many > 1)}{which} ({first}{' the first' if many > 1 else ''})"
+
+
+def check_lines(scan: Scan) -> None:
+    """Refuse a scan that says nothing of lines.
+
+    **Raises:** `InputError`.
+    """
+    if "lines" not in scan.extra:
+        raise InputError(
+            f'{scan.name}: which datasets are areas of lines? --set \'data.elements={{"Fe K" = "/fit/Fe"}}\', or the '
+            "group that holds them: --set data.elements=/fit; or spectra: --set data.spectra=/counts"
+        )

@@ -60,8 +60,6 @@ class Refraction(Problem):
 class Refracting(Modality):
     """Phase [rad], refraction angles [rad], transmission and dark field from a displaced pattern."""
 
-    uses = ("flats", "darks", "mask", "saturation", "reference")
-
     def split(self, problem: Refraction, settings: Any) -> tuple[np.ndarray, np.ndarray]:
         """Fit all positions: those that judge are held out in a stage of their own, and then fitted too."""
         return np.arange(problem.views), np.zeros(0, int)

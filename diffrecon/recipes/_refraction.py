@@ -15,9 +15,10 @@ from ..operators.displacement import along_rays
 from ..scan import Scan
 from ..settings import setting
 from ..solvers.refraction import Information, RefractionMaps, Smoothness, consistent_maps, fields_of
+from ._scan_facts import known_geometry
 
 __all__ = [
-    "Beam", "Detection", "Prior", "Stacks", "Unit", "error_maps", "most_frequent", "optics_of", "read_stacks",
+    "Beam", "Detection", "Prior", "Stacks", "Unit", "error_maps", "optics_of", "read_stacks",
     "refraction_quantities", "zero_of",
 ]  # fmt: skip
 
@@ -81,25 +82,6 @@ class Stacks(NamedTuple):
     reference: np.ndarray
     good: np.ndarray
     lines: tuple[str, ...]
-
-
-_NUMBERS = {
-    "energy": ("energy", "the photon energy", "20 keV"),
-    "pixel_size": ("detector_pixel", "the detector's pixel", "3 um"),
-    "distance": ("sample_to_detector", "the distance from the sample to the detector", "0.7 m"),
-}
-
-
-def known_geometry(scan: Scan, *names: str) -> Any:
-    """Give the geometry of a scan in which some numbers must be known.
-
-    **Raises:** `MissingMetadata` for the first that is not.
-    """
-    for name in names:
-        if scan.geometry is None or getattr(scan.geometry, name) is None:
-            key, what, example = _NUMBERS[name]
-            raise MissingMetadata(f"geometry.{key}", what, scan.name, example)
-    return scan.geometry
 
 
 def blur_of(scan: Scan, told: float | None, usual: float) -> float:
@@ -187,13 +169,6 @@ def zero_of(displacement: np.ndarray) -> np.ndarray:
         middle = (flat * weight).sum(1) / weight.sum()
         width = max(0.8 * width, 0.02)
     return middle
-
-
-def most_frequent(values: np.ndarray) -> float:
-    """The middle of the shortest interval that holds an eighth of the values."""
-    values, count = np.sort(values), max(1, len(values) // 8)
-    first = int(np.argmin(values[count:] - values[:-count])) if len(values) > count else 0
-    return float(np.median(values[first : first + count]))
 
 
 def error_maps(

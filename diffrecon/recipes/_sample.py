@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from .. import physics
 from ..errors import InputError
 from ..models import Line, attenuation_of
-from ..operators import slab_share
 from ..settings import setting
 
 
@@ -55,6 +53,10 @@ def slab_shares(line: Line, energy: float, sample: Sample) -> np.ndarray:
     mass = areal_mass(sample)
     if not sample.takeoff:
         raise InputError('where does the detector stand? --set sample.takeoff="45 deg" between it and the surface')
+    import jax.numpy as jnp
+
+    from ..operators import slab_share
+
     into = mass * attenuation_of(_matter(sample), energy) / np.sin(sample.incidence)
     out = [mass * attenuation_of(_matter(sample), float(e)) / np.sin(abs(sample.takeoff)) for e in line.energies]
     return np.asarray(slab_share(into, jnp.asarray(out, float), behind=sample.takeoff < 0), float)

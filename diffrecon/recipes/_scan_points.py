@@ -11,9 +11,9 @@ from .. import prepare
 from ..errors import InputError, MissingMetadata
 from ..frames import frame_blocks
 from ..geometry import FarField
-from ..prepare import Raster, frame_moments
+from ..prepare import Raster
 from ..scan import Scan
-from ._refraction import most_frequent
+from ._scan_facts import most_frequent
 
 __all__ = ["Points", "Signals", "check_points", "points_of", "signals_of"]
 
@@ -182,7 +182,7 @@ def _reader(scan: Scan, callback: Callable[[int], None] | None) -> tuple[Callabl
     some = np.unique(np.linspace(0, scan.views - 1, min(scan.views, _SOME)).astype(int))
     mean = np.asarray(scan.counts[some], np.float64).mean(0)
     corner = scan.extra.get("dc", "centre") == "corner"
-    sums = partial(frame_moments, good=scan.mask, dark=dark, corner=corner)
+    sums = partial(prepare.frame_moments, good=scan.mask, dark=dark, corner=corner)
     middle = sums([mean[None]]).centre[:, 0]
     if not np.isfinite(middle).all():
         raise InputError(f"{scan.name}: no light in the frames; check data.darks and the mask")

@@ -165,7 +165,7 @@ def with_table(scan: Scan, source: str) -> tuple[Scan, list[str]]:
             return scan, []
         raise InputError(f"{scan.name}: this layout does not say which lines were counted: tables.lines = file")
     try:
-        lines, _ = lines_of(scan, _energy(scan), source if source in LINE_TABLES else "auto")
+        lines, _ = lines_of(scan, energy_of(scan), source if source in LINE_TABLES else "auto")
     except MissingPackage:
         if source in LINE_TABLES:
             raise
@@ -245,8 +245,8 @@ def sensitivities(
     """
     stated, words = scan.extra.get("emission") or {}, []
     found: dict[int, Sensitivity] = {}
-    leaves = [slab_shares(line, _energy(scan), sample) for line in lines.values()]
-    excited, said_of = enhancements(list(lines.values()), _energy(scan), sample)
+    leaves = [slab_shares(line, energy_of(scan), sample) for line in lines.values()]
+    excited, said_of = enhancements(list(lines.values()), energy_of(scan), sample)
     for (channel, line), share, more in zip(lines.items(), leaves, excited, strict=True):
         parts = line.production * _detected(stated, channel, line, detector)
         if not parts.sum() > 0:
@@ -283,7 +283,7 @@ def _detected(stated: Mapping[str, Any], channel: int, line: Line, detector: Det
     return detection_efficiency(line.energies, detector.chip, filters)
 
 
-def _energy(scan: Scan) -> float:
+def energy_of(scan: Scan) -> float:
     energy = None if scan.geometry is None else scan.geometry.energy
     if energy is None:
         raise MissingMetadata("geometry.energy", "the energy of the beam", scan.name, "17 keV")

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from .. import models
 from ..errors import InputError
-from ..models import fit_fringes
 from ..scan import Scan
 
 __all__ = ["fringes_of", "gain_of", "planned_steps"]
@@ -35,7 +35,7 @@ def fringes_of(scan: Scan, frames: np.ndarray, key: str) -> tuple[np.ndarray, np
 
     **Raises:** `InputError` as `planned_steps` does.
     """
-    values, flux, found = fit_fringes(frames, planned_steps(scan, len(frames), key))
+    values, flux, found = models.fit_fringes(frames, planned_steps(scan, len(frames), key))
     angle = values[2] - 2 * np.pi * found[:, None, None]
     predicted = flux[:, None, None] * values[0] * (1 + values[1] * np.cos(angle))
     return values, flux, found if key == "steps" else predicted

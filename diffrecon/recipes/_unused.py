@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from .._look import Look
 from ..errors import InputError
-from ..modality import Modality
 from ..scan import Scan
 
 __all__ = ["refuse_unused", "unused"]
@@ -19,32 +19,32 @@ _SAID = ("probe", "times", "reference", "steps", "reference_steps", "live_time",
 _KEYS = {"bad_pixels": "mask"}  # what the user says under another name than the scan's
 
 
-def unused(modality: Modality, scan: Scan) -> str:
+def unused(method: Look, scan: Scan) -> str:
     """Name what a scan says and the method makes no use of; empty where there is nothing.
 
     Of methods that do not say what they use only what is known of each view is told.
     """
-    declared = type(modality).uses is not Modality.uses
-    idle = [words for name, words in _FRAMES.items() if declared and not _uses(modality, name) and _says(scan, name)]
-    idle += [words for name, words in _OF_VIEWS.items() if not _uses(modality, name) and _moves(scan.extra.get(name))]
-    return f"known and not used by {modality.name}: {', '.join(idle)}" if idle else ""
+    declared = type(method).uses is not Look.uses
+    idle = [words for name, words in _FRAMES.items() if declared and not _uses(method, name) and _says(scan, name)]
+    idle += [words for name, words in _OF_VIEWS.items() if not _uses(method, name) and _moves(scan.extra.get(name))]
+    return f"known and not used by {method.name}: {', '.join(idle)}" if idle else ""
 
 
-def refuse_unused(modality: Modality, scan: Scan) -> None:
+def refuse_unused(method: Look, scan: Scan) -> None:
     """Refuse what the user says of the data and the method makes no use of.
 
     **Raises:** `InputError` naming the key.
     """
-    if type(modality).uses is Modality.uses:
+    if type(method).uses is Look.uses:
         return
     checked = (*_FRAMES, *_OF_VIEWS, *_SAID, *_KEYS)
     for key in scan.provenance.given:
-        if key in checked and not _uses(modality, _KEYS.get(key, key)) and not _dropped(scan, key):
-            raise InputError(f"{scan.name}: data.{key} is not used by {modality.name}: leave it out")
+        if key in checked and not _uses(method, _KEYS.get(key, key)) and not _dropped(scan, key):
+            raise InputError(f"{scan.name}: data.{key} is not used by {method.name}: leave it out")
 
 
-def _uses(modality: Modality, name: str) -> bool:
-    return name in modality.uses or name in modality.needs or name in modality.wishes
+def _uses(method: Look, name: str) -> bool:
+    return name in method.uses or name in method.needs or name in method.wishes
 
 
 def _dropped(scan: Scan, key: str) -> bool:

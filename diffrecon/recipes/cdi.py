@@ -19,6 +19,7 @@ from ..models import Diffraction, diffraction_pattern, oversampling_ratio
 from ..scan import Scan
 from ..settings import Numbers, section, setting
 from ..solvers import RandomStarts, Shrinking, onto_positive, onto_real, onto_support, random_starts
+from . import looks
 
 _KNOWN = {"complex": onto_support, "real": onto_real, "positive": onto_positive}
 
@@ -92,11 +93,10 @@ class Pattern(Problem):
     held: Any = None
 
 
-class Cdi(Modality):
+class Cdi(looks.Cdi, Modality):
     """A complex object from its diffraction pattern."""
 
-    name, settings = "cdi", Settings
-    uses = ("mask",)
+    settings = Settings
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Pattern:
         """Put the measured modulus with random phases into a first support, and hold some pixels out."""

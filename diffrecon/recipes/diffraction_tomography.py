@@ -23,6 +23,7 @@ from ..quality import deviance
 from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import GridPrior, poisson_gauss_newton, poisson_samples
+from . import looks
 from ._powder_start import Setup, refined_shape, setup_of, slices_of_patterns
 from .integration import Integration
 
@@ -102,12 +103,10 @@ class Slice(Problem):
     lines: tuple[str, ...] = field(default=())
 
 
-class DiffractionTomography(Modality):
+class DiffractionTomography(looks.DiffractionTomography, Modality):
     """Volume fractions, lattice parameters and patterns `(channel, y, x)` of a slice."""
 
-    name, settings = "diffraction-tomography", Settings
-    uses = ("mask", "monitor")
-    needs = {"angles": ("the rotation angle of each view", "/path/of/angles")}
+    settings = Settings
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Slice:
         """Integrate frames, find the attenuation, and put even amounts of the phases into the slice."""

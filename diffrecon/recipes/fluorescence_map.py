@@ -21,7 +21,8 @@ from ..modality import Modality, Outcome, Problem, Run, Stage, Work
 from ..models import LINE_TABLES
 from ..scan import Scan
 from ..settings import section, setting
-from ._map_points import Areas, areas_of
+from . import looks
+from ._map_points import Areas, areas_of, check_lines
 from ._sample import Sample, areal_mass
 from ._sensitivity import (
     Beam,
@@ -29,13 +30,13 @@ from ._sensitivity import (
     Exposure,
     Sensitivity,
     Tables,
-    _energy,
+    energy_of,
     exposure_of,
     file_production,
     lines_of,
     sensitivities,
 )
-from ._spectra import Spectrum, fitted, odd_axis
+from ._spectra import Spectrum, fitted
 
 DETECTION, QUANTIFICATION = 3.0, 10.0  # standard deviations of the blank (IUPAC; Currie, Anal. Chem. 40, 586, 1968)
 
@@ -96,38 +97,20 @@ class Maps(Problem):
     words: tuple[str, ...] = ()
 
 
-class FluorescenceMap(Modality):
+class FluorescenceMap(looks.FluorescenceMap, Modality):
     """Areal masses [g/cm^2] of elements from a raster of counts."""
 
-    name, settings = "fluorescence-map", Settings
-    uses = ("saturation", "monitor", "live_time", "real_time", "dwell")
-
-    def look_at(self, scan: Scan) -> list[str]:
-        """Say which lines are not excited, which points are left out, and what masses still need."""
-        if "lines" not in scan.extra:
-            raise InputError(_WHICH.format(scan.name))
-        if not scan.extra["lines"]:
-            return ["lines to fit: spectrum.elements, or data.fit_configuration", *odd_axis(scan, _energy(scan))]
-        lines, words = lines_of(scan, _energy(scan), "auto")
-        words = [w for w in words if "left out" in w] + list(
-            areas_of(scan, lines, np.ones(scan.counts.shape[:3])).words
-        )
-        if scan.extra.get("photons") is None:
-            words.append("photons of a point: beam.flux with data.dwell, or beam.monitor_per_photon with data.monitor")
-        if (scan.extra.get("emission") or {}).get("solid_angle") is None:
-            words.append("what the detector sees: detector.solid_angle [sr], or a standard (detector.sensitivity)")
-        return words
+    settings = Settings
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Maps:
         """Find what an areal mass gives in every point."""
-        if "lines" not in scan.extra:
-            raise InputError(_WHICH.format(scan.name))
+        check_lines(scan)
         fitting: list[str] = []
         if not scan.extra["lines"]:
-            scan, fitting = fitted(scan, settings.spectrum, _energy(scan))
+            scan, fitting = fitted(scan, settings.spectrum, energy_of(scan))
         masses = settings.result.units == "g/cm2"
         exposure = exposure_of(scan, settings.beam, masses, settings.detector.sensitivity is not None)
-        lines, words = lines_of(scan, _energy(scan), settings.tables.lines)
+        lines, words = lines_of(scan, energy_of(scan), settings.tables.lines)
         table = LINE_TABLES[next(iter(lines.values())).table]
         if masses:
             produced, table, warnings = file_production(scan, lines, settings.tables.lines)
@@ -197,12 +180,6 @@ class FluorescenceMap(Modality):
         middle, first = areal.shape[1] // 2, problem.lines[0].line
         sinogram = Quantity(areal[:, middle, :, 0], unit, ("view", "x"), pixel, f"{what} of {first}", "image")
         return found | {"sinogram": sinogram}
-
-
-_WHICH = (
-    '{}: which datasets are areas of lines? --set \'data.elements={{"Fe K" = "/fit/Fe"}}\', or the group that holds '
-    "them: --set data.elements=/fit; or spectra: --set data.spectra=/counts"
-)
 
 
 # ---------------------------------------------------------------------------------------------------- solve

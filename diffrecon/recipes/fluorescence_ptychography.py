@@ -32,6 +32,7 @@ from ..solvers import (
     run_engine,
 )
 from ..solvers.scans import decaying_rule
+from . import looks
 from ._element_stages import (
     CountsCost,
     areal_error,
@@ -136,35 +137,20 @@ class Joint(Problem):
 
 
 # ---------------------------------------------------------------------------------------------------- the modality
-class FluorescencePtychography(Modality):
+class FluorescencePtychography(looks.FluorescencePtychography, Modality):
     """Areal densities [g/cm^2] of elements, object and probe, from frames and counts at the same positions."""
 
-    name, settings = "fluorescence-ptychography", Settings
-    uses = ("darks", "mask", "probe", "monitor")
-    needs = {
-        "positions": ("positions of the views", "/path/of/positions"),
-        "pixel_size": ("the pixel of the object", "12 nm"),
-    }
-
-    def recognises(self, scan: Scan) -> bool:
-        """Tell by the counts of elements beside frames."""
-        return "element_counts" in scan.extra
-
-    def look_at(self, scan: Scan) -> list[str]:
-        """Say which frames and counts will be left out."""
-        lines = super().look_at(scan)
-        _elements_of(scan)
-        return [*lines, *check_frames(scan).messages, *_counted(scan)[1]]
+    settings = Settings
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Joint:
         """Leave out what would spoil the scan, put an empty object into a beam made of the mean frame."""
         scan = scan.replace(method=self.name)
         report = check_frames(scan)
         good = report.apply(scan).in_fft_order()
-        counts, lines = _counted(good)
+        counts, lines = looks.counted(good)
         for line in [*report.messages, *lines]:
             console.say(line)
-        table, rules = _elements_of(good), settings.model
+        table, rules = looks.elements_of(good), settings.model
         optics = _optics(good, rules)
         if optics.wavelength is None or optics.pixel_size is None:
             raise InputError(f'{scan.name}: the energy is missing: --set geometry.energy="10 keV"')
@@ -285,51 +271,6 @@ class FluorescencePtychography(Modality):
 
 
 # ---------------------------------------------------------------------------------------------------- input
-def _elements_of(scan: Scan) -> dict[str, Any]:
-    table = scan.extra.get("elements")
-    if table is None or "element_counts" not in scan.extra:
-        raise InputError(
-            f"{scan.name}: no counts of elements beside the frames (xrf/counts); -m far-field-ptychography needs none"
-        )
-    return dict(table)
-
-
-def _counted(scan: Scan) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Counts (view, element) where something was counted, and what is left out, in words."""
-    names = _elements_of(scan)["names"]
-    counts = np.asarray(scan.extra["element_counts"], float)
-    if counts.shape != (scan.views, len(names)):
-        raise InputError(
-            f"{scan.name}: counts of elements have shape {counts.shape}, expected {(scan.views, len(names))}: one for "
-            "each view and element"
-        )
-    if scan.window is not None:
-        raise InputError(
-            f"{scan.name}: a part of far-field frames, or binned ones, has another pixel than the positions of the "
-            "file: leave data.region, rows, columns and binning out"
-        )
-    seen, lines = np.isfinite(counts) & (counts >= 0), []
-    for column, name in enumerate(names):
-        lacking = int(np.sum(~seen[:, column]))
-        if lacking == scan.views:
-            raise InputError(
-                f"{scan.name}: {name} has no count in any view (NaN or negative); leave it out of the file"
-            )
-        if lacking:
-            lines.append(
-                f"{name}: {lacking} of {scan.views} views without a count (NaN or negative) give their frame only"
-            )
-    monitor = scan.extra.get("monitor")
-    if monitor is not None:
-        bad = np.flatnonzero(~(np.isfinite(monitor) & (np.asarray(monitor) > 0)))
-        if bad.size:
-            raise InputError(
-                f"{scan.name}: the monitor is {np.asarray(monitor)[bad[0]]:g} in {bad.size} views, first in view "
-                f"{bad[0]}: leave such views out (data.views)"
-            )
-    return {"counts": np.where(seen, counts, 0).astype(np.float32), "seen": seen}, lines
-
-
 def _photons(scan: Scan, console: Console) -> float:
     """The mean counts of a frame, where nobody knows the photons."""
     mean = float(np.mean(np.sum(np.asarray(scan.counts, float), (1, 2))))

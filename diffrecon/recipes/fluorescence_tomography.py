@@ -23,6 +23,7 @@ from ..modality import Modality, Outcome, Problem, Run, Stage, Work, descent
 from ..models import Fluorescence, alternate, curvature, measured_offsets, refined_amounts, refined_offsets
 from ..scan import Scan
 from ..settings import section, setting
+from . import looks
 from ._sensitivity import Tables, with_table
 
 _COMPTON = "compton"
@@ -80,16 +81,10 @@ class Emission(Problem):
         return self.channels.index(_COMPTON) if _COMPTON in self.channels else None
 
 
-class FluorescenceTomography(Modality):
+class FluorescenceTomography(looks.FluorescenceTomography, Modality):
     """Mass densities [g/cm^3] of elements through their own absorption."""
 
-    name, settings = "fluorescence-tomography", Settings
-    uses = ("transmission",)
-    needs = {"angles": ("the rotation angle of each view", "/path/of/angles")}
-
-    def recognises(self, scan: Scan) -> bool:
-        """Tell by the cross sections."""
-        return "cross_sections" in scan.extra and scan.angles is not None
+    settings = Settings
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Emission:
         """Put an empty body into the beam; counts of lines and of the transmitted beam side by side."""

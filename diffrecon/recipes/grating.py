@@ -12,6 +12,7 @@ from ..models import SteppedFringes
 from ..scan import Scan
 from ..settings import section
 from ..solvers.refraction import first_maps
+from . import looks
 from ._refracting import Quality, Refracting, Refraction, Solver, maps_and, poisson_cost
 from ._refraction import Detection, Prior, Stacks, Unit, optics_of, read_stacks
 from ._stepping import fringes_of, gain_of
@@ -27,11 +28,10 @@ class Settings:
     quality: Quality = section(Quality, held_out=0.0)
 
 
-class Grating(Refracting):
+class Grating(looks.Grating, Refracting):
     """Phase, refraction along x, transmission and dark field from stepped fringes."""
 
-    name, settings = "grating", Settings
-    uses = (*Refracting.uses, "steps", "reference_steps")
+    settings = Settings
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Refraction:
         """Fit the fringes of every pixel in both scans, with the steps and doses of the frames."""

@@ -28,6 +28,7 @@ from ..modality import Modality, Work
 from ..models import Holography
 from ..operators.fourier import blur
 from ..scan import Scan
+from . import looks
 from ._holography_beam import of_flats
 from ._holography_problem import GEOMETRY, MAPS, Holograms, Model, Settings, device, held_blocks
 from ._holography_rounds import BLURS, retrieved
@@ -37,13 +38,10 @@ _HOLDS = "photon noise and prior; constant, ratio of delta to beta and geometry 
 _EMPTY, _BORDER = 0.3, 12  # contrast of a border over that of the middle, below which it is empty; its width in frames
 
 
-class HolographyMethod(Modality):
+class HolographyMethod(looks.Holography, Modality):
     """Phase and attenuation of an object from its holograms at one or several distances."""
 
-    name, settings = "holography", Settings
-    uses = ("flats", "darks", "mask", "flux", "flat_views", "shifts")
-    needs = {"geometry": ("the geometry (energy, distances)", "a file with geometry")}
-    wishes = ("flux",)
+    settings = Settings
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Holograms:
         """Put vacuum into the scan's geometry and beam, register the frames, leave out outliers."""

@@ -27,6 +27,7 @@ from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import PhaseRetrieval, back_project, fit_volume, hologram_cost, place_frames
 from ..solvers.direct.two_step import over_angles, projections_of
+from . import looks
 from ._holotomography_slabs import in_slabs
 
 PLACES = ("shifts", "gain", "centre")  # what the stages before the volume keep
@@ -140,15 +141,10 @@ def _predicted(model: HoloTomography, angles: Array, counts: Array, mask: Array,
     return model.frames(projections_of(model, angles, lines), angles)
 
 
-class Holotomography(Modality):
+class Holotomography(looks.Holotomography, Modality):
     """delta and beta, rotation axis and places of the frames, from holograms at several distances and many angles."""
 
-    name, settings = "holotomography", Settings
-    uses = ("flats", "darks", "mask", "flux", "shifts")
-    needs = {
-        "geometry": ("the geometry (energy, distances)", "a file with geometry"),
-        "angles": ("the rotation angle of each view", "/path/of/angles"),
-    }
+    settings = Settings
 
     def start(self, scan: Scan, settings: Settings, console: Console, *, volume: bool = True) -> Holograms:
         """Make an empty volume in the geometry of the scan; without `volume` memory holds none."""

@@ -19,6 +19,7 @@ from ..modality import Modality, Outcome, Problem, Run, Stage, Work
 from ..operators import AzimuthalIntegrator, Cake, radial_range
 from ..scan import Scan
 from ..settings import section, setting
+from . import looks
 
 _STAGES = 20  # after which finished patterns are in the journal
 
@@ -91,11 +92,10 @@ class Frames(Problem):
     lines: tuple[str, ...] = ()
 
 
-class AzimuthalIntegration(Modality):
+class AzimuthalIntegration(looks.AzimuthalIntegration, Modality):
     """Patterns `(view, channel)` of powder frames."""
 
-    name, settings = "azimuthal-integration", Settings
-    uses = ("mask", "monitor")
+    settings = Settings
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Frames:
         """Make the table of pixels and channels."""

@@ -21,8 +21,10 @@ from ..operators.displacement import thin_closed
 from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import unwrap_phase
+from . import looks
 from ._refracting import Quality, judges
-from ._refraction import Beam, Prior, Stacks, blur_of, known_geometry, most_frequent, read_stacks
+from ._refraction import Beam, Prior, Stacks, blur_of, read_stacks
+from ._scan_facts import most_frequent, wave_number
 from ._stepping import fringes_of, gain_of, planned_steps
 
 _CLEAR = 0.9  # visibility above which the model is asked to predict a pixel; its unresolved structure it smooths out
@@ -76,21 +78,14 @@ class Fringes(Problem):
     lines: tuple[str, ...] = ()
 
 
-class Interferometer(Modality):
+class Interferometer(looks.Interferometer, Modality):
     """Phase [rad], transmission and dark field from the fringes of two arms that meet."""
 
-    name, settings = "interferometer", Settings
-    uses = ("flats", "darks", "mask", "saturation", "reference", "steps", "reference_steps")
-
-    def look_at(self, scan: Scan) -> list[str]:
-        """Refuse scans without pixel, energy, or three steps."""
-        _wave_number(scan)
-        planned_steps(scan, scan.views, "steps")
-        return super().look_at(scan)
+    settings = Settings
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Fringes:
         """Fit the fringes of every pixel in both scans, and take the whole turns out of the phase between them."""
-        _wave_number(scan)
+        wave_number(scan)
         stacks, planned = read_stacks(scan, same=False), planned_steps(scan, scan.views, "steps")
         still, _, told = fringes_of(scan, stacks.reference, "reference_steps")
         gain = gain_of(stacks.reference, told)
@@ -157,7 +152,7 @@ class Interferometer(Modality):
 
     def quantities(self, problem: Fringes, scan: Scan, settings: Settings) -> dict[str, Quantity]:
         """Give the phase, the angles that it means, transmission and dark field."""
-        pixel, number = _wave_number(scan)
+        pixel, number = wave_number(scan)
         images = _images(problem.model)
         phase = images[0] - (_zero(problem) if settings.model.air == "mode" else 0.0)
         down, right = (slope / pixel / number for slope in np.gradient(phase))
@@ -173,7 +168,7 @@ class Interferometer(Modality):
 
     def error_bars(self, problem: Fringes, scan: Scan, settings: Settings) -> tuple[dict[str, Quantity], list[str]]:
         """Solve again with other noise: deviations of every image, and no bias."""
-        count, (pixel, number) = settings.quality.error_bars, _wave_number(scan)
+        count, (pixel, number) = settings.quality.error_bars, wave_number(scan)
         if not count:
             return {}, []
         rng, total = np.random.default_rng(settings.quality.seed), np.zeros((5, *problem.good.shape))
@@ -198,15 +193,6 @@ class Interferometer(Modality):
 
 
 # ---------------------------------------------------------------------------------------------------- start
-def _wave_number(scan: Scan) -> tuple[float, float]:
-    """Give pixel [m] and wave number [1/m].
-
-    **Raises:** `MissingMetadata` for what is not known.
-    """
-    place = known_geometry(scan, "energy", "pixel_size")
-    return float(np.mean(place.pixel_size)), 2 * np.pi / float(np.mean(place.wavelength))
-
-
 def _first_model(
     empty: InterferometerFringes, frames: np.ndarray, planned: np.ndarray, good: np.ndarray, air: bool = False
 ) -> tuple[InterferometerFringes, int]:

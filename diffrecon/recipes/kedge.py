@@ -25,13 +25,9 @@ from ..priors import Coordinates, filtered
 from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import fisher_deviation, fisher_scoring, log_subtraction
-from . import _kedge_volume
+from . import _kedge_volume, looks
 from ._kedge_volume import direct_densities
 
-_SAY_ENERGIES = '--set \'model.energies=["8.25 keV", "8.42 keV"]\''
-_NO_BEAM = (
-    "k-edge needs the empty beam of every energy: data.flats, or data.flux in counts a pixel, one number or one a view"
-)
 _LIKELIHOOD = {"name": ("likelihood",)}
 
 
@@ -106,26 +102,17 @@ class Radiographs(Problem):
     lines: tuple[str, ...] = ()
 
 
-class KEdgeSubtraction(Modality):
+class KEdgeSubtraction(looks.KEdge, Modality):
     """Areal densities [g/cm^2] with error bars from radiographs at several energies."""
 
-    name, settings = "k-edge", Settings
-    uses = ("flats", "darks", "mask", "flux")
-    asks = {"model.materials": ("what is in the beam", '["Ni", "SiO2"]')}
-
-    def look_at(self, scan: Scan) -> list[str]:
-        """Say what of energies and empty beam is missing; which setting names them."""
-        lines, stored = super().look_at(scan), None if scan.geometry is None else scan.geometry.energy
-        if (stored is None or np.size(stored) != scan.views) and not _at_angles(scan):
-            lines.append(f"the energy of every view is asked for: {_SAY_ENERGIES}")
-        return lines if scan.flats is not None or scan.flux is not None else [*lines, _NO_BEAM]
+    settings = Settings
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Problem:
         """Put zero areal densities behind the scan's beam; tomograms get volumes."""
         named = settings.model.materials
         materials = _materials(scan.extra.get("materials") if named is None else named)
         energies = _energies(scan, settings.model.energies)
-        if _at_angles(scan):
+        if looks.at_angles(scan):
             several = np.unique(energies)
             check_table(_table(materials, several, settings.model.attenuation), list(materials), list(several))
             return _kedge_volume.start(scan, settings, materials, energies, console)
@@ -229,10 +216,6 @@ class KEdgeSubtraction(Modality):
 
 
 # ---------------------------------------------------------------------------------------------------- the scan
-def _at_angles(scan: Scan) -> bool:
-    return scan.angles is not None and np.ptp(scan.angles) > 0
-
-
 def _refuse_of_radiographs(settings: Settings) -> None:
     """Refuse what only tomograms have."""
     if settings.model.bandwidth:
@@ -245,7 +228,7 @@ def _refuse_of_radiographs(settings: Settings) -> None:
 def _energies(scan: Scan, energies: Any) -> np.ndarray:
     stored = None if scan.geometry is None else scan.geometry.energy
     if energies is None and stored is None:
-        raise InputError(f"{scan.name}: k-edge needs the energy of every view: {_SAY_ENERGIES}")
+        raise InputError(f"{scan.name}: k-edge needs the energy of every view: {looks.SAY_ENERGIES}")
     if isinstance(energies, str):
         energies = energies.split(",")
     values = stored if energies is None else [_energy(e) for e in energies]
@@ -306,7 +289,7 @@ def _model(scan: Scan, table: np.ndarray) -> tuple[KEdge, list[str]]:
     elif scan.flux is not None:
         beam = np.broadcast_to(np.reshape(np.asarray(scan.flux, float), (-1, 1, 1)), (scan.views, 1, 1))
     else:
-        raise InputError(f"{scan.name}: {_NO_BEAM}")
+        raise InputError(f"{scan.name}: {looks.NO_BEAM}")
     if not (beam > 0).any():
         raise InputError(f"{scan.name}: the empty beam is nowhere above the dark")
     good = np.ones(beam.shape[1:], bool) if scan.mask is None or scan.mask.shape != beam.shape[1:] else scan.mask

@@ -16,6 +16,7 @@ from ..scan import Scan
 from ..settings import section, setting
 from ..solvers.ending import Interrupted
 from ..solvers.slices import FILTERS
+from . import looks
 from ._line_integrals import residual
 from .tomography import least_squares
 
@@ -72,12 +73,10 @@ class Plate(Problem):
     lines: tuple[str, ...] = ()
 
 
-class Laminography(Modality):
+class Laminography(looks.Laminography, Modality):
     """The attenuation coefficient of a flat specimen that turned about a tilted axis."""
 
-    name, settings = "laminography", Settings
-    uses = ("flats", "darks", "mask", "flat_views", "dark_views", "monitor")
-    needs = {"angles": ("the rotation angle of each view", "/path/of/angles")}
+    settings = Settings
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Plate:
         """Prepare line integrals and put an empty volume in their geometry."""

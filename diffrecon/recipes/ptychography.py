@@ -21,6 +21,7 @@ from ..quality.held_out import held_out_figures, split_views
 from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import EngineTask, ScanCost, fit_places, in_units, matched_frames, parse_stages, run_engine
+from . import looks
 
 Pair = tuple[float, float]
 _DEFAULT_COST = {"function": (None,)}
@@ -212,16 +213,10 @@ def _unknowns(model: Ptychography, settings: Any) -> dict[str, float]:
 
 
 # ---------------------------------------------------------------------------------------------------- the modality
-class NearFieldPtychography(Modality):
+class NearFieldPtychography(looks.NearFieldPtychography, Modality):
     """Object, probe modes, positions and background of a scan in the near field."""
 
-    name, settings = "near-field-ptychography", NearSettings
-    uses = ("darks", "mask", "probe", "saturation", "flats")
-    needs = {"positions": ("positions of the views", "/path/of/positions")}
-
-    def look_at(self, scan: Scan) -> list[str]:
-        """Say which frames and pixels will be left out."""
-        return [*super().look_at(scan), *check_frames(scan).messages]
+    settings = NearSettings
 
     def start(self, scan: Scan, settings: Any, console: Console) -> ScanProblem:
         """Leave out what would spoil the scan, mend its positions, and make the first guess."""
@@ -379,11 +374,10 @@ class NearFieldPtychography(Modality):
         return solved | _of_all_views(solved, problem)
 
 
-class FarFieldPtychography(NearFieldPtychography):
+class FarFieldPtychography(looks.FarFieldPtychography, NearFieldPtychography):
     """Object, probe modes and positions of a scan in the far field."""
 
-    name, settings = "far-field-ptychography", FarSettings
-    uses = ("darks", "mask", "probe", "saturation")
+    settings = FarSettings
 
 
 # ---------------------------------------------------------------------------------------------------- parts

@@ -22,6 +22,7 @@ from ..quality.held_out import held_out_figures
 from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import minimise
+from . import looks
 
 
 @dataclass(frozen=True)
@@ -154,15 +155,10 @@ def _amplitudes(prediction: Array, batch: Batch) -> Array:
     return losses.amplitude(prediction, batch.counts, batch.mask & batch.seen[..., None, None])
 
 
-class PtychoTomographic(Modality):
+class PtychoTomographic(looks.PtychoTomography, Modality):
     """delta and beta, probe, rotation axis, shifts and positions of ptychographic scans at many angles."""
 
-    name, settings = "ptycho-tomography", Settings
-    uses = ("darks", "mask", "probe", "flats")
-    needs = {
-        "positions": ("the position of each view", "/path/of/positions"),
-        "angles": ("the rotation angle of each view", "/path/of/angles"),
-    }
+    settings = Settings
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Exposures:
         """Make an empty volume, the probe from the mean frame, axis and positions as the scan says."""

@@ -12,6 +12,7 @@ from ..models import ScannedCurve, curve_spectrum
 from ..scan import Scan
 from ..settings import section
 from ..solvers.refraction import first_maps
+from . import looks
 from ._refracting import Quality, Refracting, Refraction, Solver, maps_and, poisson_cost
 from ._refraction import Beam, Prior, Stacks, Unit, optics_of, read_stacks
 
@@ -30,7 +31,6 @@ class _Scanned(Refracting):
     """What both methods share."""
 
     settings = Settings
-    uses = (*Refracting.uses, "steps", "reference_steps")
     unit_of_steps: ClassVar[str] = "m"
     what: ClassVar[str] = "the mask"
 
@@ -94,10 +94,10 @@ class _Scanned(Refracting):
         return width
 
 
-class EdgeIllumination(_Scanned):
+class EdgeIllumination(looks.EdgeIllumination, _Scanned):
     """Phase, refraction along x, transmission and scattering from a mask moved over its beamlets."""
 
-    name, what = "edge-illumination", "the mask"
+    what = "the mask"
 
     def _displacement(self, unit: Unit) -> float:
         return unit.detector
@@ -107,10 +107,10 @@ class EdgeIllumination(_Scanned):
         return float(scan.extra.get("period") or unit.detector) / (2 * np.pi)
 
 
-class Analyser(_Scanned):
+class Analyser(looks.Analyser, _Scanned):
     """Phase, refraction along x, transmission and scattering from a crystal turned over its rocking curve."""
 
-    name, what, unit_of_steps = "analyser", "the crystal", "rad"
+    what, unit_of_steps = "the crystal", "rad"
 
     def _displacement(self, unit: Unit) -> float:
         return unit.angle

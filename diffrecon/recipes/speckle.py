@@ -14,6 +14,7 @@ from ..scan import Scan
 from ..settings import section, setting
 from ..solvers.refraction import first_maps
 from ..solvers.tracking import track_windows
+from . import looks
 from ._refracting import Quality, Refracting, Refraction, Solver, judges, maps_and, poisson_cost
 from ._refraction import Detection, Prior, Stacks, Unit, optics_of, read_stacks
 
@@ -37,10 +38,10 @@ class Settings:
     quality: Quality = section(Quality)
 
 
-class Speckle(Refracting):
+class Speckle(looks.Speckle, Refracting):
     """Phase [rad], refraction angles [rad], transmission and dark field from displaced speckles."""
 
-    name, settings = "speckle", Settings
+    settings = Settings
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Refraction:
         """Take the references apart and track their pattern window by window."""

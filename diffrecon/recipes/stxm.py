@@ -19,6 +19,7 @@ from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import integrate_gradients
 from ..solvers.slices import SliceOptions, solve_slices
+from . import looks
 from ._scan_points import Points, Signals, points_of, signals_of
 from ._scan_words import orientation_lines, probe_lines
 
@@ -70,16 +71,10 @@ class Microscope(Problem):
     lines: tuple[str, ...] = ()
 
 
-class Stxm(Modality):
+class Stxm(looks.Stxm, Modality):
     """Transmission, angles [rad], phase [rad] and dark field [rad^2] from a scanned beam, frame by frame or summed."""
 
-    name, settings = "stxm", Settings
-    uses = ("flats", "darks", "mask", "flux", "monitor", "transmission", "moments_y", "moments_x", "quadrants")
-
-    def look_at(self, scan: Scan) -> list[str]:
-        """Refuse scans whose points or monitor do not fit."""
-        points_of(scan)
-        return super().look_at(scan)
+    settings = Settings
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Microscope:
         """Find the grid of the scan; nothing is read yet."""

@@ -18,6 +18,7 @@ from ..operators import mean_intensity, orientation, relative_anisotropy
 from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import tensor_tomography
+from . import looks
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,10 @@ class Settings:
     solver: Solver = section(Solver)
 
 
-class TensorSaxs(Modality):
+class TensorSaxs(looks.TensorSaxs, Modality):
     """Orientation of fibres in every voxel from tensor SAXS projections."""
 
-    name, settings = "saxs-tensor-tomography", Settings
-    uses = ("weights",)
-    wishes = ("transmission",)
+    settings = Settings
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Problem:
         """Put empty coefficients into the geometry of the scan."""

@@ -22,6 +22,7 @@ from ..prepare import Settings as Prepare
 from ..scan import Scan
 from ..settings import as_dict, section, setting
 from ..solvers.ending import Interrupted
+from . import looks
 from ._axis import find_axis, whole_column
 from ._line_integrals import contradictions, dose, flat_halves, residual
 from ._slabs import middle_rows, stream_slabs, too_large
@@ -142,18 +143,10 @@ class Tomogram(Problem):
         return slice((slices - rows) // 2, (slices - rows) // 2 + rows)
 
 
-class Tomography(Modality):
+class Tomography(looks.Tomography, Modality):
     """A volume slice by detector row, from frames with flats and darks or from line integrals."""
 
-    name, settings = "tomography", Settings
-    uses = ("flats", "darks", "mask", "flat_views", "dark_views", "monitor", "shifts", "sample_translation", "times")
-    needs = {"angles": ("the rotation angle of each view", "/path/of/angles")}
-    wishes = ("flats", "darks")
-
-    def look_at(self, scan: Scan) -> list[str]:
-        """Refuse frames that flats and darks cannot correct."""
-        prepare.References.from_scan(scan, "auto")
-        return super().look_at(scan)
+    settings = Settings
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Tomogram:
         """Prepare all rows, find the geometry, and put an empty volume in it."""

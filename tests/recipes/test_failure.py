@@ -54,21 +54,20 @@ class Guess(Modality):
         return {"level": Quantity(np.asarray(problem.model.level), "", (), kind="data")}
 
 
-def guessed(monkeypatch, level):
-    monkeypatch.setattr(dr.modality, "_REGISTERED", dict(dr.modality._REGISTERED))
+def guessed(level):
     register(Guess)
     counts = np.random.default_rng(0).poisson(100.0, (20, 8, 8))
     return dr.reconstruct(dr.Scan.from_arrays(counts), "guess", {"solver": {"level": level}})
 
 
 def test_the_driver_names_a_failure_of_any_method(monkeypatch):
-    assert guessed(monkeypatch, 1.0).verdict[0].startswith("FAILED: held-out residual R 0.9")
-    assert not any("FAILED" in line for line in guessed(monkeypatch, 100.0).verdict)
+    assert guessed(1.0).verdict[0].startswith("FAILED: held-out residual R 0.9")
+    assert not any("FAILED" in line for line in guessed(100.0).verdict)
 
 
 def test_the_driver_refuses_what_is_no_number(monkeypatch):
     with pytest.raises(dr.InputError, match="the level found is not finite"):
-        guessed(monkeypatch, -1.0)
+        guessed(-1.0)
 
 
 def test_figures_of_a_failure():

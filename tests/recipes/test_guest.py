@@ -13,6 +13,7 @@ import pytest
 
 import diffrecon as dr
 from diffrecon import modality
+from diffrecon._look import REGISTERED
 from diffrecon.cli import main
 from diffrecon.scan import InputFile
 
@@ -21,8 +22,11 @@ GUEST = re.search(r"## A method\n.*?```python\n(.*?)```", PAGE.read_text(), re.D
 
 
 @pytest.fixture(autouse=True)
-def own_register(monkeypatch):
-    monkeypatch.setattr(modality, "_REGISTERED", dict(modality._REGISTERED))
+def own_register():
+    before = dict(REGISTERED)
+    yield
+    REGISTERED.clear()
+    REGISTERED.update(before)
 
 
 @pytest.fixture
@@ -183,7 +187,7 @@ def test_guest_that_does_not_run_is_named_with_its_line(tmp_path, capsys):
 def test_installed_package_offers_a_method(guest, monkeypatch):
     space: dict = {"__name__": "fading"}
     exec(compile(guest.read_text(), str(guest), "exec"), space)
-    modality._REGISTERED.pop("fading-image")
+    REGISTERED.pop("fading-image")
 
     class Point:
         name = "fading-image"

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..._hdf5 import native, need_filters, open_hdf5
 from ...errors import InputError
+from ...geometry import TensorGeometry
 from .._lazy import PerView
 from ..source import Source
 
@@ -121,8 +122,6 @@ def _transmission(source: Source, name: str, shape: tuple[int, ...]) -> np.ndarr
 def _geometry(
     source: Source, views: list[str], whole: tuple[int, int], shapes: list[tuple[int, ...]], given: dict[str, Any]
 ) -> Any:
-    from ...operators.scattering import TensorGeometry
-
     # Padding at the end moves the middle of the frame by half of it.
     pad = np.array([[(whole[0] - s[1]) / 2, (whole[1] - s[0]) / 2] for s in shapes])
     offsets = np.array([[_offset(source, n, "k_offset"), _offset(source, n, "j_offset")] for n in views])
