@@ -13,6 +13,18 @@ from ._lazy import PerView
 from .source import Source
 
 _FEWEST = 3  # images that make a stack
+_WORDS = {"darks": re.compile(r"drk|dark", re.IGNORECASE), "flats": re.compile(r"bak|flat|white", re.IGNORECASE)}
+
+
+def kinds_of_group(group: Any) -> dict[str, list[str]]:
+    """Tell the images of a group apart by their names: counts, flats and darks."""
+    kinds: dict[str, list[str]] = {"counts": [], "flats": [], "darks": []}
+    names = [str(key) for key in group]
+    # The file's own name before the number may hold any word: that of most images says nothing.
+    telling = {kind: word for kind, word in _WORDS.items() if sum(map(bool, map(word.search, names))) < len(names) / 2}
+    for name in names:
+        kinds[next((kind for kind, word in telling.items() if word.search(name)), "counts")].append(name)
+    return kinds
 
 
 def images_of_group(source: Source, name: str, names: list[str] | None = None) -> PerView | None:

@@ -9,7 +9,7 @@ import numpy as np
 from .. import physics
 from ..errors import InputError, nearest
 from ..frames import Frames, LazyFrames
-from ._datasets import images_of_group
+from ._datasets import images_of_group, kinds_of_group
 from ._element_maps import element_maps
 from ._guess import PIXELS
 from ._images import is_image, stack_of_images
@@ -129,9 +129,16 @@ def _frames(source: Source, name: str, value: Any) -> Any:
         return array_of(source, name, value)
     if "@" in value:
         raise InputError(f"{full_name(name)}: {value} is an attribute, not a stack of frames")
-    if (images := images_of_group(source, value)) is not None:
+    if (images := images_of_group(source, value, _of_kind(source, name, value))) is not None:
         return images
     return _stack(source, name, value)
+
+
+def _of_kind(source: Source, name: str, value: str) -> list[str] | None:
+    """Name the images of a group that holds counts, flats and darks which are `name`; `None` for all of them."""
+    group = source.file.get(value)
+    kinds = kinds_of_group(group) if hasattr(group, "keys") else {}
+    return kinds.get(name) if sum(map(bool, kinds.values())) > 1 else None
 
 
 def _stack(source: Source, name: str, value: str) -> Any:

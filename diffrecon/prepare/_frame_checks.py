@@ -1,11 +1,12 @@
-"""Which frames and pixels of a scan can be used: closed shutters, flashes, dead and saturated pixels."""
+"""Which frames and pixels of a scan can be used: closed shutters, flashes, dead and saturated pixels, subtractions."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..frames import AnyMeasurement, Measurement
+from ..frames import AnyMeasurement, LazyFrames, Measurement
 
 __all__ = ["FramesReport", "check_frames"]
 
@@ -16,6 +17,7 @@ _SATURATED_PIXELS = 20
 _DEFECT_VIEWS = 25  # in which defects are looked for
 _DEFECT = 20.0  # times brighter or darker than all eight neighbours, in nine views of ten: light moves with the sample
 _DEFECT_COUNTS = 100  # at least, of the brighter
+_SUBTRACTED = 0.25  # of all light, that may lie below zero where a background was subtracted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,16 +25,19 @@ class FramesReport:
     """Say what of a scan can be used.
 
     **Fields:** `views` = indices of the usable views, `mask` `(y, x)` `True` = measured, `saturation` = counts at which
-    frames look cut off, or `None`, `messages` = one line for everything that was found.
+    frames look cut off, or `None`, `messages` = one line for everything that was found, `counts` = the frames from zero
+    on where a background had been subtracted, else `None`.
     """
 
     views: np.ndarray
     mask: np.ndarray
     saturation: float | None
     messages: tuple[str, ...]
+    counts: Any = None
 
     def apply(self, scan: AnyMeasurement) -> AnyMeasurement:
         """Give the scan of the usable views, with the mask."""
+        scan = scan if self.counts is None else scan.replace(counts=self.counts)
         scan = scan if self.views.size == scan.views else scan.subset(self.views)
         return scan if self.mask.all() and scan.mask is None else scan.replace(mask=self.mask)
 
@@ -47,6 +52,8 @@ def check_frames(scan: Measurement, block: int = 64) -> FramesReport:
     and single ones that are 20 times brighter or darker than all their neighbours in nearly all views. Where many
     pixels hold the same largest value, the frames look saturated.
 
+    Floats around zero, from which a background was subtracted, are taken as zero photons where they are negative.
+
     One pass over the frames, `block` views at a time.
 
     **Raises:** `InputError` when less than two views or half of the pixels remain.
@@ -59,11 +66,19 @@ def check_frames(scan: Measurement, block: int = 64) -> FramesReport:
     ```
     """
     measured = np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask
+    below = _subtracted(scan, measured)
+    counts = None if below is None else _from_zero(scan.counts)
+    scan = scan if counts is None else scan.replace(counts=counts)
     survey = _survey(scan, measured, block)
     reasons = _reasons(scan, survey)
     left_out = np.unique(np.concatenate(list(reasons.values())))
     views = np.setdiff1d(np.arange(scan.views), left_out)
     messages = [_line_of_views(reason, some) for reason, some in reasons.items() if some.size]
+    if below is not None:
+        messages.append(
+            f"a background was subtracted: {below:.0%} of the values are negative, taken as zero photons; frames before "
+            "the subtraction, with data.darks, tell their noise better"
+        )
     if views.size < 2:
         raise InputError(
             f"{scan.name}: {views.size} of {scan.views} views can be used, a scan needs overlapping ones"
@@ -97,7 +112,41 @@ def check_frames(scan: Measurement, block: int = 64) -> FramesReport:
             f'frames look saturated at {saturation:g} counts: such pixels say "at least so many" '
             "(loss.saturation=inf takes them as they are)"
         )
-    return FramesReport(views, mask, saturation, tuple(messages))
+    return FramesReport(views, mask, saturation, tuple(messages), counts)
+
+
+class NoNegatives(LazyFrames):
+    """Frames whose negative values are read as zero."""
+
+    def __init__(self, frames: Any):
+        self._frames, self.shape, self.dtype = frames, tuple(frames.shape), np.dtype(frames.dtype)
+        self.bands = getattr(frames, "bands", 0)
+
+    def _read(self, views: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        values = np.asarray(self._frames[(views, rows)])[..., columns]
+        return np.where(values < 0, np.zeros((), self.dtype), values)  # what is no number stays so
+
+
+def _from_zero(frames: Any) -> Any:
+    """Take negative values as zero: of arrays at once, of frames in files as they are read."""
+    in_memory = isinstance(frames, np.ndarray) and not isinstance(frames, np.memmap)
+    return np.asarray(NoNegatives(frames)) if in_memory else NoNegatives(frames)
+
+
+def _subtracted(scan: Measurement, measured: np.ndarray) -> float | None:
+    """Give the share of negative values of frames from which a background was subtracted, else `None`.
+
+    There they are small, many, and not all alike: a single negative number is the mark of what was not measured.
+    """
+    if np.dtype(scan.counts.dtype).kind != "f":
+        return None
+    some = np.unique(np.linspace(0, scan.views - 1, min(scan.views, _DEFECT_VIEWS)).astype(int))
+    values = np.concatenate([np.asarray(scan.counts[view])[measured] for view in some])
+    values = values[np.isfinite(values)]
+    negative = values[values < 0]
+    if negative.size < 2 or negative.max() == negative.min():
+        return None
+    return negative.size / values.size if -negative.sum() < _SUBTRACTED * values[values > 0].sum() else None
 
 
 @dataclasses.dataclass

@@ -155,6 +155,8 @@ def test_every_image_a_dataset(tmp_path):
     assert (
         np.degrees(scan.angles) == pytest.approx(DEGREES) and scan.pixel_size == 1e-6 and scan.geometry.energy == 17e3
     )
+    said = open_scan(tmp_path / "als.h5", counts="/scan", flats="/scan")  # as the file has it
+    assert (said.views, len(said.flats), len(said.darks)) == (12, 4, 3)
     with h5py.File(tmp_path / "plain.h5", "w") as file:
         for i, frame in enumerate(numbered(12)):
             file[f"images/{i}"] = frame

@@ -5,6 +5,7 @@ import pytest
 import small_scans
 
 import diffrecon as dr
+from diffrecon.frames import Excerpt
 from diffrecon.prepare import check_frames
 
 FAR = "far-field-ptychography"
@@ -130,3 +131,17 @@ def test_hot_and_dead_pixels_by_their_neighbours(scan):
     report = check_frames(scan.replace(counts=counts))
     assert np.argwhere(~report.mask).tolist() == [[2, 5], [9, 9]] and "hot or dead" in report.messages[0]
     assert check_frames(scan).mask.all()
+
+
+def test_negative_values_of_a_subtraction_are_no_photons(scan):
+    """In memory and in files; a single negative number is a mark still."""
+    below = np.random.default_rng(0).normal(0, 2, scan.counts.shape)
+    subtracted = scan.replace(counts=(scan.counts + below).astype(np.float32))
+    report = check_frames(subtracted)
+    assert "background was subtracted" in report.messages[0] and report.views.size == scan.views
+    kept = np.asarray(report.apply(subtracted).counts)
+    assert report.mask.all() and (kept == np.maximum(subtracted.counts, 0)).all()
+    lazy = check_frames(subtracted.replace(counts=Excerpt(subtracted.counts)))
+    np.testing.assert_array_equal(lazy.counts[3:5, 2:9], kept[3:5, 2:9])
+    marked = changed(scan, "counts", (4, 3, slice(5, 7)), -1, float)
+    assert check_frames(marked).counts is None and not check_frames(marked).mask[3, 5:7].any()

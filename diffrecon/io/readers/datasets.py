@@ -4,16 +4,14 @@ Flats and darks are told by their names (`bak`, `drk`), the rest stands in attri
 [deg], `senergy` [eV], `pxsize` [mm].
 """
 
-import re
 from typing import Any
 
 import h5py
 import numpy as np
 
-from .._datasets import images_of_group
+from .._datasets import images_of_group, kinds_of_group
 from ..source import Source, text
 
-_FLAT, _DARK = re.compile(r"bak|flat|white", re.IGNORECASE), re.compile(r"drk|dark", re.IGNORECASE)
 _FEWEST = 3
 
 
@@ -27,10 +25,7 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     name = _group(source)
     assert name is not None
     group = source.file[name]
-    kinds: dict[str, list[str]] = {"counts": [], "flats": [], "darks": []}
-    for key in group:
-        # The file's own name before the number may hold any word: that of most images says nothing.
-        kinds["darks" if _says(_DARK, key, group) else "flats" if _says(_FLAT, key, group) else "counts"].append(key)
+    kinds = kinds_of_group(group)
     found: dict[str, Any] = {}
     for kind, keys in kinds.items():
         images = images_of_group(source, name, keys) if keys and kind not in given else None
@@ -52,10 +47,6 @@ def _group(source: Source) -> str | None:
         if isinstance(item, h5py.Group) and "nangles" in item.attrs and len(item) >= _FEWEST:
             return name
     return None
-
-
-def _says(word: re.Pattern[str], key: str, group: Any) -> bool:
-    return bool(word.search(key)) and sum(bool(word.search(other)) for other in group) < len(group) / 2
 
 
 def _number(group: Any, name: str) -> float | None:
