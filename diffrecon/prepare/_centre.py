@@ -1,6 +1,7 @@
 """The rotation centre from the sinogram itself, by several estimators that check one another."""
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float
 from ..errors import InputError
 from ..operators.fourier import gaussian
 from ..operators.projection import ParallelProjector
-from ..solvers import fbp
+from ..solvers import conjugate_gradients, fbp
 from ._full_turn import is_full_turn
 
 __all__ = ["RotationCentre", "find_isolated_centre", "find_rotation_centre"]
@@ -21,7 +22,11 @@ _LEAST_OVERLAP = 12  # columns that a view and a mirror image must share
 _TOGETHER = 24  # centres at a time
 _DISAGREE = 1.0  # [pixel] of the estimators that is worth a warning
 _SMALL, _FEW = 256, 180  # columns and views to which the sinogram is reduced for the cost of a reconstruction
+_PLACES = 13  # centres at which a cost is looked at together
 _REACH = 24  # that cost is searched within this fraction of the columns around what the others found
+_REFEREE = 128, 60, 10  # columns, views and steps of the least squares that decide where views are few or others differ
+_SPARSE = 0.4  # views a column, below which filtered back-projection says little
+_DEEP = 1.5  # times as much is left unexplained beside a centre that is surely found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +60,9 @@ def find_rotation_centre(
       detector.
     - `reconstruction`: the views are best explained by their own reconstruction, the cost `|A(c) x(c) - b|^2` with the
       filtered back-projection x(c), least over the centre c. A check of the others, within a 24th of the columns around
-      them, where the sample stays within the detector, on a sinogram reduced to 256 columns.
+      them, where the sample stays within the detector, on a sinogram reduced to 256 columns. Where views are few, or
+      the others differ by more than a pixel, x(c) is that of ten steps of conjugate gradients, which start from the
+      best of the others and decide between them.
 
     The estimators that did not end on the edge of the search count: over a full turn the mirror images, otherwise the
     double wedge where it is within a pixel of the median of all, else that median.
@@ -64,12 +71,13 @@ def find_rotation_centre(
     half of the detector, over a full turn all of it but for 12 columns; `rows` = number of detector rows used, those
     with most contrast along the views.
 
-    **Raises:** `InputError` when the views span less than 170 degrees, or nothing but empty beam is seen.
+    **Raises:** `InputError` when the views span less than 170 degrees (with the step behind the last), or nothing but
+    empty beam is seen.
 
     **Cost:** about 200 FFTs of a sinogram and 39 small reconstructions.
     """
     angles = np.asarray(angles, float)
-    turn = float(np.ptp(angles))
+    turn = float(np.ptp(angles)) + (float(np.median(np.diff(np.sort(angles)))) if len(angles) > 2 else 0.0)
     if turn < np.radians(170):
         raise InputError(
             f"the views span {np.degrees(turn):.0f} degrees: a rotation centre cannot be found from less than half a "
@@ -86,9 +94,15 @@ def find_rotation_centre(
         "mass": _mass(chosen, angles),
     }
     found = {name: value for name, value in estimates.items() if value is not None}
-    if _within(chosen):
-        guess = found["mirror"] if full and mirror is not None else float(np.median(list(found.values())))
-        found["reconstruction"] = _reconstruction(chosen, angles, guess)
+    if not _within(chosen):
+        return _verdict(found, full, float(low), float(high))
+    values = list(found.values())
+    if len(angles) < _SPARSE * min(columns, _REFEREE[0]) or np.ptp(values) > _DISAGREE:
+        found["reconstruction"], sure = _refereed(chosen, angles, values)
+        return _verdict(found, full, float(low), float(high), sure)
+    found["reconstruction"] = _reconstruction(
+        chosen, angles, found["mirror"] if full and mirror is not None else float(np.median(values))
+    )
     return _verdict(found, full, float(low), float(high))
 
 
@@ -102,7 +116,7 @@ def _informative(sinograms: Float[np.ndarray, "view y x"], rows: int) -> Float[n
     return np.asarray(sinograms[:, np.sort(np.argsort(contrast)[-rows:])], np.float32)
 
 
-def _verdict(found: dict[str, float], full: bool, low: float, high: float) -> RotationCentre:
+def _verdict(found: dict[str, float], full: bool, low: float, high: float, decided: bool = False) -> RotationCentre:
     inside = {name: value for name, value in found.items() if low + 1 < value < high - 1} or found
     if full and "mirror" in inside:
         centre = inside["mirror"]
@@ -110,12 +124,18 @@ def _verdict(found: dict[str, float], full: bool, low: float, high: float) -> Ro
         centre = float(np.median(list(inside.values())))
         wedge = inside.get("double wedge", np.inf)
         centre = wedge if abs(wedge - centre) <= _DISAGREE or len(inside) == 2 and np.isfinite(wedge) else centre
+    if decided and abs(found["reconstruction"] - centre) > _DISAGREE / 2:
+        best = found["reconstruction"]
+        near = min((value for name, value in found.items() if name != "reconstruction"), key=lambda v: abs(v - best))
+        centre = near if abs(near - best) <= _DISAGREE / 2 else best
     spread = float(np.ptp(list(inside.values()))) / 2
     message = f"rotation centre {centre:.2f} (" + ", ".join(f"{k} {v:.2f}" for k, v in found.items()) + ")"
     at_edge = [name for name in found if name not in inside] if inside is not found else []
     if not low + 1 < centre < high - 1:
         message += f"; WARNING: it lies on the edge of the search from {low:.0f} to {high:.0f}: check it, or give "
         message += "geometry.rotation_centre"
+    elif decided and 2 * spread > _DISAGREE:
+        message += f"; the estimators differ by {2 * spread:.1f} pixels, least squares of the views decide"
     elif at_edge:
         message += f"; WARNING: {' and '.join(at_edge)} ended on the edge of the search from {low:.0f} to {high:.0f}"
     elif 2 * spread > _DISAGREE:
@@ -284,27 +304,63 @@ def _within(sinograms: Float[np.ndarray, "view y x"]) -> bool:
 # ---------------------------------------------------------------------------------------------------- reconstruction
 def _reconstruction(sinograms: Float[np.ndarray, "view y x"], angles: Float[np.ndarray, " view"], near: float) -> float:
     """Centre of least disagreement between the views and their own filtered back-projection, around another guess."""
-    step = max(1, -(-sinograms.shape[-1] // _SMALL))
-    views = np.unique(np.linspace(0, len(angles) - 1, min(_FEW, len(angles))).astype(int))
+    return _least(_disagreement, sinograms, angles, [near], (_SMALL, _FEW))[0]
+
+
+def _refereed(
+    sinograms: Float[np.ndarray, "view y x"], angles: Float[np.ndarray, " view"], guesses: list[float]
+) -> tuple[float, bool]:
+    """Centre at which a few steps of least squares leave least unexplained, around the best of some guesses; whether
+    it stands out."""
+    return _least(_unexplained, sinograms, angles, guesses, _REFEREE[:2])
+
+
+def _least(
+    costs_of: Any,
+    sinograms: Float[np.ndarray, "view y x"],
+    angles: Float[np.ndarray, " view"],
+    guesses: list[float],
+    size: tuple[int, int],
+) -> tuple[float, bool]:
+    """Minimise a cost over the centre, coarse to fine, on a row reduced to `size` columns and views; whether the
+    minimum is deep."""
+    step = max(1, -(-sinograms.shape[-1] // size[0]))
+    views = np.unique(np.linspace(0, len(angles) - 1, min(size[1], len(angles))).astype(int))
     row = sinograms[views, sinograms.shape[1] // 2]
     columns = row.shape[-1] // step
     small = row[:, : columns * step].reshape(len(views), columns, step).mean(-1)
-    best, reach = (near - (step - 1) / 2) / step, columns / _REACH
-    furthest = best + np.copysign(reach, best - (columns - 1) / 2)
+    reduced, middle = (np.asarray(guesses, float) - (step - 1) / 2) / step, (columns - 1) / 2
+    reach = columns / _REACH
+    furthest = middle + np.max(np.abs(reduced - middle)) + reach
     # Large enough for a sample around the axis wherever that is.
-    side = int(np.ceil(columns + 2 * abs(furthest - (columns - 1) / 2)))
+    side = int(np.ceil(columns + 2 * (furthest - middle)))
     A = ParallelProjector(angles[views], (side, side), columns, centre=furthest, kernel_width=4, oversampling=2)
+    costs = lambda places: np.asarray(costs_of(A, small, np.resize(places, _PLACES).astype(np.float32)), float)
+    best = reduced[np.argmin(costs(reduced)[: len(reduced)])] if len(reduced) > 1 else reduced[0]
     low, high = best - reach, best + reach
-    places, costs, k = np.zeros(0), np.zeros(0), 0
-    for _ in range(3):
-        places = np.linspace(max(low, best - reach), min(high, best + reach), 13)
-        costs = np.asarray(_disagreement(A, small, places.astype(np.float32)), float)
-        k = int(np.argmin(costs))
+    places, left, k, deep = np.zeros(0), np.zeros(0), 0, False
+    for turn in range(3):
+        places = np.linspace(max(low, best - reach), min(high, best + reach), _PLACES)
+        left = costs(places)
+        k = int(np.argmin(left))
+        deep = bool(np.median(left) > _DEEP * left[k]) and 0 < k < _PLACES - 1 if turn == 0 else deep
         best, reach = places[k], reach / 4
     if 1 <= k <= len(places) - 2:
-        bend = costs[k - 1] - 2 * costs[k] + costs[k + 1]
-        best += (places[1] - places[0]) * 0.5 * (costs[k - 1] - costs[k + 1]) / bend if bend > 0 else 0.0
-    return float(best * step + (step - 1) / 2)
+        bend = left[k - 1] - 2 * left[k] + left[k + 1]
+        best += (places[1] - places[0]) * 0.5 * (left[k - 1] - left[k + 1]) / bend if bend > 0 else 0.0
+    return float(best * step + (step - 1) / 2), deep
+
+
+@jax.jit
+def _unexplained(
+    A: ParallelProjector, data: Float[Array, "view u"], centres: Float[Array, " centre"]
+) -> Float[Array, " centre"]:
+    def cost(centre):
+        moved = eqx.tree_at(lambda A: A.centre, A, centre.astype(A.centre.dtype))
+        image, _ = conjugate_gradients(lambda x: moved.adjoint(moved(x)), moved.adjoint(data), steps=_REFEREE[2])
+        return jnp.sum((moved(image) - data) ** 2)
+
+    return jax.lax.map(cost, centres)
 
 
 @jax.jit

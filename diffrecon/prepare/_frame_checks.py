@@ -76,8 +76,8 @@ def check_frames(scan: Measurement, block: int = 64) -> FramesReport:
     messages = [_line_of_views(reason, some) for reason, some in reasons.items() if some.size]
     if below is not None:
         messages.append(
-            f"a background was subtracted: {below:.0%} of the values are negative, taken as zero photons; frames before "
-            "the subtraction, with data.darks, tell their noise better"
+            f"a background was subtracted: {below:.0%} of the values are negative, taken as zero photons; frames "
+            "before the subtraction, with data.darks, tell their noise better"
         )
     if views.size < 2:
         raise InputError(

@@ -139,15 +139,16 @@ class Preparation:
         scan, (height, width) = self.scan, scan.frame_shape
         self._moves = columns_moved(scan)
         self.references = References.from_scan(scan, self.settings["flats"])
-        if scan.kind == "line-integrals" and self.settings["flux"] not in (None, "none"):
-            raise InputError("prepare.flux is the brightness of frames: line integrals (data.kind) have none")
+        self._logs = scan.kind == "line-integrals"
+        if self._logs and self.settings["flux"] == "monitor":
+            raise InputError("prepare.flux=monitor is the brightness of frames: line integrals (data.kind) have none")
         found = find_bad_pixels(self.references, scan.mask)
         self._bad: BadPixels = found if self.settings["bad_pixels"] else BadPixels(np.zeros((height, width), bool))
         if self.settings["flats"] == "eigen":
             self.references.fit_eigen(scan.counts, _bands(height), self._block(height))
         self._held: tuple[int, np.ndarray] | None = None  # frames of these rows on, in memory
         self.flux, self._flux_said = np.ones(scan.views, np.float32), ""
-        if self.settings["flux"] != "none" and scan.kind != "line-integrals":
+        if self.settings["flux"] != "none" and not (self._logs and self.settings["flux"] is None):
             self.flux, self._flux_said = self._measured_flux()
         self._where = self.settings["distortion"]
         self._tally = Tally.empty(height, scan.views)
@@ -244,7 +245,9 @@ class Preparation:
         if self._where is not None:
             moved = np.abs(self._where - np.indices(self.scan.frame_shape)).max()
             lines.append(f"detector distortion undone, up to {moved:.1f} pixels")
-        lines += tally.lines(settings, self.shape[2] if self._stitch is None else self.scan.frame_shape[1])
+        columns = self.shape[2] if self._stitch is None else self.scan.frame_shape[1]
+        seen = "lines" if self._logs else "flats" if self.references.frames is not None else "transmissions"
+        lines += tally.lines(settings, columns, seen)
         if settings["beam_hardening"] is not None:
             lines.append(f"beam hardening: polynomial {', '.join(f'{a:g}' for a in settings['beam_hardening'])}")
         return lines + self._turn_said
@@ -285,13 +288,13 @@ class Preparation:
             values = jnp.zeros((views, rows, self.scan.frame_shape[1]), beam.light.dtype)
         for start in range(0, views, block):
             which = slice(start, min(start + block, views))
-            light, hit = self._transmissions(which, top, bottom, beam, filling)
+            light, hit = self._transmissions(which, top, bottom, beam, filling, self._ones if self._logs else None)
             if hit is not None:
                 zingers += np.asarray(hit.sum((0, 2)))
             if where is not None:
                 light = undistort(light, where)
-            if self.scan.kind == "line-integrals":
-                logs, low = light, jnp.zeros(light.shape[1], int)
+            if self._logs:
+                logs, low = light + jnp.log(self.flux[which])[:, None, None], jnp.zeros(light.shape[1], int)
             else:
                 logs, low = logarithm(light, self.settings["clip"])
             self._tally.levels[which] += np.asarray(levels_of(logs))
@@ -307,7 +310,7 @@ class Preparation:
     ) -> tuple[Array, Array | None]:
         """One block of views, read from the file."""
         threshold, zingers, wanted = self.settings["zingers"], None, views
-        if threshold is not None or (self.settings["bad_pixels"] and self.scan.kind != "line-integrals"):
+        if threshold is not None or (self.settings["bad_pixels"] and not self._logs):
             references = self.references  # of transmissions the noise is not known
             zingers = Zingers(
                 threshold, references.gain if references.frames is not None else 0.0, references.read_noise
@@ -326,13 +329,22 @@ class Preparation:
         flux = jax.device_put(flux[wanted])
         return block_transmission(counts, beam, mixture, flux, filling, zingers, moves=self._moves)
 
+    def _light(self, views: slice, top: int, bottom: int, beam: Any, filling: Filling | None) -> Array:
+        """Transmissions of one block of views as they are, before any brightness is divided out."""
+        light, _ = self._transmissions(views, top, bottom, beam, filling, self._ones)
+        return jnp.exp(-light) if self._logs else light
+
+    @property
+    def _ones(self) -> np.ndarray:
+        return np.ones(self.scan.views, np.float32)
+
     def _block(self, rows: int) -> int:
         return max(1, min(self.scan.views, _BLOCK_BYTES // (4 * rows * self.scan.frame_shape[1])))
 
     # ------------------------------------------------------------------------------------------------ global facts
     def _measured_flux(self) -> tuple[np.ndarray, str]:
         """Brightness of each view, and what to say of it."""
-        one, wanted, monitor = np.ones(self.scan.views, np.float32), self.settings["flux"], monitor_of(self.scan)
+        one, wanted, monitor = self._ones, self.settings["flux"], monitor_of(self.scan)
         if wanted == "monitor":
             if monitor is None:
                 raise InputError(
@@ -357,22 +369,21 @@ class Preparation:
 
     def _air(self) -> list[tuple[int, int, int, int]]:
         """Find regions of air in some views."""
-        height, one = self.scan.frame_shape[0], np.ones(self.scan.views, np.float32)
+        height = self.scan.frame_shape[0]
         sample = np.unique(np.linspace(0, self.scan.views - 1, _SAMPLE_VIEWS).astype(int))
         beam, filling = self.references.rows(0, height), Filling.of(self._bad.mask)
-        light = lambda v: self._transmissions(slice(v, v + 1), 0, height, beam, filling, one)[0]
+        light = lambda v: self._light(slice(v, v + 1), 0, height, beam, filling)
         return find_air(np.stack([np.asarray(light(v))[0] for v in sample]))
 
     def _air_flux(self, regions: list[tuple[int, int, int, int]]) -> np.ndarray:
         """Mean transmission of the air in each view."""
-        one = np.ones(self.scan.views, np.float32)
         total, pixels = np.zeros(self.scan.views), 0
         for r0, r1, c0, c1 in regions:
             beam, filling = self.references.rows(r0, r1), Filling.of(self._bad.mask[r0:r1])
             block = self._block(r1 - r0)
             for start in range(0, self.scan.views, block):
                 views = slice(start, min(start + block, self.scan.views))
-                light, _ = self._transmissions(views, r0, r1, beam, filling, one)
+                light = self._light(views, r0, r1, beam, filling)
                 total[views] += np.asarray(light[:, :, c0:c1].sum((1, 2)), float)
             pixels += (r1 - r0) * (c1 - c0)
         flux = total / pixels

@@ -17,6 +17,16 @@ _REPLACING = ("large", "dead", "all")  # methods that replace whole columns of s
 _JUMP = 0.2  # of the mean line integral of one view against those beside it
 _OFFSET = 0.02  # line integral of the air that is worth a line
 
+_UNIFORM = " (or is every row deep in a uniform sample?)"
+_AIR = {
+    "flats": "the detector sees {0} of the flats in all views, as air does whose brightness has changed: "
+    f"prepare.flux=auto divides by it{_UNIFORM}",
+    "transmissions": "the frames transmit {0} in all views, where air transmits 1: prepare.flux=auto divides by it"
+    f"{_UNIFORM}",
+    "lines": "the line integrals are {1:.2f} in all views, where air has 0: prepare.flux=auto takes it off"
+    f"{_UNIFORM}",
+}
+
 
 @dataclasses.dataclass
 class Tally:
@@ -41,8 +51,11 @@ class Tally:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return dataclasses.replace(self, **{k: v.copy() for k, v in values.items() if isinstance(v, np.ndarray)})
 
-    def lines(self, settings: Mapping[str, Any], columns: int) -> list[str]:
-        """Say what was done to single values, and what stands out among the views."""
+    def lines(self, settings: Mapping[str, Any], columns: int, against: str = "flats") -> list[str]:
+        """Say what was done to single values, and what stands out among the views.
+
+        **Arguments:** `against` what the frames are: `"flats"`, `"transmissions"`, or `"lines"` for logarithms.
+        """
         lines, read, views = [], int(self.read.sum()), len(self.levels)
         if settings["zingers"] is not None:
             lines.append(f"{int(self.zingers.sum())} zingers replaced (beyond {settings['zingers']:g} sigma)")
@@ -60,7 +73,7 @@ class Tally:
             changed = float(np.sqrt(self.stripes.sum() / read))
             replaced = f", {int(self.columns.sum())} columns replaced" if settings["stripes"] in _REPLACING else ""
             lines.append(f"stripes ({settings['stripes']}): {changed:.2g} rms taken off the line integrals{replaced}")
-        return lines + (_lines_of_views(self.levels / self.rows) if self.rows else [])
+        return lines + (_lines_of_views(self.levels / self.rows, against) if self.rows else [])
 
 
 @jax.jit
@@ -74,7 +87,7 @@ def levels_of(lines: Float[Array, "view z u"]) -> Float[Array, "view 5"]:
     return jnp.stack([mean.sum(1) for mean in means], -1)
 
 
-def _lines_of_views(levels: np.ndarray) -> list[str]:
+def _lines_of_views(levels: np.ndarray, against: str) -> list[str]:
     """Name views that are brighter or darker than their neighbours, and air that does not transmit one."""
     lines = []
     jump = levels[:, 0] - _median_of_five(levels[:, 0])
@@ -90,10 +103,7 @@ def _lines_of_views(levels: np.ndarray) -> list[str]:
     if air is not None and np.abs(air).max() > _OFFSET:
         low, high = np.exp(-air.max()), np.exp(-air.min())
         shown = f"{np.exp(-np.median(air)):.2f}" if high - low < 0.02 else f"{low:.2f} to {high:.2f}"
-        lines.append(
-            f"WARNING: at both edges the detector sees {shown} of the flats in all views, as air does whose brightness "
-            "has changed: prepare.flux=auto divides by it (or is every row deep in a uniform sample?)"
-        )
+        lines.append(f"WARNING: at both edges {_AIR[against].format(shown, np.median(air))}")
     return lines
 
 

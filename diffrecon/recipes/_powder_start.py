@@ -20,6 +20,7 @@ from ..models import Peaks, Phase, PowderTomography, phase_from_cif, phase_of_li
 from ..operators import Grid, StripProjector, absorption_factors
 from ..scan import Scan
 from ..solvers import GridPrior, edge_preserving_slice, sirt_patterns
+from ._monitor import monitor_at
 from .integration import Integration, integrator
 
 _TABLE = 2.0  # [GiB] of the projector, from which on pixels are as large as the steps
@@ -237,18 +238,8 @@ def _photons(scan: Scan, file: dict[str, Any], grid: tuple[int, ...]) -> np.ndar
     values = scan.extra.get("monitor", file.get("monitor"))
     if values is None:
         return np.ones(grid[:2])
-    values = np.asarray(values, float)
-    bad = np.argwhere(~(values > 0))
-    if values.size != grid[0] * grid[1] or len(bad):
-        what = (
-            f"is {values[tuple(bad[0])]:g} at point {tuple(map(int, bad[0]))}"
-            if len(bad)
-            else f"has {values.size} values"
-        )
-        raise InputError(
-            f"{scan.name}: the monitor {what}; one positive number for each of {grid[0]} x {grid[1]} points"
-        )
-    return values.reshape(grid[:2]) / (1.0 if "monitor" in scan.extra else file.get("monitor_gain", 1.0))
+    lit = monitor_at(scan, values, tuple(grid[:2]))
+    return lit / (1.0 if "monitor" in scan.extra else file.get("monitor_gain", 1.0))
 
 
 def _absorption(file: dict[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:

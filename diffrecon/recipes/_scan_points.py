@@ -13,6 +13,7 @@ from ..frames import frame_blocks
 from ..geometry import FarField
 from ..prepare import Raster
 from ..scan import Scan
+from ._monitor import monitor_at
 from ._scan_facts import most_frequent
 
 __all__ = ["Points", "Signals", "check_points", "points_of", "signals_of"]
@@ -101,36 +102,13 @@ def check_points(scan: Scan) -> None:
     shape = (scan.views, *scan.frame_shape)
     monitor, moments = scan.extra.get("monitor"), [scan.extra.get(name) for name in ("moments_y", "moments_x")]
     if monitor is not None:
-        _monitor(scan, np.asarray(monitor), shape)
+        monitor_at(scan, np.asarray(monitor), shape)
     for name, values in zip(("moments_y", "moments_x"), moments, strict=True):
         if values is not None and np.size(values) != np.prod(shape):
             raise InputError(
                 f"{scan.name}: data.{name} has shape {np.shape(values)}; expected {shape}, the mean angle [rad] of "
                 "every point"
             )
-
-
-def _monitor(scan: Scan, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Give the monitor for every point.
-
-    **Raises:** `InputError` for another shape, or a point that had no beam.
-    """
-    views, rows, columns = shape
-    ways = [(shape, shape), ((views,), (views, 1, 1)), ((views, rows), (views, rows, 1))]
-    ways += [((rows, columns), shape), ((rows,), (1, rows, 1))] if views == 1 else []
-    way = next((made for given, made in ways if values.shape == given), None)
-    if way is None:
-        raise InputError(
-            f"{scan.name}: data.monitor has shape {values.shape}; expected {shape}, or one number a view, or a row"
-        )
-    values = np.asarray(values, float).reshape(way)
-    bad = np.argwhere(~(np.isfinite(values) & (values > 0)))
-    if len(bad):
-        raise InputError(
-            f"{scan.name}: data.monitor is {values[tuple(bad[0])]:g} at {len(bad)} points, first {bad[0].tolist()}: "
-            "leave such views out (data.views), or mend the monitor"
-        )
-    return np.broadcast_to(values, shape)
 
 
 # ---------------------------------------------------------------------------------------------------- what
@@ -146,7 +124,7 @@ def _from_frames(scan: Scan, points: Points, empty: Any, callback: Callable[[int
     sums, mean, lines = _reader(scan, callback)
     found = sums(frame_blocks(scan.counts))
     monitor = scan.extra.get("monitor")
-    sent = 1.0 if monitor is None else _monitor(scan, np.ravel(np.asarray(monitor)), (scan.views, 1, 1)).ravel()
+    sent = 1.0 if monitor is None else monitor_at(scan, np.ravel(np.asarray(monitor)), (scan.views, 1, 1)).ravel()
     raw, dim = found.total / sent, int((~(found.total > 0)).sum())
     where = np.asarray(scan.positions, float) * (np.mean(scan.pixel_size) if scan.positions_unit == "pixel" else 1.0)
     assert points.raster is not None
@@ -237,7 +215,7 @@ def _sums(scan: Scan, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, b
     share, photons, monitor = (scan.extra.get(n) for n in ("transmitted_per_photon", "photons", "monitor"))
     if named and photons is not None and "monitor" not in given:
         return counts, np.asarray(photons, float) * (1.0 if share is None else float(share)), share is not None
-    sent = np.ones(shape) if monitor is None else _monitor(scan, np.asarray(monitor), shape)
+    sent = np.ones(shape) if monitor is None else monitor_at(scan, np.asarray(monitor), shape)
     return counts, sent, False
 
 

@@ -20,6 +20,7 @@ from ..operators import AzimuthalIntegrator, Cake, radial_range
 from ..scan import Scan
 from ..settings import section, setting
 from . import looks
+from ._monitor import monitor_at
 
 _STAGES = 20  # after which finished patterns are in the journal
 
@@ -268,15 +269,7 @@ def monitor_of(scan: Scan) -> Float[np.ndarray, " view"]:
         return np.ones(scan.views)
     values = np.asarray(scan.extra.get("monitor", _file(scan).get("monitor")), float).ravel()
     values = values / (1.0 if "monitor" in scan.extra else _file(scan).get("monitor_gain", 1.0))
-    if values.size != scan.views:
-        raise InputError(f"{scan.name}: {values.size} values of the monitor for {scan.views} frames")
-    bad = np.flatnonzero(~(values > 0))
-    if bad.size:
-        raise InputError(
-            f"{scan.name}: the monitor of frame {bad[0]} is {values[bad[0]]:g} ({bad.size} such frames); leave them "
-            "out (data.views), or do not divide: --set integration.monitor=false"
-        )
-    return values
+    return monitor_at(scan, values, (scan.views,), "do not divide: --set integration.monitor=false")
 
 
 def _no_cost(model: Patterns, batch: Any) -> Array:

@@ -11,6 +11,7 @@ from .. import prepare
 from .._look import REGISTERED, Look
 from ..errors import InputError
 from ..scan import Scan
+from ._monitor import monitor_at
 from ._scan_facts import wave_number
 from ._stepping import planned_steps
 
@@ -171,12 +172,7 @@ def counted(scan: Scan) -> tuple[dict[str, np.ndarray], list[str]]:
             )
     monitor = scan.extra.get("monitor")
     if monitor is not None:
-        bad = np.flatnonzero(~(np.isfinite(monitor) & (np.asarray(monitor) > 0)))
-        if bad.size:
-            raise InputError(
-                f"{scan.name}: the monitor is {np.asarray(monitor)[bad[0]]:g} in {bad.size} views, first in view "
-                f"{bad[0]}: leave such views out (data.views)"
-            )
+        monitor_at(scan, monitor, (scan.views,))
     return {"counts": np.where(seen, counts, 0).astype(np.float32), "seen": seen}, lines
 
 

@@ -20,6 +20,7 @@ def noisy(views, turn, size, columns, centre, seed=0, rows=1):
     [
         (240, np.pi, 100, 70.7, 0.15),
         (40, np.pi, 100, 55.2, 0.4),  # few views
+        (9, np.pi, 100, 70.3, 0.5),
         (300, 2 * np.pi, 100, 71.6, 0.1),
         (300, np.pi, 200, 67.1, 0.3),  # the sample leaves the detector
         (360, 2 * np.pi, 180, 108.3, 0.15),  # half views
@@ -34,6 +35,14 @@ def test_centre_is_found(views, turn, size, centre, within):
     if size == 100:  # nothing leaves the detector: all that apply agree
         assert {"double wedge", "mass", "reconstruction"} <= set(found.estimates)
         assert "WARNING" not in found.message
+
+
+def test_few_views_in_any_order():
+    """Golden angles, of which no two neighbours are alike: the double wedge is lost, least squares decide."""
+    angles = np.mod(np.arange(24) * np.radians(111.246), np.pi)
+    values = sinogram(ellipses(6), angles, 100, 128, 70.3)[:, None]
+    found = prepare.find_rotation_centre(values.astype(np.float32), angles)
+    assert abs(found.centre - 70.3) < 0.3 and "WARNING" not in found.message, found.message
 
 
 def test_an_optimum_on_the_edge_of_the_search_is_said():

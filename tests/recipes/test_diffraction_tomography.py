@@ -84,7 +84,7 @@ def test_wrong_input_is_refused(patterns, tmp_path):
     with pytest.raises(InputError, match="119 scattering angles for 120 channels"):
         short = {**powder, "two_theta": powder["two_theta"][1:]}
         dr.reconstruct(scan.replace(extra={**scan.extra, "powder": short}))
-    with pytest.raises(InputError, match="monitor is 0 at point"):
+    with pytest.raises(InputError, match="data.monitor is 0 at"):
         monitor = np.where(np.arange(24) == 3, 0, powder["monitor"])
         dr.reconstruct(scan.replace(extra={**scan.extra, "powder": {**powder, "monitor": monitor}}))
     with pytest.raises(InputError, match="data.angles"):

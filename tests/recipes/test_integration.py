@@ -128,7 +128,7 @@ def test_wrong_numbers_are_refused(frames, tmp_path):
     with pytest.raises(InputError, match="geometry.poni"):
         dr.reconstruct(dark)
     detector = read_poni(poni(tmp_path / "a.poni"))[0]
-    with pytest.raises(InputError, match="monitor of frame 1 is 0"):
+    with pytest.raises(InputError, match="data.monitor is 0 at 1 views, first 1"):
         dr.reconstruct(dark.replace(extra={**dark.extra, "detector": detector}))
     with pytest.raises(InputError, match=r"25.*keV"):  # the calibration's energy against the file's
         with open_hdf5(tmp_path / "other.h5", "w") as copy, open_hdf5(frames) as file:
