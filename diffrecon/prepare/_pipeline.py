@@ -146,7 +146,7 @@ class Preparation:
         self._bad: BadPixels = found if self.settings["bad_pixels"] else BadPixels(np.zeros((height, width), bool))
         if self.settings["flats"] == "eigen":
             self.references.fit_eigen(scan.counts, _bands(height), self._block(height))
-        self._held: tuple[int, np.ndarray] | None = None  # frames of these rows on, in memory
+        self._held: tuple[np.ndarray, int, np.ndarray] | None = None  # these views of rows from there on, in memory
         self.flux, self._flux_said = np.ones(scan.views, np.float32), ""
         if self.settings["flux"] != "none" and not (self._logs and self.settings["flux"] is None):
             self.flux, self._flux_said = self._measured_flux()
@@ -283,7 +283,7 @@ class Preparation:
         clipped, zingers = np.zeros(rows, int), np.zeros(bottom - top, int)
         block, values = self._block(bottom - top), None
         if getattr(self.scan.counts, "bands", 0) and block < views:  # every block would unpack the whole file
-            self._held = top, np.asarray(self.scan.counts[:, top:bottom])
+            self._held = np.arange(views), top, np.asarray(self.scan.counts[:, top:bottom])
         if block < views:
             values = jnp.zeros((views, rows, self.scan.frame_shape[1]), beam.light.dtype)
         for start in range(0, views, block):
@@ -315,19 +315,27 @@ class Preparation:
             zingers = Zingers(
                 threshold, references.gain if references.frames is not None else 0.0, references.read_noise
             )
-            # Beyond the first and the last view their mirror images, as in the middle of a block.
-            last = self.scan.views - 1
-            wanted = np.abs(np.arange(views.start - ZINGER_REACH, views.stop + ZINGER_REACH))
-            wanted = np.clip(last - np.abs(last - wanted), 0, last)
-        held = self._held
-        some = (
-            self.scan.counts[wanted, top:bottom] if held is None else held[1][wanted, top - held[0] : bottom - held[0]]
-        )
+            wanted = self._with_neighbours(views)
+        some = self._frames(wanted, top, bottom)
         counts = jax.device_put(np.asarray(some))
         flux = self.flux if flux is None else flux
         mixture = self.references.mixture(wanted)
         flux = jax.device_put(flux[wanted])
         return block_transmission(counts, beam, mixture, flux, filling, zingers, moves=self._moves)
+
+    def _with_neighbours(self, views: slice) -> np.ndarray:
+        """Those that tell zingers, too: beyond the first and the last view mirror images, as in the middle."""
+        last = self.scan.views - 1
+        wanted = np.abs(np.arange(views.start - ZINGER_REACH, views.stop + ZINGER_REACH))
+        return np.clip(last - np.abs(last - wanted), 0, last)
+
+    def _frames(self, wanted: Any, top: int, bottom: int) -> Any:
+        """Raw frames, out of the file or of what is held."""
+        if self._held is None:
+            return self.scan.counts[wanted, top:bottom]
+        views, first, frames = self._held
+        places = np.searchsorted(views, np.arange(self.scan.views)[wanted])
+        return frames[places, top - first : bottom - first]
 
     def _light(self, views: slice, top: int, bottom: int, beam: Any, filling: Filling | None) -> Array:
         """Transmissions of one block of views as they are, before any brightness is divided out."""
@@ -372,19 +380,25 @@ class Preparation:
         height = self.scan.frame_shape[0]
         sample = np.unique(np.linspace(0, self.scan.views - 1, _SAMPLE_VIEWS).astype(int))
         beam, filling = self.references.rows(0, height), Filling.of(self._bad.mask)
+        if getattr(self.scan.counts, "bands", 0):  # every read would unpack the whole file
+            frame = 4 * height * self.scan.frame_shape[1]
+            sample = sample[:: max(1, -(-sample.size * (2 * ZINGER_REACH + 1) * frame // (4 * _BLOCK_BYTES)))]
+            views = np.unique(np.concatenate([self._with_neighbours(slice(v, v + 1)) for v in sample]))
+            self._held = views, 0, np.asarray(self.scan.counts[views])
         light = lambda v: self._light(slice(v, v + 1), 0, height, beam, filling)
-        return find_air(np.stack([np.asarray(light(v))[0] for v in sample]))
+        found = find_air(np.stack([np.asarray(light(v))[0] for v in sample]))
+        self._held = None
+        return found
 
     def _air_flux(self, regions: list[tuple[int, int, int, int]]) -> np.ndarray:
         """Mean transmission of the air in each view."""
         total, pixels = np.zeros(self.scan.views), 0
+        band = getattr(self.scan.counts, "bands", 0)  # of all views, as many as make a block
+        row = 4 * self.scan.views * self.scan.frame_shape[1]
+        band = max(1, _BLOCK_BYTES // (row * band)) * band if band else self.scan.frame_shape[0]
         for r0, r1, c0, c1 in regions:
-            beam, filling = self.references.rows(r0, r1), Filling.of(self._bad.mask[r0:r1])
-            block = self._block(r1 - r0)
-            for start in range(0, self.scan.views, block):
-                views = slice(start, min(start + block, self.scan.views))
-                light = self._light(views, r0, r1, beam, filling)
-                total[views] += np.asarray(light[:, :, c0:c1].sum((1, 2)), float)
+            for top in range(r0, r1, band):
+                total += self._air_sum(top, min(top + band, r1), c0, c1)
             pixels += (r1 - r0) * (c1 - c0)
         flux = total / pixels
         if not (np.isfinite(flux).all() and (flux > 0).all()):
@@ -393,6 +407,19 @@ class Preparation:
                 f"{int(np.argmin(np.nan_to_num(flux)))}; check prepare.flux"
             )
         return flux
+
+    def _air_sum(self, top: int, bottom: int, first: int, last: int) -> np.ndarray:
+        """Sum the transmissions of a region of every view."""
+        beam, filling = self.references.rows(top, bottom), Filling.of(self._bad.mask[top:bottom])
+        total, block = np.zeros(self.scan.views), self._block(bottom - top)
+        if getattr(self.scan.counts, "bands", 0) and block < self.scan.views:
+            self._held = np.arange(self.scan.views), top, np.asarray(self.scan.counts[:, top:bottom])
+        for start in range(0, self.scan.views, block):
+            views = slice(start, min(start + block, self.scan.views))
+            light = self._light(views, top, bottom, beam, filling)
+            total[views] += np.asarray(light[:, :, first:last].sum((1, 2)), float)
+        self._held = None
+        return total
 
     def _join_halves(self) -> None:
         angles, forced = self.scan.angles, self.settings["full_turn"] == "stitch"
