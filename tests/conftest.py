@@ -59,12 +59,13 @@ def _refusals_unchecked(request):
 @pytest.fixture(scope="module", autouse=True)
 def _no_guest_stays():
     """Take back what a file's tests registered: methods, readers, pictures, simulations and plans of their own."""
-    from diffrecon import simulate
+    from diffrecon import recipes, simulate
     from diffrecon._look import REGISTERED
     from diffrecon.io import readers
     from diffrecon.planning._method import _METHODS
     from diffrecon.plot.result import pictures
 
+    recipes.methods()  # the package's own are registered before anything is taken back
     tables = [REGISTERED, simulate._MODULES, _METHODS, pictures, readers._REGISTERED]
     before = [table.copy() for table in tables]
     yield
