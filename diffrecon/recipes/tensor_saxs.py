@@ -1,5 +1,6 @@
 """Tensor SAXS tomography: spherical-harmonic coefficients of every voxel, and the fibres that they describe."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,15 @@ from ..models import SaxsTensor
 from ..operators import mean_intensity, orientation, relative_anisotropy
 from ..scan import Scan
 from ..settings import section, setting
-from ..solvers import tensor_tomography
+from ..solvers import tensor_poses, tensor_tomography
 from . import looks
+
+# What the journal keeps of a solve: the volume, and the geometry that was found.
+_KEPT = (
+    "coefficients",
+    "projector.weights",
+    *(f"projector.projector.{n}" for n in ("ray", "row", "column", "offsets")),
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,21 @@ class Solver:
         9, "every so many-th view is held out while the smoothness is tried", at_least=2, only={"smoothness": (None,)}
     )
     rounds: int = setting(3, "quadratic problems for each strength", at_least=1)
-    steps: int = setting(8, "steps of conjugate gradients for each of them", at_least=1)
+    steps: int = setting(4, "steps of conjugate gradients for each of them", at_least=1)
+    uniaxial: float = setting(
+        4.0,
+        "strength of what holds each voxel to rotational symmetry about its axis, relative to the smoothness",
+        at_least=0,
+    )
+
+
+@dataclass(frozen=True)
+class Align:
+    """What is found of the views together with the volume."""
+
+    unknowns: tuple[str, ...] = setting(
+        ("shifts",), "of each view: shifts, angles, wobble, flux (names of diffrecon.motion.FREEDOMS); [] for none"
+    )
 
 
 @dataclass(frozen=True)
@@ -55,6 +77,7 @@ class Settings:
     """Every setting of the method."""
 
     model: Model = section(Model)
+    align: Align = section(Align)
     solver: Solver = section(Solver)
 
 
@@ -80,21 +103,24 @@ class TensorSaxs(looks.TensorSaxs, Modality):
             data, model = problem.data, problem.model
             solution = tensor_tomography(
                 model.projector, data["counts"], weights=data.get("weights"), transmission=data.get("transmission"),
-                smoothness=solver.smoothness, held_out=solver.held_out, rounds=solver.rounds, steps=solver.steps,
-                console=run.console,
+                smoothness=solver.smoothness, uniaxial=solver.uniaxial, align=settings.align.unknowns,
+                held_out=solver.held_out, rounds=solver.rounds, steps=solver.steps, console=run.console,
             )  # fmt: skip
-            model = model.replace(coefficients=solution.coefficients)
+            model = model.replace(coefficients=solution.coefficients, projector=solution.projector)
             figures: dict[str, Any] = {"residual": solution.residual, "smoothness": solution.smoothness}
+            figures |= {f"found_{name}": values for name, values in solution.motions.items()}
+            figures |= {} if np.isnan(solution.agreement) else {"motion_of_views": solution.agreement}
             figures |= {"smoothness_path": solution.path} if len(solution.path) else {}
             return Outcome(problem.replace(model=model), np.zeros(0), solution.ending, figures=figures)
 
-        yield Stage("tensor SAXS", solve)
+        yield Stage("tensor SAXS", solve, _KEPT)
 
     def verdict(self, problem: Problem, scan: Scan, settings: Settings) -> tuple[dict[str, Any], list[str]]:
         """Say how well the data are explained, how smooth the coefficients are, and what views held out said of it."""
         misfit = _relative_residual(problem)
+        lines = _geometry_lines(problem.figures)
         line, path = f"smoothness {problem.figures['smoothness']:g}", problem.figures.get("smoothness_path")
-        figures, lines = {"relative_residual": misfit}, [f"relative residual of all views {misfit:.4f}"]
+        figures, lines = {"relative_residual": misfit}, [f"relative residual of all views {misfit:.4f}", *lines]
         if path is None:
             return figures, [*lines, line]
         best = path[:, 1].min()
@@ -116,6 +142,15 @@ class TensorSaxs(looks.TensorSaxs, Modality):
                 np.asarray(coefficients), "", (*axes, "lm"), pixel, "spherical-harmonic coefficients", "data"
             ),
         }
+
+
+def _geometry_lines(figures: Mapping[str, Any]) -> list[str]:
+    """Say what was found of the views."""
+    found = {n.removeprefix("found_"): np.asarray(v) for n, v in figures.items() if n.startswith("found_")}
+    if found or "motion_of_views" not in figures:
+        return tensor_poses.changes(found)
+    moved = figures["motion_of_views"]
+    return [f"views as given agree with the data to {moved:.2g} pixel rms; nothing was changed"]
 
 
 def _relative_residual(problem: Problem) -> float:

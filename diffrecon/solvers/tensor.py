@@ -1,13 +1,16 @@
 """Tensor tomography: weighted least squares with joint total variation, whose strength held-out views choose.
 
-The cost is `1/2 sum w (A a - d)^2 + s sum_voxel sqrt(|grad (a / p)|^2 + e^2)`: one edge for all coefficients of a
-voxel, mean and orientation share their boundaries (vectorial total variation, Blomgren & Chan 1998). Weights are
-transmission / prediction, the inverse variance of counts that were divided by flux and transmission, up to the flux,
-which the residual gives. Solved by lagged diffusivity (Vogel & Oman 1996): a few quadratic problems, each by conjugate
-gradients preconditioned in the Fourier domain, where projecting and back-projecting is about 1/|k|, the penalty |k|^2.
+The cost is `1/2 sum w (A a - d)^2 + s sum_voxel sqrt(|grad u|^2 + e^2) + t sum_voxel sqrt(|u - u_axis|^2 + e^2)` with
+`u = a / p`: one edge for all coefficients of a voxel, mean and orientation share their boundaries (vectorial total
+variation, Blomgren & Chan 1998), and what is not rotationally symmetric about the axis of its voxel, `u - u_axis`, has
+to pay for itself (fibres are: Liebi et al., Nature 527, 349 (2015)). Weights are transmission / prediction, the inverse
+variance of counts that were divided by flux and transmission, up to the flux, which the residual gives. Solved by
+lagged diffusivity (Vogel & Oman 1996): a few quadratic problems (`tensor_quadratic`) in the box that the sample fills
+(`tensor_support`), together with small motions of the views where the offsets that are given are wrong.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -19,8 +22,10 @@ from jaxtyping import Array, Float
 from .._console import Console
 from ..errors import InputError
 from ..operators.scattering import TensorProjector, harmonic_degrees
-from .conjugate_gradients import ConjugateState, conjugate_start, conjugate_step
+from . import tensor_poses
 from .ending import Ending
+from .tensor_quadratic import Strength, advance, begin, curvature_of
+from .tensor_support import find_support
 
 # A plain union: the ArrayLike of numpy >= 2.5 is an alias that jaxtyping cannot subscript.
 ArrayLike = np.ndarray | Array
@@ -33,25 +38,34 @@ _DARKEST = 0.2
 # Steps of coefficients are counted in this fraction of the mean intensity, in less for l > 2, which vary less.
 _PRIOR_SIZE = 0.3
 # Steps below this many units are noise and cost quadratically, larger ones are edges.
-_EDGE = 0.05
+_EDGE = 0.03
 # Candidate strengths, strong to weak, in units of the noise: each is half of the one before. What is gained below the
 # given fraction of the held-out residual is not worth another candidate.
-_STRONGEST, _CANDIDATES, _WORTHWHILE = 32.0, 6, 0.01
-_FIRST_STEPS = 12
+_STRONGEST, _CANDIDATES, _WORTHWHILE = 8.0, 6, 0.003
+_FIRST_STEPS = 8
+# Alignment: quadratic problems at most, steps of each; motions below so many pixels (rms) are those that noise and
+# voxels make, and steps below so many end it; no step of a view is longer than the linear theory reaches.
+_ALIGNMENTS, _ALIGNMENT_STEPS, _AGREED, _SETTLED, _REACH = 10, 4, 0.12, 0.03, 2.0
 
 
 class TensorSolution(NamedTuple):
     """What `tensor_tomography` gives back.
 
-    **Fields:** `coefficients` `(z, y, x, lm)`; `smoothness`, the strength used; `path` `(candidate, 2)` of strength and
-    held-out residual, in units of the noise of the first fit (empty where the strength was given); `residual`
-    `(view,)`, weighted mean square a view; `ending`, an `Ending`: after Ctrl-C all is that of the best so far.
+    **Fields:** `coefficients` `(z, y, x, lm)`; `projector`, which predicts the data from them, with the poses that were
+    found; `smoothness`, the strength used; `path` `(candidate, 2)` of strength and held-out residual, in units of the
+    noise of the first fit (empty where the strength was given); `residual` `(view,)`, weighted mean square a view;
+    `motions` `(view, number)` by name (`align`; empty where those given agree with the data) and `agreement`, by how
+    much the views would move or have moved [pixel, rms; nan where nothing was looked for]; `ending`, an `Ending`: after
+    Ctrl-C all is that of the best so far.
     """
 
     coefficients: Float[Array, "z y x lm"]
+    projector: TensorProjector
     smoothness: float
     path: np.ndarray
     residual: np.ndarray
+    motions: dict[str, np.ndarray]
+    agreement: float
     ending: Ending = Ending.DONE
 
 
@@ -62,9 +76,11 @@ def tensor_tomography(
     weights: Float[ArrayLike, "view row column segment"] | None = None,
     transmission: Float[ArrayLike, "view row column"] | None = None,
     smoothness: float | None = None,
+    uniaxial: float = 4.0,
+    align: Sequence[str] = ("shifts",),
     held_out: int = 9,
     rounds: int = 3,
-    steps: int = 8,
+    steps: int = 4,
     console: Console | None = None,
 ) -> TensorSolution:
     """Solve for the spherical-harmonic coefficients of every voxel from tensor SAXS projections.
@@ -78,42 +94,56 @@ def tensor_tomography(
     - `transmission`: makes the weights right where the sample absorbs.
     - `smoothness`: strength of the joint total variation. Default: it is halved from a strong one until the residual of
       every `held_out`-th view, not used meanwhile, falls no more; these views then join the last rounds.
+    - `uniaxial`: strength, relative to the smoothness, of what holds each voxel to rotational symmetry about its axis.
+    - `align`: what is looked for of each view besides (`solvers.tensor_poses`): "shifts", "angles", "wobble", "flux".
+      What is found is used where it matters; how the sample lies, and how bright it is on the whole, no data can tell:
+      that stays as given.
     - `rounds` and `steps`: quadratic problems a strength, conjugate-gradient steps each.
 
     **Returns:** a `TensorSolution`.
 
     **Raises:** `InputError` for shapes that do not agree, data that are not finite where they count, and no signal.
 
-    **Cost:** `30 + 26 c` projections and back-projections for c strengths tried (three or four).
+    **Cost:** about 30 + 10 c projections and back-projections of the box that the sample fills for c strengths tried
+    (three or four), and 60 more where shifts are wrong.
 
     ```python
     from diffrecon.operators import TensorGeometry, TensorProjector, rotations_from_angles
     geometry = TensorGeometry(rotations_from_angles(np.linspace(0, np.pi, 4), np.zeros(4)))
     A = TensorProjector(geometry, (6, 6, 6), (6, 6), ell_max=2)
     intensity = A(jnp.zeros((6, 6, 6, 6)).at[2:4, 2:4, 2:4, 0].set(1.0))
-    coefficients = tensor_tomography(A, intensity, smoothness=1.0, rounds=1).coefficients  # (6, 6, 6, 6)
+    coefficients = tensor_tomography(A, intensity, smoothness=1.0, rounds=1, align=()).coefficients  # (6, 6, 6, 6)
     ```
     """
     console = console or Console(quiet=True)
-    fit = _checked(A, data, weights, transmission)
-    views = np.arange(fit.data.shape[0])
+    values, trust = _checked(A, data, weights, transmission)
+    views = np.arange(len(values))
     every = max(held_out, 2)
     held = views % every == every // 2 if smoothness is None else np.zeros(len(views), bool)
-    chosen, ending = smoothness is None, Ending.DONE
-    show = _Shown(console)
-    fit, x = _first_fit(A, fit, _used(~held), show)
-    reached = _Reached(x, _STRONGEST if smoothness is None else smoothness, [])
+    names = tensor_poses.checked(align)
+    solve = _Solve(A, values, trust, uniaxial, _Shown(console))
+    reached = _Reached(solve.x, _STRONGEST if smoothness is None else smoothness, [])
+    ending = Ending.DONE
     try:
-        if chosen:
-            _choose(A, fit, reached, held, rounds, steps, show)
-            rounds = max(rounds - 1, 1)
-        _rounds(A, fit, reached, _used(views >= 0), reached.smoothness, rounds, steps, show)
+        solve.first_fit(held)
+        if names:
+            solve.align(names, held)
+        reached.x = solve.x
+        if smoothness is None:
+            _choose(solve, reached, held, max(rounds - 1, 1), steps)
+        solve.start(reached.x)
+        last = rounds if smoothness is not None else max(rounds - 1, 1)
+        solve.rounds(reached.smoothness, last, steps, names=names if solve.motions else ())
+        reached.x = solve.x
     except KeyboardInterrupt:
         ending = Ending.INTERRUPTED
         console.say(ending.sentence())
+    solve.start(reached.x)
     path = np.reshape(np.asarray(reached.path, float), (-1, 2))
-    residual = np.asarray(_residual(fit, A(reached.x)))
-    return TensorSolution(reached.x, float(reached.smoothness), path, residual, ending)
+    return TensorSolution(
+        solve.support.whole(reached.x), tensor_poses.moved(A, solve.motions), float(reached.smoothness), path,
+        np.asarray(solve.residual()), solve.motions, solve.agreement, ending,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -130,11 +160,10 @@ class _Shown:
 
     def __init__(self, console: Console):
         self.console = console
-        self.row(_FIRST_STEPS, "tensor SAXS: first fit, step")
 
     def row(self, total: int, label: str) -> None:
         """Begin a line."""
-        self.line, self.done = self.console.progress(total, label), 0
+        self.line, self.done = self.console.progress(total, f"tensor SAXS: {label}, step"), 0
 
     def step(self) -> None:
         """Show one step more."""
@@ -149,11 +178,143 @@ class _Fit(eqx.Module):
     trust: Float[Array, "view row column segment"]
     darkest: Float[Array, ""]
     prior: Float[Array, " lm"]
-    curvature: Float[Array, " lm"]
+    gain: Float[Array, ""]
+    seen: Float[Array, "z y x 1"]
 
 
-def _checked(A: TensorProjector, data: Any, weights: Any, transmission: Any) -> _Fit:
-    """Data with zeros where they do not count; the curvature is not known yet."""
+class _Solve:
+    """Hold the box's problem and where its solution stands."""
+
+    def __init__(self, A: TensorProjector, data: np.ndarray, trust: np.ndarray, uniaxial: float, show: _Shown):
+        self.whole, self.values, self.uniaxial, self.show = A, (data, trust), uniaxial, show
+        self.motions: dict[str, np.ndarray] = {}
+        self.agreement = np.nan
+        self._begin()
+
+    def _begin(self) -> None:
+        """Find the box of the sample in the geometry as it is known, and begin with an empty one."""
+        data, trust = self.values
+        degrees, _ = harmonic_degrees(self.whole.ell_max)
+        prior = (_PRIOR_SIZE / np.sqrt(np.maximum(degrees / 2, 1))).astype(np.float32)
+        darkest = np.float32(_DARKEST * np.percentile(data.mean(-1), 99))
+        now = tensor_poses.moved(self.whole, self.motions)
+        self.support = find_support(now.projector, data.mean(-1), trust.max(-1) > 0)
+        self.given = self.support.projector(self.whole)
+        self.A = tensor_poses.moved(self.given, self.motions)
+        self.curvature = curvature_of(self.A, prior.astype(float))
+        inside = jnp.asarray(self.support.inside[..., None], jnp.float32)
+        parts = (self.support.frames(data), self.support.frames(trust), darkest, prior, np.float32(1))
+        self.fit = _Fit(*map(jnp.asarray, parts), inside)
+        self.x = jnp.zeros((*self.support.inside.shape, len(prior)), jnp.float32)
+        self.prediction = jnp.zeros_like(self.fit.data)
+
+    def start(self, x: Array) -> None:
+        """Go to a solution."""
+        if x is not self.x:
+            self.x, self.prediction = x, self.A(x)
+
+    def residual(self) -> Float[Array, " view"]:
+        """Weighted mean square of each view."""
+        return _residual(self.fit, self.prediction)
+
+    def first_fit(self, held: np.ndarray) -> None:
+        """Fit quickly and smoothly, and set the units: noise in the trust, mean intensity in the prior."""
+        self.show.row(_FIRST_STEPS, "first fit")
+        w = _weights(self.fit, self.fit.data.mean(-1, keepdims=True), _used(~held))
+        # A probe of random signs gives the mean diagonal of A'wA (Hutchinson), here of the mean intensity.
+        signs = jnp.asarray(np.random.default_rng(0).choice([-1.0, 1.0], self.x.shape[:3]), jnp.float32)
+        probe = jnp.zeros_like(self.x).at[..., 0].set(signs)
+        diagonal = jnp.mean(signs * self.A.adjoint(w * self.A(probe))[..., 0])
+        seen = self.A.adjoint(w)[..., :1] * self.fit.seen  # `Y_00 = 1`
+        inside = jnp.mean(self.fit.seen)
+        self.fit = eqx.tree_at(lambda f: (f.gain, f.seen), self.fit, (diagonal, seen / jnp.mean(seen) * inside))
+        # Strong enough to fill in what was not measured, weak enough to leave the noise to be seen.
+        strength = 0.05 * _EDGE * float(diagonal) * _PRIOR_SIZE**2
+        self._quadratic(w, Strength(*map(jnp.float32, (strength, 0.0, _EDGE))), _FIRST_STEPS)
+        self.fit = _in_units_of_noise(self.fit, self.x, self.prediction, _used(~held))
+
+    def rounds(self, smooth: float, rounds: int, steps: int, used: Array | None = None, names: tuple[str, ...] = ()):
+        """Take weights and edges from the last solution and solve, a few times (lagged diffusivity)."""
+        used = jnp.ones((1, 1, 1, 1)) if used is None else used
+        self.show.row(rounds * steps, f"smoothness {smooth:g}")
+        strength = Strength(*map(jnp.float32, (smooth, self.uniaxial * smooth, _EDGE)))
+        for _ in range(rounds):
+            self._quadratic(_weights(self.fit, self.prediction, used), strength, steps, names)
+
+    def align(self, names: tuple[str, ...], held: np.ndarray) -> None:
+        """Look for motions of the views; what is found is kept where it matters, and all begins again with it."""
+        for turn in range(_ALIGNMENTS):
+            before = self.motions
+            self.rounds(_STRONGEST, 1, _ALIGNMENT_STEPS, names=names)
+            now = {name: self._pixels(name, self.motions[name]) for name in names}
+            moved = max(_rms(now[n] - self._pixels(n, before[n]) if n in before else now[n]) for n in names)
+            if moved < (_AGREED if turn == 0 else _SETTLED) or (turn == 1 and max(map(_rms, now.values())) < _AGREED):
+                break
+        self.agreement = max(map(_rms, now.values()))
+        if self.agreement < _AGREED:
+            self.motions, self.A = {}, self.given
+            self.prediction = self.A(self.x)
+            return
+        for line in tensor_poses.changes(self.motions):
+            self.show.console.say(line)
+        self._begin()
+        self.first_fit(held)
+
+    def _pixels(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Give by how far motions move what lies at the rim of the sample (flux: by which part of its edge)."""
+        lever = {"angles": max(self.x.shape[:3]) / 2, "wobble": max(self.x.shape[:3]) / 2, "flux": 10.0}
+        return values * lever.get(name, 1.0)
+
+    def _quadratic(self, w: Array, strength: Strength, steps: int, names: tuple[str, ...] = ()) -> None:
+        """Solve one quadratic problem from where the solution stands.
+
+        The loop runs on the host: projecting and back-projecting, which take nearly all the time to compile, are then
+        the same two programs everywhere.
+        """
+        fit, left = self.fit, self.fit.data - self.prediction
+        pictures = tensor_poses.pictures(self.A, self.x, self.prediction, names)
+        quadratic, state = begin(
+            fit.prior, self.curvature, fit.gain, fit.seen, self.x, self.prediction, left, self.A.adjoint(w * left), w,
+            pictures, strength,
+        )  # fmt: skip
+        for _ in range(steps):
+            direction = state.at.direction
+            shadow = self.A(fit.prior * direction[0]) + jnp.einsum("avrcs,va->vrcs", pictures, direction[1])
+            state = advance(quadratic, state, shadow, self.A.adjoint(w * shadow), w, pictures)
+            self.show.step()
+        self.x, self.prediction = fit.prior * state.at.x[0], state.prediction
+        if names:
+            found = tensor_poses.without_freedoms(self.given, tensor_poses.split(names, state.at.x[1]))
+            self.motions = {n: self.motions.get(n, 0) + np.clip(v, -_REACH, _REACH) for n, v in found.items()}
+            self.A = tensor_poses.moved(self.given, self.motions)
+            self.prediction = self.A(self.x)
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def _choose(solve: _Solve, reached: _Reached, held: np.ndarray, rounds: int, steps: int) -> None:
+    """Halve the strength until the views held out are predicted less well; leaves the best that was reached."""
+    used = _used(~held)
+    for strength in _STRONGEST / 2.0 ** np.arange(_CANDIDATES):
+        solve.rounds(strength, rounds, steps, used)
+        before = reached.path[-1][1] if reached.path else np.inf
+        figure = float(np.asarray(solve.residual())[held].mean())
+        reached.path.append((strength, figure))
+        solve.show.console.say(
+            f"smoothness {strength:g}: residual of held-out views {figure:.4f} of the first fit's noise"
+        )
+        if figure <= before:
+            reached.x = solve.x
+        if figure <= min(p[1] for p in reached.path):
+            reached.smoothness = float(strength)
+        if figure > (1 - _WORTHWHILE) * before:
+            break
+
+
+def _checked(A: TensorProjector, data: Any, weights: Any, transmission: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Data with zeros where they do not count, and how far each is to be trusted."""
     data = np.asarray(data, np.float32)
     expected = (A.weights.shape[0], *A.projector.detector_shape, A.weights.shape[1])
     if data.shape != expected:
@@ -168,83 +329,11 @@ def _checked(A: TensorProjector, data: Any, weights: Any, transmission: Any) -> 
     data = np.where(trust > 0, data, 0)
     if not data.max() > 0:
         raise InputError("the data hold no intensity above zero")
-    degrees, _ = harmonic_degrees(A.ell_max)
-    prior = (_PRIOR_SIZE / np.sqrt(np.maximum(degrees / 2, 1))).astype(np.float32)
-    darkest = np.float32(_DARKEST * np.percentile(data.mean(-1), 99))
-    return _Fit(*map(jnp.asarray, (data, trust, darkest, prior, np.ones_like(prior))))
+    return data, trust
 
 
 def _used(views: np.ndarray) -> Float[Array, "view 1 1 1"]:
     return jnp.asarray(views.astype(np.float32)[:, None, None, None])
-
-
-def _first_fit(A: TensorProjector, fit: _Fit, used: Array, show: _Shown) -> tuple[_Fit, Array]:
-    """Fit quickly and smoothly, and set the units: noise in the trust, mean intensity in the prior."""
-    shape = (*A.projector.volume_shape, len(fit.prior))
-    w = _weights(fit, fit.data.mean(-1, keepdims=True), used)
-    # A probe of random signs gives the mean diagonal of A'wA, channel by channel (Hutchinson).
-    signs = jnp.asarray(np.random.default_rng(0).choice([-1.0, 1.0], shape), fit.data.dtype)
-    diagonal = np.asarray(jnp.mean(signs * A.adjoint(w * A(signs)), (0, 1, 2)))
-    degrees, _ = harmonic_degrees(A.ell_max)
-    curvature = np.array([diagonal[degrees == l].mean() for l in degrees], np.float32)
-    fit = eqx.tree_at(lambda f: f.curvature, fit, jnp.asarray(curvature))
-    # Strong enough to fill in what was not measured, weak enough to leave the noise to be seen.
-    strength = 0.05 * _EDGE * float(curvature[0]) * _PRIOR_SIZE**2
-    empty = jnp.zeros(shape, fit.data.dtype)
-    x, prediction = _solve(A, fit, empty, jnp.zeros_like(fit.data), w, strength, _FIRST_STEPS, show)
-    return _in_units_of_noise(fit, x, prediction, used), x
-
-
-def _choose(
-    A: TensorProjector, fit: _Fit, reached: _Reached, held: np.ndarray, rounds: int, steps: int, show: _Shown
-) -> None:
-    """Halve the strength until the views held out are predicted less well; leaves the best that was reached."""
-    used, now = _used(~held), _Reached(reached.x, reached.smoothness, [])
-    for strength in _STRONGEST / 2.0 ** np.arange(_CANDIDATES):
-        residual = _rounds(A, fit, now, used, strength, rounds, steps, show)
-        before = reached.path[-1][1] if reached.path else np.inf
-        reached.path.append((strength, float(residual[held].mean())))
-        figure = reached.path[-1][1]
-        show.console.say(f"smoothness {strength:g}: residual of held-out views {figure:.4f} of the first fit's noise")
-        if figure <= before:
-            reached.x = now.x
-        if figure <= min(p[1] for p in reached.path):
-            reached.smoothness = float(strength)
-        if figure > (1 - _WORTHWHILE) * before:
-            break
-
-
-def _rounds(
-    A: TensorProjector, fit: _Fit, reached: _Reached, used: Array, strength: float, rounds: int, steps: int,
-    show: _Shown,
-) -> Float[np.ndarray, " view"]:  # fmt: skip
-    """Take weights and edges from the last solution and solve the quadratic problem, a few times (lagged diffusivity).
-
-    Moves what was reached, and returns its residual in each view.
-    """
-    prediction = A(reached.x)
-    show.row(rounds * steps, f"tensor SAXS: smoothness {strength:g}, step")
-    for _ in range(rounds):
-        w = _weights(fit, prediction, used)
-        reached.x, prediction = _solve(A, fit, reached.x, prediction, w, strength, steps, show)
-    return np.asarray(_residual(fit, prediction))
-
-
-def _solve(
-    A: TensorProjector, fit: _Fit, x: Array, prediction: Array, w: Array, strength: float, steps: int, show: _Shown
-) -> tuple[Array, Array]:
-    """Minimise `1/2 sum w (A x - d)^2 + strength/2 sum diffusivity |grad (x/prior)|^2` by conjugate gradients from x.
-
-    The loop runs on the host: projecting and back-projecting, which take nearly all the time to compile, are then the
-    same two programs everywhere. Returns x and its prediction.
-    """
-    seen, downhill = A.adjoint(w), A.adjoint(w * (fit.data - prediction))
-    quadratic, state = _begin(fit, x, prediction, seen, downhill, jnp.float32(strength))
-    for _ in range(steps):
-        shadow = A(fit.prior * state.u.direction)
-        state = _advance(quadratic, state, shadow, A.adjoint(w * shadow))
-        show.step()
-    return fit.prior * state.u.x, state.prediction
 
 
 @jax.jit
@@ -261,66 +350,7 @@ def _residual(fit: _Fit, prediction: Array) -> Float[Array, " view"]:
 @jax.jit
 def _in_units_of_noise(fit: _Fit, x: Array, prediction: Array, used: Array) -> _Fit:
     unit = jnp.sum(x[..., 0] ** 2) / jnp.maximum(jnp.sum(jnp.abs(x[..., 0])), 1e-30)
+    unit = unit * _PRIOR_SIZE / fit.prior[0]
     w = _weights(fit, prediction, used)
     noise = jnp.sum(w * (prediction - fit.data) ** 2) / jnp.maximum(jnp.sum(w > 0), 1)
-    return _Fit(fit.data, fit.trust / noise, fit.darkest, fit.prior * unit, fit.curvature / noise)
-
-
-class _Quadratic(eqx.Module):
-    """One quadratic problem in `u = x / prior`: its penalty, and about the inverse of the whole.
-
-    The inverse is that of `curvature / |k| + smooth |k|^2`, between two scalings by how strongly each voxel is seen.
-    """
-
-    prior: Float[Array, " lm"]
-    edges: Float[Array, "z y x 1"]
-    scale: Float[Array, "z y x 1"]
-    symbol: Float[Array, "kz ky kx lm"]
-
-    def penalty(self, u: Float[Array, "z y x lm"]) -> Float[Array, "z y x lm"]:
-        transpose = jax.linear_transpose(_gradient, u)
-        return transpose([self.edges * g for g in _gradient(u)])[0]
-
-    def precondition(self, r: Float[Array, "z y x lm"]) -> Float[Array, "z y x lm"]:
-        spectrum = jnp.fft.rfftn(self.scale * r, axes=(0, 1, 2)) / self.symbol
-        return self.scale * jnp.fft.irfftn(spectrum, s=r.shape[:3], axes=(0, 1, 2))
-
-
-class _State(NamedTuple):
-    """Where the conjugate gradients stand, in `u`, and what it predicts."""
-
-    u: ConjugateState
-    prediction: Float[Array, "view row column segment"]
-
-
-@jax.jit
-def _begin(
-    fit: _Fit, x: Array, prediction: Array, seen: Array, downhill: Array, strength: Array
-) -> tuple[_Quadratic, _State]:
-    """The quadratic problem about x. `seen` is the back-projection of the weights (component 0: `Y_00 = 1`)."""
-    u, shape = x / fit.prior, x.shape[:3]
-    steps = sum(jnp.sum(g * g, -1, keepdims=True) for g in _gradient(u))
-    edges = strength / jnp.sqrt(steps + _EDGE**2)
-    seen = jnp.maximum(seen[..., :1] / seen[..., 0].mean(), 0.05)
-    k = np.meshgrid(*[2 * np.pi * np.fft.fftfreq(n) for n in shape], indexing="ij")
-    laplacian = np.sum([4 * np.sin(q / 2) ** 2 for q in k], axis=0)
-    projected = 1 / np.maximum(np.sqrt(np.sum(np.square(k), axis=0)), np.pi / max(shape))
-    half = (projected / projected.mean(), laplacian)
-    projected, laplacian = (jnp.asarray(a[:, :, : shape[2] // 2 + 1, None], x.dtype) for a in half)
-    symbol = fit.curvature * fit.prior**2 * projected + jnp.mean(edges / seen) * laplacian
-    quadratic = _Quadratic(fit.prior, edges, 1 / jnp.sqrt(seen), symbol)
-    residual = fit.prior * downhill - quadratic.penalty(u)
-    return quadratic, _State(conjugate_start(u, residual, quadratic.precondition), prediction)
-
-
-@jax.jit
-def _advance(quadratic: _Quadratic, state: _State, shadow: Array, back: Array) -> _State:
-    """One step, given the direction's projection and what that is back-projected."""
-    bent = quadratic.prior * back + quadratic.penalty(state.u.direction)
-    u = conjugate_step(state.u, bent, quadratic.precondition)
-    return _State(u, state.prediction + u.length * shadow)
-
-
-def _gradient(u: Float[Array, "z y x lm"]) -> list[Array]:
-    """Forward differences, zero across the last face."""
-    return [jnp.diff(u, axis=i, append=jax.lax.slice_in_dim(u, u.shape[i] - 1, u.shape[i], axis=i)) for i in range(3)]
+    return _Fit(fit.data, fit.trust / noise, fit.darkest, fit.prior * unit, fit.gain * unit**2 / noise, fit.seen)
