@@ -59,6 +59,10 @@ if TYPE_CHECKING:
     from ._ptychotomography import frames_by_angle as frames_by_angle
     from ._refraction import DisplacedReference as DisplacedReference
     from ._scattering import SaxsTensor as SaxsTensor
+    from ._secondary_excitation import Excitation as Excitation
+    from ._secondary_excitation import excitation_kernel as excitation_kernel
+    from ._secondary_excitation import excitations as excitations
+    from ._secondary_excitation import secondary_counts as secondary_counts
     from ._tomography import Tomography as Tomography
     from ._transmission import TransmissionTomography as TransmissionTomography
 else:

@@ -66,6 +66,7 @@ def _sweep(
         turned = jnp.moveaxis(turn_to_beam(emitted, model.angles, model.offsets), 3, 2)
         return sent * jnp.sum(turned * share, 1)
 
+    given = 0.0 if model.secondary is None else jnp.transpose(model.secondary, (2, 1, 0, 3)) * sent
     start = jnp.ones((*model.scaled.shape[2:], model.scaled.shape[1], lines), counts.dtype)
     back = jax.vjp(predict, start)[1]
     seen = back(jnp.ones_like(measured))[0]
@@ -73,7 +74,7 @@ def _sweep(
     scale = jnp.sum(measured, (0, 1, 2)) / jnp.maximum(jnp.sum(predict(start), (0, 1, 2)), 1e-30)
 
     def step(_: int, emitted: Array) -> Array:
-        expected = predict(emitted)
+        expected = predict(emitted) + given
         ratio = jnp.where(expected > 1e-6, measured / jnp.maximum(expected, 1e-6), 0)
         return emitted * back(ratio)[0] / seen
 

@@ -284,6 +284,10 @@ def _detected(stated: Mapping[str, Any], channel: int, line: Line, detector: Det
 
 
 def energy_of(scan: Scan) -> float:
+    """Give the energy [eV] of the beam.
+
+    **Raises:** `MissingMetadata` where it is not known; `InputError` for several.
+    """
     energy = None if scan.geometry is None else scan.geometry.energy
     if energy is None:
         raise MissingMetadata("geometry.energy", "the energy of the beam", scan.name, "17 keV")

@@ -18,16 +18,28 @@ from .. import penalties
 from .._console import Console
 from .._model import Batch
 from .._result import Quantity
-from ..errors import InputError
+from ..errors import InputError, MissingPackage
 from ..modality import Modality, Outcome, Problem, Run, Stage, Work, descent
-from ..models import Fluorescence, alternate, curvature, measured_offsets, refined_amounts, refined_offsets
+from ..models import (
+    CrossSections,
+    Excitation,
+    Fluorescence,
+    alternate,
+    curvature,
+    excitations,
+    measured_offsets,
+    refined_amounts,
+    refined_offsets,
+    secondary_counts,
+)  # fmt: skip
 from ..scan import Scan
 from ..settings import section, setting
 from . import looks
-from ._sensitivity import Tables, with_table
+from ._sensitivity import Tables, energy_of, lines_of, with_table
 
 _COMPTON = "compton"
 _ROUNDS = 2  # of alternation and one step of the offsets
+_NAMED = 0.01  # of a line's counts: secondary excitation that is named where it is left out
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,15 @@ class Align:
 
     unknowns: str = setting(
         "none", "found from the sinograms: the axis, or a shift of every view", choices=("none", "axis", "wobble")
+    )
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the counts are made of."""
+
+    secondary: bool = setting(
+        False, "lines of one element that excite another's on their way through the body, to first order"
     )
 
 
@@ -62,6 +83,7 @@ class Settings:
     """Every setting of the method."""
 
     align: Align = section(Align)
+    model: Model = section(Model)
     solver: Solver = section(Solver)
     tables: Tables = section(Tables)
 
@@ -74,6 +96,8 @@ class Emission(Problem):
     channels: tuple[str, ...] = ()
     table: str = ""
     lines: tuple[str, ...] = ()
+    excited: tuple[Excitation, ...] = ()
+    step: float = 1.0  # of the scan [cm]
 
     @property
     def compton(self) -> int | None:
@@ -100,12 +124,14 @@ class FluorescenceTomography(looks.FluorescenceTomography, Modality):
         counts = np.asarray(scan.counts, np.float32)
         last = np.zeros(counts.shape[:3], np.float32) if transmitted is None else np.asarray(transmitted, np.float32)
         data = {"counts": np.concatenate([counts, last[..., None]], -1)}
+        excited = _excited(scan, settings)
         lines = [f"cross sections: {tables['table']}", *warnings, *_span_line(scan.angles)]
         for line in lines:
             console.say(line)
         return Emission(
-            model, data, _cost, {"scaled": 1.0}, per_view=("angles", "offsets", "exposure"),
+            model, data, _cost, {"scaled": 1.0}, per_view=("angles", "offsets", "exposure", "secondary"),
             components=tuple(tables["components"]), channels=channels, table=str(tables["table"]), lines=tuple(lines),
+            excited=excited, step=100 * float(np.mean(scan.pixel_size)),
         )  # fmt: skip
 
     def stages(self, problem: Emission, settings: Settings, console: Console) -> Work:
@@ -113,6 +139,10 @@ class FluorescenceTomography(looks.FluorescenceTomography, Modality):
         solver, free = settings.solver, settings.align.unknowns
         keeps = ("scaled", "unit", "offsets")
         problem = yield Stage("fluorescence: alternation", partial(_alternated, solver, free), keeps)
+        if settings.model.secondary and problem.excited:
+            keeps = (*keeps, "secondary")
+            again = partial(_excited_again, solver)
+            problem = yield Stage("fluorescence: alternation with secondary excitation", again, keeps)
         if solver.name == "joint":
             problem = problem.replace(**_prepared(problem, solver))
             stage = descent("fluorescence, all absorption at once: step", optax.lbfgs(10), solver.steps, chunk=20)
@@ -153,7 +183,8 @@ class FluorescenceTomography(looks.FluorescenceTomography, Modality):
                          f"{np.ptp(model.offsets) / 2:.2f} steps")  # fmt: skip
         elif off > 0.15:
             words.append(f"views seem to be off by {off:.2f} steps (rms): try align.unknowns = wobble")
-        return figures, words
+        more, said = _secondary_shares(problem)
+        return figures | more, words + said
 
     def quantities(self, problem: Emission, scan: Scan, settings: Settings) -> dict[str, Quantity]:
         """Give the density of every element and of the matrix, with error bars, and a sinogram."""
@@ -188,9 +219,61 @@ def _alternated(solver: Solver, free: str, problem: Emission, run: Run) -> Outco
     return Outcome(problem.replace(model=model), np.zeros(0))
 
 
+def _excited_again(solver: Solver, problem: Emission, run: Run) -> Outcome:
+    model = _with_secondary(problem).model
+    model = alternate(model, jnp.asarray(problem.data["counts"]), problem.compton, _ROUNDS, solver.sweep_steps)
+    return Outcome(_with_secondary(problem.replace(model=model)), np.zeros(0))
+
+
+def _with_secondary(problem: Emission) -> Emission:
+    """Put in what the densities as they are now excite in each other."""
+    found = secondary_counts(problem.model, list(problem.excited), problem.step)
+    return problem.replace(model=problem.model.replace(secondary=found))
+
+
 def _amounts(problem: Emission, run: Run) -> Outcome:
     counts, spread = (jnp.asarray(problem.data[name]) for name in ("counts", "spread"))
+    if problem.model.secondary is not None:
+        problem = _with_secondary(problem)
     return Outcome(problem.replace(model=refined_amounts(problem.model, counts, spread)), np.zeros(0))
+
+
+def _excited(scan: Scan, settings: Settings) -> tuple[Excitation, ...]:
+    """Look up which lines excite which.
+
+    **Raises:** where it is asked for: `MissingPackage` without a table, `InputError` for a file that names no lines.
+    """
+    if "lines" not in scan.extra:
+        if settings.model.secondary:
+            raise InputError(f"{scan.name}: this layout does not say which lines were counted: model.secondary = false")
+        return ()
+    try:
+        energy = energy_of(scan)
+        lines, _ = lines_of(scan, energy, settings.tables.lines)
+    except MissingPackage:
+        if settings.model.secondary:
+            raise
+        return ()
+    return tuple(excitations(CrossSections(**scan.extra["cross_sections"]), lines, energy))
+
+
+def _secondary_shares(problem: Emission) -> tuple[dict[str, Any], list[str]]:
+    """Give the share of secondary excitation in the counts of every line, and say which matter."""
+    if not problem.excited:
+        return {}, []
+    model, inside = problem.model, problem.model.secondary is not None
+    counted = np.asarray(_with_secondary(problem).model.secondary * model.exposure[..., :-1], float).sum((0, 1, 2))
+    shares = counted / np.maximum(problem.data["counts"][..., :-1].sum((0, 1, 2), dtype=float), 1)
+    figures = {f"{n}_secondary": s for n, s in zip(problem.channels, shares, strict=True) if s > 0}
+    much = [(n, s) for n, s in zip(problem.channels, shares, strict=True) if s > _NAMED]
+    if not much:
+        return figures, []
+    causes = lambda n: sorted(
+        {problem.components[e.source] for e in problem.excited if problem.channels[e.channel] == n}
+    )
+    parts = "; ".join(f"{s:.1%} of {n} by {', '.join(causes(n))}" for n, s in much)
+    rest = "taken into account" if inside else "masses are too large by about that (model.secondary = true)"
+    return figures, [f"secondary excitation: {parts}: {rest}"]
 
 
 def _prepared(problem: Emission, solver: Solver) -> dict[str, Any]:
