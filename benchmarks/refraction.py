@@ -25,10 +25,10 @@ def main() -> None:
     parser.add_argument("--cylinder", nargs=3, type=float, metavar=("AXIS", "RADIUS", "DELTA"))
     parser.add_argument("--lean", type=float, default=0.0, help="of the cylinder's axis, columns a row")
     options = parser.parse_args()
-    settings: dict[str, dict[str, float]] = {}
+    settings: dict[str, dict[str, float | str]] = {}
     for name, value in options.set:
         section, _, key = name.partition(".")
-        settings.setdefault(section, {})[key] = float(value) if "." in value else int(value)
+        settings.setdefault(section, {})[key] = number(value)
     for path in options.files:
         scan = dr.open_scan(path, views=f"0:{options.views}" if options.views else None)
         result, seconds = measured(scan, settings)
@@ -37,6 +37,14 @@ def main() -> None:
             figures["delta / table"] = cylinder(result, *options.cylinder, options.lean)
         figures |= {k: v for k, v in result.quality.items() if str(k).startswith("held_out_r")}
         print(path, ", ".join(f"{name} {value:.4g}" for name, value in figures.items()), flush=True)
+
+
+def number(value):
+    """Read a number; what is none stays a word."""
+    try:
+        return float(value) if "." in value else int(value)
+    except ValueError:
+        return value
 
 
 def measured(scan, settings):

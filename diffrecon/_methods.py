@@ -38,6 +38,7 @@ SIMULATED = {
     "fluorescence-ptychography": "fluorescence_ptychography",
     "azimuthal-integration": "integration",
     "speckle": "differential_phase",
+    "speckle-tomography": "speckle_tomography",
     "grating": "grating",
     "edge-illumination": "edge_illumination",
     "analyser": "analyser",

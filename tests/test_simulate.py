@@ -34,6 +34,7 @@ from diffrecon.simulate import (
     ptychography,
     ptychotomography,
     scattering,
+    speckle_tomography,
     stxm,
     tomography,
 )
@@ -52,6 +53,11 @@ SMALL = {
     "fluorescence-ptychography": (fluorescence_ptychography, {"SCAN": 3, "FRAME": 32}, (9, 32, 32)),
     "azimuthal-integration": (integration, {"FRAMES": 2, "FINE": 1}, (2, 256, 256)),
     "speckle": (differential_phase, {"FRAME": 64, "VIEWS": 2}, (2, 64, 64)),
+    "speckle-tomography": (
+        speckle_tomography,
+        {"FRAME": 32, "MARGIN": 8, "ANGLES": 2, "POSITIONS": 1},
+        (2, 32, 32),
+    ),
     "grating": (grating, {"FRAME": 48, "FINE": 8, "STEPS": 3}, (3, 48, 48)),
     "edge-illumination": (edge_illumination, {"FRAME": 32, "FINE": 12}, (5, 32, 32)),
     "analyser": (analyser, {"FRAME": 32, "FINE": 8}, (11, 32, 32)),

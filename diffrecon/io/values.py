@@ -12,6 +12,7 @@ from ..marks import find_marks
 from . import _guess
 from ._key_table import KEYS
 from ._lazy import SinogramOrdered
+from ._positions import by_position
 from ._tables import AngleRange
 from .keys import full_name
 from .methods import PTYCHOGRAPHY, far_field
@@ -63,6 +64,8 @@ def stack_of(values: dict[str, Any], source: Source) -> Any:
         counts = _of_two_axes(source, values, counts)
     if values.get("layout") == "sinogram" and counts.ndim == 3:
         counts = _sinograms(source, values, counts)
+    if counts.ndim == 4 and values.get("reference") is not None and not by_line:
+        counts = by_position(values, counts)
     segments = by_line or "tensor_geometry" in values or counts.shape[3:] != (1,)
     if counts.ndim not in (3, 4) or 0 in counts.shape or not segments:
         raise InputError(

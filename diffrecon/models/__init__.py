@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from ._ptychotomography import PtychoTomography as PtychoTomography
     from ._ptychotomography import angle_table as angle_table
     from ._ptychotomography import frames_by_angle as frames_by_angle
+    from ._refracting import TrackedSample as TrackedSample
     from ._refraction import DisplacedReference as DisplacedReference
     from ._scattering import SaxsTensor as SaxsTensor
     from ._secondary_excitation import Excitation as Excitation

@@ -32,8 +32,8 @@ class SteppedFringes(RefractingSample):
     amplitude: Float[Array, "y x"]
     phase: Float[Array, "y x"]
     trust: Float[Array, "y x"]
-    deviation: float
-    share: float
+    deviation: Float[Array, ""] | float
+    share: Float[Array, ""] | float
     turn: float = eqx.field(static=True)
     spread: float | None = eqx.field(static=True, default=0.0)
     blur: float = eqx.field(static=True, default=0.0)

@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._model import Model
+from ..solvers.direct.gradients import integrate_gradients
 from ..solvers.refraction import RefractionMaps, fields_of
 
-__all__ = ["RefractingSample"]
+__all__ = ["RefractingSample", "TrackedSample"]
 
 
 class RefractingSample(Model):
@@ -42,3 +43,32 @@ class RefractingSample(Model):
     def _predict(self, views: Any, fields: Array) -> tuple[Array, list[Any]]:
         """Predict `(y, x, view)`, and its slopes in the four fields."""
         raise NotImplementedError
+
+
+class TrackedSample(Model):
+    """What a classical reader says of every pixel, and the images that this makes.
+
+    **Fields:** `maps` (`solvers.RefractionMaps`), whose potential has the slopes that are closest to what was read;
+    `tracked` `(4, y, x)`, as it was read: displacement along rows and columns [pixel], logarithm of the intensity,
+    visibility.
+    """
+
+    maps: RefractionMaps
+    tracked: Float[Array, "4 y x"]
+
+    @classmethod
+    def of_fields(cls, fields: Float[Any, "4 y x"], good: Any) -> "TrackedSample":
+        """Integrate displacements, trusting `good` pixels only."""
+        fields = jnp.asarray(fields, jnp.float32)
+        empty = RefractionMaps.flat(fields)
+        potential = integrate_gradients(fields[0], fields[1], weight=jnp.asarray(good, fields.dtype))
+        wide = RefractionMaps.flat(jnp.stack([fields[0], fields[1], potential, fields[3]])).attenuation
+        return cls(empty._replace(potential=wide), fields)
+
+    def fields(self) -> Float[Array, "4 y x"]:
+        """Give what was read."""
+        return self.tracked
+
+    def __call__(self, views: Any) -> Float[Array, "view y x"]:
+        """Say nothing of frames: they were read, not fitted."""
+        return jnp.zeros((len(views), *self.tracked.shape[1:]))

@@ -32,8 +32,8 @@ class DisplacedReference(RefractingSample):
     smooth: Float[Array, "view y x"]
     structure: Float[Array, "view y x"]
     trust: Float[Array, "y x"]
-    deviation: float
-    share: float
+    deviation: Float[Array, ""] | float
+    share: Float[Array, ""] | float
     spread: float | None = eqx.field(static=True, default=0.0)
     blur: float = eqx.field(static=True, default=0.0)
 

@@ -4,6 +4,7 @@ What a refracting sample does to speckles, fringes or beamlets behind it. Displa
 place where the ray lands: pixel y of the sample image shows what the reference has at `y - displacement(y)`.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -198,8 +199,12 @@ def along_rays(
     if maps.shape[1:] != displacement.shape[1:]:
         raise InputError(f"along_rays: maps of shape {maps.shape} with a displacement of shape {displacement.shape}")
     single = lambda a: jnp.asarray(a, jnp.result_type(float))
-    moved, carried = (displacement_coefficients(single(a)) for a in (displacement, maps))
-    found = single(displacement)
-    for _ in range(rounds):
-        found = displaced(moved, -found)
-    return np.asarray(found, float), np.asarray(displaced(carried, -found), float)
+    found, carried = _carried(single(displacement), single(maps), rounds)
+    return np.asarray(found, float), np.asarray(carried, float)
+
+
+@partial(jax.jit, static_argnames=("rounds",))
+def _carried(displacement: Array, maps: Array, rounds: int) -> tuple[Array, Array]:
+    moved, carried = (displacement_coefficients(a) for a in (displacement, maps))
+    found = jax.lax.fori_loop(0, rounds, lambda _, found: displaced(moved, -found), displacement)
+    return found, displaced(carried, -found)

@@ -11,13 +11,26 @@ from .. import losses
 from .._console import Console
 from .._model import Batch
 from .._result import Quantity
+from ..errors import InputError
 from ..modality import Modality, Outcome, Problem, Run, Stage, Work
 from ..scan import Scan
 from ..settings import setting
 from ..solvers.refraction import RefractionMaps, fit_maps
-from ._refraction import Unit, error_maps, error_quantities, refraction_quantities, zero_of
+from . import _refraction_volume
+from ._refraction import (
+    AtSample,
+    Unit,
+    at_sample,
+    error_maps,
+    error_quantities,
+    optics_of,
+    refraction_quantities,
+    scattering_of,
+    zero_of,
+)  # fmt: skip
+from ._refraction_volume import RefractionTomogram, Volume
 
-__all__ = ["Quality", "Refracting", "Refraction", "Solver", "judges", "maps_and", "poisson_cost"]
+__all__ = ["Quality", "Refracting", "Refraction", "Solver", "Volume", "judges", "maps_and", "poisson_cost"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +58,7 @@ class Refraction(Problem):
     """The problem with its reference and what is to be said of it.
 
     **Fields:** `grain`, the size of the pattern [pixel], by which a visibility means scattering; `only_x`: the pattern
-    tells displacements along x.
+    tells displacements along x; `patterns`, the reference taken apart (`prepare.split_patterns`).
     """
 
     unit: Unit = Unit(1.0, 1.0, 1.0, 0.0, 1.0)
@@ -54,18 +67,55 @@ class Refraction(Problem):
     gain: float = 1.0
     grain: float = 1.0
     only_x: bool = False
+    patterns: Any = None
     lines: tuple[str, ...] = ()
 
 
 class Refracting(Modality):
-    """Phase [rad], refraction angles [rad], transmission and dark field from a displaced pattern."""
+    """Phase [rad], refraction angles [rad], transmission and dark field from a displaced pattern; of frames at many
+    angles, volumes of delta, attenuation [1/m] and scattering [rad^2/m].
+    """
+
+    def begin(self, scan: Scan, settings: Any, console: Console, before: Refraction | None = None) -> Refraction:
+        """Make the first guess of frames at one angle, from that `before`, if any."""
+        raise NotImplementedError
+
+    def start(self, scan: Scan, settings: Any, console: Console) -> Any:
+        """Make the first guess; of frames at many angles, sort them."""
+        if _refraction_volume.at_angles(scan):
+            return _refraction_volume.start(scan, scan.frame_shape, optics_of(scan).pixel)
+        if settings.volume != type(settings)().volume:
+            raise InputError(f"{scan.name}: volume.* is for frames at many angles, and these are of one: leave it out")
+        return self.begin(scan, settings, console)
+
+    def line_integrals(self, scan: Scan, settings: Any, before: Any, share: float) -> tuple[Any, Refraction, float]:
+        """Solve the frames of one angle for its line integrals, with a `share` of the priors; give the solved problem
+        and its misfit, too.
+        """
+        problem, misfit = self.solved(self.begin(scan, settings, Console(quiet=True), before), settings, share)
+        seen, unit = self.sample(problem, settings), problem.unit
+        lines = _refraction_volume.Lines(
+            -seen.potential * unit.angle, -seen.attenuation, scattering_of(seen.visibility, unit, problem.grain),
+            np.asarray(problem.data["counts"], float).sum(0),
+        )  # fmt: skip
+        return lines, problem, misfit
+
+    def solved(self, problem: Refraction, settings: Any, share: float) -> tuple[Refraction, float]:
+        """Fit all frames of one angle with a `share` of the priors; give the misfit, too."""
+        fit = {"rounds": settings.solver.rounds, "steps": settings.solver.steps}
+        counts = jnp.asarray(problem.data["counts"])
+        model, history = fit_maps(problem.model, counts, settings.prior.smoothness(share), **fit)
+        return problem.replace(model=model), float(history[-1])
 
     def split(self, problem: Refraction, settings: Any) -> tuple[np.ndarray, np.ndarray]:
         """Fit all positions: those that judge are held out in a stage of their own, and then fitted too."""
         return np.arange(problem.views), np.zeros(0, int)
 
-    def stages(self, problem: Refraction, settings: Any, console: Console) -> Work:
-        """Fit without the positions that judge, judge, and fit all."""
+    def stages(self, problem: Any, settings: Any, console: Console) -> Work:
+        """Fit without the positions that judge, judge, and fit all; of many angles, solve each, then the volumes."""
+        if isinstance(problem, RefractionTomogram):
+            yield from _refraction_volume.stages(self, problem, settings)
+            return
         held = judges(problem.views, settings.quality)
         rounds = settings.solver.rounds
         if held.size:
@@ -82,8 +132,10 @@ class Refracting(Modality):
         """Say how the pattern moved between the scans: figures, and the same in words."""
         raise NotImplementedError
 
-    def verdict(self, problem: Refraction, scan: Scan, settings: Any) -> tuple[dict[str, Any], list[str]]:
+    def verdict(self, problem: Any, scan: Scan, settings: Any) -> tuple[dict[str, Any], list[str]]:
         """Say how the pattern drifted, and how well frames were predicted that had not been fitted."""
+        if isinstance(problem, RefractionTomogram):
+            return _refraction_volume.verdict(problem)
         figures, line = self.drift(problem, _zero(problem, settings, measured=True))
         taken = "; this is taken as zero (air)" if settings.model.air == "mode" else "; it is left in"
         seen, lines = problem.figures, [*problem.lines, line + taken]
@@ -95,19 +147,24 @@ class Refracting(Modality):
             ))  # fmt: skip
         return figures, lines
 
-    def quantities(self, problem: Refraction, scan: Scan, settings: Any) -> dict[str, Quantity]:
-        """Give phase, angles, transmission and dark field."""
+    def sample(self, problem: Refraction, settings: Any) -> AtSample:
+        """Carry the images back to where the rays left the sample."""
         fields = np.array(problem.model.fields(), float)
         fields[0] *= not problem.only_x
-        found = refraction_quantities(
-            fields, problem.model.maps, problem.unit, problem.good, _zero(problem, settings), problem.grain
-        )
+        return at_sample(fields, problem.model.maps, problem.good, _zero(problem, settings))
+
+    def quantities(self, problem: Any, scan: Scan, settings: Any) -> dict[str, Quantity]:
+        """Give phase, angles, transmission and dark field, or volumes."""
+        if isinstance(problem, RefractionTomogram):
+            return _refraction_volume.volume_quantities(problem)
+        fields, sample = np.asarray(problem.model.fields(), float), self.sample(problem, settings)
+        found = refraction_quantities(fields, sample, problem.unit, problem.good, problem.grain)
         return {k: v for k, v in found.items() if not (problem.only_x and k == "alpha_y")}
 
-    def error_bars(self, problem: Refraction, scan: Scan, settings: Any) -> tuple[dict[str, Quantity], list[str]]:
+    def error_bars(self, problem: Any, scan: Scan, settings: Any) -> tuple[dict[str, Quantity], list[str]]:
         """Give the deviation of every image, from the noise of the frames."""
         count, seed = settings.quality.error_bars, settings.quality.seed
-        if not count:
+        if not count or isinstance(problem, RefractionTomogram):
             return {}, []
         model = problem.model
         information, _ = _information(model, jnp.asarray(problem.data["counts"]))

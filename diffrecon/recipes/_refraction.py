@@ -18,8 +18,8 @@ from ..solvers.refraction import Information, RefractionMaps, Smoothness, consis
 from ._scan_facts import known_geometry
 
 __all__ = [
-    "Beam", "Detection", "Prior", "Stacks", "Unit", "error_maps", "optics_of", "read_stacks",
-    "refraction_quantities", "zero_of",
+    "AtSample", "Beam", "Detection", "Prior", "Stacks", "Unit", "at_sample", "error_maps", "optics_of", "read_stacks",
+    "refraction_quantities", "scattering_of", "zero_of",
 ]  # fmt: skip
 
 
@@ -31,9 +31,9 @@ class Prior:
     transmission: float = setting(1.0, "few steps of the attenuation, in units of a pixel's noise", at_least=0)
     visibility: float = setting(1.5, "few steps of the visibility, in units of a pixel's noise", at_least=0)
 
-    def smoothness(self) -> Smoothness:
-        """Give them as the solver takes them."""
-        return Smoothness((self.phase, self.transmission, self.visibility))
+    def smoothness(self, share: float = 1.0) -> Smoothness:
+        """Give them, or a share of them, as the solver takes them."""
+        return Smoothness((share * self.phase, share * self.transmission, share * self.visibility))
 
 
 @dataclass(frozen=True)
@@ -211,25 +211,49 @@ def _without_plane(image: np.ndarray) -> np.ndarray:
     return image - (planes @ np.linalg.lstsq(planes, image.ravel(), rcond=None)[0]).reshape(image.shape)
 
 
-def refraction_quantities(
-    fields: np.ndarray, maps: RefractionMaps, unit: Unit, good: np.ndarray, zero: np.ndarray, grain: float
-) -> dict[str, Quantity]:
-    """Give what a differential phase method writes, in the coordinates of the sample.
+class AtSample(NamedTuple):
+    """Images carried back along the rays from where they land to where they left the sample.
 
-    **Arguments:** `fields` where the rays land; `zero` displacement of air [pixel]; `grain` of the pattern [pixel], by
-    which a visibility becomes a variance of scattering angles.
+    **Fields:** `displacement` `(2, y, x)` [pixel]; `potential` [pixel^2], whose slopes they are; `attenuation`,
+    logarithm of the transmission without fringes; `visibility`; `seen`, the part of each pixel that measured.
     """
+
+    displacement: np.ndarray
+    potential: np.ndarray
+    attenuation: np.ndarray
+    visibility: np.ndarray
+    seen: np.ndarray
+
+
+def at_sample(fields: np.ndarray, maps: RefractionMaps, good: np.ndarray, zero: np.ndarray) -> AtSample:
+    """Carry the images back along the rays; `zero` is the displacement of air [pixel]."""
     landed = fields[:2] - zero[:, None, None]
     shape = fields.shape[1:]
     place = np.indices(shape, float) - np.array([(n - 1) / 2 for n in shape])[:, None, None]
     tilt = np.asarray(maps.tilt, float) - zero
     potential = np.asarray(_inside(np.asarray(maps.potential, float), shape)) + tilt[0] * place[0] + tilt[1] * place[1]
-    moved, (potential, visibility, seen) = along_rays(landed, np.stack([potential, fields[3], good.astype(float)]))
-    potential = potential - (moved**2).sum(0) / 2
-    show = lambda a: np.where(seen > 0.5, a, np.nan).astype(np.float32)
+    attenuation = np.asarray(_inside(np.asarray(maps.attenuation, float), shape))
+    images = np.stack([potential, attenuation, fields[3], good.astype(float)])
+    moved, (potential, attenuation, visibility, seen) = along_rays(landed, images)
+    return AtSample(moved, potential - (moved**2).sum(0) / 2, attenuation, visibility, seen)
+
+
+def scattering_of(visibility: np.ndarray, unit: Unit, grain: float) -> np.ndarray:
+    """Variance of scattering angles [rad^2] that a visibility means in the limit of small angles."""
+    return -2 * np.log(np.clip(visibility, 0.02, None)) * (grain / 2 * unit.angle) ** 2
+
+
+def refraction_quantities(
+    fields: np.ndarray, sample: AtSample, unit: Unit, good: np.ndarray, grain: float
+) -> dict[str, Quantity]:
+    """Give what a differential phase method writes, in the coordinates of the sample.
+
+    **Arguments:** `fields` where the rays land; `grain` of the pattern [pixel], by which a visibility becomes a
+    variance of scattering angles.
+    """
+    show = lambda a: np.where(sample.seen > 0.5, a, np.nan).astype(np.float32)
     image = lambda a, units, label: Quantity(show(a), units, ("y", "x"), unit.pixel, label)
-    phase = potential * unit.phase
-    scattered = -2 * np.log(np.clip(visibility, 0.02, None)) * (grain / 2 * unit.angle) ** 2
+    phase, moved = sample.potential * unit.phase, sample.displacement
     return {
         "phase": image(phase - np.median(phase), "rad", "phase"),
         "alpha_x": image(moved[1] * unit.angle, "rad", "refraction angle along x"),
@@ -238,8 +262,8 @@ def refraction_quantities(
             np.where(good, np.exp(fields[2]), np.nan).astype(np.float32), "", ("y", "x"), unit.pixel,
             "transmission, fringes included",
         ),
-        "darkfield": image(visibility, "", "visibility over that of the reference"),
-        "scattering": image(scattered, "rad^2", "variance of scattering angles"),
+        "darkfield": image(sample.visibility, "", "visibility over that of the reference"),
+        "scattering": image(scattering_of(sample.visibility, unit, grain), "rad^2", "variance of scattering angles"),
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from ..scan import Scan
 from ..settings import section
 from ..solvers.refraction import first_maps
 from . import looks
-from ._refracting import Quality, Refracting, Refraction, Solver, maps_and, poisson_cost
+from ._refracting import Quality, Refracting, Refraction, Solver, Volume, maps_and, poisson_cost
 from ._refraction import Detection, Prior, Stacks, Unit, optics_of, read_stacks
 from ._stepping import fringes_of, gain_of
 
@@ -25,6 +25,7 @@ class Settings:
     model: Detection = section(Detection)
     prior: Prior = section(Prior)
     solver: Solver = section(Solver)
+    volume: Volume = section(Volume)
     quality: Quality = section(Quality, held_out=0.0)
 
 
@@ -33,7 +34,7 @@ class Grating(looks.Grating, Refracting):
 
     settings = Settings
 
-    def start(self, scan: Scan, settings: Settings, console: Console) -> Refraction:
+    def begin(self, scan: Scan, settings: Settings, console: Console, before: Refraction | None = None) -> Refraction:
         """Fit the fringes of every pixel in both scans, with the steps and doses of the frames."""
         unit, stacks = optics_of(scan), read_stacks(scan, same=False)
         period = scan.extra.get("period")
@@ -88,8 +89,8 @@ def _first_model(
     cast = lambda a: jnp.asarray(a, jnp.float32)
     return SteppedFringes(
         maps=first_maps(cast(fields), cast(trust), settings.prior.smoothness()), flux=cast(flux), step=cast(steps),
-        mean=cast(still[0]), amplitude=cast(still[1]), phase=cast(still[2]), trust=cast(stacks.good), deviation=gain,
-        share=len(stacks.sample) / len(stacks.reference), turn=float(turn), **fringes,
+        mean=cast(still[0]), amplitude=cast(still[1]), phase=cast(still[2]), trust=cast(stacks.good),
+        deviation=cast(gain), share=len(stacks.sample) / len(stacks.reference), turn=float(turn), **fringes,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from ..scan import Scan
 from ..settings import section
 from ..solvers.refraction import first_maps
 from . import looks
-from ._refracting import Quality, Refracting, Refraction, Solver, maps_and, poisson_cost
+from ._refracting import Quality, Refracting, Refraction, Solver, Volume, maps_and, poisson_cost
 from ._refraction import Beam, Prior, Stacks, Unit, optics_of, read_stacks
 
 
@@ -24,6 +24,7 @@ class Settings:
     model: Beam = section(Beam)
     prior: Prior = section(Prior, visibility=0.3)
     solver: Solver = section(Solver, rounds=16)
+    volume: Volume = section(Volume)
     quality: Quality = section(Quality, held_out=0.0)
 
 
@@ -34,7 +35,7 @@ class _Scanned(Refracting):
     unit_of_steps: ClassVar[str] = "m"
     what: ClassVar[str] = "the mask"
 
-    def start(self, scan: Scan, settings: Settings, console: Console) -> Refraction:
+    def begin(self, scan: Scan, settings: Settings, console: Console, before: Refraction | None = None) -> Refraction:
         """Put the measured curves of all pixels behind a flat sample, moved and broadened as their moments say."""
         unit, stacks = optics_of(scan), read_stacks(scan, same=False)
         still, there = (self._places(scan, key, stacks) for key in ("reference_steps", "steps"))

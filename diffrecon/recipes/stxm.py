@@ -8,20 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .. import prepare
 from .._console import Console
-from .._model import Model as AnyModel
 from .._result import Quantity
 from ..errors import InputError
 from ..modality import Modality, Outcome, Problem, Run, Stage, Work
-from ..operators import ParallelProjector
 from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import integrate_gradients
-from ..solvers.slices import SliceOptions, solve_slices
+from ..solvers.slices import SliceOptions
 from . import looks
 from ._scan_points import Points, Signals, points_of, signals_of
 from ._scan_words import orientation_lines, probe_lines
+from ._volumes import Volumes, projector_of, solve_each, without_ends
 
 
 @dataclass(frozen=True)
@@ -47,16 +45,6 @@ class Settings:
 
     model: Model = section(Model)
     solver: Solver = section(Solver)
-
-
-class Volumes(AnyModel):
-    """What is solved for where there are angles: `(volume, z, y, x)` [1/pixel]."""
-
-    volumes: Float[Array, "volume z y x"]
-
-    def __call__(self, views: Any) -> Array:
-        """Say nothing of views: signals are summed up, not fitted."""
-        return jnp.zeros((len(views), 1))
 
 
 @dataclass(frozen=True)
@@ -171,15 +159,7 @@ def _integrated(signals: Signals, step: tuple[float, float], wave: float, angles
     phases = [integrate_gradients(cast(d), cast(r), weight=None if k.all() else cast(k)) for d, r, k in zip(
         slopes[0], slopes[1], known, strict=True)]  # fmt: skip
     phase = np.where(known, np.asarray(phases, float), np.nan)[:, : 1 if single else None]
-    return phase - np.nanmedian(phase, (1, 2), keepdims=True) if angles is None else _without_ends(phase)
-
-
-def _without_ends(stack: Float[np.ndarray, "view y x"]) -> Float[np.ndarray, "view y x"]:
-    """Take out of every line the straight one between its ends, which are air."""
-    width = max(1, stack.shape[-1] // 20)
-    first, last = (np.nanmean(part, -1, keepdims=True) for part in (stack[..., :width], stack[..., -width:]))
-    place = (np.arange(stack.shape[-1]) - (width - 1) / 2) / (stack.shape[-1] - width)
-    return stack - first - (last - first) * place
+    return phase - np.nanmedian(phase, (1, 2), keepdims=True) if angles is None else without_ends(phase)
 
 
 # ---------------------------------------------------------------------------------------------------- volumes
@@ -192,28 +172,13 @@ def _solved(problem: Microscope, run: Run, options: SliceOptions) -> Outcome:
         sinograms["phase"] = -problem.phase  # positive where there is matter
     if signals.darkfield is not None:
         sinograms["darkfield"] = signals.darkfield
-    centre, lines = scan.rotation_centre, []
-    if centre is None:
-        found = prepare.find_rotation_centre(np.asarray(sinograms["attenuation"], np.float32), scan.angles)
-        centre, lines = found.centre, [found.message]
-    columns = problem.points.shape[1]
-    A = ParallelProjector(np.mod(scan.angles, 2 * np.pi), (columns, columns), columns, centre=float(centre))
-    volumes, histories, figures = [], [], {"rotation_centre": float(centre)}
-    for name, sinogram in sinograms.items():
-        values = jnp.asarray(np.nan_to_num(sinogram), jnp.float32)
-        weights = jnp.asarray(signals.counts, jnp.float32) if options.weights == "photons" else None
-        solved = solve_slices(A, values, options, weights=weights, console=run.console)
-        misfit = float(jnp.linalg.norm(A(solved.volume) - values) / jnp.linalg.norm(values))
-        figures[f"relative_residual_{name}"] = misfit
-        lines += [f"{name}: relative residual |A x - b| / |b| = {misfit:.4f} ({options.name}, {len(A.angles)} views)"]
-        lines += solved.messages
-        volumes.append(solved.volume)
-        histories.append(solved.history)
+    A, lines = projector_of(scan, scan.angles, sinograms["attenuation"])
+    volumes, history, figures, said = solve_each(A, sinograms, options, weights=signals.counts, console=run.console)
+    lines += said
     for line in lines:
         run.console.say(line)
-    model = Volumes(jnp.stack(volumes))
-    done = problem.replace(model=model, names=tuple(sinograms), lines=(*problem.lines, *lines))
-    return Outcome(done, np.concatenate(histories), figures=figures)
+    done = problem.replace(model=Volumes(volumes), names=tuple(sinograms), lines=(*problem.lines, *lines))
+    return Outcome(done, history, figures=figures)
 
 
 def _volumes(problem: Microscope, pixel: float | None) -> dict[str, Quantity]:

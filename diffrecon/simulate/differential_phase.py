@@ -35,7 +35,7 @@ def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
     phase, absorption, patch, edges = sample_of(waves, random)
     powder = powder_of(waves, random, patch)
     behind = np.exp(1j * (phase + powder) - absorption)
-    membrane = 0.4 * _rough(waves, random, 1.6 * PIXEL)
+    membrane = 0.4 * rough(waves, random, 1.6 * PIXEL)
     beam = waves.propagate(np.exp(1j * membrane), MEMBRANE)
     places = [PIXEL * radius * np.array([np.sin(t), np.cos(t)]) for t, radius in zip(
         2.4 * np.arange(VIEWS), 6 + 9 * np.sqrt(np.arange(VIEWS)), strict=True)]  # fmt: skip
@@ -156,7 +156,7 @@ def sample_of(
 
 def powder_of(waves: Waves, random: np.random.Generator, variance: np.ndarray, length: float = POWDER) -> np.ndarray:
     """The phase of fine powder [rad]."""
-    return np.sqrt(variance) * _rough(waves, random, length, hollow=True)
+    return np.sqrt(variance) * rough(waves, random, length, hollow=True)
 
 
 def lost_of(apart: float | np.ndarray, length: float = POWDER) -> Any:
@@ -181,7 +181,7 @@ def refraction_truth(
     }
 
 
-def _rough(waves: Waves, random: np.random.Generator, length: float, hollow: bool = False) -> np.ndarray:
+def rough(waves: Waves, random: np.random.Generator, length: float, hollow: bool = False) -> np.ndarray:
     """A Gaussian random field of unit variance with the correlation `exp(-r^2 / (2 length^2))`; a hollow one has no
     slow waves, which would be refraction: `(4 exp(-r^2 / 2) - exp(-r^2 / 8)) / 3` with r in units of the length."""
     falls = np.exp(-2 * (np.pi * length) ** 2 * (waves.frequency[:, None] ** 2 + waves.frequency[None] ** 2))

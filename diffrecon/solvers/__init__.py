@@ -129,5 +129,9 @@ from .slices import slice_solver as slice_solver
 from .slices import solve_slices as solve_slices
 from .tensor import TensorSolution as TensorSolution
 from .tensor import tensor_tomography as tensor_tomography
+from .trackers import ReadPattern as ReadPattern
+from .trackers import read_by_correlation as read_by_correlation
+from .trackers import read_by_windows as read_by_windows
+from .trackers import read_linear as read_linear
 from .tracking import Tracked as Tracked
 from .tracking import track_windows as track_windows

@@ -47,14 +47,14 @@ def track_windows(
     assert jnp.abs(found.displacement[1, 8:-8, 8:-8] - 2.0).max() < 0.1
     ```
     """
-    moved, still = (frames / _mean(frames, smooth) - 1 for frames in (sample, reference))
+    moved, still = (frames / local_mean(frames, smooth) - 1 for frames in (sample, reference))
     side = 2 * reach + 1
     padded = jnp.pad(still, ((0, 0), (reach, reach), (reach, reach)))
-    power = _mean((moved**2).sum(0), window)
+    power = local_mean((moved**2).sum(0), window)
 
     def compare(down: Array, right: Array) -> tuple[Array, Array]:
         there = jax.lax.dynamic_slice(padded, (jnp.zeros_like(down), reach - down, reach - right), moved.shape)
-        product, own = _mean(jnp.stack([(moved * there).sum(0), (there**2).sum(0)]), window)
+        product, own = local_mean(jnp.stack([(moved * there).sum(0), (there**2).sum(0)]), window)
         return product / jnp.sqrt(jnp.maximum(own * power, 1e-12)), product / jnp.maximum(own, 1e-12)
 
     def better(best: tuple[Array, ...], index: Array) -> tuple[tuple[Array, ...], None]:
@@ -72,8 +72,8 @@ def track_windows(
     return Tracked(whole, contrast, alike)
 
 
-def _mean(frames: Array, width: float) -> Array:
-    """Gaussian mean over a mirrored border."""
+def local_mean(frames: Array, width: float) -> Array:
+    """Take the Gaussian mean over a mirrored border, of standard deviation `width` [pixel]."""
     border = min(16, *(n - 1 for n in frames.shape[-2:]))
     pad = [(0, 0)] * (frames.ndim - 2) + [(border, border)] * 2
     return blur(jnp.pad(frames, pad, mode="reflect"), width)[..., border:-border, border:-border]

@@ -6,7 +6,7 @@ import pytest
 
 import diffrecon as dr
 from diffrecon.cli import main
-from diffrecon.solvers import track_windows
+from diffrecon.solvers import read_by_correlation, read_by_windows, read_linear, track_windows
 
 SIZE, PIXEL, DISTANCE, ENERGY = 80, 3e-6, 0.7, 20e3
 PLACE = np.mgrid[:SIZE, :SIZE].astype(float)
@@ -159,3 +159,28 @@ def test_file_of_two_stacks(tmp_path, capsys):
     np.testing.assert_array_equal(found.extra["reference"], scan.extra["reference"][1:3, 0:40, 8:72])
     assert main(["inspect", str(tmp_path / "scan.h5")]) == 0
     assert "reference    5 x 80 x 80" in capsys.readouterr().out
+
+
+READERS = {"correlation": read_by_correlation, "window": read_by_windows, "linear": read_linear}
+
+
+@pytest.mark.parametrize("kind, low, high", [("correlation", 0.7, 0.97), ("window", 0.5, 0.95), ("linear", 0.8, 1.3)])
+def test_classical_readers_are_off_by_what_they_say(kind, low, high):
+    """A fifth of a pixel, light and contrast lost: displacements come out too small, or too large, and never exact."""
+    rng, cut = np.random.default_rng(0), np.s_[:, :40, :40]
+    frames = lambda shift, loss: np.array([pattern(n, PLACE[0], PLACE[1] - shift) for n in range(4)])[cut] * loss
+    noisy = lambda a: rng.poisson(20000 * a).astype(np.float32)
+    found = READERS[kind](noisy(0.8 * (1 + 0.7 * (frames(0.2, 1) - 1))), noisy(frames(0.0, 1)))
+    inside = np.s_[8:-8, 8:-8]
+    assert low < np.mean(found.displacement[1][inside]) / 0.2 < high
+    assert abs(np.mean(found.displacement[0][inside])) < 0.02
+    assert np.mean(found.transmission[inside]) == pytest.approx(0.8, abs=0.02)
+    assert np.mean(found.visibility[inside]) == pytest.approx(0.7, abs=0.12)
+
+
+def test_a_reader_in_the_place_of_the_model():
+    result = dr.reconstruct(scan_of(5), settings={"solver": {"kind": "linear"}})
+    true, found = true_angles()[1][8:-8, 8:-8], np.asarray(result["alpha_x"], float)[8:-8, 8:-8]
+    assert (found * true).sum() / (true**2).sum() == pytest.approx(1.2, abs=0.25)
+    assert "alpha_x_error" not in result.quantities and result.quantities["phase"].units == "rad"
+    assert any("below a third of a pixel" in line for line in result.verdict)

@@ -1,5 +1,7 @@
 """Differential phase contrast: stacks `reference` and `sample` at the root, and the setup in the file's attributes.
 
+Frames of many angles have one angle a frame in `angles`, or one each of frames (angle, position, y, x).
+
 A layout of many scripts of speckle, grating, edge and analyser imaging; what the setup was stands in attributes whose
 names end in their unit (`energy_keV`, `pixel_m`, `sample_to_detector_m`).
 """
@@ -41,7 +43,7 @@ def probe(source: Source) -> bool:
 
 
 def _stack(source: Source, name: str) -> bool:
-    return getattr(source.file[name], "ndim", 0) in (2, 3)
+    return getattr(source.file[name], "ndim", 0) in (2, 3, 4)
 
 
 def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
@@ -53,6 +55,9 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
         name = next((n for n in names if source.has(n)), None)
         if name is not None and key not in given:
             found[key] = source.array(name, key)
+    name = next((n for n in ("angles", "theta") if source.has(n)), None)
+    if name is not None and "angles" not in given:
+        found["angles"], found["angle_unit"] = source.array(name, "angles").astype(float).ravel(), source.units(name)
     attributes = source.file.attrs
     for key, candidates in _NUMBERS.items():
         name, factor = next(((n, f) for n, f in candidates if n in attributes), ("", 1.0))

@@ -1,0 +1,206 @@
+"""Volumes of what refracts: the frames of every angle solved by the method, then their line integrals for volumes."""
+
+import dataclasses
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._result import Quantity
+from ..errors import InputError
+from ..modality import Outcome, Problem, Run, Stage, Work
+from ..scan import Scan
+from ..settings import setting
+from ..solvers.slices import SliceOptions, padding
+from ._volumes import Volumes, projector_of, solve_each, without_ends
+
+__all__ = ["RefractionTomogram", "Volume", "start", "at_angles", "by_angle", "stages", "verdict", "volume_quantities"]
+
+_STAGES = 20  # after which finished angles are in the journal
+_WORSE = 1.3  # misfit over that of the angles so far, from which on an angle is begun afresh
+_SAME = 1e-6  # [rad]
+
+
+@dataclass(frozen=True)
+class Volume(SliceOptions):
+    """How volumes are found where there are frames at many angles."""
+
+    name: str = setting("fbp", "a name in solvers.SLICE_SOLVERS")
+
+
+class Lines(NamedTuple):
+    """Line integrals of one angle `(y, x)`, up to what air adds to them.
+
+    **Fields:** `delta` and `attenuation`; `scattering` [rad^2]; `light`, counts of all frames. Lengths in pixels.
+    """
+
+    delta: np.ndarray
+    attenuation: np.ndarray
+    scattering: np.ndarray
+    light: np.ndarray
+
+
+class Angles(Volumes):
+    """Line integrals of all angles so far, `(angle, 4, y, x)` as `Lines`, and the volumes that they become."""
+
+    lines: Float[Array, "angle 4 y x"]
+
+
+@dataclass(frozen=True)
+class RefractionTomogram(Problem):
+    """The problem with its frames by angle: `angles` [rad] and `views` `(angle, position)`."""
+
+    scan: Any = None
+    angles: Any = None
+    views_of: Any = None
+    pixel: float = 1.0
+    before: Any = None
+    misfits: tuple[float, ...] = ()
+    afresh: int = 0
+    lines: tuple[str, ...] = ()
+
+
+def at_angles(scan: Scan) -> bool:
+    """Say whether the scan has frames at more than one angle."""
+    return scan.angles is not None and float(np.ptp(scan.angles)) > _SAME
+
+
+def start(scan: Scan, size: tuple[int, int], pixel: float) -> RefractionTomogram:
+    """Sort the frames by angle; nothing is read yet.
+
+    **Arguments:** `size` of the frames; `pixel` in the sample [m].
+    """
+    angles, views = by_angle(scan)
+    empty = Angles(jnp.zeros((0, 1, 1, 1), jnp.float32), jnp.zeros((len(angles), 4, *size), jnp.float32))
+    said = f"{len(angles)} angles of {views.shape[1]} frames each"
+    return RefractionTomogram(
+        empty, {"counts": scan.counts}, _no_cost, {"lines": 1.0, "volumes": 1.0}, scan=scan, angles=angles,
+        views_of=views, pixel=pixel, lines=(said,),
+    )  # fmt: skip
+
+
+def by_angle(scan: Scan) -> tuple[np.ndarray, np.ndarray]:
+    """Angles, and the frames of each in the order of the file.
+
+    **Raises:** `InputError` where angles do not have as many frames each.
+    """
+    turned = np.asarray(scan.angles, float)
+    order = np.argsort(turned, kind="stable")
+    begins = np.flatnonzero(np.diff(turned[order], prepend=-np.inf) > _SAME)
+    counts = np.diff(begins, append=len(turned))
+    even, still = bool((counts == counts[0]).all()), scan.extra.get("reference")
+    each = int(counts[0]) if even else 0
+    if each < 2 and still is not None and np.ndim(still) == 3 and _together(turned[order], len(still)):
+        each = len(still)  # angles as an encoder reads them differ a little from position to position
+    if not each:
+        raise InputError(
+            f"{scan.name}: angles have between {counts.min()} and {counts.max()} frames each; every angle needs "
+            "the same positions of the pattern: choose frames with data.views"
+        )
+    views = np.sort(order.reshape(-1, each), axis=1)
+    return turned[views].mean(1), views
+
+
+def _together(turned: np.ndarray, each: int) -> bool:
+    """Say whether sorted angles come in groups of so many, with wide gaps between them."""
+    if each < 2 or len(turned) % each or len(turned) < 2 * each:
+        return False
+    groups = turned.reshape(-1, each)
+    return bool(np.ptp(groups, axis=1).max() < 0.25 * (groups[1:, 0] - groups[:-1, -1]).min())
+
+
+def stages(method: Any, problem: RefractionTomogram, settings: Any) -> Work:
+    """Solve some angles in every stage, so that a run that is killed goes on from there, then the volumes."""
+    options = settings.volume.checked()
+    for part in np.array_split(np.arange(len(problem.angles)), min(_STAGES, len(problem.angles))):
+        label = f"{method.name}: angles {part[0] + 1} to {part[-1] + 1} of {len(problem.angles)}"
+        problem = yield Stage(label, partial(_solved, method=method, part=part, settings=settings), keeps=("lines",))
+    yield Stage(f"{method.name}: volumes", partial(_volumes, options=options), keeps=("volumes",))
+
+
+def _solved(problem: RefractionTomogram, run: Run, *, method: Any, part: np.ndarray, settings: Any) -> Outcome:
+    """Solve angle after angle, each from where its neighbour ended; those that fit badly are begun afresh."""
+    lines, misfits = np.array(problem.model.lines), list(problem.misfits)
+    before, afresh = problem.before, problem.afresh
+    share = len(problem.angles) ** -0.5  # what is smoothed in one angle is a bias in all of them
+    progress = run.console.progress(len(problem.angles), "angle")
+    for number in part:
+        scan = _of_angle(problem.scan, problem.views_of[number])
+        found, one, misfit = method.line_integrals(scan, settings, before, share)
+        if before is not None and misfit > _WORSE * np.median([*misfits, misfit][:50]):
+            again, another, fresh = method.line_integrals(scan, settings, None, share)
+            if fresh < misfit:
+                found, one, misfit, afresh = again, another, fresh, afresh + 1
+        lines[number], before = np.stack(found), one
+        misfits.append(float(misfit))
+        progress.update(int(number) + 1, misfit=misfit)
+    model = problem.model.replace(lines=jnp.asarray(lines))
+    done = problem.replace(model=model, before=before, misfits=tuple(misfits), afresh=afresh)
+    return Outcome(done, np.asarray(misfits[-len(part) :]))
+
+
+def _of_angle(scan: Scan, views: np.ndarray) -> Scan:
+    """Make the scan of one angle, as the method knows it."""
+    return dataclasses.replace(scan.subset(views), angles=None)
+
+
+def _volumes(problem: RefractionTomogram, run: Run, options: SliceOptions) -> Outcome:
+    """Take air out of the line integrals and solve for volumes in one geometry."""
+    measured = Lines(*np.moveaxis(np.asarray(problem.model.lines, float), 1, 0))
+    said = []
+    if padding(jnp.asarray(measured.attenuation - _air(measured.attenuation), jnp.float32)) == "smooth":
+        said.append(
+            "the sample seems to reach the borders of the frames, where air is needed on both sides: delta is not "
+            "to be trusted beyond its edges"
+        )
+    integrals = {
+        "delta": without_ends(measured.delta),
+        "attenuation": measured.attenuation - _air(measured.attenuation),
+        "scattering": measured.scattering - _air(measured.scattering),
+    }
+    A, lines = projector_of(problem.scan, problem.angles, integrals["delta"])
+    volumes, history, figures, more = solve_each(A, integrals, options, weights=measured.light, console=run.console)
+    lines = [*said, *lines, *more]
+    for line in lines:
+        run.console.say(line)
+    done = problem.replace(model=problem.model.replace(volumes=volumes), lines=(*problem.lines, *lines))
+    return Outcome(done, history, figures=figures)
+
+
+def _air(stack: np.ndarray) -> np.ndarray:
+    """The level of every view at both ends of its lines `(view, 1, 1)`."""
+    width = max(1, stack.shape[-1] // 20)
+    return np.median(np.concatenate([stack[..., :width], stack[..., -width:]], -1), (1, 2), keepdims=True)
+
+
+def verdict(problem: RefractionTomogram) -> tuple[dict[str, Any], list[str]]:
+    """Say how the frames of the angles were explained."""
+    lines, misfits = list(problem.lines), np.asarray(problem.misfits)
+    if misfits.size:
+        worst = int(np.argmax(misfits))
+        lines.append(
+            f"misfit of the frames in units of their noise: {np.median(misfits):.2f} (median of the angles), "
+            f"{misfits[worst]:.2f} at the worst; {problem.afresh} angles were begun afresh"
+        )
+    return {"misfit": misfits}, lines
+
+
+def volume_quantities(problem: RefractionTomogram) -> dict[str, Quantity]:
+    """Give the volumes, and the line integrals that they come from."""
+    labels = {
+        "delta": ("", "refractive index decrement"),
+        "attenuation": ("1/m", "attenuation coefficient"),
+        "scattering": ("rad^2/m", "variance of scattering angles a length"),
+    }
+    found = {}
+    for (name, (units, label)), volume in zip(labels.items(), np.asarray(problem.model.volumes), strict=False):
+        values = np.asarray(volume / problem.pixel, np.float32) * (problem.pixel if name == "delta" else 1.0)
+        found[name] = Quantity(values, units, ("z", "y", "x"), problem.pixel, label, "volume")
+    return found
+
+
+def _no_cost(model: Volumes, batch: Any) -> Array:
+    return jnp.zeros(())

@@ -1,0 +1,86 @@
+"""Volumes from frames at many angles: how frames are sorted by angle, and delta of a rod simulated by waves."""
+
+import h5py
+import numpy as np
+import pytest
+
+import diffrecon as dr
+from diffrecon.recipes import _refraction_volume
+from diffrecon.simulate import speckle_tomography
+
+ANGLES = np.arange(4) * np.pi / 4
+
+
+def scan_of(angles, still=3):
+    counts = np.arange(len(angles), dtype=np.uint16)[:, None, None] + np.ones((1, 4, 5), np.uint16)
+    return dr.Scan.from_arrays(counts, angles=angles, extra={"reference": np.ones((still, 4, 5))}, method="speckle")
+
+
+@pytest.mark.parametrize("jitter", [0.0, 1e-4])
+def test_frames_of_an_angle_keep_their_order(jitter):
+    """Position by position, as scans are taken that move the membrane rarely; encoders never read the same twice."""
+    noise = jitter * np.random.default_rng(0).standard_normal((3, 4))
+    by_position = scan_of((ANGLES + noise).ravel())
+    angles, views = _refraction_volume.by_angle(by_position)
+    np.testing.assert_allclose(angles, ANGLES, atol=1e-3)
+    np.testing.assert_array_equal(views, np.arange(12).reshape(3, 4).T)
+    angles, views = _refraction_volume.by_angle(scan_of(np.repeat(ANGLES[::-1], 3)))
+    np.testing.assert_array_equal(views, np.arange(12).reshape(4, 3)[::-1])
+
+
+def test_an_angle_without_all_positions_is_refused():
+    with pytest.raises(dr.InputError, match="between 2 and 3 frames each"):
+        _refraction_volume.by_angle(scan_of(np.repeat(ANGLES, 3)[:-1]))
+
+
+def test_file_with_an_axis_of_positions(tmp_path):
+    """Frames (angle, position, y, x) stay in the file and are one view after the other."""
+    frames = np.random.default_rng(0).integers(100, 200, (5, 3, 40, 42)).astype(np.uint16)
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["sample"], file["reference"], file["angles"] = frames, frames[0], np.arange(5) * 36.0
+        file["angles"].attrs["units"] = "deg"
+        file.attrs.update(kind="speckle", energy_keV=20, pixel_m=3e-6, sample_to_detector_m=0.7)
+    scan = dr.open_scan(tmp_path / "scan.h5")
+    assert scan.method == "speckle" and not isinstance(scan.counts, np.ndarray)
+    np.testing.assert_allclose(scan.angles, np.repeat(np.arange(5) * np.pi / 5, 3))
+    np.testing.assert_array_equal(scan.counts[[3, 14, 2], 5:9, 3:7], frames.reshape(15, 40, 42)[[3, 14, 2], 5:9, 3:7])
+    part = dr.open_scan(tmp_path / "scan.h5", region=[0, 36, 4, 40], method="speckle")
+    np.testing.assert_array_equal(np.asarray(part.counts), frames.reshape(15, 40, 42)[:, :36, 4:40])
+
+
+def test_settings_of_volumes_are_for_angles():
+    rng = np.random.default_rng(0)
+    scan = dr.Scan.from_arrays(
+        rng.poisson(100, (2, 40, 40)), geometry=dr.ParallelBeam(3e-6, 20e3, 0.7), method="speckle",
+        extra={"reference": rng.poisson(100, (2, 40, 40))},
+    )  # fmt: skip
+    with pytest.raises(dr.InputError, match="volume"):
+        dr.reconstruct(scan, settings={"volume": {"name": "cgls"}})
+
+
+@pytest.fixture(scope="module")
+def solved(tmp_path_factory):
+    """Twenty angles of two positions, 32 pixels wide."""
+    path = tmp_path_factory.mktemp("rod") / "scan.h5"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"FRAME": 32, "MARGIN": 8, "ANGLES": 20, "POSITIONS": 2}.items():
+            patch.setattr(speckle_tomography, name, value)
+        truth = dr.simulate.demo_file("speckle-tomography", path, 3)
+    scan = dr.open_scan(path, rotation_centre=15.5 + speckle_tomography.CENTRE)
+    return dr.reconstruct(scan, settings={"solver": {"rounds": 3}}), truth
+
+
+def test_delta_of_a_rod_is_that_of_its_material(solved):
+    result, truth = solved
+    delta, rod = np.asarray(result["delta"]), truth["core"] == 1
+    assert delta[rod].mean() == pytest.approx(speckle_tomography.PERSPEX[0], rel=0.08)
+    metal = truth["delta"] > 1.3e-6
+    assert delta[metal].mean() > 1.4 * delta[rod].mean()
+    assert [result.quantities[k].units for k in ("attenuation", "scattering")] == ["1/m", "rad^2/m"]
+
+
+def test_powder_scatters_and_its_surroundings_do_not(solved):
+    result, truth = solved
+    scattering = np.asarray(result["scattering"])
+    powder = truth["powder"] > 0.99 * truth["powder"].max()
+    assert scattering[powder].mean() > 4 * abs(scattering[truth["core"] == 1].mean())
