@@ -27,7 +27,9 @@ BUILT_IN = {
 
 SIMULATED = {
     "near-field-ptychography": "ptychography",
+    "far-field-ptychography": "far_field",
     "tomography": "tomography",
+    "laminography": "laminography",
     "dynamic-tomography": "dynamic",
     "holography": "holography",
     "holotomography": "holotomography",

@@ -21,6 +21,7 @@ from diffrecon.simulate import (
     diffraction_tomography,
     dynamic,
     edge_illumination,
+    far_field,
     fluorescence,
     fluorescence_map,
     fluorescence_ptychography,
@@ -31,6 +32,7 @@ from diffrecon.simulate import (
     interferometer,
     kedge,
     kedge_tomography,
+    laminography,
     ptychography,
     ptychotomography,
     scattering,
@@ -42,6 +44,8 @@ from diffrecon.simulate import (
 # Shorter scans of the same experiments: every method's constants and the shape of its counts.
 SMALL = {
     "near-field-ptychography": (ptychography, {"VIEWS": 2, "FRAME": 64}, (4, 64, 64)),
+    "far-field-ptychography": (far_field, {"VIEWS": 2, "FRAME": 32}, (4, 32, 32)),
+    "laminography": (laminography, {"VIEWS": 4, "RAYS": 1}, (4, 48, 80)),
     "tomography": (tomography, {"VIEWS": 60, "ROWS": 1}, (60, 1, 256)),
     "dynamic-tomography": (dynamic, {"VIEWS": 40}, (40, 1, 64)),
     "holography": (holography, {"FOCUS_TO_SAMPLE": holography.FOCUS_TO_SAMPLE[:1], "FRAME": 128}, (1, 128, 128)),
@@ -149,6 +153,25 @@ def test_ptychography_frames_keep_the_light(monkeypatch):
     probe = ptychography._probe(np.random.default_rng(0))
     frame = ptychography._frames(np.zeros((1, 2)), probe, 0)[0]
     assert frame.sum() * ptychography.FINE**2 == pytest.approx(np.sum(abs(probe) ** 2), rel=0.02)
+
+
+def test_far_field_frames_keep_the_light_and_lie_where_the_beam_does():
+    """Of an empty sample a frame is the lens itself, wherever stage and source are; the light is all there."""
+    pupil = far_field._pupil(np.random.default_rng(0))
+    empty = np.ones((70 * far_field.FINE,) * 2)
+    frame = far_field._frame(np.array([1.3, -2.6]), pupil, empty)
+    assert frame.sum() == pytest.approx(far_field.PHOTONS, rel=0.03)
+    assert np.corrcoef(frame.ravel(), abs(pupil.ravel()) ** 2)[0, 1] > 0.97
+
+
+def test_laminography_rays_and_phantom_agree():
+    """Every projection has the mass of the volume; the plate face on is as thick as it is along the beam."""
+    mass = laminography.phantom(0, (14, 80, 80)).sum()
+    for angle in (0.0, 0.7):
+        view = laminography.line_integrals(laminography.details(0), angle)
+        assert view.sum() / laminography.RAYS**2 == pytest.approx(mass, rel=2e-3)
+    through = laminography.line_integrals([], 0.3).max()
+    assert through == pytest.approx(laminography.DENSITY * 2 * laminography.HALF[2] / np.sin(laminography.TILT))
 
 
 def test_diffraction_is_the_fourier_sum():
@@ -351,6 +374,15 @@ def test_demo_of_ptychography(tmp_path, monkeypatch):
     lines = run("near-field-ptychography", tmp_path / "s.h5", {"model": {"modes": 1}, "solver": {"steps": 300}})
     assert figure(lines, "relative ([0-9.]+),") < 0.45
     assert figure(lines, "([0-9.]+) after") < 0.5 * figure(lines, "positions ([0-9.]+)")
+
+
+@pytest.mark.slow
+def test_demo_of_far_field_ptychography(tmp_path, monkeypatch):
+    """From the mean frame as it is, or from the other side of the focus, the relative error is one."""
+    monkeypatch.setattr(far_field, "VIEWS", 6)
+    lines = run("far-field-ptychography", tmp_path / "s.h5", {"solver": {"steps": 250}})
+    assert figure(lines, "relative ([0-9.]+),") < 0.35
+    assert figure(lines, "([0-9.]+) after") < 0.6 * figure(lines, "positions ([0-9.]+)")
 
 
 def test_demo_of_scanning_transmission(tmp_path):

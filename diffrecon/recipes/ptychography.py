@@ -22,6 +22,7 @@ from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import EngineTask, ScanCost, fit_places, in_units, matched_frames, parse_stages, run_engine
 from . import looks
+from ._far_start import best_defocus
 
 Pair = tuple[float, float]
 _DEFAULT_COST = {"function": (None,)}
@@ -171,6 +172,7 @@ class ScanProblem(Problem):
     written: Any = ()  # positions of all views of the file, as they are meant
     saturation: float | None = None
     edges: bool = True  # whether the prior of sparse edges enters
+    known_probe: bool = False  # whether the first probe is the file's
 
     def of(self, views: np.ndarray) -> "ScanProblem":
         """Make the problem of some views."""
@@ -244,6 +246,7 @@ class NearFieldPtychography(looks.NearFieldPtychography, Modality):
             kept=report.views,
             written=np.asarray(scan.positions, float),
             saturation=next((level for level in levels if level is not None), None),
+            known_probe=scan.probe is not None,
         )
         air = None if rules.air is None else air_rectangle(rules.air, model.well_seen())
         gauge = lambda model: model.fix_gauge(gain=rules.gain, air=air)
@@ -279,21 +282,26 @@ class NearFieldPtychography(looks.NearFieldPtychography, Modality):
         planned = parse_stages(solver.stages or f"{optimiser.name}:{epochs}")
         cost = _cost(problem, settings)
 
+        def task_of(problem: ScanProblem, run: Run, label: str) -> EngineTask:
+            return EngineTask(
+                problem.data, problem.unknowns, cost, learning_rate=optimiser.learning_rate,
+                constant=optimiser.constant, batch_size=solver.batch_size, seed=solver.seed, console=run.console,
+                label=label, checkpoint=run.checkpoint, resume=run.resume,
+            )  # fmt: skip
+
         def stage(number: int, name: str, epochs: int) -> Stage:
             count = f" {number}/{len(planned)}" if len(planned) > 1 else ""
             label = f"ptychography: {name}{count}: step"
 
             def solve(problem: ScanProblem, run: Run) -> Outcome:
-                task = EngineTask(
-                    problem.data, problem.unknowns, cost, learning_rate=optimiser.learning_rate,
-                    constant=optimiser.constant, batch_size=solver.batch_size, seed=solver.seed, console=run.console,
-                    label=label, checkpoint=run.checkpoint, resume=run.resume,
-                )  # fmt: skip
-                end = run_engine(name, problem.model, epochs, task, first=number == 1)
+                end = run_engine(name, problem.model, epochs, task_of(problem, run, label), first=number == 1)
                 return Outcome(problem.replace(model=end.value), end.history, end.ending, end.detail)
 
             return Stage(label, solve)
 
+        if problem.model.far and not problem.known_probe and {"object", "probe"} <= set(problem.unknowns):
+            label = "ptychography: defocus of the first probe"
+            yield Stage(label, lambda problem, run: _focused(problem, task_of(problem, run, label)), keeps=("probe",))
         for number, (name, epochs) in enumerate(planned, 1):
             yield stage(number, name, epochs)
 
@@ -381,6 +389,14 @@ class FarFieldPtychography(looks.FarFieldPtychography, NearFieldPtychography):
 
 
 # ---------------------------------------------------------------------------------------------------- parts
+def _focused(problem: ScanProblem, task: EngineTask) -> Outcome:
+    """Begin with the probe of the defocus that fits best, nothing else moved."""
+    waves = {name: problem.unknowns[name] for name in ("object", "probe")}
+    still = dataclasses.replace(task, unknowns=waves, cost=ScanCost(saturation=problem.saturation))
+    model = best_defocus(problem.model, still, task.console)
+    return Outcome(problem.replace(model=model), np.zeros(0))
+
+
 def _say_start(scan: Scan, model: Ptychography, by_itself: bool, console: Console) -> None:
     pixel = "unknown pixel size" if model.pixel_size is None else f"pixel {model.pixel_size * 1e9:.2f} nm"
     counts = float(np.sum(abs(np.asarray(model.probe)) ** 2))

@@ -77,7 +77,7 @@ def _data(scan: Scan) -> dict[str, Any]:
 def _geometry(scan: Scan) -> dict[str, Any]:
     place = scan.geometry
     named: dict[str, Any] = {"rotation_centre": scan.rotation_centre}
-    named |= {k: scan.extra.get(k) for k in ("period", "detector_blur")}
+    named |= {k: scan.extra.get(k) for k in ("period", "detector_blur", "tilt")}
     if isinstance(place, ConeBeam):
         named |= {k: getattr(place, k) for k in ("energy", "focus_to_sample", "focus_to_detector", "detector_pixel")}
     elif isinstance(place, ParallelBeam | FarField):
