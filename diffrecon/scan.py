@@ -115,7 +115,7 @@ class Provenance:
         return [file.name for file in self.files if file.changed()]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Scan:
     """One measurement: counts, what each view was, and the geometry.
 
@@ -177,6 +177,14 @@ class Scan:
     window: Window | None = None
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     provenance: Provenance = Provenance()
+
+    def __repr__(self) -> str:
+        shape, kind = " x ".join(map(str, self.counts.shape[1:])), np.dtype(self.counts.dtype)
+        fields = ("positions", "angles", "flats", "darks", "mask", "flux", "probe", "weights", "transmission")
+        known = [name for name in fields if getattr(self, name) is not None] + sorted(self.extra)
+        about = f"{self.views} views of {shape} {kind}"
+        place = "" if self.geometry is None else f"; {self.geometry}"
+        return f"Scan({self.name}: {self.method or 'method not clear'}, {about}; {', '.join(known)}{place})"
 
     # ------------------------------------------------------------------ making
     @classmethod

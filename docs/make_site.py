@@ -8,11 +8,13 @@ become plain text. The generator is given a folder of plain Markdown and `mkdocs
 
 import html
 import importlib
+import json
 import posixpath
 import re
 import shutil
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,9 +34,9 @@ def sources() -> dict[str, str]:
     }
     for folder, pattern in (("docs", "**/*"), ("experiments", "*/*"), ("examples", "*/*")):
         for path in sorted((TOP / folder).glob(pattern)):
-            if path.suffix in (".md", ".png"):
+            if path.suffix in (".md", ".png", ".ipynb"):
                 place = path.relative_to(TOP).as_posix()
-                found[place] = place.removeprefix("docs/").replace("README.md", "index.md")
+                found[place] = place.removeprefix("docs/").replace("README.md", "index.md").replace(".ipynb", ".md")
     return found
 
 
@@ -56,6 +58,24 @@ def _link(match: re.Match[str], source: str, pages: dict[str, str]) -> str:
     if there is None:
         return words if (TOP / place).exists() and not picture else match.group()
     return f"{picture}[{words}]({posixpath.relpath(there, posixpath.dirname(pages[source]) or '.')}{anchor or ''})"
+
+
+def notebook(path: Path, folder: Path) -> str:
+    """Give a notebook as a page; its pictures go into the folder."""
+    parts = []
+    for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        for place, output in enumerate(cell.get("outputs", ())):
+            if "text" in output:
+                parts.append(f"```text\n{''.join(output['text']).rstrip()}\n```")
+            else:
+                picture = f"{path.stem}_{number}_{place}.png"
+                (folder / picture).write_bytes(b64decode(output["data"]["image/png"]))
+                parts.append(f"![Output of the lines above]({picture})")
+    return "\n\n".join(
+        [*parts, f"This page is a notebook, `docs/notebooks/{path.name}`, that was run from top to bottom.\n"]
+    )
 
 
 def gallery() -> str:
@@ -93,13 +113,21 @@ def main() -> int:
     shutil.rmtree(PAGES, ignore_errors=True)
     pages, listed = sources(), (TOP / "mkdocs.yml").read_text(encoding="utf-8")
     made = {"gallery.md": gallery(), **dict(reference())}
-    for target in [*made, *(there for there in pages.values() if there.endswith(".md") and "/" not in there)]:
+    for target in [
+        *made,
+        *(
+            there
+            for there in pages.values()
+            if there.endswith(".md") and not re.match(r"(experiments|examples)/", there)
+        ),
+    ]:
         if not re.search(rf"(- |: ){re.escape(target)}$", listed, re.M):
             sys.exit(f"{target} is missing in the navigation of mkdocs.yml")
     for source, target in pages.items():
         (PAGES / target).parent.mkdir(parents=True, exist_ok=True)
-        if source.endswith(".md"):
-            text = (TOP / source).read_text(encoding="utf-8")
+        if target.endswith(".md"):
+            path = TOP / source
+            text = path.read_text("utf-8") if path.suffix == ".md" else notebook(path, (PAGES / target).parent)
             (PAGES / target).write_text(with_links(text, source, pages), encoding="utf-8")
         else:
             shutil.copyfile(TOP / source, PAGES / target)

@@ -307,3 +307,8 @@ def test_masked_pixels_may_hold_anything():
     mask = np.ones((3, 3), bool)
     mask[1, 0] = False
     assert dr.Scan.from_arrays(_nan_in_view_two(), mask=mask).views == 4
+
+
+def test_a_scan_shows_itself_in_a_line():
+    scan = dr.Scan.from_arrays(np.ones((90, 8, 8), np.uint16), angles=np.linspace(0, 3, 90))
+    assert repr(scan) == "Scan(arrays: method not clear, 90 views of 8 x 8 uint16; angles)"
