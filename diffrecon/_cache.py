@@ -10,13 +10,15 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 
-__all__ = ["keep_compiled_programs"]
+__all__ = ["bound_programs", "keep_compiled_programs"]
 
 _LARGEST = 2**28  # bytes of all programs together; a reconstruction has 1 to 5 MB of them
 _state = {"asked": False}
+_SHAPES = 6  # of measurements whose programs a process holds; those of one take some 40 MB
+_held: set[Hashable] = set()
 
 
 def keep_compiled_programs() -> Path | None:
@@ -51,6 +53,22 @@ def keep_compiled_programs() -> Path | None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     return folder
+
+
+def bound_programs(shape: Hashable) -> None:
+    """Let go of jax's compiled programs in memory, before those of one more shape of measurement join six others.
+
+    A program is of one shape: a process that goes through scans of many sizes would hold the programs of all of them.
+    Those that are needed again come from the folder of `keep_compiled_programs`.
+    """
+    if shape in _held:
+        return
+    if len(_held) >= _SHAPES:
+        import jax
+
+        jax.clear_caches()
+        _held.clear()
+    _held.add(shape)
 
 
 def _root() -> Path | None:

@@ -161,15 +161,37 @@ class Source(contextlib.AbstractContextManager["Source"]):
             raise InputError(f"{self.name}: {name} ({what}) has shape {stored.shape}; expected (view, y, x)")
         return self.array(name, what) if stored.ndim == 2 else Frames(self.path, name)
 
-    def numbers(self, name: str, what: str) -> np.ndarray:
+    def numbers(
+        self, name: str, what: str, shape: tuple[int | None, ...] | None = None, finite: bool = False
+    ) -> np.ndarray:
         """Read an array of numbers.
 
-        **Raises:** `InputError` as `array`, and for text.
+        **Arguments:** `shape` that it must have, `None` for an axis of any length; `finite`: no NaN, no infinity.
+
+        **Raises:** `InputError` as `array`, for text, another shape, numbers that are not finite.
         """
         values = self.array(name, what)
         if values.dtype.kind not in "iufb":
             raise InputError(f"{self.name}: {name} ({what}) holds {_kind(values)}, not numbers")
+        if shape is not None and (
+            values.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, values.shape, strict=True))
+        ):
+            expected = ", ".join("any" if n is None else str(n) for n in shape)
+            raise InputError(f"{self.name}: {name} ({what}) has shape {values.shape}; expected ({expected})")
+        if finite and not (values.size and np.isfinite(values).all()):
+            raise InputError(f"{self.name}: {name} ({what}) holds numbers that are not finite, or none")
         return values
+
+    def one(self, name: str, what: str) -> float:
+        """Read a single finite number, a dataset or an attribute.
+
+        **Raises:** `InputError` as `numbers`, and for several.
+        """
+        values = np.ravel(self.numbers(name, what))
+        if values.size != 1 or not np.isfinite(values).all():
+            said = f"{values[0]}" if values.size == 1 else f"{values.size} values"
+            raise InputError(f"{self.name}: {name} ({what}) is {said}; expected one finite number")
+        return float(values[0])
 
     def words(self, name: str) -> str:
         """Read a text; an empty one where there is none, or something else."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import __version__
-from .._cache import keep_compiled_programs
+from .._cache import bound_programs, keep_compiled_programs
 from .._console import Console
 from .._identity import digest, of_scan, of_settings
 from .._model import try_cost
@@ -36,6 +36,7 @@ def run(modality: Modality, scan: Scan, given: Mapping[str, Any], console: Conso
     **Raises:** `InputError` when the scan lacks what the method needs or a setting is unknown.
     """
     keep_compiled_programs()
+    bound_programs((modality.name, tuple(scan.counts.shape)))
     settings = build(modality.settings, given, modality.name)
     check_needs(modality, scan)
     refuse_unused(modality, scan)

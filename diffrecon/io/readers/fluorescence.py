@@ -50,11 +50,14 @@ def _check(source: Source, found: dict[str, Any]) -> None:
 def _by_lines(source: Source) -> dict[str, Any]:
     channels = _order(source)
     components = [text(name) for name in source.array("tables/components", "components")]
-    photons = source.array("monitor/counts", "monitor") / _attribute(source, "monitor", "monitor_per_photon")
+    counts = [source.numbers(f"lines/{name}/counts", "counts", (None, None, None)) for name in channels]
+    points = counts[0].shape
+    per_point = lambda name, what: source.numbers(name, what, points)
+    counts = [per_point(f"lines/{name}/counts", "counts") for name in channels]
     found = {
-        "counts": np.stack([source.array(f"lines/{name}/counts", "counts") for name in channels], -1),
-        "angles": source.array("theta", "angles"),
-        "photons": np.asarray(photons, float),
+        "counts": np.stack(counts, -1),
+        "angles": source.numbers("theta", "angles", points[:1]),
+        "photons": per_point("monitor/counts", "monitor") / _positive(source, "monitor", "monitor_per_photon"),
         "pixel_size": _attribute(source, "/", "pixel_m"),
         "energy": _attribute(source, "/", "energy_eV"),
         "cross_sections": _tables(source, channels, components),
@@ -62,16 +65,33 @@ def _by_lines(source: Source) -> dict[str, Any]:
         "emission": _emission(source, channels),
     }
     if source.has("live_time"):
-        found["live_fraction"] = source.array("live_time", "live time") / source.array("real_time", "real time")
+        found["live_fraction"] = _live_fraction(source, points)
     if source.has("transmission/counts"):
-        found["transmitted"] = source.array("transmission/counts", "transmitted counts")
-        found["transmitted_per_photon"] = _attribute(source, "transmission", "counts_per_photon")
+        found["transmitted"] = per_point("transmission/counts", "transmitted counts")
+        found["transmitted_per_photon"] = _positive(source, "transmission", "counts_per_photon")
     for key, name in (("moments_x", "moments/u"), ("moments_y", "moments/z")):
         if source.has(name):  # slopes of int delta dt, which is minus the phase over the wave number
-            found[key] = -source.array(name, key)
+            found[key] = -per_point(name, key.replace("_", " "))
     if source.has("/@rotation_centre_u"):
         found["rotation_centre"] = _attribute(source, "/", "rotation_centre_u")
     return found
+
+
+def _live_fraction(source: Source, points: tuple[int, ...]) -> np.ndarray:
+    """Give the share of the time in which counts were counted.
+
+    **Raises:** `InputError` for shares that are none.
+    """
+    live, real = (source.numbers(f"{kind}_time", f"{kind} time", points) for kind in ("live", "real"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = live / real
+    bad = np.argwhere(~((share > 0) & (share <= 1.01)))
+    if len(bad):
+        raise InputError(
+            f"{source.name}: live_time is {share[tuple(bad[0])]:.3g} of real_time at {len(bad)} points, first "
+            f"{bad[0].tolist()}: leave such views out (data.views), or mend the times"
+        )
+    return share
 
 
 def _line_names(source: Source, channels: list[str]) -> tuple[str, ...]:
@@ -92,23 +112,24 @@ def _order(source: Source) -> list[str]:
 
 
 def _tables(source: Source, channels: list[str], components: list[str]) -> dict[str, Any]:
-    share, emission = _attribute(source, "detector", "solid_angle_fraction"), np.zeros((len(channels), len(components)))
-    weights = np.ones((source.dataset("detector/directions_lab", "directions").shape[0], len(channels)))
+    share, emission = _positive(source, "detector", "solid_angle_fraction"), np.zeros((len(channels), len(components)))
+    directions = source.numbers("detector/directions_lab", "directions of the detector elements", (None, 3), True)
+    weights, per_component = np.ones((len(directions), len(channels))), (len(components),)
     for row, name in enumerate(channels):
-        efficiency = _attribute(source, f"lines/{name}", "efficiency")
+        efficiency = _positive(source, f"lines/{name}", "efficiency")
         if name == COMPTON:
-            emission[row] = share * efficiency * source.array("tables/incoherent", "incoherent scattering")
-            weights[:, row] = source.array("detector/compton_weight", "weights of Compton scattering")
+            emission[row] = share * efficiency * _table(source, "tables/incoherent", per_component)
+            weights[:, row] = _table(source, "detector/compton_weight", (len(directions),))
         elif name in components:
-            produced = _attribute(source, f"lines/{name}", "production_cm2_per_g")
+            produced = _positive(source, f"lines/{name}", "production_cm2_per_g")
             emission[row, components.index(name)] = share * efficiency * produced
         else:
             raise InputError(f"{source.name}: lines/{name} belongs to none of tables/components ({components})")
     return {
         "components": tuple(components), "channels": tuple(channels), "emission": emission,
-        "beam": source.array("tables/sigma_E0", "attenuation of the beam"),
-        "lines": source.array("tables/sigma_line", "attenuation of the lines")[: len(channels)],
-        "directions": source.array("detector/directions_lab", "directions"), "weights": weights / len(weights),
+        "beam": _table(source, "tables/sigma_E0", per_component),
+        "lines": _table(source, "tables/sigma_line", (None, *per_component))[: len(channels)],
+        "directions": directions, "weights": weights / len(weights),
         "table": _said(source),
     }  # fmt: skip
 
@@ -118,7 +139,29 @@ def _said(source: Source) -> str:
 
 
 def _attribute(source: Source, path: str, name: str) -> float:
-    return float(np.ravel(source.array(f"{path}@{name}", name))[0])
+    return source.one(f"{path}@{name}", name.replace("_", " "))
+
+
+def _positive(source: Source, path: str, name: str) -> float:
+    """Read an attribute that is a number above zero.
+
+    **Raises:** `InputError`.
+    """
+    value = _attribute(source, path, name)
+    if not value > 0:
+        raise InputError(f"{source.name}: {path}@{name} is {value:g}; expected a number above zero")
+    return value
+
+
+def _table(source: Source, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
+    """Read cross sections, which are finite and not below zero.
+
+    **Raises:** `InputError`.
+    """
+    values = source.numbers(name, "cross sections", shape, finite=True)
+    if (values < 0).any():
+        raise InputError(f"{source.name}: {name} holds cross sections below zero")
+    return values
 
 
 def _emission(source: Source, channels: list[str]) -> dict[str, Any]:
@@ -128,7 +171,7 @@ def _emission(source: Source, channels: list[str]) -> dict[str, Any]:
     return {
         "production": np.array([said("production_cm2_per_g", n) for n in channels]),
         "efficiency": np.array([said("efficiency", n) for n in channels]),
-        "solid_angle": float(np.ravel(source.array(share, "solid angle"))[0]) if source.has(share) else None,
+        "solid_angle": source.one(share, "solid angle") if source.has(share) else None,
         "table": _said(source),
     }
 
@@ -172,25 +215,31 @@ def _map(source: Source) -> dict[str, Any]:
 def _by_elements(source: Source) -> dict[str, Any]:
     elements = [text(name) for name in source.array("elements", "elements")]
     components = [text(name) for name in source.array("components", "components")]
-    counts = np.stack([source.array(f"{name}/counts", "counts") for name in elements], -1)[:, None]
-    share, flat = _attribute(source, "/", "detector_fraction"), source.array("detector_directions_lab", "directions")
+    first = source.numbers(f"{elements[0]}/counts", "counts", (None, None)).shape if elements else (0, 0)
+    counts = np.stack([source.numbers(f"{name}/counts", "counts", first) for name in elements], -1)[:, None]
+    share, flat = (
+        _positive(source, "/", "detector_fraction"),
+        source.numbers("detector_directions_lab", "directions", (None, None), finite=True),
+    )
     directions = np.concatenate([flat, np.zeros((len(flat), 1))], 1) if flat.shape[1] == 2 else flat
-    emission = np.zeros((len(elements), len(components)))
+    emission, per_component = np.zeros((len(elements), len(components))), (len(components),)
     for row, name in enumerate(elements):
-        emission[row, components.index(name)] = share * _attribute(source, name, "production_cm2_per_g")
+        if name not in components:
+            raise InputError(f"{source.name}: {name} belongs to none of components ({components})")
+        emission[row, components.index(name)] = share * _positive(source, name, "production_cm2_per_g")
     tables = {
         "components": tuple(components), "channels": tuple(elements), "emission": emission,
-        "beam": source.array("sigma_total_E0_cm2_per_g", "attenuation of the beam"),
-        "lines": np.stack([source.array(f"{n}/sigma_total_line_cm2_per_g", "attenuation") for n in elements]),
+        "beam": _table(source, "sigma_total_E0_cm2_per_g", per_component),
+        "lines": np.stack([_table(source, f"{n}/sigma_total_line_cm2_per_g", per_component) for n in elements]),
         "directions": directions, "weights": np.full((len(directions), len(elements)), 1 / len(directions)),
         "table": "the file's",
     }  # fmt: skip
     found = {
-        "counts": counts, "angles": source.array("theta", "angles"), "cross_sections": tables,
-        "photons": np.full(counts.shape[:3], _attribute(source, "/", "I0")),
+        "counts": counts, "angles": source.numbers("theta", "angles", first[:1]), "cross_sections": tables,
+        "photons": np.full(counts.shape[:3], _positive(source, "/", "I0")),
         "pixel_size": 0.01 * _attribute(source, "/", "pixel_cm"), "energy": _attribute(source, "/", "E0_eV"),
     }  # fmt: skip
     if source.has("transmission_counts"):
-        found["transmitted"] = source.array("transmission_counts", "transmitted counts")[:, None]
+        found["transmitted"] = source.numbers("transmission_counts", "transmitted counts", first)[:, None]
         found["transmitted_per_photon"] = _attribute(source, "/", "I0_transmission") / _attribute(source, "/", "I0")
     return found
