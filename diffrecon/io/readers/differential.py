@@ -50,23 +50,23 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     """Read both stacks, a flat field where there is one, and the setup."""
     found: dict[str, Any] = {"counts": source.frames("sample")}
     if "reference" not in given:
-        found["reference"] = source.array("reference", "reference")
+        found["reference"] = source.numbers("reference", "reference")
     for key, names in {"flats": ("flat", "flats"), "darks": ("dark", "darks"), "mask": ("mask",)}.items():
         name = next((n for n in names if source.has(n)), None)
         if name is not None and key not in given:
-            found[key] = source.array(name, key)
+            found[key] = source.numbers(name, key)
     name = next((n for n in ("angles", "theta") if source.has(n)), None)
     if name is not None and "angles" not in given:
-        found["angles"], found["angle_unit"] = source.array(name, "angles").astype(float).ravel(), source.units(name)
+        found["angles"], found["angle_unit"] = source.numbers(name, "angles").astype(float).ravel(), source.units(name)
     attributes = source.file.attrs
     for key, candidates in _NUMBERS.items():
         name, factor = next(((n, f) for n, f in candidates if n in attributes), ("", 1.0))
         if name:
-            found[key] = float(np.ravel(attributes[name])[0]) * factor
+            found[key] = source.one(f"/@{name}", name) * factor
     for key, names in _STEPS.items():
         name = next((n for n in names if n in attributes), None)
         if name is not None:
-            found[key] = np.asarray(attributes[name], float)
+            found[key] = np.asarray(source.numbers(f"/@{name}", "steps", finite=True), float)
     kind = text(attributes["kind"]) if "kind" in attributes else ""
     if kind in _METHODS:
         found["method"] = _METHODS[kind]

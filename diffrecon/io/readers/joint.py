@@ -29,7 +29,7 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     """Read frames, places, counts and what turns them into areal densities."""
     found: dict[str, Any] = {
         "counts": source.frames("frames"),
-        "positions": source.array("positions_px", "positions"),
+        "positions": source.numbers("positions_px", "positions", (None, 2)),
         "positions_unit": "pixel",
         "dc": text(source.file.attrs.get("dc", "corner")),
         "method": METHOD,
@@ -38,11 +38,11 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
         if source.has(f"/@{attribute}"):
             found[name] = _number(source, "/", attribute)
     if source.has("dwell"):
-        found["monitor"] = source.array("dwell", "photons of the views")
+        found["monitor"] = source.numbers("dwell", "photons of the views", (len(found["positions"]),))
     else:
         source.say("no monitor of the views (dwell): their brightness is solved for from the frames")
     if source.has("object_shape"):
-        found["object_shape"] = source.array("object_shape", "shape of the object")
+        found["object_shape"] = source.numbers("object_shape", "shape of the object", (2,), finite=True)
     if source.has("/@fly_sub_positions") and _number(source, "/", "fly_sub_positions") > 1:
         found["travel"] = np.array([0.0, _number(source, "/", "step_px")])
     found["element_counts"], found["elements"] = _elements(source, len(found["positions"]), found.get("energy"))
@@ -52,7 +52,7 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
 def _elements(source: Source, views: int, energy: float | None) -> tuple[np.ndarray, dict[str, Any]]:
     """Counts (view, element), NaN where nothing was counted, and the numbers of the elements."""
     names = [text(name) for name in source.array("xrf/elements", "names of the elements")]
-    counts = np.asarray(source.array("xrf/counts", "counts of the elements"), float)
+    counts = np.asarray(source.numbers("xrf/counts", "counts of the elements"), float)
     if counts.shape != (len(names), views):
         raise InputError(
             f"{source.name}: xrf/counts has shape {counts.shape}; expected {(len(names), views)}, a row for each of "
@@ -115,11 +115,8 @@ def _index(source: Source, names: list[str], energy: float | None) -> np.ndarray
 
 
 def _rows(source: Source, name: str, names: list[str], more: tuple[int, ...] = ()) -> np.ndarray:
-    values = np.asarray(source.array(f"xrf/{name}", name), float)
-    if values.shape != (len(names), *more):
-        raise InputError(f"{source.name}: xrf/{name} has shape {values.shape}; expected {(len(names), *more)}")
-    return values
+    return np.asarray(source.numbers(f"xrf/{name}", name, (len(names), *more)), float)
 
 
 def _number(source: Source, path: str, name: str) -> float:
-    return float(np.ravel(source.array(f"{path}@{name}", name))[0])
+    return source.one(f"{path}@{name}", name.replace("_", " "))

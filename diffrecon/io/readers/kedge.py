@@ -24,7 +24,7 @@ def probe(source: Source) -> bool:
 def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     """Read counts with all views of the first energy first, the angle and energy of each, and the materials."""
     stored = source.dataset("counts", "counts")
-    energies = source.array("energies", "energies").astype(float).ravel()
+    energies = source.numbers("energies", "energies", (None,), finite=True).astype(float)
     count, views = stored.shape[:2]
     if len(energies) != count:
         raise InputError(f"{source.name}: /counts holds {count} energies, /energies {len(energies)}")
@@ -34,7 +34,7 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
         "method": "k-edge",
     }
     if source.has("theta"):
-        angles = source.array("theta", "angles").astype(float)
+        angles = source.numbers("theta", "angles").astype(float)
         if angles.shape not in ((views,), (count, views)):
             raise InputError(f"{source.name}: /theta has shape {angles.shape}; expected {(count, views)} or {(views,)}")
         found |= {"angles": np.broadcast_to(angles, (count, views)).ravel(), "angle_unit": _angle_unit(source)}
@@ -44,12 +44,14 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
             "--set data.angles=0..180 deg for each energy in turn, one for each of all frames"
         )
     if source.has("flats"):
-        flats = source.array("flats", "flats")
+        flats = source.numbers("flats", "flats")
         if flats.ndim != 4 or len(flats) != count:
             raise InputError(f"{source.name}: /flats has shape {flats.shape}; expected (energy, frame, z, u)")
         found["flats"] = flats.reshape(-1, *flats.shape[2:])
     if source.has("darks"):
-        darks = source.array("darks", "darks")
+        darks = source.numbers("darks", "darks")
+        if darks.ndim < 2:
+            raise InputError(f"{source.name}: /darks has shape {darks.shape}; expected (frame, z, u)")
         found["darks"] = darks.reshape(-1, *darks.shape[-2:])
     return found | _sample(source)
 
@@ -67,7 +69,7 @@ def _sample(source: Source) -> dict[str, Any]:
             raise InputError(f"{source.name}: {len(names)} materials and {len(formulas)} formulas")
         found["materials"] = dict(zip(names, formulas, strict=True))
     if source.has("/@pixel_m"):
-        found["pixel_size"] = float(source.file.attrs["pixel_m"])
+        found["pixel_size"] = source.one("/@pixel_m", "pixel")
     if source.has("/@rotation_centre_u"):
-        found["rotation_centre"] = float(source.file.attrs["rotation_centre_u"])
+        found["rotation_centre"] = source.one("/@rotation_centre_u", "rotation centre")
     return found

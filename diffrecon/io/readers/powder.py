@@ -42,7 +42,7 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     method = text(source.file.attrs.get("method", "diffraction-tomography" if source.has("theta") else _INTEGRATION))
     found: dict[str, Any] = {"powder": _powder(source, grid), "method": method}
     detector = _detector(source, "detector") if source.has("detector@distance_m") else None
-    angles = source.array("theta", "angles") if source.has("theta") else None
+    angles = source.numbers("theta", "angles", grid[:1]) if source.has("theta") else None
     if stack.ndim == 4:
         found |= {"counts": Stacked(source.path, stack.name, stack.shape, stack.dtype)}
         angles = None if angles is None else np.repeat(angles, grid[1])
@@ -58,13 +58,13 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
 def _beam(source: Source, detector: TiltedDetector | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if source.has("/@energy_eV"):
-        found["energy"] = float(source.file.attrs["energy_eV"])
+        found["energy"] = source.one("/@energy_eV", "energy")
     elif detector is not None and detector.wavelength:
         found["wavelength"] = detector.wavelength
     if source.has("/@step_m"):
-        found["pixel_size"] = float(source.file.attrs["step_m"])
+        found["pixel_size"] = source.one("/@step_m", "step")
     if source.has("/@rotation_centre_u"):
-        found["rotation_centre"] = float(source.file.attrs["rotation_centre_u"])
+        found["rotation_centre"] = source.one("/@rotation_centre_u", "rotation centre")
     return found
 
 
@@ -73,12 +73,15 @@ def _detector(source: Source, place: str) -> TiltedDetector:
     absent = [name for name in _DETECTOR if name not in attributes and not name.startswith("rot")]
     if absent:
         raise InputError(f"{source.name}: {place} lacks the attributes {', '.join(absent)} of the geometry")
-    numbers = {name.removesuffix("_m"): float(attributes.get(name, 0.0)) for name in _DETECTOR}
-    wavelength = attributes.get("wavelength_m", source.file.attrs.get("wavelength_m"))
+    said = lambda name: source.one(f"{place}@{name}", "geometry") if name in attributes else 0.0
+    numbers = {name.removesuffix("_m"): said(name) for name in _DETECTOR}
+    if not all(numbers[name] > 0 for name in ("distance", "pixel1", "pixel2")):
+        raise InputError(f"{source.name}: {place}: distance and pixels of the geometry are to be above zero")
+    waves = [path for path in (f"{place}@wavelength_m", "/@wavelength_m") if source.has(path)]
     orientation = attributes.get("orientation", 3)
     return TiltedDetector(
         **numbers,
-        wavelength=None if wavelength is None else float(wavelength),
+        wavelength=source.one(waves[0], "wavelength") if waves else None,
         orientation=int(orientation) if isinstance(orientation, int | np.integer) else 3,
     )
 
@@ -88,22 +91,20 @@ def _powder(source: Source, grid: tuple[int, int]) -> dict[str, Any]:
     found: dict[str, Any] = {"grid": grid}
     for name in ("monitor", "transmitted"):
         if source.has(name):
-            values = source.array(name, name).astype(float)
-            if values.shape != grid:
-                raise InputError(f"{source.name}: {name} has shape {values.shape}, the scan has {grid} points")
-            found[name] = values
-            found[f"{name}_gain"] = float(source.file[name].attrs.get("per_photon", 1.0))
+            found[name] = source.numbers(name, f"{name}, one number a point", grid).astype(float)
+            found[f"{name}_gain"] = _beside(source, name, "per_photon")
     for name in ("two_theta", "normalisation", "background", "empty_frame"):
         if source.has(name):
-            found[name] = source.array(name, name).astype(float)
+            axes = (None,) if name != "empty_frame" else (None, None)
+            found[name] = source.numbers(name, name.replace("_", " "), axes, finite=True).astype(float)
     if "empty_frame" in found:
-        found["empty_photons"] = float(source.file["empty_frame"].attrs.get("photons", 1.0))
+        found["empty_photons"] = _beside(source, "empty_frame", "photons")
     for name in ("polarisation", "parallax"):
         if source.has(f"/@{name}"):
-            found[name] = float(source.file.attrs[name])
+            found[name] = source.one(f"/@{name}", name)
     found["phases"] = {name: _phase(source, name) for name in source.file.get("phases", {}) if _is_phase(source, name)}
     if source.has("phases/silica_pattern"):
-        found["amorphous"] = source.array("phases/silica_pattern", "amorphous").astype(float)
+        found["amorphous"] = source.numbers("phases/silica_pattern", "amorphous", finite=True).astype(float)
     return found
 
 
@@ -111,7 +112,28 @@ def _is_phase(source: Source, name: str) -> bool:
     return source.has(f"phases/{name}/d_A") and source.has(f"phases/{name}/strength")
 
 
+def _beside(source: Source, name: str, attribute: str) -> float:
+    """Read the attribute of a dataset that turns it into photons, one where there is none.
+
+    **Raises:** `InputError` for one that is not above zero.
+    """
+    value = source.one(f"{name}@{attribute}", attribute.replace("_", " ")) if source.has(f"{name}@{attribute}") else 1.0
+    if not value > 0:
+        raise InputError(f"{source.name}: {name}@{attribute} is {value:g}; expected a number above zero")
+    return value
+
+
 def _phase(source: Source, name: str) -> dict[str, Any]:
-    group = source.file[f"phases/{name}"]
-    arrays = {key: np.asarray(group[key][()]) for key in ("d_A", "strength", "hkl") if key in group}
-    return arrays | {key: value for key, value in group.attrs.items()}
+    """Read spacings, strengths and indices of the lines of a phase, as many of each.
+
+    **Raises:** `InputError`.
+    """
+    place, said = f"phases/{name}", f"lines of {name}"
+    spacings = source.numbers(f"{place}/d_A", f"spacings, {said}", (None,), finite=True)
+    arrays = {"d_A": spacings}
+    for key, more in (("strength", ()), ("hkl", (3,))):
+        if source.has(f"{place}/{key}"):
+            arrays[key] = source.numbers(f"{place}/{key}", f"{key}, {said}", (len(spacings), *more), finite=True)
+    if not (spacings > 0).all() or (arrays.get("strength", spacings) < 0).any():
+        raise InputError(f"{source.name}: {place}: spacings are to be above zero, strengths not below")
+    return arrays | dict(source.file[place].attrs.items())
