@@ -182,6 +182,19 @@ class Source(contextlib.AbstractContextManager["Source"]):
             raise InputError(f"{self.name}: {name} ({what}) holds numbers that are not finite, or none")
         return values
 
+    def names(self, name: str, what: str) -> list[str]:
+        """Read a list of different texts.
+
+        **Raises:** `InputError` as `array`, and for anything else.
+        """
+        values = self.array(name, what)
+        texts = values.ndim == 1 and values.dtype.kind in "SUO"
+        found = [text(value) for value in values] if texts else []
+        if not found or not all(found) or len(set(found)) < len(found):
+            held = f"{', '.join(found[:4])}" if found else f"{_kind(values)} of shape {values.shape}"
+            raise InputError(f"{self.name}: {name} ({what}) holds {held}; expected a list of different names")
+        return found
+
     def one(self, name: str, what: str) -> float:
         """Read a single finite number, a dataset or an attribute.
 

@@ -224,6 +224,8 @@ def references_of(source: Source, values: dict[str, Any], name: str) -> np.ndarr
         return None
     frames = np.asarray(values[name])
     frames = frames[None] if frames.ndim == 2 else frames
+    if not frames.size:
+        raise InputError(f"{source.name}: {full_name(name)}: there is nothing in shape {frames.shape}")
     if frames.dtype.kind != "f":
         return frames
     bad = int((~np.isfinite(frames)).sum())
@@ -341,6 +343,8 @@ def extra_of(source: Source, values: dict[str, Any], counts: Any, kind: str | No
                     f"{source.name}: {full_name(key)} is to be one finite number for each of the "
                     f"{0 if frames is None else len(frames)} frames; got {extra[key].size}"
                 )
+    if "reference" in extra:
+        extra["reference"] = references_of(source, extra, "reference")
     shifts = extra.get("shifts")
     if shifts is not None:
         extra["shifts"] = shifts = np.asarray(shifts)

@@ -33,23 +33,30 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(source: Source, found: dict[str, Any]) -> None:
-    """Refuse points that no photon reached, and say how much of them is not counted for dead time."""
+    """Refuse points that no photon reached, and transmitted counts that are none."""
     photons = found["photons"]
     if photons.shape != found["counts"].shape[:3]:
         raise InputError(f"{source.name}: the monitor has shape {photons.shape}, counts {found['counts'].shape[:3]}")
-    bad = np.argwhere(~(np.isfinite(photons) & (photons > 0)))
+    _refuse(source, "the monitor", photons, ~(np.isfinite(photons) & (photons > 0)))
+    if "transmitted" in found:
+        transmitted = np.asarray(found["transmitted"], float)
+        _refuse(source, "the transmitted counts", transmitted, ~(np.isfinite(transmitted) & (transmitted >= 0)))
+
+
+def _refuse(source: Source, what: str, values: np.ndarray, wrong: np.ndarray) -> None:
+    bad = np.argwhere(wrong)
     if bad.size:
         view, row, column = (int(i) for i in bad[0])
         raise InputError(
-            f"{source.name}: the monitor is {photons[view, row, column]:g} at {len(bad)} points, first view {view}, "
-            f"row {row}, point {column}: leave such views out (data.views) or mend the monitor"
+            f"{source.name}: {what}: {values[view, row, column]:g} at {len(bad)} points, first view {view}, row {row}, "
+            f"point {column}: mend them, or cut such views out of the file"
         )
 
 
 # ---------------------------------------------------------------------------------------------------- a group a line
 def _by_lines(source: Source) -> dict[str, Any]:
     channels = _order(source)
-    components = [text(name) for name in source.array("tables/components", "components")]
+    components = source.names("tables/components", "components")
     counts = [source.numbers(f"lines/{name}/counts", "counts", (None, None, None)) for name in channels]
     points = counts[0].shape
     per_point = lambda name, what: source.numbers(name, what, points)
@@ -103,8 +110,8 @@ def _line_names(source: Source, channels: list[str]) -> tuple[str, ...]:
 def _order(source: Source) -> list[str]:
     """Lines in the order of the rows of the table: elements as the components have them, scattering last."""
     names = list(source.file["lines"])
-    rows = source.dataset("tables/sigma_line", "attenuation of the lines").shape[0]
-    components = [text(name) for name in source.array("tables/components", "components")]
+    rows = len(source.numbers("tables/sigma_line", "attenuation of the lines", (None, None)))
+    components = source.names("tables/components", "components")
     ordered = [name for name in components if name in names] + [name for name in names if name not in components]
     if len(ordered) > rows:
         raise InputError(f"{source.name}: tables/sigma_line has {rows} rows for the {len(ordered)} lines {ordered}")
@@ -187,6 +194,8 @@ def _is_map(source: Source) -> bool:
 def _map(source: Source) -> dict[str, Any]:
     """Read counts (y, x) or (view, y, x) of every line and whatever else is there."""
     channels = [name for name in source.file["lines"] if source.has(f"lines/{name}/counts")]
+    if source.has("tables/sigma_line"):
+        source.say("tables of a tomogram, but no angles (/theta): read as a map")
     read = lambda inner: {n: source.numbers(f"lines/{n}/{inner}", inner) for n in channels}
     found: dict[str, Any] = {
         "counts": side_by_side(source, read("counts"), "counts"),
@@ -213,8 +222,8 @@ def _map(source: Source) -> dict[str, Any]:
 
 # ---------------------------------------------------------------------------------------------------- older files
 def _by_elements(source: Source) -> dict[str, Any]:
-    elements = [text(name) for name in source.array("elements", "elements")]
-    components = [text(name) for name in source.array("components", "components")]
+    elements = source.names("elements", "elements")
+    components = source.names("components", "components")
     first = source.numbers(f"{elements[0]}/counts", "counts", (None, None)).shape if elements else (0, 0)
     counts = np.stack([source.numbers(f"{name}/counts", "counts", first) for name in elements], -1)[:, None]
     share, flat = (

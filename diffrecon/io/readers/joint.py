@@ -51,7 +51,7 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
 
 def _elements(source: Source, views: int, energy: float | None) -> tuple[np.ndarray, dict[str, Any]]:
     """Counts (view, element), NaN where nothing was counted, and the numbers of the elements."""
-    names = [text(name) for name in source.array("xrf/elements", "names of the elements")]
+    names = source.names("xrf/elements", "names of the elements")
     counts = np.asarray(source.numbers("xrf/counts", "counts of the elements"), float)
     if counts.shape != (len(names), views):
         raise InputError(
@@ -60,6 +60,8 @@ def _elements(source: Source, views: int, energy: float | None) -> tuple[np.ndar
         )
     energy = energy if energy is None else float(energy)
     lines = _rows(source, "line_eV", names) if source.has("xrf/line_eV") else np.full(len(names), np.nan)
+    if not np.isfinite(lines).all():
+        source.say("the energy of a line is not known (xrf/line_eV): whether the beam excites it is not checked")
     share = _number(source, "xrf", "solid_angle_fraction")
     efficiency = _rows(source, "efficiency", names) if source.has("xrf/efficiency") else np.ones(len(names))
     if not source.has("xrf/efficiency"):
@@ -107,7 +109,10 @@ def _edge(name: str, line: float) -> float | None:
 def _index(source: Source, names: list[str], energy: float | None) -> np.ndarray:
     """delta and beta of each element at 1 g/cm^3: the file's, or those of the tables."""
     if source.has("xrf/delta_beta_per_g_cm3"):
-        return _rows(source, "delta_beta_per_g_cm3", names, (2,))
+        index = _rows(source, "delta_beta_per_g_cm3", names, (2,))
+        if not np.isfinite(index).all():
+            raise InputError(f"{source.name}: xrf/delta_beta_per_g_cm3 holds numbers that are not finite")
+        return index
     if energy is None:
         raise InputError(f"{source.name}: xrf/delta_beta_per_g_cm3 or the attribute energy_eV must be there")
     source.say("delta and beta of the elements are from the tables of xraydb (no xrf/delta_beta_per_g_cm3)")

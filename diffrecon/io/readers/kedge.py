@@ -63,8 +63,8 @@ def _angle_unit(source: Source) -> str:
 def _sample(source: Source) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if source.has("materials"):
-        names = [text(name) for name in source.array("materials", "materials")]
-        formulas = [text(f) for f in source.array("formula", "formulas")] if source.has("formula") else names
+        names = source.names("materials", "materials")
+        formulas = source.names("formula", "formulas") if source.has("formula") else names
         if len(names) != len(formulas):
             raise InputError(f"{source.name}: {len(names)} materials and {len(formulas)} formulas")
         found["materials"] = dict(zip(names, formulas, strict=True))

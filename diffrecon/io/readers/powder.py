@@ -91,7 +91,7 @@ def _powder(source: Source, grid: tuple[int, int]) -> dict[str, Any]:
     found: dict[str, Any] = {"grid": grid}
     for name in ("monitor", "transmitted"):
         if source.has(name):
-            found[name] = source.numbers(name, f"{name}, one number a point", grid).astype(float)
+            found[name] = source.numbers(name, f"{name}, one number a point", grid, name == "transmitted").astype(float)
             found[f"{name}_gain"] = _beside(source, name, "per_photon")
     for name in ("two_theta", "normalisation", "background", "empty_frame"):
         if source.has(name):
@@ -109,7 +109,12 @@ def _powder(source: Source, grid: tuple[int, int]) -> dict[str, Any]:
 
 
 def _is_phase(source: Source, name: str) -> bool:
-    return source.has(f"phases/{name}/d_A") and source.has(f"phases/{name}/strength")
+    there = [key for key in ("d_A", "strength") if source.has(f"phases/{name}/{key}")]
+    if len(there) < 2 and hasattr(source.file[f"phases/{name}"], "keys"):
+        source.say(
+            f"phases/{name} is left out: d_A and strength of its lines are needed, there is {there or 'neither'}"
+        )
+    return len(there) == 2
 
 
 def _beside(source: Source, name: str, attribute: str) -> float:
