@@ -93,6 +93,8 @@ def _powder(source: Source, grid: tuple[int, int]) -> dict[str, Any]:
         if source.has(name):
             found[name] = source.numbers(name, f"{name}, one number a point", grid, name == "transmitted").astype(float)
             found[f"{name}_gain"] = _beside(source, name, "per_photon")
+    if "monitor" not in found:
+        source.say("no monitor: every point is taken to get the same light")
     for name in ("two_theta", "normalisation", "background", "empty_frame"):
         if source.has(name):
             axes = (None,) if name != "empty_frame" else (None, None)
