@@ -83,7 +83,7 @@ def killed(words: list[str], after: float) -> bool:
 
 def main() -> int:
     """Go through the methods in turn until as many runs were killed as asked for."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     options.add_argument("--only", nargs="*", default=[])
     options.add_argument("--runs", type=int, default=20)
     options.add_argument("--seed", type=int, default=0)
