@@ -1,7 +1,9 @@
 """What the pages say runs as it stands: Python blocks, command lines, links."""
 
 import contextlib
+import json
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -98,3 +100,10 @@ def test_readme_has_both_commands():
         part = readme.partition(f"<!-- {name} command -->")[2].partition(f"<!-- end of {name} command -->")[0]
         (command,) = blocks(part.strip() + "\n", "")
         assert word in command and command.count("\n") == 1
+
+
+def test_page_of_performance_is_that_of_the_stored_measurements():
+    space = runpy.run_path(str(ROOT / "benchmarks" / "table.py"))
+    lines = [json.loads(line) for line in space["STORE"].read_text().splitlines()]
+    assert space["PAGE"].read_text() == space["page"](lines), "run benchmarks/table.py"
+    assert all(line["date"] and line["versions"] and line["machine"] for line in lines)
