@@ -112,6 +112,7 @@ MAY = {
         "frames",
         "scan",
         "operators",
+        "regimes",
         "prepare",
         "solvers",
         "models",

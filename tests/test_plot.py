@@ -418,6 +418,8 @@ def test_page_of_other_methods(tmp_path):
                 "iron": Quantity(volume[:1], "g/cm3", ("z", "y", "x"), 1e-6, "", "volume"),
                 "axis": Quantity(vectors, "", ("z", "y", "x", "component"), 1e-6, "fibre axis", "orientation"),
                 "sinogram": Quantity(volume[0], "", ("view", "u"), 1e-6, "", "image"),
+                "coverage": Quantity(np.abs(volume[0]), "", ("polar", "azimuth"), None, "seen", "sphere"),
+                "functions": Quantity(volume, "", ("voxel", "polar", "azimuth"), None, "voxels", "sphere"),
             },
             {
                 "frc": {
@@ -433,7 +435,7 @@ def test_page_of_other_methods(tmp_path):
         tmp_path / "a.pdf",
     )
     assert "SAXS tensor tomography" in said(figure)
-    assert {"fibre axis: z = 6", "volume: z = 6", "iron: z = 0", "sinogram"} <= set(said(figure))
+    assert {"fibre axis: z = 6", "volume: z = 6", "iron: z = 0", "sinogram", "seen", "voxels", "6"} <= set(said(figure))
 
 
 def test_picture_of_a_kind_of_ones_own(monkeypatch):

@@ -33,7 +33,11 @@ def _measurement(options: argparse.Namespace) -> int:
     given = collect(settings.recipe.get("data", {}), settings.recipe.get("geometry", {}), settings.file)
     scan = read(options.file, options.method or settings.method, given, check=False, strict=False)
     print("\n".join(scan_lines(scan)), flush=True)
-    _near_field(scan, getattr(options, "plot", None))
+    picture = getattr(options, "plot", None)
+    if scan.tensor_geometry is None:
+        _near_field(scan, picture)
+    else:
+        _directions(scan, picture)
     # The figures stand printed; what makes the file unusable is the error.
     scan = scan.check_counts()
     for line in _as_reconstruct(scan):
@@ -96,6 +100,23 @@ def _near_field(scan: Any, picture: str | None) -> None:
         io.check_output(picture)
         plot.transfer_functions(setup, path=picture)
         print(f"  transfer functions: {picture}")
+
+
+def _directions(scan: Any, picture: str | None) -> None:
+    """Say which directions of scattering the views of tensor SAXS do not see, and draw the map."""
+    from .. import regimes
+    from .._result import Quantity, Result
+
+    place = scan.tensor_geometry
+    seen = regimes.directions(place.in_sample(place.beam), place.two_theta)
+    print(f"  directions   {seen.sentence()}", flush=True)
+    if picture:
+        from .. import io, plot
+
+        io.check_output(picture)
+        shown = Quantity(seen.share, "", ("polar", "azimuth"), None, "share seen, by direction", "sphere")
+        plot.figure(Result("saxs-tensor-tomography", {"coverage": shown}, verdict=(seen.sentence(),)), picture)
+        print(f"  map          {picture}")
 
 
 def _setup(scan: Any) -> Any:

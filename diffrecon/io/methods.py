@@ -272,3 +272,28 @@ def _check_motion(source: Source, scan: Scan) -> None:
             f"the features of the frames move by {slope:.2f} pixels per pixel of position: check the geometry and the "
             "unit of the positions"
         )
+
+
+# ---------------------------------------------------------------------------------------------------- tensor SAXS
+def marks_into_weights(source: Source, values: dict[str, Any]) -> None:
+    """Put marks of pixels into the weights of tensor SAXS, where every segment of every view may have its own.
+
+    **Raises:** `InputError` for marks that are neither of frames, of their segments, of views, nor of all.
+    """
+    if values.get("tensor_geometry") is None:
+        return
+    shape = tuple(values["counts"].shape)
+    for key in ("mask", "bad_pixels"):
+        marks = values.pop(key, None)
+        if marks is None:
+            continue
+        good = np.asarray(marks) != 0 if key == "mask" else np.asarray(marks) == 0
+        lies = {shape: good, shape[1:]: good, shape[:3]: good[..., None], shape[1:3]: good[..., None]}
+        if good.shape not in lies:
+            raise InputError(
+                f"{source.name}: data.{key} has shape {good.shape}, the data {shape}: give marks (row, column), "
+                "(row, column, segment), (view, row, column) or (view, row, column, segment)"
+            )
+        weights = np.ones(shape, np.float32) if values.get("weights") is None else values["weights"]
+        values["weights"] = weights * lies[good.shape]
+        source.say(f"data.{key} leaves out {1 - good.mean():.2%} of the data: their weights are zero")

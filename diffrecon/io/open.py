@@ -15,7 +15,7 @@ from ._numbers import usable
 from ._raster import place_points
 from ._views import match_views
 from .keys import collect, full_name, motors, resolve
-from .methods import FOURIER_PLANE, LINE_INTEGRALS, check_scan, geometry_of, guess_method
+from .methods import FOURIER_PLANE, LINE_INTEGRALS, check_scan, geometry_of, guess_method, marks_into_weights
 from .poni import place_detector, without_gaps
 from .readers import readers
 from .source import Source
@@ -138,6 +138,7 @@ def _find(source: Source, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 def _assemble(
     source: Source, values: dict[str, Any], given: set[str], reader: str, method: str | None, strict: bool
 ) -> Scan:
+    marks_into_weights(source, values)
     counts = without_marks(source, values, stack_of(values, source))
     match_points(source, values, counts)
     counts = place_points(source, values, counts)

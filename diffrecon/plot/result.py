@@ -13,6 +13,7 @@ from .diffraction import element_panels, pattern_panels, phase_panels, strain_pa
 from .images import complex_panels, image_panel, mode_panels, sinogram_panel, slice_panels
 from .orientation import orientation_panels
 from .page import GREY, MAGNITUDE, Panel, box_of, drawable, in_rows, page_of
+from .sphere import sphere_panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -173,6 +174,7 @@ pictures: dict[str, Picture] = {
     "strain": Picture(strain_panels),
     "pattern": Picture(pattern_panels),
     "positions": Picture(_positions),
+    "sphere": Picture(sphere_panels),
 }
 
 

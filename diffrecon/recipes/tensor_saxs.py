@@ -20,6 +20,7 @@ from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import tensor_poses, tensor_tomography
 from . import looks
+from ._tensor_figures import coverage, judged, spheres
 
 # What the journal keeps of a solve: the volume, and the geometry that was found.
 _KEPT = (
@@ -36,6 +37,9 @@ class Model:
     ell_max: int = setting(6, "highest order of the spherical harmonics, even; eight segments carry 6 to 8", at_least=2)
     volume_shape: tuple[int, int, int] | None = setting(
         None, "(z, y, x) [voxel]; by default the rows, and the columns for y and x", at_least=1
+    )
+    shown: tuple[int, ...] | None = setting(
+        None, "voxels whose functions of direction are drawn: z, y, x of the first, then of the next", at_least=0
     )
     scattering: str = setting(
         "automatic",
@@ -117,10 +121,10 @@ class TensorSaxs(looks.TensorSaxs, Modality):
 
     def verdict(self, problem: Problem, scan: Scan, settings: Settings) -> tuple[dict[str, Any], list[str]]:
         """Say how well the data are explained, how smooth the coefficients are, and what views held out said of it."""
-        misfit = _relative_residual(problem)
-        lines = _geometry_lines(problem.figures)
+        figures, lines = judged(problem)
+        _, seen, words = coverage(problem)
+        figures, lines = figures | seen, [*lines, *_geometry_lines(problem.figures), words]
         line, path = f"smoothness {problem.figures['smoothness']:g}", problem.figures.get("smoothness_path")
-        figures, lines = {"relative_residual": misfit}, [f"relative residual of all views {misfit:.4f}", *lines]
         if path is None:
             return figures, [*lines, line]
         best = path[:, 1].min()
@@ -134,6 +138,7 @@ class TensorSaxs(looks.TensorSaxs, Modality):
         """Give mean, anisotropy, fibre direction and the coefficients themselves."""
         coefficients, axes, pixel = problem.model.coefficients, ("z", "y", "x"), scan.pixel_size
         mean, anisotropy, direction = map(np.asarray, _fibres(coefficients, settings.model.scattering))
+        shown = spheres(coefficients, anisotropy, settings.model.shown, settings.model.ell_max)
         return {
             "mean": Quantity(mean, "", axes, pixel, "mean scattered intensity", "volume"),
             "anisotropy": Quantity(anisotropy, "", axes, pixel, "relative anisotropy", "volume"),
@@ -141,6 +146,8 @@ class TensorSaxs(looks.TensorSaxs, Modality):
             "coefficients": Quantity(
                 np.asarray(coefficients), "", (*axes, "lm"), pixel, "spherical-harmonic coefficients", "data"
             ),
+            "coverage": coverage(problem)[0],
+            **shown,
         }
 
 
@@ -151,18 +158,6 @@ def _geometry_lines(figures: Mapping[str, Any]) -> list[str]:
         return tensor_poses.changes(found)
     moved = figures["motion_of_views"]
     return [f"views as given agree with the data to {moved:.2g} pixel rms; nothing was changed"]
-
-
-def _relative_residual(problem: Problem) -> float:
-    """Compare the prediction of all views with the data that count, `|p - d| / |d|`, weighted as in the solve."""
-    prediction, sums = problem.model.projector(problem.model.coefficients), np.zeros(2)
-    for view, predicted in enumerate(np.asarray(prediction)):  # frames may lie in a file
-        data = np.asarray(problem.data["counts"][view], float)
-        weight = np.ones(1) if "weights" not in problem.data else np.asarray(problem.data["weights"][view], float)
-        weight = np.where(np.isfinite(data), weight, 0)
-        data = np.where(weight > 0, data, 0)
-        sums += np.sum(weight * (predicted - data) ** 2), np.sum(weight * data**2)
-    return float(np.sqrt(sums[0] / max(sums[1], 1e-30)))
 
 
 def _check(scan: Scan, shape: tuple[int, int, int] | None) -> None:

@@ -4,7 +4,7 @@ the distances that show most.
 Everything follows from the linear model of a weak object, whose hologram at the effective distance D has the spectrum
 `I(f) - 1 = T(f) (2 sin(chi) phase - 2 cos(chi) attenuation)`, `chi = pi wavelength D f^2` (Cloetens et al., Appl. Phys.
 Lett. 75, 2912 (1999)), blurred by T: pixel, source, bandwidth. Numbers are float64; frequencies are in 1/m of the
-sample plane.
+sample plane. `directions` does the same for tensor SAXS: which directions of scattering its views see.
 """
 
 from typing import TYPE_CHECKING
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ._design import Design as Design
     from ._design import customary_distances as customary_distances
     from ._design import design_distances as design_distances
+    from ._directions import Directions as Directions
+    from ._directions import directions as directions
     from ._survey import Survey as Survey
     from ._survey import regime as regime
     from ._survey import survey as survey

@@ -11,7 +11,7 @@ from diffrecon import Modality, Model, Problem, Quantity, quality
 from diffrecon.modality import Outcome, Stage, register
 from diffrecon.models import SaxsTensor
 from diffrecon.operators import TensorGeometry, TensorProjector, rotations_from_angles
-from diffrecon.recipes.tensor_saxs import _relative_residual
+from diffrecon.recipes._tensor_figures import judged
 from diffrecon.settings import section, setting
 
 
@@ -99,4 +99,4 @@ def test_the_residual_of_tensor_saxs_is_relative_to_the_data():
     data[0, 0, 0], weights[0, 0, 0] = np.nan, 0
     data[1, 1, 1], weights[1, 1, 1] = 1e6, 0
     problem = Problem(SaxsTensor(coefficients, A), {"counts": data, "weights": weights}, lambda m, b: 0.0, {})
-    assert _relative_residual(problem) == pytest.approx(0.5, abs=1e-5)
+    assert judged(problem)[0]["relative_residual"] == pytest.approx(0.5, abs=1e-5)
