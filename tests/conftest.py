@@ -37,6 +37,30 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Two processes share out files in this order (`--dist loadfile --no-loadscope-reorder`): the longest first, so that
+# neither waits for the other in the end.
+_LONGEST = (
+    "docs/test_docs", "recipes/test_holography", "test_contract", "recipes/test_holography_geometry",
+    "recipes/test_tomography", "test_holotomography_two_processes", "test_simulate", "test_public_api",
+    "recipes/test_holotomography", "recipes/test_holotomography_slabs", "solvers/test_minimise", "solvers/test_linear",
+    "operators/test_projection", "test_sharding", "recipes/test_ptychotomography", "operators/test_fourier_pose",
+    "solvers/test_proximal", "recipes/test_speckle", "solvers/test_engines", "models/test_ptychography_unknowns",
+    "models/test_orientation", "recipes/test_ptychography", "solvers/test_alignment", "recipes/test_fluorescence",
+    "recipes/test_holography_surroundings",
+)  # fmt: skip
+_RANK = {Path(__file__).parent / f"{name}.py": index for index, name in enumerate(_LONGEST)}
+
+
+def pytest_collection_modifyitems(config, items):
+    """Put the longest files first, and leave out what runs at night unless it is asked for: by `-m`, or by its name."""
+    items.sort(key=lambda item: _RANK.get(item.path, len(_RANK)))  # stable
+    if "nightly" not in config.option.markexpr and not any("::" in argument for argument in config.args):
+        left_out = pytest.mark.skip(reason="nightly: a cheaper test proves the same; pytest -m nightly runs it")
+        for item in items:
+            if item.get_closest_marker("nightly"):
+                item.add_marker(left_out)
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """Folder of measured and simulated data beside the checkout; tests that need it are skipped where it is absent."""

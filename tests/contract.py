@@ -1,7 +1,7 @@
 """What every forward model and every linear operator of the package promises, one line each.
 
 A new model or operator is one row; `test_contract.py` then checks its transpose in both precisions, the gradient of
-every unknown, parts of its views, counts of zero, compiled against plain calls, and its way through a pytree.
+every unknown, parts of its views (known to a program or handed to it), counts of zero, and its way through a pytree.
 """
 
 from collections.abc import Callable, Mapping

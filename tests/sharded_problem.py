@@ -1,6 +1,8 @@
-"""A small stochastic problem for `test_sharding.py`, which compares its numbers on one device, four, and two processes.
+"""Two small problems for `test_sharding.py`, which compares their numbers on one device, four, and two processes: a
+stochastic one, whose views are split, and that of `sharded_slices.py`, whose slices are.
 
-`python sharded_problem.py OUT [coordinator processes index]` writes the numbers of process 0 to OUT.
+`python sharded_problem.py OUT [coordinator processes index]` writes the numbers of each process to OUT.views.INDEX.npz
+and OUT.slices.INDEX.npz.
 """
 
 import sys
@@ -9,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import sharded_slices
 
 import diffrecon as dr
 
@@ -38,11 +41,7 @@ def cost(model, batch):
     return dr.losses.poisson(100 * model * batch.masks, batch.counts)
 
 
-def main(out, *processes):
-    if processes:
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        address, count, index = processes
-        dr.sharding.initialise(coordinator_address=address, num_processes=int(count), process_id=int(index))
+def views(out):
     masks, counts = problem()
     numbers = {}
     for size, held in ((None, []), (None, [2, 9]), (4, []), (5, [2, 9])):
@@ -78,7 +77,16 @@ def main(out, *processes):
     )
     numbers["resumed"] = resumed.history
     numbers["devices"] = np.asarray(jax.device_count())
-    np.savez(f"{out}.{jax.process_index()}.npz", allow_pickle=False, **numbers)
+    np.savez(f"{out}.views.{jax.process_index()}.npz", allow_pickle=False, **numbers)
+
+
+def main(out, *processes):
+    if processes:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        address, count, index = processes
+        dr.sharding.initialise(coordinator_address=address, num_processes=int(count), process_id=int(index))
+    views(out)
+    sharded_slices.main(out)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,5 @@
-"""A volume split over devices, for `test_sharding.py`, which compares its numbers on one device, several, and two
-processes.
+"""A volume split over devices: the second half of `sharded_problem.py`."""
 
-`python sharded_slices.py OUT [coordinator processes index]` writes the numbers of each process to OUT.index.npz.
-"""
-
-import sys
 from functools import partial
 
 import jax
@@ -116,19 +111,12 @@ def slabs(A, data, numbers):
     numbers["rows streamed"] = np.asarray(sorted(lazy.read))
 
 
-def main(out, *processes):
-    if processes:
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        address, count, index = processes
-        sharding.initialise(coordinator_address=address, num_processes=int(count), process_id=int(index))
+def main(out):
+    """Write the numbers of this process to OUT.slices.INDEX.npz."""
     mesh = sharding.slice_mesh()
     A, data = problem()
     numbers = {"devices": np.asarray(jax.device_count())}
     linear(A, data, mesh, numbers)
     geometry(A, data, mesh, numbers)
     slabs(A, data, numbers)
-    np.savez(f"{out}.{jax.process_index()}.npz", allow_pickle=False, **numbers)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    np.savez(f"{out}.slices.{jax.process_index()}.npz", allow_pickle=False, **numbers)

@@ -1,5 +1,6 @@
-"""The command `diffrecon reconstruct -m holotomography` on one process and on two: the same volume."""
+"""`diffrecon reconstruct -m holotomography` on one process, on two, and on three devices: the same volume."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from test_sharding import finish, free_port
 
 from diffrecon import io
+from diffrecon.cli import main
 from diffrecon.simulate import holotomography as simulated
 
 SETUP = simulated.Setup(angles=10, distances=2, frame=16, counts=3000.0, wobble=0.3, centre=0.4, grains=False)
@@ -18,6 +20,14 @@ WAYS = {
     "two-step": {"solver.name": "two-step", "solver.slab": 0},
     "joint": {"solver.name": "joint", "solver.steps": 3},
 }
+DIRECT = "slabs", "two-step"
+
+
+ROW = """
+import json, sys
+from diffrecon.cli import main
+sys.exit(max([main(words) for words in json.loads(sys.argv[1])]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -27,22 +37,52 @@ def scan(tmp_path_factory):
     return path
 
 
-def command(scan, output, way, *more, devices=1):
-    """The process, started."""
-    settings = {"solver.align": 1, "model.centre": False, "output.picture": False, **WAYS[way]}
-    sets = [word for key, value in settings.items() for word in ("--set", f"{key}={str(value).lower()}")]
+def commands(scan, folder, ways, *join, devices=1):
+    """A process, started, that runs the command for one way after the other and writes `WAY.h5`.
+
+    It joins others in the first; most of what a process does is to compile, and the ways have programs in common.
+    """
+    words = []
+    for way in ways:
+        settings = {"solver.align": 1, "model.centre": False, "output.picture": False, **WAYS[way]}
+        sets = [word for key, value in settings.items() for word in ("--set", f"{key}={str(value).lower()}")]
+        words.append(["reconstruct", str(scan), "-o", str(folder / f"{way}.h5"), *sets, *(() if words else join)])
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": os.pathsep.join([str(Path(io.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "diffrecon", "reconstruct", str(scan), "-o", str(output), *sets, *more],
+        [sys.executable, "-c", ROW, json.dumps(words)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+@pytest.fixture(scope="module")
+def one(scan, tmp_path_factory):
+    """Results of one process with one device."""
+    folder = tmp_path_factory.mktemp("one")
+    finish(commands(scan, folder, WAYS))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(scan, tmp_path_factory):
+    """Results of two processes."""
+    folder, address = tmp_path_factory.mktemp("two"), f"127.0.0.1:{free_port()}"
+    finish(*[commands(scan, folder, WAYS, f"--distributed={address},2,{index}") for index in range(2)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def three(scan, tmp_path_factory):
+    """Results of three devices, of which neither angles nor slices are a multiple."""
+    folder = tmp_path_factory.mktemp("three")
+    finish(commands(scan, folder, DIRECT, devices=3))
+    return folder
 
 
 def assert_same(found, expected, tolerance):
@@ -59,25 +99,23 @@ def assert_same(found, expected, tolerance):
 
 
 @pytest.mark.parametrize(("way", "tolerance"), [("slabs", 1e-5), ("two-step", 1e-5), ("joint", 1e-3)])
-def test_two_processes_come_to_the_same_volume(scan, tmp_path, way, tolerance):
+def test_two_processes_come_to_the_same_volume(one, two, way, tolerance):
     """Up to the order of sums, which the steps of a joint descent amplify."""
-    finish(command(scan, tmp_path / "one.h5", way))
-    address = f"127.0.0.1:{free_port()}"
-    finish(*[command(scan, tmp_path / "two.h5", way, f"--distributed={address},2,{index}") for index in range(2)])
-    assert_same(tmp_path / "two.h5", tmp_path / "one.h5", tolerance)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["one.h5", "two.h5"]  # nothing is left behind
+    assert_same(two / f"{way}.h5", one / f"{way}.h5", tolerance)
 
 
-@pytest.mark.parametrize("way", ["slabs", "two-step"])
-def test_devices_come_to_the_same_volume(scan, tmp_path, way):
-    """Three devices, of which neither angles nor slices are a multiple."""
-    finish(command(scan, tmp_path / "one.h5", way))
-    finish(command(scan, tmp_path / "three.h5", way, devices=3))
-    assert_same(tmp_path / "three.h5", tmp_path / "one.h5", 1e-5)
+def test_nothing_is_left_behind(one, two):
+    for folder in (one, two):
+        assert sorted(path.stem for path in folder.iterdir()) == sorted(WAYS)
 
 
-@pytest.mark.parametrize("said", ["localhost:1", "localhost:1,2,2", "localhost:1,two,0"])
-def test_processes_that_cannot_be(scan, tmp_path, said):
-    started = command(scan, tmp_path / "out.h5", "slabs", f"--distributed={said}")
-    text = started.communicate(timeout=60)[0]
-    assert started.returncode == 2 and "ADDRESS:PORT,COUNT,INDEX" in text
+@pytest.mark.parametrize("way", DIRECT)
+def test_devices_come_to_the_same_volume(one, three, way):
+    assert_same(three / f"{way}.h5", one / f"{way}.h5", 1e-5)
+
+
+def test_processes_that_cannot_be(capsys):
+    """Refused before the scan is opened."""
+    for said in ("localhost:1", "localhost:1,2,2", "localhost:1,two,0"):
+        assert main(["reconstruct", "scan.h5", "-o", "out.h5", f"--distributed={said}"]) == 2
+        assert "ADDRESS:PORT,COUNT,INDEX" in capsys.readouterr().err

@@ -342,6 +342,7 @@ def test_demo_of_tomography(tmp_path, monkeypatch):
     assert abs(figure(lines, "rotation centre ([0-9.]+),") - tomography.CENTRE) < 0.1
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_demo_of_a_sample_that_changes(tmp_path):
     """A still volume has errors of 0.146 in the disc and 0.290 where anything changes."""
@@ -350,6 +351,7 @@ def test_demo_of_a_sample_that_changes(tmp_path):
     assert figure(lines, "error ([0-9.]+) where anything changes") < 0.15
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_demo_of_tensor_tomography(tmp_path, monkeypatch):
     monkeypatch.setattr(scattering, "ROTATIONS", 8)
@@ -359,13 +361,6 @@ def test_demo_of_tensor_tomography(tmp_path, monkeypatch):
     assert figure(lines, "mean intensity error ([0-9.]+)") < 0.2
     assert figure(lines, "anisotropy error ([0-9.]+)") < 0.12
     assert figure(lines, "direction error ([0-9.]+) degrees median") < 5
-
-
-@pytest.mark.slow
-def test_demo_of_holography(tmp_path, monkeypatch):
-    monkeypatch.setattr(holography, "FOCUS_TO_SAMPLE", holography.FOCUS_TO_SAMPLE[:2])
-    lines = run("holography", tmp_path / "s.h5", {"solver": {"rounds": 1, "steps": 2, "cg_steps": 6, "tv_rounds": 0}})
-    assert figure(lines, r"relative error ([0-9.]+) \(") < 0.14
 
 
 @pytest.mark.slow
@@ -429,6 +424,7 @@ def test_demo_of_k_edge(tmp_path):
         assert figure(line, "mean ([0-9.]+) of") == pytest.approx(figure(line, "of ([0-9.]+) g"), rel=0.03)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_demo_of_diffraction(tmp_path):
     lines = run("cdi", tmp_path / "s.h5", {})

@@ -32,10 +32,10 @@ def python_sections():
     for page in PAGES:
         for title, text in sections(page):
             if code := blocks(text, "python"):
+                # The examples of simulated scans say the same in less time.
                 measured = any(name in text for name in MEASURED)
-                yield pytest.param(
-                    "\n".join(code), id=f"{page.stem}: {title or 'top'}", marks=[pytest.mark.slow] * measured
-                )
+                marks = [pytest.mark.slow, pytest.mark.nightly] * measured
+                yield pytest.param("\n".join(code), id=f"{page.stem}: {title or 'top'}", marks=marks)
 
 
 def command_lines():

@@ -186,6 +186,7 @@ EXPOSURES = [
 ]  # fmt: skip
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("case, options", EXPOSURES, ids=lambda c: getattr(c, "unknown", ""))
 def test_exposures(case, options):
     check(case, True, {}, **options)

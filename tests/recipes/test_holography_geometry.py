@@ -140,6 +140,7 @@ def test_several_numbers_at_once_from_a_wrong_start():
     together(("shifts", "distances", "stretch", "flux"), seed=2)
 
 
+@pytest.mark.nightly
 def test_all_numbers_at_once_from_a_wrong_start():
     together(("shifts", "distances", "rotations", "stretch", "flux", "detector_blur"), seed=5)
 

@@ -70,6 +70,7 @@ def test_batches_of_angles_descend(scan, in_two_steps):
     assert ours < 0.5 * start and history[-3:].mean() < history[:3].mean()
 
 
+@pytest.mark.nightly
 def test_homogeneous_ball_has_its_delta(monkeypatch):
     """Closed form: in both ways delta inside is that of the ball, in absolute units, and beta what delta_beta says."""
     setup = dataclasses.replace(SETUP, angles=16, counts=20000.0, wobble=0.0, centre=0.0)

@@ -98,6 +98,7 @@ def test_scratch_is_written_by_views_and_read_by_rows(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------ joint
+@pytest.mark.nightly
 def test_interrupted_joint_descent_keeps_its_state_and_goes_on(scan, tmp_path):
     settings = {"solver": {"align": 1, "steps": 10}}
     whole = recipes.reconstruct(scan, settings=settings)

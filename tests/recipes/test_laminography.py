@@ -30,6 +30,7 @@ def test_tilt_wrong_by_a_degree_is_found(scan):
     assert any("not measured" in line for line in result.verdict)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "solver",
     [

@@ -110,6 +110,7 @@ def test_settings_that_are_nothing_are_refused(scan):
         recipes.reconstruct(scan, settings={"optimiser": {"name": "adm"}})
 
 
+@pytest.mark.nightly
 def test_jointly_explains_more_than_the_two_steps_of_a_sample_that_leaves_the_field():
     """The same start, no step more or all: views never fitted are explained better, and the axis is found."""
     setup = dataclasses.replace(SETUP, local=True, angles=24, counts=1000.0)

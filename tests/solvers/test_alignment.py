@@ -51,6 +51,7 @@ def test_centre_of_one_row():
     assert found.motion.shifts is None
 
 
+@pytest.mark.nightly
 def test_magnification_and_drift():
     size = 1 + 0.02 * np.random.default_rng(3).normal(size=VIEWS)
     drift = np.array([[1.5, 0.0]])  # along columns the first cosine is a motion of the sample over half a turn
