@@ -164,7 +164,9 @@ def demo(name: str) -> tuple[bool, str]:
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(text.StringIO()) as said:
         code = run(argparse.Namespace(method=name, output=folder, seed=0))
-    return code == 0, said.getvalue().strip().splitlines()[-1]
+    lines = said.getvalue().strip().splitlines()
+    failed = [line for line in lines if "FAILED" in line]
+    return code == 0 and not failed, (failed or lines)[-1].strip()
 
 
 CHECKS: dict[str, Callable[[], tuple[bool, str]]] = {

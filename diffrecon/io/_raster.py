@@ -21,11 +21,12 @@ def place_points(source: Source, values: dict[str, Any], counts: Any) -> Any:
     **Raises:** `InputError` for positions of another number of points, or of no raster.
     """
     stored = values.pop("positions", None)
-    if stored is None or "lines" not in values:
-        if stored is not None:
-            values["positions"] = stored
+    if stored is None:
         return counts
     views, rows, columns = counts.shape[:3]
+    if "lines" not in values and (counts.ndim != 3 or len(stored) == views or np.size(stored) != 2 * rows * columns):
+        values["positions"] = stored  # one a frame
+        return counts
     positions = np.asarray(stored, float).reshape(-1, 2)
     if len(positions) == views * rows * columns and views > 1:
         positions = positions[: rows * columns]
@@ -116,7 +117,8 @@ def _laid_out(
 
     for name in (*POINTS, *BY_LINE):
         if values.get(name) is not None:
-            values[name] = spread(np.asarray(values[name]))
+            one = np.asarray(values[name])
+            values[name] = spread(one.reshape(counts.shape[:3]) if one.size == np.prod(counts.shape[:3]) else one)
     values["point_mask"] = spread(np.ones(counts.shape[:3], bool))
     _take_step(source, values, float(np.mean(steps)), float(steps.max() / steps.min()))
     return spread(np.asarray(counts))

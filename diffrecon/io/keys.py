@@ -60,7 +60,9 @@ def resolve(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
         if kind in ("text", "range", "any"):
             resolved[name] = _text_or_choice(name, value) if kind == "text" else value
         elif kind == "frames":
-            resolved[name] = _frames(source, name, value)
+            points = name == "counts" and bool({"positions", *MOTORS} & set(given)) and _is_dataset(source, value)
+            listed = source.dataset(value, name).ndim == 1 if points else False  # one number a point of a map
+            resolved[name] = source.numbers(value, name)[None, None] if listed else _frames(source, name, value)
         elif name == "angles" and (spread := AngleRange.parse(value)) is not None:
             resolved[name] = spread
         elif kind == "array":
@@ -84,10 +86,11 @@ def motors(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
             "positions are data.positions, or data.positions_y and data.positions_x: both of them, and no other"
         )
     axes = [np.asarray(array_of(source, name, given[name])).ravel() for name in MOTORS]
-    if axes[0].size != axes[1].size or any(axis.dtype.kind not in "iuf" for axis in axes):
+    if any(axis.dtype.kind not in "iuf" or not axis.size for axis in axes):
         raise InputError(
             f"{source.name}: data.positions_y has {axes[0].size} values of type {axes[0].dtype}, "
-            f"data.positions_x {axes[1].size} of type {axes[1].dtype}; expected one number a view in each"
+            f"data.positions_x {axes[1].size} of type {axes[1].dtype}; expected one number a view, or one a row "
+            "and one a column of a map, in each"
         )
     units = [given.get("positions_unit") or _written(source, given[name]) for name in MOTORS]
     if not any(units):
@@ -101,8 +104,11 @@ def motors(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"{source.name}: data.positions_y is in {units[0]}, data.positions_x in {units[1]}")
     scales = [1.0 if all(pixels) else physics.unit_scale(str(unit), "m") for unit in units]
     source.say(f"positions from two arrays, rows in {units[0]}, columns in {units[1]}")
+    axes = [axis * scale for axis, scale in zip(axes, scales, strict=True)]
+    if axes[0].size != axes[1].size:  # of the rows and of the columns of a map
+        axes = [axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")]
     return {
-        "positions": np.stack([axis * scale for axis, scale in zip(axes, scales, strict=True)], -1),
+        "positions": np.stack(axes, -1),
         "positions_unit": "pixel" if all(pixels) else "m",
     }
 

@@ -596,3 +596,23 @@ def test_chunks_of_sinograms_are_unpacked_once(tmp_path, monkeypatch):
     found = prepare.Preparation(dr.Scan(counts=counted, flats=flats), {"flux": (0, 7, 0, 4)}).flux
     assert counted.read < 1.01 * counts.size
     np.testing.assert_allclose(found, counts[:, :, :4].mean((1, 2)) / 1000, rtol=0.02)  # zingers are mended
+
+
+def test_rasters_by_paths(tmp_path):
+    """As NXstxm has them: motors of rows and columns, or a list of points in any order with both for each."""
+    y, x = np.mgrid[:5, :7]
+    order = np.random.default_rng(0).permutation(35)
+    counts = (100 + 10 * y + x).astype(np.uint32)
+    with h5py.File(tmp_path / "map.h5", "w") as file:
+        for name, value in {"data": counts[None], "y": np.arange(5) * 0.2, "x": np.arange(7) * 0.2,
+                            "list": counts.ravel()[order], "ly": 0.2 * y.ravel()[order], "lx": 0.2 * x.ravel()[order],
+                            "monitor": 7.0 + counts.ravel()[order]}.items():  # fmt: skip
+            file[name] = value
+            file[name].attrs["units"] = "um"
+    for data, rows, columns in (("/data", "/y", "/x"), ("/list", "/ly", "/lx")):
+        said = {"counts": data, "positions_y": rows, "positions_x": columns}
+        said |= {"monitor": "/monitor"} if data == "/list" else {}
+        scan = open_scan(tmp_path / "map.h5", method="stxm", energy="700 eV", **said)
+        assert (np.asarray(scan.counts) == counts[None]).all() and scan.pixel_size == pytest.approx(2e-7)
+        assert scan.positions is None
+    assert (scan.extra["monitor"] == 7.0 + counts[None]).all()
