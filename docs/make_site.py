@@ -34,7 +34,7 @@ def sources() -> dict[str, str]:
     }
     for folder, pattern in (("docs", "**/*"), ("experiments", "*/*"), ("examples", "*/*")):
         for path in sorted((TOP / folder).glob(pattern)):
-            if path.suffix in (".md", ".png", ".ipynb"):
+            if path.suffix in (".md", ".png", ".webp", ".ipynb"):
                 place = path.relative_to(TOP).as_posix()
                 found[place] = place.removeprefix("docs/").replace("README.md", "index.md").replace(".ipynb", ".md")
     return found
@@ -79,8 +79,17 @@ def notebook(path: Path, folder: Path) -> str:
 
 
 def gallery() -> str:
-    """Show the first picture of every experiment above its question."""
-    parts = ["# Gallery\n\nOne experiment a picture; each page has the command that makes it.\n"]
+    """Show what every demo draws and how it is judged, then the first picture of every experiment."""
+    parts = [
+        "# Gallery\n\nThe picture of every demo, and how far it is from the truth: `docs/make_gallery.py` makes them.\n"
+    ]
+    for method, lines in json.loads((TOP / "docs" / "gallery" / "demos.json").read_text(encoding="utf-8")).items():
+        said = "\n".join(lines)
+        parts.append(
+            f"## [{method}]({page_of(method)})\n\n```\ndiffrecon demo {method}\n```\n\n"
+            f"![{method}](gallery/{method}.webp)\n\n```text\n{said}\n```\n"
+        )
+    parts.append("# Experiments\n\nOne experiment a picture; each page has the command that makes it.\n")
     for page in sorted((TOP / "experiments").glob("*/README.md")):
         text = page.read_text(encoding="utf-8")
         pictures = re.findall(r"!\[[^\]]*\]\(([^)]+\.png)\)", text)
@@ -89,6 +98,13 @@ def gallery() -> str:
             place = f"experiments/{page.parent.name}"
             parts.append(f"## [{title}]({place}/index.md)\n\n![{title}]({place}/{pictures[0]})\n")
     return "\n".join(parts)
+
+
+def page_of(method: str) -> str:
+    """Find the page of a demo: the one that names its command, in its first table where there is one."""
+    texts = {path.name: path.read_text(encoding="utf-8") for path in sorted((TOP / "docs").glob("*.md"))}
+    words = f"see it work | `diffrecon demo {method}`", f"diffrecon demo {method}"
+    return next((name for said in words for name, text in texts.items() if said in text), "quickstart.md")
 
 
 def reference() -> Iterator[tuple[str, str]]:

@@ -107,3 +107,20 @@ def test_page_of_performance_is_that_of_the_stored_measurements():
     lines = [json.loads(line) for line in space["STORE"].read_text().splitlines()]
     assert space["PAGE"].read_text() == space["page"](lines), "run benchmarks/table.py"
     assert all(line["date"] and line["versions"] and line["machine"] for line in lines)
+
+
+METHODS = sorted(page for page in (ROOT / "docs").glob("*.md") if "<!-- in short -->" in page.read_text())
+
+
+@pytest.mark.parametrize("page", METHODS, ids=lambda page: page.stem)
+def test_what_a_page_says_in_short_can_be_typed(page):
+    """The demo is there, and every setting that the table names belongs to some method or to what a file may lack."""
+    short = page.read_text().partition("<!-- in short -->")[2].partition("\n\n")[0]
+    (demo,) = re.findall(r"diffrecon demo ([\w-]+)` \|", short)
+    assert demo in dr.simulate.methods()
+    known = {f"{key.section}.{name}" for name, key in dr.io.KEYS.items()}
+    for method in dr.recipes.methods():
+        known |= {f"{part}.{name}" for part, names in dr.recipes.defaults(method).items() for name in names}
+    sections = {name.partition(".")[0] for name in known}
+    named = {name for name in re.findall(r"\b([a-z_]+\.[a-z_]+)\b", short) if name.partition(".")[0] in sections}
+    assert named <= known, named - known
