@@ -20,6 +20,7 @@ class SaxsTensor(Model):
 
     - `coefficients`: `(z, y, x, lm)`, the unknowns; intensity a voxel, in the unit of the data.
     - `projector`: `TensorProjector`. Its vectors and offsets are arrays: poses may be unknowns too.
+    - `errors`: standard deviations of fibre direction [rad] and relative anisotropy; 0 or `None` where not known.
 
     ```python
     model = SaxsTensor.from_scan(scan, ell_max=6)
@@ -29,6 +30,7 @@ class SaxsTensor(Model):
 
     coefficients: Float[Array, "z y x lm"]
     projector: TensorProjector
+    errors: Float[Array, "z y x 2"] | None = None
 
     unknowns: ClassVar[tuple[str, ...]] = ("coefficients",)
 
@@ -48,4 +50,4 @@ class SaxsTensor(Model):
         rows, columns = scan.counts.shape[1:3]
         shape = (rows, columns, columns) if volume_shape is None else tuple(int(n) for n in volume_shape)
         projector = TensorProjector(scan.tensor_geometry, shape, (rows, columns), ell_max)
-        return cls(jnp.zeros((*shape, projector.weights.shape[-1])), projector)
+        return cls(jnp.zeros((*shape, projector.weights.shape[-1])), projector, jnp.zeros((*shape, 2)))

@@ -18,13 +18,14 @@ from ..models import SaxsTensor
 from ..operators import mean_intensity, orientation, relative_anisotropy
 from ..scan import Scan
 from ..settings import section, setting
-from ..solvers import tensor_poses, tensor_tomography
+from ..solvers import spread_of_halves, tensor_poses, tensor_tomography
 from . import looks
 from ._tensor_figures import coverage, judged, spheres
 
 # What the journal keeps of a solve: the volume, and the geometry that was found.
 _KEPT = (
     "coefficients",
+    "errors",
     "projector.weights",
     *(f"projector.projector.{n}" for n in ("ray", "row", "column", "offsets")),
 )
@@ -65,6 +66,7 @@ class Solver:
         "strength of what holds each voxel to rotational symmetry about its axis, relative to the smoothness",
         at_least=0,
     )
+    error_bars: bool = setting(True, "solve halves of the views, too, for error bars of direction and anisotropy")
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,15 @@ class TensorSaxs(looks.TensorSaxs, Modality):
             solution = tensor_tomography(
                 model.projector, data["counts"], weights=data.get("weights"), transmission=data.get("transmission"),
                 smoothness=solver.smoothness, uniaxial=solver.uniaxial, align=settings.align.unknowns,
-                held_out=solver.held_out, rounds=solver.rounds, steps=solver.steps, console=run.console,
+                held_out=solver.held_out, rounds=solver.rounds, steps=solver.steps, halves=solver.error_bars,
+                console=run.console,
             )  # fmt: skip
             model = model.replace(coefficients=solution.coefficients, projector=solution.projector)
+            if solution.halves is not None:
+                scatters = np.asarray(_scatters(model.coefficients))
+                kind = settings.model.scattering
+                spread = spread_of_halves(model.coefficients, solution.halves, scatters, kind)
+                model = model.replace(errors=jnp.asarray(spread, model.coefficients.dtype))
             figures: dict[str, Any] = {"residual": solution.residual, "smoothness": solution.smoothness}
             figures |= {f"found_{name}": values for name, values in solution.motions.items()}
             figures |= {} if np.isnan(solution.agreement) else {"motion_of_views": solution.agreement}
@@ -133,6 +141,22 @@ class TensorSaxs(looks.TensorSaxs, Modality):
             "smoothnesses, not models)"
         )
         return figures | {"held_out_over_first_fit": best}, [*lines, line]
+
+    def error_bars(self, problem: Problem, scan: Scan, settings: Settings) -> tuple[dict[str, Quantity], list[str]]:
+        """Give the errors of direction and anisotropy."""
+        if not settings.solver.error_bars or not np.any(problem.model.errors):
+            return {}, []
+        scatters = np.asarray(_scatters(problem.model.coefficients))
+        turn, spread = np.moveaxis(np.where(scatters[..., None], problem.model.errors, np.nan), -1, 0)
+        axes, pixel = ("z", "y", "x"), scan.pixel_size
+        line = (
+            f"error bars (medians): fibre direction {np.degrees(np.nanmedian(turn)):.1f} degrees, relative anisotropy "
+            f"{np.nanmedian(spread):.3f}; from two halves of the views"
+        )
+        return {
+            "direction_error": Quantity(turn, "rad", axes, pixel, "error bar of the fibre direction", "volume"),
+            "anisotropy_error": Quantity(spread, "", axes, pixel, "error bar of the relative anisotropy", "volume"),
+        }, [line]
 
     def quantities(self, problem: Problem, scan: Scan, settings: Settings) -> dict[str, Quantity]:
         """Give mean, anisotropy, fibre direction and the coefficients themselves."""
@@ -184,10 +208,16 @@ def _cost(model: SaxsTensor, batch: Batch) -> Array:
     return 0.5 * jnp.mean((1.0 if weights is None else weights) * (model(batch.views) - batch.counts) ** 2)
 
 
+def _scatters(coefficients: Array) -> Array:
+    """Tell the voxels of the sample from empty ones."""
+    mean = mean_intensity(coefficients)
+    return mean > 0.1 * jnp.percentile(mean, 99)
+
+
 @jax.jit(static_argnames="scattering")
 def _fibres(coefficients: Array, scattering: Any) -> tuple[Array, Array, Array]:
     """Mean, anisotropy and direction; of empty voxels the last two are noise divided by nothing, and left out."""
     mean = mean_intensity(coefficients)
-    scatters = mean > 0.1 * jnp.percentile(mean, 99)
+    scatters = _scatters(coefficients)
     anisotropy = jnp.where(scatters, relative_anisotropy(coefficients), jnp.nan)
     return mean, anisotropy, jnp.where(scatters[..., None], orientation(coefficients, scattering), jnp.nan)

@@ -129,6 +129,7 @@ from .slices import slice_solver as slice_solver
 from .slices import solve_slices as solve_slices
 from .tensor import TensorSolution as TensorSolution
 from .tensor import tensor_tomography as tensor_tomography
+from .tensor_errors import spread_of_halves as spread_of_halves
 from .trackers import ReadPattern as ReadPattern
 from .trackers import read_by_correlation as read_by_correlation
 from .trackers import read_by_windows as read_by_windows

@@ -42,7 +42,7 @@ _EDGE = 0.03
 # Candidate strengths, strong to weak, in units of the noise: each is half of the one before. What is gained below the
 # given fraction of the held-out residual is not worth another candidate.
 _STRONGEST, _CANDIDATES, _WORTHWHILE = 8.0, 6, 0.003
-_FIRST_STEPS = 8
+_FIRST_STEPS, _HALF_STEPS = 8, 6
 # Alignment: quadratic problems at most, steps of each; motions below so many pixels (rms) are those that noise and
 # voxels make, and steps below so many end it; no step of a view is longer than the linear theory reaches.
 _ALIGNMENTS, _ALIGNMENT_STEPS, _AGREED, _SETTLED, _REACH = 10, 4, 0.12, 0.03, 2.0
@@ -55,8 +55,9 @@ class TensorSolution(NamedTuple):
     found; `smoothness`, the strength used; `path` `(candidate, 2)` of strength and held-out residual, in units of the
     noise of the first fit (empty where the strength was given); `residual` `(view,)`, weighted mean square a view;
     `motions` `(view, number)` by name (`align`; empty where those given agree with the data) and `agreement`, by how
-    much the views would move or have moved [pixel, rms; nan where nothing was looked for]; `ending`, an `Ending`: after
-    Ctrl-C all is that of the best so far.
+    much the views would move or have moved [pixel, rms; nan where nothing was looked for]; `halves`, where asked for,
+    what every second view makes of the coefficients; `ending`, an `Ending`: after Ctrl-C all is that of the best so
+    far.
     """
 
     coefficients: Float[Array, "z y x lm"]
@@ -66,6 +67,7 @@ class TensorSolution(NamedTuple):
     residual: np.ndarray
     motions: dict[str, np.ndarray]
     agreement: float
+    halves: tuple[Array, Array] | None = None
     ending: Ending = Ending.DONE
 
 
@@ -81,6 +83,7 @@ def tensor_tomography(
     held_out: int = 9,
     rounds: int = 3,
     steps: int = 4,
+    halves: bool = False,
     console: Console | None = None,
 ) -> TensorSolution:
     """Solve for the spherical-harmonic coefficients of every voxel from tensor SAXS projections.
@@ -99,6 +102,8 @@ def tensor_tomography(
       What is found is used where it matters; how the sample lies, and how bright it is on the whole, no data can tell:
       that stays as given.
     - `rounds` and `steps`: quadratic problems a strength, conjugate-gradient steps each.
+
+    - `halves`: go on from the solution with every second view, and with the others: what error bars are made of.
 
     **Returns:** a `TensorSolution`.
 
@@ -123,18 +128,19 @@ def tensor_tomography(
     names = tensor_poses.checked(align)
     solve = _Solve(A, values, trust, uniaxial, _Shown(console))
     reached = _Reached(solve.x, _STRONGEST if smoothness is None else smoothness, [])
-    ending = Ending.DONE
+    ending, parts = Ending.DONE, None
     try:
         solve.first_fit(held)
         if names:
             solve.align(names, held)
         reached.x = solve.x
         if smoothness is None:
-            _choose(solve, reached, held, max(rounds - 1, 1), steps)
+            _choose(solve, reached, held, max(rounds - 2, 1), steps + 1)
         solve.start(reached.x)
         last = rounds if smoothness is not None else max(rounds - 1, 1)
         solve.rounds(reached.smoothness, last, steps, names=names if solve.motions else ())
         reached.x = solve.x
+        parts = _halves(solve, reached.smoothness) if halves else None
     except KeyboardInterrupt:
         ending = Ending.INTERRUPTED
         console.say(ending.sentence())
@@ -142,7 +148,7 @@ def tensor_tomography(
     path = np.reshape(np.asarray(reached.path, float), (-1, 2))
     return TensorSolution(
         solve.support.whole(reached.x), tensor_poses.moved(A, solve.motions), float(reached.smoothness), path,
-        np.asarray(solve.residual()), solve.motions, solve.agreement, ending,
+        np.asarray(solve.residual()), solve.motions, solve.agreement, parts, ending,
     )  # fmt: skip
 
 
@@ -288,6 +294,16 @@ class _Solve:
             self.motions = {n: self.motions.get(n, 0) + np.clip(v, -_REACH, _REACH) for n, v in found.items()}
             self.A = tensor_poses.moved(self.given, self.motions)
             self.prediction = self.A(self.x)
+
+
+def _halves(solve: _Solve, smooth: float) -> tuple[Array, Array]:
+    """Go on from the same solution with every second view, and with the others: half the data, half the price."""
+    whole, found = solve.x, []
+    for first in (0, 1):
+        solve.start(whole)
+        solve.rounds(smooth / 2, 1, _HALF_STEPS, _used(np.arange(len(solve.prediction)) % 2 == first))
+        found.append(solve.support.whole(solve.x))
+    return found[0], found[1]
 
 
 def _rms(values: np.ndarray) -> float:

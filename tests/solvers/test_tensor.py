@@ -148,6 +148,9 @@ def test_given_smoothness_and_recipe(measured):
     assert result["coefficients"].shape == (SIZE, SIZE, SIZE, 15)
     assert result["direction"].shape == (SIZE, SIZE, SIZE, 3)
     assert result.quality["smoothness"] == 10.0
+    assert 0 < result.quality["missing_wedge"] < 1 and result.quality["photon_noise"] > 0
+    bars = result["direction_error"][np.isfinite(result["direction_error"])]
+    assert 0 < np.median(bars) < np.radians(10) and np.nanmedian(result["anisotropy_error"]) > 0
     assert all(np.isfinite(result[name]).all() for name in ("mean", "coefficients"))
     shown = np.isfinite(result["anisotropy"])  # where it scatters
     assert shown.any() and np.isfinite(result["direction"][shown]).all()
