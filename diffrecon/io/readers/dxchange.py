@@ -47,6 +47,8 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
         value = None if name is None else source.number(name, key.replace("_", " "), "m")
         if value is not None:
             found[key] = abs(value)
+            if value < 0:
+                source.say(f"{name} is below zero: taken without its sign")
     energy = source.energy(*_ENERGY)
     return found if energy is None else found | {"energy": energy}
 

@@ -221,6 +221,8 @@ def _pixel(source: Source, group: str, what: str) -> float | None:
     """The pixel along the columns [m]; that along the rows where it is another one is named."""
     sizes = {axis: source.number(f"{group}/{axis}_pixel_size", what, "m") for axis in "xy"}
     known = {axis: abs(size) for axis, size in sizes.items() if size is not None}
+    if any(size is not None and size < 0 for size in sizes.values()):
+        source.say(f"{group}: a pixel size is below zero: taken without its sign")
     if len(known) == 2 and known["y"] > 0 and abs(known["x"] / known["y"] - 1) > 1e-3:
         source.say(
             f"{group}: {what} is {known['x']:.4g} m wide and {known['y']:.4g} m high: the width is used for both"
