@@ -197,7 +197,22 @@ def _optax(model: Any, epochs: int, task: EngineTask, name: str) -> Solution:
     """Run any optax optimiser with a decaying step."""
     steps = task.steps(epochs)
     rule = decaying_rule(name, task.learning_rate, steps, task.constant)
-    return _minimise(model, task, rule, task.unknowns, steps, task.batch_size)
+    late = {
+        unknown: decaying_rule(name, task.learning_rate * factor, steps, task.constant, deaf=True)
+        for unknown, factor in task.unknowns.items()
+        if unknown in _TOLD_BY_STRUCTURE and _is_empty(model)
+    }
+    return _minimise(model, task, rule, {**task.unknowns, **late}, steps, task.batch_size)
+
+
+# What frames of an empty object do not depend on: in the first step its gradient is rounding noise, of which Adam would
+# make whole steps, others on every number of devices.
+_TOLD_BY_STRUCTURE = ("positions", "scan_matrix", "drift", "travel", "source_blur")
+
+
+def _is_empty(model: Any) -> bool:
+    values = np.ravel(model.object)
+    return not np.ptp(np.abs(values - values[0]))
 
 
 class KeptScale:

@@ -53,14 +53,23 @@ class ScanCost:
             prediction = losses.saturated(prediction, batch.counts, self.saturation)
         value = losses.amplitude(prediction, batch.counts, batch.mask)
         if self.edges is not None:
-            # What the model cannot explain counts as noise: then the data weigh less against the prior.
-            noise = jnp.clip(jax.lax.stop_gradient(value) / _NOISE, 1, 4)
-            value = value + noise * self.edges(model.transmission())
+            value = value + _noise(prediction, batch) * self.edges(model.transmission())
         if self.position_prior is not None:
             moved = (model.positions[batch.views] - batch.nominal) / (self.position_prior * model.oversampling)
             # A mean over pixels of half the log-likelihood, as the amplitudes are: 1/4 for every unit of variance.
             value = value + jnp.sum(moved**2) / (4 * batch.counts.size)
         return value
+
+
+def _noise(prediction: Array, batch: Batch) -> Array:
+    """Weigh the data less against the prior where the model cannot explain them, as if that were noise.
+
+    A mean over views, as the cost is: devices that share a batch then come to the number that one of them does.
+    """
+    per_view = None if batch.mask is None or batch.mask.ndim < 3 else 0
+    compare = jax.vmap(losses.amplitude, in_axes=(0, 0, per_view))
+    each = compare(jax.lax.stop_gradient(prediction), batch.counts, batch.mask)
+    return jnp.mean(jnp.clip(each / _NOISE, 1, 4))
 
 
 @functools.lru_cache(maxsize=64)  # here and below: another object is another program to compile
@@ -75,9 +84,20 @@ def decaying(rate: float, steps: int, constant: float) -> optax.Schedule:
 
 
 @functools.lru_cache(maxsize=64)
-def decaying_rule(name: str, rate: float, steps: int, constant: float) -> optax.GradientTransformation:
-    """Make an optimiser of optax with a rate that decays (`decaying`)."""
-    return getattr(optax, name)(decaying(rate, steps, constant))
+def decaying_rule(
+    name: str, rate: float, steps: int, constant: float, deaf: bool = False
+) -> optax.GradientTransformation:
+    """Make an optimiser of optax with a rate that decays (`decaying`); a `deaf` one takes no gradient in step 0."""
+    rule = getattr(optax, name)(decaying(rate, steps, constant))
+    if not deaf:
+        return rule
+
+    def update(gradient: Any, state: Any, params: Any = None) -> Any:
+        step = optax.tree_utils.tree_get_all_with_path(state, "count")[0][1]
+        heard = jax.tree.map(lambda g: jnp.where(step > 0, g, jnp.zeros_like(g)), gradient)
+        return rule.update(heard, state, params)
+
+    return optax.GradientTransformation(rule.init, update)
 
 
 def fit_places(

@@ -210,3 +210,34 @@ def test_a_scan_neither_grows_nor_shears_while_its_positions_move():
 
 class Places(dr.Model):
     positions: jnp.ndarray
+
+
+def test_cost_of_a_batch_is_the_mean_of_its_shares_on_devices():
+    """Also where one share fits and the other does not: the weight of the prior is that of the whole batch."""
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(50.0, (4, 6, 6)).astype(np.int32)
+    off = np.array([1.0, 1.0, 4.0, 9.0])[:, None, None] * np.ones((1, 6, 6))
+
+    class Frames(dr.Model):
+        frames: jnp.ndarray
+
+        def __call__(self, views):
+            return self.frames[views]
+
+        def transmission(self):
+            return self.frames[0] / 50
+
+    cost = dr.solvers.ScanCost(edges=lambda image: jnp.sum(image**2))
+    model = Frames(jnp.asarray(50.0 * off))
+    of = lambda views: float(cost(model, dr.Batch(views, {"counts": jnp.asarray(counts)[views]})))
+    assert of(np.arange(4)) == pytest.approx((of(np.array([0, 1])) + of(np.array([2, 3]))) / 2, rel=1e-6)
+
+
+def test_positions_take_no_step_of_rounding_noise():
+    """Frames of an empty object do not depend on them: Adam would make whole steps of it, others on other devices."""
+    model, data, _ = problem(True)
+    settings = {"unknowns": {"object": 1.0, "positions": 1.0}, "batch_size": len(data["counts"])}
+    one, two = (engines.run_stages(model, data, [f"adam:{epochs}"], **settings).value for epochs in (1, 2))
+    assert np.ptp(abs(np.asarray(one.object))) > 0.01
+    np.testing.assert_array_equal(one.positions, model.positions)
+    assert np.max(np.abs(np.asarray(two.positions - model.positions))) > 1e-3
