@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..modality import Modality, Outcome, Problem, Run, Stage, Work
 from ..scan import Scan
 from ..settings import setting
-from ..solvers.refraction import RefractionMaps, fit_maps
+from ..solvers.refraction import RefractionMaps, fit_maps, information_of
 from . import _refraction_volume
 from ._refraction import (
     AtSample,
@@ -167,7 +167,7 @@ class Refracting(Modality):
         if not count or isinstance(problem, RefractionTomogram):
             return {}, []
         model = problem.model
-        information, _ = _information(model, jnp.asarray(problem.data["counts"]))
+        information, _ = information_of(model, jnp.asarray(problem.data["counts"]))
         deviation = error_maps(information, model.maps, model.transfer, settings.prior.smoothness(), count, seed)
         bars = error_quantities(deviation, self.quantities(problem, scan, settings), problem.unit, problem.grain)
         angle, dark = (float(np.nanmedian(bars[f"{name}_error"].data)) for name in ("alpha_x", "darkfield"))
@@ -215,7 +215,7 @@ def _prediction(solved: Refraction, whole: Refraction, held: np.ndarray) -> dict
     others = np.setdiff1d(np.arange(whole.views), held)
     unseen = whole.of(held).model.replace(maps=solved.model.maps, trust=solved.model.trust)
     for _ in range(4):
-        unseen = _information(unseen, jnp.asarray(counts[held]))[1]
+        unseen = information_of(unseen, jnp.asarray(counts[held]))[1]
     predicted = np.asarray(_predicted(unseen, jnp.arange(len(held))))
     reference = whole.reference
     ratio = (counts[others] / reference[others]).mean(0) * reference[held]
@@ -228,11 +228,6 @@ def _prediction(solved: Refraction, whole: Refraction, held: np.ndarray) -> dict
         "held_out_residual": rms(predicted), "held_out_ratio": rms(ratio), "held_out_noise": noise,
         "held_out_count": float(len(held)),
     }  # fmt: skip
-
-
-@eqx.filter_jit
-def _information(model: Any, counts: Any) -> Any:
-    return model.information(counts)
 
 
 @eqx.filter_jit

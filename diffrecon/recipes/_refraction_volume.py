@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._console import Console
 from .._result import Quantity
 from ..errors import InputError
 from ..modality import Outcome, Problem, Run, Stage, Work
 from ..scan import Scan
 from ..settings import setting
+from ..solvers.refraction import information_of
+from ..solvers.refraction_volumes import RefractionVolumes, consistent_volumes, landed_maps, projected_fields
 from ..solvers.slices import SliceOptions, padding
 from ._volumes import Volumes, projector_of, solve_each, without_ends
 
@@ -22,13 +26,23 @@ __all__ = ["RefractionTomogram", "Volume", "start", "at_angles", "by_angle", "st
 _STAGES = 20  # after which finished angles are in the journal
 _WORSE = 1.3  # misfit over that of the angles so far, from which on an angle is begun afresh
 _SAME = 1e-6  # [rad]
+_STEPS = 20  # of conjugate gradients in a round of the joint solve
+_OF_FRAMES = ("flux", "drift", "place", "step")  # what models refine of single frames
 
 
 @dataclass(frozen=True)
 class Volume(SliceOptions):
     """How volumes are found where there are frames at many angles."""
 
-    name: str = setting("fbp", "a name in solvers.SLICE_SOLVERS")
+    name: str = setting("fbp", "a name in solvers.SLICE_SOLVERS, or joint: one cost functional of all frames")
+    rounds: int = setting(3, "readings of all frames", at_least=1, only={"name": ("joint",)})
+    prior: float = setting(
+        0.3, "few steps of all volumes, in units of a voxel's noise", at_least=0, only={"name": ("joint",)}
+    )
+
+    def count(self) -> int:
+        """Count the steps, by default those of the solver."""
+        return self.steps or (_STEPS if self.name == "joint" else super().count())
 
 
 class Lines(NamedTuple):
@@ -114,11 +128,14 @@ def _together(turned: np.ndarray, each: int) -> bool:
 
 def stages(method: Any, problem: RefractionTomogram, settings: Any) -> Work:
     """Solve some angles in every stage, so that a run that is killed goes on from there, then the volumes."""
-    options = settings.volume.checked()
+    options = settings.volume.checked(("joint",))
     for part in np.array_split(np.arange(len(problem.angles)), min(_STAGES, len(problem.angles))):
         label = f"{method.name}: angles {part[0] + 1} to {part[-1] + 1} of {len(problem.angles)}"
         problem = yield Stage(label, partial(_solved, method=method, part=part, settings=settings), keeps=("lines",))
-    yield Stage(f"{method.name}: volumes", partial(_volumes, options=options), keeps=("volumes",))
+    first = dataclasses.replace(options, name="fbp") if options.name == "joint" else options
+    problem = yield Stage(f"{method.name}: volumes", partial(_volumes, options=first), keeps=("volumes",))
+    if options.name == "joint":
+        yield Stage(f"{method.name}: joint", partial(_joint, method=method, settings=settings), keeps=("volumes",))
 
 
 def _solved(problem: RefractionTomogram, run: Run, *, method: Any, part: np.ndarray, settings: Any) -> Outcome:
@@ -168,6 +185,48 @@ def _volumes(problem: RefractionTomogram, run: Run, options: SliceOptions) -> Ou
         run.console.say(line)
     done = problem.replace(model=problem.model.replace(volumes=volumes), lines=(*problem.lines, *lines))
     return Outcome(done, history, figures=figures)
+
+
+def _joint(problem: RefractionTomogram, run: Run, *, method: Any, settings: Any) -> Outcome:
+    """Solve all frames for the volumes at once, from those of the single angles."""
+    options, scan = settings.volume, problem.scan
+    centre = scan.rotation_centre if scan.rotation_centre is not None else problem.figures["rotation_centre"]
+    A, _ = projector_of(scan.replace(rotation_centre=centre), problem.angles, np.asarray(problem.model.lines)[:, 0])
+    begin = lambda number, before: method.begin(
+        _of_angle(scan, problem.views_of[number]), settings, Console(quiet=True), before
+    )
+    one = begin(0, None)
+    scale = jnp.asarray([-one.unit.angle, 1.0, 2 * (one.grain / 2 * one.unit.angle) ** 2])[:, None, None, None]
+    potential, attenuation, loss = problem.model.volumes / scale
+    volumes = RefractionVolumes(potential, attenuation, loss, jnp.zeros((len(problem.angles), 4)))
+    known: dict[int, Any] = {}  # of single frames, by angle
+    transfer = one.model.transfer
+    history, progress = [], run.console.progress(options.rounds * len(problem.angles), "joint: angle")
+    for round_ in range(options.rounds):
+        fields, told, misfits = projected_fields(A, volumes), [], []
+        for number in range(len(problem.angles)):
+            one = begin(number, one)
+            model = one.model.replace(maps=landed_maps(fields[number], volumes.air[number, :2]))
+            information, known[number] = _told(model, jnp.asarray(one.data["counts"]), known.get(number))
+            told.append(information)
+            misfits.append(float(jnp.median(information.misfit)))
+            progress.update(round_ * len(problem.angles) + number + 1, misfit=misfits[-1])
+        together = jax.tree.map(lambda *a: jnp.stack(a), *told)
+        weights = (options.prior,) * 3
+        volumes = consistent_volumes(A, together, volumes, transfer, weights, steps=options.count())
+        history.append(float(np.median(misfits)))
+    found = jnp.stack([volumes.potential, volumes.attenuation, volumes.loss]) * scale
+    model = problem.model.replace(volumes=found)
+    return Outcome(problem.replace(model=model), np.asarray(history), figures=dict(problem.figures))
+
+
+def _told(model: Any, counts: Any, known: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
+    """Sum up the frames of one angle; what is known of single frames is refined by the way."""
+    model = model.replace(**(known or {}))
+    for _ in range(0 if known else 2):
+        model = information_of(model, counts)[1]
+    information, model = information_of(model, counts)
+    return information, {name: getattr(model, name) for name in _OF_FRAMES if hasattr(model, name)}
 
 
 def _air(stack: np.ndarray) -> np.ndarray:

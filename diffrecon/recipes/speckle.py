@@ -193,10 +193,10 @@ def _pattern_lines(scan: Scan, stacks: Stacks, patterns: Any, unit: Unit) -> lis
             f"{scan.name}: the reference frames show no pattern (contrast {patterns.contrast:.4f}, noise "
             f"{np.sqrt(patterns.gain / mean):.4f} of the mean): is data.reference the stack with the membrane?"
         )
-    shift = noise / patterns.contrast * patterns.grain / 2
+    shift = np.sqrt(2) * noise / patterns.contrast * patterns.grain / 2  # half of the slopes' power is along each axis
     lines = [
         f"{views} positions; speckles of {patterns.contrast:.3f} contrast and {patterns.grain:.1f} pixels tell a "
-        f"displacement to {shift:.3f} pixels, an angle to {shift * unit.angle:.2g} rad, in a single pixel"
+        f"displacement along an axis to {shift:.3f} pixels, an angle to {shift * unit.angle:.2g} rad, in a single pixel"
     ]
     if not 0.7 < patterns.gain < 1.4:
         lines.append(f"values are no photon counts: their variance is {patterns.gain:.3g} of them, from the references")

@@ -23,7 +23,7 @@ __all__ = [
     "Information", "RefractionMaps", "Smoothness", "consistent_maps", "fields_of", "first_maps", "fit_maps", "sum_up",
 ]  # fmt: skip
 
-_MARGIN = 16  # pixels around the frame in which the images are free
+MARGIN = 16  # pixels around the frame in which the images are free
 _FADING = (2.0, 4.0)  # powers of the visibility: slopes of microstructure are scattering, its fringes no signal
 _MOST_DOUBT = 6.0  # times that the misfit about a pixel may be counted less than elsewhere
 
@@ -44,9 +44,9 @@ class RefractionMaps(NamedTuple):
     def flat(cls, fields: Float[Array, "4 y x"]) -> "RefractionMaps":
         """Take intensity and visibility of some fields, and a flat potential."""
         height, width = fields.shape[1:]
-        sizes = [good_size(n + 2 * _MARGIN) for n in (height, width)]
+        sizes = [good_size(n + 2 * MARGIN) for n in (height, width)]
         wide = lambda image: jnp.pad(
-            image, [(_MARGIN, size - n - _MARGIN) for size, n in zip(sizes, (height, width), strict=True)], mode="edge"
+            image, [(MARGIN, size - n - MARGIN) for size, n in zip(sizes, (height, width), strict=True)], mode="edge"
         )
         zero = jnp.zeros(tuple(sizes), fields.dtype)
         return cls(zero, wide(fields[2]), wide(fields[3]), jnp.zeros(2, fields.dtype))
@@ -97,7 +97,7 @@ def sum_up(
 
 def fields_of(maps: RefractionMaps, shape: tuple[int, int], transfer: Any) -> Float[Array, "4 y x"]:
     """Fields on the frame: displacement along rows and columns [pixel], logarithm of the intensity, visibility."""
-    inside = slice(_MARGIN, _MARGIN + shape[0]), slice(_MARGIN, _MARGIN + shape[1])
+    inside = slice(MARGIN, MARGIN + shape[0]), slice(MARGIN, MARGIN + shape[1])
     moved = slopes_of(maps.potential)[:, *inside] + maps.tilt[:, None, None]
     return jnp.stack(
         [*moved, (maps.attenuation + _filtered(maps.potential, transfer))[inside], maps.visibility[inside]]
@@ -173,6 +173,12 @@ def fit_maps(
 
 
 @eqx.filter_jit
+def information_of(model: Any, counts: Any) -> Any:
+    """Sum up all frames by the model, which comes back refined in what belongs to single frames."""
+    return model.information(counts)
+
+
+@eqx.filter_jit
 def _round(model: Any, counts: Any, smoothness: Any, steps: int) -> Any:
     """One reading of the frames; where they disagree with the model more than elsewhere, they are trusted less.
 
@@ -200,7 +206,7 @@ def _filtered(image: Array, transfer: Any) -> Array:
 
 def _fields_transposed(fields: Array, shape: tuple[int, ...], transfer: Any) -> RefractionMaps:
     height, width = fields.shape[1:]
-    wide = lambda a: jnp.pad(a, ((_MARGIN, shape[0] - height - _MARGIN), (_MARGIN, shape[1] - width - _MARGIN)))
+    wide = lambda a: jnp.pad(a, ((MARGIN, shape[0] - height - MARGIN), (MARGIN, shape[1] - width - MARGIN)))
     light = wide(fields[2])
     potential = slopes_transposed(jnp.stack([wide(fields[0]), wide(fields[1])])) + _filtered(light, transfer)
     return RefractionMaps(potential, light, wide(fields[3]), fields[:2].sum((1, 2)))
