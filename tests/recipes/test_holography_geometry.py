@@ -136,8 +136,11 @@ def solved(scan: Scan, refine, **solver):
 
 
 # ------------------------------------------------------------------------------------------ geometry
+SEVERAL = "shifts", "distances", "stretch", "flux"
+
+
 def test_several_numbers_at_once_from_a_wrong_start():
-    together(("shifts", "distances", "stretch", "flux"), seed=2)
+    together(SEVERAL, seed=2)
 
 
 @pytest.mark.nightly
@@ -154,7 +157,9 @@ def together(names, seed: int) -> None:
     assert error(result["phase"], phase) < 0.05
 
 
-@pytest.mark.parametrize("name", list(WRONG))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.nightly] * (name in SEVERAL)) for name in WRONG]
+)
 @pytest.mark.parametrize("seed", [2])
 def test_each_number_from_a_wrong_start(name, seed):
     together((name,), seed)
