@@ -438,6 +438,12 @@ def strips():
     return op.StripProjector(ANGLES, grid, 3.3, factors), real(np.zeros((3, int(grid.inside.sum()))))
 
 
+def channels():
+    light = np.random.default_rng(4).random((7, 5, 8))
+    A = op.PatternProjector.of(strips()[0], op.Grid(8, 2, 4.0), [0, 0, 1, 1, 1], ANGLES, light)
+    return A, real(np.zeros((5, 16, 16)))
+
+
 def azimuthal(splitting: str):
     detector = dr.geometry.TiltedDetector(0.15, 0.0007, 0.0009, 0.1, 0.05, 0.0, 1e-4, 1e-4)
     A = op.AzimuthalIntegrator(detector, (16, 17), op.Cake(0.1, 0.13, 12, 2), splitting=splitting, polarisation=0.9)
@@ -495,6 +501,7 @@ OPERATORS = {
     "patches": OperatorRow(patches),
     "pixels": OperatorRow(pixels),
     "strips": OperatorRow(strips),
+    "channels": OperatorRow(channels, views=7),
     "turned to the beam": OperatorRow(turned_to_beam),
     "azimuthal integration": OperatorRow(lambda: azimuthal("no")),
     "azimuthal integration, split": OperatorRow(lambda: azimuthal("bbox")),

@@ -69,6 +69,7 @@ from .scattering import rotations_from_angles as rotations_from_angles
 from .scattering import second_moment as second_moment
 from .scattering import segment_weights as segment_weights
 from .strips import Grid as Grid
+from .strips import PatternProjector as PatternProjector
 from .strips import StripProjector as StripProjector
 from .strips import absorption_factors as absorption_factors
 from .zone_plate import ZonePlateMicroscope as ZonePlateMicroscope

@@ -6,6 +6,7 @@ angle: no transform of the slice knows that, a table does. All channels of a spe
 Convention: as `ParallelProjector`; at angle 0 the beam runs along +y. Depth grows along the beam.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -17,7 +18,7 @@ from jaxtyping import Array, Float
 from ..errors import InputError
 from ..geometry import polarisation_factor
 
-__all__ = ["Grid", "StripProjector", "absorption_factors"]
+__all__ = ["Grid", "PatternProjector", "StripProjector", "absorption_factors"]
 
 _FANS = 9  # directions of the way out in the plane of the slice, between which is interpolated
 _AZIMUTHS = 9  # of the cone, over half a turn
@@ -133,6 +134,83 @@ class StripProjector(eqx.Module):
     def of_views(self, views: Any) -> "StripProjector":
         """Keep some views."""
         return eqx.tree_at(lambda A: A.table, self, self.table[jnp.asarray(views)])
+
+
+class PatternProjector(eqx.Module):
+    """Sinograms of all channels at once: `A(volume)`, `(channel, y, x)` -> `(view, channel, u)`, absorption inside.
+
+    The projector that linear solvers take, also within a `Dynamic`: channels stand for slices. `A.adjoint` is the exact
+    transpose.
+
+    **Fields:** `table` of a `StripProjector`; `light`, a factor on every datum, or `None`; `angles` of the views [rad];
+    `grid`; `ends`: of the channels that share a node, from 0 on. `of` makes it.
+
+    **Cost:** one matrix product a node; `2 views points pixels channels` operations in all.
+
+    ```python
+    grid = Grid(8, 1, 4.0)
+    angles = np.linspace(0, np.pi, 6, endpoint=False)
+    A = PatternProjector.of(StripProjector(angles, grid, 3.5), grid, np.zeros(5, int), angles)
+    sinograms = A(jnp.ones((5, 8, 8)))                        # (6, 5, 8)
+    ```
+    """
+
+    table: Float[Array, "view node u pixel"]
+    light: Float[Array, "view channel u"] | None
+    angles: Float[Array, " view"]
+    grid: Grid = eqx.field(static=True)
+    ends: tuple[int, ...] = eqx.field(static=True)
+
+    @classmethod
+    def of(
+        cls, projector: StripProjector, grid: Grid, nodes: Any, angles: Any, light: Any = None
+    ) -> "PatternProjector":
+        """Take the projector of a grid; `nodes`: number of its node by channel, not decreasing; `angles` [rad]."""
+        ends = np.searchsorted(nodes, np.arange(projector.table.shape[1]), side="right")
+        cast = lambda a: None if a is None else jnp.asarray(a, projector.table.dtype)
+        return cls(projector.table, cast(light), cast(np.ravel(angles)), grid, (0, *(int(n) for n in ends)))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Give (ny, nx) of a slice."""
+        return self.grid.side, self.grid.side
+
+    def __call__(self, volume: Float[Array, "channel y x"], views: Any = None) -> Float[Array, "view channel u"]:
+        """Project all views, or some (indices, in their order)."""
+        table, light = self._of(views)
+        values = self.grid.values(volume)
+        rays = [
+            _rays(table[:, node].reshape(-1, table.shape[-1]), values[first:last])
+            for node, (first, last) in enumerate(zip(self.ends[:-1], self.ends[1:], strict=True))
+        ]
+        sinograms = jnp.moveaxis(jnp.concatenate(rays, 1).reshape(table.shape[0], table.shape[2], -1), 1, 2)
+        return sinograms if light is None else sinograms * light
+
+    def adjoint(self, sinograms: Float[Array, "view channel u"], views: Any = None) -> Float[Array, "channel y x"]:
+        """The exact transpose."""
+        table, light = self._of(views)
+        flat = jnp.moveaxis(sinograms if light is None else sinograms * light, 1, 2).reshape(-1, sinograms.shape[1])
+        values = [
+            _back(table[:, node].reshape(-1, table.shape[-1]), flat[:, first:last])
+            for node, (first, last) in enumerate(zip(self.ends[:-1], self.ends[1:], strict=True))
+        ]
+        return self.grid.image(jnp.concatenate(values))
+
+    def subset(self, views: Any) -> "PatternProjector":
+        """Keep some views."""
+        table, light = self._of(views)
+        return dataclasses.replace(self, table=table, light=light, angles=self.angles[views])
+
+    def channels(self, chosen: Any) -> "PatternProjector":
+        """Keep some channels, in their order."""
+        ends = tuple(int(n) for n in np.searchsorted(chosen, self.ends))
+        light = None if self.light is None else self.light[:, chosen]
+        return dataclasses.replace(self, light=light, ends=ends)
+
+    def _of(self, views: Any) -> tuple[Array, Array | None]:
+        if views is None:
+            return self.table, self.light
+        return self.table[views], None if self.light is None else self.light[views]
 
 
 def _rays(table: Array, values: Array) -> Array:

@@ -19,7 +19,7 @@ from ..geometry import TiltedDetector
 from ..models import Peaks, Phase, PowderTomography, phase_from_cif, phase_of_lines, powder_basis, powder_pattern
 from ..operators import Grid, StripProjector, absorption_factors
 from ..scan import Scan
-from ..solvers import GridPrior, edge_preserving_slice, sirt_patterns
+from ..solvers import GridPrior, edge_preserving_slice
 from ._monitor import monitor_at
 from .integration import Integration, integrator
 
@@ -43,6 +43,7 @@ class Patterns:
     solid: np.ndarray
     photons: np.ndarray
     background: np.ndarray
+    pixel: float = 0.0  # of the frames' detector over its distance [rad]
 
     @property
     def light(self) -> np.ndarray:
@@ -218,7 +219,8 @@ def _patterns(scan: Scan, file: dict[str, Any], rules: Integration, console: Con
     else:
         lines.append("no empty frame: what the air scatters counts as amorphous")
     counts = np.concatenate(sums).reshape(*grid, -1)
-    return Patterns(counts, table.cake.centres, solid, _photons(scan, file, grid), background), lines
+    pixel = max(detector.pixel1, detector.pixel2) / detector.distance if isinstance(detector, TiltedDetector) else 0.0
+    return Patterns(counts, table.cake.centres, solid, _photons(scan, file, grid), background, pixel), lines
 
 
 def _grid_of_angles(scan: Scan) -> tuple[int, int]:
@@ -336,7 +338,7 @@ def _first_peaks(setup: Setup, known: Any, fitted: bool) -> Setup:
     step = float(np.diff(data.two_theta).mean())
     best: tuple[float, Any, Any] = (np.inf, None, None)
     for width in step * np.geomspace(0.5, 12, 40):
-        peaks = Peaks(float(width))
+        peaks = Peaks(float(width), pixel=data.pixel)
         at = lambda s, p=peaks: [
             powder_pattern(q, data.two_theta, setup.wavelength, p, s) for q in setup.phases.values()
         ]
@@ -385,7 +387,7 @@ def refined_shape(model: PowderTomography, counts: Array, setup: Setup) -> tuple
     count = 2 + len(setup.phases)
     sizes = tuple(float(np.clip(s * f, 0.1, 10)) for s, f in zip(peaks.sizes, factor[2:count], strict=True))
     lorentz = float(np.clip(peaks.lorentz + np.clip(moved[1], -0.15, 0.15), 0, 1))
-    new = Peaks(peaks.width * float(factor[0]), lorentz, sizes)
+    new = dataclasses.replace(peaks, width=peaks.width * float(factor[0]), lorentz=lorentz, sizes=sizes)
     if len(splines):
         total = np.maximum(total + moved[count:] / small * scale @ splines, 0.02 * total)
     better = dataclasses.replace(setup, peaks=new, amorphous=total)
@@ -401,19 +403,3 @@ def _shape_equations(model: PowderTomography, counts: Array, trials: Any) -> tup
     changes = changes - model.light * model.scattered()
     normal = jnp.einsum("avuk,bvuk,vuk->ab", changes, changes, weight)
     return normal, jnp.einsum("avuk,vuk->a", changes, weight * (counts - expected))
-
-
-# ---------------------------------------------------------------------------------------------------- patterns
-def slices_of_patterns(setup: Setup, steps: int) -> Float[np.ndarray, "channel y x"]:
-    """The pattern of every pixel of the scan's size [1/(m sr)], all channels of one absorption in one product."""
-    coarse = Grid(setup.grid.steps, 1, setup.grid.radius)
-    table = setup.projector(coarse).table
-    light = setup.data.light
-    intensity = np.where(light > 0, setup.data.counts / np.where(light > 0, light, 1), 0) - setup.data.background
-    found = np.zeros((int(coarse.inside.sum()), intensity.shape[-1]))
-    nearest = np.abs(setup.data.two_theta[:, None] - setup.nodes).argmin(1)
-    for node in range(len(setup.nodes)):
-        channels = nearest == node
-        part = jnp.asarray(intensity[..., channels], jnp.float32)
-        found[:, channels] = np.asarray(sirt_patterns(table[:, node], part, steps))
-    return np.asarray(coarse.image(found.T / setup.step), np.float32)

@@ -6,6 +6,7 @@ is absorbed on the way in and out, and with the parallax of a thick sample.
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from .. import losses
 from .._console import Console
 from .._model import Batch
 from .._result import Quantity
+from ..errors import InputError
 from ..modality import Modality, Outcome, Problem, Run, Stage, Work
 from ..models import PowderTomography
 from ..quality import deviance
@@ -24,7 +26,8 @@ from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import GridPrior, poisson_gauss_newton, poisson_samples
 from . import looks
-from ._powder_start import Setup, refined_shape, setup_of, slices_of_patterns
+from ._powder_patterns import PatternSolver, slices_of_patterns
+from ._powder_start import Setup, refined_shape, setup_of
 from .integration import Integration
 
 _PHASES = {"name": ("phases",)}
@@ -52,6 +55,10 @@ class Model:
         None, "degree, horizontal; by default the file's, or 0.99", at_least=-1, at_most=1
     )
     amorphous: bool = setting(True, "a smooth pattern of its own, besides the phases")
+    time_knots: int | None = setting(
+        None, "so many slices of patterns, linear in time between them (data.times); with solver.name=patterns",
+        at_least=2,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,8 +77,7 @@ class Solver:
     strain_step: float = setting(
         3e-4, "typical change of a lattice parameter from point to point, relative", above=0, only=_PHASES
     )
-    patterns: bool = setting(True, "the pattern of every pixel, too")
-    sirt: int = setting(50, "steps of SIRT for the patterns", at_least=1)
+    patterns: bool = setting(True, "the pattern of every pixel, too, as [patterns] says", only=_PHASES)
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,21 @@ class Settings:
 
     model: Model = section(Model)
     solver: Solver = section(Solver)
+    patterns: PatternSolver = section(PatternSolver, name="sirt", positive=True)
     integration: Integration = section(Integration)
     quality: Quality = section(Quality)
+
+    def checked(self) -> "Settings":
+        """Refuse settings that do not fit together, before anything is read.
+
+        **Raises:** `InputError`.
+        """
+        self.patterns.checked()
+        if self.model.time_knots is not None and self.solver.name != "patterns":
+            raise InputError("model.time_knots: phases have no time axis yet; take solver.name=patterns")
+        if self.solver.name == "phases" and not self.solver.patterns and self.patterns != Settings().patterns:
+            raise InputError("[patterns] has no effect with solver.patterns=false")
+        return self
 
 
 @dataclass(frozen=True)
@@ -99,7 +118,8 @@ class Slice(Problem):
 
     setup: Any = None
     prior: Any = None
-    patterns: Any = None
+    patterns: Any = None  # as they were found
+    times: Any = None  # of the views
     lines: tuple[str, ...] = field(default=())
 
 
@@ -116,9 +136,11 @@ class DiffractionTomography(looks.DiffractionTomography, Modality):
             console.say(line)
         data = {"counts": setup.data.counts}
         prior = _prior(setup, settings.solver, model)
+        times = _times(scan, len(setup.angles)) if settings.model.time_knots else None
         return Slice(
-            model, data, _cost, {"fractions": 1.0, "strains": 1.0}, setup=setup, prior=prior, lines=setup.lines
-        )
+            model, data, _cost, {"fractions": 1.0, "strains": 1.0}, setup=setup, prior=prior, lines=setup.lines,
+            times=times,
+        )  # fmt: skip
 
     def stages(self, problem: Slice, settings: Settings, console: Console) -> Work:
         """Fit amounts, then lattice parameters with them; the shape of the peaks in between."""
@@ -130,10 +152,14 @@ class DiffractionTomography(looks.DiffractionTomography, Modality):
                     f"lattice {number + 1}", _Rounds(2, settings.solver, damping=0.2 / (number + 1), shape=True), keeps
                 )
             problem = yield Stage("phases", _Rounds(settings.solver.rounds, settings.solver), keeps)
+        if _wants_patterns(problem, settings):
+            yield Stage(f"patterns: {settings.patterns.name}", partial(_patterns, settings), keeps=())
 
     def verdict(self, problem: Slice, scan: Scan, settings: Settings) -> tuple[dict[str, Any], list[str]]:
         """Say how well the model explains the counts, and how much of every phase there is."""
         lines, setup = list(problem.lines), problem.setup
+        if problem.patterns is not None:
+            lines += [f"patterns: {line}" for line in problem.patterns.messages]
         if settings.solver.name != "phases" or not setup.phases:
             return {}, lines
         counts = np.asarray(problem.data["counts"])
@@ -168,9 +194,17 @@ class DiffractionTomography(looks.DiffractionTomography, Modality):
             found |= self._curves(problem)
         if setup.attenuation is not None:
             found["attenuation"] = image(setup.grid.coarse(setup.attenuation) / setup.step, "attenuation", unit="1/m")
-        if settings.solver.patterns or not found:
-            patterns = slices_of_patterns(setup, settings.solver.sirt)
-            found["patterns"] = Quantity(patterns, "1/(m sr)", ("two_theta", "y", "x"), pixel, "patterns", "data")
+        if _wants_patterns(problem, settings):
+            if problem.patterns is None:  # of a run that was resumed after its stages
+                problem = _patterns(settings, problem, Run(Console(quiet=True))).problem
+            slices, axes, unit = problem.patterns, ("two_theta", "y", "x"), "1/(m sr)"
+            found["patterns"] = Quantity(slices.patterns, unit, axes, pixel, "patterns", "data")
+            if slices.knots is not None:
+                knots = Quantity(slices.knots, unit, ("time", *axes), pixel, "patterns at the times", "data")
+                found |= {
+                    "patterns_in_time": knots,
+                    "times": Quantity(slices.times, "", ("time",), None, "times of the patterns", "data"),
+                }
             found.setdefault(
                 "mean_pattern", Quantity(setup.mean_pattern(), "1/sr", ("two_theta",), None, "mean pattern", "pattern")
             )
@@ -243,6 +277,32 @@ class _Rounds:
         return Outcome(
             problem.replace(model=model, setup=setup, prior=_prior(setup, self.solver, model)), np.array(history)
         )
+
+
+def _wants_patterns(problem: Slice, settings: Settings) -> bool:
+    alone = settings.solver.name == "patterns" or not problem.setup.phases
+    return alone or settings.solver.patterns
+
+
+def _patterns(settings: Settings, problem: Slice, run: Run) -> Outcome:
+    """Find the pattern of every pixel, of a sample that changes at so many times."""
+    knots = settings.model.time_knots
+    slices = slices_of_patterns(problem.setup, settings.patterns, run.console, problem.times, knots)
+    return Outcome(problem.replace(patterns=slices), np.zeros(0), figures=slices.figures)
+
+
+def _times(scan: Scan, views: int) -> np.ndarray:
+    """When each view was taken: the mean over its points, or the number of the view.
+
+    **Raises:** `InputError` for another number of times, and views that are not in the order of time.
+    """
+    times = np.asarray(scan.extra.get("times", np.arange(views)), float).ravel()
+    if not times.size or times.size % views:
+        raise InputError(f"{scan.name}: {times.size} times (data.times) for {views} views; one for each is expected")
+    times = times.reshape(views, -1).mean(1)
+    if not np.isfinite(times).all() or (np.diff(times) < 0).any():
+        raise InputError(f"{scan.name}: the times of the views (data.times) must not decrease: sort the views by time")
+    return times
 
 
 def _prior(setup: Setup, solver: Solver, model: PowderTomography) -> GridPrior:

@@ -253,31 +253,28 @@ def edge_preserving_slice(
 
 
 def sirt_patterns(
-    table: Float[Array, "view u pixel"], sinogram: Float[Array, "view u channel"], steps: int = 50
-) -> Float[Array, "pixel channel"]:
-    """SIRT of all channels at once: `x <- max(x + C A'R (b - A x), 0)`, R = 1/(A 1), C = 1/(A'1).
+    table: Float[Array, "view u pixel"], sinogram: Float[Array, "view u channel"], steps: int = 50,
+    relaxation: float = 1.0,
+) -> Float[Array, "pixel channel"]:  # fmt: skip
+    """SIRT of all channels at once: `x <- max(x + relaxation C A'R (b - A x), 0)`, R = 1/(A 1), C = 1/(A'1).
 
-    `C A'R A` is made as a matrix: the rays are met once, and every step is one product
-    of the matrix with all channels (Gilbert 1972).
+    `A'R A` is made as a matrix: the rays are met once, and every step is one product
+    of all channels with the matrix (Gilbert 1972). The iterates are those of `sirt` with `bounds=(0, None)`.
 
     **Cost:** `2 pixels^2 channels` operations a step: half a second for 50 steps of 44 x 44 pixels and 220 channels.
     """
-    return _sirt(*sirt_matrix(table), sinogram, steps)
-
-
-@jax.jit
-def sirt_matrix(table: Array) -> tuple[Array, Array]:
-    """Give `C A'R A` and `C A'R` of a table of rays."""
-    rays = table.reshape(-1, table.shape[-1])
-    length = rays.sum(1)
-    inverse = jnp.where(length > 0.02 * length.max(), 1 / jnp.maximum(length, 1e-30), 0)
-    column = rays.sum(0)
-    back = (rays * inverse[:, None]).T / jnp.maximum(column, 1e-30)[:, None]
-    return back @ rays, back
+    rays = np.asarray(table, np.float32).reshape(-1, table.shape[-1])
+    length, column = rays.sum(1), np.maximum(rays.sum(0), 1e-30)
+    inverse = np.where(length > 0.02 * length.max(), 1 / np.maximum(length, 1e-30), 0)
+    root = rays * np.sqrt(inverse)[:, None]  # NumPy makes the product of a matrix with itself at half the price
+    data = np.asarray(sinogram, np.float32).reshape(-1, sinogram.shape[-1])
+    right = (data * np.sqrt(inverse)[:, None]).T @ root
+    step = relaxation / column
+    return _sirt(jnp.asarray(root.T @ root * step), jnp.asarray(right * step), steps).T
 
 
 @partial(jax.jit, static_argnames="steps")
-def _sirt(matrix: Array, back: Array, sinogram: Array, steps: int) -> Array:
-    right = back @ sinogram.reshape(-1, sinogram.shape[-1])
-    body = lambda _, x: jnp.maximum(x + right - matrix @ x, 0)
-    return jax.lax.fori_loop(0, steps, body, jnp.zeros_like(right))
+def _sirt(matrix: Float[Array, "pixel pixel"], right: Float[Array, "channel pixel"], steps: int) -> Array:
+    """Channels in rows, the order in which processors multiply fastest; the first step begins at nothing."""
+    body = lambda _, x: jnp.maximum(x + right - x @ matrix, 0)
+    return jax.lax.fori_loop(1, steps, body, jnp.maximum(right, 0))

@@ -74,10 +74,38 @@ def test_a_peak_of_the_basis_is_the_peak(patterns):
     np.testing.assert_allclose(summed, found, atol=2e-3 * found.max())
 
 
+def test_patterns_of_a_sample_that_grows(patterns):
+    """Twice as much of everything at the end of the scan: patterns at two times say so."""
+    scan = dr.open_scan(patterns)
+    powder = dict(scan.extra["powder"])
+    sky = (powder["monitor"] / powder["monitor_gain"])[..., None] * powder["normalisation"] * powder["background"]
+    growth = np.linspace(1, 2, 36)[:, None, None]
+    every = np.r_[0:36:6, 1:36:6, 2:36:6, 3:36:6, 4:36:6, 5:36:6]  # six turns by and by: any time sees all sides
+    counts = np.maximum(np.asarray(scan.counts) - sky, 0)[every] * growth + sky[every]
+    powder |= {name: powder[name][every] for name in ("monitor", "transmitted")}
+    grown = scan.replace(
+        counts=counts.astype(np.float32), angles=scan.angles[every], extra={**scan.extra, "powder": powder}
+    )
+    settings = {"solver": {"name": "patterns"}, "model": {"time_knots": 2, "absorption": False}}
+    result = dr.reconstruct(grown, settings=settings | {"patterns": {"name": "mlem", "steps": 12}})
+    first, last = result["patterns_in_time"].sum((1, 2, 3))
+    assert last / first == pytest.approx(2, abs=0.15)
+    assert result["patterns"].shape == (120, 24, 24) and result["times"].tolist() == [0, 35]
+
+
 def test_wrong_input_is_refused(patterns, tmp_path):
     scan = dr.open_scan(patterns)
     with pytest.raises(InputError, match="no lines of NMC"):
         dr.reconstruct(scan, settings={"model": {"phases": ["NMC"]}})
+    for settings, said in (
+        ({"patterns": {"name": "fbp"}}, "knows no absorption"),
+        ({"patterns": {"name": "sirt", "tikhonov": 1.0}}, "tikhonov"),
+        ({"patterns": {"name": "mlem", "stopping": "held-out"}}, "without a rule"),
+        ({"patterns": {"steps": 9}, "solver": {"patterns": False}}, "has no effect"),
+        ({"model": {"time_knots": 3}}, "no time axis yet"),
+    ):
+        with pytest.raises(InputError, match=said):
+            dr.reconstruct(scan, settings=settings)
     with pytest.raises(InputError, match=r"\[integration\] have no effect"):
         dr.reconstruct(scan, settings={"integration": {"channels": 100}})
     powder = dict(scan.extra["powder"])

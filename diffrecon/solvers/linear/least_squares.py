@@ -147,6 +147,7 @@ def mlem(
     *,
     steps: int = 50,
     x0: Float[Array, "..."] | None = None,
+    background: ArrayLike | None = None,
     stopping: str | None = None,
     callback: Callback | None = None,
 ) -> LinearSolution:
@@ -156,9 +157,14 @@ def mlem(
     where a band-limited projector rings about zero, do no harm. `x0` must be positive where x may be; default: one
     value that predicts the sum of the data.
 
-    **Raises:** `InputError` for negative data.
+    **Arguments:** as `cgls`; `background`: counts that are expected besides, `b ~ A x + background`; then no other is
+    added. It takes the shape of the data and goes without `stopping`.
+
+    **Raises:** `InputError` for negative data, a background with `stopping`.
     """
-    run = partial(_mlem, level=x0 is None)
+    if background is not None and stopping is not None:
+        raise InputError("mlem: a background goes without stopping")
+    run = partial(_mlem, level=x0 is None, background=background)
     return stopped(run, A, checked_counts(b, "mlem"), None, x0, steps, stopping=stopping, noise=None, callback=callback)
 
 
@@ -318,15 +324,16 @@ def checked_counts(b: ArrayLike, name: str) -> Array:
     return b
 
 
-def _mlem(operator: Operator, steps: int, rule: Rule, level: bool) -> LinearSolution:
-    return iterate(_mlem_begin, _mlem_step, operator, (level,), steps, rule)
+def _mlem(operator: Operator, steps: int, rule: Rule, level: bool, background: ArrayLike | None) -> LinearSolution:
+    background = None if background is None else jnp.broadcast_to(jnp.asarray(background), operator.b.shape)
+    return iterate(_mlem_begin, _mlem_step, operator, (level, background), steps, rule)
 
 
-def _mlem_begin(operator: Operator, level: bool) -> Start:
+def _mlem_begin(operator: Operator, level: bool, background: Array | None) -> Start:
     sensitivity = operator.adjoint(jnp.ones_like(operator.b))
     x, image = mlem_level(operator) if level else (operator.start, operator.forward(operator.start))
-    residual = operator.b - image
-    return operator.begun(sensitivity, residual, x, residual)
+    residual = operator.b - (image if background is None else image + background)
+    return operator.begun((sensitivity, background), residual, x, residual)
 
 
 def mlem_level(operator: Operator) -> tuple[Array, Array]:
@@ -348,7 +355,14 @@ def mlem_factor(operator: Operator, sensitivity: Array, predicted: Array) -> Arr
     return jnp.maximum(guarded_inverse(sensitivity) * operator.adjoint(ratio), 0)
 
 
-def _mlem_step(operator: Operator, sensitivity: Array, x: Array, residual: Array):
-    x = x * mlem_factor(operator, sensitivity, operator.b - residual)
-    residual = operator.residual(x)
+def _mlem_step(operator: Operator, fixed: tuple, x: Array, residual: Array):
+    sensitivity, background = fixed
+    predicted = operator.b - residual
+    if background is None:
+        x = x * mlem_factor(operator, sensitivity, predicted)
+        residual = operator.residual(x)
+    else:
+        ratio = operator.b / jnp.maximum(predicted, 1e-6 * jnp.max(operator.b))
+        x = x * guarded_inverse(sensitivity) * operator.adjoint(ratio)
+        residual = operator.residual(x) - background
     return x, residual, operator.norm(residual)

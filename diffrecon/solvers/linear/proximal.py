@@ -245,8 +245,8 @@ def primal_dual(
 
     **Arguments:** as `fista`; `penalty`: an object of `diffrecon.penalties`; `data`: `LeastSquares()` (default),
     `Huber(threshold)` or `Poisson(background)`, or any object with their method `dual`; `weights` multiply the data
-    term. `balance` multiplies the dual steps and divides the primal ones: above 1 where x is large compared with what
-    the data term's derivative is, below 1 otherwise; it changes the speed only.
+    term. `balance` multiplies the dual steps and divides the primal ones: below 1 where x is large compared with what
+    the data term's derivative is, above 1 otherwise; it changes the speed only.
 
     **Cost:** one forward and one adjoint a step.
 
