@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import posixpath
 import re
 import runpy
 import shlex
@@ -124,3 +125,37 @@ def test_what_a_page_says_in_short_can_be_typed(page):
     sections = {name.partition(".")[0] for name in known}
     named = {name for name in re.findall(r"\b([a-z_]+\.[a-z_]+)\b", short) if name.partition(".")[0] in sections}
     assert named <= known, named - known
+
+
+SITE = runpy.run_path(str(ROOT / "docs" / "make_site.py"))
+
+
+def test_reference_has_every_public_name():
+    shown = set(re.findall(r"^::: (\S+)$", "\n".join(text for _, text in SITE["reference"]()), re.MULTILINE))
+    for module in (dr, *(getattr(dr, name) for name in dr._MODULES)):
+        for name in getattr(module, "__all__", None) or [n for n in vars(module) if n[0] != "_"]:
+            value = getattr(module, name)
+            place = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
+            if callable(value) and place.startswith("diffrecon.") and "<" not in place:
+                assert place in shown, f"{module.__name__}.{name}"
+
+
+def test_links_of_the_site_lead_to_its_pages():
+    """As the site has them, those of the gallery and of notebooks too; `[text](page)` in code is none."""
+    pages = SITE["sources"]()
+    there = {*pages.values(), "gallery.md", *(place for place, _ in SITE["reference"]())}
+    texts = {"gallery.md": SITE["gallery"]()}
+    for source, target in pages.items():
+        if source.endswith(".md"):
+            texts[target] = SITE["with_links"]((ROOT / source).read_text(encoding="utf-8"), source, pages)
+        elif source.endswith(".ipynb"):
+            cells = json.loads((ROOT / source).read_text(encoding="utf-8"))["cells"]
+            words = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+            texts[target] = SITE["with_links"](words, source, pages)
+    for target, text in texts.items():
+        prose = re.sub(r"^```.*?^```$|`[^`\n]*`", "", text, flags=re.DOTALL | re.MULTILINE)
+        for link in re.findall(r"\]\((?!https?:|mailto:|#)([^)\s#]+)", prose):
+            place = posixpath.normpath(posixpath.join(posixpath.dirname(target), link))
+            assert place in there, f"{target}: {link}"
+    nav = set(re.findall(r"(?:- |: )([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert nav <= there, nav - there
