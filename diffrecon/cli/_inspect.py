@@ -27,8 +27,11 @@ def inspect(options: argparse.Namespace) -> int:
 
 def _measurement(options: argparse.Namespace) -> int:
     from ..io import collect, read
+    from ..recipes import look_of
 
     settings = gather(options.config, options.sets)
+    if method := options.method or settings.method:
+        look_of(method)  # refuses one that there is not
     # Names in [data] and [geometry] that only a recipe could know are none of a file's.
     given = collect(settings.recipe.get("data", {}), settings.recipe.get("geometry", {}), settings.file)
     scan = read(options.file, options.method or settings.method, given, check=False, strict=False)

@@ -80,6 +80,7 @@ def run(
     """
     from .. import io, recipes
 
+    io.check_suffix(output)
     io.check_output(output)
     if output.exists() and Path(file).exists() and output.samefile(file):
         raise InputError(f"{output}: is the measurement itself; give the result another name with -o")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .open import read as read
     from .readers import Reader as Reader
     from .readers import register_reader as register_reader
+    from .results import check_suffix as check_suffix
     from .results import process as process
     from .results import read_result as read_result
     from .results import write as write

@@ -19,12 +19,26 @@ from .writers.volume import VOLUME_SUFFIXES, write_volume
 
 __all__ = ["process", "read_result", "write"]
 
-# What writes a result for the suffix of a path; every other suffix is NeXus HDF5.
+# What writes a result for the suffix of a path; the others are NeXus HDF5.
 WRITERS: dict[str, Callable[[Path, Result, Scan | None], Path]] = {
     **dict.fromkeys(VOLUME_SUFFIXES, write_volume),
     ".cxi": write_result_cxi,
     ".ptyr": write_ptyr,
 }
+_NEXUS = (".h5", ".hdf5", ".hdf", ".he5", ".nxs", ".nx", "")
+
+
+def check_suffix(path: str | Path) -> None:
+    """Refuse a result's name that promises another format than what would be written.
+
+    **Raises:** `InputError`.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in (*WRITERS, *_NEXUS):
+        raise InputError(
+            f"{path}: results are written as NeXus HDF5 (.h5, .nxs) or {', '.join(WRITERS)}, not as {suffix}; "
+            f"for a picture write {Path(path).stem}.h5, a .png is drawn beside it"
+        )
 
 
 def write(path: str | Path, result: Any, scan: Scan | None = None) -> Path:
@@ -52,6 +66,7 @@ def write(path: str | Path, result: Any, scan: Scan | None = None) -> Path:
     ```
     """
     path = Path(path)
+    check_suffix(path)
     result = result if isinstance(result, Result) else _of_solution(result, scan)
     if not result.quantities:
         raise InputError(f"{path}: the result holds no quantity to write")

@@ -8,6 +8,7 @@ import make_files
 import numpy as np
 
 from diffrecon import ConeBeam, simulate
+from diffrecon.cli import main
 from diffrecon.geometry import FarField
 
 DEMOS = "k-edge", "k-edge-tomography", "fluorescence-map", "fluorescence-ptychography", "interferometer", "stxm", "cdi"
@@ -62,3 +63,16 @@ def test_geometry_is_a_pytree_after_jax():
     doubled = jax.tree.map(lambda v: 2 * v, ConeBeam(17e3, np.array([0.02, 0.03]), 1.28, 3e-6))
     assert doubled.focus_to_detector == 2.56 and doubled.focus_to_sample.tolist() == [0.04, 0.06]
     assert jax.tree.map(lambda v: 2 * v, FarField(64, 10e3)).frame == 64
+
+
+def test_inspect_refuses_a_method_that_there_is_not(tmp_path, capsys):
+    path = make_files.dxchange(tmp_path / "a.h5")
+    assert main(["inspect", str(path), "-m", "tomografy"]) == 2
+    assert "there is no method 'tomografy'; did you mean tomography?" in capsys.readouterr().err
+
+
+def test_a_result_is_not_written_under_the_name_of_another_format(tmp_path, capsys):
+    path = make_files.dxchange(tmp_path / "a.h5")
+    for name in ("x.foo", "x.png"):
+        assert main(["reconstruct", str(path), "-o", str(tmp_path / name)]) == 2
+        assert f"not as {name[1:]}" in capsys.readouterr().err and not (tmp_path / name).exists()
