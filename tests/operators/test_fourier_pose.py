@@ -100,6 +100,7 @@ def check_gradient(cost, start):
     np.testing.assert_allclose(jax.jvp(cost, (start,), (step,))[1], total, rtol=2e-5)
 
 
+@pytest.mark.nightly
 def test_gradients_of_every_geometry_parameter_agree_with_finite_differences():
     with jax.enable_x64(True):
         rng, shape = np.random.default_rng(0), (8, 10, 9)

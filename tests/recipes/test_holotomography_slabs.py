@@ -141,7 +141,7 @@ def test_beta_has_a_volume_of_its_own(monkeypatch):
     assert np.mean(found["delta"][inside]) == pytest.approx(delta, rel=0.1)
 
 
-@pytest.mark.parametrize("name", ["two-step", "joint"])
+@pytest.mark.parametrize("name", ["two-step", pytest.param("joint", marks=pytest.mark.nightly)])
 def test_halves_agree_where_there_is_signal(scan, name):
     short = {"steps": 5} if name == "joint" else {}
     solver = {"name": name, "align": 1, **short}

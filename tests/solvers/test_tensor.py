@@ -119,6 +119,7 @@ print(json.dumps({name: float(value) for name, value in figures.items()}))
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_helix_is_better_than_the_best_peer(shared_data):
     """Independent, finer simulation with noise; numbers of mumott's SIGTT and MITRA, whichever is better in each."""
