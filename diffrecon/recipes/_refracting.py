@@ -117,12 +117,13 @@ class Refracting(Modality):
             yield from _refraction_volume.stages(self, problem, settings)
             return
         held = judges(problem.views, settings.quality)
+        keeps = (*problem.unknowns, "trust")  # which pixels are believed is found by a fit, too
         rounds = settings.solver.rounds
         if held.size:
             judge = lambda p, run: _judged(p, run, held, settings, rounds)
-            problem = yield Stage(f"{self.name}: without the judges", judge)
+            problem = yield Stage(f"{self.name}: without the judges", judge, keeps)
         rest = max(2, rounds // 2) if held.size else rounds
-        yield Stage(self.name, lambda p, run: _fitted(p, run, settings, rest))
+        yield Stage(self.name, lambda p, run: _fitted(p, run, settings, rest), keeps)
 
     def image(self, problem: Refraction) -> np.ndarray:
         """The displacement along x, by which halves are compared."""
