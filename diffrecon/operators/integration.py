@@ -246,15 +246,18 @@ def _sums(table: AzimuthalIntegrator, frames: Array, squared: bool) -> Array:
 
 
 def _binned(table: AzimuthalIntegrator, values: Array, squared: bool = False) -> Array:
-    """Sums of one frame; narrow integers are added as such, which is exact and faster."""
+    """Sums of one frame; integers are added as such, which is exact and faster."""
     taken = values.at[table.pixels].get(mode="fill", fill_value=0)
-    narrow = jnp.issubdtype(values.dtype, jnp.integer) and values.dtype.itemsize <= 2
-    kind = jnp.float32 if jnp.issubdtype(values.dtype, jnp.integer) else values.dtype
+    whole = jnp.issubdtype(values.dtype, jnp.integer)
+    kind = jnp.float32 if whole else values.dtype
     if table.shares is not None:
         shares = table.shares.astype(kind)
         parts = (taken.astype(kind) * (shares**2 if squared else shares)).sum(1)
+    elif whole and values.dtype.itemsize == 4:  # both halves as narrow integers: exact, and no sum overflows
+        low, high = ((taken & 0xFFFF).astype(jnp.int32).sum(1), (taken >> 16).astype(jnp.int32).sum(1))
+        parts = low.astype(kind) + 65536 * high.astype(kind)
     else:
-        parts = taken.astype(jnp.int32 if narrow else kind).sum(1).astype(kind)
+        parts = taken.astype(jnp.int32 if whole and values.dtype.itemsize < 4 else kind).sum(1).astype(kind)
     return jnp.zeros(table.norm.shape, kind).at[table.owners].add(parts)
 
 
