@@ -167,8 +167,9 @@ class PatternProjector(eqx.Module):
     ) -> "PatternProjector":
         """Take the projector of a grid; `nodes`: number of its node by channel, not decreasing; `angles` [rad]."""
         ends = np.searchsorted(nodes, np.arange(projector.table.shape[1]), side="right")
-        cast = lambda a: None if a is None else jnp.asarray(a, projector.table.dtype)
-        return cls(projector.table, cast(light), cast(np.ravel(angles)), grid, (0, *(int(n) for n in ends)))
+        cast = lambda a: jnp.asarray(a, projector.table.dtype)
+        lit = None if light is None else cast(light)
+        return cls(projector.table, lit, cast(np.ravel(angles)), grid, (0, *(int(n) for n in ends)))
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -92,9 +92,9 @@ def decaying_rule(
     if not deaf:
         return rule
 
-    def update(gradient: Any, state: Any, params: Any = None) -> Any:
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
         step = optax.tree_utils.tree_get_all_with_path(state, "count")[0][1]
-        heard = jax.tree.map(lambda g: jnp.where(step > 0, g, jnp.zeros_like(g)), gradient)
+        heard = jax.tree.map(lambda g: jnp.where(step > 0, g, jnp.zeros_like(g)), updates)
         return rule.update(heard, state, params)
 
     return optax.GradientTransformation(rule.init, update)

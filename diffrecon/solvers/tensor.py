@@ -43,6 +43,9 @@ _EDGE = 0.03
 # given fraction of the held-out residual is not worth another candidate.
 _STRONGEST, _CANDIDATES, _WORTHWHILE = 8.0, 6, 0.003
 _FIRST_STEPS, _HALF_STEPS = 8, 6
+# Quadratic problems go on while one changes the prediction by more than this part of the misfit (mean squares): in the
+# end, and on the way there. At most so many times as many.
+_DONE, _NEARLY, _PATIENCE = 0.005, 0.06, 4
 # Alignment: quadratic problems at most, steps of each; motions below so many pixels (rms) are those that noise and
 # voxels make, and steps below so many end it; no step of a view is longer than the linear theory reaches.
 _ALIGNMENTS, _ALIGNMENT_STEPS, _AGREED, _SETTLED, _REACH = 10, 4, 0.12, 0.03, 2.0
@@ -101,8 +104,8 @@ def tensor_tomography(
     - `align`: what is looked for of each view besides (`solvers.tensor_poses`): "shifts", "angles", "wobble", "flux".
       What is found is used where it matters; how the sample lies, and how bright it is on the whole, no data can tell:
       that stays as given.
-    - `rounds` and `steps`: quadratic problems a strength, conjugate-gradient steps each.
-
+    - `rounds` and `steps`: quadratic problems a strength, more where they still change the prediction, and
+      conjugate-gradient steps of each.
     - `halves`: go on from the solution with every second view, and with the others: what error bars are made of.
 
     **Returns:** a `TensorSolution`.
@@ -138,7 +141,7 @@ def tensor_tomography(
             _choose(solve, reached, held, max(rounds - 2, 1), steps + 1)
         solve.start(reached.x)
         last = rounds if smoothness is not None else max(rounds - 1, 1)
-        solve.rounds(reached.smoothness, last, steps, names=names if solve.motions else ())
+        solve.rounds(reached.smoothness, last, steps, names=names if solve.motions else (), settled=_DONE)
         reached.x = solve.x
         parts = _halves(solve, reached.smoothness) if halves else None
     except KeyboardInterrupt:
@@ -210,7 +213,7 @@ class _Solve:
         self.curvature = curvature_of(self.A, prior.astype(float))
         inside = jnp.asarray(self.support.inside[..., None], jnp.float32)
         parts = (self.support.frames(data), self.support.frames(trust), darkest, prior, np.float32(1))
-        self.fit = _Fit(*map(jnp.asarray, parts), inside)
+        self.fit = _Fit(*(jnp.asarray(part) for part in parts), seen=inside)
         self.x = jnp.zeros((*self.support.inside.shape, len(prior)), jnp.float32)
         self.prediction = jnp.zeros_like(self.fit.data)
 
@@ -239,20 +242,28 @@ class _Solve:
         self._quadratic(w, Strength(*map(jnp.float32, (strength, 0.0, _EDGE))), _FIRST_STEPS)
         self.fit = _in_units_of_noise(self.fit, self.x, self.prediction, _used(~held))
 
-    def rounds(self, smooth: float, rounds: int, steps: int, used: Array | None = None, names: tuple[str, ...] = ()):
-        """Take weights and edges from the last solution and solve, a few times (lagged diffusivity)."""
+    def rounds(
+        self, smooth: float, rounds: int, steps: int, used: Array | None = None, names: tuple[str, ...] = (),
+        settled: float = np.inf,
+    ) -> None:  # fmt: skip
+        """Take weights and edges from the last solution and solve, a few times (lagged diffusivity), and more often
+        until it is `settled`."""
         used = jnp.ones((1, 1, 1, 1)) if used is None else used
-        self.show.row(rounds * steps, f"smoothness {smooth:g}")
         strength = Strength(*map(jnp.float32, (smooth, self.uniaxial * smooth, _EDGE)))
-        for _ in range(rounds):
-            self._quadratic(_weights(self.fit, self.prediction, used), strength, steps, names)
+        for turn in range(rounds if np.isinf(settled) else _PATIENCE * rounds):
+            if turn == 0 or turn >= rounds:
+                self.show.row((1 if turn else rounds) * steps, f"smoothness {smooth:g}")
+            before, w = self.prediction, _weights(self.fit, self.prediction, used)
+            self._quadratic(w, strength, steps, names)
+            if turn >= rounds - 1 and float(_change(self.fit, w, before, self.prediction)) < settled:
+                break
 
     def align(self, names: tuple[str, ...], held: np.ndarray) -> None:
         """Look for motions of the views; what is found is kept where it matters, and all begins again with it."""
         for turn in range(_ALIGNMENTS):
             before = self.motions
             self.rounds(_STRONGEST, 1, _ALIGNMENT_STEPS, names=names)
-            now = {name: self._pixels(name, self.motions[name]) for name in names}
+            now: dict[str, np.ndarray] = {name: self._pixels(name, self.motions[name]) for name in names}
             moved = max(_rms(now[n] - self._pixels(n, before[n]) if n in before else now[n]) for n in names)
             if moved < (_AGREED if turn == 0 else _SETTLED) or (turn == 1 and max(map(_rms, now.values())) < _AGREED):
                 break
@@ -314,7 +325,7 @@ def _choose(solve: _Solve, reached: _Reached, held: np.ndarray, rounds: int, ste
     """Halve the strength until the views held out are predicted less well; leaves the best that was reached."""
     used = _used(~held)
     for strength in _STRONGEST / 2.0 ** np.arange(_CANDIDATES):
-        solve.rounds(strength, rounds, steps, used)
+        solve.rounds(strength, rounds, steps, used, settled=_NEARLY)
         before = reached.path[-1][1] if reached.path else np.inf
         figure = float(np.asarray(solve.residual())[held].mean())
         reached.path.append((strength, figure))
@@ -355,6 +366,12 @@ def _used(views: np.ndarray) -> Float[Array, "view 1 1 1"]:
 @jax.jit
 def _weights(fit: _Fit, prediction: Array, used: Array) -> Array:
     return fit.trust / jnp.maximum(prediction, fit.darkest) * used
+
+
+@jax.jit
+def _change(fit: _Fit, w: Array, before: Array, after: Array) -> Float[Array, ""]:
+    """Weighted mean square of what a round has changed, over that of the misfit."""
+    return jnp.sum(w * (after - before) ** 2) / jnp.maximum(jnp.sum(w * (after - fit.data) ** 2), 1e-30)
 
 
 @jax.jit

@@ -1,5 +1,7 @@
 """Error bars of direction and anisotropy from what two halves of the views make of a sample."""
 
+from typing import Literal
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -18,7 +20,7 @@ def spread_of_halves(
     whole: Float[Array, "z y x lm"],
     halves: tuple[Float[Array, "z y x lm"], Float[Array, "z y x lm"]],
     scatters: Bool[np.ndarray, "z y x"],
-    scattering: str = "automatic",
+    scattering: Literal["equatorial", "polar", "automatic"] = "automatic",
 ) -> Float[np.ndarray, "z y x 2"]:
     """Estimate the errors (one standard deviation) of fibre direction [rad] and relative anisotropy in every voxel.
 

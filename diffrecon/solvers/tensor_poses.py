@@ -102,8 +102,8 @@ def changes(motions: Mapping[str, np.ndarray]) -> list[str]:
         if name == "flux":
             lines.append(f"flux changed by {100 * values.std():.2g} % rms, {100 * np.abs(values).max():.2g} % at most")
         else:
-            value = values[:, 0] if name == "angles" else values
-            lines += Motion(0.0, **{name: value}).changes(Motion(0.0), [name])
+            value: np.ndarray = values[:, 0] if name == "angles" else values
+            lines += Motion(0.0).replace(**{name: value}).changes(Motion(0.0), [name])
     return lines
 
 

@@ -78,7 +78,7 @@ def find_support(
                   zip(((1, 2), (0, 2), (0, 1)), shape, strict=True))  # fmt: skip
     lit = (bright & counted).any(0)
     lit = lit if lit.any() else np.ones_like(lit)
-    rows, columns = (_window(np.flatnonzero(lit.any(1 - a)), lit.shape[a]) for a in (0, 1))
+    rows, columns = (_window(np.flatnonzero(seen), len(seen)) for seen in (np.any(lit, axis=1), np.any(lit, axis=0)))
     return Support(shape, tuple(p.start for p in place), inside[place], rows, columns)
 
 

@@ -609,10 +609,11 @@ def test_rasters_by_paths(tmp_path):
                             "monitor": 7.0 + counts.ravel()[order]}.items():  # fmt: skip
             file[name] = value
             file[name].attrs["units"] = "um"
+    scan = None
     for data, rows, columns in (("/data", "/y", "/x"), ("/list", "/ly", "/lx")):
         said = {"counts": data, "positions_y": rows, "positions_x": columns}
         said |= {"monitor": "/monitor"} if data == "/list" else {}
         scan = open_scan(tmp_path / "map.h5", method="stxm", energy="700 eV", **said)
         assert (np.asarray(scan.counts) == counts[None]).all() and scan.pixel_size == pytest.approx(2e-7)
         assert scan.positions is None
-    assert (scan.extra["monitor"] == 7.0 + counts[None]).all()
+    assert scan is not None and (scan.extra["monitor"] == 7.0 + counts[None]).all()
