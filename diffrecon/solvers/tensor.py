@@ -260,10 +260,11 @@ class _Solve:
 
     def align(self, names: tuple[str, ...], held: np.ndarray) -> None:
         """Look for motions of the views; what is found is kept where it matters, and all begins again with it."""
+        now: dict[str, np.ndarray] = {}
         for turn in range(_ALIGNMENTS):
             before = self.motions
             self.rounds(_STRONGEST, 1, _ALIGNMENT_STEPS, names=names)
-            now: dict[str, np.ndarray] = {name: self._pixels(name, self.motions[name]) for name in names}
+            now = {name: self._pixels(name, self.motions[name]) for name in names}
             moved = max(_rms(now[n] - self._pixels(n, before[n]) if n in before else now[n]) for n in names)
             if moved < (_AGREED if turn == 0 else _SETTLED) or (turn == 1 and max(map(_rms, now.values())) < _AGREED):
                 break
