@@ -73,6 +73,12 @@ def directions(rays: Float[np.ndarray, "view 3"], two_theta: float = 0.0, order:
         seen += np.mean(near, axis=0) / _AROUND
     seen = np.minimum(seen, 1.0)
     weight = np.broadcast_to(sine, seen.shape)
-    worst = np.unravel_index(np.argmin(seen), seen.shape)
     missing = float(np.sum(weight * (1 - seen)) / weight.sum())
-    return Directions(seen, polar, azimuth, missing, q[worst], tolerance)
+    return Directions(seen, polar, azimuth, missing, _least_seen(q, seen, weight, tolerance), tolerance)
+
+
+def _least_seen(q: np.ndarray, seen: np.ndarray, weight: np.ndarray, tolerance: float) -> np.ndarray:
+    """Find the middle of the region that is seen least: many directions may be seen alike."""
+    flat = q.reshape(-1, 3)
+    near = weight.ravel() * (np.abs(flat @ flat.T) >= np.cos(2 * tolerance))
+    return flat[np.argmin(near @ seen.ravel() / near.sum(1))]
