@@ -20,10 +20,15 @@ def place_points(source: Source, values: dict[str, Any], counts: Any) -> Any:
 
     **Raises:** `InputError` for positions of another number of points, or of no raster.
     """
-    stored = values.pop("positions", None)
+    stored, of_map = values.pop("positions", None), values.pop("positions_of_map", None)
     if stored is None:
         return counts
     views, rows, columns = counts.shape[:3]
+    if of_map is not None and len(stored) not in (views, rows * columns):
+        raise InputError(
+            f"{source.name}: data.positions_y has {of_map[0]} values, data.positions_x {of_map[1]}, of {views} frames "
+            f"of {rows} x {columns}; expected one number a view, or one a row and one a column of a map, in each"
+        )
     if "lines" not in values and (counts.ndim != 3 or len(stored) == views or np.size(stored) != 2 * rows * columns):
         values["positions"] = stored  # one a frame
         return counts

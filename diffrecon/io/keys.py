@@ -105,12 +105,11 @@ def motors(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
     scales = [1.0 if all(pixels) else physics.unit_scale(str(unit), "m") for unit in units]
     source.say(f"positions from two arrays, rows in {units[0]}, columns in {units[1]}")
     axes = [axis * scale for axis, scale in zip(axes, scales, strict=True)]
-    if axes[0].size != axes[1].size:  # of the rows and of the columns of a map
+    found: dict[str, Any] = {"positions_unit": "pixel" if all(pixels) else "m"}
+    if axes[0].size != axes[1].size:
+        found["positions_of_map"] = axes[0].size, axes[1].size
         axes = [axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")]
-    return {
-        "positions": np.stack(axes, -1),
-        "positions_unit": "pixel" if all(pixels) else "m",
-    }
+    return {"positions": np.stack(axes, -1), **found}
 
 
 def _written(source: Source, value: Any) -> str | None:
