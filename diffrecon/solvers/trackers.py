@@ -117,9 +117,10 @@ def read_linear(
     **Raises:** `InputError` for fewer than two positions without a window.
 
     ```python
-    waves = jnp.cos(jnp.arange(40) / 3.0 + jnp.arange(4.0)[:, None, None]) + jnp.cos(jnp.arange(40)[:, None] / 4.0)
-    found = read_linear(1 + 0.1 * jnp.roll(waves, 0, 2), 1 + 0.1 * waves)
-    assert jnp.allclose(found.displacement[:, 8:-8, 8:-8], 0.0, atol=1e-2)
+    x, y, view = jnp.arange(40.0), jnp.arange(40.0)[:, None], jnp.arange(4.0)[:, None, None]
+    pattern = lambda moved: 1 + 0.1 * jnp.cos((x - moved) / 3 + view) * jnp.cos(y / 4 + 2 * view)
+    down, right = read_linear(pattern(0.2), pattern(0.0)).displacement[:, 8:-8, 8:-8]      # [pixel]
+    assert jnp.allclose(right, 0.2, atol=0.01) and jnp.allclose(down, 0, atol=0.01)
     ```
     """
     if sample.shape != reference.shape:
