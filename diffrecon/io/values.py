@@ -224,6 +224,8 @@ def references_of(source: Source, values: dict[str, Any], name: str) -> np.ndarr
         return None
     frames = np.asarray(values[name])
     frames = frames[None] if frames.ndim == 2 else frames
+    while frames.ndim > 3 and len(frames) == 1:
+        frames = frames[0]
     if not frames.size:
         raise InputError(f"{source.name}: {full_name(name)}: there is nothing in shape {frames.shape}")
     if frames.dtype.kind != "f":
