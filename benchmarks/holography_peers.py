@@ -48,11 +48,12 @@ class Problem:
         self.pixel, self.wavelength, self.energy, self.beta_delta, self.oracle_beta_delta = (
             float(given[name]) for name in ("pixel", "wavelength", "energy", "beta_delta", "oracle_beta_delta")
         )
+        self.cut, self.goes_on = int(given["cut"]), bool(given["goes_on"])
         self.fresnel_numbers = self.pixel**2 / (self.wavelength * self.distances)
 
     def error(self, phase: np.ndarray) -> float:
-        inner = (slice(16, -16), slice(16, -16))
-        rest, truth = (phase - self.truth)[inner], self.truth[inner]
+        inner = slice(self.cut, -self.cut)
+        rest, truth = (phase - self.truth)[inner, inner], self.truth[inner, inner]
         error = float(np.linalg.norm(rest - rest.mean()) / np.linalg.norm(truth - truth.mean()))
         return error if np.isfinite(error) else np.inf
 
@@ -79,6 +80,9 @@ class Problem:
 # ---------------------------------------------------------------------------------------------------- hotopy
 def hotopy(p: Problem) -> Iterator[Case]:
     """CTF, non-linear Tikhonov and total variation."""
+    if p.goes_on:
+        yield from hotopy_without_vacuum(p)
+        return
     import torch  # pyright: ignore[reportMissingImports]
     from hotopy.holo import CTF, Constraints, Tikhonov, TikhonovTV  # pyright: ignore[reportMissingImports]
 
@@ -129,6 +133,37 @@ def hotopy(p: Problem) -> Iterator[Case]:
         yield p.fixed("hotopy Tikhonov" + said, tikhonov, example, ratio)
         yield p.oracle("hotopy Tikhonov" + said, without, [(a, ratio) for a in levels], lambda a, r: without(a, r, 60))
         yield p.oracle("hotopy TV" + said, tikhonov, [(a, ratio, w) for a in levels[1::2] for w in weights], quick)
+
+
+def hotopy_without_vacuum(p: Problem) -> Iterator[Case]:
+    """CTF, non-linear Tikhonov and total variation of a specimen that goes on: the best padding and levels for the
+    truth, frames over their mean, without a sign."""
+    import torch  # pyright: ignore[reportMissingImports]
+    from hotopy.holo import CTF, Tikhonov, TikhonovTV  # pyright: ignore[reportMissingImports]
+
+    torch.set_num_threads(THREADS)
+    shape, images = p.images.shape[-2:], p.images / p.images.mean((1, 2), keepdims=True)
+    more = [(n // 4, n // 4) for n in shape]
+    crop = tuple(slice(m[0], m[0] + n) for m, n in zip(more, shape, strict=True))
+    padded = {mode: np.pad(images, [(0, 0), *more], mode=mode) for mode in ("reflect", "edge")}
+    padded["ones"] = np.pad(images, [(0, 0), *more], constant_values=1)
+    wide = padded["ones"].shape[-2:]
+
+    def ctf(alpha, padding):
+        solve = CTF(wide, p.fresnel_numbers, alpha=alpha, betadelta=p.beta_delta, npad=1)
+        return lambda: solve(padded[padding]).numpy()[crop]
+
+    def tikhonov(alpha, padding, tv=None, steps=200):
+        kind, extra = (Tikhonov, {}) if tv is None else (TikhonovTV, {"alpha_tv": tv})
+        solve = kind(wide, p.fresnel_numbers, betadelta=p.beta_delta, alpha=alpha, **extra)
+        return lambda: solve(padded[padding], max_iter=steps, rtol=5e-4).numpy()[crop]
+
+    quick = lambda *setting: tikhonov(*setting, steps=60)
+    levels = ((0.0, 5e-2), (1e-4, 1e-1), (1e-3, 1e-1), (1e-2, 1e-1), (1e-2, 3e-1))
+    yield p.oracle("hotopy CTF", ctf, [(a, mode) for a in levels for mode in padded])
+    yield p.oracle("hotopy Tikhonov", tikhonov, [(a, mode) for a in levels[1:4] for mode in padded], quick)
+    both = [(a, mode, w) for a in levels[2:4] for mode in padded for w in (1e-3, 1e-2)]
+    yield p.oracle("hotopy TV", tikhonov, both, quick)
 
 
 # ---------------------------------------------------------------------------------------------------- nabu

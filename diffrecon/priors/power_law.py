@@ -56,6 +56,16 @@ class PowerLaw(NamedTuple):
         """Compute the power at some frequencies [cycles/pixel]."""
         return self.level * frequency**self.slope
 
+    def on_pixels(self, larger: float) -> "PowerLaw":
+        """Give the law of the same image on pixels that are so many times `larger`.
+
+        ```python
+        law = PowerLaw(2.0, -3.0).on_pixels(2)
+        assert law == (4.0, -3.0) and law.on_pixels(0.5) == (2.0, -3.0)
+        ```
+        """
+        return PowerLaw(self.level / larger ** (2 + self.slope), self.slope)
+
     @classmethod
     def fit(
         cls,

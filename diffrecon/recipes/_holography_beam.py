@@ -91,10 +91,10 @@ def solved(done: Outcome, settings: Settings, console: Console, run: Run) -> tup
 
 
 def lit(problem: Holograms, figures: Mapping[str, Any]) -> Holograms:
-    """Light the frames as they are by the wave that binned frames have found, if they were binned."""
+    """Light frames by the wave that these, or binned ones, have found."""
     beam = BeamAtDetector.about(problem.model, problem.beam, float(figures["beam_contrast"]))
     maps = jnp.asarray(figures["beam_maps"])
-    if problem.model.frame[0] > 1.5 * maps.shape[1] / 1.25:
+    while problem.model.frame[0] > 1.5 * maps.shape[1] / 1.25:
         maps = jnp.stack([twice_as_fine(one) for one in maps])
     less = [max(m - n, 0) for m, n in zip(maps.shape[1:], beam.white.shape[1:], strict=True)]
     maps = maps[:, less[0] // 2 : maps.shape[1] - (less[0] + 1) // 2, less[1] // 2 : maps.shape[2] - (less[1] + 1) // 2]

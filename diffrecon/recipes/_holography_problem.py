@@ -23,6 +23,7 @@ SURROUNDINGS = ("auto", "vacuum", "specimen")
 _BLOCK, _HELD = 4, 0.02  # pixels along an edge, and share, of the blocks that are never fitted
 _OPEN = 1.05  # times photon noise, left by one material: then attenuation of its own is tried
 _SLOW = 3.0  # periods over the frame, below which the law of the phase is extrapolated
+FEW = 128  # pixels along an edge of frames, which are not binned once more
 _LEAST = 64  # pixels that a binned frame keeps along an edge
 
 
@@ -74,9 +75,9 @@ class Solver:
 
     damping: tuple[float, ...] = setting((1.0, 0.1), "of the rounds of one strong material [flux]", at_least=0)
     rounds: int = setting(2, "with everything to be solved for; one where the phase is weak", at_least=0)
-    tv_rounds: int = setting(2, "with the total variation", at_least=0)
+    tv_rounds: int = setting(2, "with the total variation, one step each", at_least=0)
     steps: int = setting(4, "Gauss-Newton steps a round", at_least=1)
-    cg_steps: int = setting(20, "conjugate gradients a step; fewer in the rounds of one material", at_least=1)
+    cg_steps: int = setting(20, "conjugate gradients a step; half as many after coarser frames", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,9 @@ class Holograms(Problem):
         counts = pairs(np.asarray(self.data["counts"])).sum((-3, -1), dtype=np.float32)
         data = {"counts": counts, "mask": whole(self.data["mask"])}
         return self.replace(
-            model=self.model.binned(), data=data, held=whole(self.held), beam=self.beam and self.beam.binned()
-        )
+            model=self.model.binned(), data=data, held=whole(self.held), beam=self.beam and self.beam.binned(),
+            laws=tuple(law.on_pixels(2) for law in self.laws), curvature=None,
+        )  # fmt: skip
 
     # ------------------------------------------------------------------ how good it is
     def judged(self, seed: int) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from .._console import Console
 from ..modality import Outcome, Problem, Run, Stage, Work, put
 from ..priors import PowerLaw
 from . import _holography_beam as beams
-from ._holography_problem import MAPS, Holograms, Settings, Solver, device
+from ._holography_problem import FEW, MAPS, Holograms, Settings, Solver, device
 
 _DOUBT = 1.5  # how much better vacuum must do where stripes that flats leave hide what pixels never fitted say
+_WAIT = 0.1  # [flux], added to the curvature of what coarser pixels have found
 BLURS = {"source_blur", "detector_blur"}  # by marginal likelihood: the most probable object explains any blur away
 
 
@@ -40,22 +41,18 @@ def _coarse_first(problem: Holograms, settings: Settings, console: Console) -> W
     problem = whole.replace(model=put(whole.model, fields), laws=laws, other=None, figures=solved.figures)
     if "beam_maps" in solved.figures:
         problem = beams.lit(problem, solved.figures)
-    strong = _strong(problem, problem.model.phase)
-    problem = problem.measured(7) if strong else problem
-    steps = 2 if strong else 1
-    return (yield from _round(problem, device(problem.data), settings, "all", steps, settings.solver.cg_steps,
-                              () if problem.model.probe is not None else problem.refine,
-                              vacuum=settings.loss.vacuum))  # fmt: skip
+    return (yield from _followed(problem, settings))
 
 
 def _solved_coarse(whole: Holograms, settings: Settings, console: Console, run: Run) -> Outcome:
     """Run the rounds on binned frames, if they can be binned, in the surroundings that one material says are right, and
     lift what they find."""
-    binned = lambda problem: problem.binned() if problem.can_be_binned(settings) else problem
-    problem = binned(whole).replace(other=None)
+    levels = _levels(whole, settings)
+    problem = levels[-1].replace(other=None)
     done = _driven(_begun(problem, settings, console), problem, run)
     if whole.other is not None and done.ending.finished:
-        problem = binned(whole.other)
+        others = _levels(whole.other, settings)
+        problem = others[-1]
         other = _driven(_begun(problem, settings, console), problem, run)
         unseen = [outcome.problem.unseen(settings.quality.seed) for outcome in (done, other)]
         wide = unseen[1] < (1.0 if whole.beam is None else _DOUBT) * unseen[0]
@@ -63,19 +60,73 @@ def _solved_coarse(whole: Holograms, settings: Settings, console: Console, run: 
             f"beyond the frames: {'the specimen goes on' if wide else 'vacuum'}; pixels that were not fitted are "
             f"{unseen[0]:.3g} times photon noise away from a specimen in vacuum, {unseen[1]:.3g} from one that goes on"
         )
-        done, whole = (other, whole.other) if wide else (done, whole)
+        done, levels = (other, others) if wide else (done, levels)
     figures: dict[str, Any] = {}
     if done.ending.finished and beams.wanted(done.problem, settings):
         done, figures = beams.solved(done, settings, console, run)
     if done.ending.finished and not figures:
-        more = _driven(_completed(done.problem, settings, console), done.problem, run)
-        done = more._replace(history=np.concatenate([done.history, more.history]))
-    coarse, laws, model = done.problem, done.problem.laws, done.problem.model
-    if whole.can_be_binned(settings):  # power on pixels half as large, at frequencies half as high
-        laws = tuple(PowerLaw(4 * 2**law.slope * law.level, law.slope) for law in laws)
-        model = whole.model.lifted(coarse.model)
-    problem = whole.replace(model=model, laws=laws)
-    return Outcome(problem, done.history, done.ending, done.detail, {"prior_laws": np.array(laws), **figures})
+        done = _then(done, _completed(done.problem, settings, console), run)
+        done = _then(done, _weak_detailed(done.problem, settings), run)
+    for finer in reversed(levels[1:-1]):
+        problem = _lifted(finer, done.problem)
+        problem = beams.lit(problem, figures) if figures else problem
+        done = _then(done._replace(problem=problem), _between(problem, settings), run)
+    problem = done.problem if len(levels) == 1 else _lifted(levels[0], done.problem)
+    return Outcome(problem, done.history, done.ending, done.detail, {"prior_laws": np.array(problem.laws), **figures})
+
+
+def _levels(problem: Holograms, settings: Settings) -> list[Holograms]:
+    """Bin the frames in pairs as long as much is left of them: from fine to coarse."""
+    levels = [problem]
+    if problem.can_be_binned(settings):
+        levels.append(problem.binned())
+        # The stripes of mirrors do not outlive a second time.
+        while min(levels[-1].model.frame) >= 2 * FEW and problem.beam is None and levels[-1].can_be_binned(settings):
+            levels.append(levels[-1].binned())
+    return levels
+
+
+def _lifted(finer: Holograms, coarse: Holograms) -> Holograms:
+    """Take object, shifts and laws of the frames that are binned once more."""
+    laws = tuple(law.on_pixels(0.5) for law in coarse.laws)
+    return finer.replace(model=finer.model.lifted(coarse.model), laws=laws, other=None)
+
+
+def _followed(problem: Holograms, settings: Settings, steps: int = 1) -> Work:
+    """Solve for all there is, once more, of an object that coarser pixels have found: the lowest frequencies, which
+    these know best, wait."""
+    strong, wide = _strong(problem, problem.model.phase), problem.model.borderless
+    problem = problem.measured(7) if strong else problem
+    refine = () if problem.model.probe is not None else problem.refine
+    if not (strong or refine or problem.half or not settings.loss.tv):
+        return problem  # the details do it
+    return (yield from _round(problem, device(problem.data), settings, "all", 2 if wide else steps, _few(settings),
+                              refine, raised=0.0 if wide else _WAIT, vacuum=settings.loss.vacuum))  # fmt: skip
+
+
+def _few(settings: Settings) -> int:
+    """Give the number of conjugate gradients of a step that begins near its end."""
+    return (settings.solver.cg_steps + 1) // 2
+
+
+def _between(problem: Holograms, settings: Settings) -> Work:
+    """Solve on frames that are binned, but not the most."""
+    problem = yield from _followed(problem, settings, 2)
+    return (yield from _weak_detailed(problem, settings))
+
+
+def _weak_detailed(problem: Holograms, settings: Settings) -> Work:
+    """Sharpen the details of a weak object on binned frames, where it costs little; grains of a strong one are finer
+    than such pixels, and what they leave is taken for variation."""
+    return problem if _strong(problem, problem.model.phase) else (yield from _detailed(problem, settings))
+
+
+def _then(done: Outcome, plan: Work, run: Run) -> Outcome:
+    """Go on with further stages, unless one did not finish."""
+    if not done.ending.finished:
+        return done
+    more = _driven(plan, done.problem, run)
+    return more._replace(history=np.concatenate([done.history, more.history]))
 
 
 def _driven(plan: Work, problem: Holograms, run: Run) -> Outcome:
@@ -154,15 +205,21 @@ def _all_rounds(problem: Holograms, turn: Callable[..., Work], settings: Setting
         )
         if problem.model.borderless:
             problem = problem.with_laws()
+    if not strong:  # what the transfer functions have taught of the power is a first guess
+        problem = yield from turn(
+            problem.with_laws(), "all", (solver.steps + 1) // 2, solver.cg_steps, problem.refine,
+            vacuum=settings.loss.vacuum,
+        )  # fmt: skip
     return problem
 
 
 def _detailed(problem: Holograms, settings: Settings) -> Work:
-    """Sharpen the details."""
-    loss, data = settings.loss, device(problem.data)
+    """Sharpen the details, a step for each set of weights of the total variation; the lowest frequencies wait, which
+    so few conjugate gradients would only move about."""
+    loss, data, wait = settings.loss, device(problem.data), 0.0 if problem.model.borderless else _WAIT
     for _ in range(settings.solver.tv_rounds if loss.tv and not problem.half else 0):
-        problem = yield from _round(problem, data, settings, "details", 2, settings.solver.cg_steps,
-                                    vacuum=loss.vacuum, variation=loss.tv)  # fmt: skip
+        problem = yield from _round(problem, data, settings, "details", 1, _few(settings),
+                                    raised=wait, vacuum=loss.vacuum, variation=loss.tv)  # fmt: skip
     return problem
 
 

@@ -19,22 +19,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .. import losses, physics, prepare, quality, solvers
+from .. import losses, physics, prepare, quality
 from .._console import Console
 from .._model import Batch
 from .._result import Quantity
 from ..errors import InputError
 from ..modality import Modality, Work
 from ..models import Holography
-from ..operators.fourier import blur
 from ..scan import Scan
 from . import looks
 from ._holography_beam import of_flats
-from ._holography_problem import GEOMETRY, MAPS, Holograms, Model, Settings, device, held_blocks
+from ._holography_errors import error_bars
+from ._holography_problem import GEOMETRY, MAPS, Holograms, Model, Settings, held_blocks
 from ._holography_rounds import BLURS, retrieved
 
 _WIDER = 1.3  # window over the frames, for a beam of unknown wave
-_HOLDS = "photon noise and prior; constant, ratio of delta to beta and geometry taken as right"
 _EMPTY, _BORDER = 0.3, 12  # contrast of a border over that of the middle, below which it is empty; its width in frames
 
 
@@ -138,19 +137,7 @@ class HolographyMethod(looks.Holography, Modality):
 
         The prior is the power law alone: total variation, as a Gaussian about its solution, says too much.
         """
-        if not settings.quality.error_bar:
-            return {}, []
-        seed = settings.quality.seed
-        if problem.model.borderless:
-            return _open_errors(problem, settings)
-        coordinates = problem.coordinates(settings, vacuum=settings.loss.vacuum)
-        deviation = solvers.posterior_deviation(
-            solvers.hologram_residual, coordinates, device(problem.data), seed, field=problem.model.frame
-        )
-        bar = deviation[0] * np.sqrt(max(problem.excess(seed), 1.0))
-        bar, name = problem.model.in_view(bar), "error bar of the phase"
-        quantity = Quantity(bar, "rad", ("y", "x"), problem.model.pixel_size, f"{name}, {_HOLDS}", "image")
-        return {"phase_error": quantity}, [f"{name}: {np.median(bar):.2g} rad in the median ({_HOLDS})"]
+        return error_bars(problem, settings) if settings.quality.error_bar else ({}, [])
 
     def halves(self, start: Holograms, solved: Holograms, settings: Settings) -> tuple[Holograms, Holograms]:
         """Halve the photons or deal the distances, in the geometry of the whole and without total variation, which
@@ -294,41 +281,10 @@ def _border_contrast(model: Holography, counts: np.ndarray, mask: Any) -> float:
     return float(np.min(fullest / np.maximum(middle, 1e-12)))
 
 
-def _open_errors(problem: Holograms, settings: Settings) -> tuple[dict[str, Quantity], list[str]]:
-    """Say what photon noise and prior leave open of a specimen without vacuum, beside its mean and a ramp."""
-    model, seed = problem.model, settings.quality.seed
-    coordinates = problem.coordinates(settings, refine=tuple(set(problem.refine) - BLURS))
-    errors = np.asarray(
-        solvers.posterior_errors(solvers.hologram_residual, coordinates, device(problem.data), seed), float
-    )
-    drawn = np.stack([model.in_view(error) for error in errors[:, 0]])
-    drawn = drawn - drawn.mean((1, 2), keepdims=True)
-    size = lambda maps: float(np.sqrt(np.mean(maps**2)))
-    drawn = drawn - _planes(drawn)
-    phase = model.in_view(model.total_phase())
-    bar = np.sqrt(np.maximum(np.asarray(blur(jnp.asarray(np.mean(drawn**2, 0)), min(model.frame) / 16)), 0))
-    quantity = Quantity(bar, "rad", ("y", "x"), model.pixel_size, "error bar of the phase", "image")
-    share = size(drawn) / max(float(phase.std()), 1e-9)
-    lookalike = ", nor is a ramp, which looks like shifts of the frames" if "shifts" in problem.refine else ""
-    line = (
-        f"without vacuum the mean of the phase is not known (here it is zero){lookalike}; of the rest photon noise and "
-        f"prior leave open {size(drawn):.2g} rad, {share:.2g} of it"
-    )
-    return {"phase_error": quantity}, [line]
-
-
 def _centred(model: Holography) -> Holography:
     """Take the mean of the phase in the field of view as zero, and leave B as it is."""
     mean = float(model.in_view(model.phase).mean())
     return model.replace(phase=model.phase - mean, attenuation=model.attenuation - mean / model.delta_beta)
-
-
-def _planes(maps: np.ndarray) -> np.ndarray:
-    """Fit a ramp to each map."""
-    rows, columns = (np.arange(n) - (n - 1) / 2 for n in maps.shape[1:])
-    down = (maps * rows[:, None]).mean((1, 2)) / (rows**2).mean()
-    right = (maps * columns).mean((1, 2)) / (columns**2).mean()
-    return down[:, None, None] * rows[:, None] + right[:, None, None] * columns
 
 
 def _emptied(model: Holography) -> Holography:

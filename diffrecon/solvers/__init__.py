@@ -55,6 +55,7 @@ from .holography import HologramCurvature as HologramCurvature
 from .holography import field_scales as field_scales
 from .holography import first_maximum as first_maximum
 from .holography import fit_holograms as fit_holograms
+from .holography import hologram_details as hologram_details
 from .holography import hologram_residual as hologram_residual
 from .holography import measured_curvature as measured_curvature
 from .holography import transfer_curvature as transfer_curvature

@@ -49,6 +49,7 @@ __all__ = [
     "field_scales",
     "fit_holograms",
     "first_maximum",
+    "hologram_details",
     "hologram_residual",
     "measured_curvature",
     "transfer_curvature",
@@ -123,6 +124,29 @@ def transfer_curvature(model: Any) -> HologramCurvature:
     contrast = (2 * jnp.sin(chi), -2 * jnp.cos(chi))
     matrix = jnp.stack([jnp.stack([jnp.sum(weights * p * q, 0) for q in contrast]) for p in contrast])
     return HologramCurvature(matrix, jnp.mean(counts))
+
+
+def hologram_details(
+    model: Any, curvature: HologramCurvature, laws: Sequence[PowerLaw]
+) -> Float[Array, "2 map y half"]:
+    """Compute the variance of the maps' errors at the frequencies that pixels twice as large do not hold, zero at
+    others: by photon noise, and by what the prior holds back.
+
+    There every frequency is by itself, and nothing has to be drawn: with the curvature K of the data and P of the prior
+    the covariances are `(K+P)^-1 K (K+P)^-1` and `(K+P)^-1 P (K+P)^-1`, of `rfft2(norm="ortho")`.
+    """
+    return _details(model, curvature, jnp.asarray(np.array(laws), model.phase.dtype))
+
+
+@eqx.filter_jit
+def _details(model: Any, curvature: HologramCurvature, laws: Float[Array, "map 2"]) -> Float[Array, "2 map y half"]:
+    frequency = radial_frequency(model.phase.shape, xp=jnp)
+    known = jnp.moveaxis(curvature.of_model(model, len(laws)), (0, 1), (-2, -1))
+    prior = jnp.stack([1 / PowerLaw(*law)(frequency) for law in laws], -1)[..., None] * jnp.eye(len(laws))
+    inverse = jnp.linalg.inv(known + prior)
+    lost = [jnp.abs(f(n)) >= 0.25 for f, n in zip((jnp.fft.fftfreq, jnp.fft.rfftfreq), model.phase.shape, strict=True)]
+    variance = lambda part: jnp.einsum("yxmn,yxnp,yxpm->myx", inverse, part, inverse, precision="highest")
+    return jnp.where(lost[0][:, None] | lost[1], jnp.stack([variance(known), variance(prior)]), 0)
 
 
 def measured_curvature(model: Any, seed: int = 0, where: Float[Any, "y x"] | None = None) -> HologramCurvature:

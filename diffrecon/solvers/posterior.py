@@ -76,6 +76,7 @@ def posterior_deviation(
     draws: int = 4,
     steps: int = 12,
     field: tuple[int, int] | None = None,
+    finer: tuple[Float[Array, " map"], Float[Array, " map"]] | None = None,
 ) -> Float[Array, "map y x"]:
     """Estimate the standard deviation of the maps from the truth: by photon noise, and by what the prior holds back.
 
@@ -83,10 +84,13 @@ def posterior_deviation(
     and what the prior lets the maps be beyond what the data restore (lowest frequencies, details below the noise). A
     prior of one power law is the same everywhere, objects are not: the second part is laid out as the square of the
     maps' gradient, averaged over a neighbourhood, with its mean over the `field` kept: so many rows and columns in the
-    middle, those that were seen (all by default). **Cost:** `2 * draws * steps` products.
+    middle, those that were seen (all by default). `finer`: variances, of both parts, of details that these coordinates
+    are too coarse for (`hologram_details`). **Cost:** `2 * draws * steps` products.
     """
     keys = jax.random.split(jax.random.key(seed), draws)
-    return _smoothed(coordinates, _draws(residual, coordinates, data, keys, jnp.asarray(steps), True), field)
+    errors = _draws(residual, coordinates, data, keys, jnp.asarray(steps), True)
+    none = jnp.zeros(len(coordinates.white), errors.real.dtype)
+    return _smoothed(coordinates, errors, field, (none, none) if finer is None else finer)
 
 
 @eqx.filter_jit
@@ -96,11 +100,14 @@ def _as_maps(coordinates: Coordinates, errors: Array) -> Array:
 
 @eqx.filter_jit
 def _smoothed(
-    coordinates: Coordinates, errors: Inexact[Array, "draw part map *space"], field: tuple[int, int] | None
+    coordinates: Coordinates,
+    errors: Inexact[Array, "draw part map *space"],
+    field: tuple[int, int] | None,
+    finer: tuple[Array, Array],
 ) -> Array:
     """Take the root mean square of errors, as maps, over a neighbourhood; those of the prior where details are."""
     square = jnp.mean(jnp.square(jax.vmap(jax.vmap(coordinates.maps))(errors)), 0)
-    noise, held_back = jnp.maximum(blur(square, _REACH), 0)
+    noise, held_back = jnp.maximum(blur(square, _REACH), 0) + jnp.stack(finer)[..., None, None]
     down, right = jnp.gradient(coordinates.maps(), axis=(-2, -1))
     detail = jnp.maximum(blur(down**2 + right**2, _DETAIL), 0) + 1e-20
     seen = detail.shape[1:] if field is None else field

@@ -14,6 +14,7 @@ from diffrecon.solvers import (
     HologramCoordinates,
     MarginalResidual,
     fit_holograms,
+    hologram_details,
     measured_curvature,
     posterior_deviation,
     posterior_error,
@@ -44,6 +45,19 @@ def test_measured_curvature_of_a_weak_object_is_that_of_the_transfer_functions(h
     assert 0.8 < means[0] / means[1] < 1.05
     ratio = np.asarray(model.pixels)[:, 0] / model.pixel_size
     assert float(weak.flux) == pytest.approx(np.mean(4000 / ratio**2))  # counts on a pixel of the object
+
+
+def test_details_have_the_variance_that_data_and_prior_leave_them(holograms):
+    """Of one map, 1 / (K + P) at every frequency that pixels twice as large lack, in two parts; of two maps more."""
+    curvature, frequency = transfer_curvature(holograms[0]), radial_frequency((SIZE, SIZE))
+    noise, held_back = np.asarray(hologram_details(holograms[0], curvature, [LAW]))[:, 0]
+    fine = np.maximum(np.abs(np.fft.fftfreq(SIZE))[:, None], np.fft.rfftfreq(SIZE)) >= 0.25
+    known, prior = np.asarray(curvature.of_phase(holograms[0])), 1 / LAW(frequency)
+    np.testing.assert_allclose((noise + held_back)[fine], (1 / (known + prior))[fine], rtol=1e-3)
+    np.testing.assert_allclose((noise / held_back)[fine], (known / prior)[fine], rtol=1e-3)
+    assert not noise[~fine].any() and not held_back[~fine].any()
+    two = np.asarray(hologram_details(holograms[0], curvature, [LAW, LAW]))[:, 0].sum(0)
+    assert (two[fine] > 0.999 * (noise + held_back)[fine]).all()
 
 
 def test_coordinates_begin_at_their_model(holograms):
