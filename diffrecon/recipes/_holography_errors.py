@@ -32,7 +32,7 @@ def error_bars(problem: Holograms, settings: Settings) -> tuple[dict[str, Quanti
         finer += np.sum(power * twice, (-2, -1)) / (power.shape[-2] * twice.sum())
     deviation = solvers.posterior_deviation(
         solvers.hologram_residual, coarse.coordinates(settings, vacuum=settings.loss.vacuum), device(coarse.data),
-        seed, field=coarse.model.frame, finer=tuple(finer),
+        seed, field=coarse.model.frame, finer=jnp.asarray(finer, model.phase.dtype),
     )  # fmt: skip
     bar = jax.image.resize(deviation[0], model.phase.shape, "linear")
     bar = model.in_view(bar * np.sqrt(max(problem.excess(seed), 1.0)))

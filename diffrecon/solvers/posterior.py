@@ -76,7 +76,7 @@ def posterior_deviation(
     draws: int = 4,
     steps: int = 12,
     field: tuple[int, int] | None = None,
-    finer: tuple[Float[Array, " map"], Float[Array, " map"]] | None = None,
+    finer: Float[Array, "2 map"] | None = None,
 ) -> Float[Array, "map y x"]:
     """Estimate the standard deviation of the maps from the truth: by photon noise, and by what the prior holds back.
 
@@ -89,8 +89,8 @@ def posterior_deviation(
     """
     keys = jax.random.split(jax.random.key(seed), draws)
     errors = _draws(residual, coordinates, data, keys, jnp.asarray(steps), True)
-    none = jnp.zeros(len(coordinates.white), errors.real.dtype)
-    return _smoothed(coordinates, errors, field, (none, none) if finer is None else finer)
+    none = jnp.zeros((2, len(coordinates.white)), errors.real.dtype)
+    return _smoothed(coordinates, errors, field, none if finer is None else finer)
 
 
 @eqx.filter_jit
@@ -103,11 +103,11 @@ def _smoothed(
     coordinates: Coordinates,
     errors: Inexact[Array, "draw part map *space"],
     field: tuple[int, int] | None,
-    finer: tuple[Array, Array],
+    finer: Float[Array, "2 map"],
 ) -> Array:
     """Take the root mean square of errors, as maps, over a neighbourhood; those of the prior where details are."""
     square = jnp.mean(jnp.square(jax.vmap(jax.vmap(coordinates.maps))(errors)), 0)
-    noise, held_back = jnp.maximum(blur(square, _REACH), 0) + jnp.stack(finer)[..., None, None]
+    noise, held_back = jnp.maximum(blur(square, _REACH), 0) + finer[..., None, None]
     down, right = jnp.gradient(coordinates.maps(), axis=(-2, -1))
     detail = jnp.maximum(blur(down**2 + right**2, _DETAIL), 0) + 1e-20
     seen = detail.shape[1:] if field is None else field
