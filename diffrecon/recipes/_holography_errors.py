@@ -45,7 +45,7 @@ def _on_binned_frames(problem: Holograms, settings: Settings) -> tuple[Holograms
     that are lost, from coarse to fine."""
     lit = "beam_maps" in problem.figures
     coarse, details = problem.replace(model=problem.model.replace(probe=None)) if lit else problem, []
-    while coarse.can_be_binned(settings) and (not details or (min(coarse.model.frame) >= 2 * FEW and not lit)):
+    while min(coarse.model.frame) >= 2 * FEW and coarse.can_be_binned(settings) and not (details and lit):
         details.insert(0, solvers.hologram_details(coarse.model, coarse.known(), coarse.laws))
         binned = coarse.binned()
         coarse = binned if problem.curvature is None else binned.measured(settings.quality.seed)
