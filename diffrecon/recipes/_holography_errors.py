@@ -62,10 +62,12 @@ def _without_vacuum(
     size, slope = (float(np.sqrt(np.mean(maps**2))) for maps in (drawn, ramp))
     bar = np.sqrt(np.maximum(np.asarray(blur(jnp.asarray(np.mean((drawn - ramp) ** 2, 0)), min(model.frame) / 16)), 0))
     spread = max(float(model.in_view(model.total_phase()).std()), 1e-9)
-    lookalike = "" if "shifts" not in problem.refine else ", which looks like shifts of the frames"
+    # Draws hardly go along what data do not tell at all: their ramp grows with the conjugate gradients spent on them.
+    shifted = "shifts" in problem.refine
+    least, lookalike = ("at least ", ", which looks like shifts of the frames") if shifted else ("", "")
     line = (
         f"without vacuum the mean of the phase is not known (here it is zero); of the rest photon noise and prior "
-        f"leave open {size:.2g} rad, {size / spread:.2g} of it: {slope:.2g} rad are a ramp{lookalike}"
+        f"leave open {size:.2g} rad, {size / spread:.2g} of it: {least}{slope:.2g} rad are a ramp{lookalike}"
     )
     image = lambda maps, axes, name, kind: Quantity(maps, "rad", axes, model.pixel_size, name, kind)
     return {

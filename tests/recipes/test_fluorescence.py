@@ -140,8 +140,13 @@ def test_element_without_a_line_is_refused(measured, tmp_path):
     def silent(file):
         file["lines/Fe"].attrs["production_cm2_per_g"] = 0.0
 
+    with pytest.raises(InputError, match="lines/Fe@production_cm2_per_g is 0; expected a number above zero"):
+        dr.open_scan(edited(measured, tmp_path, silent))
+    scan = dr.open_scan(measured[0])
+    tables = dict(scan.extra["cross_sections"])
+    tables["emission"] = np.where(np.arange(3) == 2, 0.0, tables["emission"])
     with pytest.raises(InputError, match="Fe has no line"):
-        dr.reconstruct(dr.open_scan(edited(measured, tmp_path, silent)))
+        dr.models.CrossSections(**tables).check(scan.name)
 
 
 def test_points_are_not_binned(measured):
