@@ -254,8 +254,9 @@ def slice_panels(volume, pixel_size, units, title, at, colours) -> list[Panel]:
         cut, down, across, place, marks = cuts[number]
 
         def draw(ax):
-            name = f"{title}: {place}" if title and number == 0 else place
-            shown = show(ax, cut, name, vmin=limits[0], vmax=limits[1], cmap=colours)
+            name, ending = (title, f": {place}") if title and number == 0 else (place, "")
+            beside = {} if number == last else {"beside": 0.1}  # no colour bar there, but the next panel
+            shown = show(ax, cut, name, ending=ending, vmin=limits[0], vmax=limits[1], cmap=colours, **beside)
             name_axes(ax, across, down, marks)
             if number == 0:
                 scale_bar(ax, cut.shape[1], pixel_size)

@@ -156,8 +156,19 @@ def _extent(text: Any) -> Any:
     return text.get_window_extent()
 
 
-def show(ax: "Axes", data: np.ndarray, title: str, aspect: Literal["equal", "auto"] = "equal", **how: Any) -> Any:
-    """Draw the image in its frame; what has no value is grey and hatched."""
+def show(
+    ax: "Axes",
+    data: np.ndarray,
+    title: str,
+    aspect: Literal["equal", "auto"] = "equal",
+    ending: str = "",
+    beside: float = _BESIDE,
+    **how: Any,
+) -> Any:
+    """Draw the image in its frame; what has no value is grey and hatched.
+
+    The title, but not its `ending`, is shortened to what has room above the panel and so many inches `beside` it.
+    """
     rows, columns = data.shape[:2]
     if max(rows, columns) > 20 * min(rows, columns):
         aspect = "auto"
@@ -169,21 +180,22 @@ def show(ax: "Axes", data: np.ndarray, title: str, aspect: Literal["equal", "aut
     for spine in ax.spines.values():
         spine.set(linewidth=0.5, color="0.3")
     if title:
-        _fit(ax.set_title(title, fontsize=FONT + 1, loc="left", pad=4), ax)
+        _fit(ax.set_title(title + ending, fontsize=FONT + 1, loc="left", pad=4), ax, ending, beside)
     return shown
 
 
-def _fit(title: Any, ax: "Axes") -> None:
-    """Shorten a title to one line above its panel and colour bar, first by what stands in brackets at its end."""
+def _fit(title: Any, ax: "Axes", ending: str, beside: float) -> None:
+    """Shorten a title to one line, first by what stands in brackets at its end."""
     figure: Any = ax.figure
-    room = ax.get_position().width * figure.bbox.width + _BESIDE * figure.dpi
+    room = ax.get_position().width * figure.bbox.width + beside * figure.dpi
     share = lambda: room / max(_extent(title).width, 1)
-    said = title.get_text()
+    said = title.get_text().removesuffix(ending)
     if share() < 1 and said.endswith(")") and " (" in said:
-        title.set_text(said[: said.index(" (")])
-    while share() < 1:
-        said = title.get_text().removesuffix("…")
-        title.set_text(said[: min(int(len(said) * share()), len(said) - 1)].rstrip() + "…")
+        said = said[: said.index(" (")]
+        title.set_text(said + ending)
+    while share() < 1 and said:
+        said = said[: min(int(len(said) * share()), len(said) - 1)].rstrip()
+        title.set_text(said + "…" + ending)
 
 
 def scale_bar(ax: "Axes", columns: int, pixel_size: float | None) -> None:
