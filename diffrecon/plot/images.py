@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 from .colours import complex_colours
 from .page import (
+    BESIDE,
     CYCLIC,
     FONT,
     GREY,
@@ -255,8 +256,8 @@ def slice_panels(volume, pixel_size, units, title, at, colours) -> list[Panel]:
 
         def draw(ax):
             name, ending = (title, f": {place}") if title and number == 0 else (place, "")
-            beside = {} if number == last else {"beside": 0.1}  # no colour bar there, but the next panel
-            shown = show(ax, cut, name, ending=ending, vmin=limits[0], vmax=limits[1], cmap=colours, **beside)
+            room = BESIDE if number == last else 0.1  # no colour bar there, but the next panel
+            shown = show(ax, cut, name, ending=ending, beside=room, vmin=limits[0], vmax=limits[1], cmap=colours)
             name_axes(ax, across, down, marks)
             if number == 0:
                 scale_bar(ax, cut.shape[1], pixel_size)

@@ -30,7 +30,7 @@ FONT = 8  # [pt] at final size
 GREY, MAGNITUDE, CYCLIC = "gray", "cividis", "twilight"
 # Blue, orange, dark grey: told apart with every kind of colour vision and in grey print.
 BLUE, ORANGE, DARK = "#0072b2", "#d55e00", "#333333"
-_BESIDE = 0.6  # [inch] of a title beyond its panel, above the colour bar
+BESIDE = 0.6  # [inch] of a title beyond its panel, above the colour bar
 _PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -162,7 +162,7 @@ def show(
     title: str,
     aspect: Literal["equal", "auto"] = "equal",
     ending: str = "",
-    beside: float = _BESIDE,
+    beside: float = BESIDE,
     **how: Any,
 ) -> Any:
     """Draw the image in its frame; what has no value is grey and hatched.
