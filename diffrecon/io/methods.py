@@ -108,7 +108,7 @@ def _looks_near(values: dict[str, Any], counts: Any, mask: np.ndarray | None) ->
 
 
 def _feature_motion(values: dict[str, Any], counts: Any, mask: np.ndarray | None) -> tuple[float, np.ndarray]:
-    """How the features of the frames move, which takes most of an inspection, found once."""
+    """Find how the features of the frames move, which takes most of an inspection, once."""
     if "feature_motion" not in values:
         values["feature_motion"] = _guess.feature_motion(counts, values["positions"], mask)
     return values["feature_motion"]

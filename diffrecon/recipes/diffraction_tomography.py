@@ -292,7 +292,7 @@ def _patterns(settings: Settings, problem: Slice, run: Run) -> Outcome:
 
 
 def _times(scan: Scan, views: int) -> np.ndarray:
-    """When each view was taken: the mean over its points, or the number of the view.
+    """Tell when each view was taken: the mean over its points, or the number of the view.
 
     **Raises:** `InputError` for another number of times, and views that are not in the order of time.
     """
