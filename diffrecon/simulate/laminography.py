@@ -105,7 +105,7 @@ def line_integrals(bodies: list[tuple[float, np.ndarray, np.ndarray]], angle: fl
 
 
 def _box(start: np.ndarray, beam: np.ndarray) -> np.ndarray:
-    """Measure how long rays are in the plate: between the last plane at which they enter and the first at which they leave."""
+    """Measure how long rays are in the plate: from the last plane at which they enter to the first they leave by."""
     beam = np.where(abs(beam) < 1e-12, 1e-12, beam)
     faces = np.sort(np.stack([(-HALF - start) / beam, (HALF - start) / beam]), axis=0)
     return np.clip(faces[1].min(-1) - faces[0].max(-1), 0, None)
