@@ -1,7 +1,8 @@
 """The rotation centre from the sinogram itself, by several estimators that check one another."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -304,7 +305,7 @@ def _within(sinograms: Float[np.ndarray, "view y x"]) -> bool:
 # ---------------------------------------------------------------------------------------------------- reconstruction
 def _reconstruction(sinograms: Float[np.ndarray, "view y x"], angles: Float[np.ndarray, " view"], near: float) -> float:
     """Centre of least disagreement between the views and their own filtered back-projection, around another guess."""
-    return _least(_disagreement, sinograms, angles, [near], (_SMALL, _FEW))[0]
+    return _least(_back_projected, sinograms, angles, [near], (_SMALL, _FEW))[0]
 
 
 def _refereed(
@@ -312,18 +313,18 @@ def _refereed(
 ) -> tuple[float, bool]:
     """Centre at which a few steps of least squares leave least unexplained, around the best of some guesses; whether
     it stands out."""
-    return _least(_unexplained, sinograms, angles, guesses, _REFEREE[:2])
+    return _least(_least_squares, sinograms, angles, guesses, _REFEREE[:2])
 
 
 def _least(
-    costs_of: Any,
+    image_of: Callable[[ParallelProjector, Array], Array],
     sinograms: Float[np.ndarray, "view y x"],
     angles: Float[np.ndarray, " view"],
     guesses: list[float],
     size: tuple[int, int],
 ) -> tuple[float, bool]:
-    """Minimise a cost over the centre, coarse to fine, on a row reduced to `size` columns and views; whether the
-    minimum is deep."""
+    """Minimise over the centre what an image leaves of the views, coarse to fine, on a row reduced to `size` columns
+    and views; whether the minimum is deep."""
     step = max(1, -(-sinograms.shape[-1] // size[0]))
     views = np.unique(np.linspace(0, len(angles) - 1, min(size[1], len(angles))).astype(int))
     row = sinograms[views, sinograms.shape[1] // 2]
@@ -335,7 +336,9 @@ def _least(
     # Large enough for a sample around the axis wherever that is.
     side = int(np.ceil(columns + 2 * (furthest - middle)))
     A = ParallelProjector(angles[views], (side, side), columns, centre=furthest, kernel_width=4, oversampling=2)
-    costs = lambda places: np.asarray(costs_of(A, small, np.resize(places, _PLACES).astype(np.float32)), float)
+    costs = lambda places: np.asarray(
+        _misfits(image_of, A, small, np.resize(places, _PLACES).astype(np.float32)), float
+    )
     best = reduced[np.argmin(costs(reduced)[: len(reduced)])] if len(reduced) > 1 else reduced[0]
     low, high = best - reach, best + reach
     places, left, k, deep = np.zeros(0), np.zeros(0), 0, False
@@ -351,24 +354,25 @@ def _least(
     return float(best * step + (step - 1) / 2), deep
 
 
-@jax.jit
-def _unexplained(
-    A: ParallelProjector, data: Float[Array, "view u"], centres: Float[Array, " centre"]
+@partial(jax.jit, static_argnames="image_of")
+def _misfits(
+    image_of: Callable[[ParallelProjector, Array], Array],
+    A: ParallelProjector,
+    data: Float[Array, "view u"],
+    centres: Float[Array, " centre"],
 ) -> Float[Array, " centre"]:
+    """Add up what an image made of the views leaves of them, for every centre."""
+
     def cost(centre):
         moved = eqx.tree_at(lambda A: A.centre, A, centre.astype(A.centre.dtype))
-        image, _ = conjugate_gradients(lambda x: moved.adjoint(moved(x)), moved.adjoint(data), steps=_REFEREE[2])
-        return jnp.sum((moved(image) - data) ** 2)
+        return jnp.sum((moved(image_of(moved, data)) - data) ** 2)
 
     return jax.lax.map(cost, centres)
 
 
-@jax.jit
-def _disagreement(
-    A: ParallelProjector, data: Float[Array, "view u"], centres: Float[Array, " centre"]
-) -> Float[Array, " centre"]:
-    def cost(centre):
-        moved = eqx.tree_at(lambda A: A.centre, A, centre.astype(A.centre.dtype))
-        return jnp.sum((moved(fbp(moved, data, pad="edge", filter="hann")) - data) ** 2)
+def _back_projected(A: ParallelProjector, data: Array) -> Array:
+    return fbp(A, data, pad="edge", filter="hann")
 
-    return jax.lax.map(cost, centres)
+
+def _least_squares(A: ParallelProjector, data: Array) -> Array:
+    return conjugate_gradients(lambda x: A.adjoint(A(x)), A.adjoint(data), steps=_REFEREE[2])[0]
