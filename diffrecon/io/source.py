@@ -195,15 +195,17 @@ class Source(contextlib.AbstractContextManager["Source"]):
             raise InputError(f"{self.name}: {name} ({what}) holds {held}; expected a list of different names")
         return found
 
-    def one(self, name: str, what: str) -> float:
+    def one(self, name: str, what: str, positive: bool = False) -> float:
         """Read a single finite number, a dataset or an attribute.
 
-        **Raises:** `InputError` as `numbers`, and for several.
+        **Raises:** `InputError` as `numbers`, for several, and for one that is to be `positive` and is not.
         """
         values = np.ravel(self.numbers(name, what))
         if values.size != 1 or not np.isfinite(values).all():
             said = f"{values[0]}" if values.size == 1 else f"{values.size} values"
             raise InputError(f"{self.name}: {name} ({what}) is {said}; expected one finite number")
+        if positive and not values[0] > 0:
+            raise InputError(f"{self.name}: {name} is {values[0]:g}; expected a number above zero")
         return float(values[0])
 
     def words(self, name: str) -> str:

@@ -57,10 +57,10 @@ def _refuse(source: Source, what: str, values: np.ndarray, wrong: np.ndarray) ->
 def _by_lines(source: Source) -> dict[str, Any]:
     channels = _order(source)
     components = source.names("tables/components", "components")
-    counts = [source.numbers(f"lines/{name}/counts", "counts", (None, None, None)) for name in channels]
+    counts = [source.numbers(f"lines/{channels[0]}/counts", "counts", (None, None, None))]
     points = counts[0].shape
     per_point = lambda name, what: source.numbers(name, what, points)
-    counts = [per_point(f"lines/{name}/counts", "counts") for name in channels]
+    counts += [per_point(f"lines/{name}/counts", "counts") for name in channels[1:]]
     found = {
         "counts": np.stack(counts, -1),
         "angles": source.numbers("theta", "angles", points[:1]),
@@ -150,14 +150,7 @@ def _attribute(source: Source, path: str, name: str) -> float:
 
 
 def _positive(source: Source, path: str, name: str) -> float:
-    """Read an attribute that is a number above zero.
-
-    **Raises:** `InputError`.
-    """
-    value = _attribute(source, path, name)
-    if not value > 0:
-        raise InputError(f"{source.name}: {path}@{name} is {value:g}; expected a number above zero")
-    return value
+    return source.one(f"{path}@{name}", name.replace("_", " "), positive=True)
 
 
 def _table(source: Source, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
@@ -224,8 +217,9 @@ def _map(source: Source) -> dict[str, Any]:
 def _by_elements(source: Source) -> dict[str, Any]:
     elements = source.names("elements", "elements")
     components = source.names("components", "components")
-    first = source.numbers(f"{elements[0]}/counts", "counts", (None, None)).shape if elements else (0, 0)
-    counts = np.stack([source.numbers(f"{name}/counts", "counts", first) for name in elements], -1)[:, None]
+    counts = [source.numbers(f"{elements[0]}/counts", "counts", (None, None))]
+    first = counts[0].shape
+    counts = np.stack(counts + [source.numbers(f"{n}/counts", "counts", first) for n in elements[1:]], -1)[:, None]
     share, flat = (
         _positive(source, "/", "detector_fraction"),
         source.numbers("detector_directions_lab", "directions", (None, None), finite=True),

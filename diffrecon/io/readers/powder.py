@@ -124,10 +124,8 @@ def _beside(source: Source, name: str, attribute: str) -> float:
 
     **Raises:** `InputError` for one that is not above zero.
     """
-    value = source.one(f"{name}@{attribute}", attribute.replace("_", " ")) if source.has(f"{name}@{attribute}") else 1.0
-    if not value > 0:
-        raise InputError(f"{source.name}: {name}@{attribute} is {value:g}; expected a number above zero")
-    return value
+    place = f"{name}@{attribute}"
+    return source.one(place, attribute.replace("_", " "), positive=True) if source.has(place) else 1.0
 
 
 def _phase(source: Source, name: str) -> dict[str, Any]:
