@@ -37,8 +37,7 @@ def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
     behind = np.exp(1j * (phase + powder) - absorption)
     membrane = 0.4 * rough(waves, random, 1.6 * PIXEL)
     beam = waves.propagate(np.exp(1j * membrane), MEMBRANE)
-    places = [PIXEL * radius * np.array([np.sin(t), np.cos(t)]) for t, radius in zip(
-        2.4 * np.arange(VIEWS), 6 + 9 * np.sqrt(np.arange(VIEWS)), strict=True)]  # fmt: skip
+    places = membrane_places(VIEWS)
     drift = DRIFT * PIXEL * random.standard_normal((VIEWS, 2))
     frames = {"reference": [], "sample": []}
     for place, moved in zip(places, drift, strict=True):
@@ -132,6 +131,13 @@ class Waves:
 
     def detect(self, wave: np.ndarray) -> np.ndarray:
         return self.binned(self.blurred(np.abs(wave) ** 2, BLUR))
+
+
+def membrane_places(count: int) -> np.ndarray:
+    """Place the membrane, `(position, 2)` [m]: on a spiral, no two places near each other."""
+    number = np.arange(count)
+    radius = PIXEL * (6 + 9 * np.sqrt(number))
+    return (radius * np.stack([np.sin(2.4 * number), np.cos(2.4 * number)])).T
 
 
 def sample_of(

@@ -13,7 +13,7 @@ import numpy as np
 from ..geometry import ParallelBeam
 from ..scan import Scan
 from ._truth import read_truth, write_with_truth
-from .differential_phase import BLUR, COUNTS, DRIFT, ENERGY, MEMBRANE, PIXEL, Waves, powder_of, rough
+from .differential_phase import BLUR, COUNTS, DRIFT, ENERGY, MEMBRANE, PIXEL, Waves, membrane_places, powder_of, rough
 
 __all__ = ["METHOD", "judge", "write"]
 
@@ -48,18 +48,14 @@ def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
     waves = Waves(FRAME, PIXEL, FINE, MARGIN)
     bodies = _bodies(random)
     beam = waves.propagate(np.exp(0.4j * rough(waves, random, 1.6 * PIXEL)), MEMBRANE)
-    places = (
-        PIXEL
-        * (6 + 9 * np.sqrt(np.arange(POSITIONS)))
-        * np.stack([np.sin(2.4 * np.arange(POSITIONS)), np.cos(2.4 * np.arange(POSITIONS))])
-    )
+    places = membrane_places(POSITIONS)
     seen = lambda wave: waves.camera(np.abs(waves.propagate(wave, DISTANCE)) ** 2, BLUR)
-    reference = [seen(waves.moved(beam, place)) for place in places.T]
+    reference = [seen(waves.moved(beam, place)) for place in places]
     angles = np.arange(ANGLES) * np.pi / ANGLES
     frames = []
     for angle in angles:
         behind = _behind(waves, bodies, angle, random)
-        for place in places.T:
+        for place in places:
             moved = waves.moved(beam, place + DRIFT * PIXEL * random.standard_normal(2))
             frames.append(seen(moved * behind))
     noisy = [random.poisson(COUNTS * np.array(stack)).astype(np.uint16) for stack in (frames, reference)]
