@@ -116,7 +116,7 @@ class TensorSaxs(looks.TensorSaxs, Modality):
             model = model.replace(coefficients=solution.coefficients, projector=solution.projector)
             if solution.halves is not None:
                 scatters = np.asarray(_scatters(model.coefficients))
-                kind = settings.model.scattering
+                kind: Any = settings.model.scattering
                 spread = spread_of_halves(model.coefficients, solution.halves, scatters, kind)
                 model = model.replace(errors=jnp.asarray(spread, model.coefficients.dtype))
             figures: dict[str, Any] = {"residual": solution.residual, "smoothness": solution.smoothness}
