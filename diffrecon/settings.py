@@ -27,17 +27,22 @@ from typing import Any, NamedTuple, TypeVar
 from .errors import InputError, nearest
 
 __all__ = [
+    "GIVEN",
+    "Condition",
     "Numbers",
+    "above",
     "as_dict",
     "build",
     "fill",
     "listed",
+    "refuse_changed",
     "rules",
     "section",
     "setting",
     "shown",
     "table",
     "toml",
+    "unless",
     "words",
 ]
 
@@ -53,6 +58,35 @@ else:
 _CONVERTED = ("m", "eV", "rad", "s")  # units in which a text such as "3 um" is understood
 
 
+class Condition(NamedTuple):
+    """What the neighbour of a setting must be for the setting to have an effect: in words, and as a check."""
+
+    says: str
+    holds: Callable[[Any], bool]
+
+    @classmethod
+    def of(cls, allowed: "tuple[Any, ...] | Condition") -> "Condition":
+        """Take a list of values as the condition to be one of them."""
+        if isinstance(allowed, Condition):
+            return allowed
+        says = "without {}" if allowed == (None,) else "with {} = " + ", ".join(map(shown, allowed))
+        return cls(says, lambda value: value in allowed)
+
+
+GIVEN = Condition("with {}", lambda value: value is not None and value != () and value is not False)
+"""The neighbour is said: neither left at none, nor empty, nor false."""
+
+
+def above(least: float) -> Condition:
+    """Ask for a neighbour that is a number above this one."""
+    return Condition(f"with {{}} above {least:g}", lambda value: value is not None and value > least)
+
+
+def unless(*values: Any) -> Condition:
+    """Ask for a neighbour that is none of these."""
+    return Condition("not with {} = " + ", ".join(map(shown, values)), lambda value: value not in values)
+
+
 class Rule(NamedTuple):
     """What a setting says of itself besides its default and its type."""
 
@@ -63,15 +97,15 @@ class Rule(NamedTuple):
     above: float | None = None
     at_most: float | None = None
     below: float | None = None
-    only: Mapping[str, tuple[Any, ...]] = {}
+    only: Mapping[str, tuple[Any, ...] | Condition] = {}
+    known: Callable[[], Sequence[str]] | None = None
 
     def bounds(self) -> str:
         """Say the choices and bounds in words."""
         words = [f"one of {', '.join(shown(c) for c in self.choices)}"] if self.choices else []
         named = {"at least": self.at_least, "above": self.above, "at most": self.at_most, "below": self.below}
         words += [f"{name} {value:g}" for name, value in named.items() if value is not None]
-        for key, values in self.only.items():
-            words.append(f"without {key}" if values == (None,) else f"with {key} = {', '.join(map(shown, values))}")
+        words += [Condition.of(allowed).says.format(key) for key, allowed in self.only.items()]
         return "; ".join(words)
 
     def holds(self, value: Any) -> bool:
@@ -93,7 +127,9 @@ def setting(default: Any, says: str, **rule: Any) -> Any:
 
     **Arguments:** `rule`: `unit` (`"3 um"` is converted where it is m, eV or rad); `choices`; `at_least`,
     `above`, `at_most`, `below`; `only`, such as `{"name": ("fbp",)}`: the setting has a meaning only where its
-    neighbour `name` is one of these, and is refused elsewhere.
+    neighbour `name` (`"solver.name"` of another section) is one of these, or fulfils a `Condition` such as
+    `above(1)`, `unless("fbp")`, `GIVEN`, and is refused elsewhere; `known`: a function that lists the names in a table
+    that is open to others, of which a text (or each of several) must be one.
     """
     return dataclasses.field(default=default, metadata={"rule": Rule(says, **rule)})
 
@@ -120,6 +156,8 @@ def build(cls: type[T], given: Mapping[str, Any] | T, method: str) -> T:
             raise InputError(f"[{name}] is a section of {method}: write {name}.key = value")
         known[name] = _section(name, known[name], part, method)
     made = cls(**known)
+    for name, part in known.items():
+        _refuse_idle(name, part, getattr(defaults, name), known)
     return made.checked() if hasattr(made, "checked") else made  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -129,6 +167,7 @@ def fill(cls: type[T], given: Mapping[str, Any], method: str) -> T:
     **Raises:** `InputError` as `build` does; also what the section's own `checked` refuses.
     """
     made = _section("", cls(), given, method)
+    _refuse_idle("", made, cls(), {})
     return made.checked() if hasattr(made, "checked") else made
 
 
@@ -139,15 +178,57 @@ def _section(name: str, default: Any, given: Mapping[str, Any], method: str) -> 
         if key not in known:
             raise InputError(f"{method} has no setting {before}{key}{nearest(key, known)}")
         values[key] = _checked(value, kinds[key], known[key], f"{before}{key}")
-    made = dataclasses.replace(default, **values)
-    for key, value in values.items():
-        for other, allowed in known[key].only.items():
-            if value != getattr(default, key) and getattr(made, other) not in allowed:
-                raise InputError(
-                    f"{before}{key} has no effect with {before}{other} = {shown(getattr(made, other))}; it belongs to "
-                    f"{', '.join(map(str, allowed))}"
-                )
-    return made
+    return dataclasses.replace(default, **values)
+
+
+def _refuse_idle(name: str, part: Any, default: Any, sections: Mapping[str, Any]) -> None:
+    """Refuse what was changed in a section and has no effect beside its neighbours, there or in other sections.
+
+    **Raises:** `InputError`.
+    """
+    before = f"{name}." if name else ""
+    for key in _changed(part, default):
+        for other, allowed in rules(part)[key].only.items():
+            place, _, neighbour = other.rpartition(".")
+            value, condition = getattr(sections[place] if place else part, neighbour), Condition.of(allowed)
+            if not condition.holds(value):
+                label = other if place else f"{before}{other}"
+                now = f"without {label}" if value in (None, ()) else f"with {label} = {shown(value)}"
+                belongs = condition.says.format(label)
+                raise InputError(f"{before}{key} has no effect {now}: it is for runs {belongs}")
+
+
+def _changed(part: Any, default: Any) -> list[str]:
+    """Name the settings of a section that are not at their defaults."""
+    return [f.name for f in dataclasses.fields(part) if not _alike(getattr(part, f.name), getattr(default, f.name))]
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if hasattr(one, "shape") or hasattr(other, "shape"):
+        import numpy as np
+
+        return one is not None and other is not None and np.array_equal(one, other)
+    return one == other
+
+
+def refuse_changed(settings: Any, names: Sequence[str], why: str) -> None:
+    """Refuse settings (`"section.key"`, or `"section"` for all of one) that are not at their defaults: the data that
+    were opened make no use of them.
+
+    **Raises:** `InputError` naming the first of them; `why` ends its sentence.
+
+    ```python
+    from diffrecon.settings import refuse_changed
+    from diffrecon.recipes.stxm import Settings
+    refuse_changed(Settings(), ["solver"], "one map has no angles")
+    ```
+    """
+    defaults = type(settings)()
+    for name in names:
+        part, _, wanted = name.partition(".")
+        for key in _changed(getattr(settings, part), getattr(defaults, part)):
+            if wanted in ("", key):
+                raise InputError(f"{part}.{key} has no effect here ({why}): leave it out")
 
 
 def rules(filled: Any) -> dict[str, Rule]:
@@ -166,9 +247,17 @@ def _checked(value: Any, kind: Any, rule: Rule, name: str) -> Any:
         raise InputError(f"{name}: {value!r} is none of {', '.join(shown(c) for c in rule.choices)}{hint}")
     if not fits:
         raise InputError(f"{name}: {value!r} is not {_phrase(kind)}")
+    if rule.known is not None and value is not None:
+        _refuse_unknown(value if isinstance(value, tuple) else (value,), rule.known(), name)
     if not rule.holds(value):
         raise InputError(f"{name} = {shown(value)}: {rule.bounds()} is expected: {rule.says}")
     return value
+
+
+def _refuse_unknown(values: Sequence[Any], known: Sequence[str], name: str) -> None:
+    for value in values:
+        if isinstance(value, str) and value not in known:
+            raise InputError(f"{name}: there is no {value!r}{nearest(value, known)}")
 
 
 def _in_base_unit(value: Any, unit: str, name: str) -> Any:

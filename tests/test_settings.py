@@ -90,7 +90,7 @@ def test_lengths_may_have_a_unit(given, value):
         ({"solver": {"window": [1, 2, 3]}}, "a list of 2"),
         ({"solver": {"positive": 1}}, "not true or false"),
         ({"solver": {"name": "cglss"}}, "none of fbp, cgls; did you mean cgls"),
-        ({"solver": {"name": "fbp", "steps": 7}}, "solver.steps has no effect with solver.name = fbp; .* cgls"),
+        ({"solver": {"name": "fbp", "steps": 7}}, "solver.steps has no effect with solver.name = fbp: .* cgls"),
         ({"model": {"distance": "3 kg"}}, "not a unit"),
         ({"model": {"material": 3}}, "not a text or a table"),
         ({"model": {"cost": 3}}, "not a function"),

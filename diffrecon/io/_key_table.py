@@ -63,6 +63,7 @@ KEYS: dict[str, Key] = {
     "dark_views": Key("data", "array", says="number of views taken before each dark: 0 before the first view"),
     "layout": Key("data", "text", says="sinogram is (row, view, column), or (view, column) of a single row"),
     "kind": Key("data", "text", says="what the frames are (tomography, laminography)"),
+    "flip": Key("data", "text", says="mirror frames, flats, darks and masks as they are read, before all else"),
     "views": Key("data", "range", says="which views: 0:100, ::2, 0:10,13:64, a number, a list"),
     "rows": Key("data", "range", says="range of detector rows, 100:200"),
     "columns": Key("data", "range", says="range of detector columns, 100:200"),
@@ -119,6 +120,7 @@ CHOICES = {
     "positions_of": ("patch", "sample"),
     "beam": ("parallel", "cone"),
     "layout": ("projections", "sinogram"),
+    "flip": ("none", "left-right", "up-down", "both"),
     "kind": ("counts", "transmission", "line-integrals"),
 }
 

@@ -1,4 +1,4 @@
-"""Frames that lie in many pieces or in another order: one file or dataset a view, one sinogram a row."""
+"""Frames that lie in many pieces or in another order: one file or dataset a view, one sinogram a row, mirrored ones."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from ..errors import InputError
 from ..frames import LazyFrames, need_filters, open_hdf5
 
-__all__ = ["PerView", "SinogramOrdered", "Stacked"]
+__all__ = ["Mirrored", "PerView", "SinogramOrdered", "Stacked"]
 
 
 class PerView(LazyFrames):
@@ -44,6 +44,24 @@ class SinogramOrdered(LazyFrames):
             return np.empty((0, rows.stop - rows.start, columns.stop - columns.start), self.dtype)
         first, last = int(views.min()), int(views.max()) + 1
         return np.asarray(self._stored[rows, first:last, columns])[:, views - first].swapaxes(0, 1)
+
+
+class Mirrored(LazyFrames):
+    """Frames `(view, y, x)` whose rows, columns or both come in reverse order."""
+
+    def __init__(self, frames: Any, rows: bool, columns: bool):
+        self._frames, self._reversed = frames, (rows, columns)
+        self.shape, self.dtype = tuple(frames.shape), np.dtype(frames.dtype)
+        self.bands = getattr(frames, "bands", 0)
+
+    def _read(self, views: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        sizes, parts = self.shape[1:3], (rows, columns)
+        back = [
+            slice(size - part.stop, size - part.start) if turned else part
+            for size, part, turned in zip(sizes, parts, self._reversed, strict=True)
+        ]
+        order = tuple(slice(None, None, -1 if turned else 1) for turned in self._reversed)
+        return np.asarray(self._frames[(views, *back)])[(slice(None), *order)]
 
 
 class Stacked(LazyFrames):

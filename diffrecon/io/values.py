@@ -11,7 +11,7 @@ from ..frames import Excerpt, FiniteFrames, LazyFrames
 from ..marks import find_marks
 from . import _guess
 from ._key_table import KEYS
-from ._lazy import SinogramOrdered
+from ._lazy import Mirrored, SinogramOrdered
 from ._positions import by_position
 from ._tables import AngleRange
 from .keys import full_name
@@ -74,7 +74,30 @@ def stack_of(values: dict[str, Any], source: Source) -> Any:
     for key in _OF_FRAMES:
         if values.get(key) is not None:
             values[key] = _like_frames(source, key, values[key], counts)
-    return counts
+    return _mirrored(values, counts)
+
+
+def _mirrored(values: dict[str, Any], counts: Any) -> Any:
+    """Frames, and what is of their shape, mirrored as `data.flip` says."""
+    how = values.get("flip") or "none"
+    if how == "none":
+        return counts
+    if counts.ndim != 3:
+        raise InputError(f"data.flip = {how} mirrors frames (view, y, x); these have shape {tuple(counts.shape)}")
+    rows, columns = how in ("up-down", "both"), how in ("left-right", "both")
+    for key in (*_OF_FRAMES, "weights", "transmission", "reference"):
+        found = values.get(key)
+        if found is not None and tuple(found.shape[-2:]) == tuple(counts.shape[1:3]):
+            values[key] = _reversed(found, rows, columns)
+    return _reversed(counts, rows, columns)
+
+
+def _reversed(frames: Any, rows: bool, columns: bool) -> Any:
+    """Frames `(..., y, x)` in the reverse order of rows, columns or both; those in a file stay there."""
+    if isinstance(frames, LazyFrames):
+        return Mirrored(frames, rows, columns)
+    axes = tuple(axis for axis, turned in ((-2, rows), (-1, columns)) if turned)
+    return np.ascontiguousarray(np.flip(np.asarray(frames), axes))
 
 
 def without_marks(source: Source, values: dict[str, Any], counts: Any) -> Any:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from ..errors import InputError
 from ..frames import Measurement
 from ..quality import line_integral_variance
-from ..settings import Numbers, build, section, setting
+from ..settings import Numbers, build, section, setting, unless
 from ..solvers.direct.fbp import PhaseFilter
 from ._centre import RotationCentre, find_rotation_centre
 from ._defects import ZINGER_REACH, BadPixels, Filling, columns_moved, find_bad_pixels
@@ -48,7 +48,9 @@ class Settings:
     zingers: float | None = setting(None, "threshold in standard deviations, say 8", above=0)
     bad_pixels: bool = setting(True, "fill pixels that hold no signal")
     stripes: str = setting("none", "how stripes are removed", choices=STRIPE_METHODS)
-    stripe_size: int | None = setting(None, "about twice the widest stripe", unit="columns", at_least=1)
+    stripe_size: int | None = setting(
+        None, "about twice the widest stripe", unit="columns", at_least=3, only={"stripes": unless("none")}
+    )
     beam_hardening: Numbers | None = setting(None, "[a1, a2, ...] of a1 p + a2 p^2 + ...")
     distortion: Numbers | None = setting(None, "(2, y, x): row and column in the frame of every straight pixel")
     full_turn: str = setting(

@@ -13,7 +13,7 @@ from .._console import Console
 from ..modality import Problem
 from ..operators.fourier import blur
 from ..priors import PowerLaw
-from ..settings import section, setting
+from ..settings import above, section, setting, unless
 from ..solvers import HologramCoordinates, HologramCurvature
 
 GEOMETRY = ("shifts", "rotations", "stretch", "distances", "source_blur", "detector_blur", "flux")
@@ -38,13 +38,22 @@ class Prepare:
 class Model:
     """What object, beam and geometry may be."""
 
-    delta_beta: float | None = setting(None, "of the main material; by default that of light organic matter", above=0)
-    material: str | None = setting(None, 'instead: formula and density [g/cm^3], "SiO2, 2.2" (needs xraydb)')
+    delta_beta: float | None = setting(
+        None,
+        "of the main material; by default that of light organic matter",
+        above=0,
+        only={"material": (None,), "materials": (None,)},
+    )
+    material: str | None = setting(
+        None, 'instead: formula and density [g/cm^3], "SiO2, 2.2" (needs xraydb)', only={"materials": (None,)}
+    )
     materials: dict | None = setting(None, 'instead: several, {resin = "C5H8O2, 1.19"}; two tell their thicknesses')
     attenuation: bool | None = setting(None, "that delta_beta does not explain; by default where a residual is left")
-    attenuation_scale: float = setting(0.15, "its size to begin with, in units of the phase", above=0)
+    attenuation_scale: float = setting(
+        0.15, "its size to begin with, in units of the phase", above=0, only={"attenuation": unless(False)}
+    )
     refine: tuple[str, ...] | None = setting(
-        None, f"to solve for, of {', '.join(GEOMETRY)}; by default shifts that were registered"
+        None, f"to solve for, of {', '.join(GEOMETRY)}; by default shifts that were registered", known=lambda: GEOMETRY
     )
     probe: bool | str | None = setting(
         None,
@@ -75,7 +84,7 @@ class Solver:
 
     damping: tuple[float, ...] = setting((1.0, 0.1), "of the rounds of one strong material [flux]", at_least=0)
     rounds: int = setting(2, "with everything to be solved for; one where the phase is weak", at_least=0)
-    tv_rounds: int = setting(2, "with the total variation, one step each", at_least=0)
+    tv_rounds: int = setting(2, "with the total variation, one step each", at_least=0, only={"loss.tv": above(0)})
     steps: int = setting(4, "Gauss-Newton steps a round", at_least=1)
     cg_steps: int = setting(20, "conjugate gradients a step; half as many after coarser frames", at_least=1)
 

@@ -18,7 +18,7 @@ from ..scan import Scan
 from ..settings import setting
 from ..solvers.refraction import information_of
 from ..solvers.refraction_volumes import RefractionVolumes, consistent_volumes, landed_maps, projected_fields
-from ..solvers.slices import SliceOptions, padding
+from ..solvers.slices import SLICE_SOLVERS, SliceOptions, padding
 from ._volumes import Volumes, projector_of, solve_each, without_ends
 
 __all__ = ["RefractionTomogram", "Volume", "start", "at_angles", "by_angle", "stages", "verdict", "volume_quantities"]
@@ -34,7 +34,11 @@ _OF_FRAMES = ("flux", "drift", "place", "step")  # what models refine of single 
 class Volume(SliceOptions):
     """How volumes are found where there are frames at many angles."""
 
-    name: str = setting("fbp", "a name in solvers.SLICE_SOLVERS, or joint: one cost functional of all frames")
+    name: str = setting(
+        "fbp",
+        "a name in solvers.SLICE_SOLVERS, or joint: one cost functional of all frames",
+        known=lambda: (*SLICE_SOLVERS, "joint"),
+    )
     rounds: int = setting(3, "readings of all frames", at_least=1, only={"name": ("joint",)})
     prior: float = setting(
         0.3, "few steps of all volumes, in units of a voxel's noise", at_least=0, only={"name": ("joint",)}

@@ -17,10 +17,11 @@ from ..errors import InputError
 from ..modality import Modality, Outcome, Problem, Run, Stage, Work, descent
 from ..models import Diffraction, diffraction_pattern, oversampling_ratio
 from ..scan import Scan
-from ..settings import Numbers, section, setting
+from ..settings import Numbers, above, section, setting
 from ..solvers import RandomStarts, Shrinking, onto_positive, onto_real, onto_support, random_starts
 from . import looks
 
+_SHRINKING = {"shrink_every": above(0)}
 _KNOWN = {"complex": onto_support, "real": onto_real, "positive": onto_positive}
 
 
@@ -58,11 +59,15 @@ class Solver:
         20, "steps between two looks at the support, within the bound; 0 keeps the first support", at_least=0
     )
     shrink_width: tuple[float, float] = setting(
-        (3.0, 1.0), "blur of the modulus that defines it [pixel], at the beginning and in the end", above=0
+        (3.0, 1.0),
+        "blur of the modulus that defines it [pixel], at the beginning and in the end",
+        above=0,
+        only=_SHRINKING,
     )
     shrink_threshold: tuple[float, ...] = setting(
-        (0.05, 0.2), "of the blurred modulus' maximum; of two, what lies between is tried first", above=0, below=1
-    )
+        (0.05, 0.2), "of the blurred modulus' maximum; of two, what lies between is tried first", above=0, below=1,
+        only=_SHRINKING,
+    )  # fmt: skip
     keep: float = setting(0.25, "fraction of the starts, the best ones, that are averaged", above=0, at_most=1)
     refine: int = setting(100, "steps of the likelihood's gradient from the average, with what blurs the pattern",
                           at_least=0)  # fmt: skip

@@ -31,6 +31,7 @@ from ._powder_start import Setup, refined_shape, setup_of
 from .integration import Integration
 
 _PHASES = {"name": ("phases",)}
+_OF_PHASES = {"solver.name": ("phases",)}
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ class Model:
     polarisation: float | None = setting(
         None, "degree, horizontal; by default the file's, or 0.99", at_least=-1, at_most=1
     )
-    amorphous: bool = setting(True, "a smooth pattern of its own, besides the phases")
+    amorphous: bool = setting(True, "a smooth pattern of its own, besides the phases", only=_OF_PHASES)
     time_knots: int | None = setting(
-        None, "so many slices of patterns, linear in time between them (data.times); with solver.name=patterns",
-        at_least=2,
+        None, "so many slices of patterns, linear in time between them (data.times)",
+        at_least=2, only={"solver.name": ("patterns",)},
     )  # fmt: skip
 
 
@@ -86,7 +87,7 @@ class Quality:
 
     held_out: float = setting(0.0, "fraction of the views that are never fitted", at_least=0, below=1)
     seed: int = setting(0, "of the choice of views, and of the noise of error bars")
-    samples: int = setting(6, "of noise for the error bars; 0 leaves them out", at_least=0)
+    samples: int = setting(6, "of noise for the error bars; 0 leaves them out", at_least=0, only=_OF_PHASES)
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,6 @@ class Settings:
         **Raises:** `InputError`.
         """
         self.patterns.checked()
-        if self.model.time_knots is not None and self.solver.name != "patterns":
-            raise InputError("model.time_knots: phases have no time axis yet; take solver.name=patterns")
         if self.solver.name == "phases" and not self.solver.patterns and self.patterns != Settings().patterns:
             raise InputError("[patterns] has no effect with solver.patterns=false")
         return self

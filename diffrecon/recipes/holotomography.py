@@ -24,14 +24,18 @@ from ..modality import Modality, Outcome, Problem, Run, Stage, Work
 from ..models import HoloTomography, hologram_table, holograms_by_angle
 from ..quality.held_out import held_out_figures, split_views
 from ..scan import Scan
-from ..settings import section, setting
+from ..settings import GIVEN, section, setting
 from ..solvers import PhaseRetrieval, back_project, fit_volume, hologram_cost, place_frames
 from ..solvers.direct.two_step import over_angles, projections_of
+from ..solvers.slices import FILTERS
 from . import looks
 from ._holotomography_slabs import in_slabs
 
 PLACES = ("shifts", "gain", "centre")  # what the stages before the volume keep
 _JOINT, _TWO_STEP = {"name": ("joint",)}, {"name": ("two-step",)}
+_OF_JOINT = {"solver.name": ("joint",)}
+_PLAIN = _JOINT | {"batch_size": GIVEN}  # steps of some angles each
+_LBFGS = _JOINT | {"batch_size": (None,)}
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,14 @@ class Prepare:
 class Model:
     """Sample and geometry, and what of them is solved for."""
 
-    delta_beta: float | None = setting(None, "delta / beta of the sample; by default that of light organic matter")
+    delta_beta: float | None = setting(
+        None, "delta / beta of the sample; by default that of light organic matter", above=0, only={"material": (None,)}
+    )
     material: str | None = setting(None, 'instead of it: formula and density [g/cm^3], such as "C5H8O2, 1.19"')
     beta: bool = setting(False, "a volume of absorption that delta_beta does not explain")
-    beta_scale: float = setting(0.01, "size of that absorption beside delta that is expected", above=0)
+    beta_scale: float = setting(
+        0.01, "size of that absorption beside delta that is expected", above=0, only={"beta": (True,)}
+    )
     size: int | None = setting(None, "pixels of a slice along x and y; the finest field of view by default")
     height: int | None = setting(None, "slices; the finest field of view by default")
     flats: str = setting("mean", "of all, or equal groups, one a distance", choices=("mean", "distance"))
@@ -56,7 +64,7 @@ class Model:
     centre: bool = setting(True, "find the rotation axis")
     gain: bool = setting(False, "brightness of every frame as an unknown")
     register: bool = setting(False, "register the frames of an angle first, if more than two pixels out of place")
-    refine_delta_beta: bool = setting(False, "delta / beta as an unknown of the joint descent")
+    refine_delta_beta: bool = setting(False, "delta / beta as an unknown of the joint descent", only=_OF_JOINT)
     quantity: str = setting(
         "delta", "one more volume: density (needs material) [g/cm^3] or electron-density [1/angstrom^3]",
         choices=("delta", "density", "electron-density"),
@@ -67,9 +75,11 @@ class Model:
 class Loss:
     """The cost of the joint descent; weights of 1 are what the data say."""
 
-    function: Callable[..., Any] | None = setting(None, "(model, batch) -> scalar for the data; amplitudes by default")
-    negative: float = setting(1.0, "weight of values below vacuum, which X-rays do not see", at_least=0)
-    prior: float = setting(1.0, "weight of the prior", above=0)
+    function: Callable[..., Any] | None = setting(
+        None, "(model, batch) -> scalar for the data; amplitudes by default", only=_OF_JOINT
+    )
+    negative: float = setting(1.0, "weight of values below vacuum, which X-rays do not see", at_least=0, only=_OF_JOINT)
+    prior: float = setting(1.0, "weight of the prior", above=0, only=_OF_JOINT)
 
 
 @dataclass(frozen=True)
@@ -78,15 +88,15 @@ class Solver:
 
     name: str = setting("joint", "one cost for all, or the two steps alone", choices=("joint", "two-step"))
     second: str = setting("fbp", "back-projection of the two steps", choices=("fbp", "cgls"))
-    filter: str = setting("ramp", "of the back-projection", only={"second": ("fbp",)})
+    filter: str = setting("ramp", "of the back-projection", choices=FILTERS, only={"second": ("fbp",)})
     cgls_steps: int = setting(8, "of the back-projection", at_least=1, only={"second": ("cgls",)})
     align: int = setting(3, "rounds of placing the frames in two steps", at_least=0)
     slab: int | None = setting(None, "slices at a time; 0: all; by default what fits", at_least=0, only=_TWO_STEP)
-    steps: int = setting(15, "L-BFGS steps of the joint descent", at_least=1, only=_JOINT)
-    memory: int = setting(8, "steps that L-BFGS remembers", at_least=1, only=_JOINT)
+    steps: int = setting(15, "L-BFGS steps of the joint descent", at_least=1, only=_LBFGS)
+    memory: int = setting(8, "steps that L-BFGS remembers", at_least=1, only=_LBFGS)
     batch_size: int | None = setting(None, "angles a step, plain steps: for large scans", at_least=1, only=_JOINT)
-    epochs: float = setting(12.0, "passes over the angles of these steps", above=0, only=_JOINT)
-    seed: int = setting(0, "of the order of the angles")
+    epochs: float = setting(12.0, "passes over the angles of these steps", above=0, only=_PLAIN)
+    seed: int = setting(0, "of the order of the angles", only=_PLAIN)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from ..modality import Modality, Outcome, Problem, Run, Stage, Work, descent
 from ..models import KEdge, attenuation_table, check_table
 from ..priors import Coordinates, filtered
 from ..scan import Scan
-from ..settings import section, setting
+from ..settings import above, refuse_changed, section, setting
 from ..solvers import fisher_deviation, fisher_scoring, log_subtraction
 from . import _kedge_volume, looks
 from ._kedge_volume import direct_densities
@@ -58,7 +58,7 @@ class Solver:
     name: str = setting(
         "likelihood", "Poisson likelihood, or logarithms and a weighted solve", choices=("likelihood", "direct")
     )
-    steps: int = setting(12, "steps of Fisher scoring", at_least=1, only=_LIKELIHOOD)
+    steps: int = setting(12, "of radiographs: steps of Fisher scoring", at_least=1, only=_LIKELIHOOD)
     tv: float | None = setting(
         None,
         "weight of total variation, in units of each material's error bar; by default 0 for radiographs, where 0.3 is "
@@ -67,7 +67,9 @@ class Solver:
         only=_LIKELIHOOD,
     )
     positive: bool = setting(False, "with tv: densities below zero cost", only=_LIKELIHOOD)
-    tv_steps: int = setting(60, "steps of L-BFGS with total variation", at_least=1, only=_LIKELIHOOD)
+    tv_steps: int = setting(
+        60, "of radiographs: steps of L-BFGS with total variation", at_least=1, only=_LIKELIHOOD | {"tv": above(0)}
+    )
     rounds: int = setting(24, "of Gauss-Newton for tomograms", at_least=5, only=_LIKELIHOOD)
     align: str = setting(
         "picture",
@@ -115,6 +117,7 @@ class KEdgeSubtraction(looks.KEdge, Modality):
         if looks.at_angles(scan):
             several = np.unique(energies)
             check_table(_table(materials, several, settings.model.attenuation), list(materials), list(several))
+            refuse_changed(settings, ("solver.steps", "solver.tv_steps"), "tomograms are solved in solver.rounds")
             return _kedge_volume.start(scan, settings, materials, energies, console)
         _refuse_of_radiographs(settings)
         table = _table(materials, energies, settings.model.attenuation)
@@ -217,12 +220,16 @@ class KEdgeSubtraction(looks.KEdge, Modality):
 
 # ---------------------------------------------------------------------------------------------------- the scan
 def _refuse_of_radiographs(settings: Settings) -> None:
-    """Refuse what only tomograms have."""
+    """Refuse what only tomograms have, and a bound without the total variation that keeps it."""
     if settings.model.bandwidth:
         raise InputError(
             "model.bandwidth is for tomograms: radiographs need coefficients of their spectrum, model.attenuation; "
             "or the rotation angles are missing (data.angles)"
         )
+    only = "for tomograms, and these are radiographs; or the rotation angles are missing: data.angles"
+    refuse_changed(settings, ("solver.rounds", "solver.align", "quality"), only)
+    if not settings.solver.tv:
+        refuse_changed(settings, ("solver.positive",), "radiographs are bounded with solver.tv only")
 
 
 def _energies(scan: Scan, energies: Any) -> np.ndarray:

@@ -11,7 +11,6 @@ import numpy as np
 from .. import operators, quality, uncertainty
 from .._console import Console
 from .._result import Quantity
-from ..errors import InputError
 from ..frames import pick_views
 from ..modality import Modality, Outcome, Problem, Run, Stage, Work
 from ..models import Ptychography, check_orientation
@@ -19,13 +18,15 @@ from ..penalties import SparseEdges
 from ..prepare import air_rectangle, check_frames, common_field, light_is_fine
 from ..quality.held_out import held_out_figures, split_views
 from ..scan import Scan
-from ..settings import section, setting
-from ..solvers import EngineTask, ScanCost, fit_places, in_units, matched_frames, parse_stages, run_engine
+from ..settings import above, refuse_changed, section, setting
+from ..solvers import EngineTask, ScanCost, engine, fit_places, in_units, matched_frames, parse_stages, run_engine
+from ..solvers.engines import optimisers
 from . import looks
 from ._far_start import best_defocus
 
 Pair = tuple[float, float]
 _DEFAULT_COST = {"function": (None,)}
+_THICK = {"slices": above(1)}
 _GEOMETRY = ("scan_matrix", "travel", "source_blur", "detector_blur", "distance", "astigmatism", "tilt")
 
 
@@ -39,8 +40,8 @@ class Model:
     margin: float = setting(8.0, "room around the scanned area", unit="detector pixel", at_least=0)
     refractive: bool = setting(False, "the object as phase and attenuation, without wraps")
     slices: int = setting(1, "slices of a thick object", at_least=1)
-    slice_spacing: float | None = setting(None, "distance between slices", unit="m")
-    refine_spacing: bool = setting(False, "solve for the distance between slices")
+    slice_spacing: float | None = setting(None, "distance between slices", unit="m", above=0, only=_THICK)
+    refine_spacing: bool = setting(False, "solve for the distance between slices", only=_THICK)
     variations: int = setting(0, "ways in which the first probe mode may change along the scan", at_least=0)
     air: tuple[int, int, int, int] | None = setting(
         None, "[first row, last, first column, last] that is empty: phase 0"
@@ -77,7 +78,11 @@ class Loss:
         None, "weight of total variation [1/step]; by default from the object", at_least=0, only=_DEFAULT_COST
     )
     position_prior: float | None = setting(
-        None, "standard deviation of the motors' errors", unit="detector pixel", above=0, only=_DEFAULT_COST
+        None,
+        "standard deviation of the motors' errors",
+        unit="detector pixel",
+        above=0,
+        only={"function": (None,), "model.positions": (True,)},
     )
     saturation: float | None = setting(None, 'counts that say "at least so many"; as the frames look', above=0)
 
@@ -86,12 +91,16 @@ class Loss:
 class Optimiser:
     """Steps of gradient engines; those of the unknowns in units of the object's."""
 
-    name: str = setting("adam", "any optax optimiser that takes a learning rate")
+    name: str = setting(
+        "adam", "any optax optimiser that takes a learning rate", known=optimisers, only={"solver.stages": (None,)}
+    )
     learning_rate: float = setting(0.04, "step of the object", above=0)
     probe: float = setting(1.0, "step of the probe, in units of its amplitude", above=0)
     positions: float = setting(1.0, "step of the positions", unit="detector pixel", above=0)
-    background: float = setting(2.0, "step of the background [sqrt(counts)]", above=0)
-    gain: float = setting(0.1, "step of the gain", above=0)
+    background: float = setting(
+        2.0, "step of the background [sqrt(counts)]", above=0, only={"model.background": (True,)}
+    )
+    gain: float = setting(0.1, "step of the gain", above=0, only={"model.gain": (True,)})
     geometry: float = setting(1.0, "factor on the steps of distance, blur and the like", above=0)
     constant: float = setting(0.3, "part of the steps before they shrink to 1/50", at_least=0, at_most=1)
 
@@ -128,6 +137,14 @@ class NearSettings:
     solver: Solver = section(Solver, steps=2000)
     quality: Quality = section(Quality)
 
+    def checked(self) -> "NearSettings":
+        """Refuse engines that are not known, and what has no effect beside them.
+
+        **Raises:** `InputError`.
+        """
+        _refuse_idle(self)
+        return self
+
 
 @dataclass(frozen=True)
 class FarSettings:
@@ -139,28 +156,28 @@ class FarSettings:
     solver: Solver = section(Solver)
     quality: Quality = section(Quality)
 
+    def checked(self) -> "FarSettings":
+        """Refuse engines that are not known, and what has no effect beside them.
 
-def _refuse_idle(settings: Any, defaults: Any) -> None:
-    """Refuse settings that have no effect beside the others."""
+        **Raises:** `InputError`.
+        """
+        _refuse_idle(self)
+        return self
+
+
+def _refuse_idle(settings: Any) -> None:
+    """Refuse settings that have no effect beside several others."""
     model, stages = settings.model, settings.solver.stages
-    fixed = ("probe", "positions", "background", "gain")
-    idle = {f"optimiser.{name}": f"model.{name} = false" for name in fixed if not getattr(model, name)}
-    for name, also in (("positions", model.drift), ("probe", model.variations)):
-        if also:
-            idle.pop(f"optimiser.{name}", None)
-    if model.slices == 1:
-        idle |= dict.fromkeys(("model.slice_spacing", "model.refine_spacing"), "model.slices = 1")
-    if not model.positions:
-        idle["loss.position_prior"] = "model.positions = false"
-    if stages:
-        idle["optimiser.name"] = "solver.stages"
-        if {name for name, _ in parse_stages(stages)} <= {"dm", "raar", "lm"}:
-            names = ("loss.function", "loss.tv", "loss.position_prior", "solver.batch_size", "optimiser.learning_rate")
-            idle |= dict.fromkeys((*names, "optimiser.constant"), f"solver.stages = {', '.join(stages)}")
-    for name, reason in idle.items():
-        part, _, key = name.partition(".")
-        if getattr(getattr(settings, part), key) != getattr(getattr(defaults, part), key):
-            raise InputError(f"{name} has no effect with {reason}")
+    if not (model.probe or model.variations):
+        refuse_changed(settings, ("optimiser.probe",), "model.probe = false")
+    if not (model.positions or model.drift):
+        refuse_changed(settings, ("optimiser.positions",), "model.positions = false")
+    names = {name for name, _ in parse_stages(stages)} if stages else set()
+    for name in names:
+        engine(name)
+    if names and names <= {"dm", "raar", "lm"}:
+        idle = ("loss.function", "loss.tv", "loss.position_prior", "solver.batch_size", "optimiser.learning_rate")
+        refuse_changed(settings, (*idle, "optimiser.constant"), f"solver.stages = {', '.join(stages)}")
 
 
 # ---------------------------------------------------------------------------------------------------- the problem
@@ -222,7 +239,6 @@ class NearFieldPtychography(looks.NearFieldPtychography, Modality):
 
     def start(self, scan: Scan, settings: Any, console: Console) -> ScanProblem:
         """Leave out what would spoil the scan, mend its positions, and make the first guess."""
-        _refuse_idle(settings, self.settings())
         scan, rules = scan.replace(method=self.name), settings.model
         report = check_frames(scan)
         good = report.apply(scan)

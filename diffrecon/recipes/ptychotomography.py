@@ -15,13 +15,13 @@ from .. import losses, operators, prepare, quality
 from .._console import Console
 from .._model import Batch
 from .._result import Quantity
-from ..errors import InputError
 from ..modality import Modality, Outcome, Problem, Run, Stage, Work, descent
 from ..models import PtychoProjections, PtychoTomography, frames_by_angle
 from ..quality.held_out import held_out_figures
 from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import minimise
+from ..solvers.engines import optimisers
 from . import looks
 
 
@@ -58,19 +58,24 @@ class Loss:
     function: Callable[..., Any] | None = setting(None, "(model, batch) -> scalar; amplitudes by default")
 
 
+def _unknown(name: str) -> dict[str, Any]:
+    """Make the rule of a step: its unknown is solved for."""
+    return {f"model.{name}": (True,)}
+
+
 @dataclass(frozen=True)
 class Optimiser:
     """Steps of the descent."""
 
-    name: str = setting("adam", "any optax optimiser that takes a learning rate")
-    learning_rate: float = setting(0.003, "of delta [rad/pixel]", above=0)
-    beta: float = setting(3e-5, "of beta [1/pixel]", above=0)
-    probe: float = setting(0.02, "of the probe, in units of its amplitude", above=0)
-    positions: float = setting(0.04, "of positions [pixel]", above=0)
-    shifts: float = setting(0.04, "of shifts [pixel]", above=0)
-    centre: float = setting(0.04, "of the rotation axis [pixel]", above=0)
-    background: float = setting(0.05, "of the background [sqrt(counts)]", above=0)
-    gain: float = setting(0.01, "of the brightness", above=0)
+    name: str = setting("adam", "any optax optimiser that takes a learning rate", known=optimisers)
+    learning_rate: float = setting(0.003, "of delta [rad/pixel]", above=0, only=_unknown("delta"))
+    beta: float = setting(3e-5, "of beta [1/pixel]", above=0, only=_unknown("beta"))
+    probe: float = setting(0.02, "of the probe, in units of its amplitude", above=0, only=_unknown("probe"))
+    positions: float = setting(0.04, "of positions [pixel]", above=0, only=_unknown("positions"))
+    shifts: float = setting(0.04, "of shifts [pixel]", above=0, only=_unknown("shifts"))
+    centre: float = setting(0.04, "of the rotation axis [pixel]", above=0, only=_unknown("centre"))
+    background: float = setting(0.05, "of the background [sqrt(counts)]", above=0, only=_unknown("background"))
+    gain: float = setting(0.01, "of the brightness", above=0, only=_unknown("gain"))
     constant: float = setting(0.3, "part of the steps before they shrink to 1/50", at_least=0, at_most=1)
 
 
@@ -255,8 +260,6 @@ def _unknowns(model: PtychoTomography, settings: Settings) -> dict[str, float]:
 def _rule(settings: Settings, steps: int) -> optax.GradientTransformation:
     """Let steps grow to full size, which the unknowns' own factors multiply, and fall to a fiftieth."""
     chosen = settings.optimiser
-    if not hasattr(optax, chosen.name):
-        raise InputError(f"optimiser.name: optax has no optimiser {chosen.name!r}")
     warm, flat = min(20, steps // 4), max(int(steps * chosen.constant), steps // 4)
     parts = [
         optax.linear_schedule(0.02, 1.0, warm),

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..modality import Outcome, Run, Stage, Work
 from ..models import DisplacedReference, TrackedSample
 from ..scan import Scan
-from ..settings import section, setting
+from ..settings import refuse_changed, section, setting
 from ..solvers.refraction import RefractionMaps, first_maps
 from ..solvers.trackers import ReadPattern, read_by_correlation, read_by_windows, read_linear
 from ..solvers.tracking import track_windows
@@ -58,6 +58,22 @@ class Settings:
     solver: Solver = section(Solver)
     volume: Volume = section(Volume)
     quality: Quality = section(Quality)
+
+    def checked(self) -> "Settings":
+        """Refuse what classical readers, which fit no model, make no use of.
+
+        **Raises:** `InputError`.
+        """
+        if self.solver.kind != "model":
+            idle = ("held_out", "seed", "error_bars")
+            names = ("prior", "solver.rounds", "solver.steps", "model.fringes", "model.detector_blur")
+            names = (
+                *names,
+                *(f"quality.{key}" for key in idle),
+                *(["model.reach"] if self.solver.kind == "linear" else []),
+            )
+            refuse_changed(self, names, f"solver.kind = {self.solver.kind} reads pixel by pixel")
+        return self
 
 
 class Speckle(looks.Speckle, Refracting):

@@ -15,7 +15,7 @@ from ..modality import Modality, Outcome, Problem, Run, Stage, Work
 from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import integrate_gradients
-from ..solvers.slices import SliceOptions
+from ..solvers.slices import SLICE_SOLVERS, SliceOptions
 from . import looks
 from ._scan_points import Points, Signals, points_of, signals_of
 from ._scan_words import orientation_lines, probe_lines
@@ -36,7 +36,7 @@ class Model:
 class Solver(SliceOptions):
     """How volumes are found from projections at many angles."""
 
-    name: str = setting("fbp", "a name in solvers.SLICE_SOLVERS")
+    name: str = setting("fbp", "a name in solvers.SLICE_SOLVERS", known=lambda: tuple(SLICE_SOLVERS))
 
 
 @dataclass(frozen=True)

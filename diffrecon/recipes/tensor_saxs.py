@@ -19,6 +19,7 @@ from ..operators import mean_intensity, orientation, relative_anisotropy
 from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import spread_of_halves, tensor_poses, tensor_tomography
+from ..solvers.tensor_poses import MOTIONS
 from . import looks
 from ._tensor_figures import coverage, judged, spheres
 
@@ -74,7 +75,9 @@ class Align:
     """What is found of the views together with the volume."""
 
     unknowns: tuple[str, ...] = setting(
-        ("shifts",), "of each view: shifts, angles, wobble, flux (names of diffrecon.motion.FREEDOMS); [] for none"
+        ("shifts",),
+        "of each view: shifts, angles, wobble, flux (names of diffrecon.motion.FREEDOMS); [] for none",
+        known=lambda: tuple(MOTIONS),
     )
 
 

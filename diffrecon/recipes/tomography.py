@@ -17,10 +17,11 @@ from .._model import Batch
 from .._result import Quantity, Result
 from ..errors import InputError
 from ..modality import Modality, Outcome, Problem, Run, Stage, Work, descent
+from ..motion import FREEDOMS
 from ..operators import AlignedProjector, Dynamic, ParallelProjector
 from ..prepare import Settings as Prepare
 from ..scan import Scan
-from ..settings import as_dict, section, setting
+from ..settings import GIVEN, as_dict, section, setting
 from ..solvers.ending import Interrupted
 from . import looks
 from ._axis import find_axis, whole_column
@@ -29,6 +30,7 @@ from ._slabs import middle_rows, stream_slabs, too_large
 
 _STEPS = {"poisson": 4, "minimise": 200}  # of the solvers that are not in the table of `solvers.SLICE_SOLVERS`
 _UNPENALISED = "cgls"  # solves halves in the place of solvers with a penalty
+_MINIMISE = {"solver.name": ("minimise",)}
 _KINDS = ("attenuation", "delta", "density", "electron-density")
 
 
@@ -37,8 +39,12 @@ _KINDS = ("attenuation", "delta", "density", "electron-density")
 class Align:
     """Geometry from the data."""
 
-    unknowns: tuple[str, ...] = setting((), "names of diffrecon.motion.FREEDOMS, such as centre, shifts, roll")
-    rows: int = setting(64, "detector rows that are used for it, about the middle", at_least=1)
+    unknowns: tuple[str, ...] = setting(
+        (), "names of diffrecon.motion.FREEDOMS, such as centre, shifts, roll", known=lambda: tuple(FREEDOMS)
+    )
+    rows: int = setting(
+        64, "detector rows that are used for it, about the middle", at_least=1, only={"unknowns": GIVEN}
+    )
 
 
 @dataclass(frozen=True)
@@ -55,20 +61,27 @@ class Model:
 class Loss:
     """The cost of solver.name = minimise."""
 
-    function: Callable[..., Any] | None = setting(None, "(model, batch) -> scalar; least squares by default")
+    function: Callable[..., Any] | None = setting(
+        None, "(model, batch) -> scalar; least squares by default", only=_MINIMISE
+    )
 
 
 @dataclass(frozen=True)
 class Optimiser:
     """The descent of solver.name = minimise."""
 
-    learning_rate: float = setting(0.03, "of Adam, in units of the volume's range", above=0)
+    learning_rate: float = setting(0.03, "of Adam, in units of the volume's range", above=0, only=_MINIMISE)
 
 
 @dataclass(frozen=True)
 class Solver(solvers.SliceOptions):
     """How the volume is found."""
 
+    name: str = setting(
+        "fbp",
+        "a name in solvers.SLICE_SOLVERS, poisson, or minimise",
+        known=lambda: (*solvers.SLICE_SOLVERS, *_STEPS),
+    )
     slab: int | None = setting(None, "slices at a time; by default what the memory holds, 0 = all at once", at_least=0)
 
     def count(self) -> int:
@@ -82,8 +95,8 @@ class Quality:
 
     halves: bool = setting(False, "resolution: shell correlation of even and odd views")
     deviation: str = setting("none", "error bars (closed-form: of fbp)", choices=("none", "closed-form", "bootstrap"))
-    draws: int = setting(20, "of the bootstrap", at_least=2)
-    seed: int = setting(0, "of the bootstrap")
+    draws: int = setting(20, "of the bootstrap", at_least=2, only={"deviation": ("bootstrap",)})
+    seed: int = setting(0, "of the bootstrap", only={"deviation": ("bootstrap",)})
 
 
 @dataclass(frozen=True)
@@ -110,9 +123,6 @@ class Settings:
             raise InputError("quality.deviation=closed-form is that of solver.name=fbp; take bootstrap")
         if self.model.time_knots is not None and name in ("fbp", "poisson"):
             raise InputError(f"model.time_knots: {name} has no time axis; take solver.name=cgls or fista")
-        for key, ours in (("loss", self.loss != Loss()), ("optimiser", self.optimiser != Optimiser())):
-            if ours and name != "minimise":
-                raise InputError(f"[{key}] has no effect with solver.name = {name}; it belongs to minimise")
         return self
 
 

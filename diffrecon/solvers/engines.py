@@ -6,6 +6,8 @@ model is anything with the fields and methods of `diffrecon.models.Ptychography`
 """
 
 import dataclasses
+import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +32,7 @@ __all__ = [
     "EngineTask",
     "engine",
     "in_units",
+    "optimisers",
     "parse_stages",
     "run_engine",
     "run_stages",
@@ -170,12 +173,20 @@ def engine(name: str) -> Engine:
     """
     if name in ENGINES:
         return ENGINES[name]
-    if _is_optimiser(getattr(optax, name, None)):
+    if name in optimisers():
         return lambda model, epochs, task: _optax(model, epochs, task, name)
     raise InputError(
-        f"there is no engine {name!r}{nearest(name, [*ENGINES, 'adam', 'adamw', 'radam', 'lamb'])}; there "
-        f"are {', '.join(ENGINES)} and the optimisers of optax"
+        f"there is no engine {name!r}{nearest(name, [*ENGINES, *optimisers()])}; there are {', '.join(ENGINES)} and "
+        "the optimisers of optax"
     )
+
+
+@functools.cache
+def optimisers() -> tuple[str, ...]:
+    """List the optimisers of optax that are made from a learning rate alone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of those that are about to go
+        return tuple(name for name in dir(optax) if name[0].islower() and _is_optimiser(getattr(optax, name)))
 
 
 def _is_optimiser(make: Any) -> bool:

@@ -16,7 +16,7 @@ from .. import penalties
 from .._console import Console
 from ..errors import InputError, nearest
 from ..operators.dynamic import Dynamic
-from ..settings import setting
+from ..settings import setting, unless
 from .direct.fbp import fbp
 from .ending import Ending, Interrupted
 from .linear.choose import choose_weight
@@ -44,12 +44,20 @@ class SliceOptions:
 
     name: str = setting("fbp", "a name in solvers.SLICE_SOLVERS, poisson, or minimise")
     steps: int | None = setting(
-        None, "by default 20 (cgls, lsqr), 10 (sart, osem), 50 (mlem), 300 (primal-dual), 100", at_least=1
+        None,
+        "by default 20 (cgls, lsqr), 10 (sart, osem), 50 (mlem), 300 (primal-dual), 100",
+        at_least=1,
+        only={"name": unless("fbp")},
     )
     filter: str = setting("ramp", "of the back-projection", choices=FILTERS, **_of("fbp"))
     cutoff: float = setting(1.0, "end of the filter, as a fraction of the Nyquist frequency", above=0, **_of("fbp"))
     pad: str = setting("auto", "beyond the detector", choices=("auto", "zero", "edge", "smooth"), **_of("fbp"))
-    extent: float | None = setting(None, "diameter of the sample for pad = smooth", unit="pixel", **_of("fbp"))
+    extent: float | None = setting(
+        None,
+        "diameter of the sample for pad = smooth",
+        unit="pixel",
+        only={"name": ("fbp",), "pad": ("auto", "smooth")},
+    )
     tikhonov: float = setting(0.0, "weight of |x|^2", at_least=0, **_of("cgls", "lsqr"))
     relaxation: float | None = setting(None, "length of the steps", above=0, **_of("sirt", "sart"))
     subsets: int = setting(10, "groups of views", at_least=1, **_of("sart", "osem"))
@@ -63,11 +71,21 @@ class SliceOptions:
     stopping: str | None = setting(
         None, "by views left out, or at the noise (with photons)", choices=("held-out", "discrepancy"), **_of(*_STEPPED)
     )
-    penalty: str = setting("tv", "a name in solvers.SLICE_PENALTIES", **_of(*_PENALISED, "poisson"))
-    weight: float | None = setting(
-        None, "of the penalty; by default chosen by views left out (poisson: none)", **_of(*_PENALISED, "poisson")
+    penalty: str = setting(
+        "tv",
+        "a name in solvers.SLICE_PENALTIES",
+        known=lambda: tuple(SLICE_PENALTIES),
+        **_of(*_PENALISED, "poisson"),
     )
-    inner: int = setting(2, "steps of the penalty in each step", at_least=1, **_of("fista"))
+    weight: float | None = setting(
+        None,
+        "of the penalty; by default chosen by views left out (poisson: none)",
+        at_least=0,
+        only={"name": (*_PENALISED, "poisson"), "penalty": unless("none")},
+    )
+    inner: int = setting(
+        2, "steps of the penalty in each step", at_least=1, only={"name": ("fista",), "penalty": unless("none")}
+    )
 
     def count(self) -> int:
         """Count the steps, by default those of the solver."""

@@ -77,6 +77,28 @@ def test_half_acquisition(tmp_path):
     np.testing.assert_allclose(scan.subset([5, 0]).extra["monitor"], [11, 4])
 
 
+def test_mirrored_camera(tmp_path):
+    """A camera that mirrors is named with the setting that undoes it, for frames, flats and masks alike."""
+    random = np.random.default_rng(0)
+    stored = random.integers(50, 90, (len(KEY), 4, 6)).astype(np.uint16)
+    path = nxtomo(tmp_path / "a.nxs", change={"instrument/detector/data": stored})
+    with h5py.File(path, "r+") as file:
+        turn = file["entry0000/instrument/detector"].create_dataset("transformations/rx", data=180.0)
+        turn.attrs.update(transformation_type="rotation", units="deg", vector=[1, 0, 0])
+    mask = random.random((4, 6)) < 0.9
+    for how, axes in (("none", ()), ("up-down", (1,)), ("left-right", (2,)), ("both", (1, 2))):
+        scan = open_scan(path, flip=how, mask=mask)
+        expected = np.flip(stored, axes)
+        np.testing.assert_array_equal(scan.counts, expected[KEY == 0])
+        np.testing.assert_array_equal(scan.counts[2, 1:3, 4:], expected[KEY == 0][2, 1:3, 4:])
+        np.testing.assert_array_equal(scan.flats, expected[KEY == 1])
+        np.testing.assert_array_equal(scan.mask, np.flip(mask, [a - 1 for a in axes]))
+        assert "data.flip" not in messages(scan)
+    assert "data.flip=up-down mirrors them" in messages(open_scan(path))
+    in_memory = open_scan(path, flip="up-down", rows="0:1", counts=stored[KEY == 0])
+    np.testing.assert_array_equal(in_memory.counts, stored[KEY == 0][:, -1:])
+
+
 def test_entries_are_listed(tmp_path):
     for entry in ("entry0000", "entry0001"):
         nxtomo(tmp_path / "a.nxs", entry=entry)

@@ -60,6 +60,8 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
         found["angles"] = values[views] if values.size > views.max() and values.size != views.size else values
         found["angle_unit"] = source.units(angles)
         source.say(f"angles from {angles}")
+    if "flip" not in given:
+        _say_mirrored(source, detector)
     return found | _instrument(source, detector) | _per_frame(source, entry, detector, views)
 
 
@@ -122,6 +124,25 @@ def _per_frame(source: Source, entry: str, detector: str, views: np.ndarray) -> 
             )
             break
     return found
+
+
+def _say_mirrored(source: Source, detector: str) -> None:
+    """Name a camera that mirrors, as a turn of 180 degrees among the detector's transformations.
+
+    Writers of different years mean different axes by the same words, so that nothing is undone unasked.
+    """
+    for name, _ in source.walk(detector, depth=2):
+        turn = source.file.get(name)
+        attributes = getattr(turn, "attrs", {})
+        if attributes.get("transformation_type") not in ("rotation", b"rotation"):
+            continue
+        angle, axis = source.number(name, "turn of the detector", "rad"), np.ravel(attributes.get("vector", 0))
+        if angle is not None and abs(abs(angle) - np.pi) < 0.01 and axis.size == 3:
+            flip = {0: "up-down", 1: "left-right"}.get(int(np.argmax(np.abs(axis))), "both")
+            source.say(
+                f"{name} turns the detector by 180 degrees about ({', '.join(f'{a:g}' for a in axis)}); the frames are "
+                f"taken as they are stored: --set data.flip={flip} mirrors them, data.flip=none if they are right"
+            )
 
 
 def _column(source: Source, name: str, unit: str, views: np.ndarray) -> np.ndarray | None:
