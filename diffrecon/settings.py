@@ -105,8 +105,11 @@ class Rule(NamedTuple):
         words = [f"one of {', '.join(shown(c) for c in self.choices)}"] if self.choices else []
         named = {"at least": self.at_least, "above": self.above, "at most": self.at_most, "below": self.below}
         words += [f"{name} {value:g}" for name, value in named.items() if value is not None]
-        words += [Condition.of(allowed).says.format(key) for key, allowed in self.only.items()]
         return "; ".join(words)
+
+    def conditions(self) -> str:
+        """Say in words beside which neighbours it has an effect."""
+        return "; ".join(Condition.of(allowed).says.format(key) for key, allowed in self.only.items())
 
     def holds(self, value: Any) -> bool:
         """Check a number, or each of several, against the bounds."""
@@ -215,12 +218,12 @@ def refuse_changed(settings: Any, names: Sequence[str], why: str) -> None:
     """Refuse settings (`"section.key"`, or `"section"` for all of one) that are not at their defaults: the data that
     were opened make no use of them.
 
-    **Raises:** `InputError` naming the first of them; `why` ends its sentence.
+    **Raises:** `InputError` naming the first of them; `why` goes on after "has no effect".
 
     ```python
     from diffrecon.settings import refuse_changed
     from diffrecon.recipes.stxm import Settings
-    refuse_changed(Settings(), ["solver"], "one map has no angles")
+    refuse_changed(Settings(), ["solver"], "on one map")
     ```
     """
     defaults = type(settings)()
@@ -228,7 +231,7 @@ def refuse_changed(settings: Any, names: Sequence[str], why: str) -> None:
         part, _, wanted = name.partition(".")
         for key in _changed(getattr(settings, part), getattr(defaults, part)):
             if wanted in ("", key):
-                raise InputError(f"{part}.{key} has no effect here ({why}): leave it out")
+                raise InputError(f"{part}.{key} has no effect {why}: leave it out")
 
 
 def rules(filled: Any) -> dict[str, Rule]:
@@ -401,5 +404,5 @@ def _sections(cls: Any) -> list[tuple[str, Any]]:
 
 def _documented(rule: Rule) -> str:
     unit = f" [{rule.unit}]" if rule.unit else ""
-    bounds = rule.bounds()
-    return f"{rule.says}{unit}{f' ({bounds})' if bounds else ''}"
+    limits = "; ".join(filter(None, (rule.bounds(), rule.conditions())))
+    return f"{rule.says}{unit}{f' ({limits})' if limits else ''}"

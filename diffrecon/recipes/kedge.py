@@ -117,7 +117,7 @@ class KEdgeSubtraction(looks.KEdge, Modality):
         if looks.at_angles(scan):
             several = np.unique(energies)
             check_table(_table(materials, several, settings.model.attenuation), list(materials), list(several))
-            refuse_changed(settings, ("solver.steps", "solver.tv_steps"), "tomograms are solved in solver.rounds")
+            refuse_changed(settings, ("solver.steps", "solver.tv_steps"), "on tomograms, which take solver.rounds")
             return _kedge_volume.start(scan, settings, materials, energies, console)
         _refuse_of_radiographs(settings)
         table = _table(materials, energies, settings.model.attenuation)
@@ -226,10 +226,10 @@ def _refuse_of_radiographs(settings: Settings) -> None:
             "model.bandwidth is for tomograms: radiographs need coefficients of their spectrum, model.attenuation; "
             "or the rotation angles are missing (data.angles)"
         )
-    only = "for tomograms, and these are radiographs; or the rotation angles are missing: data.angles"
+    only = "on radiographs (or are the rotation angles missing? data.angles)"
     refuse_changed(settings, ("solver.rounds", "solver.align", "quality"), only)
     if not settings.solver.tv:
-        refuse_changed(settings, ("solver.positive",), "radiographs are bounded with solver.tv only")
+        refuse_changed(settings, ("solver.positive",), "on radiographs without solver.tv")
 
 
 def _energies(scan: Scan, energies: Any) -> np.ndarray:

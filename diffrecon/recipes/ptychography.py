@@ -169,15 +169,15 @@ def _refuse_idle(settings: Any) -> None:
     """Refuse settings that have no effect beside several others."""
     model, stages = settings.model, settings.solver.stages
     if not (model.probe or model.variations):
-        refuse_changed(settings, ("optimiser.probe",), "model.probe = false")
+        refuse_changed(settings, ("optimiser.probe",), "with model.probe = false")
     if not (model.positions or model.drift):
-        refuse_changed(settings, ("optimiser.positions",), "model.positions = false")
+        refuse_changed(settings, ("optimiser.positions",), "with model.positions = false")
     names = {name for name, _ in parse_stages(stages)} if stages else set()
     for name in names:
         engine(name)
     if names and names <= {"dm", "raar", "lm"}:
         idle = ("loss.function", "loss.tv", "loss.position_prior", "solver.batch_size", "optimiser.learning_rate")
-        refuse_changed(settings, (*idle, "optimiser.constant"), f"solver.stages = {', '.join(stages)}")
+        refuse_changed(settings, (*idle, "optimiser.constant"), f"with solver.stages = {', '.join(stages)}")
 
 
 # ---------------------------------------------------------------------------------------------------- the problem

@@ -72,7 +72,7 @@ class Settings:
                 *(f"quality.{key}" for key in idle),
                 *(["model.reach"] if self.solver.kind == "linear" else []),
             )
-            refuse_changed(self, names, f"solver.kind = {self.solver.kind} reads pixel by pixel")
+            refuse_changed(self, names, f"with solver.kind = {self.solver.kind}")
         return self
 
 

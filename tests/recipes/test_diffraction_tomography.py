@@ -102,7 +102,7 @@ def test_wrong_input_is_refused(patterns, tmp_path):
         ({"patterns": {"name": "sirt", "tikhonov": 1.0}}, "tikhonov"),
         ({"patterns": {"name": "mlem", "stopping": "held-out"}}, "without a rule"),
         ({"patterns": {"steps": 9}, "solver": {"patterns": False}}, "has no effect"),
-        ({"model": {"time_knots": 3}}, "no time axis yet"),
+        ({"model": {"time_knots": 3}}, "has no effect with solver.name = phases"),
     ):
         with pytest.raises(InputError, match=said):
             dr.reconstruct(scan, settings=settings)

@@ -97,7 +97,7 @@ def test_homogeneous_ball_has_its_delta(monkeypatch):
         ({"solver": {"cgls_steps": 3}}, "solver.cgls_steps has no effect"),
         ({"prepare": {"outliers": -1.0}}, "at least 0"),
         ({"model": {"quantity": "density"}}, "needs the composition"),
-        ({"model": {"delta_beta": -3.0}}, "to be positive"),
+        ({"model": {"delta_beta": -3.0}}, "above 0"),
         ({"model": {"size": 1}}, "needs two pixels"),
         ({"quality": {"held_out": 0.7}}, "below 0.5"),
     ],

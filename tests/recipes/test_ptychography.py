@@ -59,8 +59,10 @@ def test_recipe_reaches_the_photon_noise_and_its_file_predicts_the_frames(tmp_pa
 def test_unknown_optimiser_is_refused(tmp_path):
     small_scans.write_cxi(tmp_path / "scan.cxi", False)
     scan = dr.open_scan(tmp_path / "scan.cxi", method="far-field-ptychography")
-    with pytest.raises(dr.InputError, match="no engine 'adamm'; did you mean adam"):
+    with pytest.raises(dr.InputError, match="optimiser.name: there is no 'adamm'; did you mean adam"):
         dr.reconstruct(scan, settings={"optimiser": {"name": "adamm"}})
+    with pytest.raises(dr.InputError, match="no engine 'adamm'; did you mean adam"):
+        dr.reconstruct(scan, settings={"solver": {"stages": ["adamm:3"]}})
 
 
 def test_a_closed_shutter_and_swapped_positions_do_no_harm(tmp_path):

@@ -237,7 +237,7 @@ def test_quantities_are_those_of_the_material():
         ({"quality": {"deviation": "closed-form"}, "solver": {"name": "sirt"}}, "bootstrap"),
         ({"prepare": {"delta_beta": 500.0}}, "geometry"),
         ({"align": {"unknowns": ["center"]}}, "did you mean centre"),
-        ({"optimiser": {"learning_rate": 0.1}}, "belongs to minimise"),
+        ({"optimiser": {"learning_rate": 0.1}}, "with solver.name = minimise"),
         ({"model": {"time_knots": 3}}, "no time axis"),
     ],
     ids=str,
