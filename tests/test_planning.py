@@ -7,6 +7,7 @@ import pytest
 import diffrecon as dr
 from diffrecon import physics, planning
 from diffrecon.cli import main
+from diffrecon.planning._near_field_ptychography import NearFieldPtychography
 
 DENSITY = "density [g/cm^3]"
 pytest.importorskip("xraydb")
@@ -63,6 +64,38 @@ def test_holography_agrees_with_the_smallest_phase_of_a_survey():
     least = dr.regimes.smallest_phase(3e-6, setup, delta_beta=delta / beta)
     depth = np.sqrt(2 * np.pi) * 3e-6 / 2.3548 * 2 * np.pi / setup.wavelength * delta
     assert plan.figures().sensitivities[DENSITY] == pytest.approx(2.2 * least / depth, rel=0.02)
+
+
+@pytest.mark.parametrize("contrast", [0.0, 0.35, 1.0])
+def test_structured_light_tells_as_much_as_its_intensities(contrast):
+    """Fisher information of a fringe of phase, summed over the pixels that a random wave makes behind it (NumPy)."""
+    n, pixel, wavelength, distance, grain = 512, 1e-7, 1e-10, 0.02, 1e-6
+    rng = np.random.default_rng(3)
+    q = np.fft.fftfreq(n, pixel)
+    squared = q[:, None] ** 2 + q**2
+    spectrum = np.exp(-squared / (4 * (np.sqrt(np.log(2)) / (np.pi * grain)) ** 2))  # of power exp(-q^2 / (2 w^2))
+    wave = np.fft.ifft2(spectrum * (rng.normal(size=(n, n)) + 1j * rng.normal(size=(n, n))))
+    scattered = 1 - np.sqrt(1 - contrast**2)
+    beam = np.sqrt(1 - scattered) + np.sqrt(scattered / np.mean(np.abs(wave) ** 2)) * wave
+    assert np.std(np.abs(beam) ** 2) == pytest.approx(contrast, abs=0.06)
+    carry = lambda wave: np.fft.ifft2(np.fft.fft2(wave) * np.exp(-1j * np.pi * wavelength * distance * squared))
+    empty = carry(beam)
+
+    energy, photons = physics.HC / wavelength, 1e12
+    told = {"distance": distance, "focus_to_detector": 0.0, "detector_pixel": pixel, "frame": n, "source": 0.0}
+    told |= {"energy": energy, "contrast": contrast, "grain": grain, "positions": 2, "thickness": 1e-12}
+    plan = planning.plan("near-field-ptychography", **told, flux=photons * (n * pixel) ** 2, exposure=1.0)
+    method = NearFieldPtychography()
+    delta = physics.delta_beta("SiO2", 2.2, energy)[0]
+    predicted = method.predict(plan.settings, method.tables(plan.settings, None)).information
+    for k in (6, 15, 30, 60):
+        x = np.arange(n) * pixel
+        phase = np.cos(2 * np.pi * k / (n * pixel) * x)  # half of its power in one frequency of each sign
+        change = 2 * np.real(np.conj(empty) * carry(1j * phase * beam))
+        fisher = 2 * np.mean(change**2 / np.abs(empty) ** 2) * photons
+        f = k / (n * pixel)
+        wanted = float(predicted(jnp.asarray([f]))[0]) / np.sinc(f * pixel) ** 2 / (2 * np.pi / wavelength * delta) ** 2
+        assert fisher == pytest.approx(wanted, rel=0.05, abs=0.006 * photons), k
 
 
 def test_more_time_and_more_views_are_worth_the_same():

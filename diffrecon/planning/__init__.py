@@ -14,6 +14,7 @@ from ._method import Method as Method
 from ._method import Prediction as Prediction
 from ._method import methods as methods
 from ._method import register as register
+from ._near_field_ptychography import NearFieldPtychography
 from ._optimise import Optimum as Optimum
 from ._optimise import optimise as optimise
 from ._plan import Figures as Figures
@@ -28,5 +29,5 @@ from ._words import doubling_in_words as doubling_in_words
 from ._words import figures_in_words as figures_in_words
 from ._words import settings_in_words as settings_in_words
 
-for _method in (Holography, Tomography, Ptychography, Grating, Speckle, FluorescenceMap):
+for _method in (Holography, Tomography, Ptychography, NearFieldPtychography, Grating, Speckle, FluorescenceMap):
     register(_method())
