@@ -13,7 +13,8 @@ diffrecon` is all of ours); `--speed` measures only times: of CTF, and of model-
 error is 0.037.
 
 Error: |phase - truth| / |truth|, means removed, without the outer 16 pixels (48 of a specimen that goes on, whose floor
-of the error stands below it: draws from the posterior of the phase, of photon noise, geometry and prior). Resolution:
+of the error stands below it: draws from the posterior of the phase, of photon noise, geometry and prior, the prior's
+ramp where shifts are unknown). Resolution:
 half period at which the Fourier ring correlation with the truth (Hann window, mean of five rings) falls below 0.5.
 "Oracle": the settings that are best for the truth. Seconds are of a second call, after compilation.
 """

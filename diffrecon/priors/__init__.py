@@ -10,3 +10,4 @@ from .edges import detail_gradient as detail_gradient
 from .edges import vacuum_weights as vacuum_weights
 from .power_law import PowerLaw as PowerLaw
 from .power_law import fit_power_law as fit_power_law
+from .ramp import unseen_ramp as unseen_ramp

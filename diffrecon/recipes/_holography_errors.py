@@ -9,6 +9,7 @@ import numpy as np
 from .. import solvers
 from .._result import Quantity
 from ..operators.fourier import blur, half_plane_weights, twice_as_fine
+from ..priors import unseen_ramp
 from . import _holography_beam as beams
 from ._holography_problem import FEW, Holograms, Settings, device
 from ._holography_rounds import BLURS
@@ -58,22 +59,39 @@ def _without_vacuum(
     """Say what photon noise and prior leave open of a specimen without vacuum, beside its mean."""
     model = problem.model
     drawn = _drawn(problem, coarse, details, settings)
+    shifted = "shifts" in problem.refine and problem.views > 1
+    if shifted:
+        drawn += _unseen_ramps(problem, settings.quality.seed) - _planes(drawn)
     ramp = _planes(drawn)
-    size, slope = (float(np.sqrt(np.mean(maps**2))) for maps in (drawn, ramp))
-    bar = np.sqrt(np.maximum(np.asarray(blur(jnp.asarray(np.mean((drawn - ramp) ** 2, 0)), min(model.frame) / 16)), 0))
+    rest = drawn - ramp
+    slope, size = (float(np.sqrt(np.mean(maps**2))) for maps in (ramp, rest))
+    bar = np.sqrt(np.maximum(np.asarray(blur(jnp.asarray(np.mean(rest**2, 0)), min(model.frame) / 16)), 0))
     spread = max(float(model.in_view(model.total_phase()).std()), 1e-9)
-    # Draws hardly go along what data do not tell at all: their ramp grows with the conjugate gradients spent on them.
-    shifted = "shifts" in problem.refine
-    least, lookalike = ("at least ", ", which looks like shifts of the frames") if shifted else ("", "")
+    size_words, slope_words = (f"{value:.2g} rad ({value / spread:.2g} of it)" for value in (size, slope))
+    why = ": shifts of the frames look the same, so that the prior alone says this" if shifted else ""
     line = (
         f"without vacuum the mean of the phase is not known (here it is zero); of the rest photon noise and prior "
-        f"leave open {size:.2g} rad, {size / spread:.2g} of it: {least}{slope:.2g} rad are a ramp{lookalike}"
+        f"leave open {size_words}, and beside that a ramp of {slope_words}{why}"
     )
     image = lambda maps, axes, name, kind: Quantity(maps, "rad", axes, model.pixel_size, name, kind)
     return {
-        "phase_error": image(bar, ("y", "x"), f"{_NAME}, beside a ramp", "image"),
+        "phase_error": image(bar, ("y", "x"), f"{_NAME}, beside a ramp of {slope:.2g} rad", "image"),
         "phase_error_draws": image(drawn, ("draw", "y", "x"), "errors drawn from the posterior of the phase", "data"),
     }, [line]
+
+
+def _unseen_ramps(problem: Holograms, seed: int) -> np.ndarray:
+    """Draw the ramps `(draw, y, x)` [rad] that unknown shifts leave to the power law, scaled to their expected size.
+
+    Conjugate gradients go along them too slowly, and no further than a periodic window lets them.
+    """
+    model = problem.model
+    seen = np.max(model.pixels, axis=0) / model.pixel_size * model.frame
+    sizes = np.random.default_rng(seed + 1).standard_normal((_DRAWS, 2))
+    sizes *= unseen_ramp(problem.laws[0], model.frame, (seen[0], seen[1])) / np.sqrt(np.mean(sizes**2, 0))
+    rows, columns = ((np.arange(n) - (n - 1) / 2) * np.sqrt(12) / n for n in model.frame)
+    ramps = sizes[:, :1, None] * rows[:, None] + sizes[:, 1:, None] * columns
+    return ramps.astype(np.float32)
 
 
 def _drawn(problem: Holograms, coarse: Holograms, details: list[Any], settings: Settings) -> np.ndarray:

@@ -10,6 +10,7 @@ from diffrecon.priors import (
     PowerLaw,
     Variation,
     filtered,
+    unseen_ramp,
     vacuum_weights,
     whitening,
 )
@@ -111,3 +112,22 @@ def test_variation_spares_edges():
     edges = np.asarray(law.edges)
     assert edges[:, 31].max() < 0.05 * np.median(edges[:, 10:20])
     assert np.median(edges[:, 10:20]) <= 1e4 / 0.1 * 1.001  # one over a tenth of the variance of a pixel
+
+
+def test_a_ramp_that_nothing_tells_is_as_large_as_in_images_of_the_law():
+    """Against images drawn at random on a larger domain: what regression on all else leaves of their ramps."""
+    law, size, seen, random = PowerLaw(1e-3, -3.0), 96, 24, np.random.default_rng(0)
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size))
+    root = np.sqrt(np.where(frequency > 0, law(np.maximum(frequency, 1e-9)), 0))
+    noise = np.fft.rfft2(random.standard_normal((1200, size, size)), norm="ortho")
+    images = np.fft.irfft2(noise * root, s=(size, size), norm="ortho")[:, :seen, :seen]
+    rows = np.arange(seen) - (seen - 1) / 2
+    slopes = [np.einsum("nyx,y->n", images, rows), np.einsum("nyx,x->n", images, rows)] / (seen * (rows**2).sum())
+    rest = images - images.mean((1, 2), keepdims=True) - slopes[0][:, None, None] * rows[:, None]
+    rest -= slopes[1][:, None, None] * rows
+    slow = rest.reshape(-1, 8, 3, 8, 3).mean((2, 4)).reshape(len(rest), 64)  # a ramp follows from what is slow
+    left = slopes[0] - slow @ np.linalg.lstsq(slow, slopes[0], rcond=1e-4)[0]
+    ramp = unseen_ramp(law, (seen, seen), (seen, seen))[0]
+    assert abs(ramp / (left.std() * np.sqrt((rows**2).mean())) - 1) < 0.1
+    larger = unseen_ramp(law, (seen, seen), (3 * seen, 3 * seen))[0]
+    assert larger < 0.7 * ramp  # what goes on around is seen

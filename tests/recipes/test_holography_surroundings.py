@@ -90,6 +90,10 @@ def test_what_cannot_be_known_is_named(specimen):
     assert abs(result["phase"].mean()) < 1e-4
     line = next(line for line in result.verdict if "without vacuum" in line)
     assert "ramp" in line and "shifts" in line
+    draws, axis = result["phase_error_draws"], np.arange(N) - (N - 1) / 2
+    slopes = np.array([np.einsum("dyx,y->d", draws, axis), np.einsum("dyx,x->d", draws, axis)]) / (N * (axis**2).sum())
+    drawn = np.sqrt((slopes**2).mean(1).sum() * (axis**2).mean())  # two in one: rms of the ramps of the draws
+    assert float(line.split("a ramp of ")[1].split()[0]) == pytest.approx(drawn, rel=0.06)
     off = error(result["phase"], specimen[1]) * specimen[1].std()
     assert 0.2 < np.sqrt(np.mean(result["phase_error"] ** 2)) / off < 5
 
@@ -115,6 +119,13 @@ def test_binned_models_see_binned_frames():
     np.testing.assert_allclose(coarse(np.arange(4)), paired, rtol=2e-3)
     back = model.lifted(coarse)
     assert np.abs(np.asarray(back.phase) - smooth).max() < 4e-3 and np.allclose(back.shifts, model.shifts)
+    # A ramp of the phase, here of eight turns over the window, is shifts of the frames and nothing else.
+    ramp = np.broadcast_to(16 * np.pi * rows[:, None] / rows.size, model.grid).astype(np.float32)
+    moved = 8 * model.wavelength * np.asarray(model.distances) / (rows.size * model.pixel_size * np.array(model.pixels))
+    tilted = model.replace(phase=model.phase + ramp, attenuation=model.attenuation + ramp / model.delta_beta)
+    back = tilted.replace(shifts=model.shifts - (moved * [1, 0]).astype(np.float32))
+    off, left = (float(np.abs(np.asarray(other(np.arange(4))) - frames).max()) for other in (tilted, back))
+    assert left < 0.05 * off
 
 
 def test_a_word_that_is_none_of_the_surroundings(specimen):
