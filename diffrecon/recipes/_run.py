@@ -186,14 +186,23 @@ def solve(
 ) -> Outcome:
     """Run stage after stage; one that is interrupted or fails ends the chain with the best that there is.
 
+    A stage without steps, which has no state of its own when it is interrupted, leaves what those before it have found.
+
     **Arguments:** `shown` makes a result of what a stage leaves, for a console that shows it.
     """
-    plan, history = modality.stages(problem, settings, console), [np.zeros(0)]
+    plan, history, start = modality.stages(problem, settings, console), [np.zeros(0)], problem
     ending, detail = Ending.DONE, ""
     try:
         stage = next(plan)
         for number in range(10**6):
-            outcome = _run_stage(stage, number, problem, console, journal)
+            try:
+                outcome = _run_stage(stage, number, problem, console, journal)
+            except KeyboardInterrupt:
+                if shown is None or not _found(start, problem):
+                    raise
+                ending, detail = Ending.INTERRUPTED, f"in {stage.label}"
+                plan.close()
+                break
             problem = outcome.problem.replace(figures={**problem.figures, **outcome.figures})
             ending, detail = outcome.ending, outcome.detail
             history.append(np.asarray(outcome.history, float))
@@ -206,6 +215,13 @@ def solve(
     except StopIteration as end:
         problem = problem if end.value is None else end.value
     return Outcome(problem, np.concatenate(history), ending, detail)
+
+
+def _found(start: Problem, problem: Problem) -> bool:
+    """Say whether the first of the unknowns, which is what is looked for, is no longer what it was at the start."""
+    name = next(iter(start.unknowns))
+    before, now = (jax.tree.leaves(get(one.model, name)) for one in (start, problem))
+    return any(not np.array_equal(a, b) for a, b in zip(before, now, strict=True))
 
 
 def _begin(journal: Journal, resume: bool) -> None:

@@ -97,6 +97,30 @@ def test_scratch_is_written_by_views_and_read_by_rows(tmp_path):
         stream.Scratch((4, 5, 6), tmp_path / "nowhere" / "lines")
 
 
+def test_a_signal_between_steps_keeps_the_last_round(scan, in_memory, monkeypatch):
+    """In the second round: the volume and the places of the first; in the first one there is nothing to keep."""
+    from diffrecon.recipes import holotomography
+
+    place, calls = holotomography.place_frames, []
+
+    def placed(*arguments, quiet=False, **options):
+        calls.append(quiet)
+        if calls == [True] * stop:
+            raise KeyboardInterrupt
+        return place(*arguments, quiet=quiet, **options)
+
+    monkeypatch.setattr(holotomography, "place_frames", placed)
+    settings, stop = {"solver": {**SOLVER, "align": 2, "slab": 0}}, 2
+    kept = recipes.reconstruct(scan, settings=settings)
+    assert any("interrupted" in line and "round 2" in line for line in kept.verdict)
+    match = np.corrcoef(kept["delta"].ravel(), in_memory["delta"].ravel())[0, 1]
+    assert match > 0.9
+    calls.clear()
+    stop = 1
+    with pytest.raises(KeyboardInterrupt):
+        recipes.reconstruct(scan, settings=settings)
+
+
 # ------------------------------------------------------------------------------------------------ joint
 @pytest.mark.nightly
 def test_interrupted_joint_descent_keeps_its_state_and_goes_on(scan, tmp_path):
