@@ -3,11 +3,12 @@
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from ..operators.displacement import fringe_transfer
+from ..operators.displacement import fringe_transfer, saturated_loss
 from ..operators.fourier import blur
 from ..solvers.refraction import Information, sum_up
 from ._refracting import RefractingSample
@@ -15,29 +16,35 @@ from ._refracting import RefractingSample
 __all__ = ["ScannedCurve", "curve_spectrum"]
 
 _PLACE_ERROR = 0.1  # [steps], of a position in one round
+_SCATTERS = 0.97  # visibilities below which a pixel tells the saturation, and above which it tells positions
+_USUAL = (np.log(0.3), 2.0)  # logarithm of the saturation, where the curves do not tell it, and how far it may be off
 
 
 class ScannedCurve(RefractingSample):
     """Expected counts behind a sample, one view a position of mask or crystal: each pixel has a curve of its own.
 
-    `exp(a) curve(place - scale D)`, broadened by the variance `-2 width^2 ln V`; D is the displacement along x [pixel],
-    V the visibility. The curve is what was measured without the sample, as a band-limited function: nothing about its
-    shape is assumed.
+    `exp(a) curve(place - scale D)`, broadened; D is the displacement along x [pixel]. The curve is what was measured
+    without the sample, as a band-limited function: nothing about its shape is assumed. Its frequency `turn` [rad/step]
+    keeps `V^saturated_loss((width turn)^2, saturation)`: V is the visibility at `1 / width`, and every frequency loses
+    what a random phase takes from it, `s (1 - C)` (Yashiro 2010). Saturation 0 is a blur of variance `-2 width^2 ln V`.
 
     **Fields:** `maps`, the unknown images (`solvers.RefractionMaps`); `place` `(view,)` in steps of the reference's
-    grid; `spectrum` `(half, y, x)` of the curves (`curve_spectrum`); `trust` `(y, x)`; `share`, variance that the
-    reference adds, over that of the sample; `scale` steps a pixel; `width` in steps; `period` of the mirrored curve.
+    grid; `saturation`, refined unless `told`; `spectrum` `(half, y, x)` of the curves (`curve_spectrum`); `trust`
+    `(y, x)`; `share`, variance that the reference adds, over that of the sample; `scale` steps a pixel; `width` in
+    steps; `period` of the mirrored curve.
     """
 
     place: Float[Array, " view"]
+    saturation: Float[Array, ""]
     spectrum: Complex[Array, "half y x"]
     trust: Float[Array, "y x"]
     share: float
     scale: float = eqx.field(static=True)
     width: float = eqx.field(static=True)
     period: int = eqx.field(static=True)
+    told: bool = eqx.field(static=True, default=False)
 
-    unknowns: ClassVar[tuple[str, ...]] = ("maps", "place")
+    unknowns: ClassVar[tuple[str, ...]] = ("maps", "place", "saturation")
 
     @property
     def transfer(self) -> Float[np.ndarray, "Y half"]:
@@ -45,35 +52,77 @@ class ScannedCurve(RefractingSample):
         return fringe_transfer(self.maps.potential.shape, None)
 
     def information(self, counts: Float[Array, "view y x"]) -> tuple[Information, "ScannedCurve"]:
-        """Sum up what all positions say of the fields; where each frame stood is refined by the way."""
+        """Sum up what all positions say of the fields; where frames stood and the saturation are refined by the way."""
+        fields, found, slopes, weight, residual = summed = self._summed(counts)
+        # Positions that are stretched look like curves that are broadened: what scatters does not tell them.
+        clear = jnp.where(fields[3][..., None] < _SCATTERS, 0, weight)
+        moved = -slopes[1] / self.scale
+        # Places err by a twentieth of a step or so; their mean is the displacement's.
+        change = (clear * moved * residual).sum((0, 1)) / ((clear * moved**2).sum((0, 1)) + _PLACE_ERROR**-2)
+        change = jnp.clip(change, -_PLACE_ERROR, _PLACE_ERROR)
+        refined = self.replace(place=self.place + change - change.mean())
+        if not self.told:
+            step, _ = self._saturation_step(*summed)
+            refined = refined.replace(saturation=self.saturation * jnp.exp(jnp.clip(step, -0.5, 0.5)))
+        return _held_together(found, fields, self.maps.tilt[0]), refined
+
+    def saturation_error(self, counts: Float[Array, "view y x"]) -> Float[Array, ""]:
+        """Give the relative standard deviation of the saturation, from the noise of the curves."""
+        return self._saturation_step(*self._summed(counts))[1]
+
+    def _summed(self, counts: Array) -> tuple[Array, Information, list[Any], Array, Array]:
+        """Fields, what all positions say of them, slopes, weights and residuals of the values."""
         fields = self.fields()
         frames = jnp.moveaxis(jnp.asarray(counts, self.trust.dtype), 0, -1)
         predicted, slopes = self._predict(jnp.arange(len(self.place)), fields)
         variance = jnp.maximum(predicted, 1e-3 * frames.mean()) * (1 + jnp.exp(fields[2])[..., None] * self.share)
-        found = sum_up(frames - predicted, slopes, self.trust[..., None] / variance, fields)
         weight, residual = self.trust[..., None] / variance, frames - predicted
-        moved = -slopes[1] / self.scale
-        # Places err by a twentieth of a step or so; their mean is the displacement's.
-        change = (weight * moved * residual).sum((0, 1)) / ((weight * moved**2).sum((0, 1)) + _PLACE_ERROR**-2)
-        change = jnp.clip(change, -_PLACE_ERROR, _PLACE_ERROR)
-        return _held_together(found, fields, self.maps.tilt[0]), self.replace(place=self.place + change - change.mean())
+        return fields, sum_up(residual, slopes, weight, fields), slopes, weight, residual
+
+    def _saturation_step(
+        self, fields: Array, found: Information, slopes: list[Any], weight: Array, residual: Array
+    ) -> tuple[Array, Array]:
+        """Step and standard deviation of its logarithm, the fields of every pixel free to follow."""
+        # Where nothing scatters a visibility beyond one would speak of the law, too.
+        bent = jnp.where(
+            fields[3][..., None] < _SCATTERS, self._curves(jnp.arange(len(self.place)), fields)[3], 0
+        )  # fmt: skip
+        with_fields = jnp.stack([(weight * bent * s).sum(-1) for s in slopes[1:]], -1)
+        hessian = jnp.moveaxis(found.hessian[1:, 1:], (0, 1), (-2, -1))
+        firm = hessian + 1e-4 * jnp.eye(3, dtype=fields.dtype) * jnp.trace(hessian, axis1=-2, axis2=-1)[..., None, None]
+        follow = jnp.linalg.solve(firm, with_fields[..., None])[..., 0]
+        curvature = (weight * bent**2).sum() - (with_fields * follow).sum() + _USUAL[1] ** -2
+        downhill = (weight * bent * residual).sum() - (follow * jnp.moveaxis(found.gradient[1:], 0, -1)).sum()
+        away = jnp.log(self.saturation) - _USUAL[0]
+        return (downhill - away * _USUAL[1] ** -2) / curvature, curvature**-0.5
 
     def _predict(self, views: Any, fields: Array) -> tuple[Array, list[Any]]:
+        value, slope, broad, _ = self._curves(views, fields)
+        return value, [None, -self.scale * slope, value, broad]
+
+    def _curves(self, views: Any, fields: Array) -> tuple[Array, Array, Array, Array]:
+        """Curves, and their slopes in place, visibility and logarithm of the saturation."""
         real = fields.dtype
         turn = jnp.asarray(2 * np.pi * np.arange(self.spectrum.shape[0]) / self.period, real)
+        law = lambda log: saturated_loss((self.width * turn) ** 2, jnp.exp(log))
+        log = jnp.log(self.saturation).astype(real)
+        loss, more = jax.jvp(law, (log,), (jnp.ones_like(log),))
         seen = jnp.clip(fields[3], 0.05, 2.0)
-        falls = seen ** (self.width * turn[:, None, None]) ** 2  # exp(-turn^2 variance / 2)
+        fades = jnp.log(seen)
         where = self.place[views] - self.scale * fields[1][..., None]
-        light = jnp.exp(fields[2])[..., None]
         zero = jnp.zeros(where.shape, real)
-        value, slope, bend = zero, zero, zero
+        value, slope, broad, bent = zero, zero, zero, zero
+        first = jnp.exp(1j * (2 * np.pi / self.period) * where)
+        turned = jnp.ones_like(first)
         for index in range(self.spectrum.shape[0]):
-            wave = (self.spectrum[index] * falls[index])[..., None] * jnp.exp(1j * turn[index] * where)
+            wave = (self.spectrum[index] * jnp.exp(loss[index] * fades))[..., None] * turned
+            turned = turned * first
             value = value + wave.real
             slope = slope - turn[index] * wave.imag
-            bend = bend + turn[index] ** 2 * wave.real
-        broad = light * self.width**2 * bend / seen[..., None]
-        return light * value, [None, -self.scale * light * slope, light * value, broad]
+            broad = broad + loss[index] * wave.real
+            bent = bent + more[index] * wave.real
+        light = jnp.exp(fields[2])[..., None]
+        return light * value, light * slope, light * broad / seen[..., None], light * fades[..., None] * bent
 
 
 def _held_together(found: Information, fields: Array, tilt: Array) -> Information:

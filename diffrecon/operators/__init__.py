@@ -14,6 +14,7 @@ from .displacement import displaced as displaced
 from .displacement import displaced_with_slopes as displaced_with_slopes
 from .displacement import displacement_coefficients as displacement_coefficients
 from .displacement import fringe_transfer as fringe_transfer
+from .displacement import saturated_loss as saturated_loss
 from .displacement import slopes_of as slopes_of
 from .displacement import slopes_transposed as slopes_transposed
 from .displacement import thin_closed as thin_closed

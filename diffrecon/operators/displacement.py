@@ -15,8 +15,8 @@ from jaxtyping import Array, Float
 from ..errors import InputError
 
 __all__ = [
-    "along_rays", "displaced", "displaced_with_slopes", "displacement_coefficients", "fringe_transfer", "slopes_of",
-    "slopes_transposed", "thin_closed",
+    "along_rays", "displaced", "displaced_with_slopes", "displacement_coefficients", "fringe_transfer",
+    "saturated_loss", "slopes_of", "slopes_transposed", "thin_closed",
 ]  # fmt: skip
 
 _NODES = (66.0, 26.0, 1.0)  # of the quintic B-spline at 0, 1, 2, times 120
@@ -165,6 +165,25 @@ def fringe_transfer(shape: tuple[int, ...], spread: float | None, blur: float = 
     square = fy**2 + fx**2
     seen = np.exp(-2 * (np.pi * blur) ** 2 * square) * np.sinc(fy) * np.sinc(fx)
     return 4 * np.pi**2 * square * np.sinc(spread * square / np.pi) * seen
+
+
+def saturated_loss(square: Any, saturation: Any) -> Any:
+    """Loss of the logarithm of a visibility at a squared frequency, over that at frequency one.
+
+    A random phase of variance s and correlation C takes `s (1 - C(wavelength distance frequency))` (Yashiro 2010,
+    Strobl 2014), here with `C(x) = exp(-x^2 / (2 L^2))`: a blur, the square itself, where the grains are large, and
+    one and the same loss at all frequencies where they are small.
+
+    **Arguments:** `saturation`, `x^2 / (2 L^2)` at frequency one; at 0 the variance of the scattering angles is all
+    that counts, and at b that variance is `b / (1 - exp(-b))` times what the loss at frequency one means at 0.
+
+    ```python
+    assert np.allclose(saturated_loss(jnp.array([0.0, 1.0, 4.0]), 1e-6), [0.0, 1.0, 4.0], rtol=1e-3)
+    assert np.allclose(saturated_loss(jnp.array([1.0, 4.0]), 20.0), 1.0)
+    ```
+    """
+    saturation = jnp.maximum(saturation, 1e-6)
+    return jnp.expm1(-saturation * square) / jnp.expm1(-saturation)
 
 
 def thin_closed(image: Float[Array, "y x"], width: int = 9) -> Float[Array, "y x"]:

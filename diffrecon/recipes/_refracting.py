@@ -57,7 +57,8 @@ class Quality:
 class Refraction(Problem):
     """The problem with its reference and what is to be said of it.
 
-    **Fields:** `grain`, the size of the pattern [pixel], by which a visibility means scattering; `only_x`: the pattern
+    **Fields:** `grain`, the size of the pattern [pixel], by which a visibility means scattering, and its
+    `saturation` (`operators.saturated_loss`); `only_x`: the pattern
     tells displacements along x; `patterns`, the reference taken apart (`prepare.split_patterns`).
     """
 
@@ -66,6 +67,7 @@ class Refraction(Problem):
     reference: Any = None
     gain: float = 1.0
     grain: float = 1.0
+    saturation: float = 0.0
     only_x: bool = False
     patterns: Any = None
     lines: tuple[str, ...] = ()
@@ -95,10 +97,18 @@ class Refracting(Modality):
         problem, misfit = self.solved(self.begin(scan, settings, Console(quiet=True), before), settings, share)
         seen, unit = self.sample(problem, settings), problem.unit
         lines = _refraction_volume.Lines(
-            -seen.potential * unit.angle, -seen.attenuation, scattering_of(seen.visibility, unit, problem.grain),
+            -seen.potential * unit.angle, -seen.attenuation, self.scattering(problem, seen.visibility),
             np.asarray(problem.data["counts"], float).sum(0),
         )  # fmt: skip
         return lines, problem, misfit
+
+    def saturation(self, problem: Refraction) -> float:
+        """Say how far the loss of visibility saturates (`operators.saturated_loss`); 0 if it is not known."""
+        return problem.saturation
+
+    def scattering(self, problem: Refraction, visibility: np.ndarray) -> np.ndarray:
+        """Give the variance of scattering angles [rad^2] that a visibility means."""
+        return scattering_of(visibility, problem.unit, problem.grain, self.saturation(problem))
 
     def solved(self, problem: Refraction, settings: Any, share: float) -> tuple[Refraction, float]:
         """Fit all frames of one angle with a `share` of the priors; give the misfit, too."""
@@ -159,7 +169,9 @@ class Refracting(Modality):
         if isinstance(problem, RefractionTomogram):
             return _refraction_volume.volume_quantities(problem)
         fields, sample = np.asarray(problem.model.fields(), float), self.sample(problem, settings)
-        found = refraction_quantities(fields, sample, problem.unit, problem.good, problem.grain)
+        found = refraction_quantities(
+            fields, sample, problem.unit, problem.good, problem.grain, self.saturation(problem)
+        )
         return {k: v for k, v in found.items() if not (problem.only_x and k == "alpha_y")}
 
     def error_bars(self, problem: Any, scan: Scan, settings: Any) -> tuple[dict[str, Quantity], list[str]]:
@@ -170,7 +182,8 @@ class Refracting(Modality):
         model = problem.model
         information, _ = information_of(model, jnp.asarray(problem.data["counts"]))
         deviation = error_maps(information, model.maps, model.transfer, settings.prior.smoothness(), count, seed)
-        bars = error_quantities(deviation, self.quantities(problem, scan, settings), problem.unit, problem.grain)
+        written = self.quantities(problem, scan, settings)
+        bars = error_quantities(deviation, written, problem.unit, problem.grain, self.saturation(problem))
         angle, dark = (float(np.nanmedian(bars[f"{name}_error"].data)) for name in ("alpha_x", "darkfield"))
         return bars, [f"error bar of the angles {angle:.2g} rad, of the dark field {dark:.2g} (median)"]
 

@@ -19,7 +19,7 @@ from ._scan_facts import known_geometry
 
 __all__ = [
     "AtSample", "Beam", "Detection", "Prior", "Stacks", "Unit", "at_sample", "error_maps", "optics_of", "read_stacks",
-    "refraction_quantities", "scattering_of", "zero_of",
+    "refraction_quantities", "scattering_of", "scattering_scale", "zero_of",
 ]  # fmt: skip
 
 
@@ -41,6 +41,9 @@ class Beam:
     """What is in the beam."""
 
     air: str = setting("mode", "displacement zero: the most frequent one, or none", choices=("mode", "none"))
+    correlation_length: float | None = setting(
+        None, "of what scatters; by default what curves tell, or so long that nothing saturates", unit="m", above=0
+    )
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,22 @@ class Unit(NamedTuple):
     pixel: float
     spread: float
     detector: float
+
+    def width(self, grain: float) -> float:
+        """Give the deviation of scattering angles [rad] that leaves `exp(-1 / 2)` of a pattern's visibility."""
+        return grain / 2 * self.angle
+
+    def coherence(self, grain: float) -> float:
+        """Give the distance [m] between points of the sample that a pattern compares."""
+        return 2 * self.pixel / (self.phase * grain)
+
+    def saturation(self, grain: float, length: float | None) -> float:
+        """Give the saturation (`operators.saturated_loss`) of grains of a correlation length [m]; 0 for none."""
+        return 0.0 if length is None else (self.coherence(grain) / length) ** 2 / 2
+
+    def length(self, grain: float, saturation: float) -> float:
+        """Give the correlation length [m] of a saturation."""
+        return self.coherence(grain) / np.sqrt(2 * max(saturation, 1e-12))
 
 
 class Stacks(NamedTuple):
@@ -238,18 +257,23 @@ def at_sample(fields: np.ndarray, maps: RefractionMaps, good: np.ndarray, zero: 
     return AtSample(moved, potential - (moved**2).sum(0) / 2, attenuation, visibility, seen)
 
 
-def scattering_of(visibility: np.ndarray, unit: Unit, grain: float) -> np.ndarray:
-    """Variance of scattering angles [rad^2] that a visibility means in the limit of small angles."""
-    return -2 * np.log(np.clip(visibility, 0.02, None)) * (grain / 2 * unit.angle) ** 2
+def scattering_of(visibility: np.ndarray, unit: Unit, grain: float, saturation: float) -> np.ndarray:
+    """Variance of scattering angles [rad^2] that a visibility means, in the limit of small angles at saturation 0."""
+    return scattering_scale(unit, grain, saturation) * -np.log(np.clip(visibility, 0.02, None))
+
+
+def scattering_scale(unit: Unit, grain: float, saturation: float) -> float:
+    """Variance of scattering angles [rad^2] over the loss of the logarithm of the visibility."""
+    return 2 * unit.width(grain) ** 2 * (-saturation / np.expm1(-saturation) if saturation > 1e-6 else 1.0)
 
 
 def refraction_quantities(
-    fields: np.ndarray, sample: AtSample, unit: Unit, good: np.ndarray, grain: float
+    fields: np.ndarray, sample: AtSample, unit: Unit, good: np.ndarray, grain: float, saturation: float
 ) -> dict[str, Quantity]:
     """Give what a differential phase method writes, in the coordinates of the sample.
 
-    **Arguments:** `fields` where the rays land; `grain` of the pattern [pixel], by which a visibility becomes a
-    variance of scattering angles.
+    **Arguments:** `fields` where the rays land; `grain` of the pattern [pixel] and `saturation`, by which a visibility
+    becomes a variance of scattering angles.
     """
     show = lambda a: np.where(sample.seen > 0.5, a, np.nan).astype(np.float32)
     image = lambda a, units, label: Quantity(show(a), units, ("y", "x"), unit.pixel, label)
@@ -263,12 +287,14 @@ def refraction_quantities(
             "transmission, fringes included",
         ),
         "darkfield": image(sample.visibility, "", "visibility over that of the reference"),
-        "scattering": image(scattering_of(sample.visibility, unit, grain), "rad^2", "variance of scattering angles"),
+        "scattering": image(
+            scattering_of(sample.visibility, unit, grain, saturation), "rad^2", "variance of scattering angles"
+        ),
     }  # fmt: skip
 
 
 def error_quantities(
-    deviation: np.ndarray, written: Mapping[str, Quantity], unit: Unit, grain: float
+    deviation: np.ndarray, written: Mapping[str, Quantity], unit: Unit, grain: float, saturation: float
 ) -> dict[str, Quantity]:
     """Give the error bars of what is written, from deviations of the four fields and of the potential."""
     visibility, transmission = np.asarray(written["darkfield"].data), np.asarray(written["transmission"].data)
@@ -278,7 +304,7 @@ def error_quantities(
         "alpha_y": deviation[0] * unit.angle,
         "transmission": deviation[2] * transmission,
         "darkfield": deviation[3],
-        "scattering": 2 * deviation[3] / np.clip(visibility, 0.02, None) * (grain / 2 * unit.angle) ** 2,
+        "scattering": deviation[3] / np.clip(visibility, 0.02, None) * scattering_scale(unit, grain, saturation),
     }
     return {
         f"{name}_error": Quantity(

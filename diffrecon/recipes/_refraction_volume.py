@@ -19,6 +19,7 @@ from ..settings import setting
 from ..solvers.refraction import information_of
 from ..solvers.refraction_volumes import RefractionVolumes, consistent_volumes, landed_maps, projected_fields
 from ..solvers.slices import SLICE_SOLVERS, SliceOptions, padding
+from ._refraction import scattering_scale
 from ._volumes import Volumes, projector_of, solve_each, without_ends
 
 __all__ = ["RefractionTomogram", "Volume", "start", "at_angles", "by_angle", "stages", "verdict", "volume_quantities"]
@@ -201,8 +202,9 @@ def _joint(problem: RefractionTomogram, run: Run, *, method: Any, settings: Any)
     begin = lambda number, before: method.begin(
         _of_angle(scan, problem.views_of[number]), settings, Console(quiet=True), before
     )
-    one = begin(0, None)
-    scale = jnp.asarray([-one.unit.angle, 1.0, 2 * (one.grain / 2 * one.unit.angle) ** 2])[:, None, None, None]
+    one = begin(0, problem.before)
+    loss = scattering_scale(one.unit, one.grain, method.saturation(problem.before or one))
+    scale = jnp.asarray([-one.unit.angle, 1.0, loss])[:, None, None, None]
     potential, attenuation, loss = problem.model.volumes / scale
     volumes = RefractionVolumes(potential, attenuation, loss, jnp.zeros((len(problem.angles), 4)))
     known: dict[int, Any] = {}  # of single frames, by angle

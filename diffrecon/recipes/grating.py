@@ -51,8 +51,8 @@ class Grating(looks.Grating, Refracting):
             console.say(line)
         return Refraction(
             model, {"counts": stacks.sample}, poisson_cost, maps_and(), per_view=("flux", "step"),
-            unit=unit, good=stacks.good, reference=stacks.reference, gain=gain, grain=2 / turn, only_x=True,
-            lines=tuple(lines),
+            unit=unit, good=stacks.good, reference=stacks.reference, gain=gain, grain=2 / turn,
+            saturation=unit.saturation(2 / turn, settings.model.correlation_length), only_x=True, lines=tuple(lines),
         )  # fmt: skip
 
     def drift(self, problem: Refraction, zero: np.ndarray) -> tuple[dict[str, Any], str]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,6 +16,9 @@ from ..solvers.refraction import first_maps
 from . import looks
 from ._refracting import Quality, Refracting, Refraction, Solver, Volume, maps_and, poisson_cost
 from ._refraction import Beam, Prior, Stacks, Unit, optics_of, read_stacks
+
+_SATURATION = 0.3  # of the loss of visibility, to begin with
+_VAGUE = 1.0  # relative error of the saturation from which on the curves do not tell it
 
 
 @dataclass(frozen=True)
@@ -44,29 +48,44 @@ class _Scanned(Refracting):
         scale = self._displacement(unit) / step
         mean, centre, width = _moments(grid, curves)
         broad = self._width(scan, unit, width) / step
-        spectrum, period = curve_spectrum(curves)
-        place = (there - grid[0]) / step
+        spectrum, period = curve_spectrum(self._with_feet(curves, (centre - grid[0]) / step))
+        place = (there - grid[0]) / step + self._feet(curves)
+        grain = 2 * broad / scale
+        told = settings.model.correlation_length
+        start = _SATURATION if before is None else float(before.model.saturation)
+        saturation = start if told is None else unit.saturation(grain, told)
         fields = _first_fields(there, stacks.sample, (mean, centre, width), scale * step, broad * step)
         trust = 0.1 * float(stacks.sample.sum(0).mean()) * (scale * step / width) ** 2 * stacks.good
         cast = lambda a: jnp.asarray(a, jnp.float32)
         model = ScannedCurve(
             maps=first_maps(cast(fields), cast(trust), settings.prior.smoothness()), place=cast(place),
             spectrum=jnp.asarray(spectrum, jnp.complex64), trust=cast(stacks.good), share=len(there) / len(still),
-            scale=float(scale), width=float(broad), period=period,
+            scale=float(scale), width=float(broad), period=period, saturation=cast(saturation), told=told is not None,
         )  # fmt: skip
         shown = f"{width / 1e-6:.3g} u{self.unit_of_steps}"
         lines = [*stacks.lines, f"curves of {len(still)} positions of {self.what}, {shown} wide (standard deviation)"]
         for line in lines:
             console.say(line)
         return Refraction(
-            model, {"counts": stacks.sample}, poisson_cost, maps_and("place"), per_view=("place",), unit=unit,
-            good=stacks.good, reference=stacks.reference, grain=2 * broad / scale, only_x=True, lines=tuple(lines),
+            model, {"counts": stacks.sample}, poisson_cost, maps_and("place", "saturation"), per_view=("place",),
+            unit=unit, good=stacks.good, reference=stacks.reference, grain=grain, only_x=True, lines=tuple(lines),
         )  # fmt: skip
 
     def drift(self, problem: Refraction, zero: np.ndarray) -> tuple[dict[str, Any], str]:
-        """Say how far the curve of air stood from that of the reference."""
+        """Say how far the curve of air stood from that of the reference, and what grains the curves tell."""
         angle = float(zero[1]) * problem.unit.angle
-        return {"curve_drift": angle}, f"between the scans the curves drifted by {angle:+.3g} rad"
+        length = problem.unit.length(problem.grain, self.saturation(problem))
+        figures = {"curve_drift": angle, "correlation_length": length}
+        error = np.inf if problem.model.told else float(_saturation_error(problem.model, problem.data["counts"]))
+        said = "as was told" if problem.model.told else f"+- {length * error / 2 / 1e-6:.2g}, from how curves broaden"
+        if not problem.model.told and error > _VAGUE:
+            said = "more or less: too little scatters to tell it (model.correlation_length)"
+        drift = f"between the scans the curves drifted by {angle:+.3g} rad"
+        return figures, f"correlation length of what scatters {length / 1e-6:.3g} um {said}; {drift}"
+
+    def saturation(self, problem: Refraction) -> float:
+        """Give what the curves tell, or what was told."""
+        return float(problem.model.saturation)
 
     def _places(self, scan: Scan, key: str, stacks: Stacks) -> np.ndarray:
         """Say where mask or crystal stood.
@@ -85,6 +104,14 @@ class _Scanned(Refracting):
         if len(np.unique(stored)) < 3:
             raise InputError(f"{scan.name}: data.{key}: transmission, refraction and scattering take three positions")
         return stored
+
+    def _feet(self, curves: np.ndarray) -> int:
+        """Steps on each side by which curves are continued beyond where they were measured."""
+        return 0
+
+    def _with_feet(self, curves: np.ndarray, centre: np.ndarray) -> np.ndarray:
+        """Continue the curves; their mirror images do for a mask, whose curve repeats."""
+        return curves
 
     def _displacement(self, unit: Unit) -> float:
         """Motion of the curve for a displacement of one pixel, in the unit of the positions."""
@@ -113,8 +140,24 @@ class Analyser(looks.Analyser, _Scanned):
 
     what, unit_of_steps = "the crystal", "rad"
 
+    def _feet(self, curves: np.ndarray) -> int:
+        return (len(curves) + 1) // 2
+
+    def _with_feet(self, curves: np.ndarray, centre: np.ndarray) -> np.ndarray:
+        """Continue the curves as a perfect crystal reflects far from its peak, by the inverse square of the angle."""
+        count, last = self._feet(curves), len(curves) - 1
+        beyond = np.arange(1, count + 1)[:, None, None]
+        left, right = np.maximum(centre, 0.25 * last), np.maximum(last - centre, 0.25 * last)
+        before = (curves[0] * (left / (left + beyond)) ** 2)[::-1]
+        return np.concatenate([before, curves, curves[-1] * (right / (right + beyond)) ** 2])
+
     def _displacement(self, unit: Unit) -> float:
         return unit.angle
+
+
+@eqx.filter_jit
+def _saturation_error(model: ScannedCurve, counts: Any) -> Any:
+    return model.saturation_error(jnp.asarray(counts))
 
 
 def _even(places: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -90,7 +90,7 @@ class Speckle(looks.Speckle, Refracting):
             patterns = prepare.split_patterns(stacks.reference)
         lines = [*stacks.lines, *_pattern_lines(scan, stacks, patterns, unit)]
         if settings.solver.kind != "model":
-            return _to_be_read(scan, stacks, patterns, unit, lines)
+            return _to_be_read(scan, stacks, patterns, unit, lines, settings.model.correlation_length)
         maps = before.model.maps if before is not None else _tracked_maps(stacks, settings)
         model = _first_model(stacks, patterns, maps, settings.model.of(scan, unit))
         for line in lines:
@@ -98,7 +98,9 @@ class Speckle(looks.Speckle, Refracting):
         return Refraction(
             model, {"counts": stacks.sample}, poisson_cost, maps_and("flux", "drift"),
             per_view=("flux", "drift", "smooth", "structure"), unit=unit, good=stacks.good, reference=stacks.reference,
-            gain=patterns.gain, grain=patterns.grain, patterns=patterns, lines=tuple(lines),
+            gain=patterns.gain, grain=patterns.grain,
+            saturation=unit.saturation(patterns.grain, settings.model.correlation_length), patterns=patterns,
+            lines=tuple(lines),
         )  # fmt: skip
 
     def stages(self, problem: Any, settings: Settings, console: Console) -> Work:
@@ -135,13 +137,16 @@ class Speckle(looks.Speckle, Refracting):
 
 
 # ---------------------------------------------------------------------------------------------------- start
-def _to_be_read(scan: Scan, stacks: Stacks, patterns: Any, unit: Unit, lines: list[str]) -> Refraction:
+def _to_be_read(
+    scan: Scan, stacks: Stacks, patterns: Any, unit: Unit, lines: list[str], told: float | None
+) -> Refraction:
     """Hold both stacks for a reader."""
     empty = TrackedSample.of_fields(np.zeros((4, *scan.frame_shape), np.float32), stacks.good)
     data = {"counts": stacks.sample, "reference": stacks.reference}
     return Refraction(
         empty, data, poisson_cost, {"maps.potential": 1.0, "tracked": 1.0}, unit=unit, good=stacks.good,
-        reference=stacks.reference, gain=patterns.gain, grain=patterns.grain, patterns=patterns, lines=tuple(lines),
+        reference=stacks.reference, gain=patterns.gain, grain=patterns.grain,
+            saturation=unit.saturation(patterns.grain, told), patterns=patterns, lines=tuple(lines),
     )  # fmt: skip
 
 

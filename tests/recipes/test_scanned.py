@@ -1,5 +1,7 @@
 """Edge illumination and analyser against curves written down directly, which are no Gaussians."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,18 @@ def curve(place, width):
     return sum(w * soft(place - n * width) for n, w in zip(nodes, weights, strict=True))
 
 
-def scan_of(method, distance, unit):
+def scattered(place, width, phase):
+    """A curve of the scattering variance `width^2`: a blur, or behind grains of a variance of the `phase`, where light
+    scatters not at all, once, twice ... by the odds of Poisson.
+    """
+    if not phase:
+        return curve(place, width)
+    return sum(
+        math.exp(-phase) * phase**n / math.factorial(n) * curve(place, width * math.sqrt(n / phase)) for n in range(9)
+    )
+
+
+def scan_of(method, distance, unit, phase=0.0):
     """Positions in units of `unit`, a lens and a patch that scatters."""
     rng = np.random.default_rng(0)
     lens = 0.5 * (COLUMN - 20) / 6 * np.exp(-((COLUMN - 20) ** 2 + (ROW - 26) ** 2) / 80)  # [unit]
@@ -25,7 +38,8 @@ def scan_of(method, distance, unit):
     still, there = np.linspace(-4, 4, 17), np.linspace(-2.4, 2.4, 7)
     at = lambda places, moved: places[:, None, None] - moved
     reference = rng.poisson(60000 * curve(at(still, 0 * lens), 0.0))
-    sample = rng.poisson(60000 * np.where(patch, 0.8, 1.0) * curve(at(there, lens), np.where(patch, 0.6, 0.0)))
+    behind = scattered(at(there, lens), np.where(patch, 0.6, 0.0), phase)
+    sample = rng.poisson(60000 * np.where(patch, 0.8, 1.0) * behind)
     scan = dr.Scan.from_arrays(
         sample,
         method=method,
@@ -35,10 +49,10 @@ def scan_of(method, distance, unit):
     return scan, lens, patch
 
 
-@pytest.mark.parametrize("method, distance, unit, angle", [
-    ("edge-illumination", 0.6, 3e-6, 3e-6 / 0.6), ("analyser", 0.25, 1.5e-6, 1.5e-6)])  # fmt: skip
-def test_signals_come_back(method, distance, unit, angle):
-    scan, lens, patch = scan_of(method, distance, unit)
+@pytest.mark.parametrize("method, distance, unit, angle, phase", [
+    ("edge-illumination", 0.6, 3e-6, 3e-6 / 0.6, 0.0), ("analyser", 0.25, 1.5e-6, 1.5e-6, 0.8)])  # fmt: skip
+def test_signals_come_back(method, distance, unit, angle, phase):
+    scan, lens, patch = scan_of(method, distance, unit, phase)
     result = dr.reconstruct(scan, settings={"quality": {"error_bars": 0}})
     found, inside = np.asarray(result["alpha_x"], float) / angle, np.zeros((SIZE, SIZE), bool)
     inside[4:-4, 4:-4] = True
@@ -47,6 +61,9 @@ def test_signals_come_back(method, distance, unit, angle):
     assert np.mean(result["transmission"][core]) / np.mean(result["transmission"][air]) == pytest.approx(0.8, abs=0.01)
     assert np.mean(result["scattering"][core]) / angle**2 == pytest.approx(0.36, abs=0.05)
     assert abs(np.mean(result["scattering"][air])) / angle**2 < 0.03
+    if phase:  # grains scatter once by wavelength / (2 pi length), and a blur has none
+        length = dr.physics.energy_to_wavelength(ENERGY) / (2 * np.pi * 0.6 * angle / math.sqrt(phase))
+        assert result.quality["correlation_length"] == pytest.approx(length, rel=0.15)
 
 
 @pytest.mark.parametrize(
