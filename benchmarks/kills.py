@@ -37,7 +37,7 @@ SHORT = {
     "holotomography": ("solver.steps=6", "solver.align=1"),
     "cdi": ("solver.starts=4", "solver.steps=60", "solver.refine=20"),
     "ptycho-tomography": ("solver.steps=20",),
-    "fluorescence-ptychography": ("solver.epochs=6",),
+    "fluorescence-ptychography": ("solver.first=60", "solver.separation=40", "solver.steps=40"),
     "speckle": ("solver.rounds=4",),
     "grating": ("solver.rounds=4",),
 }

@@ -21,7 +21,14 @@ _RANGES: dict[str, tuple[str, float, float, str]] = {
     "tilt": ("rad", -2 * np.pi, 2 * np.pi, "30 deg"),
     "two_theta": ("rad", -np.pi, np.pi, "2 deg"),
     "flux": ("", 1e-12, 1e30, "4000"),
+    "saturation": ("", 1e-12, 1e30, "65535"),
     "rotation_centre": ("", -1e9, 1e9, "511.5"),
+    "period": ("m", 1e-9, 0.1, "2.4 um"),
+    "detector_blur": ("", 0, 1e4, "0.7"),
+    "divergence": ("rad", 0, np.pi / 2, "1 mrad"),
+    "live_time": ("s", 0, 1e9, "1 s"),
+    "real_time": ("s", 0, 1e9, "1 s"),
+    "dwell": ("s", 0, 1e9, "1 s"),
 }
 
 

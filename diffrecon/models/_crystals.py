@@ -15,6 +15,7 @@ from ._powder import Phase
 __all__ = ["phase_from_cif", "phase_of_lines"]
 
 _WEAKEST = 1e-4  # of the strongest ring
+_LARGEST = 1e4  # spacing [angstrom]
 _DEBYE_WALLER = 0.005  # [A^2], mean square displacement of atoms for which the structure gives none
 
 
@@ -73,8 +74,21 @@ def phase_of_lines(lines: Mapping[str, Any], name: str) -> Phase:
     **Raises:** `InputError` where the cell is missing or lines do not fit.
     """
     spacing, strength = (np.asarray(lines[key], float).ravel() for key in ("d_A", "strength"))
-    volume = float(lines.get("cell_volume_A3", 0.0)) or float(lines.get("a_A", 0.0)) ** 3
-    if spacing.size != strength.size or not (spacing > 0).all() or not volume > 0:
-        raise InputError(f"phases/{name}: as many positive d_A as strength, and cell_volume_A3, are expected")
-    size = float(lines.get("crystallite_nm", 0.0)) * 1e-9 or 200e-9
+    volume = _beside(lines, "cell_volume_A3", name) or _beside(lines, "a_A", name) ** 3
+    if spacing.size != strength.size or not ((spacing > 0) & (spacing < _LARGEST)).all() or not volume > 0:
+        raise InputError(
+            f"phases/{name}: as many d_A (above 0, below {_LARGEST:g}) as strength, and cell_volume_A3, are expected"
+        )
+    size = _beside(lines, "crystallite_nm", name) * 1e-9 or 200e-9
     return Phase(spacing * 1e-10, strength, volume * 1e-30, size, lines.get("hkl"))
+
+
+def _beside(lines: Mapping[str, Any], key: str, name: str) -> float:
+    """Read one number that is not below zero; 0 where there is none.
+
+    **Raises:** `InputError`.
+    """
+    value = np.asarray(lines.get(key, 0.0))
+    if value.size != 1 or value.dtype.kind not in "iuf" or not 0 <= (number := float(value.ravel()[0])) < np.inf:
+        raise InputError(f"phases/{name}: {key} is no number above zero: {str(value.tolist())[:40]}")
+    return number

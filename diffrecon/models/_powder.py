@@ -127,7 +127,12 @@ def powder_basis(
         patterns.append(np.pad(right[:rank] * step, ((0, fill), (0, 0))))
         weights.append(np.pad(both, ((0, 0), (0, 0), (0, fill))))
     cast = lambda a: jnp.asarray(a, jnp.zeros(()).dtype)
-    return PowderBasis(cast(np.stack(patterns)), cast(np.stack(weights)), cast(np.asarray(amorphous) * step))
+    some = np.reshape(patterns, (len(phases), _RANK, len(two_theta)))  # also where there are no phases
+    return PowderBasis(
+        cast(some),
+        cast(np.reshape(weights, (len(phases), _ORDERS, depths, _RANK))),
+        cast(np.asarray(amorphous) * step),
+    )
 
 
 def _chebyshev(x: Any, orders: int, xp: Any = np) -> Any:

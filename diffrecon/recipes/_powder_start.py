@@ -161,6 +161,11 @@ def setup_of(scan: Scan, settings: Any, console: Console) -> Setup:
             f'{scan.name}: powder tomography needs the step of the scan: --set geometry.pixel_size="15 um"'
         )
     signal = ((data.counts * (data.solid > 0)).sum(-1) / data.photons) - (data.background * data.solid).sum()
+    if not signal.max() > 0:
+        raise InputError(
+            f"{scan.name}: nothing scatters more than the empty beam: counts, background, normalisation and monitor do "
+            "not belong together"
+        )
     absorption = _absorption(file) if rules.absorption else None
     if rules.absorption and absorption is None:
         lines.append(
@@ -182,6 +187,11 @@ def setup_of(scan: Scan, settings: Any, console: Console) -> Setup:
     if phases:
         setup = _first_peaks(setup, file.get("amorphous") if rules.amorphous else None, rules.amorphous)
         lines.append(f"peaks: {np.degrees(setup.peaks.width):.3g} degrees of the instrument, by the mean pattern")
+    elif settings.solver.name == "phases":
+        lines.append(
+            "no phase is known: the pattern of every pixel is found instead, as solver.name=patterns does; name phases "
+            "by their CIF files in model.phases"
+        )
     return dataclasses.replace(setup, lines=tuple(lines))
 
 
@@ -197,8 +207,10 @@ def _patterns(scan: Scan, file: dict[str, Any], rules: Integration, console: Con
                 f"{scan.name}: {two_theta.size} scattering angles for {counts.shape[2]} channels; as many, increasing, "
                 "are expected"
             )
-        solid = np.asarray(file.get("normalisation", np.ones(two_theta.size)), float)
-        background = np.asarray(file.get("background", np.zeros(two_theta.size)), float)
+        solid, background = (
+            _of_channels(scan, file, name, np.full(two_theta.size, usual))
+            for name, usual in (("normalisation", 1.0), ("background", 0.0))
+        )
         return Patterns(counts, two_theta, solid, _photons(scan, file, counts.shape[:2]), background), []
     if rules.axis != "two_theta" or rules.sectors != 1 or rules.clip is not None:
         raise InputError("diffraction-tomography fits counts of patterns over two_theta, without sectors and clipping")
@@ -221,6 +233,22 @@ def _patterns(scan: Scan, file: dict[str, Any], rules: Integration, console: Con
     counts = np.concatenate(sums).reshape(*grid, -1)
     pixel = max(detector.pixel1, detector.pixel2) / detector.distance if isinstance(detector, TiltedDetector) else 0.0
     return Patterns(counts, table.cake.centres, solid, _photons(scan, file, grid), background, pixel), lines
+
+
+def _of_channels(scan: Scan, file: dict[str, Any], name: str, usual: np.ndarray) -> np.ndarray:
+    """One number a channel: solid angles, or what the empty beam scatters.
+
+    **Raises:** `InputError` for another number of them, below zero, or none above it where light goes through.
+    """
+    values = np.asarray(file.get(name, usual), float).ravel()
+    if values.size != usual.size:
+        raise InputError(f"{scan.name}: {values.size} values of {name} for {usual.size} channels; as many are expected")
+    if name == "normalisation" and not ((values >= 0).all() and values.max() > 0):
+        raise InputError(
+            f"{scan.name}: normalisation from {values.min():.3g} to {values.max():.3g}: solid angles of the channels "
+            "[sr], none below zero and some above, are expected"
+        )
+    return values
 
 
 def _grid_of_angles(scan: Scan) -> tuple[int, int]:

@@ -155,6 +155,16 @@ def read_stacks(scan: Scan, same: bool = True) -> Stacks:
         raise InputError(f"{scan.name}: no pixel measured in both stacks; look at the mask and at data.saturation")
     dark = 0.0 if scan.darks is None else np.asarray(scan.darks, np.float32).mean(0)
     flat = None if scan.flats is None else np.asarray(scan.flats, np.float32).mean(0) - dark
+    lit = {
+        "sample frames": counts.mean(0, dtype=float) - dark,
+        "reference frames": reference.mean(0, dtype=float) - dark,
+    }
+    for name, frame in (lit if flat is None else {"flats": flat, **lit}).items():
+        if not (light := float(np.mean(frame[good]))) > 0:
+            raise InputError(
+                f"{scan.name}: the {name} are at {light:.4g} counts above the darks on average: there is no light in "
+                "them; look at data.flats, data.darks and the shutter"
+            )
     if flat is not None:
         good &= flat > 0.05 * np.median(flat)
         flat = np.where(good, flat / np.mean(flat[good]), 1.0)

@@ -19,6 +19,7 @@ from ._refraction import Beam, Prior, Stacks, Unit, optics_of, read_stacks
 
 _SATURATION = 0.3  # of the loss of visibility, to begin with
 _VAGUE = 1.0  # relative error of the saturation from which on the curves do not tell it
+_FARTHEST = 10.0  # [m or rad] that a mask or a crystal can stand from the zero of its motor
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ class _Scanned(Refracting):
         step = float(grid[1] - grid[0])
         scale = self._displacement(unit) / step
         mean, centre, width = _moments(grid, curves)
+        if not width > 0:
+            raise InputError(
+                f"{scan.name}: the reference frames are no curve over data.reference_steps: they do not rise and fall "
+                "from position to position"
+            )
         broad = self._width(scan, unit, width) / step
         spectrum, period = curve_spectrum(self._with_feet(curves, (centre - grid[0]) / step))
         place = (there - grid[0]) / step + self._feet(curves)
@@ -101,6 +107,11 @@ class _Scanned(Refracting):
         stored = np.asarray(stored, float).ravel()
         if len(stored) != len(frames):
             raise InputError(f"{scan.name}: data.{key} has {len(stored)} numbers for {len(frames)} frames")
+        if np.abs(stored).max() > _FARTHEST:
+            raise InputError(
+                f"{scan.name}: data.{key} reaches {np.abs(stored).max():.3g}, which is not plausible: say where "
+                f"{self.what} stood in {self.unit_of_steps}"
+            )
         if len(np.unique(stored)) < 3:
             raise InputError(f"{scan.name}: data.{key}: transmission, refraction and scattering take three positions")
         return stored

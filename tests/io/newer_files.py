@@ -70,7 +70,8 @@ def powder(path):
         "phases/NMC/strength": np.array([1.0, 0.5]), "phases/NMC/hkl": np.array([[0, 0, 3], [1, 0, 1]]),
     }  # fmt: skip
     said = {"energy_eV": 60e3, "step_m": 1e-5, "rotation_centre_u": 2.6}
-    return _write(path, datasets, {"/": said, "monitor": {"per_photon": 1.0}, "transmitted": {"per_photon": 1.0}})
+    return _write(path, datasets, {"/": said, "monitor": {"per_photon": 1.0}, "transmitted": {"per_photon": 1.0},
+                                    "phases/NMC": {"cell_volume_A3": 150.0}})  # fmt: skip
 
 
 def displaced(path):
