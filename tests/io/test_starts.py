@@ -1,4 +1,4 @@
-"""Files with one thing broken, attributes too: refused in one line before anything is solved, or a finite first guess."""
+"""Files with one thing broken, attributes too: refused in one line before anything is solved, or a finite start."""
 
 import shutil
 import warnings
