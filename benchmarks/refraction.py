@@ -5,10 +5,18 @@ compiles nothing. A file has the stacks `sample` and `reference`, its setup in a
 alpha_x [rad], phase, transmission_propagated or transmission, darkfield, and the masks `smooth` and `empty`. With
 `--cylinder AXIS RADIUS DELTA` [pixel, pixel, 1] the slope of the angles across an upright cylinder is printed, 1 if the
 table's delta is found.
+
+With `--peers PYTHON` the programs of `refraction_peers.py` run on the same frames (speckles), by that interpreter. What
+they read is judged alike: the order and the signs of their displacements, which differ, are chosen by the truth or by
+the angles found here, and their slopes are integrated as those of the classical readers.
 """
 
 import argparse
+import json
+import subprocess
+import tempfile
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -24,6 +32,8 @@ def main() -> None:
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("SECTION.KEY", "VALUE"))
     parser.add_argument("--cylinder", nargs=3, type=float, metavar=("AXIS", "RADIUS", "DELTA"))
     parser.add_argument("--lean", type=float, default=0.0, help="of the cylinder's axis, columns a row")
+    parser.add_argument("--peers", metavar="PYTHON", help="of an environment with the other programs")
+    parser.add_argument("--only", nargs="*", default=[], help="of the other programs: words of their labels")
     options = parser.parse_args()
     settings: dict[str, dict[str, float | str]] = {}
     for name, value in options.set:
@@ -36,7 +46,55 @@ def main() -> None:
         if options.cylinder:
             figures["delta / table"] = cylinder(result, *options.cylinder, options.lean)
         figures |= {k: v for k, v in result.quality.items() if str(k).startswith("held_out_r")}
-        print(path, ", ".join(f"{name} {value:.4g}" for name, value in figures.items()), flush=True)
+        print(path, said(figures), flush=True)
+        for label, figures in peers(path, result, options) if options.peers else ():
+            print(f"{path} {label}:", said(figures) if isinstance(figures, dict) else figures, flush=True)
+
+
+def said(figures):
+    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+
+
+def peers(path, ours, options):
+    """Run the other programs on the same frames, and judge what they read."""
+    with h5py.File(path) as file:
+        pixel = float(file.attrs["pixel_m"])
+        unit = pixel / float(file.attrs["sample_to_detector_m"])
+        wave = 2 * np.pi / float(file.attrs["wavelength_m"])
+        known = file["truth/alpha_x"][()] if "truth/alpha_x" in file else np.asarray(ours["alpha_x"])
+    script = Path(__file__).with_name("refraction_peers.py")
+    with tempfile.TemporaryDirectory() as folder:
+        run = [options.peers, str(script), path, folder, str(options.views), *options.only]
+        for line in subprocess.run(run, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines():
+            case = json.loads(line)
+            if "failed" in case:
+                yield case["label"], f"failed: {case['failed']}"
+                continue
+            result = read(np.load(case["file"]), np.nan_to_num(known) / unit, unit)
+            result["phase"] = result["phase"] * wave * pixel * unit
+            figures = {"CPU s": case["CPU s"]} | errors(path, result)
+            if options.cylinder:
+                figures["delta / table"] = cylinder(result, *options.cylinder, options.lean)
+            yield case["label"], figures
+
+
+def read(found, known, unit):
+    """Give what a program read as results are named, the displacement along x being the one that looks like it."""
+    moved = {name: np.asarray(found[name], float) for name in ("first", "second")}
+    inside = (slice(12, -12),) * 2
+    alike = lambda a: np.corrcoef(np.clip(np.nan_to_num(a[inside]), -4, 4).ravel(), known[inside].ravel())[0, 1]
+    x = max(moved, key=lambda name: abs(alike(moved[name])))
+    sign = np.sign(alike(moved[x]))
+    down, right = sign * moved["first" if x == "second" else "second"], sign * moved[x]
+    good = np.isfinite(down) & np.isfinite(right)
+    fill = lambda a: np.clip(np.where(good, a, 0), -8, 8).astype(np.float32)
+    potential = dr.solvers.integrate_gradients(fill(down), fill(right), weight=good.astype(np.float32))
+    images = {
+        "alpha_x": right * unit,
+        "phase": np.asarray(potential),
+        "transmission": np.asarray(found["transmission"]),
+    }
+    return images | ({"darkfield": np.asarray(found["visibility"])} if "visibility" in found else {})
 
 
 def number(value):
@@ -83,7 +141,7 @@ def errors(path, result):
         figures["slope below a third of a pixel"] = float(found[small] @ true / (true @ true))
     light = truth.get("transmission_propagated", truth.get("transmission"))
     for name, true in (("transmission", light), ("darkfield", truth.get("darkfield"))):
-        if true is not None:
+        if true is not None and name in getattr(result, "quantities", result):
             image = np.asarray(result[name], float)
             image = image / np.nanmedian(image[empty])
             figures[name] = float(np.sqrt(np.nanmean((image - true)[smooth] ** 2)))

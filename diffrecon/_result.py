@@ -15,8 +15,8 @@ class Quantity:
 
     **Fields:** `data`; `units` (`"rad"`, `"1/m"`, `""`); `axes` in order (`("z", "y", "x")`); `pixel_size` [m] (`None`
     = unknown, then lengths are in pixels); `long_name` for labels; `kind` chooses the picture: `"image"`, `"complex"`,
-    `"modes"`, `"volume"`, `"positions"`, `"orientation"`, `"sphere"` (a function of
-    direction), or `"data"` (no picture).
+    `"modes"`, `"volume"`, `"positions"`, `"orientation"`, `"direction"` (axes whose length is their
+    strength), `"sphere"` (a function of direction), or `"data"` (no picture).
     """
 
     data: np.ndarray

@@ -8,10 +8,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..operators.displacement import displaced_with_slopes, displacement_coefficients, fringe_transfer
+from ..operators.fourier import blur
 from ..solvers.refraction import Information, sum_up
 from ._refracting import RefractingSample
 
 __all__ = ["DisplacedReference"]
+
+
+_FIRM = 1e-3  # of the mean curvature, towards one visibility for all directions
 
 
 class DisplacedReference(RefractingSample):
@@ -59,6 +63,30 @@ class DisplacedReference(RefractingSample):
         found = sum_up(residual, slopes, weight, fields)
         return found, self._refined(residual, slopes, weight)
 
+    def visibility_tensor(self, counts: Float[Array, "view y x"], window: float) -> Float[Array, "3 y x"]:
+        """Read how the visibility depends on direction: `V(e) = e' V e` for patterns that vary along e, as xx, xy, yy.
+
+        Weighted least squares over a Gaussian `window` (standard deviation [pixel]), by the
+        pattern and its parts by direction, where the fit has put them.
+        """
+        fields, frames = self.fields(), jnp.moveaxis(jnp.asarray(counts, self.flux.dtype), 0, -1)
+        views = jnp.arange(len(self.flux))
+        predicted, slopes = self._predict(views, fields)
+        # All of the pattern, since the visibility of single pixels has taken up some of what depends on direction.
+        pattern = frames - predicted + fields[3][..., None] * slopes[3]
+        weight = (self.trust / (self.deviation * jnp.maximum(frames.mean(-1), 1e-3 * frames.mean())))[..., None]
+        # V(e) = mean + half the difference times cos 2t + xy sin 2t, with t the angle of e.
+        parts = [self.replace(structure=part)._predict(views, fields)[1][3] for part in _by_direction(self.structure)]
+        basis = jnp.stack([slopes[3], *parts])
+        edge = int(np.ceil(3 * window))
+        near = lambda image: blur(jnp.pad(image, edge), window)[edge:-edge, edge:-edge]
+        sums = [[near((weight * a * b).sum(-1)) for b in basis] for a in basis]
+        right = jnp.stack([near((weight * a * pattern).sum(-1)) for a in basis], -1)
+        normal = jnp.moveaxis(jnp.asarray(sums), (0, 1), (-2, -1))
+        firm = normal + _FIRM * jnp.eye(3, dtype=normal.dtype) * jnp.trace(normal, axis1=-2, axis2=-1)[..., None, None]
+        mean, difference, mixed = jnp.moveaxis(jnp.linalg.solve(firm, right[..., None])[..., 0], -1, 0)
+        return jnp.stack([mean + difference, mixed, mean - difference])
+
     def _predict(self, views: Any, fields: Array) -> tuple[Array, list[Array]]:
         coefficients = displacement_coefficients(self.structure[views], self.drift[views])
         pattern, down, right = displaced_with_slopes(coefficients, fields[:2])
@@ -83,3 +111,14 @@ class DisplacedReference(RefractingSample):
         step = jnp.stack([c * p - b * q, a * q - b * p], -1) / jnp.maximum(a * c - b * b, 1e-12 * a * c)[:, None]
         drift = self.drift + jnp.clip(step - step.mean(0), -0.5, 0.5)
         return self.replace(flux=flux, drift=drift)
+
+
+def _by_direction(structure: Array) -> tuple[Array, Array]:
+    """Patterns with every frequency times cos 2t and sin 2t of its direction t, over a mirrored border."""
+    border = 12
+    padded = jnp.pad(structure, ((0, 0), (border, border), (border, border)), mode="reflect")
+    fy, fx = np.fft.fftfreq(padded.shape[1])[:, None], np.fft.rfftfreq(padded.shape[2])[None]
+    square = np.maximum(fy**2 + fx**2, 1e-12)
+    spectrum, inside = jnp.fft.rfft2(padded), (slice(None), slice(border, -border), slice(border, -border))
+    turned = lambda gain: jnp.fft.irfft2(spectrum * jnp.asarray(gain, structure.dtype), s=padded.shape[1:])[inside]
+    return turned((fx**2 - fy**2) / square), turned(2 * fx * fy / square)

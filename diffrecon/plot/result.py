@@ -128,6 +128,16 @@ def _orientation(name: str, quantity: Quantity, result: Result) -> list[Panel]:
     return orientation_panels(quantity.data, None, None, quantity.pixel_size, _label(name, quantity))
 
 
+def _direction(name: str, quantity: Quantity, result: Result) -> list[Panel]:
+    """Draw axes as bright as they are long."""
+    data = np.asarray(quantity.data, float)
+    length = np.linalg.norm(data, axis=-1)
+    if not (length > 0).any():
+        return []
+    weight = length / np.nanpercentile(length[length > 0], 98)
+    return orientation_panels(data, None, weight, quantity.pixel_size, _label(name, quantity))
+
+
 def _image(name: str, quantity: Quantity, result: Result) -> list[Panel]:
     data, label = np.asarray(quantity.data), _label(name, quantity)
     drawn = _object_of(result)
@@ -166,6 +176,7 @@ def _colours_for(units: str) -> str:
 pictures: dict[str, Picture] = {
     "complex": Picture(_object, own_row=True),
     "orientation": Picture(_orientation),
+    "direction": Picture(_direction),
     "volume": Picture(_volume),
     "modes": Picture(_modes),
     "image": Picture(_image),

@@ -19,7 +19,8 @@ class Patterns(NamedTuple):
 
     **Fields:** `smooth` `(view, y, x)`, the beam; `structure` `(view, y, x)`, what remains, filtered to what the noise
     leaves of it (Wiener); `contrast`, its standard deviation over the mean; `gain`, variance of a value over the value
-    (1 for photons); `share` of that variance that is left in the structure; `grain`, the size of the speckles [pixel].
+    (1 for photons); `share` of that variance that is left in the structure; `grain`, the size of the speckles [pixel];
+    `rings` `(2, ring)`, frequencies [1/pixel] and the share of the pattern's power about each.
     """
 
     smooth: Float[np.ndarray, "view y x"]
@@ -28,6 +29,7 @@ class Patterns(NamedTuple):
     gain: float
     share: float
     grain: float
+    rings: Float[np.ndarray, "2 ring"]
 
 
 def split_patterns(reference: Float[np.ndarray, "view y x"], smooth: float = 6.0) -> Patterns:
@@ -63,7 +65,7 @@ def split_patterns(reference: Float[np.ndarray, "view y x"], smooth: float = 6.0
     share = float((kept * members).sum() / members.sum())
     return Patterns(
         beam.astype(np.float32), structure.astype(np.float32), contrast, noise * float(reference.mean()), share,
-        2.0 / max(slope, 1e-6),
+        2.0 / max(slope, 1e-6), np.stack([middles, signal * kept / max((signal * kept).sum(), 1e-30)]),
     )  # fmt: skip
 
 

@@ -108,7 +108,8 @@ class Refracting(Modality):
 
     def scattering(self, problem: Refraction, visibility: np.ndarray) -> np.ndarray:
         """Give the variance of scattering angles [rad^2] that a visibility means."""
-        return scattering_of(visibility, problem.unit, problem.grain, self.saturation(problem))
+        rings = None if problem.patterns is None else problem.patterns.rings
+        return scattering_of(visibility, problem.unit, problem.grain, self.saturation(problem), rings)
 
     def solved(self, problem: Refraction, settings: Any, share: float) -> tuple[Refraction, float]:
         """Fit all frames of one angle with a `share` of the priors; give the misfit, too."""
@@ -158,6 +159,10 @@ class Refracting(Modality):
             ))  # fmt: skip
         return figures, lines
 
+    def zero(self, problem: Refraction, settings: Any) -> np.ndarray:
+        """Give the displacement (row, column) [pixel] that is taken as zero."""
+        return _zero(problem, settings)
+
     def sample(self, problem: Refraction, settings: Any) -> AtSample:
         """Carry the images back to where the rays left the sample."""
         fields = np.array(problem.model.fields(), float)
@@ -169,9 +174,8 @@ class Refracting(Modality):
         if isinstance(problem, RefractionTomogram):
             return _refraction_volume.volume_quantities(problem)
         fields, sample = np.asarray(problem.model.fields(), float), self.sample(problem, settings)
-        found = refraction_quantities(
-            fields, sample, problem.unit, problem.good, problem.grain, self.saturation(problem)
-        )
+        scattering = self.scattering(problem, sample.visibility)
+        found = refraction_quantities(fields, sample, problem.unit, problem.good, scattering)
         return {k: v for k, v in found.items() if not (problem.only_x and k == "alpha_y")}
 
     def error_bars(self, problem: Any, scan: Scan, settings: Any) -> tuple[dict[str, Quantity], list[str]]:

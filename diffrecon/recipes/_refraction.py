@@ -1,6 +1,6 @@
 """What speckles, gratings, masks and crystals have in common: stacks with and without a sample, and what is written."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 from .. import prepare
 from .._result import Quantity
 from ..errors import InputError, MissingMetadata
-from ..operators.displacement import along_rays
+from ..operators.displacement import along_rays, saturated_loss
 from ..scan import Scan
 from ..settings import setting
 from ..solvers.refraction import Information, RefractionMaps, Smoothness, consistent_maps, fields_of
@@ -19,7 +19,7 @@ from ._scan_facts import known_geometry
 
 __all__ = [
     "AtSample", "Beam", "Detection", "Prior", "Stacks", "Unit", "at_sample", "error_maps", "optics_of", "read_stacks",
-    "refraction_quantities", "scattering_of", "scattering_scale", "zero_of",
+    "refraction_quantities", "scattering_of", "scattering_scale", "scattering_tensor", "zero_of",
 ]  # fmt: skip
 
 
@@ -267,9 +267,21 @@ def at_sample(fields: np.ndarray, maps: RefractionMaps, good: np.ndarray, zero: 
     return AtSample(moved, potential - (moved**2).sum(0) / 2, attenuation, visibility, seen)
 
 
-def scattering_of(visibility: np.ndarray, unit: Unit, grain: float, saturation: float) -> np.ndarray:
-    """Variance of scattering angles [rad^2] that a visibility means, in the limit of small angles at saturation 0."""
-    return scattering_scale(unit, grain, saturation) * -np.log(np.clip(visibility, 0.02, None))
+def scattering_of(
+    visibility: np.ndarray, unit: Unit, grain: float, saturation: float, rings: np.ndarray | None = None
+) -> np.ndarray:
+    """Variance of scattering angles [rad^2] that a visibility means, in the limit of small angles at saturation 0.
+
+    **Arguments:** `rings` of the pattern (`prepare.Patterns`), each of which loses visibility by its own frequency;
+    without them all of it has the frequency of `grain`.
+    """
+    seen = np.clip(visibility, 0.02, None)
+    if rings is None:
+        return scattering_scale(unit, grain, saturation) * -np.log(seen)
+    losses = np.linspace(-0.3, 30.0, 3000)
+    each = np.asarray(saturated_loss((np.pi * grain * rings[0]) ** 2, saturation), float)
+    mean = (rings[1] * np.exp(-losses[:, None] * each)).sum(1)
+    return scattering_scale(unit, grain, saturation) * np.interp(-seen, -mean, losses)
 
 
 def scattering_scale(unit: Unit, grain: float, saturation: float) -> float:
@@ -277,13 +289,40 @@ def scattering_scale(unit: Unit, grain: float, saturation: float) -> float:
     return 2 * unit.width(grain) ** 2 * (-saturation / np.expm1(-saturation) if saturation > 1e-6 else 1.0)
 
 
+def scattering_tensor(
+    visibility: np.ndarray, landed: np.ndarray, written: Quantity, scattering: Callable[[np.ndarray], np.ndarray]
+) -> dict[str, Quantity]:
+    """Give covariances of scattering angles [rad^2], and its strongest direction as long as the difference to the
+    weakest, from a visibility tensor (xx, xy, yy) where rays land at the displacement `landed` [pixel]; `scattering` is
+    what a visibility means.
+    """
+    xx, xy, yy = along_rays(landed, visibility)[1]
+    tensor = np.stack([np.stack([xx, xy], -1), np.stack([xy, yy], -1)], -2)
+    seen, axes = np.linalg.eigh(tensor)
+    loss = scattering(seen)
+    whole = np.einsum("yxia,yxa,yxja->ijyx", axes, loss, axes)
+    strongest = axes[..., :, 0] * (loss[..., 0] - loss[..., 1])[..., None]
+    known = np.isfinite(written.data)
+    show = lambda a: np.where(known.reshape(*known.shape, *(1,) * (a.ndim - 2)), a, np.nan).astype(np.float32)
+    of = lambda a, label: Quantity(show(a), "rad^2", ("y", "x"), written.pixel_size, label, "data")
+    vectors = show(np.concatenate([strongest, np.zeros((*strongest.shape[:2], 1))], -1))
+    return {
+        "scattering_xx": of(whole[0, 0], "variance of scattering angles along x"),
+        "scattering_xy": of(whole[0, 1], "covariance of scattering angles"),
+        "scattering_yy": of(whole[1, 1], "variance of scattering angles along y"),
+        "scattering_direction": Quantity(
+            vectors, "rad^2", ("y", "x", "xyz"), written.pixel_size, "direction of strongest scattering",
+            "direction",
+        ),
+    }  # fmt: skip
+
+
 def refraction_quantities(
-    fields: np.ndarray, sample: AtSample, unit: Unit, good: np.ndarray, grain: float, saturation: float
+    fields: np.ndarray, sample: AtSample, unit: Unit, good: np.ndarray, scattering: np.ndarray
 ) -> dict[str, Quantity]:
     """Give what a differential phase method writes, in the coordinates of the sample.
 
-    **Arguments:** `fields` where the rays land; `grain` of the pattern [pixel] and `saturation`, by which a visibility
-    becomes a variance of scattering angles.
+    **Arguments:** `fields` where the rays land; `scattering`, the variance of scattering angles [rad^2].
     """
     show = lambda a: np.where(sample.seen > 0.5, a, np.nan).astype(np.float32)
     image = lambda a, units, label: Quantity(show(a), units, ("y", "x"), unit.pixel, label)
@@ -297,9 +336,7 @@ def refraction_quantities(
             "transmission, fringes included",
         ),
         "darkfield": image(sample.visibility, "", "visibility over that of the reference"),
-        "scattering": image(
-            scattering_of(sample.visibility, unit, grain, saturation), "rad^2", "variance of scattering angles"
-        ),
+        "scattering": image(scattering, "rad^2", "variance of scattering angles"),
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
@@ -20,7 +21,15 @@ from ..solvers.tracking import track_windows
 from . import looks
 from ._refracting import Quality, Refracting, Refraction, Volume, judges, maps_and, poisson_cost
 from ._refracting import Solver as _Solver
-from ._refraction import Detection, Prior, Stacks, Unit, optics_of, read_stacks
+from ._refraction import (
+    Detection,
+    Prior,
+    Stacks,
+    Unit,
+    optics_of,
+    read_stacks,
+    scattering_tensor,
+)  # fmt: skip
 
 _TRACKED = 8  # positions that the start looks at
 _READERS = ("correlation", "window", "linear")
@@ -31,6 +40,10 @@ _BIAS = {"correlation": "0.85 to 0.89", "window": "0.72 to 0.76", "linear": "1.0
 class Model(Detection):
     """What is in the beam, how it is seen, and how far it is moved."""
 
+    direction: float = setting(
+        0.0, "window in which the direction of scattering is read, standard deviation; 0 for none", unit="pixel",
+        at_least=0,
+    )  # fmt: skip
     reach: int = setting(4, "largest displacement that the start looks for", unit="pixel", at_least=1)
 
 
@@ -119,6 +132,17 @@ class Speckle(looks.Speckle, Refracting):
         outcome = _read(problem, Run(Console(quiet=True)), settings)
         return outcome.problem, float(outcome.history[-1])
 
+    def quantities(self, problem: Any, scan: Scan, settings: Settings) -> dict[str, Quantity]:
+        """Give what all of these methods write, and the tensor of the scattering if it is asked for."""
+        found = super().quantities(problem, scan, settings)
+        window = settings.model.direction
+        if not window or not isinstance(getattr(problem, "model", None), DisplacedReference):
+            return found
+        tensor = _visibility_tensor(problem.model, jnp.asarray(problem.data["counts"]), window)
+        means = lambda visibility: self.scattering(problem, visibility)
+        landed = np.asarray(problem.model.fields()[:2], float) - self.zero(problem, settings)[:, None, None]
+        return found | scattering_tensor(np.asarray(tensor, float), landed, found["scattering"], means)
+
     def error_bars(self, problem: Any, scan: Scan, settings: Settings) -> tuple[dict[str, Quantity], list[str]]:
         """Give the deviation of every image; classical readers say none."""
         return super().error_bars(problem, scan, settings) if settings.solver.kind == "model" else ({}, [])
@@ -171,6 +195,11 @@ def _read(problem: Refraction, run: Run, settings: Settings) -> Outcome:
     run.console.say(line)
     done = problem.replace(model=model, lines=(*problem.lines, line))
     return Outcome(done, np.asarray([float(jnp.median(found.match))]))
+
+
+@eqx.filter_jit
+def _visibility_tensor(model: DisplacedReference, counts: Any, window: float) -> Any:
+    return model.visibility_tensor(counts, window)
 
 
 def _tracked_maps(stacks: Stacks, settings: Settings) -> RefractionMaps:

@@ -184,3 +184,37 @@ def test_a_reader_in_the_place_of_the_model():
     assert (found * true).sum() / (true**2).sum() == pytest.approx(1.2, abs=0.25)
     assert "alpha_x_error" not in result.quantities and result.quantities["phase"].units == "rad"
     assert any("below a third of a pixel" in line for line in result.verdict)
+
+
+def test_direction_of_scattering():
+    """Fibres blur every wave by its own direction: strength and direction of the tensor come back."""
+    turn, sigma = 0.6, (0.6, 0.2)  # [rad] from x; deviations along and across [pixel]
+    even = np.arange(200)[:, None] * [0.6180340, 0.4142136, 0.7320508] % 1  # directions are not to prefer frequencies
+    waves = [0, 0.14, 0] + [2 * np.pi, 0.19, 2 * np.pi] * even
+    fibres = np.hypot(PLACE[0] - 40, PLACE[1] - 40) < 22
+
+    def seen(view, scatters):
+        total = np.ones((SIZE, SIZE))
+        for angle, frequency, phase in waves:
+            along, across = np.cos(angle - turn) * sigma[0], np.sin(angle - turn) * sigma[1]
+            kept = np.exp(-2 * np.pi**2 * frequency**2 * (along**2 + across**2)) if scatters else 1.0
+            place = np.cos(angle) * (PLACE[1] + 97 * view) + np.sin(angle) * (PLACE[0] - 61 * view)
+            total += 0.02 * np.where(fibres, kept, 1.0) * np.cos(2 * np.pi * frequency * place + phase)
+        return total
+
+    rng = np.random.default_rng(0)
+    still, there = (rng.poisson([20000 * seen(n, scatters) for n in range(10)]) for scatters in (False, True))
+    geometry = dr.ParallelBeam(PIXEL, ENERGY, DISTANCE)
+    scan = dr.Scan.from_arrays(there, method="speckle", geometry=geometry, extra={"reference": still})
+    settings = {"model": {"direction": 3.0, "fringes": False}, "quality": {"error_bars": 0, "held_out": 0.0}}
+    result = dr.reconstruct(scan, settings=settings)
+    core, air = np.hypot(PLACE[0] - 40, PLACE[1] - 40) < 14, (np.hypot(PLACE[0] - 40, PLACE[1] - 40) > 32)
+    unit = (PIXEL / DISTANCE) ** 2
+    xx, xy, yy = (np.median(np.asarray(result[f"scattering_{k}"])[core]) / unit for k in ("xx", "xy", "yy"))
+    assert 0.5 * np.arctan2(2 * xy, xx - yy) == pytest.approx(turn, abs=0.04)
+    assert xx + yy == pytest.approx(sigma[0] ** 2 + sigma[1] ** 2, rel=0.05)
+    assert np.hypot(xx - yy, 2 * xy) == pytest.approx(sigma[0] ** 2 - sigma[1] ** 2, rel=0.15)
+    axis = np.asarray(result["scattering_direction"])
+    assert np.nanmedian(np.linalg.norm(axis[air], axis=-1)) < 0.15 * np.median(np.linalg.norm(axis[core], axis=-1))
+    x, y = np.moveaxis(axis[core], -1, 0)[:2]
+    assert np.std((np.arctan2(y, x) - turn + np.pi / 2) % np.pi) < 0.2

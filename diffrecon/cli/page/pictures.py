@@ -50,7 +50,7 @@ def _parts(name: str, quantity: Quantity) -> Iterator[tuple[str, np.ndarray, str
     data, title = np.asarray(quantity.data), quantity.long_name or name.replace("_", " ")
     if data.dtype.kind not in "fiucb" or data.ndim < 2 or min(data.shape[-2:]) < 4:
         return
-    if quantity.kind in ("positions", "data", "orientation"):
+    if quantity.kind in ("positions", "data", "orientation", "direction"):
         return
     if quantity.kind == "modes" and data.ndim == 3:
         for index, mode in enumerate(data[:_MOST_MODES]):
