@@ -558,7 +558,7 @@ def volume_unit(
     if quantity == "delta" and delta is None:
         raise InputError("model.quantity=delta needs phase contrast: give prepare.delta_beta of the sample")
     if quantity == "delta":
-        return VolumeUnit(delta or 0.0, "", "refractive index decrement")
+        return VolumeUnit(delta or 0.0, "", "refractive decrement")
     if quantity == "electron-density" and delta is not None:
         return VolumeUnit(1e-30 * float(electron_density(delta, wavelength)), "1/angstrom^3", "electron density")
     composition = str(material)

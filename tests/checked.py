@@ -8,6 +8,8 @@ import numpy as np
 from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray, Array, Float, Integer, Real
 
+from diffrecon.settings import Numbers
+
 # An integer passes for a float, as everywhere in Python.
 _check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 _ANY = Array | np.ndarray
@@ -19,6 +21,7 @@ _AS_WELL = {
     float: float | np.number | Real[Array, ""],
     int: int | np.integer | Integer[Array, ""],
     Self: Any,
+    Numbers: Any,  # the package checks such a setting by itself
 }
 
 

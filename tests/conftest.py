@@ -12,7 +12,10 @@ from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
 
 # Rooms whose annotations are checked whenever they are called; the others are still to come.
-_CHECKED = "losses", "penalties", "constraints", "motion", "physics", "geometry", "priors", "operators", "models"
+_CHECKED = (
+    "losses", "penalties", "constraints", "motion", "physics", "geometry", "priors", "operators", "models", "prepare",
+    "quality", "regimes",
+)  # fmt: skip
 install_import_hook([f"diffrecon.{room}" for room in _CHECKED], "checked.typed")
 
 from diffrecon._cache import keep_compiled_programs  # noqa: E402

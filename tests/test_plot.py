@@ -37,7 +37,7 @@ def pixels(ax) -> np.ndarray:
 
 
 def texts(figure) -> list:
-    """Everything written in a figure."""
+    """Everything written in a figure or panel."""
     return [t for t in figure.findobj(matplotlib.text.Text) if t.get_text() and t.get_visible()]
 
 
@@ -79,6 +79,16 @@ def test_long_titles_stay_on_the_page(name):
     titles = [ax.title if ax.title.get_text() else ax._left_title for ax in figure.axes if ax.images]
     assert titles and all(t.get_window_extent().x1 <= figure.bbox.x1 for t in titles)
     assert all(t.get_text() == "error bar of the phase" or t.get_text().endswith("…") for t in titles)
+
+
+@pytest.mark.parametrize("unit", ["g", "counts a second and a very long unit"])
+def test_words_of_neighbours_do_not_overprint(unit):
+    draw = lambda ax: page.colour_bar(ax, page.show(ax, np.linspace(0, 4000, 64).reshape(8, 8), "counts"), unit, "")
+    curve = lambda ax: (ax.plot([-38000, -30000]), ax.set_ylabel("cost"))
+    figure = page.page_of([[page.Panel(draw, left=0.45), page.Panel(curve, 1.3, left=0.6, right=0.1)]], words=["a"])
+    figure.draw_without_rendering()
+    left, right = ([t.get_window_extent() for t in texts(ax)] for ax in figure.axes)
+    assert not [a for a in left for b in right if a.overlaps(b)]
 
 
 def test_scale_bar_in_the_picture_is_below_the_data():

@@ -219,7 +219,7 @@ class HoloTomography(Model):
         its name."""
         delta = self.wavelength / (2 * np.pi * self.pixel_size)
         if quantity == "delta":
-            return delta, "", "refractive index decrement delta"
+            return delta, "", "refractive decrement delta"
         if quantity == "electron-density":
             return 1e-30 * float(physics.electron_density(delta, self.wavelength)), "1/angstrom^3", "electron density"
         energy = float(physics.wavelength_to_energy(self.wavelength))
@@ -251,7 +251,7 @@ class HoloTomography(Model):
         pixel, axes = self.pixel_size, ("z", "y", "x")
         delta, beta = (np.asarray(v) for v in self.refractive_index())
         volumes = {
-            "delta": Quantity(delta, "", axes, pixel, "refractive index decrement delta", "volume"),
+            "delta": Quantity(delta, "", axes, pixel, "refractive decrement delta", "volume"),
             "beta": Quantity(beta, "", axes, pixel, "absorption index beta", "volume"),
             "phase": Quantity(
                 np.asarray(self.projections(np.arange(1)))[0].real, "rad", ("y", "x"), pixel, "phase of the first angle"

@@ -239,7 +239,7 @@ class PtychoTomography(_Angles):
         in_order[table], gain[table] = places, np.asarray(self.gain)
         axes = ("z", "y", "x")
         return {
-            "delta": Quantity(delta, "", axes, pixel, "refractive index decrement delta", "volume"),
+            "delta": Quantity(delta, "", axes, pixel, "refractive decrement delta", "volume"),
             "beta": Quantity(beta, "", axes, pixel, "absorption index beta", "volume"),
             "probe": Quantity(
                 np.asarray(optics.probe), "sqrt(counts)", ("mode", "y", "x"), pixel, "probe modes", "modes"

@@ -42,7 +42,7 @@ def detail_ratio(information: Information, size: Float[Array, ""], views: Float[
 
 
 def smallest_detail(
-    information: Information, difference: Array, views: Array, finest: Float[Array, ""]
+    information: Information, difference: Array | float, views: Array, finest: Float[Array, ""]
 ) -> Float[Array, ""]:
     """Find the size [m] at which a detail of some relative `difference` is seen; infinite where none is.
 

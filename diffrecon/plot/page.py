@@ -30,6 +30,7 @@ FONT = 8  # [pt] at final size
 GREY, MAGNITUDE, CYCLIC = "gray", "cividis", "twilight"
 # Blue, orange, dark grey: told apart with every kind of colour vision and in grey print.
 BLUE, ORANGE, DARK = "#0072b2", "#d55e00", "#333333"
+_GAP = 0.04  # [inch] between words of neighbours
 BESIDE = 0.6  # [inch] of a title beyond its panel, above the colour bar
 _PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -74,10 +75,17 @@ def beside(ax: "Axes", gap: float, drop: float, size: float) -> "Axes":
 
 
 def page_of(
-    rows: "Sequence[Sequence[Panel]]", title: str = "", words: Sequence[str] = (), widest: float = PAGE
+    rows: "Sequence[Sequence[Panel]]",
+    title: str = "",
+    words: Sequence[str] = (),
+    widest: float = PAGE,
+    settled: bool = False,
 ) -> "Figure":
-    """Lay rows of panels on a page as wide as they need, up to both columns of a journal."""
-    scales = []
+    """Lay rows of panels on a page as wide as they need, up to both columns of a journal.
+
+    Panels whose words reach into each other are laid out once more with more room, unless all is `settled`.
+    """
+    scales, apart = [], []
     for number, row in enumerate(rows):
         tallest = (2.75 if number == 0 else 1.9) / max(p.height for p in row)
         scales.append(min((widest - 0.08 - sum(p.left + p.right for p in row)) / sum(p.width for p in row), tallest))
@@ -99,13 +107,34 @@ def page_of(
         page.text(0.08 / width, 1 - (0.34 + 0.15 * number) / total, line, fontsize=FONT, va="top")
     down = head
     for row, scale, height in zip(rows, scales, heights, strict=True):
-        across, top = 0.04, down + max(p.top for p in row)
+        across, top, drawn = 0.04, down + max(p.top for p in row), []
         for panel in row:
             box = (across + panel.left, total - top - panel.height * scale, panel.width * scale, panel.height * scale)
-            panel.draw(page.add_axes((box[0] / width, box[1] / total, box[2] / width, box[3] / total)))
+            drawn.append(page.add_axes((box[0] / width, box[1] / total, box[2] / width, box[3] / total)))
+            panel.draw(drawn[-1])
             across += panel.left + panel.width * scale + panel.right
+        apart.append([dataclasses.replace(p, left=p.left + m) for p, m in zip(row, _overprinted(drawn), strict=True)])
         down += height + 0.08
-    return page
+    return page if settled or apart == [list(row) for row in rows] else page_of(apart, title, words, widest, True)
+
+
+def _overprinted(row: "Sequence[Axes]") -> list[float]:
+    """Measure how much further to the right [inch] every panel must begin, lest its words overprint those before."""
+    page: Any = row[0].figure
+    page.draw_without_rendering()  # places the numbers of the axes
+    taken = [[ax.bbox, *map(_extent, _texts(ax))] for ax in row]
+    missing = [0.0]
+    for before, here in zip(taken, taken[1:], strict=False):
+        over = [a.x1 - b.x0 for a in before for b in here if a.y0 < b.y1 and b.y0 < a.y1 and a.x1 > b.x0]
+        missing.append(max(over, default=-_GAP * page.dpi) / page.dpi + _GAP)
+    return missing
+
+
+def _texts(ax: "Axes") -> list[Any]:
+    """List what is written in and around a panel."""
+    kind = require("matplotlib.text", "plot").Text
+    found: list[Any] = ax.findobj(kind)
+    return [text for text in found if text.get_visible() and text.get_text().strip()]
 
 
 def one_panel(panel: Panel, ax: "Axes | None") -> "Figure":

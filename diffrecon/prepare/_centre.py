@@ -107,7 +107,7 @@ def find_rotation_centre(
     return _verdict(found, full, float(low), float(high))
 
 
-def _informative(sinograms: Float[np.ndarray, "view y x"], rows: int) -> Float[np.ndarray, "view y x"]:
+def _informative(sinograms: Float[np.ndarray, "view y x"], rows: int) -> Float[np.ndarray, "view row x"]:
     """The rows in which most happens along the views."""
     contrast = np.nan_to_num(np.asarray(sinograms, np.float32).std(0).mean(-1))
     if not contrast.max(initial=0) > 0:

@@ -51,7 +51,7 @@ def block_transmission(
     zingers: Zingers | None,
     *,
     moves: int,
-) -> tuple[Float[Array, "view y x"], Bool[Array, "view y x"] | None]:
+) -> tuple[Float[Array, "kept y x"], Bool[Array, "kept y x"] | None]:
     """Transmissions of a block with bad pixels filled and the flux of each view divided out, and where zingers were.
 
     With `zingers` counts, mixture and flux hold two further views at either end, the neighbours in time, in which

@@ -12,7 +12,7 @@ from ..errors import InputError
 __all__ = ["fit_hardening", "linearise"]
 
 
-def linearise(values: Float[Array, "view z u"], coefficients: Sequence[float]) -> Float[Array, "view z u"]:
+def linearise(values: Float[Array, "view z u"], coefficients: Sequence[float] | np.ndarray) -> Float[Array, "view z u"]:
     """`a1 p + a2 p^2 + ...` of line integrals p, for `coefficients` (a1, a2, ...) (G. T. Herman, Phys. Med. Biol. 24,
     81 (1979)).
 
@@ -25,7 +25,7 @@ def linearise(values: Float[Array, "view z u"], coefficients: Sequence[float]) -
     return _polynomial(jnp.asarray(values), jnp.asarray(check_coefficients(coefficients), jnp.asarray(values).dtype))
 
 
-def check_coefficients(coefficients: Sequence[float]) -> np.ndarray:
+def check_coefficients(coefficients: Sequence[float] | np.ndarray) -> np.ndarray:
     """Check the coefficients of a polynomial and make an array of them.
 
     **Raises:** `InputError`.

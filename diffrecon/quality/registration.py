@@ -1,5 +1,7 @@
 """One image laid over another: shift to a fraction of a pixel, phase ramp, constant phase."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Complex, Float
 from numpy.typing import ArrayLike
@@ -87,7 +89,7 @@ def register(reference: np.ndarray, image: np.ndarray, upsampling: int = 100, ch
     return peak
 
 
-def shift_image(image: np.ndarray, shift: ArrayLike) -> np.ndarray:
+def shift_image(image: np.ndarray, shift: Sequence[float] | np.ndarray) -> np.ndarray:
     """Move an image by `shift` [pixel] (band-limited, periodic)."""
     spectrum = np.fft.fftn(image)
     for axis, (length, step) in enumerate(zip(image.shape, np.asarray(shift, float), strict=True)):

@@ -77,7 +77,7 @@ def line_integral_variance(counts: ArrayLike, flat: ArrayLike, dark: ArrayLike =
         return np.where(light > 0, np.maximum(values, 0) / np.where(light > 0, light, 1) ** 2, np.inf)
 
     noise = relative(counts)
-    return noise + relative(flat) / flats if flats else noise
+    return np.asarray(noise + relative(flat) / flats if flats else noise)
 
 
 @dataclasses.dataclass(frozen=True)

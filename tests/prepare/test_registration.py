@@ -104,7 +104,9 @@ def test_frames_without_an_object_are_told():
 
 
 def test_one_frame_has_nothing_to_be_registered_to():
-    shifts, report = register_distances(np.ones((1, 32, 32)), 1.0, pixels=5e-8, distances=0.01, wavelength=WAVELENGTH)
+    shifts, report = register_distances(
+        np.ones((1, 32, 32)), 1.0, pixels=(5e-8,), distances=(0.01,), wavelength=WAVELENGTH
+    )
     assert np.array_equal(shifts, [[0, 0]]) and "WARNING" not in report.message
 
 
