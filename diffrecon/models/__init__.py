@@ -53,6 +53,9 @@ if TYPE_CHECKING:
     from ._powder import powder_basis as powder_basis
     from ._powder import powder_pattern as powder_pattern
     from ._ptychography import Ptychography as Ptychography
+    from ._ptychography_levels import coarser as coarser
+    from ._ptychography_levels import has_coarser as has_coarser
+    from ._ptychography_levels import refined as refined
     from ._ptychotomography import PtychoProjections as PtychoProjections
     from ._ptychotomography import PtychoTomography as PtychoTomography
     from ._ptychotomography import angle_table as angle_table

@@ -57,7 +57,7 @@ def first_guess(
         "pixel_size": pixel,
     }
     wide = np.kron(np.pad(mean, border, mode="edge"), np.ones((oversampling, oversampling))) / oversampling**2
-    probe = _modes(_first_probe(scan, wide, border, oversampling, fields), modes)
+    probe = modes_of(_first_probe(scan, wide, border, oversampling, fields), modes)
     cast = lambda values: jnp.asarray(np.asarray(values, np.complex64 if np.iscomplexobj(values) else np.float32))
     return fields | {
         "object": cast(np.full(shape, 0j if refractive else 1 + 0j)),
@@ -118,7 +118,7 @@ def _variations(probe: np.ndarray, count: int, views: int) -> dict[str, Any]:
     """Low-order changes of the probe with small, random weights: zero weights of zero changes would never move."""
     if not count:
         return {}
-    changes = _modes(probe, count + 1)[1:]
+    changes = modes_of(probe, count + 1)[1:]
     weights = 0.1 * np.random.default_rng(0).standard_normal((views, count))
     return {
         "probe_variations": changes,
@@ -183,7 +183,7 @@ def _first_probe(scan: Scan, mean: np.ndarray, border: int, oversampling: int, o
     if scan.probe is not None:
         probe = np.asarray(scan.probe, complex).reshape(-1, *scan.probe.shape[-2:])[0]
         if probe.shape == scan.frame_shape:
-            probe = _finer(np.pad(probe, border, mode="edge"), oversampling)
+            probe = finer(np.pad(probe, border, mode="edge"), oversampling)
         if probe.shape != mean.shape:
             raise InputError(
                 f"{scan.name}: the probe has shape {probe.shape}, frames have {scan.frame_shape} and the "
@@ -203,7 +203,7 @@ def _transfer(shape: tuple[int, int], optics: tuple[tuple[str, Any], ...]) -> An
     return operators.fresnel_transfer(shape, **dict(optics))
 
 
-def _finer(wave: np.ndarray, factor: int) -> np.ndarray:
+def finer(wave: np.ndarray, factor: int) -> np.ndarray:
     """A wave on pixels so many times smaller, band-limited as it was; where the centre of a pixel was, that of its
     parts is."""
     if factor == 1:
@@ -231,7 +231,7 @@ def _defocused_aperture(mean: np.ndarray) -> np.ndarray:
     return np.fft.fftshift(np.fft.ifft2(pupil * np.exp(-1j * np.pi * bend * (fy**2 + fx**2)), norm="ortho"))
 
 
-def _modes(probe: np.ndarray, count: int, power: float = 0.02) -> np.ndarray:
+def modes_of(probe: np.ndarray, count: int, power: float = 0.02) -> np.ndarray:
     """The probe and its products with polynomials of growing order about its centre, orthogonal and with little
     power.
     """

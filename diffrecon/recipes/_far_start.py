@@ -9,13 +9,22 @@ import numpy as np
 
 from .._console import Console
 from ..frames import pick_views
+from ..modality import Outcome
 from ..models import Ptychography
-from ..solvers import EngineTask, run_engine
+from ..solvers import EngineTask, ScanCost, run_engine
 
 _DEFOCI = (-2.6, -1.5, -0.85, -0.5, 0.5, 0.85, 1.5, 2.6)  # times that of a spot as wide as a quarter of the frame
 _VIEWS = 64
 _EPOCHS = (5, 9)  # of all, and of those that are left then
 _LEFT = 3
+
+
+def focused(problem: Any, task: EngineTask) -> Outcome:
+    """Begin with the probe of the defocus that fits best, nothing else moved."""
+    waves = {name: problem.unknowns[name] for name in ("object", "probe")}
+    still = dataclasses.replace(task, unknowns=waves, cost=ScanCost(saturation=problem.saturation))
+    model = best_defocus(problem.model, still, task.console)
+    return Outcome(problem.replace(model=model), np.zeros(0))
 
 
 def best_defocus(model: Ptychography, task: EngineTask, console: Console) -> Ptychography:

@@ -22,7 +22,8 @@ from ..settings import above, refuse_changed, section, setting
 from ..solvers import EngineTask, ScanCost, engine, fit_places, in_units, matched_frames, parse_stages, run_engine
 from ..solvers.engines import optimisers
 from . import looks
-from ._far_start import best_defocus
+from ._coarse_first import SQUARES, coarse_stage, epochs_of
+from ._far_start import focused
 
 Pair = tuple[float, float]
 _DEFAULT_COST = {"function": (None,)}
@@ -110,7 +111,9 @@ class Solver:
     """Which engines, and for how long."""
 
     stages: tuple[str, ...] | None = setting(None, 'engines with epochs, ["dm:60", "lsqml:30"], not the optimiser')
-    steps: int = setting(600, "steps, at least ten epochs", at_least=1, only={"stages": (None,), "epochs": (None,)})
+    steps: int = setting(
+        600, "steps of a plain descent, at least ten epochs", at_least=1, only={"stages": (None,), "epochs": (None,)}
+    )
     epochs: int | None = setting(None, "exactly so many epochs instead", at_least=1, only={"stages": (None,)})
     batch_size: int = setting(10, "views a step; small batches stay in the processor's cache", at_least=1)
     seed: int = setting(0, "seed of the batches")
@@ -293,16 +296,17 @@ class NearFieldPtychography(looks.NearFieldPtychography, Modality):
 
     def stages(self, problem: Any, settings: Any, console: Console) -> Work:
         """Yield one stage for each engine."""
-        solver, optimiser, views = settings.solver, settings.optimiser, problem.views
-        epochs = solver.epochs or max(10, -(-solver.steps // -(-views // min(solver.batch_size, views))))
+        solver, optimiser = settings.solver, settings.optimiser
+        coarse, epochs = epochs_of(problem, solver)
         planned = parse_stages(solver.stages or f"{optimiser.name}:{epochs}")
         cost = _cost(problem, settings)
+        parts = lambda problem: {"unknowns": _unknowns(problem.model, settings), "cost": _cost(problem, settings)}
 
         def task_of(problem: ScanProblem, run: Run, label: str) -> EngineTask:
             return EngineTask(
                 problem.data, problem.unknowns, cost, learning_rate=optimiser.learning_rate,
                 constant=optimiser.constant, batch_size=solver.batch_size, seed=solver.seed, console=run.console,
-                label=label, checkpoint=run.checkpoint, resume=run.resume,
+                label=label, checkpoint=run.checkpoint, resume=run.resume, squares=SQUARES if coarse else None,
             )  # fmt: skip
 
         def stage(number: int, name: str, epochs: int) -> Stage:
@@ -317,7 +321,9 @@ class NearFieldPtychography(looks.NearFieldPtychography, Modality):
 
         if problem.model.far and not problem.known_probe and {"object", "probe"} <= set(problem.unknowns):
             label = "ptychography: defocus of the first probe"
-            yield Stage(label, lambda problem, run: _focused(problem, task_of(problem, run, label)), keeps=("probe",))
+            yield Stage(label, lambda problem, run: focused(problem, task_of(problem, run, label)), keeps=("probe",))
+        if coarse:
+            yield coarse_stage(optimiser.name, coarse, task_of, parts)
         for number, (name, epochs) in enumerate(planned, 1):
             yield stage(number, name, epochs)
 
@@ -405,14 +411,6 @@ class FarFieldPtychography(looks.FarFieldPtychography, NearFieldPtychography):
 
 
 # ---------------------------------------------------------------------------------------------------- parts
-def _focused(problem: ScanProblem, task: EngineTask) -> Outcome:
-    """Begin with the probe of the defocus that fits best, nothing else moved."""
-    waves = {name: problem.unknowns[name] for name in ("object", "probe")}
-    still = dataclasses.replace(task, unknowns=waves, cost=ScanCost(saturation=problem.saturation))
-    model = best_defocus(problem.model, still, task.console)
-    return Outcome(problem.replace(model=model), np.zeros(0))
-
-
 def _say_start(scan: Scan, model: Ptychography, by_itself: bool, console: Console) -> None:
     pixel = "unknown pixel size" if model.pixel_size is None else f"pixel {model.pixel_size * 1e9:.2f} nm"
     counts = float(np.sum(abs(np.asarray(model.probe)) ** 2))

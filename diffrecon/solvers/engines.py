@@ -50,8 +50,8 @@ class EngineTask:
 
     **Fields:** `data` (`{"counts": (view, y, x), "mask": (y, x)}` in the model's order), `cost`, `unknowns` (name ->
     step in units of `learning_rate`, see `run_stages`), `held_out` (views never fitted), `learning_rate` of the object,
-    `constant` (fraction of the steps before the rate decays), `batch_size`, `seed`, `console`, `label`, `checkpoint`,
-    `resume`.
+    `constant` (fraction of the steps before the rate decays), `squares` (rate at which Adam and its kin average
+    squared gradients; their own by default), `batch_size`, `seed`, `console`, `label`, `checkpoint`, `resume`.
     """
 
     data: Mapping[str, Any]
@@ -60,6 +60,7 @@ class EngineTask:
     held_out: Any = ()
     learning_rate: float = 0.04
     constant: float = 0.3
+    squares: float | None = None
     batch_size: int = 10
     seed: int = 0
     console: Console = dataclasses.field(default_factory=lambda: Console(quiet=True))
@@ -207,9 +208,9 @@ def in_units(model: Any, unknowns: Mapping[str, float]) -> dict[str, float]:
 def _optax(model: Any, epochs: int, task: EngineTask, name: str) -> Solution:
     """Run any optax optimiser with a decaying step."""
     steps = task.steps(epochs)
-    rule = decaying_rule(name, task.learning_rate, steps, task.constant)
+    rule = decaying_rule(name, task.learning_rate, steps, task.constant, task.squares)
     late = {
-        unknown: decaying_rule(name, task.learning_rate * factor, steps, task.constant, deaf=True)
+        unknown: decaying_rule(name, task.learning_rate * factor, steps, task.constant, task.squares, deaf=True)
         for unknown, factor in task.unknowns.items()
         if unknown in _TOLD_BY_STRUCTURE and _is_empty(model)
     }

@@ -5,6 +5,7 @@ A model is anything that is called with views and has their `positions`, as `dif
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -85,10 +86,15 @@ def decaying(rate: float, steps: int, constant: float) -> optax.Schedule:
 
 @functools.lru_cache(maxsize=64)
 def decaying_rule(
-    name: str, rate: float, steps: int, constant: float, deaf: bool = False
+    name: str, rate: float, steps: int, constant: float, squares: float | None = None, deaf: bool = False
 ) -> optax.GradientTransformation:
-    """Make an optimiser of optax with a rate that decays (`decaying`); a `deaf` one takes no gradient in step 0."""
-    rule = getattr(optax, name)(decaying(rate, steps, constant))
+    """Make an optimiser of optax with a rate that decays (`decaying`); a `deaf` one takes no gradient in step 0.
+
+    `squares` is the rate `b2` at which Adam and its kin average squared gradients.
+    """
+    make = getattr(optax, name)
+    own = {} if squares is None or "b2" not in inspect.signature(make).parameters else {"b2": squares}
+    rule = make(decaying(rate, steps, constant), **own)
     if not deaf:
         return rule
 
