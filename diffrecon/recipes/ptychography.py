@@ -386,8 +386,8 @@ class NearFieldPtychography(looks.NearFieldPtychography, Modality):
         name = f"error bar of the phase ({holds})"
         phase = dataclasses.replace(model.quantities()["phase"], data=bar, long_name=name)
         return {"phase_error": phase}, [
-            f"{name}: {np.nanmedian(bar):.2g} rad, median where seen well; edges that the pixel does not resolve are "
-            "not in it"
+            f"{name}: {np.nanmedian(bar):.2g} rad, median where seen well; edges that the pixel does not resolve "
+            "and errors of the model are not in it"
         ]
 
     def quantities(self, problem: Any, scan: Scan, settings: Any) -> dict[str, Quantity]:
