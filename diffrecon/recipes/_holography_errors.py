@@ -17,6 +17,7 @@ from ._holography_rounds import BLURS
 _HOLDS = "photon noise and prior; constant, ratio of delta to beta and geometry taken as right"
 _NAME = "error bar of the phase"
 _DRAWS = 3  # of the errors of a specimen without vacuum
+_PAIRS = 2  # of errors of an isolated one, by noise and by prior; neighbourhoods are averaged, so that few do
 
 
 def error_bars(problem: Holograms, settings: Settings) -> tuple[dict[str, Quantity], list[str]]:
@@ -33,7 +34,7 @@ def error_bars(problem: Holograms, settings: Settings) -> tuple[dict[str, Quanti
         finer += np.sum(power * twice, (-2, -1)) / (power.shape[-2] * twice.sum())
     deviation = solvers.posterior_deviation(
         solvers.hologram_residual, coarse.coordinates(settings, vacuum=settings.loss.vacuum), device(coarse.data),
-        seed, field=coarse.model.frame, finer=jnp.asarray(finer, model.phase.dtype),
+        seed, _PAIRS, field=coarse.model.frame, finer=jnp.asarray(finer, model.phase.dtype),
     )  # fmt: skip
     bar = jax.image.resize(deviation[0], model.phase.shape, "linear")
     bar = model.in_view(bar * np.sqrt(max(problem.excess(seed), 1.0)))

@@ -15,6 +15,7 @@ from . import _holography_beam as beams
 from ._holography_problem import FEW, MAPS, Holograms, Settings, Solver, device
 
 _DOUBT = 1.5  # how much better vacuum must do where stripes that flats leave hide what pixels never fitted say
+_FULL = 0.3  # of the total variation, in a specimen that goes on
 _WAIT = 0.1  # [flux], added to the curvature of what coarser pixels have found
 BLURS = {"source_blur", "detector_blur"}  # by marginal likelihood: the most probable object explains any blur away
 
@@ -215,11 +216,16 @@ def _all_rounds(problem: Holograms, turn: Callable[..., Work], settings: Setting
 
 def _detailed(problem: Holograms, settings: Settings) -> Work:
     """Sharpen the details, a step for each set of weights of the total variation; the lowest frequencies wait, which
-    so few conjugate gradients would only move about."""
-    loss, data, wait = settings.loss, device(problem.data), 0.0 if problem.model.borderless else _WAIT
+    so few conjugate gradients would only move about.
+
+    A specimen that goes on is full of details: the whole variation leaves more than photon noise there, most at the
+    rim, which few frames see.
+    """
+    loss, data = settings.loss, device(problem.data)
+    wait, variation = (0.0, _FULL * loss.tv) if problem.model.borderless else (_WAIT, loss.tv)
     for _ in range(settings.solver.tv_rounds if loss.tv and not problem.half else 0):
         problem = yield from _round(problem, data, settings, "details", 1, _few(settings),
-                                    raised=wait, vacuum=loss.vacuum, variation=loss.tv)  # fmt: skip
+                                    raised=wait, vacuum=loss.vacuum, variation=variation)  # fmt: skip
     return problem
 
 

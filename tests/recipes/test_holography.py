@@ -84,7 +84,7 @@ def test_file_holds_the_truth_and_opens_as_it_is(simulated):
         ({"model": {"materials": "C5H8O2"}}, "table"),
         ({"model": {"delta_beta": -3.0}}, "above 0"),
         ({"model": {"refine": ["shift"]}}, "refine"),
-        ({"model": {"refine": "shift"}}, "'shift' is none of"),
+        ({"model": {"refine": "shift"}}, "there is no 'shift'"),
         ({"prepare": {"outliers": -1.0}}, "at least 0"),
         ({"loss": {"tv": -1.0}}, "at least 0"),
         ({"loss": {"vacuum": -1.0}}, "at least 0"),
