@@ -176,7 +176,9 @@ def _about(output: Path) -> str:
     except InputError:
         return ""
     source, scan = made.get("input", {}), made.get("scan", {})
-    words = [f"{name} {value}" if name != "views" else f"{value} views" for name, value in scan.items()]
+    words = [
+        f"{name.replace('_', ' ')} {value}" if name != "views" else f"{value} views" for name, value in scan.items()
+    ]
     return ", ".join([str(source.get("file", "")), *words, str(made.get("date", ""))[:10]])
 
 

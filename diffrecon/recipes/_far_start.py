@@ -14,6 +14,8 @@ from ..models import Ptychography
 from ..solvers import EngineTask, ScanCost, run_engine
 
 _DEFOCI = (-2.6, -1.5, -0.85, -0.5, 0.5, 0.85, 1.5, 2.6)  # times that of a spot as wide as a quarter of the frame
+_OWN = 1.0  # the probe that the model has
+_ALIKE = 0.8  # a few epochs do not tell costs apart that differ less: the middle one is taken
 _VIEWS = 64
 _EPOCHS = (5, 9)  # of all, and of those that are left then
 _LEFT = 3
@@ -39,7 +41,8 @@ def best_defocus(model: Ptychography, task: EngineTask, console: Console) -> Pty
     near = np.sort(near)
     data = _some(task.data, near)
     some = dataclasses.replace(task, data=data, console=Console(quiet=True), checkpoint=None, resume=False)
-    probes = {defocus: _refocused(np.asarray(model.probe), defocus) for defocus in _DEFOCI}
+    own = np.asarray(model.probe)
+    probes = {_OWN: own, **{defocus: _refocused(own, defocus) for defocus in _DEFOCI}}
     part = model.of_views(near)
     trials = {d: part.replace(probe=_strongest(probe, model.probe.dtype)) for d, probe in probes.items()}
     costs: dict[float, float] = {}
@@ -50,7 +53,7 @@ def best_defocus(model: Ptychography, task: EngineTask, console: Console) -> Pty
             trials[defocus] = found.value
             costs[defocus] = float(np.mean(found.history[-(-len(near) // some.batch_size) :]))
         trials = {defocus: trials[defocus] for defocus in sorted(trials, key=lambda d: costs[d])[:_LEFT]}
-    best = next(iter(trials))
+    best = min(trials, key=lambda d: costs[d] * (_ALIKE if d == _OWN else 1))
     console.say(
         f"first probe: the mean frame's pupil, its defocus {best:+g} times that of a spot as wide as a quarter of the "
         f"frame (cost {costs[best]:.3g}; of {len(costs) - 1} others up to {max(costs.values()):.3g})"

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import tomllib
 from typing import Any
 
@@ -98,6 +99,11 @@ def test_provenance(tmp_path):
     assert found["input"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert found["program"] == "diffrecon" and {"jax", "numpy"} <= set(found["versions"])
     assert tomllib.loads(found["config"])["solver"]["steps"] == 5
+    names: list[str] = []
+    with h5py.File(tmp_path / "a.h5") as file:
+        file.visit(names.append)
+    unfit = [name for name in names if not re.fullmatch(r"[A-Za-z0-9_]([\w.]*\w)?", name.rpartition("/")[2])]
+    assert not unfit and "pixel_in_the_sample" in found["scan"]  # by the rule of NeXus
 
 
 def test_solution_of_any_pytree(tmp_path):

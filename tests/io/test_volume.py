@@ -277,6 +277,7 @@ def test_tiff_says_pixel_and_units(tmp_path):
             assert top / bottom * 6.5e-7 == pytest.approx(0.01, rel=1e-5)
             assert file.pages[0].tags["ResolutionUnit"].value == 3  # centimetre
             assert file.shaped_metadata[0]["units"] == "1/m"
+            assert file.series[0].axes == ("ZYX" if pages == 7 else "YX")
     for name in ("a.tif.json", "s.json"):
         said = json.loads((tmp_path / name).read_text())
         assert said["quality"] == {"relative_residual": 0.25, "history": [0, 1, 2], "bad": "nan"}

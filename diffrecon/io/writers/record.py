@@ -209,9 +209,9 @@ def provenance(result: Result, scan: Scan | None) -> dict[str, Any]:
 
 
 def _scan_in_words(scan: Scan) -> dict[str, str]:
-    """Say what was measured, for people: energy, pixel in the sample, distance, views."""
+    """Say what was measured, for people, under names that NeXus allows."""
     place, found = scan.geometry, {"views": str(scan.views), "frame": " x ".join(map(str, scan.frame_shape))}
-    numbers = {"energy": ("energy", "eV"), "pixel in the sample": ("pixel_size", "m"), "distance": ("distance", "m")}
+    numbers = {"energy": ("energy", "eV"), "pixel_in_the_sample": ("pixel_size", "m"), "distance": ("distance", "m")}
     for words, (name, unit) in numbers.items():
         value = getattr(place, name, None)
         if value is not None:

@@ -416,7 +416,7 @@ class _Nexus(_Raw):
 class _TiffFile(_Raw):
     def create(self) -> None:
         require("tifffile", "tiff").imwrite(
-            self.part, None, shape=self.shape, dtype=self.dtype, bigtiff=True, **_tags(self)
+            self.part, None, shape=self.shape, dtype=self.dtype, bigtiff=True, **_tags(self, "ZYX")
         )
         self.reopen()
 
@@ -459,7 +459,7 @@ class _TiffSlices(_Store):
     def put(self, start: int, slab: np.ndarray) -> None:
         tifffile = require("tifffile", "tiff")
         for z, image in enumerate(self.stored(slab), start):
-            tifffile.imwrite(self.part / self.slice_name(z), image, **_tags(self))
+            tifffile.imwrite(self.part / self.slice_name(z), image, **_tags(self, "YX"))
 
     def finish(self, result: Result, scan: Scan | None) -> None:
         for z in range(self.shape[0]):
@@ -509,9 +509,9 @@ class _Zarr(_Store):
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _tags(store: _Store) -> dict[str, Any]:
-    """Resolution [pixels per cm] and what the numbers mean, as TIFF tags."""
-    said: dict[str, Any] = {"units": store.quantity.units, "long_name": store.quantity.long_name}
+def _tags(store: _Store, axes: str) -> dict[str, Any]:
+    """Resolution [pixels per cm], axes and what the numbers mean, as TIFF tags."""
+    said: dict[str, Any] = {"axes": axes, "units": store.quantity.units, "long_name": store.quantity.long_name}
     if store.quantity.pixel_size is not None:
         said |= {"PhysicalSizeX": store.quantity.pixel_size * 1e6, "PhysicalSizeXUnit": "um"}
     if store.range is not None:
