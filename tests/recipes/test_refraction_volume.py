@@ -113,3 +113,67 @@ def test_volumes_agree_with_what_all_angles_say():
     for volume, share in ((found.potential, 1.0), (found.attenuation, 0.1), (found.loss, 0.2)):
         assert np.linalg.norm((volume[rows // 2] - share * true)[disc]) < 0.08 * np.linalg.norm(share * true)
     np.testing.assert_allclose(found.air[:, 1], drift[:, 0, 0], atol=0.01)
+
+
+def frames_of(method, angles, random):
+    """Frames (angle, position, y, x), references and places: an elliptic cylinder with a ball in it, as closed forms.
+
+    Rays alone: the difference of the lengths that both edges of a pixel see refracts them, nothing is propagated.
+    """
+    rows, columns, pixel, distance = 16, 40, 5e-6, 0.42
+    rod, ball = ((0.33, 0.27, float("inf")), 0.4), ((0.11, 0.11, 0.11), 0.0)
+    bodies = [
+        speckle_tomography.Body(*rod, (0.03, -0.02, 0.0), (*RODS[0], 0.0)),
+        speckle_tomography.Body(*ball, (-0.08, 0.05, 0.0), (*RODS[1], 0.0)),
+    ]
+    row, column = np.arange(rows)[:, None] - (rows - 1) / 2, np.arange(columns)[None] - (columns - 1) / 2
+    places = {"grating": np.arange(4) / 4, "edge-illumination": np.linspace(-9e-6, 9e-6, 5)}[method]
+    still = places if method == "grating" else np.linspace(-16e-6, 16e-6, 17)
+    moire = 2 * np.pi * column / 31
+    soft = lambda x: 0.02 + 0.5 * (np.tanh((x + 4e-6) / 3e-6) - np.tanh((x - 4e-6) / 3e-6))
+
+    def seen(alpha, place):
+        if method == "grating":
+            return 1 + 0.3 * np.cos(moire + 2 * np.pi * (distance * alpha / 2.4e-6 - place))
+        return soft(place - distance * alpha)
+
+    frames = []
+    for angle in angles:
+        at = lambda shift, b, turn=angle: (
+            columns * speckle_tomography.chord(b, turn, row / columns, (column + shift) / columns)
+        )
+        alpha = -sum(b.adds[0] * (at(0.5, b) - at(-0.5, b)) for b in bodies)
+        light = np.exp(-sum(b.adds[1] * pixel * (at(-0.25, b) + at(0.25, b)) / 2 for b in bodies))
+        frames.append([30000 * light * seen(alpha, p) for p in places])
+    empty = [30000 * seen(np.zeros((rows, columns)), p) for p in still]
+    scan = dr.Scan.from_arrays(
+        random.poisson(np.reshape(frames, (-1, rows, columns))), method=method, rotation_centre=(columns - 1) / 2,
+        geometry=dr.ParallelBeam(pixel, 20e3, distance), angles=np.repeat(angles, len(places)),
+        extra={"reference": random.poisson(empty), "period": 2.4e-6 if method == "grating" else None,
+               "reference_steps": still, "steps": places},
+    )  # fmt: skip
+    y, x = column.T / columns, column / columns
+    inside = (
+        lambda b, less: (
+            ((x - b.centre[0]) * np.cos(b.turn) + (y - b.centre[1]) * np.sin(b.turn)) ** 2 / (b.semi[0] - less) ** 2
+            + ((y - b.centre[1]) * np.cos(b.turn) - (x - b.centre[0]) * np.sin(b.turn)) ** 2 / (b.semi[1] - less) ** 2
+        )
+        < 1
+    )
+    return scan, inside(bodies[0], 0.08) & ~inside(bodies[1], -0.06), inside(bodies[1], 0.05)
+
+
+RODS = (1.0e-7, 300.0), (1.0e-7, 900.0)  # delta and attenuation coefficient [1/m] of the rod, and what the ball adds
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("method", ["grating", "edge-illumination"])
+def test_volumes_of_gratings_and_masks(method):
+    angles = np.arange(30) * np.pi / 30
+    scan, rod, ball = frames_of(method, angles, np.random.default_rng(2))
+    settings = {"model": {"fringes": False}} if method == "grating" else {}
+    result = dr.reconstruct(scan, settings={**settings, "solver": {"rounds": 6}})
+    for name, each in zip(("delta", "attenuation"), zip(*RODS, strict=True), strict=True):
+        middle = np.asarray(result[name])[7:9].mean(0)
+        assert middle[rod].mean() == pytest.approx(each[0], rel=0.08), name
+        assert middle[ball].mean() - middle[rod].mean() == pytest.approx(each[1], rel=0.12), name
