@@ -9,14 +9,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._model import Model
-from ..operators import StripProjector
+from ..operators import ChannelResponse, StripProjector
 
 __all__ = ["Peaks", "Phase", "PowderBasis", "PowderTomography", "powder_basis", "powder_pattern"]
 
 _RADIUS = 2.8179403205e-15  # [m] of the electron
 _STRAIN = 5e-3  # largest change of a lattice parameter that the basis holds
 _ORDERS, _DEPTHS, _RANK = 12, 5, 8  # Chebyshev polynomials of strain and depth, patterns that span a phase
-_POINTS, _SPREAD = 3, 8  # of a channel, and of a channel and pixels, at which a peak is evaluated
+_POINTS = 3  # of a channel, at which a peak is evaluated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Phase:
 class Peaks:
     """Shape of the peaks: the instrument's full width at half maximum [rad], and the share of Lorentz.
 
-    **Fields:** `sizes`: factors on the sizes of the phases; `pixel`: side of the detector's square pixels over its
-    distance [rad], by whose footprint patterns of frames are blurred.
+    **Fields:** `sizes`: factors on the sizes of the phases; `response`: what every channel sees of a pattern, where
+    pixels of frames were added up; without it channels are evenly wide.
     """
 
     width: float
     lorentz: float = 0.5
     sizes: tuple[float, ...] = ()
-    pixel: float = 0.0
+    response: ChannelResponse | None = None
 
 
 def powder_pattern(
@@ -54,39 +54,30 @@ def powder_pattern(
     """Photons scattered per photon, length and solid angle [1/(m sr)] at volume fraction 1, polarisation left out.
 
     Kinematic rings (B. E. Warren, X-ray Diffraction, ch. 4), widened by the instrument and by the crystallites' size
-    (Scherrer); averaged over each channel, and over the pixels of a detector that is not tilted much.
+    (Scherrer); averaged over each channel, or over its pixels where `peaks` has their response.
 
     **Arguments:** `two_theta` [rad], uniform; `scale` of the lattice; `nearer`: how far the scattering point is towards
     the detector, over the distance.
     """
-    step = (two_theta[-1] - two_theta[0]) / (len(two_theta) - 1)
     sine = wavelength / (2 * phase.spacing * scale)
     theta = np.arcsin(np.minimum(sine, 0.999))
     width = np.hypot(peaks.width, 0.9 * wavelength / (phase.size * np.cos(theta)))
     power = _RADIUS**2 * wavelength**3 * phase.strength / (8 * np.pi * (phase.volume * scale**3) ** 2)
     power = np.where(sine < 0.999, power / (np.sin(theta) * np.sin(2 * theta)), 0)
     seen = np.arctan((1 - nearer) * np.tan(2 * theta))
-    offsets = (np.arange(_POINTS) - (_POINTS - 1) / 2)[:, None] / _POINTS * step
-    if peaks.pixel:
-        offsets = _footprint(step, peaks.pixel * np.cos(seen) ** 2)
-    away = (np.asarray(two_theta)[:, None, None] + offsets - seen) / width
+    away = (_points(two_theta, peaks) - seen) / width
     gauss = np.sqrt(4 * np.log(2) / np.pi) * np.exp(-4 * np.log(2) * away**2)
     lorentz = 2 / np.pi / (1 + 4 * away**2)
-    return (((1 - peaks.lorentz) * gauss + peaks.lorentz * lorentz) / width * power).sum(-1).mean(1)
+    values = (((1 - peaks.lorentz) * gauss + peaks.lorentz * lorentz) / width * power).sum(-1).mean(1)
+    return values if peaks.response is None else peaks.response(values)
 
 
-def _footprint(step: float, pixel: Float[np.ndarray, " ring"]) -> Float[np.ndarray, "point ring"]:
-    """Places at which a peak is evaluated [rad]: quantiles of a channel's width and of a square pixel at any azimuth.
-
-    A pixel counts where its middle is, so that both widths add up; the variance of the points is theirs.
-    """
-    side, chi = (np.arange(24) + 0.5) / 24 - 0.5, np.linspace(0, np.pi / 4, 12)
-    radial = side[:, None, None] * np.cos(chi) + side[:, None] * np.sin(chi)  # of a pixel, in units of its side
-    share = step / float(np.mean(pixel))
-    both = np.sort((radial.ravel()[:, None] + share * side).ravel())
-    points = both.reshape(_SPREAD, -1).mean(1)
-    points *= np.sqrt((1 + share**2) / 12 / np.mean(points**2))
-    return points[:, None] * pixel
+def _points(two_theta: Any, peaks: Peaks) -> Float[np.ndarray, "place point 1"]:
+    """Give the angles at which a pattern is evaluated."""
+    if peaks.response is not None:
+        return peaks.response.angles[:, None, None]
+    step = (two_theta[-1] - two_theta[0]) / (len(two_theta) - 1)
+    return np.asarray(two_theta)[:, None, None] + (np.arange(_POINTS) - (_POINTS - 1) / 2)[:, None] / _POINTS * step
 
 
 class PowderBasis(Model):

@@ -27,6 +27,7 @@ from .fluorescence import turn_to_beam as turn_to_beam
 from .fourier_pose import FourierPoseProjector as FourierPoseProjector
 from .integration import AzimuthalIntegrator as AzimuthalIntegrator
 from .integration import Cake as Cake
+from .integration import ChannelResponse as ChannelResponse
 from .integration import radial_range as radial_range
 from .pixels import cubic_matrix as cubic_matrix
 from .pixels import pixel_matrix as pixel_matrix

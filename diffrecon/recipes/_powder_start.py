@@ -3,13 +3,11 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from .. import prepare
 from .._console import Console
@@ -17,7 +15,7 @@ from ..errors import InputError
 from ..frames import frame_blocks
 from ..geometry import TiltedDetector
 from ..models import Peaks, Phase, PowderTomography, phase_from_cif, phase_of_lines, powder_basis, powder_pattern
-from ..operators import Grid, StripProjector, absorption_factors
+from ..operators import ChannelResponse, Grid, StripProjector, absorption_factors
 from ..scan import Scan
 from ..solvers import GridPrior, edge_preserving_slice
 from ._monitor import monitor_at
@@ -26,7 +24,8 @@ from .integration import Integration, integrator
 _TABLE = 2.0  # [GiB] of the projector, from which on pixels are as large as the steps
 _MOST = 16.0  # [GiB], beyond which it is refused
 _NODES = 3  # scattering angles at which absorption is computed
-_SPLINES = 12  # of a smooth pattern
+_SPLINES, _WIDER = (12, 40), 4.0  # of a smooth pattern, at first and at most; times as wide as the peaks
+_BEND = 0.3  # typical second difference of its splines, over their mean
 _SHOWS = 3e-4  # half a sample over the detector's distance, from which on depth moves peaks visibly
 
 
@@ -43,7 +42,8 @@ class Patterns:
     solid: np.ndarray
     photons: np.ndarray
     background: np.ndarray
-    pixel: float = 0.0  # of the frames' detector over its distance [rad]
+    background_variance: np.ndarray | None = None  # where it was measured
+    response: ChannelResponse | None = None  # of the channels, where frames were integrated
 
     @property
     def light(self) -> np.ndarray:
@@ -69,6 +69,7 @@ class Setup:
     polarisation: float
     distance: float | None  # [m], where parallax counts
     lines: tuple[str, ...] = ()
+    strains: tuple[float, ...] = ()  # of the phases on average, by the mean pattern
 
     @property
     def components(self) -> list[str]:
@@ -108,13 +109,14 @@ class Setup:
     def model(self) -> PowderTomography:
         """Put even, small amounts of everything into the slice."""
         cast = lambda a: jnp.asarray(a, jnp.float32)
-        pixels = int(self.grid.inside.sum())
+        pixels, count = int(self.grid.inside.sum()), len(self.phases)
+        strains = np.broadcast_to(np.reshape(self.strains or (0.0,) * count, (count, 1)) * 1e3, (count, pixels))
         y, x = self.grid.places
         turned = self.angles[:, None]
         depths = (y * np.cos(turned) - x * np.sin(turned)) / self.grid.radius
         between = np.stack([_lagrange(self.nodes, j, self.data.two_theta) for j in range(len(self.nodes))])
         return PowderTomography(
-            jnp.full((len(self.components), pixels), 0.05, jnp.float32), jnp.zeros((len(self.phases), pixels)),
+            jnp.full((len(self.components), pixels), 0.05, jnp.float32), cast(strains),
             self.basis(), self.projector(self.grid), cast(between), cast(depths) if self.reach else None,
             cast(self.data.light), cast(self.data.background),
         )  # fmt: skip
@@ -124,6 +126,26 @@ class Setup:
         light = self.data.light.sum((0, 1))
         counts = self.data.counts.sum((0, 1), dtype=float)
         return np.where(light > 0, counts / np.where(light > 0, light, 1), np.nan) - self.data.background
+
+    def ring_sinogram(self, name: str) -> tuple[float, Float[np.ndarray, "view u"]] | None:
+        """Give the strongest ring of a phase within the patterns, its angle [degree], and the mean of its channels in
+        every point [1/sr a photon], the empty beam taken away; `None` where there is no ring.
+        """
+        rings = self.reflections_of(self.phases[name])
+        if not len(rings):
+            return None
+        middle = rings[np.argmax(rings[:, 1]), 0]
+        data, step = self.data, float(np.diff(self.data.two_theta).mean())
+        near = np.abs(data.two_theta - middle) < max(self.peaks.width, step)
+        light = data.light[..., near].sum(-1)
+        seen = data.counts[..., near].sum(-1) - data.light[..., near] @ data.background[near]
+        return float(np.degrees(middle)), np.where(light > 0, seen / np.where(light > 0, light, 1), np.nan)
+
+    def reflections_of(self, phase: Phase) -> Float[np.ndarray, "ring 2"]:
+        """Angle [rad] and strength of the rings that the patterns reach."""
+        angle = 2 * np.arcsin(np.minimum(self.wavelength / (2 * phase.spacing), 1))
+        seen = (angle > self.data.two_theta[0]) & (angle < self.data.two_theta[-1])
+        return np.stack([angle, phase.strength / (np.sin(angle / 2) * np.sin(angle) + 1e-30)], 1)[seen]
 
     def reflections(self) -> Float[np.ndarray, "ring 2"]:
         """Number of the phase and angle [degree] of every ring that the patterns reach."""
@@ -223,16 +245,17 @@ def _patterns(scan: Scan, file: dict[str, Any], rules: Integration, console: Con
     sums = [np.asarray(table.sums(jnp.asarray(block))) for block in frame_blocks(scan.counts)]
     sky = detector.pixel_solid_angle if isinstance(detector, TiltedDetector) else 1.0
     solid = np.asarray(table.norm, float) * sky
-    background = np.zeros(len(solid))
+    background, variance = np.zeros(len(solid)), None
     if "empty_frame" in file:
         empty = np.asarray(table.sums(jnp.asarray(file["empty_frame"], jnp.float32)[None]))[0]
-        background = np.where(solid > 0, empty / np.where(solid > 0, solid, 1), 0) / file["empty_photons"]
+        per_count = np.where(solid > 0, 1 / np.where(solid > 0, solid, 1), 0) / file["empty_photons"]
+        background, variance = empty * per_count, np.maximum(empty, 1) * np.maximum(per_count, 1e-30) ** 2
         lines.append(f"the empty frame of {file['empty_photons']:.3g} photons is what scatters without the sample")
     else:
         lines.append("no empty frame: what the air scatters counts as amorphous")
     counts = np.concatenate(sums).reshape(*grid, -1)
-    pixel = max(detector.pixel1, detector.pixel2) / detector.distance if isinstance(detector, TiltedDetector) else 0.0
-    return Patterns(counts, table.cake.centres, solid, _photons(scan, file, grid), background, pixel), lines
+    photons = _photons(scan, file, grid)
+    return Patterns(counts, table.cake.centres, solid, photons, background, variance, table.response()), lines
 
 
 def _of_channels(scan: Scan, file: dict[str, Any], name: str, usual: np.ndarray) -> np.ndarray:
@@ -358,76 +381,54 @@ def _attenuation(setup: Setup, values: np.ndarray, weights: np.ndarray) -> np.nd
 
 def _first_peaks(setup: Setup, known: Any, fitted: bool) -> Setup:
     """Width of the peaks, and a smooth pattern where none is known, by linear fits of the mean pattern."""
-    mean, data = setup.mean_pattern(), setup.data
+    data = setup.data
+    channels, step = len(data.two_theta), float(np.diff(data.two_theta).mean())
+    smooth = np.zeros((0, channels)) if not fitted else _bsplines(channels, _SPLINES[0]) if known is None else known
+    trials = [Peaks(float(width), response=data.response) for width in step * np.geomspace(0.5, 12, 40)]
+    fits = [_mean_fit(setup, peaks, np.atleast_2d(smooth)) for peaks in trials]
+    best = int(np.argmin([fit[0] for fit in fits]))
+    peaks = dataclasses.replace(trials[best], sizes=(1.0,) * len(setup.phases))
+    setup = dataclasses.replace(setup, peaks=peaks, strains=fits[best][2])
+    if not fitted or known is not None:
+        return dataclasses.replace(setup, amorphous=np.atleast_2d(smooth))
+    finer = int((data.two_theta[-1] - data.two_theta[0]) / (_WIDER * peaks.width))
+    splines = _bsplines(channels, int(np.clip(finer, *_SPLINES)))
+    usual = max(float(np.mean(fits[best][1] @ smooth)), 1e-30)
+    pattern = np.maximum(_mean_fit(setup, peaks, splines, bends(splines) / usual)[1] @ splines, 0.02 * usual)
+    amorphous = (pattern / (setup.grid.radius * setup.step))[None]
+    return dataclasses.replace(setup, amorphous=amorphous, splines=splines)
+
+
+def _mean_fit(
+    setup: Setup, peaks: Peaks, smooth: np.ndarray, known: np.ndarray | None = None
+) -> tuple[float, np.ndarray, tuple[float, ...]]:
+    """Fit the mean pattern by phases, strained a little, and smooth patterns: the misfit, their amounts, and strains.
+
+    **Arguments:** `known` `(fact, smooth)`: combinations of these amounts that are 0 to within 1.
+    """
+    mean, data, count = setup.mean_pattern(), setup.data, len(setup.phases)
     good = np.isfinite(mean) & (data.solid > 0)
     counts = np.maximum(data.counts.sum((0, 1), dtype=float), 1)
     weight = np.where(good, data.light.sum((0, 1)) / np.sqrt(counts), 0)
-    smooth = np.zeros((0, mean.size)) if not fitted else _bsplines(mean.size) if known is None else np.atleast_2d(known)
-    step = float(np.diff(data.two_theta).mean())
-    best: tuple[float, Any, Any] = (np.inf, None, None)
-    for width in step * np.geomspace(0.5, 12, 40):
-        peaks = Peaks(float(width), pixel=data.pixel)
-        at = lambda s, p=peaks: [
-            powder_pattern(q, data.two_theta, setup.wavelength, p, s) for q in setup.phases.values()
-        ]
-        columns = np.stack([*at(1.0), *(np.array(at(1.001)) - np.array(at(0.999))), *smooth])
-        size = np.linalg.norm(columns * weight, axis=1) + 1e-30
-        solved = np.linalg.lstsq((columns * weight).T / size, np.nan_to_num(mean) * weight, rcond=1e-6)[0] / size
-        left = float((((solved @ columns - np.nan_to_num(mean)) * weight) ** 2).sum())
-        if left < best[0]:
-            best = left, peaks, solved[2 * len(setup.phases) :]
-    amorphous = smooth
-    if fitted and known is None:
-        pattern = np.maximum(best[2] @ smooth, 0)
-        pattern = pattern if pattern.max() > 0 else np.full(mean.size, max(float(np.nanmean(mean)), 1e-30) * 1e-3)
-        amorphous = (pattern / (setup.grid.radius * setup.step))[None]
-    return dataclasses.replace(
-        setup, peaks=dataclasses.replace(best[1], sizes=(1.0,) * len(setup.phases)), amorphous=amorphous,
-        splines=smooth if fitted and known is None else None,
-    )  # fmt: skip
+    at = lambda s: [powder_pattern(q, data.two_theta, setup.wavelength, peaks, s) for q in setup.phases.values()]
+    columns = np.stack([*at(1.0), *(np.array(at(1.001)) - np.array(at(0.999))), *smooth]) * weight
+    facts = np.zeros((0, len(smooth))) if known is None else known
+    columns = np.hstack([columns, np.vstack([np.zeros((2 * count, len(facts))), facts.T])])
+    right = np.r_[np.nan_to_num(mean) * weight, np.zeros(len(facts))]
+    size = np.linalg.norm(columns, axis=1) + 1e-30
+    solved = np.linalg.lstsq(columns.T / size, right, rcond=1e-6)[0] / size
+    amounts, moved = solved[:count], solved[count : 2 * count]
+    strains = np.where(amounts > 0, np.clip(0.002 * moved / np.where(amounts > 0, amounts, 1), -3e-3, 3e-3), 0)
+    return float(((solved @ columns - right) ** 2).sum()), solved[2 * count :], tuple(map(float, strains))
 
 
-def _bsplines(channels: int) -> np.ndarray:
+def bends(splines: np.ndarray) -> np.ndarray:
+    """Second differences of the amounts of splines, in units of what they typically are where these are one."""
+    return np.diff(np.eye(len(splines)), 2, axis=0) / _BEND
+
+
+def _bsplines(channels: int, count: int) -> np.ndarray:
     """Uniform cubic B-splines over the channels."""
-    place = np.linspace(0, _SPLINES - 3, channels)
-    away = np.abs(place - (np.arange(_SPLINES)[:, None] - 1))
+    place = np.linspace(0, count - 3, channels)
+    away = np.abs(place - (np.arange(count)[:, None] - 1))
     return np.where(away < 1, 2 / 3 - away**2 + away**3 / 2, np.where(away < 2, (2 - away) ** 3 / 6, 0))
-
-
-# ---------------------------------------------------------------------------------------------------- the peaks
-def refined_shape(model: PowderTomography, counts: Array, setup: Setup) -> tuple[PowderTomography, Setup]:
-    """One step of Gauss-Newton in the width and kind of the peaks, the sizes, and the smooth pattern."""
-    trials, small = [], 0.02
-    peaks, total = setup.peaks, setup.amorphous
-    trials.append(setup.basis(dataclasses.replace(peaks, width=peaks.width * (1 + small))))
-    trials.append(setup.basis(dataclasses.replace(peaks, lorentz=peaks.lorentz + small)))
-    for number in range(len(setup.phases)):
-        sizes = tuple(s * (1 + small * (n == number)) for n, s in enumerate(peaks.sizes))
-        trials.append(setup.basis(dataclasses.replace(peaks, sizes=sizes)))
-    scale = float(np.mean(total)) * small if setup.splines is not None else 0.0
-    splines = setup.splines if setup.splines is not None else []
-    trials += [setup.basis(amorphous=total + scale * spline) for spline in splines]
-    normal, slope = _shape_equations(model, counts, jax.tree.map(lambda *a: jnp.stack(a), *trials))
-    normal, slope = np.asarray(normal, float), np.asarray(slope, float)
-    ridge = 1e-3 * np.diag(normal) + 1e-12 * np.trace(normal)
-    moved = small * np.linalg.solve(normal + np.diag(ridge), slope)
-    factor = np.exp(np.clip(moved, -0.3, 0.3))
-    count = 2 + len(setup.phases)
-    sizes = tuple(float(np.clip(s * f, 0.1, 10)) for s, f in zip(peaks.sizes, factor[2:count], strict=True))
-    lorentz = float(np.clip(peaks.lorentz + np.clip(moved[1], -0.15, 0.15), 0, 1))
-    new = dataclasses.replace(peaks, width=peaks.width * float(factor[0]), lorentz=lorentz, sizes=sizes)
-    if len(splines):
-        total = np.maximum(total + moved[count:] / small * scale @ splines, 0.02 * total)
-    better = dataclasses.replace(setup, peaks=new, amorphous=total)
-    return model.replace(basis=better.basis()), better
-
-
-@partial(jax.jit)
-def _shape_equations(model: PowderTomography, counts: Array, trials: Any) -> tuple[Array, Array]:
-    """Fisher information of the trials' changes of the basis, and the slope along them."""
-    expected = model.light * (model.scattered() + model.background)
-    weight = 1 / jnp.maximum(expected, 1.0)
-    changes = jax.lax.map(lambda basis: model.light * model.replace(basis=basis).scattered(), trials)
-    changes = changes - model.light * model.scattered()
-    normal = jnp.einsum("avuk,bvuk,vuk->ab", changes, changes, weight)
-    return normal, jnp.einsum("avuk,vuk->a", changes, weight * (counts - expected))

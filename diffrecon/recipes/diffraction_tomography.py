@@ -27,11 +27,14 @@ from ..settings import section, setting
 from ..solvers import GridPrior, poisson_gauss_newton, poisson_samples
 from . import looks
 from ._powder_patterns import PatternSolver, slices_of_patterns
-from ._powder_start import Setup, refined_shape, setup_of
+from ._powder_shape import refined_shape
+from ._powder_start import Setup, setup_of
 from .integration import Integration
 
 _PHASES = {"name": ("phases",)}
 _OF_PHASES = {"solver.name": ("phases",)}
+_TYPICAL = 0.3  # amount, before any is known
+_CONVERGED = 2e-4  # of the cost: a round that gains less is the last
 
 
 @dataclass(frozen=True)
@@ -144,11 +147,11 @@ class DiffractionTomography(looks.DiffractionTomography, Modality):
     def stages(self, problem: Slice, settings: Settings, console: Console) -> Work:
         """Fit amounts, then lattice parameters with them; the shape of the peaks in between."""
         if settings.solver.name == "phases" and problem.setup.phases:
-            keeps = ("fractions", "strains", "basis.patterns", "basis.weights", "basis.amorphous")
-            problem = yield Stage("amounts", _Rounds(2, settings.solver, free=0.0, damping=0.3), keeps)
+            keeps = ("fractions", "strains", "background", "basis.patterns", "basis.weights", "basis.amorphous")
+            problem = yield Stage("amounts", _Rounds(2, settings.solver, free=0.0, damping=0.3, least=_TYPICAL), keeps)
             for number in range(2):
                 problem = yield Stage(
-                    f"lattice {number + 1}", _Rounds(2, settings.solver, damping=0.2 / (number + 1), shape=True), keeps
+                    f"lattice {number + 1}", _Rounds(2, settings.solver, damping=0.2 / (number + 1)), keeps
                 )
             problem = yield Stage("phases", _Rounds(settings.solver.rounds, settings.solver), keeps)
         if _wants_patterns(problem, settings):
@@ -190,7 +193,7 @@ class DiffractionTomography(looks.DiffractionTomography, Modality):
                 found[f"{name}_scale"] = image(
                     np.where(there, 1 + strain[number], np.nan), f"lattice of {name}", "strain"
                 )
-            found |= self._curves(problem)
+            found |= self._curves(problem) | _sinograms(setup)
         if setup.attenuation is not None:
             found["attenuation"] = image(setup.grid.coarse(setup.attenuation) / setup.step, "attenuation", unit="1/m")
         if _wants_patterns(problem, settings):
@@ -252,29 +255,42 @@ class DiffractionTomography(looks.DiffractionTomography, Modality):
         return found, [f"error bars: photon noise through {samples} solutions; not the model's own errors"]
 
 
-class _Rounds:
-    """Some rounds of Gauss-Newton, and the shape of the peaks after them."""
+def _sinograms(setup: Setup) -> dict[str, Quantity]:
+    """Give the sinogram of the strongest ring of every phase, as measured."""
+    rings = {name: setup.ring_sinogram(name) for name in setup.phases}
+    return {
+        f"{name}_sinogram": Quantity(
+            ring[1], "1/sr", ("view", "u"), setup.step, f"{name} at {ring[0]:.2f} deg", "image"
+        )
+        for name, ring in rings.items()
+        if ring is not None
+    }
 
-    def __init__(self, rounds: int, solver: Solver, free: float = 1.0, damping: float = 0.0, shape: bool = False):
-        self.rounds, self.solver, self.free, self.damping, self.shape = rounds, solver, free, damping, shape
+
+class _Rounds:
+    """Some rounds of Gauss-Newton; after every second one, what the pixels share."""
+
+    def __init__(self, rounds: int, solver: Solver, free: float = 1.0, damping: float = 0.0, least: float = 0.02):
+        self.rounds, self.solver, self.free, self.damping, self.least = rounds, solver, free, damping, least
 
     def __call__(self, problem: Slice, run: Run) -> Outcome:
         """Solve; a round that lowers the cost no more ends them."""
         model, counts = problem.model, jnp.asarray(problem.data["counts"], jnp.float32)
         progress, history, setup = run.console.progress(self.rounds, "diffraction tomography: round"), [], problem.setup
         for number in range(self.rounds):
-            prior = _prior(setup, self.solver, model)
+            prior = _prior(setup, self.solver, model, self.least)
             model, before, after = poisson_gauss_newton(
                 model, counts, prior, free=self.free, steps=self.solver.steps, damping=self.damping
             )
             history.append(float(after) / counts.size)
             progress.update(number + 1, cost=history[-1])
-            if float(before) - float(after) < 1e-3 * abs(float(after)):
+            if float(before) - float(after) < _CONVERGED * abs(float(after)):
                 break
-        if self.shape:
-            model, setup = refined_shape(model, counts, setup)
+            if number % 2:
+                model, setup = refined_shape(model, counts, setup, _prior(setup, self.solver, model, self.least))
         return Outcome(
-            problem.replace(model=model, setup=setup, prior=_prior(setup, self.solver, model)), np.array(history)
+            problem.replace(model=model, setup=setup, prior=_prior(setup, self.solver, model, self.least)),
+            np.array(history),
         )
 
 
@@ -304,11 +320,19 @@ def _times(scan: Scan, views: int) -> np.ndarray:
     return times
 
 
-def _prior(setup: Setup, solver: Solver, model: PowderTomography) -> GridPrior:
-    """Edges weigh by the size of the amounts they are between, and fields by how they change from point to point."""
-    typical = np.maximum(np.percentile(np.asarray(model.fractions), 98, axis=1), 0.02)
-    edges = 8.0 * setup.grid.pixels * solver.tv / typical
-    return GridPrior.within(setup.grid, edges, smooth=1e-6 / solver.strain_step**2, small=0.05, rounding=0.01)
+def _prior(setup: Setup, solver: Solver, model: PowderTomography, least: float = 0.02) -> GridPrior:
+    """Edges weigh by the size of the amounts they are between, and less where amounts have more of them; fields by how
+    they change from point to point.
+
+    **Arguments:** `least` amount that is taken to be typical.
+    """
+    amounts = np.asarray(model.fractions, float)
+    typical = np.maximum(np.percentile(amounts, 98, axis=1), least)
+    image = np.asarray(setup.grid.image(amounts), float)
+    steps = np.hypot(np.diff(image, axis=-1)[..., :-1, :], np.diff(image, axis=-2)[..., :-1]).sum((-2, -1))
+    rate = amounts.shape[1] / np.maximum(steps, 1e-30)  # the likeliest of a Laplace law
+    edges = solver.tv * np.minimum(8.0 * setup.grid.pixels / typical, rate)
+    return GridPrior.within(setup.grid, edges, smooth=1e-6 / solver.strain_step**2, small=1e-3, rounding=0.01)
 
 
 def _smoothed(samples: np.ndarray) -> np.ndarray:

@@ -86,6 +86,7 @@ from .posterior import posterior_error as posterior_error
 from .posterior import posterior_errors as posterior_errors
 from .powder import GridPrior as GridPrior
 from .powder import edge_preserving_slice as edge_preserving_slice
+from .powder import poisson_cost as poisson_cost
 from .powder import poisson_gauss_newton as poisson_gauss_newton
 from .powder import poisson_samples as poisson_samples
 from .powder import sirt_patterns as sirt_patterns

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-__all__ = ["GridPrior", "poisson_gauss_newton", "poisson_samples"]
+__all__ = ["GridPrior", "poisson_cost", "poisson_gauss_newton", "poisson_samples"]
 
 _NEGATIVE = 1e5  # curvature below zero
 
@@ -118,10 +118,10 @@ def _step(
 ) -> tuple[Any, Array, Array]:
     quadratic = _quadratic(model, counts, prior, free, damping)
     x = _conjugate_gradients(quadratic, quadratic.gradient, steps)
-    before = _cost(model, counts, prior)
+    before = poisson_cost(model, counts, prior)
     moved = lambda a: _put(model, jax.tree.map(lambda z, d: z + a * d, _get(model), x))
     trials = [moved(1.0), moved(0.4), moved(0.1)]
-    costs = jnp.stack([before, *(_cost(t, counts, prior) for t in trials)])
+    costs = jnp.stack([before, *(poisson_cost(t, counts, prior) for t in trials)])
     best = jnp.argmin(jnp.where(jnp.isfinite(costs), costs, jnp.inf))
     stacked = jax.tree.map(lambda *a: jnp.stack(a)[best], _get(model), *(_get(t) for t in trials))
     return _put(model, stacked), before, costs[best]
@@ -141,7 +141,9 @@ def _put(model: Any, unknowns: tuple[Array, Array]) -> Any:
     return model.replace(fractions=unknowns[0], strains=jnp.clip(unknowns[1], -4.8, 4.8))
 
 
-def _cost(model: Any, counts: Array, prior: GridPrior) -> Array:
+@eqx.filter_jit
+def poisson_cost(model: Any, counts: Array, prior: GridPrior) -> Float[Array, ""]:
+    """Compute the negative log-likelihood of counts beyond that of the counts themselves, and the prior's cost."""
     expected = model.light * jnp.maximum(model.scattered() + model.background, 1e-12)
     safe = jnp.maximum(counts, 1)
     # Differences of large numbers: what no unknown changes is taken away datum by datum.

@@ -93,3 +93,17 @@ def test_wrong_input_is_refused():
     split = AzimuthalIntegrator(DETECTOR, SHAPE, CAKE, splitting="bbox")
     with pytest.raises(InputError, match="splitting = no"):
         split.clipped(jnp.zeros((1, *SHAPE)))
+
+
+def test_channels_see_their_pixels_as_they_stand():
+    """Sums of a tilted detector's pixels, each the mean over 400 points of its area, against the response's means."""
+    tilted = dataclasses.replace(DETECTOR, rot1=0.02)
+    table = AzimuthalIntegrator(tilted, SHAPE, Cake(0.0, 0.06, 90), polarisation=0.9)
+    ring = lambda angle: np.exp(-(((angle - 0.03) / 6e-4) ** 2)) + angle
+    side = (np.arange(20) + 0.5) / 20
+    mean = np.mean([ring(tilted.angles(SHAPE, r, c)[0]) for r in side for c in side], 0)
+    found = np.asarray(table(jnp.asarray(mean * np.asarray(table.weight), jnp.float32)[None]))[0]
+    response = table.response()
+    expected, seen = response(ring(response.angles)), np.asarray(table.seen)
+    np.testing.assert_allclose(expected[seen], found[seen], atol=0.01)
+    assert np.abs(ring(table.cake.centres) - found)[seen].max() > 0.05  # what evenly wide channels would say
