@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 import diffrecon as dr
 from diffrecon import physics, planning
@@ -218,6 +219,87 @@ def test_traces_are_as_uncertain_as_their_map():
         plan.with_numbers(energy=7e3).figures()
 
 
+def _ball(distance):
+    """What fills the ball of frequencies up to half a cycle a voxel evenly, and its projection, which fills a disc."""
+    x = np.pi * np.maximum(distance, 1e-6)
+    return np.pi / 2 * special.spherical_jn(1, x) / x, np.pi / 2 * special.j1(x) / x
+
+
+@pytest.mark.parametrize("tilt", [30, 90])
+def test_fibres_are_as_uncertain_as_the_whole_fisher_matrix_says(tilt):
+    """Tensors in 125 voxels, all unknown, from segments at points of 200 views; eigenvectors of draws (NumPy)."""
+    told = {"largest_tilt": f"{tilt} deg", "views": 200, "anisotropy": 0.6, "background": 3e5, "flux": 1e12}
+    plan = planning.plan("saxs-tensor-tomography", **told)
+    s, n = plan.settings, np.arange(200)
+    place = np.stack(np.meshgrid(*3 * [np.arange(5) - 2.0]), -1).reshape(-1, 3)
+    points = np.stack(np.meshgrid(*2 * [np.arange(-5, 6.0)]), -1).reshape(-1, 2)
+    up = (n + 0.5) / s.views * np.sin(s.largest_tilt)
+    beams = np.stack([*np.sqrt(1 - up**2) * [np.cos(2.4 * n), np.sin(2.4 * n)], up], -1)
+    i, j = np.triu_indices(3)
+    space, direction = [], []
+    for beam in beams:
+        one = np.cross(beam, [0, 0, 1.0]) / np.hypot(*beam[:2])
+        axes = np.stack([one, np.cross(one, beam)])
+        seen = _ball(np.linalg.norm(points[:, None] - place @ axes.T, axis=-1))[1]
+        chi = (np.arange(s.segments) + (np.arange(16)[:, None] + 0.5) / 16) * np.pi / s.segments
+        q = np.stack([np.cos(chi), np.sin(chi)], -1) @ axes
+        arcs = np.mean(q[..., i] * q[..., j] * np.where(i == j, 1, 2), 0)
+        space.append((seen.T @ seen).ravel())
+        direction.append((arcs.T @ arcs).ravel())
+    light = s.flux * s.exposure * np.exp(-float(physics.attenuation_from_density(2.2, "SiO2", 17e3)) * s.thickness)
+    voxel = light * s.scattering * s.step / s.segments  # counts of a segment from one voxel
+    under = (light * s.scattering * s.thickness + s.background * s.exposure) / s.segments
+    fisher = voxel**2 / under * (np.stack(space).T @ np.stack(direction)).reshape(125, 125, 6, 6)
+    fisher = fisher.transpose(0, 2, 1, 3).reshape(750, 750)
+    fisher += 1e-4 * np.trace(fisher) / 750 * np.eye(750)  # of what lies between voxels, without a say in the middle
+    middle = np.kron(_ball(np.linalg.norm(place, axis=1))[0][:, None], np.eye(6))
+    noise = np.linalg.cholesky(middle.T @ np.linalg.solve(fisher, middle))
+    random = np.random.default_rng(2)
+    fibre = random.normal(size=(3000, 3))
+    fibre /= np.linalg.norm(fibre, axis=1)[:, None]
+    tensor = 1.5 * np.sqrt(5) * s.anisotropy * (fibre[:, :, None] * fibre[:, None] - np.eye(3) / 3) + np.eye(3)
+    wrong = np.zeros_like(tensor)
+    wrong[:, i, j] = wrong[:, j, i] = random.normal(size=(3000, 6)) @ noise.T
+    values, vectors = np.linalg.eigh(tensor + wrong)
+    angle = np.arccos(np.minimum(1, abs(np.sum(vectors[..., -1] * fibre, -1))))
+    ratio = np.sqrt(2 / 5) * np.std(values, axis=1) / np.mean(values, axis=1)
+    found = plan.figures().sensitivities
+    assert found["angle of a fibre [rad]"] == pytest.approx(np.sqrt(np.mean(angle**2)), rel=0.05)
+    assert found["relative anisotropy"] == pytest.approx(np.std(ratio), rel=0.05)
+
+
+@pytest.mark.parametrize("background", [0.0, 1e7])
+def test_lattices_are_as_uncertain_as_the_whole_fisher_matrix_says(background):
+    """Amount and lattice of 81 pixels, all unknown, from channels of rings that Bragg's law puts there (NumPy)."""
+    plan = planning.plan("diffraction-tomography", background=background, views=60, two_theta="20 deg", width="0.2 deg")
+    s = plan.settings
+    place = np.stack(np.meshgrid(*2 * [np.arange(9) - 4.0]), -1).reshape(-1, 2)
+    turns = np.arange(s.views) * np.pi / s.views
+    along = place @ np.stack([np.cos(turns), np.sin(turns)])
+    seen = (
+        np.sinc(np.arange(-12, 13)[:, None, None] - along).reshape(-1, 81, s.views).transpose(2, 0, 1).reshape(-1, 81)
+    )
+    two_theta = s.two_theta + np.linspace(-3, 3, 301) * s.width
+    channel, width = two_theta[1] - two_theta[0], s.width / 2.3548
+
+    def ring(strain):
+        shift = two_theta - 2 * np.arcsin(np.sin(s.two_theta / 2) / (1 + strain))
+        return np.exp(-((shift / width) ** 2) / 2) / (width * np.sqrt(2 * np.pi)) * channel
+
+    mu = s.fraction * float(physics.attenuation_from_density(7.2, "CeO2", 40e3))
+    solid = s.flux * s.exposure * np.exp(-mu * s.thickness) * s.scattering
+    expected = solid * s.thickness * s.fraction * ring(0.0) + background * s.exposure * channel / s.width
+    slopes = solid * s.step * np.stack([ring(0.0), s.fraction * (ring(1e-6) - ring(-1e-6)) / 2e-6])
+    lit = expected > 1e-12
+    one = (slopes[:, lit] / expected[lit]) @ slopes[:, lit].T
+    middle = special.j1(np.pi * (far := np.maximum(np.linalg.norm(place, axis=1), 1e-6))) / (2 * far)
+    fisher = seen.T @ seen
+    fisher += 1e-4 * np.trace(fisher) / 81 * np.eye(81)  # of what lies between pixels
+    errors = np.sqrt(np.diag(np.linalg.inv(one)) * (middle @ np.linalg.solve(fisher, middle)))
+    found = plan.figures().sensitivities
+    assert [found["volume fraction"], found["lattice strain"]] == pytest.approx(errors, rel=0.01)
+
+
 @pytest.mark.parametrize(
     "words, said",
     [
@@ -234,6 +316,9 @@ def test_traces_are_as_uncertain_as_their_map():
         (["holography", "distances=2 m"], "behind the detector"),
         (["holography", "attenuation=free", "distances=0.02"], "one distance"),
         (["far-field-ptychography", "step=3 um"], "overlap"),
+        (["saxs-tensor-tomography", "order=3"], "an even one"),
+        (["saxs-tensor-tomography", "order=8"], "more segments"),
+        (["saxs-tensor-tomography", "order=12", "segments=16", "largest_tilt=5 deg"], "lower order"),
         (["energy=3"], "METHOD"),
         (["--aim", "dose"], "METHOD"),
         (["--energy", "20 keV"], "--detector-pixel"),

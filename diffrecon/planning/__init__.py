@@ -7,6 +7,7 @@ photon noise: not what drifts, artefacts or a wrong model add.
 """
 
 from ._detail import CRITERION as CRITERION
+from ._diffraction_tomography import DiffractionTomography
 from ._fluorescence import FluorescenceMap
 from ._holography import Holography
 from ._method import Measurement as Measurement
@@ -23,11 +24,22 @@ from ._plan import plan as plan
 from ._ptychography import Ptychography
 from ._refraction import Grating
 from ._speckle import Speckle
+from ._tensor_saxs import TensorSaxs
 from ._tomography import Tomography
 from ._words import curve_in_words as curve_in_words
 from ._words import doubling_in_words as doubling_in_words
 from ._words import figures_in_words as figures_in_words
 from ._words import settings_in_words as settings_in_words
 
-for _method in (Holography, Tomography, Ptychography, NearFieldPtychography, Grating, Speckle, FluorescenceMap):
+for _method in (
+    Holography,
+    Tomography,
+    Ptychography,
+    NearFieldPtychography,
+    Grating,
+    Speckle,
+    FluorescenceMap,
+    TensorSaxs,
+    DiffractionTomography,
+):
     register(_method())

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..regimes import sampled_share
+
 FWHM = 2 * np.sqrt(2 * np.log(2))
 CRITERION = 5.0
 """Standard deviations at which a detail counts as seen (Rose, J. Opt. Soc. Am. 38, 196 (1948))."""
@@ -55,3 +57,16 @@ def smallest_detail(
     rising = jax.lax.cummax(jnp.log(jnp.maximum(ratios, 1e-30))) + 1e-9 * jnp.arange(_SIZES)
     found = jnp.exp(jnp.interp(jnp.log(CRITERION), rising, jnp.log(sizes)))
     return jnp.where(rising[-1] < jnp.log(CRITERION), jnp.inf, found)
+
+
+def scanned(point: Array, spot: float, step: Array | float) -> Information:
+    """Give the information [1/m^4] of a raster on the projected relative density, from that of a `point` [1/m^2].
+
+    **Arguments:** `spot` [m] = full width at half maximum of the beam; `step` [m] between points, along both axes.
+    """
+
+    def information(f: Array) -> Array:
+        blurred = jnp.exp(-4 * (np.pi * spot / FWHM * f) ** 2)
+        return point / step**2 * blurred * sampled_share(jnp, f, jnp.reshape(jnp.asarray(step), (1,)))[0]
+
+    return information

@@ -11,7 +11,7 @@ from .. import physics
 from ..models import attenuation_of, emission_line
 from ..operators import slab_share
 from ..settings import setting
-from ._detail import FWHM
+from ._detail import scanned
 from ._matter import Matter, matter
 from ._method import Measurement, Method, Prediction
 
@@ -104,13 +104,7 @@ class FluorescenceMap(Method):
         seen = s.solid_angle / (4 * np.pi) * s.efficiency * jnp.sum(tables.at(s.energy) * shares)
         one = photons * seen  # counts of 1 g/cm^2 across the beam
         blank = s.background * s.exposure
-        deviation = s.spot / FWHM
-
-        def information(f: Any) -> Any:
-            blurred = jnp.exp(-4 * (np.pi * deviation * f) ** 2)
-            sampled = jnp.clip((0.5 - f * s.step) / 0.01 + 0.5, 0.0, 1.0)
-            return (one * 100 * tables.matter.density) ** 2 / (blank * s.step**2) * blurred * sampled
-
+        information = scanned((one * 100 * tables.matter.density) ** 2 / blank, s.spot, s.step)
         # One count at least, as the recipe has it: where none is below the line, fewer than three are no line.
         limit = DETECTION * jnp.sqrt(jnp.maximum(blank, 1.0)) / one
         grams = limit * 1e4 * s.spot**2
