@@ -218,7 +218,9 @@ def _tracked_maps(stacks: Stacks, settings: Settings) -> RefractionMaps:
 
 
 def _flux(stacks: Stacks) -> np.ndarray:
-    return stacks.sample.mean((1, 2)) / stacks.reference.mean((1, 2))
+    """Light of single frames about a mean of one: what the sample takes on average is its transmission."""
+    flux = stacks.sample.mean((1, 2)) / stacks.reference.mean((1, 2))
+    return flux / flux.mean()
 
 
 def _first_model(stacks: Stacks, patterns: Any, maps: RefractionMaps, fringes: dict[str, Any]) -> DisplacedReference:
