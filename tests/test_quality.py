@@ -311,6 +311,18 @@ def test_bootstrap_of_views():
 
 
 # ---------------------------------------------------------------------- scale of a scan
+def test_edge_error_is_where_the_phase_changes_whatever_its_turns():
+    rows = np.arange(12)[:, None] + np.zeros(8)
+    phase = 0.3 * rows + 2 * (np.arange(8) > 3)
+    found = quality.edge_error(np.exp(1j * phase), 1.25)
+    wanted = np.full(phase.shape, 0.6)
+    wanted[[0, -1]] = 0.3  # beyond the rim nothing is known
+    wanted[:, 3:5] += 2
+    assert np.allclose(found, 0.08 * 0.5 * wanted) and found.shape == phase.shape
+    assert np.allclose(found, quality.edge_error(np.exp(1j * (phase + 2.5)), 1.25))
+    assert not quality.edge_error(np.exp(1j * phase), 1.0).any()  # as near as photons let views be
+
+
 def test_scale_error_is_what_a_stretch_does_to_the_phase():
     """A wrapped phase and the same stretched about the middle of the scan; a rotation of the motors is not counted."""
     random = np.random.default_rng(0)

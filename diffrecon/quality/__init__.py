@@ -21,6 +21,7 @@ from .halves import photon_halves as photon_halves
 from .held_out import held_out_figures as held_out_figures
 from .held_out import split_views as split_views
 from .registration import align as align
+from .registration import edge_error as edge_error
 from .registration import register as register
 from .registration import scale_error as scale_error
 from .registration import shift_image as shift_image

@@ -6,6 +6,10 @@ import numpy as np
 from jaxtyping import Complex, Float
 from numpy.typing import ArrayLike
 
+# Of the range of the phase about a pixel. Within one bar were 0.65 to 0.73 of the errors of six scans (150 to 5000
+# counts, motors off by 0 to 1 pixel; `benchmarks/coverage.py`), where 0.29 to 0.61 were without it.
+_EDGE = 0.08
+
 
 def align(reference: ArrayLike, image: ArrayLike, rounds: int = 3) -> tuple[np.ndarray, tuple[float, ...]]:
     """Lay `image` over `reference`: sub-pixel shift and, for complex images, phase ramp and constant phase removed.
@@ -55,6 +59,29 @@ def scale_error(
     rows, columns = (np.arange(n) - m for n, m in zip(wave.shape[-2:], middle, strict=True))
     shift = [stretch[0, i] * rows[:, None] + stretch[1, i] * columns for i in (0, 1)]
     return np.hypot(*shift) * np.hypot(_slope(wave, -2), _slope(wave, -1))
+
+
+def edge_error(wave: Complex[np.ndarray, "*slice Y X"], missed: float) -> Float[np.ndarray, "*slice Y X"]:
+    """Estimate how far the phase [rad] of each pixel of a scanned object may be off where it changes within pixels.
+
+    What a model of pixels and places misses (edges finer than a pixel, places that are a little off, drift within an
+    exposure) it misses there. `missed` is the deviance of views that were never fitted over that of photon noise: what
+    is above one grows as the square of the error. The error of a pixel is taken as 0.08 of the range of the phase
+    within the pixels around it, times the root of that excess; the number is from simulated scans of hard edges.
+
+    ```python
+    step = np.exp(1j * np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])) * np.ones((3, 1))
+    assert np.allclose(edge_error(step, 2.0)[1], [0, 0, 0.08, 0.08, 0, 0]) and not edge_error(step, 0.9).any()
+    ```
+    """
+    wave = np.asarray(wave)
+    rim = [(0, 0)] * (wave.ndim - 2) + [(1, 1)] * 2
+    padded, (rows, columns) = np.pad(wave, rim, mode="edge"), wave.shape[-2:]
+    low, high = np.zeros(wave.shape), np.zeros(wave.shape)
+    for y, x in np.ndindex(3, 3):
+        step = np.angle(padded[..., y : y + rows, x : x + columns] * wave.conj())  # of phases that may be wrapped
+        low, high = np.minimum(low, step), np.maximum(high, step)
+    return _EDGE * np.sqrt(max(missed - 1, 0.0)) * (high - low)
 
 
 def _slope(wave: np.ndarray, axis: int) -> np.ndarray:

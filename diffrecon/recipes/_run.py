@@ -70,6 +70,7 @@ def run(modality: Modality, scan: Scan, given: Mapping[str, Any], console: Conso
     if held.size:
         label = f"judging {held.size} views that were never fitted"
         closing.judge(label, lambda: _judged(modality, problem, held, settings))
+        problem = problem.replace(figures={**problem.figures, **figures})  # error bars may grow by what is missed
     closing.judge("", lambda: modality.verdict(problem, scan, settings))
     quantities = modality.quantities(problem, scan, settings)
     if closing.finished:

@@ -370,25 +370,28 @@ class NearFieldPtychography(looks.NearFieldPtychography, Modality):
         return correlation.as_quality(), f"two halves of the views: {correlation}"
 
     def error_bars(self, problem: Any, scan: Scan, settings: Any) -> tuple[dict[str, Quantity], list[str]]:
-        """Give the phase's standard deviation by photon noise, from the Fisher information's diagonal, and by the
-        scale of the scan where positions were solved for."""
+        """Give the phase's standard deviation by photon noise, from the Fisher information's diagonal, by the scale of
+        the scan where positions were solved for, and where it changes within pixels as far as unseen views are missed.
+        """
         if not settings.quality.error_bar:
             return {}, []
         model, (fitted, _) = problem.model, self.split(problem, settings)
         bar = uncertainty.phase_error_image(model, fitted, mask=problem.data["mask"], probes=8)
         holds = "photon noise, probe and other pixels taken as known"
+        wave = np.asarray(model.transmission())
         if {"positions", "scan_matrix"} & set(problem.unknowns):
             places, nominal = model.all_places(), np.asarray(problem.data["nominal"], float)
             middle = nominal.mean(0) + (np.array(model.probe.shape[-2:]) - 1) / 2
-            bar = np.hypot(bar, quality.scale_error(np.asarray(model.transmission()), places, nominal, tuple(middle)))
+            bar = np.hypot(bar, quality.scale_error(wave, places, nominal, tuple(middle)))
             holds += "; scale of the scan"
+        if "held_out_deviance" in problem.figures:
+            missed = problem.figures["held_out_deviance"] / problem.figures["noise_floor_deviance"]
+            bar = np.hypot(bar, quality.edge_error(wave, missed))
+            holds += "; edges, by what unseen views miss"
         bar = np.where(model.well_seen(), bar, np.nan)
         name = f"error bar of the phase ({holds})"
         phase = dataclasses.replace(model.quantities()["phase"], data=bar, long_name=name)
-        return {"phase_error": phase}, [
-            f"{name}: {np.nanmedian(bar):.2g} rad, median where seen well; edges that the pixel does not resolve "
-            "and errors of the model are not in it"
-        ]
+        return {"phase_error": phase}, [f"{name}: {np.nanmedian(bar):.2g} rad, median where seen well"]
 
     def quantities(self, problem: Any, scan: Scan, settings: Any) -> dict[str, Quantity]:
         """Give what is written; the phase where it was seen well, without what is left of a ramp in the air."""
