@@ -99,7 +99,7 @@ def row(dwell: float, limits: dict[str, float], random: np.random.Generator) -> 
     by_mean, by_own = (mapped(dwell, lines, under) for under in (own.mean((0, 1)) + 0 * own, own))
     found = {}
     for name in ELEMENTS:
-        spread = [3 * float(np.std(np.asarray(r[name], float)[:, :TRACES])) for r in (by_mean, by_own)]
+        spread = [3 * float(np.nanstd(np.asarray(r[name], float)[:, :TRACES])) for r in (by_mean, by_own)]
         reported = by_mean.quality[name]["detection_limit"]
         found[name] = {
             "predicted": 1e6 * limits[name],
