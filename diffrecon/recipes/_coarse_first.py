@@ -8,9 +8,8 @@ from ..modality import Outcome, Problem, Run, Stage
 from ..models import coarser, has_coarser, refined
 from ..solvers import EngineTask, run_engine
 
-_SHARE = (
-    0.31  # of the epochs of a plain descent: so many on the detector's pixels, a fifth of the cost, as on finer ones
-)
+# Of the epochs of a plain descent: so many on the detector's pixels, which cost a fifth, and as many on finer ones.
+_SHARE = 0.31
 SQUARES = 0.95  # rate of Adam's mean square: it forgets the steep beginning within few batches
 
 

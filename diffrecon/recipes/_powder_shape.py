@@ -5,7 +5,6 @@ much of it lies where the amorphous is.
 """
 
 import dataclasses
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -111,7 +110,7 @@ def _common(bases: list[PowderBasis]) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(weights), np.stack(patterns, 1)
 
 
-@partial(jax.jit)
+@jax.jit
 def _equations(model: PowderTomography, counts: Array, columns: Float[Array, "one map channel"]) -> _Equations:
     """View by view, so that the changes of one view are held at a time."""
     like = jnp.broadcast_to(model.fractions[-1:], model.strains.shape)
