@@ -246,7 +246,8 @@ def _number(source: Source, name: str, value: Any, unit: str) -> Any:
         raise InputError(f"{label}: {shown} is not a finite number")
     numbers = numbers.astype(float) * scale
     if (why := implausible(name, numbers)) is not None:
-        raise InputError(f'{label} {why}; give it with its unit, e.g. --set {label}="{example(name)}"')
+        give = "give it with its unit, e.g." if " " in example(name) else "give a number such as"
+        raise InputError(f'{label} {why}; {give} --set {label}="{example(name)}"')
     return plain(numbers)
 
 

@@ -16,7 +16,7 @@ from ._refracting import RefractingSample
 __all__ = ["ScannedCurve", "curve_spectrum"]
 
 _PLACE_ERROR = 0.1  # [steps], of a position in one round
-_SCATTERS = 0.97  # visibilities below which a pixel tells the saturation, and above which it tells positions
+_SCATTERS = 0.97  # visibilities below which a pixel scatters, and above which it tells positions
 _USUAL = (np.log(0.3), 2.0)  # logarithm of the saturation, where the curves do not tell it, and how far it may be off
 
 
@@ -26,7 +26,8 @@ class ScannedCurve(RefractingSample):
     `exp(a) curve(place - scale D)`, broadened; D is the displacement along x [pixel]. The curve is what was measured
     without the sample, as a band-limited function: nothing about its shape is assumed. Its frequency `turn` [rad/step]
     keeps `V^saturated_loss((width turn)^2, saturation)`: V is the visibility at `1 / width`, and every frequency loses
-    what a random phase takes from it, `s (1 - C)` (Yashiro 2010). Saturation 0 is a blur of variance `-2 width^2 ln V`.
+    what a random phase takes from it, `s (1 - C)` (Yashiro 2010), where V says that there is one; else, and without
+    saturation, the curve is blurred by the variance `-2 width^2 ln V`, which may be below zero.
 
     **Fields:** `maps`, the unknown images (`solvers.RefractionMaps`); `place` `(view,)` in steps of the reference's
     grid; `saturation`, refined unless `told`; `spectrum` `(half, y, x)` of the curves (`curve_spectrum`); `trust`
@@ -114,12 +115,14 @@ class ScannedCurve(RefractingSample):
         value, slope, broad, bent = zero, zero, zero, zero
         first = jnp.exp(1j * (2 * np.pi / self.period) * where)
         turned = jnp.ones_like(first)
+        scatters, plain = fields[3] < _SCATTERS, (self.width * turn) ** 2
         for index in range(self.spectrum.shape[0]):
-            wave = (self.spectrum[index] * jnp.exp(loss[index] * fades))[..., None] * turned
+            kept = jnp.where(scatters, loss[index], plain[index])
+            wave = (self.spectrum[index] * jnp.exp(kept * fades))[..., None] * turned
             turned = turned * first
             value = value + wave.real
             slope = slope - turn[index] * wave.imag
-            broad = broad + loss[index] * wave.real
+            broad = broad + kept[..., None] * wave.real
             bent = bent + more[index] * wave.real
         light = jnp.exp(fields[2])[..., None]
         return light * value, light * slope, light * broad / seen[..., None], light * fades[..., None] * bent

@@ -74,10 +74,11 @@ class Settings:
 
 
 class Patterns(AnyModel):
-    """What has been integrated so far."""
+    """What has been integrated so far; `done` says of every view whether it has been, by one or zero."""
 
     pattern: Float[Array, "view ..."]
     error: Float[Array, "view ..."]
+    done: Float[Array, " view"]
 
     def __call__(self, views: Any) -> Array:
         """Patterns of some views."""
@@ -104,8 +105,9 @@ class AzimuthalIntegration(looks.AzimuthalIntegration, Modality):
         empty = np.zeros((scan.views, *table.cake.shape), np.float32)
         scale = 1 / monitor_of(scan) if settings.integration.monitor else np.ones(scan.views)
         data = {"counts": scan.counts}
-        model = Patterns(jnp.asarray(empty), jnp.asarray(empty))
-        return Frames(model, data, _no_cost, {"pattern": 1.0, "error": 1.0}, table=table, scale=scale, lines=lines)
+        model = Patterns(jnp.asarray(empty), jnp.asarray(empty), jnp.zeros(scan.views))
+        unknowns = {"pattern": 1.0, "error": 1.0, "done": 1.0}
+        return Frames(model, data, _no_cost, unknowns, table=table, scale=scale, lines=lines)
 
     def stages(self, problem: Frames, settings: Settings, console: Console) -> Work:
         """Integrate a part of the frames in every stage, so that a run that is killed goes on from there."""
@@ -115,12 +117,14 @@ class AzimuthalIntegration(looks.AzimuthalIntegration, Modality):
 
     def verdict(self, problem: Frames, scan: Scan, settings: Settings) -> tuple[dict[str, Any], list[str]]:
         """Say what was found of the frames, and how far rings are from even."""
-        lines = list(problem.lines)
-        pattern, error = (np.asarray(a, float) for a in (problem.model.pattern, problem.model.error))
+        lines, done = list(problem.lines), np.asarray(problem.model.done) > 0
+        pattern, error = (np.asarray(a, float)[done] for a in (problem.model.pattern, problem.model.error))
         seen = np.asarray(problem.table.seen)
         relative = np.median((error / np.maximum(pattern, 1e-30))[:, seen & (pattern.mean(0) > 0)])
         lines.append(f"error bar of a channel: {relative:.2%} of it (median)")
-        dim = np.flatnonzero(pattern[:, seen].sum(1) < 0.05 * np.median(pattern[:, seen].sum(1)))
+        if not done.all():
+            lines.append(f"{np.sum(~done)} of {scan.views} frames were not integrated: their patterns are NaN")
+        dim = np.flatnonzero(done)[pattern[:, seen].sum(1) < 0.05 * np.median(pattern[:, seen].sum(1))]
         if dim.size:
             said = ", ".join(map(str, dim[:8])) + (", ..." if dim.size > 8 else "")
             lines.append(f"{dim.size} of {scan.views} frames are nearly dark: {said}")
@@ -129,7 +133,9 @@ class AzimuthalIntegration(looks.AzimuthalIntegration, Modality):
     def quantities(self, problem: Frames, scan: Scan, settings: Settings) -> dict[str, Quantity]:
         """Give patterns with their errors, the axis, and the mean pattern; channels that no pixel met are NaN."""
         cake, seen = problem.table.cake, np.asarray(problem.table.seen)
-        pattern, error = (np.where(seen, np.asarray(a), np.nan) for a in (problem.model.pattern, problem.model.error))
+        model, done = problem.model, np.asarray(problem.model.done) > 0
+        there = seen & done.reshape(-1, *(1,) * seen.ndim)
+        pattern, error = (np.where(there, np.asarray(a), np.nan) for a in (model.pattern, model.error))
         caked = () if cake.sectors == 1 else ("azimuth",)
         axes, unit = (
             ("view", *caked, cake.axis),
@@ -139,7 +145,7 @@ class AzimuthalIntegration(looks.AzimuthalIntegration, Modality):
             (np.degrees(cake.centres), "deg") if cake.axis == "two_theta" else (cake.centres * 1e-9, "1/nm")
         )
         found = {
-            "mean_pattern": Quantity(pattern.mean(0), unit, axes[1:], None, "mean pattern", "pattern"),
+            "mean_pattern": Quantity(pattern[done].mean(0), unit, axes[1:], None, "mean pattern", "pattern"),
             "pattern": Quantity(pattern, unit, axes, None, "patterns", "image" if not caked else "data"),
             "pattern_error": Quantity(error, unit, axes, None, "error bar of the patterns", "data"),
             cake.axis: Quantity(centres, axis_unit, (cake.axis,), None, _AXIS[cake.axis], "data"),
@@ -162,16 +168,18 @@ class _Part:
     def __call__(self, problem: Frames, run: Run) -> Outcome:
         """Fill their patterns and errors in."""
         model, at = problem.model, int(self.views[0])
-        pattern, error = np.array(model.pattern), np.array(model.error)
+        pattern, error, done = np.array(model.pattern), np.array(model.error), np.array(model.done)
         progress = run.console.progress(problem.views, "azimuthal integration: frame")
         for block in frame_blocks(problem.data["counts"], self.views):
             found, bars = integrate(problem.table, block, self.clip)
             place = slice(at, at + len(block))
             scale = np.asarray(problem.scale[place]).reshape(-1, *(1,) * (found.ndim - 1))
             pattern[place], error[place] = found * scale, bars * scale
+            done[place] = 1
             at += len(block)
         progress.update(at)
-        return Outcome(problem.replace(model=Patterns(jnp.asarray(pattern), jnp.asarray(error))), np.zeros(0))
+        found = Patterns(jnp.asarray(pattern), jnp.asarray(error), jnp.asarray(done))
+        return Outcome(problem.replace(model=found), np.zeros(0))
 
 
 def integrate(table: AzimuthalIntegrator, frames: np.ndarray, clip: float | None) -> tuple[np.ndarray, np.ndarray]:

@@ -241,7 +241,7 @@ def test_motors_in_a_unit_that_the_user_states(tmp_path):
         ({"positions_x": [1.0, 2.0]}, "one number a view"),
         ({"positions": [[0.0, 1.0]] * 16}, "both of them"),
         ({"positions_of": "stage"}, "none of patch, sample"),
-        ({"saturation": -1}, "positive"),
+        ({"saturation": -1}, "-1 is not plausible; give a number such as .*65535"),
         ({"saturation": 1e12}, "counts end at"),
     ],
 )

@@ -106,7 +106,7 @@ def test_same_places_told_once(problem):
 def test_settings_that_are_nothing_are_refused(scan):
     with pytest.raises(InputError, match="solver.start"):
         recipes.reconstruct(scan, settings={"solver": {"start": "projection"}})
-    with pytest.raises(InputError, match="optax has no optimiser"):
+    with pytest.raises(InputError, match="did you mean adam"):
         recipes.reconstruct(scan, settings={"optimiser": {"name": "adm"}})
 
 
