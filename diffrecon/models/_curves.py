@@ -72,23 +72,21 @@ class ScannedCurve(RefractingSample):
         return self._saturation_step(*self._summed(counts))[1]
 
     def _summed(self, counts: Array) -> tuple[Array, Information, list[Any], Array, Array]:
-        """Fields, what all positions say of them, slopes, weights and residuals of the values."""
+        """Fields, what all positions say of them, slopes (the last that of the saturation's logarithm), weights and
+        residuals of the values."""
         fields = self.fields()
         frames = jnp.moveaxis(jnp.asarray(counts, self.trust.dtype), 0, -1)
-        predicted, slopes = self._predict(jnp.arange(len(self.place)), fields)
+        predicted, *slopes = self._curves(jnp.arange(len(self.place)), fields)
         variance = jnp.maximum(predicted, 1e-3 * frames.mean()) * (1 + jnp.exp(fields[2])[..., None] * self.share)
         weight, residual = self.trust[..., None] / variance, frames - predicted
-        return fields, sum_up(residual, slopes, weight, fields), slopes, weight, residual
+        return fields, sum_up(residual, slopes[:4], weight, fields), slopes, weight, residual
 
     def _saturation_step(
         self, fields: Array, found: Information, slopes: list[Any], weight: Array, residual: Array
     ) -> tuple[Array, Array]:
         """Step and standard deviation of its logarithm, the fields of every pixel free to follow."""
-        # Where nothing scatters a visibility beyond one would speak of the law, too.
-        bent = jnp.where(
-            fields[3][..., None] < _SCATTERS, self._curves(jnp.arange(len(self.place)), fields)[3], 0
-        )  # fmt: skip
-        with_fields = jnp.stack([(weight * bent * s).sum(-1) for s in slopes[1:]], -1)
+        bent = slopes[4]
+        with_fields = jnp.stack([(weight * bent * s).sum(-1) for s in slopes[1:4]], -1)
         hessian = jnp.moveaxis(found.hessian[1:, 1:], (0, 1), (-2, -1))
         firm = hessian + 1e-4 * jnp.eye(3, dtype=fields.dtype) * jnp.trace(hessian, axis1=-2, axis2=-1)[..., None, None]
         follow = jnp.linalg.solve(firm, with_fields[..., None])[..., 0]
@@ -98,11 +96,11 @@ class ScannedCurve(RefractingSample):
         return (downhill - away * _USUAL[1] ** -2) / curvature, curvature**-0.5
 
     def _predict(self, views: Any, fields: Array) -> tuple[Array, list[Any]]:
-        value, slope, broad, _ = self._curves(views, fields)
-        return value, [None, -self.scale * slope, value, broad]
+        value, *slopes = self._curves(views, fields)
+        return value, slopes[:4]
 
-    def _curves(self, views: Any, fields: Array) -> tuple[Array, Array, Array, Array]:
-        """Curves, and their slopes in place, visibility and logarithm of the saturation."""
+    def _curves(self, views: Any, fields: Array) -> tuple[Array, None, Array, Array, Array, Array]:
+        """Curves, and their slopes in the fields (there is none along y) and the logarithm of the saturation."""
         real = fields.dtype
         turn = jnp.asarray(2 * np.pi * np.arange(self.spectrum.shape[0]) / self.period, real)
         law = lambda log: saturated_loss((self.width * turn) ** 2, jnp.exp(log))
@@ -118,14 +116,16 @@ class ScannedCurve(RefractingSample):
         scatters, plain = fields[3] < _SCATTERS, (self.width * turn) ** 2
         for index in range(self.spectrum.shape[0]):
             kept = jnp.where(scatters, loss[index], plain[index])
+            law_bends = jnp.where(scatters, more[index], 0)
             wave = (self.spectrum[index] * jnp.exp(kept * fades))[..., None] * turned
             turned = turned * first
             value = value + wave.real
             slope = slope - turn[index] * wave.imag
             broad = broad + kept[..., None] * wave.real
-            bent = bent + more[index] * wave.real
+            bent = bent + law_bends[..., None] * wave.real
         light = jnp.exp(fields[2])[..., None]
-        return light * value, light * slope, light * broad / seen[..., None], light * fades[..., None] * bent
+        value, slope, broad = light * value, light * slope, light * broad / seen[..., None]
+        return value, None, -self.scale * slope, value, broad, light * fades[..., None] * bent
 
 
 def _held_together(found: Information, fields: Array, tilt: Array) -> Information:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from .. import physics
 from ..errors import InputError
@@ -48,6 +49,19 @@ class Settings(Measurement):
         return self
 
 
+def projected(s: Any, distance: Array) -> tuple[Array, Array, Array, Array]:
+    """Give what a projection microscope, or a parallel beam, makes of a distance, seen from the sample.
+
+    **Returns:** pixel [m], effective distance [m], blur (standard deviation) [m], photons of a frame per area [1/m^2].
+    """
+    share = distance / s.focus_to_detector if s.focus_to_detector else jnp.ones_like(distance)
+    pixel = s.detector_pixel * share
+    effective = distance * (1 - share) if s.focus_to_detector else distance
+    blur = jnp.sqrt((s.source * (1 - share)) ** 2 + (s.detector_blur * pixel) ** 2 + 1e-24) / FWHM
+    # A cone of light sheds the same counts on a pixel wherever the sample stands.
+    return pixel, effective, blur, s.flux * s.exposure / (s.frame * pixel) ** 2
+
+
 class Holography(Method):
     """Holograms at some distances, one or many views."""
 
@@ -58,12 +72,7 @@ class Holography(Method):
         """Add up what every hologram tells (`regimes.phase_information`, for one material)."""
         delta, mu, _ = tables.at(s.energy)
         wavelength = physics.HC / s.energy
-        share = s.distances / s.focus_to_detector if s.focus_to_detector else jnp.ones_like(s.distances)
-        pixels = s.detector_pixel * share
-        effective = s.distances * (1 - share) if s.focus_to_detector else s.distances
-        blur = jnp.sqrt((s.source * (1 - share)) ** 2 + (s.detector_blur * pixels) ** 2 + 1e-24) / FWHM
-        # A cone of light sheds the same counts on a pixel wherever the sample stands.
-        fluence = s.flux * s.exposure / (s.frame * pixels) ** 2
+        pixels, effective, blur, fluence = projected(s, s.distances)
         counted = fluence * s.efficiency * jnp.exp(-mu * s.thickness)
 
         def information(f: Any) -> Any:

@@ -8,9 +8,10 @@ import numpy as np
 
 from .. import physics
 from ..errors import InputError
-from ..regimes import contrast_curves, sampled_share
+from ..regimes import contrast_curves, pixel_transfer, sampled_share
 from ..settings import setting
 from ._detail import FWHM
+from ._holography import projected
 from ._method import Measurement, Method, Prediction
 
 
@@ -70,12 +71,7 @@ class NearFieldPtychography(Method):
         """
         delta, mu, _ = tables.at(s.energy)
         wavelength = physics.HC / s.energy
-        distance = jnp.asarray(s.distance)
-        share = distance / s.focus_to_detector if s.focus_to_detector else jnp.ones(())
-        pixel = s.detector_pixel * share
-        effective = distance * (1 - share) if s.focus_to_detector else distance
-        blur = jnp.sqrt((s.source * (1 - share)) ** 2 + (s.detector_blur * pixel) ** 2 + 1e-24) / FWHM
-        fluence = s.flux * s.exposure / (s.frame * pixel) ** 2
+        pixel, effective, blur, fluence = projected(s, jnp.asarray(s.distance))
         counted = (s.positions - 1) * fluence * s.efficiency * jnp.exp(-mu * s.thickness)
         scattered = 1 - jnp.sqrt(1 - s.contrast**2)
         # The intensity's autocorrelation is the square of the wave's, exp(-4 (pi w x)^2).
@@ -91,8 +87,7 @@ class NearFieldPtychography(Method):
             )
             displaced = (2 * np.pi * f * wavelength * effective * width) ** 2
             alike = (1 - scattered + scattered * jnp.exp(-displaced / 2)) ** 2
-            dulled = jnp.sinc(f * pixel) ** 2 * jnp.exp(-4 * (np.pi * blur * f) ** 2)
-            random = 2 * (1 - alike) * (phase**2 + amplitude**2) * dulled
+            random = 2 * (1 - alike) * (phase**2 + amplitude**2) * pixel_transfer(jnp, f, pixel, blur) ** 2
             kept = sampled_share(jnp, f, pixel[None])[0]
             return counted * kept * (alike * (phase * sine + amplitude * cosine) ** 2 + random)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import physics
+from ..regimes import pixel_transfer
 from ..settings import setting
 from ._detail import FWHM
 from ._method import Measurement, Method, Prediction
@@ -58,7 +59,7 @@ class Grating(Method):
         blur = s.detector_blur * s.detector_pixel / FWHM
 
         def information(f: Any) -> Any:
-            kept = jnp.sinc(f * s.detector_pixel) * jnp.sinc(f * shear) * jnp.exp(-2 * (np.pi * blur * f) ** 2)
+            kept = pixel_transfer(jnp, f, s.detector_pixel, blur) * jnp.sinc(f * shear)
             sampled = jnp.clip((0.5 - f * s.detector_pixel) / 0.01 + 0.5, 0.0, 1.0)
             # The slope along one direction holds half of the gradient's power.
             return angle * delta**2 * (2 * np.pi * f) ** 2 / 2 * kept**2 * sampled

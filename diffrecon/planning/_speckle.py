@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import physics
+from ..regimes import pixel_transfer
 from ..settings import setting
 from ._detail import CRITERION, FWHM, detail_ratio
 from ._method import Measurement, Method, Prediction
@@ -63,7 +64,7 @@ class Speckle(Method):
         blur = s.detector_blur * s.detector_pixel / FWHM
 
         def information(f: Any) -> Any:
-            kept = jnp.sinc(f * s.detector_pixel) * jnp.exp(-2 * (np.pi * blur * f) ** 2)
+            kept = pixel_transfer(jnp, f, s.detector_pixel, blur)
             sampled = jnp.clip((0.5 - f * s.detector_pixel) / 0.01 + 0.5, 0.0, 1.0)
             return angle * delta**2 * (2 * np.pi * f) ** 2 * kept**2 * sampled
 

@@ -85,7 +85,7 @@ def page_of(
 
     Panels whose words reach into each other are laid out once more with more room, unless all is `settled`.
     """
-    scales, apart = [], []
+    scales, axes = [], []
     for number, row in enumerate(rows):
         tallest = (2.75 if number == 0 else 1.9) / max(p.height for p in row)
         scales.append(min((widest - 0.08 - sum(p.left + p.right for p in row)) / sum(p.width for p in row), tallest))
@@ -107,21 +107,30 @@ def page_of(
         page.text(0.08 / width, 1 - (0.34 + 0.15 * number) / total, line, fontsize=FONT, va="top")
     down = head
     for row, scale, height in zip(rows, scales, heights, strict=True):
-        across, top, drawn = 0.04, down + max(p.top for p in row), []
+        across, top = 0.04, down + max(p.top for p in row)
+        axes.append([])
         for panel in row:
             box = (across + panel.left, total - top - panel.height * scale, panel.width * scale, panel.height * scale)
-            drawn.append(page.add_axes((box[0] / width, box[1] / total, box[2] / width, box[3] / total)))
-            panel.draw(drawn[-1])
+            axes[-1].append(page.add_axes((box[0] / width, box[1] / total, box[2] / width, box[3] / total)))
+            panel.draw(axes[-1][-1])
             across += panel.left + panel.width * scale + panel.right
-        apart.append([dataclasses.replace(p, left=p.left + m) for p, m in zip(row, _overprinted(drawn), strict=True)])
         down += height + 0.08
-    return page if settled or apart == [list(row) for row in rows] else page_of(apart, title, words, widest, True)
+    if settled or all(len(row) < 2 for row in rows):
+        return page
+    page.draw_without_rendering()  # places the numbers of the axes
+    missing = [_overprinted(row) for row in axes]
+    if not any(map(any, missing)):
+        return page
+    apart = [
+        [dataclasses.replace(p, left=p.left + more) for p, more in zip(row, short, strict=True)]
+        for row, short in zip(rows, missing, strict=True)
+    ]
+    return page_of(apart, title, words, widest, settled=True)
 
 
 def _overprinted(row: "Sequence[Axes]") -> list[float]:
     """Measure how much further to the right [inch] every panel must begin, lest its words overprint those before."""
     page: Any = row[0].figure
-    page.draw_without_rendering()  # places the numbers of the axes
     taken = [[ax.bbox, *map(_extent, _texts(ax))] for ax in row]
     missing = [0.0]
     for before, here in zip(taken, taken[1:], strict=False):

@@ -148,7 +148,7 @@ class Refracting(Modality):
         """Say how the pattern drifted, and how well frames were predicted that had not been fitted."""
         if isinstance(problem, RefractionTomogram):
             return _refraction_volume.verdict(problem)
-        figures, line = self.drift(problem, _zero(problem, settings, measured=True))
+        figures, line = self.drift(problem, self.zero(problem, settings, measured=True))
         taken = "; this is taken as zero (air)" if settings.model.air == "mode" else "; it is left in"
         seen, lines = problem.figures, [*problem.lines, line + taken]
         if "held_out_residual" in seen:
@@ -159,15 +159,20 @@ class Refracting(Modality):
             ))  # fmt: skip
         return figures, lines
 
-    def zero(self, problem: Refraction, settings: Any) -> np.ndarray:
-        """Give the displacement (row, column) [pixel] that is taken as zero."""
-        return _zero(problem, settings)
+    def zero(self, problem: Refraction, settings: Any, measured: bool = False) -> np.ndarray:
+        """Give the displacement (row, column) [pixel] that is taken as zero; as `measured`, whether it is taken or
+        not."""
+        if settings.model.air == "none" and not measured:
+            return np.zeros(2)
+        fields = np.array(problem.model.fields()[:2], float)
+        fields[0] *= not problem.only_x
+        return zero_of(fields[:, problem.good])
 
     def sample(self, problem: Refraction, settings: Any) -> AtSample:
         """Carry the images back to where the rays left the sample."""
         fields = np.array(problem.model.fields(), float)
         fields[0] *= not problem.only_x
-        return at_sample(fields, problem.model.maps, problem.good, _zero(problem, settings))
+        return at_sample(fields, problem.model.maps, problem.good, self.zero(problem, settings))
 
     def quantities(self, problem: Any, scan: Scan, settings: Any) -> dict[str, Quantity]:
         """Give phase, angles, transmission and dark field, or volumes."""
@@ -251,12 +256,3 @@ def _prediction(solved: Refraction, whole: Refraction, held: np.ndarray) -> dict
 @eqx.filter_jit
 def _predicted(model: Any, views: Any) -> Any:
     return model(views)
-
-
-def _zero(problem: Refraction, settings: Any, measured: bool = False) -> np.ndarray:
-    """The displacement that is taken as zero (row, column) [pixel]; as `measured`, whether it is taken or not."""
-    if settings.model.air == "none" and not measured:
-        return np.zeros(2)
-    fields = np.array(problem.model.fields()[:2], float)
-    fields[0] *= not problem.only_x
-    return zero_of(fields[:, problem.good])

@@ -78,13 +78,9 @@ class Settings:
         **Raises:** `InputError`.
         """
         if self.solver.kind != "model":
-            idle = ("held_out", "seed", "error_bars")
-            names = ("prior", "solver.rounds", "solver.steps", "model.fringes", "model.detector_blur")
-            names = (
-                *names,
-                *(f"quality.{key}" for key in idle),
-                *(["model.reach"] if self.solver.kind == "linear" else []),
-            )
+            names = ["prior", "solver.rounds", "solver.steps", "model.fringes", "model.detector_blur"]
+            names += ["quality.held_out", "quality.seed", "quality.error_bars"]
+            names += ["model.reach"] if self.solver.kind == "linear" else []
             refuse_changed(self, names, f"with solver.kind = {self.solver.kind}")
         return self
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ._transfer import field_share as field_share
     from ._transfer import phase_information as phase_information
     from ._transfer import phase_maximum as phase_maximum
+    from ._transfer import pixel_transfer as pixel_transfer
     from ._transfer import sampled_share as sampled_share
     from ._transfer import smallest_phase as smallest_phase
     from ._transfer import transfer as transfer

@@ -143,8 +143,14 @@ def contrast_curves(lib: Any, f: Any, wavelength: Any, distance: Any, pixel: Any
     distance, pixel, blur = (lib.asarray(v)[..., None] for v in (distance, pixel, blur))
     chi = np.pi * wavelength * distance * f**2
     # chi is proportional to the wavelength: a Gaussian spectrum averages its sine to this.
-    seen = lib.sinc(f * pixel) * lib.exp(-2 * (np.pi * blur * f) ** 2 - 0.5 * (bandwidth * chi) ** 2)
+    seen = pixel_transfer(lib, f, pixel, blur) * lib.exp(-0.5 * (bandwidth * chi) ** 2)
     return 2 * seen * lib.sin(chi), 2 * seen * lib.cos(chi)
+
+
+def pixel_transfer(lib: Any, f: Any, pixel: Any, blur: Any) -> Any:
+    """Compute what square pixels and a Gaussian blur (standard deviation) leave of frequencies. `lib` = numpy or
+    jax.numpy."""
+    return lib.sinc(f * pixel) * lib.exp(-2 * (np.pi * blur * f) ** 2)
 
 
 def field_share(lib: Any, f: Any, wavelength: Any, distance: Any, field: Any) -> Any:
