@@ -94,7 +94,7 @@ def _ptychography(path: Path, seed: int, counts: float, motors: float) -> list[s
     return [covered(error, result["phase_error"][np.isfinite(phase)])]
 
 
-for counts, motors in ((1500, 0.5), (150, 0.0)):
+for counts, motors in ((1500, 0.5), (150, 0.0), (600, 0.25), (5000, 1.0), (3000, 0.3), (300, 0.8)):
     case(f"ptychography, {counts} counts, motors {motors} pixel")(
         lambda path, seed, n=counts, e=motors: _ptychography(path.with_suffix(".cxi"), seed, n, e)
     )

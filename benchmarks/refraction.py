@@ -133,12 +133,18 @@ def errors(path, result):
         "angle": relative(found[good], truth["alpha_x"][good]),
         "empty [nrad]": float(np.nanstd(found[empty]) * 1e9),
     }
+    slope = lambda a, b: float(a @ b / (b @ b))
+    figures["slope"] = slope(found[good], truth["alpha_x"][good])
+    if "scatter_xx" in truth and "scattering" in getattr(result, "quantities", result):
+        scattering = np.asarray(result["scattering"], float)
+        scattering = scattering - np.nanmedian(scattering[empty])
+        figures["slope of scattering"] = slope(scattering[good], truth["scatter_xx"][good])
     moved = np.abs(truth["alpha_x"]) * distance / pixel
     plain = good & (truth.get("screen_variance", np.zeros(good.shape)) < 1e-3)
     small = plain & (moved > 0.05) & (moved < 0.35)
     if small.any():
         true = truth["alpha_x"][small]
-        figures["slope below a third of a pixel"] = float(found[small] @ true / (true @ true))
+        figures["slope below a third of a pixel"] = slope(found[small], true)
     light = truth.get("transmission_propagated", truth.get("transmission"))
     for name, true in (("transmission", light), ("darkfield", truth.get("darkfield"))):
         if true is not None and name in getattr(result, "quantities", result):

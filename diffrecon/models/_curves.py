@@ -16,7 +16,7 @@ from ._refracting import RefractingSample
 __all__ = ["ScannedCurve", "curve_spectrum"]
 
 _PLACE_ERROR = 0.1  # [steps], of a position in one round
-_SCATTERS = 0.97  # visibilities below which a pixel scatters, and above which it tells positions
+_SCATTERS = 0.94, 1.0  # visibilities from which a pixel scatters all through, and does not: it tells positions
 _USUAL = (np.log(0.3), 2.0)  # logarithm of the saturation, where the curves do not tell it, and how far it may be off
 
 
@@ -56,7 +56,7 @@ class ScannedCurve(RefractingSample):
         """Sum up what all positions say of the fields; where frames stood and the saturation are refined by the way."""
         fields, found, slopes, weight, residual = summed = self._summed(counts)
         # Positions that are stretched look like curves that are broadened: what scatters does not tell them.
-        clear = jnp.where(fields[3][..., None] < _SCATTERS, 0, weight)
+        clear = weight * (1 - _scatters(fields[3]))[..., None]
         moved = -slopes[1] / self.scale
         # Places err by a twentieth of a step or so; their mean is the displacement's.
         change = (clear * moved * residual).sum((0, 1)) / ((clear * moved**2).sum((0, 1)) + _PLACE_ERROR**-2)
@@ -113,19 +113,24 @@ class ScannedCurve(RefractingSample):
         value, slope, broad, bent = zero, zero, zero, zero
         first = jnp.exp(1j * (2 * np.pi / self.period) * where)
         turned = jnp.ones_like(first)
-        scatters, plain = fields[3] < _SCATTERS, (self.width * turn) ** 2
+        scatters, plain = _scatters(fields[3]), (self.width * turn) ** 2
         for index in range(self.spectrum.shape[0]):
-            kept = jnp.where(scatters, loss[index], plain[index])
-            law_bends = jnp.where(scatters, more[index], 0)
+            kept = plain[index] + scatters * (loss[index] - plain[index])
             wave = (self.spectrum[index] * jnp.exp(kept * fades))[..., None] * turned
             turned = turned * first
             value = value + wave.real
             slope = slope - turn[index] * wave.imag
             broad = broad + kept[..., None] * wave.real
-            bent = bent + law_bends[..., None] * wave.real
+            bent = bent + (scatters * more[index])[..., None] * wave.real
         light = jnp.exp(fields[2])[..., None]
         value, slope, broad = light * value, light * slope, light * broad / seen[..., None]
         return value, None, -self.scale * slope, value, broad, light * fades[..., None] * bent
+
+
+def _scatters(visibility: Array) -> Array:
+    """Say how much of what a pixel loses is scattering's, 0 to 1: gradually, so that noise throws none to and fro."""
+    none = _SCATTERS[1]
+    return jnp.clip((none - visibility) / (none - _SCATTERS[0]), 0, 1)
 
 
 def _held_together(found: Information, fields: Array, tilt: Array) -> Information:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Complex, Float
 from numpy.typing import ArrayLike
 
-# Of the range of the phase about a pixel. Within one bar were 0.65 to 0.73 of the errors of six scans (150 to 5000
+# Of the range of the phase about a pixel. Within one bar are 0.65 to 0.74 of the errors of seven scans (150 to 5000
 # counts, motors off by 0 to 1 pixel; `benchmarks/coverage.py`), where 0.29 to 0.61 were without it.
 _EDGE = 0.08
 
