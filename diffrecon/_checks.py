@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from ._summary import Summary, summary_of
 from .errors import InputError
 from .frames import frame_tiles
 
@@ -19,38 +20,45 @@ def check_counts(
     empty: bool = False,
     below: bool = False,
     tolerance: bool = False,
+    summary: Summary | None = None,
 ) -> int:
     """Refuse negative or non-finite counts and frames without a single photon, naming the first bad view.
 
-    Reads the frames in tiles of some 16 MB. Pixels that the mask leaves out may hold anything. With `empty` frames may
-    hold nothing, with `below` counts may be negative, with `tolerance` one in a hundred may be not finite: **returns**
-    how many are.
+    Pixels that the mask leaves out may hold anything. With `empty` frames may hold nothing, with `below` counts may be
+    negative, with `tolerance` one in a hundred may be not finite: **returns** how many are. Reads the frames once,
+    unless their `summary` is known, and again where there is something to name.
 
     **Raises:** `InputError`.
     """
-    lit, bad = np.zeros(counts.shape[0], bool), 0
+    if np.dtype(counts.dtype).kind not in "iufb":
+        raise InputError(f"{name}: counts are of type {counts.dtype}; expected integers or floats")
+    summary = summary_of(counts, mask) if summary is None else summary
+    bad = int(summary.not_finite.sum())
+    low, high = summary.lowest.min(initial=0), summary.highest.max(initial=0)
+    if (bad and not tolerance) or (low < 0 and not below) or max(high, -low) > LARGEST:
+        _refuse_values(counts, mask, name, below=below, tolerance=tolerance)
+    if bad > FEW * np.prod(counts.shape):
+        raise InputError(f"{name}: {bad} of {np.prod(counts.shape)} counts are not finite numbers; mend the file")
+    dark = np.flatnonzero(~summary.lit.any(1))
+    if dark.size and not empty:
+        _refuse_dark(dark, counts.shape[0], name)
+    return bad
+
+
+def _refuse_values(counts: Any, mask: np.ndarray | None, name: str, *, below: bool, tolerance: bool) -> None:
+    """Read the frames again to name the first value that is wrong."""
     for views, rows, part in frame_tiles(counts):
-        if part.dtype.kind not in "iufb":
-            raise InputError(f"{name}: counts are of type {part.dtype}; expected integers or floats")
         if mask is not None:
             measured = mask[rows].reshape(mask[rows].shape + (1,) * (part.ndim - 3))
             part = np.where(measured, part, np.zeros((), part.dtype))
         if part.dtype.kind == "f" and not (finite := np.isfinite(part)).all():
             if not tolerance:
                 _refuse_first(name, part, ~finite, (views, rows), "", "mend the file")
-            bad += int((~finite).sum())
             part = np.where(finite, part, np.zeros((), part.dtype))
         if not below and part.dtype.kind in "if" and part.min(initial=0) < 0:
             _refuse_first(name, part, part < 0, (views, rows), "negative: ", "undo the subtraction")
         if part.dtype.kind == "f" and part.size and float(np.abs(part).max()) > LARGEST:
             _refuse_first(name, part, np.abs(part) > LARGEST, (views, rows), "", "mend the file")
-        lit[views] |= (part != 0).reshape(part.shape[0], -1).any(1)
-    if bad > FEW * np.prod(counts.shape):
-        raise InputError(f"{name}: {bad} of {np.prod(counts.shape)} counts are not finite numbers; mend the file")
-    dark = np.flatnonzero(~lit)
-    if dark.size and not empty:
-        _refuse_dark(dark, len(lit), name)
-    return bad
 
 
 def _refuse_first(

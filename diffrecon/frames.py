@@ -26,6 +26,8 @@ class LazyFrames:
     dtype: np.dtype
     bands: int = 0
     """Rows of a packed chunk where such chunks hold many views: read rows after rows, so that each is unpacked once."""
+    summary: Any = None
+    """What an earlier pass over all frames has told of them (`_summary.sampled`)."""
 
     def _read(self, views: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         """Those views, in that order, of that part of the detector; the slices have bounds and no step."""
@@ -383,10 +385,13 @@ def pick_views(counts: Any, views: np.ndarray) -> Any:
 TILE_BYTES = 2**24
 
 
-def frame_tiles(counts: Any, views: np.ndarray | None = None) -> Iterator[tuple[slice, slice, np.ndarray]]:
+def frame_tiles(
+    counts: Any, views: np.ndarray | None = None, needed: np.ndarray | None = None
+) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """Read frames (of some views) tile after tile of some 16 MB: which views, which rows, and their counts.
 
-    A tile has all rows of some views, or some rows of all views where packed chunks hold many views.
+    A tile has all rows of some views, or some rows of all views where packed chunks hold many views. Of the latter only
+    tiles with a row that is `needed` (row,) are read.
     """
     views = np.arange(counts.shape[0]) if views is None else np.asarray(views)
     bands, height = getattr(counts, "bands", 0), counts.shape[1]
@@ -400,6 +405,8 @@ def frame_tiles(counts: Any, views: np.ndarray | None = None) -> Iterator[tuple[
     size = max(1, int(TILE_BYTES // max(row * bands, 1))) * bands
     for top in range(0, height, size):
         rows = slice(top, min(top + size, height))
+        if needed is not None and not needed[rows].any():
+            continue
         yield slice(0, views.size), rows, np.asarray(counts[views, rows])
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ._summary import sampled
 from .frames import LazyFrames
 
 __all__ = ["Marks", "find_marks"]
@@ -96,7 +97,7 @@ def _sample(counts: Any) -> np.ndarray:
     frame = int(np.prod(counts.shape[1:])) * np.dtype(counts.dtype).itemsize
     size = min(counts.shape[0], _VIEWS, max(_BYTES // max(frame, 1), _SEVERAL))
     views = np.unique(np.linspace(0, counts.shape[0] - 1, size - (size % 2 == 0)).astype(int))
-    return np.asarray(counts[views])
+    return sampled(counts, views)
 
 
 def _candidates(usual: np.ndarray) -> Iterator[float]:

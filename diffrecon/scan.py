@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ._checks import check_counts, check_some_light
+from ._summary import Summary
 from .errors import InputError, MissingMetadata
 from .frames import Computed, FiniteFrames, FourierOrdered, LazyFrames, Window, pick_views
 from .geometry import FarField, Geometry, geometry_of_views
@@ -353,13 +354,15 @@ class Scan:
             )
         return self.check_shapes().check_counts()
 
-    def check_counts(self) -> "Scan":
+    def check_counts(self, summary: Summary | None = None) -> "Scan":
         """Refuse negative or non-finite counts and frames without a photon, where the method cannot deal with them.
 
         The ends of a rocking curve (`cdi`) may have no counts. Ptychography looks at its frames itself and leaves out
         what it cannot use. Of transmissions and line integrals of tomography single values that are not finite are
         filled along the row, with a message, and negative ones are clipped with the others below the smallest
         transmission.
+
+        **Arguments:** `summary` of the frames and the mask, where a pass over them was made before.
         """
         if self.method in _LOOKS_ITSELF:
             check_some_light(self.counts, self.mask, self.name)
@@ -367,7 +370,13 @@ class Scan:
         floats = self.method in _CLIPS and np.dtype(self.counts.dtype).kind == "f"
         logarithms = self.kind == "line-integrals"
         bad = check_counts(
-            self.counts, self.mask, self.name, empty=self.method == "cdi" or logarithms, below=floats, tolerance=floats
+            self.counts,
+            self.mask,
+            self.name,
+            empty=self.method == "cdi" or logarithms,
+            below=floats,
+            tolerance=floats,
+            summary=summary,
         )
         if not bad:
             return self

@@ -35,7 +35,8 @@ MAY = {
     "quality": set(),
     "settings": {"physics"},
     "frames": set(),
-    "marks": {"frames"},
+    "_summary": {"frames"},
+    "marks": {"frames", "_summary"},
     "motion": set(),
     "operators": {"physics", "geometry", "motion"},
     "solvers": {
@@ -67,8 +68,8 @@ MAY = {
         "_console",
     },
     # `scan.absorption()` and `scan.find_rotation_centre()` are preparation, which knows a scan by its fields only.
-    "_checks": {"frames"},
-    "scan": {"_checks", "geometry", "physics", "frames", "marks", "prepare"},
+    "_checks": {"frames", "_summary"},
+    "scan": {"_checks", "_summary", "geometry", "physics", "frames", "marks", "prepare"},
     "_look": {"scan"},
     "stream": {"operators", "solvers", "sharding", "_console"},
     "models": {

@@ -26,6 +26,7 @@ def inspect(options: argparse.Namespace) -> int:
 
 
 def _measurement(options: argparse.Namespace) -> int:
+    from .._summary import summary_of
     from ..io import collect, read
     from ..recipes import look_of
 
@@ -35,14 +36,15 @@ def _measurement(options: argparse.Namespace) -> int:
     # Names in [data] and [geometry] that only a recipe could know are none of a file's.
     given = collect(settings.recipe.get("data", {}), settings.recipe.get("geometry", {}), settings.file)
     scan = read(options.file, options.method or settings.method, given, check=False, strict=False)
-    print("\n".join(scan_lines(scan)), flush=True)
+    summary = summary_of(scan.counts, scan.mask)
+    print("\n".join(scan_lines(scan, summary)), flush=True)
     picture = getattr(options, "plot", None)
     if scan.tensor_geometry is None:
         _near_field(scan, picture)
     else:
         _directions(scan, picture)
     # The figures stand printed; what makes the file unusable is the error.
-    scan = scan.check_counts()
+    scan = scan.check_counts(summary)
     for line in _as_reconstruct(scan):
         print(f"  problem      {line}")
     for line in _unsaid(scan, settings.recipe):
@@ -142,13 +144,13 @@ def _setup(scan: Any) -> Any:
 
 
 # ---------------------------------------------------------------------- measurements
-def scan_lines(scan: Any) -> list[str]:
-    """The description of a scan, line by line."""
+def scan_lines(scan: Any, summary: Any) -> list[str]:
+    """Describe a scan line by line, from one pass over its frames (`_summary.Summary`)."""
     shape = " x ".join(str(n) for n in scan.counts.shape[1:])
     lines = [
         f"{scan.provenance.path}: {scan.provenance.reader}, {scan.method or 'method not clear'}",
         f"  counts       {scan.views} views of {shape}, {scan.counts.dtype}",
-        *_counts_lines(scan),
+        *_counts_lines(scan, summary),
         *_geometry_lines(scan),
     ]
     if scan.positions is not None:
@@ -176,24 +178,10 @@ def scan_lines(scan: Any) -> list[str]:
     return lines + [f"  missing      {name}" for name in missing(scan)]
 
 
-def _counts_lines(scan: Any) -> list[str]:
-    """Statistics in one pass over the frames."""
-    from ..frames import frame_tiles
-
-    low, high, total, number, zeros, bad, full = np.inf, -np.inf, 0.0, 0, 0, 0, 0
-    dtype = np.dtype(scan.counts.dtype)
-    ceiling = np.iinfo(dtype).max if dtype.kind in "iu" else None
-    for _, rows, part in frame_tiles(scan.counts):
-        if scan.mask is not None:
-            part = part[:, scan.mask[rows]]
-        finite = part[np.isfinite(part)] if dtype.kind == "f" else part
-        bad += part.size - finite.size
-        if finite.size:
-            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-            total += float(finite.sum(dtype=np.float64))
-            zeros += int((finite == 0).sum())
-            full += 0 if ceiling is None else int((finite == ceiling).sum())
-        number += part.size
+def _counts_lines(scan: Any, summary: Any) -> list[str]:
+    number, bad, zeros, full = (int(getattr(summary, n).sum()) for n in ("values", "not_finite", "zeros", "full"))
+    low, high, total = summary.lowest.min(), summary.highest.max(), float(summary.total.sum())
+    dtype, ceiling = np.dtype(scan.counts.dtype), summary.ceiling
     if number == bad:
         return ["  statistics   no finite value at all"]
     lines = [
