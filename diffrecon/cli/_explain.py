@@ -3,7 +3,7 @@
 import argparse
 from collections import defaultdict
 
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, suggestion
 
 
 def explain(options: argparse.Namespace) -> int:
@@ -12,13 +12,20 @@ def explain(options: argparse.Namespace) -> int:
     wanted = [name for name in known if options.key in (name, *name.split("."))]
     if not wanted:
         of = f" of {options.method}" if options.method else ""
-        raise InputError(f"there is no setting {options.key!r}{of}{nearest(options.key, known)}")
+        raise InputError(f"there is no setting {options.key!r}{of}{meant(options.key, options.method)}")
     for name in wanted:
         print(name)
         for said, methods in known[name].items():
             of = f"{', '.join(methods)}: " if methods else ""
             print(f"  {of}{said}")
     return 0
+
+
+def meant(name: str, method: str | None = None) -> str:
+    """A hint for an unknown `section.key`: the setting that was meant, or those of its section."""
+    says = {key: " ".join(words) for key, words in keys(method).items()}
+    section = name.rpartition(".")[0]
+    return suggestion(name, says) or nearest(name, [key for key in says if key.startswith(f"{section}.")] or says)
 
 
 def keys(method: str | None = None) -> dict[str, dict[str, list[str]]]:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, suggestion
+from ._explain import keys, meant
 
 OUTPUT = {"file": None, "picture": True}
 """The [output] section: name of the file, whether a picture is drawn beside it."""
@@ -132,9 +133,9 @@ def _sorted(tree: dict[str, Any], origin: str, folder: Path, load: bool) -> Sett
                 if section not in ("data", "geometry"):
                     settings.recipe.setdefault(section, {})[key] = value
                     continue
-                known = [k for k in KEYS if KEYS[k].section == section]
-                if key not in known:
-                    raise InputError(f"{origin}: there is no setting {section}.{key}{nearest(key, known)}")
+                if key not in KEYS or KEYS[key].section != section:
+                    name, says = f"{section}.{key}", {f"{v.section}.{k}": v.documented(k) for k, v in KEYS.items()}
+                    raise InputError(f"{origin}: there is no setting {name}{suggestion(name, says) or meant(name)}")
                 settings.file[key] = value
     _functions(settings, folder, load)
     return settings
@@ -167,7 +168,14 @@ def refuse_unknown(settings: Settings, method: str) -> Mapping[str, Mapping[str,
     """
     from .. import recipes
 
-    return recipes.check_settings(settings.recipe, method)
+    try:
+        return recipes.check_settings(settings.recipe, method)
+    except InputError:
+        known = keys(method)
+        for name in (f"{section}.{key}" for section, values in settings.recipe.items() for key in values):
+            if name not in known:
+                raise InputError(f"{method} has no setting {name}{meant(name, method)}") from None
+        raise
 
 
 def load_function(text: str, folder: str | Path = ".") -> Callable[..., Any]:

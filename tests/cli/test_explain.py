@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import diffrecon as dr
@@ -30,6 +31,26 @@ def test_what_is_said_about_a_file_and_whole_sections_are_explained(capsys):
 def test_an_unknown_setting_names_the_nearest(capsys):
     assert main(["explain", "solver.step"]) == 2
     assert "did you mean solver.steps?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "said, was_meant",
+    [
+        ("data.energy", "geometry.energy"),
+        ("solver.energy", "geometry.energy"),
+        ("data.dark", "data.darks"),
+        ("geometry.wavelenght", "geometry.wavelength"),
+        ("geometry.sample_distance", "geometry.sample_to_detector"),
+        ("geometry.pixel", "geometry.pixel_size"),
+        ("model.steps", "solver.steps"),
+    ],
+)
+def test_what_was_meant_is_found_in_other_sections_too(said, was_meant, tmp_path, capsys):
+    """Whether the file or the method would be asked."""
+    np.savez(tmp_path / "a.npz", counts=np.ones((3, 4, 5)), angles=np.arange(3))
+    words = ["reconstruct", str(tmp_path / "a.npz"), "-m", "tomography", "--set", f"{said}=1"]
+    assert main(words) == 2
+    assert f"setting {said}; did you mean {was_meant}?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command, methods", [("reconstruct", dr.recipes.methods), ("demo", dr.simulate.methods)])
