@@ -47,6 +47,7 @@ SIMULATED = {
     "interferometer": "interferometer",
     "stxm": "stxm",
     "diffraction-tomography": "diffraction_tomography",
+    "operando-diffraction": "operando_diffraction",
     "cdi": "diffraction",
     "ptycho-tomography": "ptychotomography",
     "saxs-tensor-tomography": "scattering",

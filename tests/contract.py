@@ -114,6 +114,17 @@ def powder():
     return in_precision(model)
 
 
+def powder_in_time():
+    """The same, changing: two knots."""
+    model, courses = powder(), np.linspace(0, 1, 7)[:, None]
+    changes = lambda a: jnp.stack([a, a[..., ::-1]])
+    return model.replace(
+        fractions=changes(model.fractions),
+        strains=changes(model.strains),
+        courses=real(np.hstack([1 - courses, courses])),
+    )
+
+
 def transmission():
     volume = smooth((2, 16, 17), 0.05)
     return dr.models.TransmissionTomography(volume, parallel(), np.full((2, 24), 80.0), 3.0, flux=np.linspace(1, 2, 7))
@@ -305,6 +316,7 @@ MODELS = {
     "k-edge": ModelRow(k_edge, 3, unknowns("areal", "attenuation", "flats", "darks")),
     "k-edge tomography": ModelRow(k_edge_volume, 7, unknowns("density", "beam", drift=0.1, gain=0.1, moves=1.0)),
     "powder tomography": ModelRow(powder, 7, unknowns("fractions", strains=1.0)),
+    "powder tomography in time": ModelRow(powder_in_time, 7, unknowns("fractions", strains=1.0)),
     "fluorescence": ModelRow(
         fluorescence,
         4,

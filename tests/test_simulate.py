@@ -33,6 +33,7 @@ from diffrecon.simulate import (
     kedge,
     kedge_tomography,
     laminography,
+    operando_diffraction,
     ptychography,
     ptychotomography,
     scattering,
@@ -69,6 +70,7 @@ SMALL = {
     "stxm": (stxm, {"POINTS": 4}, (16, 48, 48)),
     "cdi": (diffraction, {"FRAME": 64}, (1, 64, 64)),
     "diffraction-tomography": (diffraction_tomography, {"VIEWS": 3, "FINE": 1}, (3, 24, 120)),
+    "operando-diffraction": (operando_diffraction, {"VIEWS": 3}, (3, 24, 130)),
     "ptycho-tomography": (
         ptychotomography,
         {"DEMO": ptychotomography.Setup(angles=3, views=2, frame=32)},

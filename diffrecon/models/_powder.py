@@ -140,17 +140,20 @@ class PowderTomography(Model):
     **Fields:** `fractions` `(phase + other, pixel)`, volume fractions and the amounts of what is amorphous; `strains`
     `(phase, pixel)` [1e-3] of the lattice parameters; `basis`; `between` `(node, channel)`: how the absorption of a
     channel is interpolated; `depths` `(view, pixel)` over the reach, `None` without parallax; `light` `(view, u,
-    channel)`, photons x solid angle; `background` `(channel,)` [1/sr a photon].
+    channel)`, photons x solid angle; `background` `(channel,)` [1/sr a photon]; `courses` `(view, knot)` of a sample
+    that changes: `fractions` and `strains` are then those at the knots in time, their first axis, and every view has
+    its own mixture of them.
     """
 
-    fractions: Float[Array, "component pixel"]
-    strains: Float[Array, "phase pixel"]
+    fractions: Float[Array, "*knot component pixel"]
+    strains: Float[Array, "*knot phase pixel"]
     basis: PowderBasis
     projector: StripProjector
     between: Float[Array, "node channel"]
     depths: Float[Array, "view pixel"] | None
     light: Float[Array, "view u channel"]
     background: Float[Array, " channel"]
+    courses: Float[Array, "view knot"] | None = None
 
     unknowns: ClassVar[tuple[str, ...]] = ("fractions", "strains")
 
@@ -163,7 +166,23 @@ class PowderTomography(Model):
         """Keep some views."""
         views = jnp.asarray(views)
         depths = None if self.depths is None else self.depths[views]
-        return self.replace(projector=self.projector.of_views(views), depths=depths, light=self.light[views])
+        courses = None if self.courses is None else self.courses[views]
+        projector = self.projector.of_views(views)
+        return self.replace(projector=projector, depths=depths, light=self.light[views], courses=courses)
+
+    def of_view(self, view: Any) -> "PowderTomography":
+        """Keep one view, and the sample as it is then."""
+        part = self.of_views(jnp.asarray(view)[None])
+        if part.courses is None:
+            return part
+        fractions, strains = (a[0] for a in part.by_view())
+        return part.replace(fractions=fractions, strains=strains, courses=None)
+
+    def by_view(self) -> tuple[Float[Array, "*view component pixel"], Float[Array, "*view phase pixel"]]:
+        """Give amounts and strains, of every view where they change."""
+        if self.courses is None:
+            return self.fractions, self.strains
+        return jnp.tensordot(self.courses, self.fractions, 1), jnp.tensordot(self.courses, self.strains, 1)
 
     def scattered(self) -> Float[Array, "view u channel"]:
         """Compute what a ray scatters into a channel [1/sr a photon]: one product over pixels, one over patterns."""
@@ -175,18 +194,20 @@ class PowderTomography(Model):
         return jnp.einsum("vjum,jmk->vuk", rays, weighted, precision="high")
 
     def maps(self) -> Float[Array, "*view map pixel"]:
-        """Amounts of the patterns of the basis in every pixel (and view, with parallax)."""
-        count = self.strains.shape[0]
+        """Amounts of the patterns of the basis in every pixel (and view, with parallax or in time)."""
+        fractions, strains = self.by_view()
+        count = strains.shape[-2]
         weights = self.basis.weights
-        strain = jnp.moveaxis(_chebyshev(jnp.clip(self.strains * 1e-3 / _STRAIN, -1, 1), weights.shape[1], jnp), -1, 1)
-        amount = strain * self.fractions[:count, None]
-        others = self.fractions[count:]
+        strain = jnp.moveaxis(_chebyshev(jnp.clip(strains * 1e-3 / _STRAIN, -1, 1), weights.shape[1], jnp), -1, -2)
+        amount = strain * fractions[..., :count, None, :]
+        others = fractions[..., count:, :]
         if self.depths is None:
-            amounts = jnp.einsum("par,pan->prn", weights[:, :, 0], amount)
+            amounts = jnp.einsum("par,...pan->...prn", weights[:, :, 0], amount)
         else:
             depth = jnp.moveaxis(_chebyshev(self.depths, weights.shape[2], jnp), -1, 1)
-            by_depth = jnp.einsum("pabr,pan->bprn", weights, amount)
-            amounts = jnp.einsum("vbn,bprn->vprn", depth, by_depth)
-            others = jnp.broadcast_to(others, (len(self.depths), *others.shape))
+            by_depth = jnp.einsum("pabr,...pan->...bprn", weights, amount)
+            view = "v" if by_depth.ndim > 4 else ""
+            amounts = jnp.einsum(f"vbn,{view}bprn->vprn", depth, by_depth)
+            others = jnp.broadcast_to(others, (len(self.depths), *others.shape[-2:]))
         flat = amounts.reshape(*amounts.shape[:-3], -1, amounts.shape[-1])
         return jnp.concatenate([flat, others], -2)

@@ -27,6 +27,43 @@ def phase_panels(name: str, quantity: Quantity, result: Result) -> list[Panel]:
     return [_composite(whole, quantity.pixel_size, "phases"), own] if phases[0] == name else [own]
 
 
+def phase_in_time_panels(name: str, quantity: Quantity, result: Result) -> list[Panel]:
+    """Draw all phases in one colour map at the first, the middle and the last time, as bright at all of them."""
+    phases = [n for n, q in result.quantities.items() if q.kind == "phase_in_time"]
+    if phases[0] != name or np.ndim(quantity.data) != 3:
+        return []
+    maps = {n.removesuffix("_in_time"): np.clip(np.asarray(result[n], float), 0, None) for n in phases}
+    most = {n: max(float(np.percentile(m, 99.5)), 1e-12) for n, m in maps.items()}
+    times = result.quantities.get("times")
+    at = np.arange(len(quantity.data)) if times is None else np.asarray(times.data, float)
+    chosen = sorted({0, len(at) // 2, len(at) - 1})
+    panel = lambda k: _composite({n: m[k] / most[n] for n, m in maps.items()}, quantity.pixel_size, f"time {at[k]:.4g}")
+    return [panel(k) for k in chosen]
+
+
+def course_panels(name: str, quantity: Quantity, result: Result) -> list[Panel]:
+    """Draw the courses of all phases over time in one picture, with their error bars."""
+    courses = {n: q for n, q in result.quantities.items() if q.kind == "course"}
+    phases = [n for n, q in result.quantities.items() if q.kind == "phase"]
+    if next(iter(courses)) != name:
+        return []
+    times = result.quantities.get("times")
+    at = np.arange(len(quantity.data)) if times is None else np.asarray(times.data, float)
+    shown = [n for n in courses if n.removesuffix("_course") in phases]
+
+    def draw(ax: "Axes") -> Any:
+        for number, course in enumerate(shown):
+            values, bars = np.asarray(result[course], float), result.quantities.get(f"{course}_error")
+            spread = np.zeros_like(values) if bars is None else np.asarray(bars.data, float)
+            colour = _COLOURS[number % len(_COLOURS)]
+            ax.errorbar(at, values, spread, color=colour, lw=0.8, marker="o", ms=2)
+            label = course.removesuffix("_course")
+            ax.text(1.01, 0.98 - 0.12 * number, label, color=colour, fontsize=FONT, va="top", transform=ax.transAxes)
+        curve_axes(ax, "time", "mean fraction", "phases in time")
+
+    return [Panel(draw, width=2.4, left=0.55, right=0.6, bottom=0.42)]
+
+
 def element_panels(name: str, quantity: Quantity, result: Result) -> list[Panel]:
     """Draw the map of an element; the first one brings three in one picture, those that stand out most."""
     elements = [n for n, q in result.quantities.items() if q.kind == "element" and np.ndim(q.data) == 2]

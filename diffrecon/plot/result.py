@@ -9,7 +9,14 @@ import numpy as np
 from .._result import Quantity, Result
 from ..errors import InputError
 from .curves import convergence_panel, positions_panel, ring_panel, weight_panel
-from .diffraction import element_panels, pattern_panels, phase_panels, strain_panels
+from .diffraction import (
+    course_panels,
+    element_panels,
+    pattern_panels,
+    phase_in_time_panels,
+    phase_panels,
+    strain_panels,
+)
 from .images import complex_panels, image_panel, mode_panels, sinogram_panel, slice_panels
 from .orientation import orientation_panels
 from .page import GREY, MAGNITUDE, Panel, box_of, drawable, in_rows, page_of
@@ -181,6 +188,8 @@ pictures: dict[str, Picture] = {
     "modes": Picture(_modes),
     "image": Picture(_image),
     "phase": Picture(phase_panels),
+    "phase_in_time": Picture(phase_in_time_panels),
+    "course": Picture(course_panels),
     "element": Picture(element_panels),
     "strain": Picture(strain_panels),
     "pattern": Picture(pattern_panels),

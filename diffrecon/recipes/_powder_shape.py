@@ -113,13 +113,13 @@ def _common(bases: list[PowderBasis]) -> tuple[np.ndarray, np.ndarray]:
 @jax.jit
 def _equations(model: PowderTomography, counts: Array, columns: Float[Array, "one map channel"]) -> _Equations:
     """View by view, so that the changes of one view are held at a time."""
-    like = jnp.broadcast_to(model.fractions[-1:], model.strains.shape)
 
     def of_view(view: Array) -> _Equations:
-        part = model.of_views(view[None])
+        part = model.of_view(view)
+        like = jnp.broadcast_to(part.fractions[-1:], part.strains.shape)
         rays = lambda strains: part.projector(part.replace(strains=strains).maps())[0]
-        here, moved = jax.jvp(rays, (model.strains,), (jnp.ones_like(model.strains),))
-        spread = part.replace(fractions=jnp.concatenate([like, model.fractions[len(like) :]]))
+        here, moved = jax.jvp(rays, (part.strains,), (jnp.ones_like(part.strains),))
+        spread = part.replace(fractions=jnp.concatenate([like, part.fractions[len(like) :]]))
         maps = jnp.concatenate([here, moved, part.projector(spread.maps())[0]], -1)
         light, seen = part.light[0], counts[view]
         changes = light * jnp.einsum("jum,jk,cmk->cuk", maps, model.between, columns)
@@ -180,8 +180,8 @@ def _moved(model: PowderTomography, setup: Setup, step: np.ndarray, beam: np.nda
     peaks, total, count = setup.peaks, setup.amorphous, len(setup.phases)
     part = np.split(step, np.cumsum([2, count, count, count, count]))
     cast = lambda a: jnp.asarray(a, jnp.float32)[:, None]
-    old, others = model.fractions[:count], model.fractions[count:]
-    amounts = old * cast(np.exp(part[2])) + cast(part[4]) * (others[-1:] if len(others) else 0)
+    old, others = model.fractions[..., :count, :], model.fractions[..., count:, :]
+    amounts = old * cast(np.exp(part[2])) + cast(part[4]) * (others[..., -1:, :] if others.shape[-2] else 0)
     amounts = jnp.maximum(amounts, jnp.minimum(old, 0))
     sizes = tuple(float(np.clip(s * np.exp(f), 0.05, 20)) for s, f in zip(peaks.sizes, part[1], strict=True))
     peaks = dataclasses.replace(
@@ -194,7 +194,7 @@ def _moved(model: PowderTomography, setup: Setup, step: np.ndarray, beam: np.nda
         total = np.maximum(total + _unit(setup) * part[5] @ setup.splines, 0.02 * total)
     setup = dataclasses.replace(setup, peaks=peaks, amorphous=total)
     return model.replace(
-        basis=setup.basis(), fractions=jnp.concatenate([amounts, others]),
+        basis=setup.basis(), fractions=jnp.concatenate([amounts, others], -2),
         strains=jnp.clip(model.strains + cast(part[3]), -4.8, 4.8),
         background=jnp.maximum(model.background + jnp.asarray(beam, jnp.float32), 0),
     ), setup  # fmt: skip

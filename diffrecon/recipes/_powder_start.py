@@ -70,6 +70,8 @@ class Setup:
     distance: float | None  # [m], where parallax counts
     lines: tuple[str, ...] = ()
     strains: tuple[float, ...] = ()  # of the phases on average, by the mean pattern
+    courses: Any = None  # (view, knot) of a sample that changes
+    times: Any = None  # of the views
 
     @property
     def components(self) -> list[str]:
@@ -115,10 +117,13 @@ class Setup:
         turned = self.angles[:, None]
         depths = (y * np.cos(turned) - x * np.sin(turned)) / self.grid.radius
         between = np.stack([_lagrange(self.nodes, j, self.data.two_theta) for j in range(len(self.nodes))])
+        knots = () if self.courses is None else (self.courses.shape[1],)
         return PowderTomography(
-            jnp.full((len(self.components), pixels), 0.05, jnp.float32), cast(strains),
+            jnp.full((*knots, len(self.components), pixels), 0.05, jnp.float32),
+            cast(np.broadcast_to(strains, (*knots, count, pixels))),
             self.basis(), self.projector(self.grid), cast(between), cast(depths) if self.reach else None,
             cast(self.data.light), cast(self.data.background),
+            None if self.courses is None else cast(self.courses),
         )  # fmt: skip
 
     def mean_pattern(self) -> np.ndarray:
@@ -188,7 +193,7 @@ def setup_of(scan: Scan, settings: Any, console: Console) -> Setup:
             f"{scan.name}: nothing scatters more than the empty beam: counts, background, normalisation and monitor do "
             "not belong together"
         )
-    absorption = _absorption(file) if rules.absorption else None
+    absorption = absorption_of(file) if rules.absorption else None
     if rules.absorption and absorption is None:
         lines.append(
             "no transmitted beam in the file: absorption is left out; amounts are too small where it is strong"
@@ -295,7 +300,7 @@ def _photons(scan: Scan, file: dict[str, Any], grid: tuple[int, ...]) -> np.ndar
     return lit / (1.0 if "monitor" in scan.extra else file.get("monitor_gain", 1.0))
 
 
-def _absorption(file: dict[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
+def absorption_of(file: dict[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
     """Line integrals of the attenuation, and their inverse variances."""
     if "transmitted" not in file or "monitor" not in file:
         return None

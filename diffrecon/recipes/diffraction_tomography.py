@@ -23,17 +23,19 @@ from ..modality import Modality, Outcome, Problem, Run, Stage, Work
 from ..models import PowderTomography
 from ..quality import deviance
 from ..scan import Scan
-from ..settings import section, setting
+from ..settings import GIVEN, section, setting
 from ..solvers import GridPrior, poisson_gauss_newton, poisson_samples
 from . import looks
 from ._powder_patterns import PatternSolver, slices_of_patterns
 from ._powder_shape import refined_shape
-from ._powder_start import Setup, setup_of
+from ._powder_start import Setup, absorption_of, setup_of
+from ._powder_time import bars_of, changed_attenuation, courses_of, means_in_time, phases_in_time, times_of
 from .integration import Integration
 
 _PHASES = {"name": ("phases",)}
 _OF_PHASES = {"solver.name": ("phases",)}
 _TYPICAL = 0.3  # amount, before any is known
+_LATTICE_IN_TIME = 1.0  # typical change of a lattice from knot to knot [1e-3]
 _CONVERGED = 2e-4  # of the cost: a round that gains less is the last
 
 
@@ -60,9 +62,8 @@ class Model:
     )
     amorphous: bool = setting(True, "a smooth pattern of its own, besides the phases", only=_OF_PHASES)
     time_knots: int | None = setting(
-        None, "so many slices of patterns, linear in time between them (data.times)",
-        at_least=2, only={"solver.name": ("patterns",)},
-    )  # fmt: skip
+        None, "of a sample that changes: so many slices, linear in time between them (data.times)", at_least=2
+    )
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,10 @@ class Solver:
     strain_step: float = setting(
         3e-4, "typical change of a lattice parameter from point to point, relative", above=0, only=_PHASES
     )
+    time_step: float = setting(
+        0.2, "typical change of an amount from one knot in time to the next, over the amount; of a lattice 1e-3",
+        above=0, only=_PHASES | {"model.time_knots": GIVEN},
+    )  # fmt: skip
     patterns: bool = setting(True, "the pattern of every pixel, too, as [patterns] says", only=_PHASES)
 
 
@@ -121,8 +126,12 @@ class Slice(Problem):
     setup: Any = None
     prior: Any = None
     patterns: Any = None  # as they were found
-    times: Any = None  # of the views
     lines: tuple[str, ...] = field(default=())
+
+    def into(self, part: Any, views: np.ndarray) -> "Slice":
+        """Lay in what the problem of some views has solved, the shape of the peaks and the empty beam too."""
+        whole, found = super().into(part, views), part.model
+        return whole.replace(model=whole.model.replace(basis=found.basis, background=found.background))
 
 
 class DiffractionTomography(looks.DiffractionTomography, Modality):
@@ -133,16 +142,16 @@ class DiffractionTomography(looks.DiffractionTomography, Modality):
     def start(self, scan: Scan, settings: Settings, console: Console) -> Slice:
         """Integrate frames, find the attenuation, and put even amounts of the phases into the slice."""
         setup = setup_of(scan, settings, console)
+        if settings.model.time_knots:
+            setup = _in_time(setup, scan, settings.model.time_knots)
         model = setup.model()
         for line in setup.lines:
             console.say(line)
         data = {"counts": setup.data.counts}
         prior = _prior(setup, settings.solver, model)
-        times = _times(scan, len(setup.angles)) if settings.model.time_knots else None
         return Slice(
-            model, data, _cost, {"fractions": 1.0, "strains": 1.0}, setup=setup, prior=prior, lines=setup.lines,
-            times=times,
-        )  # fmt: skip
+            model, data, _cost, {"fractions": 1.0, "strains": 1.0}, setup=setup, prior=prior, lines=setup.lines
+        )
 
     def stages(self, problem: Slice, settings: Settings, console: Console) -> Work:
         """Fit amounts, then lattice parameters with them; the shape of the peaks in between."""
@@ -169,9 +178,10 @@ class DiffractionTomography(looks.DiffractionTomography, Modality):
         measured = np.asarray(problem.model.light) > 0
         figure = deviance(counts, expected, measured)
         lines.append(f"Poisson deviance of a count: {figure:.3f}; well above 1 a phase is missing, or absorption is")
-        amounts = setup.grid.coarse(problem.model.fractions)
-        for name, image in zip(setup.components, amounts, strict=True):
-            lines.append(f"{name}: mean {image.mean():.4g}, largest {image.max():.3g}")
+        amounts = setup.grid.coarse(problem.model.fractions).reshape(-1, len(setup.components), *2 * [setup.grid.steps])
+        for name, images in zip(setup.components, np.moveaxis(amounts, 1, 0), strict=True):
+            mean = " to ".join(f"{image.mean():.4g}" for image in images[:: max(len(images) - 1, 1)])
+            lines.append(f"{name}: mean {mean}, largest {images.max():.3g}")
         return {"deviance": figure}, lines
 
     def quantities(self, problem: Slice, scan: Scan, settings: Settings) -> dict[str, Quantity]:
@@ -180,19 +190,22 @@ class DiffractionTomography(looks.DiffractionTomography, Modality):
         pixel = setup.step
         image = lambda v, text, kind="image", unit="": Quantity(v, unit, ("y", "x"), pixel, text, kind)
         if settings.solver.name == "phases" and setup.phases:
-            amounts = setup.grid.coarse(model.fractions)
+            changes = setup.courses is not None
+            fractions, strains = means_in_time(setup, model) if changes else (model.fractions, model.strains)
+            amounts = setup.grid.coarse(fractions)
             for number, name in enumerate(setup.components):
                 what = "volume fraction" if number < len(setup.phases) else "amount"
                 found[name] = image(
                     amounts[number], f"{what} of {name}", "phase" if number < len(setup.phases) else "image"
                 )
-            weight = np.maximum(np.asarray(model.fractions[: len(setup.phases)]), 0)
-            strain = setup.grid.coarse(np.asarray(model.strains), weight) * 1e-3
+            weight = np.maximum(np.asarray(fractions[: len(setup.phases)]), 0)
+            strain = setup.grid.coarse(np.asarray(strains), weight) * 1e-3
             for number, name in enumerate(setup.phases):
                 there = amounts[number] > 0.1 * amounts[number].max()
                 found[f"{name}_scale"] = image(
                     np.where(there, 1 + strain[number], np.nan), f"lattice of {name}", "strain"
                 )
+            found |= phases_in_time(setup, model) if changes else {}
             found |= self._curves(problem) | _sinograms(setup)
         if setup.attenuation is not None:
             found["attenuation"] = image(setup.grid.coarse(setup.attenuation) / setup.step, "attenuation", unit="1/m")
@@ -240,18 +253,15 @@ class DiffractionTomography(looks.DiffractionTomography, Modality):
         prior = dataclasses.replace(problem.prior, rounding=2 / float(np.median(problem.prior.edges)))
         amounts, strains = poisson_samples(problem.model, counts, prior, key, samples, settings.solver.steps)
         weight = np.maximum(np.asarray(problem.model.fractions), 0)
+        moved = setup.grid.coarse(amounts)  # (sample, [knot,] component, y, x)
+        bent = setup.grid.coarse(
+            np.asarray(strains), np.broadcast_to(weight[..., : len(setup.phases), :], strains.shape)
+        )
+        bent = 1e-3 * np.nan_to_num(bent)
         found = {}
-        for number, name in enumerate(setup.components):
-            spread = _smoothed(setup.grid.coarse(np.asarray(amounts[:, number])))
-            found[f"{name}_error"] = Quantity(spread, "", ("y", "x"), setup.step, f"error bar of {name}", "data")
-        for number, name in enumerate(setup.phases):
-            moved = setup.grid.coarse(
-                np.asarray(strains[:, number]), np.broadcast_to(weight[number], strains[:, number].shape)
-            )
-            spread = _smoothed(np.nan_to_num(moved)) * 1e-3
-            found[f"{name}_scale_error"] = Quantity(
-                spread, "", ("y", "x"), setup.step, f"error bar of the lattice of {name}", "data"
-            )
+        for names, values, kind in ((setup.components, moved, ""), (setup.phases, bent, "_scale")):
+            for number, name in enumerate(names):
+                found |= bars_of(setup, f"{name}{kind}", values[..., number, :, :])
         return found, [f"error bars: photon noise through {samples} solutions; not the model's own errors"]
 
 
@@ -302,22 +312,20 @@ def _wants_patterns(problem: Slice, settings: Settings) -> bool:
 def _patterns(settings: Settings, problem: Slice, run: Run) -> Outcome:
     """Find the pattern of every pixel, of a sample that changes at so many times."""
     knots = settings.model.time_knots
-    slices = slices_of_patterns(problem.setup, settings.patterns, run.console, problem.times, knots)
+    slices = slices_of_patterns(problem.setup, settings.patterns, run.console, problem.setup.times, knots)
     return Outcome(problem.replace(patterns=slices), np.zeros(0), figures=slices.figures)
 
 
-def _times(scan: Scan, views: int) -> np.ndarray:
-    """Tell when each view was taken: the mean over its points, or the number of the view.
+def _in_time(setup: Setup, scan: Scan, knots: int) -> Setup:
+    """Put knots in time into what a model is made of.
 
-    **Raises:** `InputError` for another number of times, and views that are not in the order of time.
+    **Raises:** `InputError` where the times or the directions of the views do not allow it.
     """
-    times = np.asarray(scan.extra.get("times", np.arange(views)), float).ravel()
-    if not times.size or times.size % views:
-        raise InputError(f"{scan.name}: {times.size} times (data.times) for {views} views; one for each is expected")
-    times = times.reshape(views, -1).mean(1)
-    if not np.isfinite(times).all() or (np.diff(times) < 0).any():
-        raise InputError(f"{scan.name}: the times of the views (data.times) must not decrease: sort the views by time")
-    return times
+    times = times_of(scan, len(setup.angles))
+    courses = courses_of(scan, times, setup.angles, knots)
+    absorption = absorption_of(dict(scan.extra.get("powder", {}))) if setup.attenuation is not None else None
+    lines = [] if absorption is None else changed_attenuation(absorption, times)
+    return dataclasses.replace(setup, courses=courses, times=times, lines=(*setup.lines, *lines))
 
 
 def _prior(setup: Setup, solver: Solver, model: PowderTomography, least: float = 0.02) -> GridPrior:
@@ -327,19 +335,14 @@ def _prior(setup: Setup, solver: Solver, model: PowderTomography, least: float =
     **Arguments:** `least` amount that is taken to be typical.
     """
     amounts = np.asarray(model.fractions, float)
-    typical = np.maximum(np.percentile(amounts, 98, axis=1), least)
+    amounts = amounts.reshape(-1, *amounts.shape[-2:])  # (knot, component, pixel)
+    typical = np.maximum(np.percentile(amounts, 98, axis=-1).max(0), least)
     image = np.asarray(setup.grid.image(amounts), float)
-    steps = np.hypot(np.diff(image, axis=-1)[..., :-1, :], np.diff(image, axis=-2)[..., :-1]).sum((-2, -1))
-    rate = amounts.shape[1] / np.maximum(steps, 1e-30)  # the likeliest of a Laplace law
+    square = (np.diff(image, axis=-1)[..., :-1, :] ** 2 + np.diff(image, axis=-2)[..., :-1] ** 2).mean(0)
+    rate = amounts.shape[-1] / np.maximum(np.sqrt(square).sum((-2, -1)), 1e-30)  # the likeliest of a Laplace law
     edges = solver.tv * np.minimum(8.0 * setup.grid.pixels / typical, rate)
-    return GridPrior.within(setup.grid, edges, smooth=1e-6 / solver.strain_step**2, small=1e-3, rounding=0.01)
-
-
-def _smoothed(samples: np.ndarray) -> np.ndarray:
-    """Standard deviation over samples `(sample, y, x)`, variances averaged over three by three pixels."""
-    variance = np.pad((samples**2).mean(0), 1, mode="edge")
-    rows, columns = samples.shape[1:]
-    return np.sqrt(sum(variance[i : i + rows, j : j + columns] for i in range(3) for j in range(3)) / 9)
+    slow = None if setup.courses is None else (1 / (solver.time_step * typical) ** 2, 1 / _LATTICE_IN_TIME**2)
+    return GridPrior.within(setup.grid, edges, 1e-6 / solver.strain_step**2, small=1e-3, rounding=0.01, slow=slow)
 
 
 def _cost(model: PowderTomography, batch: Batch) -> Array:

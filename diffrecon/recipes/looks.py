@@ -52,7 +52,7 @@ class DiffractionTomography(Look):
     """Of powder diffraction tomography."""
 
     name, needs = "diffraction-tomography", {"angles": _ANGLES}
-    uses = ("mask", "monitor")
+    uses = ("mask", "monitor", "times")
 
 
 class FluorescenceTomography(Look):

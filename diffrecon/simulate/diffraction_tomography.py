@@ -13,14 +13,14 @@ import numpy as np
 from ._truth import read_truth
 from .powders import lines, pattern
 
-__all__ = ["judge", "write"]
+__all__ = ["amounts_of", "judge", "truth_of", "view_of", "write", "write_scan_of"]
 
 VIEWS, STEPS, CHANNELS = 36, 24, 120
 STEP, ENERGY, DISTANCE = 20e-6, 30e3, 0.2
 ANGLES = np.radians((6.5, 15.5))  # two_theta of the first and the last channel
 WIDTH, POLARISATION, PHOTONS, GAIN = 2.2e-3, 0.98, 3e7, 1e-2
 FINE = 4  # rays a point, pieces of a ray a step
-ATTENUATION = {"CeO2": 1.02e4, "Al": 300.0, "glass": 250.0}  # [1/m] at 30 keV
+ATTENUATION = {"CeO2": 1.02e4, "Al": 300.0, "NiO": 5.48e3, "Ni": 9.22e3, "glass": 250.0}  # [1/m] at 30 keV
 NAMES = ("CeO2", "Al")
 
 
@@ -33,15 +33,31 @@ def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
     discs = _discs(random)
     angles = np.arange(VIEWS) * np.pi / VIEWS
     two_theta = np.linspace(ANGLES[0], ANGLES[1], CHANNELS)
-    solid = 2 * np.pi * np.sin(two_theta) * np.diff(ANGLES)[0] / CHANNELS * (1 + np.cos(two_theta) ** 2) / 4
+    views = [view_of(discs, float(a), two_theta) for a in angles]
+    truth = truth_of(discs)
+    write_scan_of(path, random, angles, two_theta, views, NAMES, truth)
+    with h5py.File(path, "a") as file:
+        file.attrs["parallax"] = 1.0
+        file.create_group("detector").attrs.update(
+            distance_m=DISTANCE, poni1_m=0.05, poni2_m=0.05, pixel1_m=1e-4, pixel2_m=1e-4
+        )
+    return truth
+
+
+def write_scan_of(
+    path: str | Path, random: np.random.Generator, angles: np.ndarray, two_theta: np.ndarray, views: list,
+    names: tuple[str, ...], truth: dict[str, np.ndarray],
+) -> None:  # fmt: skip
+    """Count photons of views as `view_of` gives them, and write them with monitor, transmitted beam, solid angles,
+    phases and truth."""
+    solid = 2 * np.pi * np.sin(two_theta) * np.ptp(two_theta) / len(two_theta) * (1 + np.cos(two_theta) ** 2) / 4
     background = 0.02 * np.exp(-two_theta / 0.1)
-    measured, left = zip(*(_view(discs, float(a), two_theta) for a in angles), strict=True)
-    photons = PHOTONS * (1 + 0.02 * np.sin(np.arange(VIEWS * STEPS))).reshape(VIEWS, STEPS)
+    measured, left = zip(*views, strict=True)
+    photons = PHOTONS * (1 + 0.02 * np.sin(np.arange(len(angles) * STEPS))).reshape(-1, STEPS)
     counts = random.poisson(photons[..., None] * (np.array(measured) + background) * solid)
-    truth = _truth(discs)
     with h5py.File(path, "w") as file:
         file.attrs.update(
-            provenance="simulated by diffrecon", energy_eV=ENERGY, step_m=STEP, polarisation=POLARISATION, parallax=1.0,
+            provenance="simulated by diffrecon", energy_eV=ENERGY, step_m=STEP, polarisation=POLARISATION,
             rotation_centre_u=(STEPS - 1) / 2,
         )  # fmt: skip
         file.create_dataset("counts", data=counts.astype(np.uint32), compression="gzip")
@@ -54,17 +70,13 @@ def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
         for name, values in (("monitor", photons), ("transmitted", photons * np.array(left))):
             file[name] = random.poisson(values * GAIN)
             file[name].attrs["per_photon"] = GAIN
-        file.create_group("detector").attrs.update(
-            distance_m=DISTANCE, poni1_m=0.05, poni2_m=0.05, pixel1_m=1e-4, pixel2_m=1e-4
-        )
-        for name in NAMES:
+        for name in names:
             spacing, strength, hkl, volume = lines(name)
             group = file.create_group(f"phases/{name}")
             group["d_A"], group["strength"], group["hkl"] = spacing, strength, hkl
             group.attrs["cell_volume_A3"] = volume
         for name, value in truth.items():
             file[f"truth/{name}"] = value
-    return truth
 
 
 def judge(path: str | Path, result: Any) -> list[str]:
@@ -106,38 +118,47 @@ def _discs(random: np.random.Generator) -> np.ndarray:
     return np.array(rows)
 
 
-def _view(discs: np.ndarray, angle: float, two_theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Intensity of every point and channel [1/sr a photon], and the light that goes through."""
+def view_of(
+    discs: np.ndarray, angle: float, two_theta: np.ndarray, names: tuple[str, ...] = NAMES, parallax: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the intensity of every point and channel [1/sr a photon], and the light that goes through.
+
+    **Arguments:** `discs`, one a row: centre, radius [step], what it adds of the two phases and of glass, and the
+    strains of the two.
+    """
     count = STEPS * FINE
     axis = (np.arange(count) + 0.5) / FINE - STEPS / 2
     u, t = np.meshgrid(axis, axis, indexing="ij")
     x, y = u * np.cos(angle) - t * np.sin(angle), u * np.sin(angle) + t * np.cos(angle)
-    amounts, strains = _amounts(discs, x, y)
-    table = np.array([ATTENUATION[name] for name in (*NAMES, "glass")])
+    amounts, strains = amounts_of(discs, x, y)
+    table = np.array([ATTENUATION[name] for name in (*names, "glass")])
     attenuation = np.tensordot(table, amounts, 1) * STEP / FINE
     depth_in = np.cumsum(attenuation, 1) - attenuation / 2
     before, along = np.exp(-depth_in), attenuation.sum(1)
     # The way out: a cone of one angle about the beam, in the plane of the slice and out of it.
     middle = float(two_theta.mean())
     fans = np.arctan2(np.sin(middle) * np.cos(np.linspace(0, np.pi, 7)), np.cos(middle))
-    out = np.mean([np.exp(-_way(discs, x, y, angle, float(f)) / np.cos(middle)) for f in fans], 0)
+    out = np.mean([np.exp(-_way(discs, x, y, angle, float(f), table) / np.cos(middle)) for f in fans], 0)
     found = np.zeros((STEPS, len(two_theta)))
-    for number, name in enumerate(NAMES):
+    pieces = FINE if parallax else count  # of a step share their depth
+    for number, name in enumerate(names):
         weight = amounts[number] * before * out * STEP / FINE / FINE
         for strain in np.unique(strains[number][weight > 0]):
-            for piece in range(0, count, FINE):  # pieces of a step share their depth
-                where = (strains[number][:, piece : piece + FINE] == strain) * weight[:, piece : piece + FINE]
+            for piece in range(0, count, pieces):
+                part = slice(piece, piece + pieces)
+                where = (strains[number][:, part] == strain) * weight[:, part]
                 share = where.sum(1).reshape(STEPS, FINE).sum(1)
                 if share.any():
-                    nearer = float(t[0, piece : piece + FINE].mean()) * STEP / DISTANCE
+                    nearer = float(t[0, part].mean()) * STEP / DISTANCE * parallax
                     found += share[:, None] * pattern(name, two_theta, ENERGY, WIDTH, 1 + strain, nearer)
     glass = (amounts[2] * before * out * STEP / FINE / FINE).sum(1).reshape(STEPS, FINE).sum(1)
     found += glass[:, None] * 150 * np.exp(-(((two_theta - 0.11) / 0.06) ** 2))
     return found, np.exp(-along).reshape(STEPS, FINE).mean(1)
 
 
-def _amounts(discs: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fractions of ceria, aluminium and glass, and the strain of the crystals there: that of the last disc."""
+def amounts_of(discs: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Add up the fractions of two phases and glass, and tell the strain of the crystals there: that of the last
+    disc."""
     amounts, strains = np.zeros((3, *x.shape)), np.zeros((2, *x.shape))
     for row in discs:
         inside = np.hypot(x - row[0], y - row[1]) < row[2]
@@ -146,12 +167,12 @@ def _amounts(discs: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarra
     return amounts, strains
 
 
-def _way(discs: np.ndarray, x: np.ndarray, y: np.ndarray, angle: float, fan: float) -> np.ndarray:
+def _way(discs: np.ndarray, x: np.ndarray, y: np.ndarray, angle: float, fan: float, table: np.ndarray) -> np.ndarray:
     """Attenuation on a straight way out, by exact chords through the discs, times the cosine of the fan."""
     direction = np.array([-np.sin(angle - fan), np.cos(angle - fan)])
     total = np.zeros(x.shape)
     for row in discs:
-        attenuation = row[3] * ATTENUATION["CeO2"] + row[4] * ATTENUATION["Al"] + row[5] * ATTENUATION["glass"]
+        attenuation = row[3:6] @ table
         px, py = x - row[0], y - row[1]
         middle = px * direction[0] + py * direction[1]
         root = np.sqrt(np.maximum(row[2] ** 2 - px**2 - py**2 + middle**2, 0))
@@ -159,15 +180,15 @@ def _way(discs: np.ndarray, x: np.ndarray, y: np.ndarray, angle: float, fan: flo
     return total * np.cos(fan)
 
 
-def _truth(discs: np.ndarray) -> dict[str, np.ndarray]:
-    """Means over the steps."""
+def truth_of(discs: np.ndarray, names: tuple[str, ...] = NAMES) -> dict[str, np.ndarray]:
+    """Average amounts, and strains by amount, over the steps."""
     fine = 12
     axis = (np.arange(STEPS * fine) + 0.5) / fine - STEPS / 2
     y, x = np.meshgrid(axis, axis, indexing="ij")
-    amounts, strains = _amounts(discs, x, y)
+    amounts, strains = amounts_of(discs, x, y)
     mean = lambda a: a.reshape(STEPS, fine, STEPS, fine).mean((1, 3))
     found = {}
-    for number, name in enumerate(NAMES):
+    for number, name in enumerate(names):
         found[name] = mean(amounts[number])
         found[f"{name}_scale"] = 1 + mean(amounts[number] * strains[number]) / np.maximum(found[name], 1e-9)
     return found

@@ -1,4 +1,4 @@
-"""What simulated powder diffraction shares: lines of two phases, peaks, and where the pixels of a detector stand.
+"""What simulated powder diffraction shares: lines of some phases, peaks, and where the pixels of a detector stand.
 
 Independent of `diffrecon.geometry` and of the operators: plain NumPy in float64, tilted planes met by rays.
 """
@@ -17,6 +17,8 @@ PHASES = {
         {3: 285717, 4: 110049, 8: 462552, 11: 529788, 12: 107327, 16: 151299, 19: 386743, 20: 255607, 24: 446603},
     ),
     "Al": (4.0495, {3: 9565.7, 4: 6318.6, 8: 8510.8, 11: 13099, 12: 4011.6, 16: 2165.3, 19: 6834.9, 20: 6327.8}),
+    "NiO": (4.1769, {3: 34149, 4: 61808, 8: 79314, 11: 55910, 12: 37199, 16: 20828, 19: 33828, 20: 64884, 24: 52185}),
+    "Ni": (3.5238, {3: 52612, 4: 34115, 8: 41907, 11: 62118, 12: 18912, 16: 10240, 19: 33135, 20: 31036, 24: 24441}),
 }
 
 

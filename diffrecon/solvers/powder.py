@@ -24,7 +24,11 @@ class GridPrior(eqx.Module):
 
     **Fields:** `edges` `(component,)`: weight of total variation, 1/step of typical edges; `smooth`: curvature of the
     differences of fields; `small`: of the fields themselves; `rounding`: steps below count as flat; `image`, `values`:
-    between pixels and images; `across`, `down`: which pairs of neighbours are both there.
+    between pixels and images; `across`, `down`: which pairs of neighbours are both there; `slow`, of amounts
+    `(component,)` and of fields: curvature of what changes from one knot in time to the next.
+
+    Of a sample that changes, amounts are `(knot, component, pixel)` and fields `(knot, field, pixel)`: edges stay where
+    they are, so that the variation is of the changes at all knots together, root mean square.
     """
 
     edges: Float[Array, " component"]
@@ -35,9 +39,12 @@ class GridPrior(eqx.Module):
     down: Float[Array, "y x"]
     image: Callable[..., Any] = eqx.field(static=True)
     values: Callable[..., Any] = eqx.field(static=True)
+    slow: tuple[Any, float] | None = None
 
     @classmethod
-    def within(cls, grid: Any, edges: Any, smooth: float, small: float, rounding: float) -> "GridPrior":
+    def within(
+        cls, grid: Any, edges: Any, smooth: float, small: float, rounding: float, slow: tuple[Any, float] | None = None
+    ) -> "GridPrior":
         """Make the prior of a grid with `inside`, `image` and `values`: pairs of neighbours lie inside."""
         inside = np.asarray(grid.inside)
         pairs = (
@@ -46,7 +53,8 @@ class GridPrior(eqx.Module):
         )
         across, down = (jnp.asarray(p, jnp.float32) for p in pairs)
         edges = jnp.asarray(edges, jnp.float32)
-        return cls(edges, smooth, small, rounding, across, down, grid.image, grid.values)
+        slow = None if slow is None else (jnp.asarray(slow[0], jnp.float32), slow[1])
+        return cls(edges, smooth, small, rounding, across, down, grid.image, grid.values, slow)
 
     def cost(self, amounts: Array, fields: Array) -> Array:
         """Give the cost of amounts and fields in units of the negative log-likelihood."""
@@ -54,40 +62,59 @@ class GridPrior(eqx.Module):
         cost = jnp.sum(self.edges[:, None, None] * (steps - self.rounding))
         x, y = self._differences(fields)
         cost += 0.5 * self.smooth * jnp.sum(x**2 + y**2) + 0.5 * self.small * jnp.sum(fields**2)
+        if self.slow is not None:
+            cost += 0.5 * jnp.sum(self.slow[0][:, None] * jnp.diff(amounts, axis=0) ** 2)
+            cost += 0.5 * self.slow[1] * jnp.sum(jnp.diff(fields, axis=0) ** 2)
         return cost + 0.5 * _NEGATIVE * jnp.sum(jnp.minimum(amounts, 0) ** 2)
 
     def curvature(self, amounts: Array, fields: Array) -> tuple[Callable[..., Any], tuple[Array, Array]]:
         """Give the quadratic that meets the cost at these values, as a product, and about its diagonal."""
-        weight = self.edges[:, None, None] / self._size(amounts)
+        knots = 1 if self.slow is None else amounts.shape[0]
+        weight = self.edges[:, None, None] / self._size(amounts) / knots
         below = _NEGATIVE * (amounts < 0)
+        of_amounts, of_fields = (0.0, 0.0) if self.slow is None else (self.slow[0][:, None], self.slow[1])
 
         def product(a: Array, f: Array) -> tuple[Array, Array]:
             x, y = self._differences(a)
             u, v = self._differences(f)
-            of_amounts = self._transposed(weight * x, weight * y) + below * a
-            return of_amounts, self.smooth * self._transposed(u, v) + self.small * f
+            found = self._transposed(weight * x, weight * y) + below * a
+            moved = self.smooth * self._transposed(u, v) + self.small * f
+            if self.slow is None:
+                return found, moved
+            return found + of_amounts * _bent(a), moved + of_fields * _bent(f)
 
         diagonal = (
-            below + 4 * self.edges[:, None] / (3 * self.rounding),
-            jnp.full_like(fields, 4 * self.smooth + self.small),
+            below + 4 * self.edges[:, None] / (3 * self.rounding) / knots + 2 * of_amounts,
+            jnp.full_like(fields, 4 * self.smooth + self.small + 2 * of_fields),
         )
         return product, diagonal
 
     def _size(self, amounts: Array) -> Array:
         x, y = self._differences(amounts)
-        return jnp.sqrt(x**2 + y**2 + self.rounding**2)
+        square = x**2 + y**2
+        return jnp.sqrt((square if self.slow is None else square.mean(0)) + self.rounding**2)
 
     def _differences(self, values: Array) -> tuple[Array, Array]:
         image = self.image(values)
-        x = jnp.pad(jnp.diff(image, axis=-1), ((0, 0), (0, 0), (0, 1)))
-        y = jnp.pad(jnp.diff(image, axis=-2), ((0, 0), (0, 1), (0, 0)))
+        x = _padded(jnp.diff(image, axis=-1), (0, 0), (0, 1))
+        y = _padded(jnp.diff(image, axis=-2), (0, 1), (0, 0))
         return x * self.across, y * self.down
 
     def _transposed(self, x: Array, y: Array) -> Array:
         x, y = x * self.across, y * self.down
-        left = jnp.pad(x[..., :-1], ((0, 0), (0, 0), (1, 0)))
-        up = jnp.pad(y[..., :-1, :], ((0, 0), (1, 0), (0, 0)))
+        left = _padded(x[..., :-1], (0, 0), (1, 0))
+        up = _padded(y[..., :-1, :], (1, 0), (0, 0))
         return self.values(left - x + up - y)
+
+
+def _padded(images: Array, rows: tuple[int, int], columns: tuple[int, int]) -> Array:
+    return jnp.pad(images, (*((0, 0),) * (images.ndim - 2), rows, columns))
+
+
+def _bent(a: Float[Array, "knot one pixel"]) -> Float[Array, "knot one pixel"]:
+    """Apply the matrix of summed squared differences from knot to knot."""
+    step = jnp.pad(jnp.diff(a, axis=0), ((1, 1), (0, 0), (0, 0)))
+    return step[:-1] - step[1:]
 
 
 class _Quadratic(NamedTuple):
@@ -176,7 +203,7 @@ def _quadratic(model: Any, counts: Array, prior: GridPrior, free: Array, damping
 
 def _diagonal(model: Any, weight: Array) -> tuple[Array, Array]:
     """Fisher information of every unknown on its own, from patterns at the nominal lattice."""
-    basis, count = model.basis, model.strains.shape[0]
+    basis, count = model.basis, model.strains.shape[-2]
     signs = jnp.asarray([(1, 0, -1, 0)[a % 4] for a in range(basis.weights.shape[1])], weight.dtype)  # T_a(0)
     slopes = jnp.asarray([(0, a, 0, -a)[a % 4] for a in range(basis.weights.shape[1])], weight.dtype)  # T_a'(0)
     pattern = lambda by: jnp.einsum("a,par,prk->pk", by, basis.weights[:, :, 0], basis.patterns)
@@ -185,9 +212,17 @@ def _diagonal(model: Any, weight: Array) -> tuple[Array, Array]:
     middle = model.projector.table[:, model.projector.table.shape[1] // 2] ** 2
     seen = jnp.einsum("vuk,qk->vuq", weight, patterns**2)
     moved = jnp.einsum("vuk,qk->vuq", weight, changes**2)
-    of_amounts = jnp.einsum("vun,vuq->qn", middle, seen)
-    of_fields = jnp.einsum("vun,vuq->qn", middle, moved) * model.fractions[:count] ** 2
+    by_pixel = lambda rays: _squared(middle, rays, model.courses)
+    of_amounts, of_fields = by_pixel(seen), by_pixel(moved) * model.fractions[..., :count, :] ** 2
     return of_amounts + 1e-6 * of_amounts.max(), of_fields
+
+
+def _squared(table: Array, rays: Float[Array, "view u map"], courses: Array | None) -> Array:
+    """Sum over rays, with the squares of the courses of a sample that changes."""
+    if courses is None:
+        return jnp.einsum("vun,vuq->qn", table, rays)
+    knots = [jnp.einsum("vun,vuq->qn", table, rays * course[:, None, None] ** 2) for course in courses.T]
+    return jnp.stack(knots)
 
 
 def _conjugate_gradients(quadratic: _Quadratic, right: PyTree, steps: int) -> PyTree:
@@ -212,10 +247,11 @@ def _conjugate_gradients(quadratic: _Quadratic, right: PyTree, steps: int) -> Py
 @eqx.filter_jit
 def poisson_samples(
     model: Any, counts: Array, prior: GridPrior, key: Array, samples: int = 6, steps: int = 25
-) -> tuple[Float[Array, "sample component pixel"], Float[Array, "sample phase pixel"]]:
+) -> tuple[Float[Array, "sample *knot component pixel"], Float[Array, "sample *knot phase pixel"]]:
     """Draw what photon noise moves the solution by: solutions for noise of the data, with the prior's curvature.
 
-    **Returns:** changes of `fractions` and `strains`; their standard deviation over the samples is the error bar.
+    **Returns:** changes of `fractions` and `strains`; their standard deviation over the samples is the error bar. Of a
+    sample that changes they have the knots in time as their second axis.
     """
     quadratic = _quadratic(model, counts, prior, jnp.ones(()), jnp.zeros(()))
 

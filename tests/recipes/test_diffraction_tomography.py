@@ -3,6 +3,7 @@
 from typing import Any
 
 import h5py
+import jax
 import numpy as np
 import pytest
 
@@ -10,7 +11,9 @@ import diffrecon as dr
 from diffrecon import simulate
 from diffrecon.errors import InputError
 from diffrecon.models import Peaks, Phase, powder_basis, powder_pattern
-from diffrecon.simulate import diffraction_tomography, powders
+from diffrecon.operators import Grid
+from diffrecon.simulate import diffraction_tomography, operando_diffraction, powders
+from diffrecon.solvers import GridPrior
 
 open_hdf5: Any = h5py.File
 
@@ -93,6 +96,74 @@ def test_patterns_of_a_sample_that_grows(patterns):
     assert result["patterns"].shape == (120, 24, 24) and result["times"].tolist() == [0, 35]
 
 
+@pytest.fixture(scope="module")
+def operando(tmp_path_factory):
+    """Grains of nickel oxide become nickel within 40 views in golden steps."""
+    path = tmp_path_factory.mktemp("operando") / "scan.h5"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operando_diffraction, "VIEWS", 40)
+        patch.setattr(operando_diffraction, "CHANNELS", 90)
+        operando_diffraction.write(path, 1)
+    return path
+
+
+def test_phases_of_a_catalyst_that_is_reduced(operando):
+    """What the rays have seen of every time: the oxide's course down and the metal's up, grain by grain."""
+    settings = {"model": {"time_knots": 4, "pixels": 1}, "quality": {"samples": 2}}
+    settings |= {"solver": {"rounds": 1, "steps": 12, "patterns": False}}
+    result = dr.reconstruct(dr.open_scan(operando), settings=settings)
+    with open_hdf5(operando) as file:
+        course, begins, ends = (file[f"truth/{name}"][()] for name in ("course", "NiO", "Ni"))
+    hats = np.stack([np.interp(np.linspace(0, 3, 40), np.arange(4), hat) for hat in np.eye(4)], 1)
+    for number, name in enumerate(("NiO", "Ni")):
+        nearest = np.linalg.lstsq(hats, course[number], rcond=None)[0]  # to the truth that lines between knots can be
+        np.testing.assert_allclose(result[f"{name}_course"], nearest, atol=0.05 * course[number].max())
+    assert result["NiO_in_time"].shape == (4, 24, 24) == result["Ni_in_time_error"].shape
+    there = begins[0] > 0.3
+    alive, dead = there & (ends[-1] > 0.15), there & (ends[-1] < 0.03)  # one grain stays what it was
+    assert dead.any() and result["NiO_in_time"][-1][dead].mean() > 0.3 > 0.08 > result["Ni_in_time"][-1][dead].mean()
+    assert result["Ni_in_time"][-1][alive].mean() == pytest.approx(ends[-1][alive].mean(), abs=0.03)
+    np.testing.assert_allclose(result["NiO"].mean(), course[0].mean(), rtol=0.03)
+    assert result["times"].tolist() == [0, 600, 1200, 1800] and "to" in "".join(result.verdict)
+
+
+def test_changes_that_the_views_do_not_tell_are_refused(operando):
+    """Half a turn, slowly: what changes at its end lies in other directions than what was there at the beginning."""
+    scan = dr.open_scan(operando)
+    asked = {"model": {"time_knots": 6, "absorption": False}}
+    slow = scan.replace(angles=np.arange(40) * np.pi / 40)
+    with pytest.raises(InputError, match=r"leave out \d+ of 180 degrees.*model.time_knots=2 is the most"):
+        dr.reconstruct(slow, settings=asked)
+    with pytest.raises(InputError, match="quickly, or in golden steps"):
+        dr.reconstruct(scan.replace(angles=np.arange(40) * 0.01), settings=asked)
+    still = {name: value for name, value in scan.extra.items() if name != "times"}
+    with pytest.raises(InputError, match=r"times of all views \(data.times\) are 7"):
+        dr.reconstruct(scan.replace(extra={**still, "times": np.full(40, 7.0)}), settings=asked)
+    with pytest.raises(InputError, match="must not decrease"):
+        dr.reconstruct(scan.replace(extra={**still, "times": -np.arange(40)}), settings=asked)
+
+
+def test_curvature_of_what_is_known_in_time():
+    """The quadratic meets the slope of its cost, and a sample that stands still costs as much as without a time."""
+    grid = Grid(5, 1, 2.5)
+    random, pixels = np.random.default_rng(0), int(grid.inside.sum())
+    amounts, fields = (np.float32(random.random((3, 2, pixels))) for _ in range(2))
+    common = dict(edges=[2.0, 3.0], smooth=0.7, small=0.2, rounding=0.1)
+    prior, still = GridPrior.within(grid, slow=([4.0, 5.0], 6.0), **common), GridPrior.within(grid, **common)
+    same, nothing = np.repeat(amounts[:1], 3, 0), np.zeros_like(fields)
+
+    @jax.jit
+    def figures():
+        slopes = jax.grad(prior.cost, (0, 1))(amounts, fields)
+        products = prior.curvature(amounts, fields)[0](amounts, fields)
+        return slopes, products, prior.cost(same, nothing), still.cost(amounts[0], nothing[0])
+
+    slopes, products, changing, standing = figures()
+    for slope, product in zip(slopes, products, strict=True):
+        np.testing.assert_allclose(slope, product, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(changing, standing, rtol=1e-5)
+
+
 def test_wrong_input_is_refused(patterns, tmp_path):
     scan = dr.open_scan(patterns)
     with pytest.raises(InputError, match="no lines of NMC"):
@@ -102,7 +173,7 @@ def test_wrong_input_is_refused(patterns, tmp_path):
         ({"patterns": {"name": "sirt", "tikhonov": 1.0}}, "tikhonov"),
         ({"patterns": {"name": "mlem", "stopping": "held-out"}}, "without a rule"),
         ({"patterns": {"steps": 9}, "solver": {"patterns": False}}, "has no effect"),
-        ({"model": {"time_knots": 3}}, "has no effect with solver.name = phases"),
+        ({"solver": {"time_step": 0.1}}, "has no effect without model.time_knots"),
     ):
         with pytest.raises(InputError, match=said):
             dr.reconstruct(scan, settings=settings)

@@ -4,6 +4,7 @@
 /frames (view, translation, row, column), or /frame (row, column), /counts (view, translation, channel)
 /detector@{distance_m, poni1_m, poni2_m, rot1, rot2, rot3, pixel1_m, pixel2_m}   pyFAI's names; of one frame at the root
 /theta [rad], /monitor, /transmitted (with @per_photon), /mask (1 = gap), /empty_frame (@photons)
+/times of the views, of a sample that changes
 /two_theta [rad], /normalisation [sr], /background of patterns;  /phases/NAME: d_A, strength, hkl and a cell
 ```
 """
@@ -50,6 +51,8 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
             found["bad_pixels"] = source.array("mask", "gaps")
     else:
         found["counts"] = source.frames(stack.name)
+    if source.has("times"):
+        found["times"] = source.numbers("times", "times of the views", grid[:1], finite=True)
     found |= {"detector": detector} if detector is not None else {}
     found |= {"angles": angles, "angle_unit": "rad"} if angles is not None else {}
     return found | _beam(source, detector)
