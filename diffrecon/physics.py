@@ -28,6 +28,13 @@ AVOGADRO = 6.02214076e23
 ELECTRON_REST_ENERGY = 510998.95
 """[eV] (CODATA 2022)."""
 
+ELEMENTS = tuple(
+    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb "
+    "Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au "
+    "Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf".split()
+)
+"""Symbols of the elements that the tables hold, by atomic number from 1."""
+
 # Units of each dimension: symbols, whose prefixes are symbols too, and names, whose prefixes are names.
 _SYMBOLS: dict[str, dict[str, float]] = {
     "m": {"m": 1.0, "A": 1e-10, "Å": 1e-10, "\u212b": 1e-10, "å": 1e-10},

@@ -5,6 +5,7 @@ partial cross sections; where it is not installed, Elam's photoelectric cross se
 with yields of Bambynek 1984 and K alpha shares of Scofield 1974, within 1.2 % of xraylib up to 60 keV.
 """
 
+import contextlib
 import importlib.util
 import re
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from .. import physics
 from .._optional import require
 from ..errors import InputError
+from ..physics import ELEMENTS
 
 __all__ = [
     "LINE_TABLES", "Line", "attenuation_of", "detection_efficiency", "emission_line", "line_table", "mass_fractions",
@@ -78,7 +80,7 @@ def split_line(text: str) -> tuple[str, str] | None:
     ```
     """
     found = _NAMED.match(text.strip())
-    if found is None or found[1] not in _symbols():
+    if found is None or found[1] not in ELEMENTS:
         return None
     return found[1], found[2] or ""
 
@@ -103,8 +105,7 @@ def emission_line(text: str, energy: float, table: str = "auto") -> Line:
     if named is None:
         raise InputError(f'{text!r} names no line of an element; write "Fe Ka", "Fe K" (the family), "Pb La", "Pb L"')
     table, (element, name) = line_table(table), named
-    xraydb = require("xraydb", "fluorescence")
-    edges = {shell: edge.energy for shell, edge in xraydb.xray_edges(element).items()}
+    edges = _edges(element, table)
     family = name[:1] or next((f for f, shell in (("K", "K"), ("L", "L3")) if edges.get(shell, np.inf) < energy), "K")
     name = name or family
     shell = {"K": "K", "L": "L3", "M": "M5"}[family] if len(name) == 1 or name[1] in "ab" else name
@@ -119,18 +120,22 @@ def emission_line(text: str, energy: float, table: str = "auto") -> Line:
     return Line(element, name, energies, production, table)
 
 
-def _symbols() -> frozenset[str]:
-    global _SYMBOLS
-    if not _SYMBOLS:
-        xraydb = require("xraydb", "fluorescence")
-        _SYMBOLS = frozenset(xraydb.atomic_symbol(z) for z in range(1, 99))
-    return _SYMBOLS
-
-
-_SYMBOLS: frozenset[str] = frozenset()
-
-
 # ---------------------------------------------------------------------------------------------------- tables
+_SHELLS = ("K", "L1", "L2", "L3", "M1", "M2", "M3", "M4", "M5")
+
+
+def _edges(element: str, table: str) -> dict[str, float]:
+    """Energies [eV] of the edges of an element, by shell."""
+    if table == "xraydb":
+        return {shell: edge.energy for shell, edge in require("xraydb", "fluorescence").xray_edges(element).items()}
+    xraylib, edges = require("xraylib", "fluorescence"), dict[str, float]()
+    for shell in _SHELLS:
+        with contextlib.suppress(ValueError):  # xraylib's way to say that there is none
+            number = xraylib.SymbolToAtomicNumber(element)
+            edges[shell] = 1e3 * xraylib.EdgeEnergy(number, getattr(xraylib, f"{shell}_SHELL"))
+    return edges
+
+
 def _of_xraylib(element: str, name: str, energy: float, edges: Mapping[str, float]) -> list[tuple[float, float]]:
     """Energy [eV] and production [cm^2/g] of the parts of a line."""
     xraylib = require("xraylib", "fluorescence")

@@ -86,11 +86,10 @@ def _register_installed() -> None:
 
 # The least particular format first, so that it is tried last.
 for _name, _module in {
-    "images": folder, "NumPy": npz, "images in HDF5": datasets, "diffrecon": native, "DXchange": dxchange,
-    "NXtomo": nxtomo, "mumott": mumott, "CXI": cxi, "ptypy": ptyd, "powder diffraction": powder,
+    "images": folder, "NumPy": npz, "images in HDF5": datasets, "PyMca": pymca, "diffrecon": native,
+    "DXchange": dxchange, "NXtomo": nxtomo, "mumott": mumott, "CXI": cxi, "ptypy": ptyd, "powder diffraction": powder,
     "differential phase": differential,
     "fluorescence": fluorescence,
-    "PyMca": pymca,
     "k-edge tomography": kedge,
     "fluorescence and ptychography": joint,
 }.items():  # fmt: skip
