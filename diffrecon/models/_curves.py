@@ -9,9 +9,8 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from ..operators.displacement import fringe_transfer, saturated_loss
-from ..operators.fourier import blur
 from ..solvers.refraction import Information, sum_up
-from ._refracting import RefractingSample
+from ._refracting import RefractingSample, held_together
 
 __all__ = ["ScannedCurve", "curve_spectrum"]
 
@@ -65,7 +64,7 @@ class ScannedCurve(RefractingSample):
         if not self.told:
             step, _ = self._saturation_step(*summed)
             refined = refined.replace(saturation=self.saturation * jnp.exp(jnp.clip(step, -0.5, 0.5)))
-        return _held_together(found, fields, self.maps.tilt[0]), refined
+        return held_together(found, fields, self.maps.tilt), refined
 
     def saturation_error(self, counts: Float[Array, "view y x"]) -> Float[Array, ""]:
         """Give the relative standard deviation of the saturation, from the noise of the curves."""
@@ -131,13 +130,6 @@ def _scatters(visibility: Array) -> Array:
     """Say how much of what a pixel loses is scattering's, 0 to 1: gradually, so that noise throws none to and fro."""
     none = _SCATTERS[1]
     return jnp.clip((none - visibility) / (none - _SCATTERS[0]), 0, 1)
-
-
-def _held_together(found: Information, fields: Array, tilt: Array) -> Information:
-    """Let air hold the rows together, whose angles along y no curve tells: they are about as large as those along x."""
-    loose = 1 / jnp.maximum(blur(fields[1] ** 2, 4.0), 1e-4)
-    hessian = found.hessian.at[0, 0].set(loose)
-    return found._replace(hessian=hessian, gradient=found.gradient.at[0].set(-loose * (fields[0] - tilt)))
 
 
 def curve_spectrum(curves: Float[np.ndarray, "place y x"]) -> tuple[Complex[np.ndarray, "half y x"], int]:

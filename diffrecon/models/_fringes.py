@@ -8,9 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..operators.displacement import fringe_transfer
-from ..operators.fourier import blur
 from ..solvers.refraction import Information, sum_up
-from ._refracting import RefractingSample
+from ._refracting import RefractingSample, held_together
 
 __all__ = ["SteppedFringes", "fit_fringes"]
 
@@ -53,12 +52,7 @@ class SteppedFringes(RefractingSample):
         level = jnp.maximum(frames.mean(-1), 1e-3 * frames.mean())
         weight = (self.trust / (self.deviation * level * (1 + jnp.exp(fields[2]) * self.share)))[..., None]
         found = sum_up(residual, slopes, weight, fields)
-        # Rows hang together by the phase alone: angles along y are about as large as those along x nearby, so that air,
-        # where those are none, holds the rows together.
-        loose = 1 / jnp.maximum(blur(fields[1] ** 2, 4.0), 1e-4)
-        hessian = found.hessian.at[0, 0].set(loose)
-        gradient = found.gradient.at[0].set(-loose * (fields[0] - self.maps.tilt[0]))
-        return found._replace(hessian=hessian, gradient=gradient), self
+        return held_together(found, fields, self.maps.tilt), self
 
     def _predict(self, views: Any, fields: Array) -> tuple[Array, list[Any]]:
         angle = (self.phase + self.turn * fields[1])[..., None] - 2 * jnp.pi * self.step[views]

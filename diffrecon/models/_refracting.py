@@ -8,10 +8,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._model import Model
+from ..operators.fourier import blur
 from ..solvers.direct.gradients import integrate_gradients
-from ..solvers.refraction import RefractionMaps, fields_of
+from ..solvers.refraction import Information, RefractionMaps, fields_of
 
-__all__ = ["RefractingSample", "TrackedSample"]
+__all__ = ["RefractingSample", "TrackedSample", "held_together"]
+
+
+_LOOSE = 0.02  # of what the pattern tells, at most: what air says must not bend what is measured
 
 
 class RefractingSample(Model):
@@ -43,6 +47,24 @@ class RefractingSample(Model):
     def _predict(self, views: Any, fields: Array) -> tuple[Array, list[Any]]:
         """Predict `(y, x, view)`, and its slopes in the four fields."""
         raise NotImplementedError
+
+
+def held_together(
+    found: Information, fields: Array, tilt: Array, across: tuple[float, float] = (0.0, 1.0)
+) -> Information:
+    """Let air hold together what a pattern of one direction does not tell: displacements along its lines, which are
+    about as large as those `across` (row, column) them nearby, and none in air.
+    """
+    down, right = across
+    told = (jnp.asarray(across, fields.dtype)[:, None] @ jnp.asarray(across, fields.dtype)[None])[:, :, None, None]
+    known = jnp.maximum(jnp.median((told * found.hessian[:2, :2]).sum((0, 1))), 1e-12)
+    nothing = jnp.maximum(1 / (_LOOSE * known), 1e-4)
+    loose = 1 / jnp.maximum(blur((down * fields[0] + right * fields[1]) ** 2, 4.0), nothing)
+    along = jnp.asarray([right, -down], fields.dtype)
+    away = jnp.einsum("i,iyx->yx", along, fields[:2] - tilt[:, None, None])
+    hessian = found.hessian.at[:2, :2].add(jnp.einsum("i,j,yx->ijyx", along, along, loose))
+    gradient = found.gradient.at[:2].add(-jnp.einsum("i,yx->iyx", along, loose * away))
+    return found._replace(hessian=hessian, gradient=gradient)
 
 
 class TrackedSample(Model):

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from ..operators.displacement import displaced_with_slopes, displacement_coefficients, fringe_transfer
 from ..operators.fourier import blur
 from ..solvers.refraction import Information, sum_up
-from ._refracting import RefractingSample
+from ._refracting import RefractingSample, held_together
 
 __all__ = ["DisplacedReference"]
 
@@ -28,7 +28,8 @@ class DisplacedReference(RefractingSample):
     of the membrane between reference and sample; `smooth`, `structure` `(view, y, x)` (`prepare.split_patterns`);
     `deviation`, variance of a value over the mean value, `share` of it that the reference adds; `trust` `(y, x)`,
     weight of each pixel besides its noise; `spread` and `blur` of the fringes
-    (`operators.fringe_transfer`), `None` for none.
+    (`operators.fringe_transfer`), `None` for none; `across` (row, column), the direction of unit length that a pattern
+    of straight lines tells, `None` for a pattern that tells both.
     """
 
     flux: Float[Array, " view"]
@@ -40,6 +41,7 @@ class DisplacedReference(RefractingSample):
     share: Float[Array, ""] | float
     spread: float | None = eqx.field(static=True, default=0.0)
     blur: float = eqx.field(static=True, default=0.0)
+    across: tuple[float, float] | None = eqx.field(static=True, default=None)
 
     unknowns: ClassVar[tuple[str, ...]] = ("maps", "flux", "drift")
 
@@ -60,7 +62,12 @@ class DisplacedReference(RefractingSample):
         level = jnp.maximum(frames.mean(-1), 1e-3 * frames.mean())
         transmission = jnp.minimum(jnp.exp(fields[2]), 2.0)
         weight = (self.trust / (self.deviation * level * (1 + transmission * self.share)))[..., None]
-        found = sum_up(residual, slopes, weight, fields)
+        if self.across is None:
+            return sum_up(residual, slopes, weight, fields), self._refined(residual, slopes, weight)
+        down, right = self.across
+        told = down * slopes[0] + right * slopes[1]
+        slopes = [down * told, right * told, *slopes[2:]]
+        found = held_together(sum_up(residual, slopes, weight, fields), fields, self.maps.tilt, self.across)
         return found, self._refined(residual, slopes, weight)
 
     def visibility_tensor(self, counts: Float[Array, "view y x"], window: float) -> Float[Array, "3 y x"]:
@@ -108,7 +115,10 @@ class DisplacedReference(RefractingSample):
         flux = flux * jnp.exp(jnp.log(self.flux).mean() - jnp.log(flux).mean())
         a, b, c = over(down * down), over(down * right), over(right * right)
         p, q = over(down * residual), over(right * residual)
-        step = jnp.stack([c * p - b * q, a * q - b * p], -1) / jnp.maximum(a * c - b * b, 1e-12 * a * c)[:, None]
+        if self.across is None:
+            step = jnp.stack([c * p - b * q, a * q - b * p], -1) / jnp.maximum(a * c - b * b, 1e-12 * a * c)[:, None]
+        else:  # slopes of one direction: a step of it
+            step = jnp.stack([p, q], -1) / jnp.maximum(a + c, 1e-30)[:, None]
         drift = self.drift + jnp.clip(step - step.mean(0), -0.5, 0.5)
         return self.replace(flux=flux, drift=drift)
 

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from ._beam_wave import FlatBeam as FlatBeam
     from ._beam_wave import LitObject as LitObject
     from ._beam_wave import lit_residual as lit_residual
+    from ._carriers import Carriers as Carriers
+    from ._carriers import demodulate as demodulate
+    from ._carriers import find_carriers as find_carriers
     from ._centre import RotationCentre as RotationCentre
     from ._centre import find_isolated_centre as find_isolated_centre
     from ._centre import find_rotation_centre as find_rotation_centre

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from .. import losses
+from .. import losses, prepare
 from .._console import Console
 from .._model import Batch
 from .._result import Quantity
@@ -33,6 +33,10 @@ from ._refraction_volume import RefractionTomogram, Volume
 __all__ = ["Quality", "Refracting", "Refraction", "Solver", "Volume", "judges", "maps_and", "poisson_cost"]
 
 
+_FEW = 5  # positions, from which on some can judge; below, pixels do
+_OBLIQUE = 0.35  # part of the direction across lines, below which they tell nothing of that axis
+
+
 @dataclass(frozen=True)
 class Solver:
     """How the images are found."""
@@ -45,8 +49,11 @@ class Solver:
 class Quality:
     """How the result is judged."""
 
-    held_out: float = setting(
-        0.2, "fraction of the membrane positions that judge before they are fitted; from 5 on", at_least=0, below=1
+    held_out: float | None = setting(
+        0.2,
+        "fraction of the membrane positions that judge before they are fitted; of the pixels, of fewer than 5",
+        at_least=0,
+        below=1,
     )
     seed: int = setting(0, "of the choice of positions, and of the error bars")
     error_bars: int = setting(3, "solves of noise alone for the error bars; 0 for none", at_least=0)
@@ -58,8 +65,9 @@ class Refraction(Problem):
     """The problem with its reference and what is to be said of it.
 
     **Fields:** `grain`, the size of the pattern [pixel], by which a visibility means scattering, and its
-    `saturation` (`operators.saturated_loss`); `only_x`: the pattern
-    tells displacements along x; `patterns`, the reference taken apart (`prepare.split_patterns`).
+    `saturation` (`operators.saturated_loss`); `across` (row, column), the only
+    direction that the pattern tells; `patterns`, the reference taken apart (`prepare.split_patterns`);
+    `steady`, the share of the prior of the visibility that the pattern needs.
     """
 
     unit: Unit = Unit(1.0, 1.0, 1.0, 0.0, 1.0)
@@ -68,9 +76,15 @@ class Refraction(Problem):
     gain: float = 1.0
     grain: float = 1.0
     saturation: float = 0.0
-    only_x: bool = False
+    across: tuple[float, float] | None = None
     patterns: Any = None
+    steady: float = 1.0
     lines: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> np.ndarray:
+        """Displacements (row, column) that the pattern tells, as one or zero: both of oblique lines, neither well."""
+        return np.ones(2) if self.across is None else np.array([abs(part) > _OBLIQUE for part in self.across], float)
 
 
 class Refracting(Modality):
@@ -115,7 +129,7 @@ class Refracting(Modality):
         """Fit all frames of one angle with a `share` of the priors; give the misfit, too."""
         fit = {"rounds": settings.solver.rounds, "steps": settings.solver.steps}
         counts = jnp.asarray(problem.data["counts"])
-        model, history = fit_maps(problem.model, counts, settings.prior.smoothness(share), **fit)
+        model, history = fit_maps(problem.model, counts, settings.prior.smoothness(share, problem.steady), **fit)
         return problem.replace(model=model), float(history[-1])
 
     def split(self, problem: Refraction, settings: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -127,14 +141,22 @@ class Refracting(Modality):
         if isinstance(problem, RefractionTomogram):
             yield from _refraction_volume.stages(self, problem, settings)
             return
-        held = judges(problem.views, settings.quality)
+        share = self.held_out(problem, settings)
+        held = judges(problem.views, share, settings.quality.seed)
         keeps = (*problem.unknowns, "trust")  # which pixels are believed is found by a fit, too
         rounds = settings.solver.rounds
         if held.size:
             judge = lambda p, run: _judged(p, run, held, settings, rounds)
             problem = yield Stage(f"{self.name}: without the judges", judge, keeps)
-        rest = max(2, rounds // 2) if held.size else rounds
+        elif share and len(problem.reference) == problem.views < _FEW:
+            judge = lambda p, run: _judged_pixels(p, run, share, settings, rounds)
+            problem = yield Stage(f"{self.name}: without the judges", judge, keeps)
+        rest = max(2, rounds // 2) if "held_out_residual" in problem.figures else rounds
         yield Stage(self.name, lambda p, run: _fitted(p, run, settings, rest), keeps)
+
+    def held_out(self, problem: Refraction, settings: Any) -> float:
+        """Say what part of the frames, or of the pixels, judges."""
+        return settings.quality.held_out or 0.0
 
     def image(self, problem: Refraction) -> np.ndarray:
         """The displacement along x, by which halves are compared."""
@@ -152,9 +174,11 @@ class Refracting(Modality):
         taken = "; this is taken as zero (air)" if settings.model.air == "mode" else "; it is left in"
         seen, lines = problem.figures, [*problem.lines, line + taken]
         if "held_out_residual" in seen:
+            pixels = "held_out_pixels" in seen
+            judges, beside = ("pixels", "reference dimmed alone") if pixels else ("frames", "pixel ratio of the others")
             lines.insert(0, (
-                f"{int(seen['held_out_count'])} frames never fitted: relative residual {seen['held_out_residual']:.4f}"
-                f"; pixel ratio of the others {seen['held_out_ratio']:.4f}, noise of the frames "
+                f"{int(seen['held_out_pixels' if pixels else 'held_out_count'])} {judges} never fitted: relative "
+                f"residual {seen['held_out_residual']:.4f}; {beside} {seen['held_out_ratio']:.4f}, noise of the frames "
                 f"{seen['held_out_noise']:.4f}"
             ))  # fmt: skip
         return figures, lines
@@ -164,14 +188,13 @@ class Refracting(Modality):
         not."""
         if settings.model.air == "none" and not measured:
             return np.zeros(2)
-        fields = np.array(problem.model.fields()[:2], float)
-        fields[0] *= not problem.only_x
+        fields = np.array(problem.model.fields()[:2], float) * problem.told[:, None, None]
         return zero_of(fields[:, problem.good])
 
     def sample(self, problem: Refraction, settings: Any) -> AtSample:
         """Carry the images back to where the rays left the sample."""
         fields = np.array(problem.model.fields(), float)
-        fields[0] *= not problem.only_x
+        fields[:2] *= problem.told[:, None, None]
         return at_sample(fields, problem.model.maps, problem.good, self.zero(problem, settings))
 
     def quantities(self, problem: Any, scan: Scan, settings: Any) -> dict[str, Quantity]:
@@ -181,7 +204,9 @@ class Refracting(Modality):
         fields, sample = np.asarray(problem.model.fields(), float), self.sample(problem, settings)
         scattering = self.scattering(problem, sample.visibility)
         found = refraction_quantities(fields, sample, problem.unit, problem.good, scattering)
-        return {k: v for k, v in found.items() if not (problem.only_x and k == "alpha_y")}
+        return {
+            k: v for k, v in found.items() if problem.told[{"alpha_y": 0}.get(k, 1)] or k not in ("alpha_x", "alpha_y")
+        }
 
     def error_bars(self, problem: Any, scan: Scan, settings: Any) -> tuple[dict[str, Quantity], list[str]]:
         """Give the deviation of every image, from the noise of the frames."""
@@ -190,10 +215,12 @@ class Refracting(Modality):
             return {}, []
         model = problem.model
         information, _ = information_of(model, jnp.asarray(problem.data["counts"]))
-        deviation = error_maps(information, model.maps, model.transfer, settings.prior.smoothness(), count, seed)
+        prior = settings.prior.smoothness(1.0, problem.steady)
+        deviation = error_maps(information, model.maps, model.transfer, prior, count, seed)
         written = self.quantities(problem, scan, settings)
         bars = error_quantities(deviation, written, problem.unit, problem.grain, self.saturation(problem))
-        angle, dark = (float(np.nanmedian(bars[f"{name}_error"].data)) for name in ("alpha_x", "darkfield"))
+        told = "alpha_x" if "alpha_x" in written else "alpha_y"
+        angle, dark = (float(np.nanmedian(bars[f"{name}_error"].data)) for name in (told, "darkfield"))
         return bars, [f"error bar of the angles {angle:.2g} rad, of the dark field {dark:.2g} (median)"]
 
 
@@ -207,16 +234,17 @@ def poisson_cost(model: Any, batch: Batch) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------------- stages
-def judges(views: int, quality: Quality) -> np.ndarray:
+def judges(views: int, share: float | None, seed: int) -> np.ndarray:
     """Choose the positions that judge; with fewer than five every one is needed."""
-    count = round(quality.held_out * views) if views >= 5 else 0
-    return np.sort(np.random.default_rng(quality.seed).permutation(views)[:count])
+    count = round((share or 0.0) * views) if views >= _FEW else 0
+    return np.sort(np.random.default_rng(seed).permutation(views)[:count])
 
 
 def _fitted(problem: Refraction, run: Run, settings: Any, rounds: int) -> Outcome:
     progress = run.console.progress(rounds, "round")
+    prior = settings.prior.smoothness(1.0, problem.steady)
     model, history = fit_maps(
-        problem.model, jnp.asarray(problem.data["counts"]), settings.prior.smoothness(), rounds=rounds,
+        problem.model, jnp.asarray(problem.data["counts"]), prior, rounds=rounds,
         steps=settings.solver.steps, callback=lambda step, misfit: progress.update(step, misfit=misfit),
     )  # fmt: skip
     return Outcome(problem.replace(model=model), history)
@@ -230,6 +258,28 @@ def _judged(problem: Refraction, run: Run, held: np.ndarray, settings: Any, roun
     whole = problem.into(outcome.problem, fitted)
     model = whole.model.replace(maps=outcome.problem.model.maps, trust=outcome.problem.model.trust)
     return Outcome(whole.replace(model=model), outcome.history, figures=figures)
+
+
+def _judged_pixels(problem: Refraction, run: Run, share: float, settings: Any, rounds: int) -> Outcome:
+    """Fit the other pixels and predict those held out, single ones here and there, from what is around them."""
+    random, trust = np.random.default_rng(settings.quality.seed), problem.model.trust
+    held = (random.random(problem.good.shape) < share) & problem.good
+    hidden = problem.model.replace(trust=trust * jnp.asarray(~held))
+    outcome = _fitted(problem.replace(model=hidden), run, settings, rounds)
+    solved = outcome.problem.model
+    counts, reference = np.asarray(problem.data["counts"], float), np.asarray(problem.reference, float)
+    others = problem.good & ~held
+    near = lambda frames: prepare.mean_around((frames * others).sum(0), 2.0)
+    edge = min(12, min(held.shape) // 8)
+    held[:edge], held[-edge:], held[:, :edge], held[:, -edge:] = (False,) * 4
+    predicted = np.asarray(_predicted(solved, jnp.arange(problem.views)))
+    rms = lambda found: float(np.std((counts / found - 1)[:, held]))
+    figures = {
+        "held_out_residual": rms(predicted), "held_out_ratio": rms(near(counts) / near(reference) * reference),
+        "held_out_noise": float(np.sqrt(np.mean(problem.gain / np.maximum(counts, 1e-3)[:, held]))),
+        "held_out_pixels": float(held.sum()),
+    }  # fmt: skip
+    return Outcome(problem.replace(model=solved.replace(trust=trust)), outcome.history, figures=figures)
 
 
 def _prediction(solved: Refraction, whole: Refraction, held: np.ndarray) -> dict[str, float]:

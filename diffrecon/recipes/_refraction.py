@@ -11,6 +11,7 @@ import numpy as np
 from .. import prepare
 from .._result import Quantity
 from ..errors import InputError, MissingMetadata
+from ..models import DisplacedReference
 from ..operators.displacement import along_rays, saturated_loss
 from ..scan import Scan
 from ..settings import setting
@@ -18,8 +19,9 @@ from ..solvers.refraction import Information, RefractionMaps, Smoothness, consis
 from ._scan_facts import known_geometry
 
 __all__ = [
-    "AtSample", "Beam", "Detection", "Prior", "Stacks", "Unit", "at_sample", "error_maps", "optics_of", "read_stacks",
-    "refraction_quantities", "scattering_of", "scattering_scale", "scattering_tensor", "zero_of",
+    "AtSample", "Beam", "Detection", "Prior", "Stacks", "Unit", "at_sample", "displaced_pattern", "error_maps",
+    "flux_of", "optics_of", "read_stacks", "refraction_quantities", "scattering_of", "scattering_scale",
+    "scattering_tensor", "zero_of",
 ]  # fmt: skip
 
 
@@ -31,9 +33,9 @@ class Prior:
     transmission: float = setting(1.0, "few steps of the attenuation, in units of a pixel's noise", at_least=0)
     visibility: float = setting(1.5, "few steps of the visibility, in units of a pixel's noise", at_least=0)
 
-    def smoothness(self, share: float = 1.0) -> Smoothness:
-        """Give them, or a share of them, as the solver takes them."""
-        return Smoothness((share * self.phase, share * self.transmission, share * self.visibility))
+    def smoothness(self, share: float = 1.0, visibility: float = 1.0) -> Smoothness:
+        """Give them, or a share of them, as the solver takes them; of that of the `visibility` another share."""
+        return Smoothness((share * self.phase, share * self.transmission, share * visibility * self.visibility))
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,13 @@ class Detection(Beam):
     detector_blur: float | None = setting(
         None, "standard deviation; by default the file's, or 0.7", unit="pixel", at_least=0
     )
-    fringes: bool = setting(True, "the phase leaves its propagation fringes in the intensity")
+    fringes: bool | None = setting(True, "the phase leaves its propagation fringes in the intensity")
 
-    def of(self, scan: Scan, unit: "Unit") -> dict[str, Any]:
-        """Give spread and blur of the fringes as models take them."""
+    def of(self, scan: Scan, unit: "Unit", usual: bool = True) -> dict[str, Any]:
+        """Give spread and blur of the fringes as models take them; `usual` where it is not said whether there are."""
         blur = blur_of(scan, self.detector_blur, 0.7)
-        return {"spread": float(unit.spread) if self.fringes else None, "blur": blur}
+        seen = usual if self.fringes is None else self.fringes
+        return {"spread": float(unit.spread) if seen else None, "blur": blur}
 
 
 class Unit(NamedTuple):
@@ -170,6 +173,24 @@ def read_stacks(scan: Scan, same: bool = True) -> Stacks:
         flat = np.where(good, flat / np.mean(flat[good]), 1.0)
     correct = lambda stack: _mended((stack.astype(np.float32) - dark) / (1.0 if flat is None else flat), good)
     return Stacks(correct(counts), correct(reference), good, tuple(lines))
+
+
+def flux_of(stacks: Stacks) -> np.ndarray:
+    """Light of single frames about a mean of one: what the sample takes on average is its transmission."""
+    flux = stacks.sample.mean((1, 2)) / stacks.reference.mean((1, 2))
+    return flux / flux.mean()
+
+
+def displaced_pattern(
+    stacks: Stacks, patterns: prepare.Patterns, maps: RefractionMaps, fringes: dict[str, Any], **more: Any
+) -> DisplacedReference:
+    """Put the images in front of the patterns, which have not moved."""
+    number = lambda value: jnp.asarray(value, jnp.float32)  # one program for the patterns of all angles
+    return DisplacedReference(
+        maps=maps, flux=jnp.asarray(flux_of(stacks)), drift=jnp.zeros((len(stacks.sample), 2)),
+        smooth=jnp.asarray(patterns.smooth), structure=jnp.asarray(patterns.structure), trust=number(stacks.good),
+        deviation=number(patterns.gain), share=number(patterns.share), **fringes, **more,
+    )  # fmt: skip
 
 
 def _mended(frames: np.ndarray, good: np.ndarray) -> np.ndarray:

@@ -19,8 +19,8 @@ def planned_steps(scan: Scan, count: int, key: str) -> np.ndarray:
     steps = scan.extra.get(key)
     if count < 3:
         raise InputError(
-            f"{scan.name}: {count} frames: phase stepping takes three or more; moire fringes of a single frame are "
-            "speckles to diffrecon: -m speckle"
+            f"{scan.name}: {count} frames: phase stepping takes three or more; single frames of fringes that the "
+            "detector resolves are for -m grating"
         )
     steps = np.arange(count) / count if steps is None else np.asarray(steps, float).ravel()
     if len(steps) != count:

@@ -119,7 +119,7 @@ class Interferometer(looks.Interferometer, Modality):
     def stages(self, problem: Fringes, settings: Settings, console: Console) -> Work:
         """Fit without the steps that judge, judge, and fit all."""
         fit = _fit(self.name, settings.solver)
-        held = judges(problem.views, settings.quality)
+        held = judges(problem.views, settings.quality.held_out, settings.quality.seed)
         if held.size and problem.views - held.size >= 3:
             judge = partial(_judged, fit=fit, held=held, air=settings.model.air == "mode")
             yield Stage(f"{self.name}: without the judges", judge, keeps=())

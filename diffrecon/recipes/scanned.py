@@ -74,7 +74,7 @@ class _Scanned(Refracting):
             console.say(line)
         return Refraction(
             model, {"counts": stacks.sample}, poisson_cost, maps_and("place", "saturation"), per_view=("place",),
-            unit=unit, good=stacks.good, reference=stacks.reference, grain=grain, only_x=True, lines=tuple(lines),
+            unit=unit, good=stacks.good, reference=stacks.reference, grain=grain, across=(0.0, 1.0), lines=tuple(lines),
         )  # fmt: skip
 
     def drift(self, problem: Refraction, zero: np.ndarray) -> tuple[dict[str, Any], str]:

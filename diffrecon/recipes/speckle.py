@@ -26,6 +26,8 @@ from ._refraction import (
     Prior,
     Stacks,
     Unit,
+    displaced_pattern,
+    flux_of,
     optics_of,
     read_stacks,
     scattering_tensor,
@@ -101,7 +103,7 @@ class Speckle(looks.Speckle, Refracting):
         if settings.solver.kind != "model":
             return _to_be_read(scan, stacks, patterns, unit, lines, settings.model.correlation_length)
         maps = before.model.maps if before is not None else _tracked_maps(stacks, settings)
-        model = _first_model(stacks, patterns, maps, settings.model.of(scan, unit))
+        model = displaced_pattern(stacks, patterns, maps, settings.model.of(scan, unit))
         for line in lines:
             console.say(line)
         return Refraction(
@@ -200,8 +202,8 @@ def _visibility_tensor(model: DisplacedReference, counts: Any, window: float) ->
 
 def _tracked_maps(stacks: Stacks, settings: Settings) -> RefractionMaps:
     """Track by windows, and take the images closest to what they say."""
-    flux, views = _flux(stacks), len(stacks.sample)
-    some = np.setdiff1d(np.arange(views), judges(views, settings.quality))[:_TRACKED]
+    flux, views = flux_of(stacks), len(stacks.sample)
+    some = np.setdiff1d(np.arange(views), judges(views, settings.quality.held_out, settings.quality.seed))[:_TRACKED]
     window = 3.0 if len(some) < 3 else 2.0 if len(some) < 10 else 1.5
     sample, reference = jnp.asarray(stacks.sample[some]), jnp.asarray(stacks.reference[some])
     tracked = track_windows(sample, reference, reach=settings.model.reach, window=window)
@@ -211,22 +213,6 @@ def _tracked_maps(stacks: Stacks, settings: Settings) -> RefractionMaps:
     fields = jnp.stack([*tracked.displacement, jnp.log(jnp.asarray(ratio)), jnp.clip(tracked.visibility, 0.1, 1.2)])
     trust = 12.0 * jnp.clip(tracked.correlation, 0.05, 1.0) ** 2 * jnp.asarray(stacks.good)
     return first_maps(fields, trust, settings.prior.smoothness())
-
-
-def _flux(stacks: Stacks) -> np.ndarray:
-    """Light of single frames about a mean of one: what the sample takes on average is its transmission."""
-    flux = stacks.sample.mean((1, 2)) / stacks.reference.mean((1, 2))
-    return flux / flux.mean()
-
-
-def _first_model(stacks: Stacks, patterns: Any, maps: RefractionMaps, fringes: dict[str, Any]) -> DisplacedReference:
-    """Put the images in front of the patterns, which have not moved."""
-    number = lambda value: jnp.asarray(value, jnp.float32)  # one program for the patterns of all angles
-    return DisplacedReference(
-        maps=maps, flux=jnp.asarray(_flux(stacks)), drift=jnp.zeros((len(stacks.sample), 2)),
-        smooth=jnp.asarray(patterns.smooth), structure=jnp.asarray(patterns.structure), trust=number(stacks.good),
-        deviation=number(patterns.gain), share=number(patterns.share), **fringes,
-    )  # fmt: skip
 
 
 def _pattern_lines(scan: Scan, stacks: Stacks, patterns: Any, unit: Unit) -> list[str]:
@@ -246,6 +232,12 @@ def _pattern_lines(scan: Scan, stacks: Stacks, patterns: Any, unit: Unit) -> lis
         f"{views} positions; speckles of {patterns.contrast:.3f} contrast and {patterns.grain:.1f} pixels tell a "
         f"displacement along an axis to {shift:.3f} pixels, an angle to {shift * unit.angle:.2g} rad, in a single pixel"
     ]
+    if len(scan_waves := prepare.find_carriers(stacks.reference[:1]).waves):
+        period = float(1 / np.hypot(*scan_waves[0]))
+        lines.append(
+            f"the pattern repeats every {period:.2f} pixels: displacements of more than half of that are not told from "
+            "smaller ones by windows; -m grating follows such fringes from pixel to pixel"
+        )
     if not 0.7 < patterns.gain < 1.4:
         lines.append(f"values are no photon counts: their variance is {patterns.gain:.3g} of them, from the references")
     return lines

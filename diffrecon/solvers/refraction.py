@@ -25,6 +25,7 @@ __all__ = [
 
 MARGIN = 16  # pixels around the frame in which the images are free
 _FADING = (2.0, 4.0)  # powers of the visibility: slopes of microstructure are scattering, its fringes no signal
+_UNTOLD = 0.02  # of the trust, in displacements along lines, which are not measured, to be none
 _MOST_DOUBT = 6.0  # times that the misfit about a pixel may be counted less than elsewhere
 
 
@@ -134,14 +135,23 @@ def consistent_maps(
 
 
 def first_maps(
-    fields: Float[Array, "4 y x"], trust: Float[Array, "y x"], smoothness: Any, steps: int = 20
+    fields: Float[Array, "4 y x"],
+    trust: Float[Array, "y x"],
+    smoothness: Any,
+    steps: int = 20,
+    *,
+    across: tuple[float, float] | None = None,
 ) -> RefractionMaps:
     """Find the images closest to fields that were measured pixel by pixel, such as by `track_windows`.
 
-    **Arguments:** `trust` in each pixel's displacement, one over its variance [1/pixel^2].
+    **Arguments:** `trust` in each pixel's displacement, one over its variance [1/pixel^2]; `across` (row, column), the
+    only direction in which it was measured.
     """
-    eye = jnp.eye(4, dtype=fields.dtype)[:, :, None, None]
-    information = Information(eye * trust, jnp.zeros_like(fields), fields, jnp.ones_like(trust))
+    eye = jnp.eye(4, dtype=fields.dtype)
+    if across is not None:
+        along = jnp.asarray([across[1], -across[0], 0, 0], fields.dtype)
+        eye = eye - (1 - _UNTOLD) * jnp.outer(along, along)
+    information = Information(eye[:, :, None, None] * trust, jnp.zeros_like(fields), fields, jnp.ones_like(trust))
     maps = RefractionMaps.flat(fields)
     transfer = jnp.zeros((maps.potential.shape[0], maps.potential.shape[1] // 2 + 1), fields.dtype)
     return consistent_maps(information, maps, transfer, smoothness, steps)

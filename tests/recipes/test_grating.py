@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 import diffrecon as dr
+from diffrecon._console import Console
 from diffrecon.models import fit_fringes
+from diffrecon.recipes.grating import Grating, Settings
 
 SIZE, PIXEL, PERIOD, DISTANCE, ENERGY = 64, 4.8e-6, 2.4e-6, 0.4, 20e3
 ROW, COLUMN = np.mgrid[:SIZE, :SIZE].astype(float)
@@ -99,3 +101,66 @@ def test_fringes_without_moire_keep_their_steps(seed):
     (_, visibility, _), flux, step = fit_fringes(frames, planned)
     assert np.std(step - planned) < 0.02 and np.std(flux) < 0.02
     assert np.median(visibility) == pytest.approx(0.3, rel=0.05)
+
+
+def single_frames(kind, height, period=4.6, width=12.0, counts=20000.0):
+    """One frame without and one with a Gaussian lens: a grid of squares, lines, or moire of an analyser; by closed
+    forms, looked up where the rays come from. Gives the scan and the displacement where they land [pixel]."""
+    rng, (y, x) = np.random.default_rng(3), (ROW - 30, COLUMN - 33)
+    lens = height * np.exp(-(y**2 + x**2) / (2 * width**2))
+    moved = -np.stack([y, x]) / width**2 * lens
+    bends = [(q**2 / width**2 - 1) / width**2 * lens for q in (y, x)]
+    bright = (1 - bends[0]) * (1 - bends[1]) - (y * x / width**4 * lens) ** 2
+
+    def pattern(down, right):
+        u, v = right + 0.1 * down, down - 0.1 * right
+        wave = lambda place: 0.4 * np.cos(2 * np.pi * place / period)
+        if kind == "moire":
+            return 1 + 0.4 * np.cos(2 * np.pi * u / period - TURN * (COLUMN - right))
+        return 1 + wave(u) if kind == "lines" else (1 + wave(u)) * (1 + wave(v))
+
+    moire = kind == "moire"
+    there = pattern(ROW if moire else ROW - moved[0], COLUMN - moved[1])
+    if moire:  # the envelope stays, and the phase turns by the displacement over the analyser's period
+        u = COLUMN + 0.1 * ROW
+        there = 1 + 0.4 * np.cos(2 * np.pi * u / period - TURN * moved[1])
+    frames = [rng.poisson(counts * a)[None] for a in (there * bright, pattern(ROW, COLUMN))]
+    extra = {"reference": frames[1]} | ({"period": PERIOD} if moire else {})
+    geometry = dr.ParallelBeam(PIXEL, ENERGY, DISTANCE)
+    return dr.Scan.from_arrays(frames[0], method="grating", geometry=geometry, extra=extra), moved
+
+
+def test_one_frame_of_a_grid():
+    """Displacements of more than half a period, where windows of a periodic pattern lose their way."""
+    scan, moved = single_frames("grid", 50.0)
+    assert np.abs(moved).max() > 0.5 * 4.6
+    result = dr.reconstruct(scan, settings={"quality": {"error_bars": 0}})
+    true, _ = dr.operators.along_rays(moved, np.zeros((1, SIZE, SIZE)), rounds=40)
+    inside = np.s_[6:-6, 6:-6]
+    for name, one in zip(("alpha_y", "alpha_x"), true, strict=True):
+        found, one = (np.asarray(result[name], float) * DISTANCE / PIXEL)[inside], one[inside]
+        assert np.linalg.norm(found - one) < 0.1 * np.linalg.norm(one)
+        assert (found * one).sum() / (one**2).sum() == pytest.approx(1, abs=0.04)
+    seen = result.quality
+    assert seen["held_out_residual"] < 4 * seen["held_out_noise"] < 0.1 * seen["held_out_ratio"]
+    assert "pixels never fitted" in result.verdict[0]
+
+
+@pytest.mark.parametrize("kind, height", [("lines", 30.0), ("moire", 2.0)])
+def test_one_frame_of_one_direction(kind, height):
+    """The first guess already has the angle across the lines: by the grating's own period, or by the analyser's."""
+    scan, moved = single_frames(kind, height)
+    problem = Grating().begin(scan, Settings(), Console(quiet=True))
+    found, true = np.asarray(problem.model.fields())[1][8:-8, 8:-8], moved[1][8:-8, 8:-8]
+    assert (found * true).sum() / (true**2).sum() == pytest.approx(1, abs=0.15)
+    assert np.array_equal(problem.told, [0, 1])
+    assert any(("moire of" if kind == "moire" else "own, displaced") in line for line in problem.lines)
+
+
+def test_a_pattern_without_a_period_is_no_grating():
+    rng = np.random.default_rng(0)
+    rough = dr.prepare.mean_around(rng.standard_normal((1, SIZE, SIZE)), 1.2)
+    frames = rng.poisson(5000 * (1 + 0.2 * rough / rough.std()))
+    scan = single_frames("lines", 0.0)[0].replace(extra={"reference": frames})
+    with pytest.raises(dr.InputError, match="shows no fringes.*-m speckle"):
+        dr.reconstruct(scan, "grating")
