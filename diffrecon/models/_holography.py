@@ -260,7 +260,10 @@ class Holography(Model):
     def lifted(self, coarse: "Holography") -> "Holography":
         """Take the object and the shifts of the `binned` model, interpolated by Fourier series."""
         finer = lambda image: twice_as_fine(image).astype(self.phase.dtype)
-        return self.replace(phase=finer(coarse.phase), attenuation=finer(coarse.attenuation), shifts=2 * coarse.shifts)
+        return self.replace(
+            phase=finer(coarse.phase), attenuation=finer(coarse.attenuation), delta_beta=coarse.delta_beta,
+            shifts=2 * coarse.shifts,
+        )  # fmt: skip
 
     # ------------------------------------------------------------------ first guess
     def first_guess(self, counts: Any, mask: Any = None) -> tuple[Float[Array, "y x"], PowerLaw]:

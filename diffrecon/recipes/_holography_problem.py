@@ -23,6 +23,7 @@ SURROUNDINGS = ("auto", "vacuum", "specimen")
 _BLOCK, _HELD = 4, 0.02  # pixels along an edge, and share, of the blocks that are never fitted
 _OPEN = 1.05  # times photon noise, left by one material: then attenuation of its own is tried
 _SLOW = 3.0  # periods over the frame, below which the law of the phase is extrapolated
+_DETAILS = 32.0  # of the frame, the standard deviation of a blur that details do not outlive
 FEW = 128  # pixels along an edge of frames, which are not binned once more
 _LEAST = 64  # pixels that a binned frame keeps along an edge
 
@@ -154,6 +155,26 @@ class Holograms(Problem):
         law, frequency = self.laws[0], float(solvers.first_maximum(self.model))
         other = PowerLaw(law.level * settings.model.attenuation_scale**2 / (2 * frequency), law.slope + 1)
         return self.replace(laws=(law, other))
+
+    def tied(self, settings: Settings) -> "Holograms":
+        """Take, of a specimen that goes on, for the main material the one that attenuates as details of the phase do.
+
+        What is slow attenuates as before; `attenuation` is then what details have beyond that ratio, and its law is
+        that of the rest.
+        """
+        model = self.model
+        if not model.borderless or len(self.laws) < 2 or len(self.named) > 1 or self.views < 2:
+            return self
+        slow = blur(model.phase, min(model.frame) / _DETAILS)
+        start = self.coordinates(settings, refine=tuple(name for name in self.refine if "blur" not in name))
+        slope, moved = solvers.attenuation_of_details(
+            start, device(self.data), model.phase - slow, (settings.solver.cg_steps + 1) // 2
+        )
+        ratio = 1 / (1 / model.delta_beta + slope)
+        if not 0 < float(ratio) < np.inf:
+            return self
+        model = moved.solution()
+        return self.replace(model=model.replace(delta_beta=ratio, attenuation=model.attenuation + slope * slow))
 
     def measured(self, seed: int) -> "Holograms":
         """Measure the curvature of the object: where it is, or where it is seen if it goes on."""

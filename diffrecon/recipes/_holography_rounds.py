@@ -32,7 +32,7 @@ def retrieved(problem: Holograms, settings: Settings, console: Console) -> Work:
 # ------------------------------------------------------------------------------------------ coarse to fine
 def _coarse_first(problem: Holograms, settings: Settings, console: Console) -> Work:
     """Find everything but the details on binned frames; then a round on the frames as they are."""
-    names = (*MAPS, *problem.refine)
+    names = (*MAPS, "delta_beta", *problem.refine)
     solve = lambda _, run: _solved_coarse(problem, settings, console, run)
     solved = yield Stage("holography, coarse", solve, names)
     wide = problem.other is not None and solved.model.phase.shape == problem.other.model.phase.shape
@@ -200,7 +200,7 @@ def _all_rounds(problem: Holograms, turn: Callable[..., Work], settings: Setting
     solver, strong = settings.solver, _strong(problem, problem.model.phase)
     rounds = solver.rounds + problem.model.borderless if strong else 1
     for index in range(rounds):
-        problem = problem.measured(index) if strong else problem
+        problem = problem.measured(index).tied(settings) if strong else problem
         problem = yield from turn(
             problem, "all", solver.steps, solver.cg_steps, problem.refine, vacuum=settings.loss.vacuum
         )

@@ -115,6 +115,8 @@ class HolographyMethod(looks.Holography, Modality):
             shown = ", ".join(f"{r:.3f}" for r in unseen)
             lines.append(f"the same of {problem.held.mean():.1%} of the pixels, in blocks never fitted: {shown}")
         lines.append(f"phase down to {float(jnp.min(model.total_phase())):.3f} rad")
+        if model.borderless and len(problem.laws) > 1 and len(problem.named) < 2:
+            lines.append(f"details of the phase attenuate as of delta/beta {float(model.delta_beta):.3g}")
         lines += found_words(figures, problem.refine, ratios)
         if "shifts" in problem.refine:
             places = ", ".join(f"({y:.2f}, {x:.2f})" for y, x in figures["shifts"])
@@ -142,7 +144,7 @@ class HolographyMethod(looks.Holography, Modality):
     def halves(self, start: Holograms, solved: Holograms, settings: Settings) -> tuple[Holograms, Holograms]:
         """Halve the photons or deal the distances, in the geometry of the whole and without total variation, which
         would sharpen both alike."""
-        counts, model = start.data["counts"], _emptied(solved.model)
+        counts, model = start.data["counts"], _emptied(solved.model).replace(delta_beta=start.model.delta_beta)
         whole = start.replace(half=True, refine=(), settled=True, named={}, other=None)
         if settings.quality.halves == "distances":
             if start.views < 2:

@@ -52,6 +52,7 @@ from .engines import wave_curvature as wave_curvature
 from .engines import wave_rows as wave_rows
 from .holography import HologramCoordinates as HologramCoordinates
 from .holography import HologramCurvature as HologramCurvature
+from .holography import attenuation_of_details as attenuation_of_details
 from .holography import field_scales as field_scales
 from .holography import first_maximum as first_maximum
 from .holography import fit_holograms as fit_holograms
