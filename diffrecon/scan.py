@@ -142,6 +142,8 @@ class Scan:
     - `saturation`: counts from which on a pixel only says "at least so many", where known.
     - `rotation_centre`: column of the rotation axis in these frames [pixel], where known.
     - `window`: which part of the whole frames these are, and how they were binned; `None` = all of them.
+    - `whole_rows`: the same views and rows with all columns of the detector, where the user chose some of a scan of
+      tomography: the rotation axis is looked for there.
     - `extra`: further values by name. One entry a view: `shifts` (row, column) [pixel], `sample_translation` (x, y, z)
       [m], `monitor`, `times` [s]. Of speckles and gratings: `reference` `(frame, y, x)`, the pattern without the
       sample; `steps` and `reference_steps` of grating, mask or crystal; `period` [m]; `detector_blur` [pixel].
@@ -176,6 +178,7 @@ class Scan:
     saturation: float | None = None
     rotation_centre: float | None = None
     window: Window | None = None
+    whole_rows: "Scan | None" = None
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     provenance: Provenance = Provenance()
 
@@ -271,6 +274,8 @@ class Scan:
             picked["tensor_geometry"] = self.tensor_geometry.subset(views)
         if self.geometry is not None:
             picked["geometry"] = geometry_of_views(self.geometry, views, self.views)
+        if self.whole_rows is not None:
+            picked["whole_rows"] = self.whole_rows.subset(views)
         extra = extra_of_views(self.extra, views, self.views)
         return self.replace(counts=pick_views(self.counts, views), extra=extra, **picked)
 

@@ -33,8 +33,23 @@ def take(source: Source, values: dict[str, Any], counts: Any) -> tuple[Any, Wind
     if views is not None:
         _keep_views(values, views, total)
     if window is not None:
+        if window.columns != (0, counts.shape[2]):
+            values["whole_rows"] = _whole_rows(values, counts, views, window)
         _keep_window(source, values, counts, window)
     return (_excerpt(counts, views, window), window) if views is not None or window is not None else (counts, None)
+
+
+def _whole_rows(values: dict[str, Any], counts: Any, views: np.ndarray | None, part: Window) -> dict[str, Any]:
+    """Give the same views and rows with all columns, and what belongs to them, for whoever looks for the axis."""
+    window, whole = dataclasses.replace(part, columns=(0, counts.shape[2])), tuple(counts.shape[1:3])
+    found = {"counts": _excerpt(counts, views, window)}
+    for key in ("flats", "darks"):
+        frames = None if values.get(key) is None else _stack(values[key])
+        if frames is not None and tuple(frames.shape[1:]) == whole:
+            found[key] = Excerpt(frames, None, window)[:]
+    masks = [values.get("mask"), None if values.get("bad_pixels") is None else np.asarray(values["bad_pixels"]) == 0]
+    good = [np.asarray(m) != 0 for m in masks if m is not None and np.shape(m) == whole]
+    return found | ({"mask": window.all(np.logical_and.reduce(good))} if good else {})
 
 
 def chosen_views(values: dict[str, Any], total: int) -> np.ndarray | None:

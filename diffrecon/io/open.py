@@ -165,6 +165,7 @@ def _assemble(
     mask = mask_of(values)
     place = geometry_of(source, values, counts, mask, kind, strict)
     values.pop("feature_motion", None)  # known to these two only
+    whole_rows = values.pop("whole_rows", None)
     scan = Scan(
         counts=counts,
         method=kind,
@@ -187,6 +188,8 @@ def _assemble(
         extra=extra_of(source, values, counts, kind),
         provenance=Provenance(str(source.path), reader, ()),
     )
+    if whole_rows is not None and kind in LINE_INTEGRALS:
+        scan = scan.replace(whole_rows=scan.replace(**{"mask": None, **whole_rows}))
     if strict:
         check_scan(source, scan)
         if kind in LINE_INTEGRALS and scan.pixel_size is None:

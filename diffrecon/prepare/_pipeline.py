@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..errors import InputError
-from ..frames import Measurement
+from ..frames import FiniteFrames, Measurement
 from ..quality import line_integral_variance
 from ..settings import Numbers, build, section, setting, unless
 from ..solvers.direct.fbp import PhaseFilter
@@ -189,12 +189,32 @@ class Preparation:
             line = f"rotation centre {self.rotation_centre:.2f} of the joined views"
             return RotationCentre(self.rotation_centre, 0.0, {"overlap": self.rotation_centre}, line)
         angles = self.scan.require("angles", "the rotation angle of each view", "/path/of/angles")
+        whole: Any = getattr(self.scan, "whole_rows", None)
+        if whole is not None:
+            return self._centre_of(whole)
         if rows is None or self._phase is not None:
             sample: Any = self._sample_rows()
         else:
             some = self._some_rows()
             sample = rows if len(some) == self.shape[1] else rows[:, some]
         return find_rotation_centre(np.asarray(sample), angles, search=self.settings["centre_search"])
+
+    def _centre_of(self, whole: Any) -> RotationCentre:
+        """Find the centre of some columns in the whole rows that they are part of."""
+        window, cut, wide = whole.window, self.scan.frame_shape[1], whole.frame_shape[1]
+        first = window.columns[0] / window.binning[1]
+        search = self.settings["centre_search"]
+        settings = self.settings | {"distortion": None, "centre_search": search and tuple(c + first for c in search)}
+        if isinstance(settings["flux"], tuple | list) or settings["flux"] == "monitor":
+            settings["flux"] = None
+        if np.dtype(whole.counts.dtype).kind == "f":
+            whole = whole.replace(counts=FiniteFrames(whole.counts))
+        found = Preparation(whole, settings).find_rotation_centre()
+        said = (
+            f"{found.message}, in rows of {wide} columns, of which {cut} were chosen: column {found.centre - first:.2f}"
+        )
+        estimates = {name: value - first for name, value in found.estimates.items()}
+        return RotationCentre(found.centre - first, found.spread, estimates, said)
 
     def beam(self) -> tuple[np.ndarray, np.ndarray]:
         """Average flats less darks, and darks [counts].

@@ -58,6 +58,23 @@ def test_rows_without_contrast_are_passed_over():
     assert abs(found.centre - 70.7) < 0.2
 
 
+@pytest.mark.parametrize("said, binning", [({"columns": "8:60"}, 1), ({"region": [0, 2, 70, 110], "binning": 2}, 2)])
+def test_the_axis_of_some_columns_is_looked_for_in_whole_rows(tmp_path, said, binning):
+    """Counts, flats and a dead column of a file of which a part beside the axis, or little around it, is read."""
+    values, angles = noisy(120, np.pi, 100, 128, 66.3)
+    light = np.rint(4e3 * np.exp(-np.repeat(values, 2, 1)) + 20).astype(np.uint16)
+    light[:, :, 90] = 3000
+    good = np.arange(128)[None].repeat(2, 0) != 90
+    flats, darks = np.full((3, 2, 128), 4020, np.uint16), np.full((3, 2, 128), 20, np.uint16)
+    np.savez(tmp_path / "a.npz", counts=light, flats=flats, darks=darks, angles=angles, mask=good)
+    scan = dr.open_scan(tmp_path / "a.npz", method="tomography", angle_unit="rad", **said).subset(
+        np.arange(119, -1, -1)
+    )
+    found = prepare.Preparation(scan).find_rotation_centre()
+    assert abs(scan.window.whole_column(found.centre) - 66.3) < 0.3, found.message
+    assert f"in rows of {128 // binning} columns, of which {scan.frame_shape[1]} were chosen" in found.message
+
+
 def test_what_cannot_be_found_is_refused():
     values, angles = noisy(90, np.pi, 100, 128, 63.0)
     with pytest.raises(InputError, match="half a turn"):
