@@ -18,7 +18,7 @@ METHODS = {
     "EM, absorption ignored": {"name": "alternate", "sweeps": 1},
     "alternation, 2 sweeps": {"name": "alternate", "sweeps": 2},
     "alternation, 4 sweeps": {"name": "alternate"},
-    "all absorption in one cost": {},
+    "all components in one likelihood, sparse edges": {},
 }
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ._emission_lines import split_line as split_line
     from ._fluorescence import CrossSections as CrossSections
     from ._fluorescence import Fluorescence as Fluorescence
+    from ._fluorescence_edges import sharpened as sharpened
     from ._fluorescence_start import alternate as alternate
     from ._fluorescence_start import curvature as curvature
     from ._fluorescence_start import measured_offsets as measured_offsets

@@ -143,12 +143,38 @@ class Fluorescence(Model):
 
     def ways(self, views: Any) -> tuple[Array, Array, Array, Array]:
         """Turn the body as `turned` does, with `A_out` `(u, t, z, view, line)` and `A_in` `(u, t, z, view)` apart."""
+        body, depth = self._cells(self.density, views)
+        beam = jnp.mean(jnp.exp(-depth), 1)
+        return body, self.escape(body @ self.lines.T), jnp.exp(-path_in(body @ self.beam)), beam
+
+    def _cells(self, density: Array, views: Any) -> tuple[Array, Array]:
+        """Turn densities into the frame of the beam: cells of one step, and the depth of rays `(u, fine, z, view)`."""
         fine = self.fine
-        body = turn_to_beam(jnp.transpose(self.density, (2, 3, 1, 0)), self.angles[views], self.offsets[views] * fine)
+        body = turn_to_beam(jnp.transpose(density, (2, 3, 1, 0)), self.angles[views], self.offsets[views] * fine)
         cells = body.reshape(len(body) // fine, fine, len(body) // fine, fine, *body.shape[2:])
-        beams = jnp.exp(-jnp.moveaxis(jnp.sum(cells, (2, 3)) @ self.beam / fine, 3, 2))
-        body = jnp.moveaxis(jnp.mean(cells, (1, 3)), 3, 2)
-        return body, self.escape(body @ self.lines.T), jnp.exp(-path_in(body @ self.beam)), jnp.mean(beams, 1)
+        depth = jnp.moveaxis(jnp.sum(cells, (2, 3)) @ self.beam / fine, 3, 2)
+        return jnp.moveaxis(jnp.mean(cells, (1, 3)), 3, 2), depth
+
+    def signals(
+        self, density: Float[Array, "component z y x"], share: Float[Array, "u t z view line"], views: Any
+    ) -> tuple[Float[Array, "some z u line"], Float[Array, "some z u fine"]]:
+        """Sum what densities emit for one photon through the absorption of others (`turned`), and the depths of rays.
+
+        Linear, without negative numbers.
+        """
+        body, depth = self._cells(density, views)
+        emitted = jnp.sum((body @ self.emission.T) * share[:, :, :, views], 1)
+        return jnp.transpose(emitted, (2, 1, 0, 3)), jnp.transpose(depth, (3, 2, 0, 1))
+
+    def counted(
+        self, density: Float[Array, "component z y x"], share: Float[Array, "u t z view line"], views: Any
+    ) -> Float[Array, "some z u channel"]:
+        """Predict counts of densities of which the lines go through the absorption of others (`turned`)."""
+        lines, depth = self.signals(density, share, views)
+        if self.secondary is not None:
+            lines = lines + self.secondary[views]
+        signal = jnp.concatenate([lines, jnp.mean(jnp.exp(-depth), -1, keepdims=True)], -1)
+        return signal * self.exposure[views] * self.gain
 
     def __call__(self, views: Any) -> Float[Array, "view z u channel"]:
         """Expected counts of some views."""

@@ -95,16 +95,13 @@ def _densities(model: Fluorescence, emitted: Array, total: Array, compton: int |
 
 
 @jax.jit
-def curvature(
-    model: Fluorescence, expected: Float[Array, "view z u channel"], spread: Float[Array, "view z u channel"]
-) -> Float[Array, "component z y x"]:
-    """Fisher information of every density alone [cm^6/g^2], its absorption left out; `spread` is how many times the
-    variance of photon noise the residuals have."""
+def curvature(model: Fluorescence, expected: Float[Array, "view z u channel"]) -> Float[Array, "component z y x"]:
+    """Fisher information of every density alone [cm^6/g^2], its absorption left out."""
     _, share, _ = model.turned(slice(None))
-    noise = jnp.transpose(jnp.maximum(expected, 1) * spread, (2, 1, 0, 3))
+    noise = jnp.transpose(jnp.maximum(expected, 1), (2, 1, 0, 3))
     sent = jnp.transpose(model.exposure * model.gain, (2, 1, 0, 3))
     by_line = share**2 * (sent**2 / noise)[:, None, ..., :-1]
-    by_depth = jnp.transpose(expected / spread, (2, 1, 0, 3))[:, None, ..., -1:]
+    by_depth = jnp.transpose(expected, (2, 1, 0, 3))[:, None, ..., -1:]
     weights = jnp.concatenate([by_line, jnp.broadcast_to(by_depth, (*by_line.shape[:-1], 1))], -1)
     n, like = model.scaled.shape[2], model.scaled
     turn = lambda v: jnp.moveaxis(turn_to_beam(v, model.angles, model.offsets), 3, 2)
@@ -161,11 +158,12 @@ def refined_offsets(
 
 
 def refined_amounts(
-    model: Fluorescence, counts: Float[Array, "view z u channel"], spread: Float[Array, "view z u channel"]
+    model: Fluorescence, counts: Float[Array, "view z u channel"], spread: Float[Array, " channel"]
 ) -> Fluorescence:
     """Scale every component as a whole to what the counts alone say, two Gauss-Newton steps.
 
     A penalty on edges makes grains a little too light; a single factor each is known so well that it needs none.
+    `spread`: how many times the variance of photon noise the residuals have.
     """
     for _ in range(2):
         factors = np.asarray(_amounts(model, counts, spread), float)

@@ -11,15 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array
 
-from .. import penalties
 from .._console import Console
 from .._model import Batch
 from .._result import Quantity
 from ..errors import InputError, MissingPackage
-from ..modality import Modality, Outcome, Problem, Run, Stage, Work, descent
+from ..modality import Modality, Outcome, Problem, Run, Stage, Work
 from ..models import (
     CrossSections,
     Excitation,
@@ -31,6 +29,7 @@ from ..models import (
     refined_amounts,
     refined_offsets,
     secondary_counts,
+    sharpened,
 )  # fmt: skip
 from ..scan import Scan
 from ..settings import section, setting
@@ -65,16 +64,19 @@ class Solver:
     """How the densities are found."""
 
     name: str = setting("joint", "all absorption in one cost, or the alternation alone", choices=("joint", "alternate"))
-    sweeps: int = setting(4, "of the alternation that starts", at_least=1)
+    sweeps: int | None = setting(
+        None, "of the alternation; 2 where rounds with sparse edges follow, else 4", at_least=1
+    )
     sweep_steps: int = setting(20, "of EM in each sweep", at_least=1)
-    steps: int = setting(40, "of L-BFGS on the one cost", at_least=1, only={"name": ("joint",)})
+    rounds: int = setting(5, "with sparse edges, absorption anew in each", at_least=1, only={"name": ("joint",)})
+    steps: int = setting(36, "of ordered subsets in each round", at_least=1, only={"name": ("joint",)})
     smoothness: float = setting(
-        0.5, "times the weight of sparse edges that the densities themselves make most likely; 0 is none", at_least=0,
+        0.3, "times the weight of sparse edges that the densities themselves make most likely; 0 is none", at_least=0,
         only={"name": ("joint",)},
     )  # fmt: skip
     voxels: int = setting(2, "to a step of the scan along y and x", at_least=1, only={"name": ("joint",)})
     model_error: float = setting(
-        0.05, "of the prediction, at most: edges of grains within a voxel", at_least=0, only={"name": ("joint",)}
+        0.03, "of the prediction, at most: edges of grains within a voxel", at_least=0, only={"name": ("joint",)}
     )
 
 
@@ -144,15 +146,8 @@ class FluorescenceTomography(looks.FluorescenceTomography, Modality):
             again = partial(_excited_again, solver)
             problem = yield Stage("fluorescence: alternation with secondary excitation", again, keeps)
         if solver.name == "joint":
-            problem = problem.replace(**_prepared(problem, solver))
-            stage = descent("fluorescence, all absorption at once: step", optax.lbfgs(10), solver.steps, chunk=20)
-            given = problem.replace(figures={})
-
-            def solve(_: Emission, run: Run) -> Outcome:
-                return stage.solve(given, run)
-
-            problem = yield Stage(stage.label, solve, keeps)
-            yield Stage("fluorescence: amounts", _amounts, keeps)
+            problem = yield Stage("fluorescence: sparse edges", partial(_sharpened, solver, free), keeps)
+            yield Stage("fluorescence: amounts", partial(_amounts, solver), keeps)
 
     def judge(self, problem: Emission, settings: Settings) -> tuple[dict[str, Any], list[str]]:
         """Nothing is held out: every view sees the body from a side of its own."""
@@ -215,7 +210,8 @@ def _alternated(solver: Solver, free: str, problem: Emission, run: Run) -> Outco
             model = alternate(model, counts, problem.compton, 1, solver.sweep_steps)
             model = model.replace(offsets=refined_offsets(model, counts, free == "wobble" and done > 0))
             run.console.say(f"axis {(counts.shape[2] - 1) / 2 - float(jnp.mean(model.offsets)):.3f}")
-    model = alternate(model, counts, problem.compton, solver.sweeps, solver.sweep_steps)
+    sweeps = solver.sweeps or (2 if solver.name == "joint" else 4)
+    model = alternate(model, counts, problem.compton, sweeps, solver.sweep_steps)
     return Outcome(problem.replace(model=model), np.zeros(0))
 
 
@@ -231,11 +227,37 @@ def _with_secondary(problem: Emission) -> Emission:
     return problem.replace(model=problem.model.replace(secondary=found))
 
 
-def _amounts(problem: Emission, run: Run) -> Outcome:
-    counts, spread = (jnp.asarray(problem.data[name]) for name in ("counts", "spread"))
+def _sharpened(solver: Solver, free: str, problem: Emission, run: Run) -> Outcome:
+    """Rounds of all components together on finer voxels, the noise of edges and the absorption anew in each."""
+    model, dual = problem.model.refined(solver.voxels), None
+    counts = jnp.asarray(problem.data["counts"])
+    for done in range(solver.rounds):
+        spread = _spread(solver, problem.data["counts"], model)
+        model, dual = sharpened(model, counts, spread, solver.smoothness, dual, solver.steps)
+        if free != "none":
+            model = model.replace(offsets=refined_offsets(model, counts, free == "wobble"))
+        run.console.say(f"fluorescence: round {done + 1} of {solver.rounds}")
+    return Outcome(problem.replace(model=model), np.zeros(0))
+
+
+def _spread(solver: Solver, counts: np.ndarray, model: Fluorescence) -> np.ndarray:
+    """How many times the variance of photon noise the residuals of every channel have.
+
+    One number a channel, so that counts keep their sums: weights that fall with the counts would favour the faint
+    borders of grains, where a blurred prediction is too bright, and make every element too light.
+    """
+    expected = np.maximum(np.asarray(_predicted(model), float), 1e-3)
+    square, mean = (np.maximum(np.mean(counts.astype(float) ** k, (0, 1, 2)), 1e-9) for k in (2, 1))
+    error = np.clip(np.mean((counts - expected) ** 2 - counts, (0, 1, 2)) / square, 0, solver.model_error**2)
+    return 1 + error * square / mean
+
+
+def _amounts(solver: Solver, problem: Emission, run: Run) -> Outcome:
     if problem.model.secondary is not None:
         problem = _with_secondary(problem)
-    return Outcome(problem.replace(model=refined_amounts(problem.model, counts, spread)), np.zeros(0))
+    spread = _spread(solver, problem.data["counts"], problem.model)
+    model = refined_amounts(problem.model, jnp.asarray(problem.data["counts"]), jnp.asarray(spread, jnp.float32))
+    return Outcome(problem.replace(model=model), np.zeros(0))
 
 
 def _excited(scan: Scan, settings: Settings) -> tuple[Excitation, ...]:
@@ -276,28 +298,6 @@ def _secondary_shares(problem: Emission) -> tuple[dict[str, Any], list[str]]:
     return figures, [f"secondary excitation: {parts}: {rest}"]
 
 
-def _prepared(problem: Emission, solver: Solver) -> dict[str, Any]:
-    """Densities in units in which the data have curvature one, the spread of the residuals, and the prior's weight."""
-    model, counts = problem.model, problem.data["counts"]
-    expected = np.maximum(np.asarray(_predicted(model), float), 1e-3)
-    square, mean = (np.maximum(np.mean(counts.astype(float) ** k, (0, 1, 2)), 1e-9) for k in (2, 1))
-    error = np.clip(np.mean((counts - expected) ** 2 - counts, (0, 1, 2)) / square, 0, solver.model_error**2)
-    # One number a channel, so that counts keep their sums: weights that fall with the counts would favour the faint
-    # borders of grains, where a blurred prediction is too bright, and make every element too light.
-    spread = np.broadcast_to(1 + error * square / mean, counts.shape).astype(np.float32)
-    strength = np.asarray(curvature(model, jnp.asarray(expected, jnp.float32), jnp.asarray(spread)), float)
-    strength = np.maximum(strength, 1e-7 * strength.max((1, 2, 3), keepdims=True))
-    fine = solver.voxels
-    unit = fine * np.repeat(np.repeat((1 / np.sqrt(strength)).astype(np.float32), fine, 2), fine, 3)
-    model = model.refined(fine)
-    density = np.asarray(model.density)
-    return {
-        "model": model.replace(scaled=jnp.asarray(density / unit), unit=jnp.asarray(unit)),
-        "data": {**problem.data, "spread": spread},
-        "cost": _Likelihood(solver.smoothness, tuple(np.sqrt(np.mean(density.astype(float) ** 2, (1, 2, 3))).tolist())),
-    }
-
-
 @jax.jit
 def _predicted(model: Fluorescence) -> Array:
     return model(slice(None))
@@ -306,33 +306,15 @@ def _predicted(model: Fluorescence) -> Array:
 @jax.jit
 def _bars(model: Fluorescence) -> Array:
     expected, model = model(slice(None)), model.refined(1)
-    return 1 / jnp.sqrt(jnp.maximum(curvature(model, expected, jnp.ones_like(expected)), 1e-30))
+    return 1 / jnp.sqrt(jnp.maximum(curvature(model, expected), 1e-30))
 
 
 def _cost(model: Fluorescence, batch: Batch) -> Array:
-    """Half the Poisson deviance, summed, every datum over its spread."""
+    """Half the Poisson deviance, summed."""
     expected = jnp.maximum(model(batch.views), 1e-3)
     counts = batch.counts
     deviance = expected - counts - counts * jnp.log(expected / jnp.maximum(counts, 1))
-    return jnp.sum(deviance / getattr(batch, "spread", 1.0))
-
-
-@dataclass(frozen=True)
-class _Likelihood:
-    """`_cost`, densities below zero, and the sparse edges of every component where there is one."""
-
-    smoothness: float
-    scale: tuple[float, ...]  # root mean square of every component [g/cm^3]
-
-    def __call__(self, model: Fluorescence, batch: Batch) -> Array:
-        """Give the cost."""
-        cost = _cost(model, batch) + 10 * jnp.sum(jnp.minimum(model.scaled, 0) ** 2)
-        if not self.smoothness:
-            return cost
-        scale = jnp.asarray(self.scale, model.scaled.dtype)[:, None, None, None]
-        relative = model.density / jnp.maximum(scale, 1e-12)
-        edges = jax.vmap(lambda c: jnp.log(penalties.tv(c, eps=0.01) + 2e-3))(relative)
-        return cost + 2 * self.smoothness * relative[0].size * jnp.sum(edges)
+    return jnp.sum(deviance)
 
 
 def _span_line(angles: Any) -> list[str]:
