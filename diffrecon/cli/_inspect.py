@@ -39,10 +39,12 @@ def _measurement(options: argparse.Namespace) -> int:
     summary = summary_of(scan.counts, scan.mask)
     print("\n".join(scan_lines(scan, summary)), flush=True)
     picture = getattr(options, "plot", None)
-    if scan.tensor_geometry is None:
-        _near_field(scan, picture)
-    else:
+    if scan.tensor_geometry is not None:
         _directions(scan, picture)
+    elif scan.method == "diffraction-tomography":
+        _rings(scan, settings.recipe, picture)
+    else:
+        _near_field(scan, picture)
     # The figures stand printed; what makes the file unusable is the error.
     scan = scan.check_counts(summary)
     for line in _as_reconstruct(scan):
@@ -122,6 +124,25 @@ def _directions(scan: Any, picture: str | None) -> None:
         shown = Quantity(seen.share, "", ("polar", "azimuth"), None, "share seen, by direction", "sphere")
         plot.figure(Result("saxs-tensor-tomography", {"coverage": shown}, verdict=(seen.sentence(),)), picture)
         print(f"  map          {picture}")
+
+
+def _rings(scan: Any, recipe: Mapping[str, Any], picture: str | None) -> None:
+    """Say which phases explain the mean pattern, and draw it."""
+    from ..recipes._powder_look import mean_pattern
+
+    given = {name: values for name, values in recipe.items() if name in ("model", "integration")}
+    try:
+        found = mean_pattern(scan, given)
+    except MissingMetadata:
+        return  # it stands among the missing
+    for number, line in enumerate(found.verdict):
+        print(f"  {'' if number else 'phases':<12} {line}", flush=True)
+    if picture:
+        from .. import io, plot
+
+        io.check_output(picture)
+        plot.figure(found, picture, about=scan.provenance.path)
+        print(f"  mean pattern {picture}")
 
 
 def _setup(scan: Any) -> Any:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -14,8 +15,8 @@ from ..operators import ChannelResponse, StripProjector
 __all__ = ["Peaks", "Phase", "PowderBasis", "PowderTomography", "powder_basis", "powder_pattern"]
 
 _RADIUS = 2.8179403205e-15  # [m] of the electron
-_STRAIN = 5e-3  # largest change of a lattice parameter that the basis holds
-_ORDERS, _DEPTHS, _RANK = 12, 5, 8  # Chebyshev polynomials of strain and depth, patterns that span a phase
+_LARGEST = 5e-3  # of a lattice parameter that the basis holds, if it is told no other
+_ORDERS, _DEPTHS, _RANK = 12, 5, 8  # Chebyshev polynomials of strain and depth, patterns that span a phase, for these
 _POINTS = 3  # of a channel, at which a peak is evaluated
 
 
@@ -24,7 +25,9 @@ class Phase:
     """A crystalline phase by its rings.
 
     **Fields:** `spacing` [m]; `strength` = sum of |F|^2 over a ring, Debye-Waller factor included; `volume` of the cell
-    [m^3]; `size` of the crystallites [m]; `hkl` `(ring, 3)` for labels.
+    [m^3]; `size` of the crystallites [m]; `hkl` `(ring, 3)` for labels; `axial` `(ring,)`: share of the c axis in
+    1/spacing^2, and `c_change`: by how much c changes, relatively, where a changes by one. Lattices keep their shape
+    where it is one.
     """
 
     spacing: np.ndarray
@@ -32,6 +35,15 @@ class Phase:
     volume: float
     size: float = 1e-6
     hkl: Any = None
+    axial: Any = 0.0
+    c_change: float = 1.0
+
+    def scaled(self, scale: float) -> tuple[np.ndarray, float]:
+        """Give spacings and volume of the cell where the a axis is `scale` times as long."""
+        if self.c_change == 1:
+            return self.spacing * scale, self.volume * scale**3
+        c = 1 + self.c_change * (scale - 1)
+        return self.spacing / np.sqrt((1 - self.axial) / scale**2 + self.axial / c**2), self.volume * scale**2 * c
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +71,11 @@ def powder_pattern(
     **Arguments:** `two_theta` [rad], uniform; `scale` of the lattice; `nearer`: how far the scattering point is towards
     the detector, over the distance.
     """
-    sine = wavelength / (2 * phase.spacing * scale)
+    spacing, volume = phase.scaled(scale)
+    sine = wavelength / (2 * spacing)
     theta = np.arcsin(np.minimum(sine, 0.999))
     width = np.hypot(peaks.width, 0.9 * wavelength / (phase.size * np.cos(theta)))
-    power = _RADIUS**2 * wavelength**3 * phase.strength / (8 * np.pi * (phase.volume * scale**3) ** 2)
+    power = _RADIUS**2 * wavelength**3 * phase.strength / (8 * np.pi * volume**2)
     power = np.where(sine < 0.999, power / (np.sin(theta) * np.sin(2 * theta)), 0)
     seen = np.arctan((1 - nearer) * np.tan(2 * theta))
     away = (_points(two_theta, peaks) - seen) / width
@@ -84,45 +97,49 @@ class PowderBasis(Model):
     """Patterns that span what strain and depth make of a phase, and the polynomials that weigh them.
 
     **Fields:** `patterns` `(phase, rank, channel)` [1/step]; `weights` `(phase, order, depth, rank)` of Chebyshev
-    polynomials of strain and depth; `amorphous` `(other, channel)`.
+    polynomials of strain and depth; `amorphous` `(other, channel)`; `largest` change of a lattice parameter.
     """
 
     patterns: Float[Array, "phase rank channel"]
     weights: Float[Array, "phase order depth rank"]
     amorphous: Float[Array, "other channel"]
+    largest: float = eqx.field(static=True, default=_LARGEST)
 
 
 def powder_basis(
     phases: Mapping[str, Phase], two_theta: Any, wavelength: float, peaks: Peaks, step: float, reach: float,
-    amorphous: Any,
+    amorphous: Any, largest: float = _LARGEST,
 ) -> PowderBasis:  # fmt: skip
     """Compress the patterns of every phase over all strains and depths (singular values), in float64.
 
-    **Arguments:** `step` of the scan [m]; `reach`: largest depth over the distance of the detector, 0 without parallax.
+    **Arguments:** `step` of the scan [m]; `reach`: largest depth over the distance of the detector, 0 without parallax;
+    `largest` change of a lattice parameter: the farther peaks move, the more patterns are needed.
     """
-    depths = _DEPTHS if reach else 1
-    strain, depth = (np.cos(np.pi * (np.arange(n) + 0.5) / n) for n in (_ORDERS, depths))
+    depths, times = _DEPTHS if reach else 1, int(np.ceil(round(largest / _LARGEST, 6)))
+    orders, most = _ORDERS * times, _RANK * times
+    strain, depth = (np.cos(np.pi * (np.arange(n) + 0.5) / n) for n in (orders, depths))
     patterns, weights = [], []
     for number, phase in enumerate(phases.values()):
         sized = dataclasses.replace(phase, size=phase.size * (peaks.sizes[number] if peaks.sizes else 1.0))
-        at = lambda s, t, p=sized: powder_pattern(p, two_theta, wavelength, peaks, 1 + _STRAIN * s, reach * t)
+        at = lambda s, t, p=sized: powder_pattern(p, two_theta, wavelength, peaks, 1 + largest * s, reach * t)
         table = np.stack([at(s, t) for s in strain for t in depth])
         left, values, right = np.linalg.svd(table, full_matrices=False)
-        rank = min(_RANK, len(values))
-        spread = (left[:, :rank] * values[:rank]).reshape(_ORDERS, depths, rank)
-        both = np.einsum("sa,tb,str->abr", _chebyshev(strain, _ORDERS), _chebyshev(depth, depths), spread)
-        both = both * 4 / (_ORDERS * depths)
+        rank = min(most, len(values))
+        spread = (left[:, :rank] * values[:rank]).reshape(orders, depths, rank)
+        both = np.einsum("sa,tb,str->abr", _chebyshev(strain, orders), _chebyshev(depth, depths), spread)
+        both = both * 4 / (orders * depths)
         both[0] /= 2
         both[:, 0] /= 2
-        fill = _RANK - rank
+        fill = most - rank
         patterns.append(np.pad(right[:rank] * step, ((0, fill), (0, 0))))
         weights.append(np.pad(both, ((0, 0), (0, 0), (0, fill))))
     cast = lambda a: jnp.asarray(a, jnp.zeros(()).dtype)
-    some = np.reshape(patterns, (len(phases), _RANK, len(two_theta)))  # also where there are no phases
+    some = np.reshape(patterns, (len(phases), most, len(two_theta)))  # also where there are no phases
     return PowderBasis(
         cast(some),
-        cast(np.reshape(weights, (len(phases), _ORDERS, depths, _RANK))),
+        cast(np.reshape(weights, (len(phases), orders, depths, most))),
         cast(np.asarray(amorphous) * step),
+        largest,
     )
 
 
@@ -178,6 +195,11 @@ class PowderTomography(Model):
         fractions, strains = (a[0] for a in part.by_view())
         return part.replace(fractions=fractions, strains=strains, courses=None)
 
+    def within(self, strains: Array) -> Array:
+        """Bring strains into the range that the basis holds."""
+        most = 0.96e3 * self.basis.largest
+        return jnp.clip(strains, -most, most)
+
     def by_view(self) -> tuple[Float[Array, "*view component pixel"], Float[Array, "*view phase pixel"]]:
         """Give amounts and strains, of every view where they change."""
         if self.courses is None:
@@ -198,7 +220,8 @@ class PowderTomography(Model):
         fractions, strains = self.by_view()
         count = strains.shape[-2]
         weights = self.basis.weights
-        strain = jnp.moveaxis(_chebyshev(jnp.clip(strains * 1e-3 / _STRAIN, -1, 1), weights.shape[1], jnp), -1, -2)
+        placed = jnp.clip(strains * 1e-3 / self.basis.largest, -1, 1)
+        strain = jnp.moveaxis(_chebyshev(placed, weights.shape[1], jnp), -1, -2)
         amount = strain * fractions[..., :count, None, :]
         others = fractions[..., count:, :]
         if self.depths is None:

@@ -139,20 +139,30 @@ def pattern_panels(name: str, quantity: Quantity, result: Result) -> list[Panel]
         ax.plot(across, data, color="black", lw=0.6)
         fitted = result.quantities.get("fitted_pattern")
         if name == "mean_pattern" and fitted is not None:
-            ax.plot(across, np.asarray(fitted.data), color=ORANGE, lw=0.5)
-            ax.plot(across, data - np.asarray(fitted.data), color=BLUE, lw=0.5)
-            _name_reflections(ax, result)
+            parts = _parts(result)
+            colours = ("0.5", "0.75") if parts else (ORANGE, BLUE)
+            ax.plot(across, np.asarray(fitted.data), color=colours[0], lw=0.5)
+            ax.plot(across, data - np.asarray(fitted.data), color=colours[1], lw=0.5)
+            for number, part in enumerate(parts.values()):
+                ax.fill_between(across, part, color=_COLOURS[number % len(_COLOURS)], alpha=0.35, lw=0)
+            _name_reflections(ax, result, colours)
         unit = f" [{quantity.units}]" if quantity.units else ""
         curve_axes(ax, label, f"intensity{unit}", quantity.long_name or name)
 
     return [Panel(draw, width=3.6, left=0.55, right=0.75, bottom=0.42)]
 
 
-def _name_reflections(ax: "Axes", result: Result) -> None:
+def _parts(result: Result) -> dict[str, np.ndarray]:
+    """Give the patterns of single phases, where the result has them."""
+    found = {n: q for n, q in result.quantities.items() if q.kind == "phase_pattern"}
+    return {n.removesuffix("_pattern"): np.asarray(q.data, float) for n, q in found.items()}
+
+
+def _name_reflections(ax: "Axes", result: Result, colours: tuple[str, str]) -> None:
     """Mark the rings of every phase above the pattern, in its colour, with a legend of curves and phases."""
-    phases = [n for n, q in result.quantities.items() if q.kind == "phase"]
+    phases = [n for n, q in result.quantities.items() if q.kind == "phase"] or list(_parts(result))
     rings = result.quantities.get("reflections")
-    entries = [("measured", "black"), ("fit", ORANGE), ("difference", BLUE)]
+    entries = [("measured", "black"), ("fit", colours[0]), ("difference", colours[1])]
     for number, phase in enumerate(phases if rings is not None else []):
         colour = _COLOURS[number % len(_COLOURS)]
         places = np.asarray(rings.data)  # pyright: ignore[reportOptionalMemberAccess]

@@ -14,10 +14,11 @@ from jaxtyping import Array, Float
 
 from ..models import PowderBasis, PowderTomography
 from ..solvers import GridPrior, poisson_cost
-from ._powder_start import Setup, bends
+from ._powder_peaks import bends
+from ._powder_start import Setup
 
 _SMALL = 0.02  # change by which derivatives of the peaks are taken
-_RANK = 12  # patterns that span a phase with all these changes
+_WIDER = 1.5  # times as many patterns span a phase with all these changes
 _FARTHEST = 0.3  # relative change of a width or an amount in one step, and of half of it of the share of Lorentz
 _SIZES = 0.7  # how far sizes of crystallites are from those of the phases, as a logarithm, typically
 _RIDGES = 1e-3, 1e-5  # of the diagonal: of the peaks, whose widths and sizes are hardly told apart, and the rest
@@ -87,7 +88,7 @@ def _directions(setup: Setup) -> tuple[PowderBasis, Float[np.ndarray, "one map c
         columns[at + 2 * count + number, 2 * maps :][own] = patterns[0, number] * bool(len(setup.amorphous))
     columns[at + 3 * count :, maps - 1] = smooth * _unit(setup) * setup.step
     cast = lambda a: jnp.asarray(a, jnp.float32)
-    return PowderBasis(cast(patterns[0]), cast(weights), bases[0].amorphous), columns
+    return PowderBasis(cast(patterns[0]), cast(weights), bases[0].amorphous, bases[0].largest), columns
 
 
 def _unit(setup: Setup) -> float:
@@ -100,7 +101,7 @@ def _common(bases: list[PowderBasis]) -> tuple[np.ndarray, np.ndarray]:
         [np.einsum("pabr,prk->pabk", *(np.asarray(a, float) for a in (b.weights, b.patterns))) for b in bases]
     )
     trials, count, orders, depths, channels = full.shape
-    rank = min(_RANK, orders * depths)
+    rank = min(int(_WIDER * bases[0].patterns.shape[1]), orders * depths)
     weights, patterns = [], []
     for table in np.moveaxis(full, 1, 0):
         flat = table.reshape(trials, orders * depths, channels)
@@ -195,6 +196,6 @@ def _moved(model: PowderTomography, setup: Setup, step: np.ndarray, beam: np.nda
     setup = dataclasses.replace(setup, peaks=peaks, amorphous=total)
     return model.replace(
         basis=setup.basis(), fractions=jnp.concatenate([amounts, others], -2),
-        strains=jnp.clip(model.strains + cast(part[3]), -4.8, 4.8),
+        strains=model.within(model.strains + cast(part[3])),
         background=jnp.maximum(model.background + jnp.asarray(beam, jnp.float32), 0),
     ), setup  # fmt: skip

@@ -14,18 +14,17 @@ from .._console import Console
 from ..errors import InputError
 from ..frames import frame_blocks
 from ..geometry import TiltedDetector
-from ..models import Peaks, Phase, PowderTomography, phase_from_cif, phase_of_lines, powder_basis, powder_pattern
+from ..models import Peaks, Phase, PowderTomography, phase_from_cif, phase_of_lines, powder_basis
 from ..operators import ChannelResponse, Grid, StripProjector, absorption_factors
 from ..scan import Scan
 from ..solvers import GridPrior, edge_preserving_slice
 from ._monitor import monitor_at
+from ._powder_peaks import first_peaks, with_axes
 from .integration import Integration, integrator
 
 _TABLE = 2.0  # [GiB] of the projector, from which on pixels are as large as the steps
 _MOST = 16.0  # [GiB], beyond which it is refused
 _NODES = 3  # scattering angles at which absorption is computed
-_SPLINES, _WIDER = (12, 40), 4.0  # of a smooth pattern, at first and at most; times as wide as the peaks
-_BEND = 0.3  # typical second difference of its splines, over their mean
 _SHOWS = 3e-4  # half a sample over the detector's distance, from which on depth moves peaks visibly
 
 
@@ -72,6 +71,7 @@ class Setup:
     strains: tuple[float, ...] = ()  # of the phases on average, by the mean pattern
     courses: Any = None  # (view, knot) of a sample that changes
     times: Any = None  # of the views
+    largest: float = 5e-3  # change of a lattice parameter
 
     @property
     def components(self) -> list[str]:
@@ -94,7 +94,7 @@ class Setup:
         """Make the patterns that span the phases."""
         return powder_basis(
             self.phases, self.data.two_theta, self.wavelength, peaks or self.peaks, self.step, self.reach,
-            self.amorphous if amorphous is None else amorphous,
+            self.amorphous if amorphous is None else amorphous, self.largest,
         )  # fmt: skip
 
     def projector(self, grid: Grid) -> StripProjector:
@@ -176,7 +176,7 @@ def setup_of(scan: Scan, settings: Any, console: Console) -> Setup:
     **Raises:** `InputError` where scattering angles, energy or step are missing, or the slice is too large.
     """
     rules, file = settings.model, dict(scan.extra.get("powder", {}))
-    data, lines = _patterns(scan, file, settings.integration, console)
+    data, lines = patterns_of(scan, file, settings.integration, console)
     views, steps = data.counts.shape[:2]
     angles = np.asarray(scan.angles, float).reshape(views, -1)[:, 0]
     wavelength = None if scan.geometry is None else scan.geometry.wavelength
@@ -201,18 +201,19 @@ def setup_of(scan: Scan, settings: Any, console: Console) -> Setup:
     centre = _centre(scan, angles, signal if absorption is None else absorption[0], lines)
     grid = _grid(steps, centre, signal, rules.pixels, views, absorption is not None, lines)
     degree = rules.polarisation if rules.polarisation is not None else file.get("polarisation", 0.99)
-    phases = _phases(rules.phases, file, scan, float(data.two_theta[-1]))
+    phases = phases_of(rules.phases, file, scan, float(data.two_theta[-1]))
+    phases = with_axes(phases, rules.c_change or {})
     said = rules.parallax if rules.parallax is not None or "parallax" not in file else bool(file["parallax"])
     distance = _distance(scan, said, grid, float(step), lines)
     nothing = np.zeros((0, len(data.two_theta)))
     setup = Setup(
         data, angles, centre, float(step), float(wavelength), grid, phases, Peaks(1e-3), nothing, None, None,
-        float(degree), distance,
+        float(degree), distance, largest=rules.lattice_change,
     )  # fmt: skip
     if absorption is not None:
         setup = dataclasses.replace(setup, attenuation=_attenuation(setup, *absorption))
     if phases:
-        setup = _first_peaks(setup, file.get("amorphous") if rules.amorphous else None, rules.amorphous)
+        setup = first_peaks(setup, file.get("amorphous") if rules.amorphous else None, rules.amorphous)
         lines.append(f"peaks: {np.degrees(setup.peaks.width):.3g} degrees of the instrument, by the mean pattern")
     elif settings.solver.name == "phases":
         lines.append(
@@ -222,7 +223,7 @@ def setup_of(scan: Scan, settings: Any, console: Console) -> Setup:
     return dataclasses.replace(setup, lines=tuple(lines))
 
 
-def _patterns(scan: Scan, file: dict[str, Any], rules: Integration, console: Console) -> tuple[Patterns, list[str]]:
+def patterns_of(scan: Scan, file: dict[str, Any], rules: Integration, console: Console) -> tuple[Patterns, list[str]]:
     """Patterns as the file has them, or of its frames."""
     if "two_theta" in file or "two_theta" in scan.extra:
         if rules != Integration():
@@ -340,14 +341,15 @@ def _grid(
     return Grid(steps, chosen, radius)
 
 
-def _phases(wanted: Any, file: dict[str, Any], scan: Scan, largest: float) -> dict[str, Phase]:
+def phases_of(wanted: Any, file: dict[str, Any], scan: Scan, largest: float) -> dict[str, Phase]:
     """Phases by name: lines that the file lists, or CIF files."""
     known = file.get("phases", {})
     if wanted is None:
         return {name: phase_of_lines(lines, name) for name, lines in known.items()}
     named = wanted if isinstance(wanted, Mapping) else None
     if named is None:
-        names = wanted.split(",") if isinstance(wanted, str) else wanted
+        words = (wanted,) if isinstance(wanted, str) else wanted  # "A,B" comes as one word from the command line
+        names = [name.strip() for word in words for name in word.split(",")]
         absent = [name for name in names if name not in known]
         if absent:
             raise InputError(
@@ -382,58 +384,3 @@ def _attenuation(setup: Setup, values: np.ndarray, weights: np.ndarray) -> np.nd
     prior = GridPrior.within(setup.grid, [50.0], smooth=0.0, small=1e-3, rounding=0.05)
     cast = lambda a: jnp.asarray(a, jnp.float32)
     return np.maximum(np.asarray(edge_preserving_slice(projector, cast(values), cast(weights), prior)), 0)
-
-
-def _first_peaks(setup: Setup, known: Any, fitted: bool) -> Setup:
-    """Width of the peaks, and a smooth pattern where none is known, by linear fits of the mean pattern."""
-    data = setup.data
-    channels, step = len(data.two_theta), float(np.diff(data.two_theta).mean())
-    smooth = np.zeros((0, channels)) if not fitted else _bsplines(channels, _SPLINES[0]) if known is None else known
-    trials = [Peaks(float(width), response=data.response) for width in step * np.geomspace(0.5, 12, 40)]
-    fits = [_mean_fit(setup, peaks, np.atleast_2d(smooth)) for peaks in trials]
-    best = int(np.argmin([fit[0] for fit in fits]))
-    peaks = dataclasses.replace(trials[best], sizes=(1.0,) * len(setup.phases))
-    setup = dataclasses.replace(setup, peaks=peaks, strains=fits[best][2])
-    if not fitted or known is not None:
-        return dataclasses.replace(setup, amorphous=np.atleast_2d(smooth))
-    finer = int((data.two_theta[-1] - data.two_theta[0]) / (_WIDER * peaks.width))
-    splines = _bsplines(channels, int(np.clip(finer, *_SPLINES)))
-    usual = max(float(np.mean(fits[best][1] @ smooth)), 1e-30)
-    pattern = np.maximum(_mean_fit(setup, peaks, splines, bends(splines) / usual)[1] @ splines, 0.02 * usual)
-    amorphous = (pattern / (setup.grid.radius * setup.step))[None]
-    return dataclasses.replace(setup, amorphous=amorphous, splines=splines)
-
-
-def _mean_fit(
-    setup: Setup, peaks: Peaks, smooth: np.ndarray, known: np.ndarray | None = None
-) -> tuple[float, np.ndarray, tuple[float, ...]]:
-    """Fit the mean pattern by phases, strained a little, and smooth patterns: the misfit, their amounts, and strains.
-
-    **Arguments:** `known` `(fact, smooth)`: combinations of these amounts that are 0 to within 1.
-    """
-    mean, data, count = setup.mean_pattern(), setup.data, len(setup.phases)
-    good = np.isfinite(mean) & (data.solid > 0)
-    counts = np.maximum(data.counts.sum((0, 1), dtype=float), 1)
-    weight = np.where(good, data.light.sum((0, 1)) / np.sqrt(counts), 0)
-    at = lambda s: [powder_pattern(q, data.two_theta, setup.wavelength, peaks, s) for q in setup.phases.values()]
-    columns = np.stack([*at(1.0), *(np.array(at(1.001)) - np.array(at(0.999))), *smooth]) * weight
-    facts = np.zeros((0, len(smooth))) if known is None else known
-    columns = np.hstack([columns, np.vstack([np.zeros((2 * count, len(facts))), facts.T])])
-    right = np.r_[np.nan_to_num(mean) * weight, np.zeros(len(facts))]
-    size = np.linalg.norm(columns, axis=1) + 1e-30
-    solved = np.linalg.lstsq(columns.T / size, right, rcond=1e-6)[0] / size
-    amounts, moved = solved[:count], solved[count : 2 * count]
-    strains = np.where(amounts > 0, np.clip(0.002 * moved / np.where(amounts > 0, amounts, 1), -3e-3, 3e-3), 0)
-    return float(((solved @ columns - right) ** 2).sum()), solved[2 * count :], tuple(map(float, strains))
-
-
-def bends(splines: np.ndarray) -> np.ndarray:
-    """Second differences of the amounts of splines, in units of what they typically are where these are one."""
-    return np.diff(np.eye(len(splines)), 2, axis=0) / _BEND
-
-
-def _bsplines(channels: int, count: int) -> np.ndarray:
-    """Uniform cubic B-splines over the channels."""
-    place = np.linspace(0, count - 3, channels)
-    away = np.abs(place - (np.arange(count)[:, None] - 1))
-    return np.where(away < 1, 2 / 3 - away**2 + away**3 / 2, np.where(away < 2, (2 - away) ** 3 / 6, 0))

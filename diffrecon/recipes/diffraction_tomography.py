@@ -47,6 +47,15 @@ class Model:
         None,
         'names of phases that the file describes, or CIF files by name, {ceria = "CeO2.cif"}; by default the file\'s',
     )
+    c_change: dict | None = setting(
+        None,
+        "of phases by name, hexagonal or tetragonal ones: by how much c changes, relatively, where a changes by one, "
+        "{NMC = -1.2}; by default 1, lattices keep their shape",
+    )
+    lattice_change: float = setting(
+        5e-3, "largest change of a lattice parameter, relative, that is looked for; more takes longer",
+        at_least=5e-3, at_most=0.03, only=_OF_PHASES,
+    )  # fmt: skip
     pixels: int | None = setting(
         None,
         "of the slice to a step of the scan; by default 2, or 1 where the table would not fit",

@@ -4,6 +4,7 @@ Independent of the operators: discs whose chords are exact along rays finer than
 and out along straight lines through these discs, peaks evaluated for every piece of a ray, Poisson noise.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
     two_theta = np.linspace(ANGLES[0], ANGLES[1], CHANNELS)
     views = [view_of(discs, float(a), two_theta) for a in angles]
     truth = truth_of(discs)
-    write_scan_of(path, random, angles, two_theta, views, NAMES, truth)
+    write_scan_of(path, random, angles, two_theta, views, {name: lines(name) for name in NAMES}, truth)
     with h5py.File(path, "a") as file:
         file.attrs["parallax"] = 1.0
         file.create_group("detector").attrs.update(
@@ -46,10 +47,13 @@ def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
 
 def write_scan_of(
     path: str | Path, random: np.random.Generator, angles: np.ndarray, two_theta: np.ndarray, views: list,
-    names: tuple[str, ...], truth: dict[str, np.ndarray],
+    phases: Mapping[str, tuple], truth: Mapping[str, np.ndarray],
 ) -> None:  # fmt: skip
-    """Count photons of views as `view_of` gives them, and write them with monitor, transmitted beam, solid angles,
-    phases and truth."""
+    """Count photons of views as `view_of` gives them, and write them with monitor, transmitted beam, solid angles and
+    truth.
+
+    **Arguments:** `phases`: spacings [Angstrom], strengths, Miller indices and cell volume [A^3] by name.
+    """
     solid = 2 * np.pi * np.sin(two_theta) * np.ptp(two_theta) / len(two_theta) * (1 + np.cos(two_theta) ** 2) / 4
     background = 0.02 * np.exp(-two_theta / 0.1)
     measured, left = zip(*views, strict=True)
@@ -70,8 +74,7 @@ def write_scan_of(
         for name, values in (("monitor", photons), ("transmitted", photons * np.array(left))):
             file[name] = random.poisson(values * GAIN)
             file[name].attrs["per_photon"] = GAIN
-        for name in names:
-            spacing, strength, hkl, volume = lines(name)
+        for name, (spacing, strength, hkl, volume) in phases.items():
             group = file.create_group(f"phases/{name}")
             group["d_A"], group["strength"], group["hkl"] = spacing, strength, hkl
             group.attrs["cell_volume_A3"] = volume
@@ -119,19 +122,22 @@ def _discs(random: np.random.Generator) -> np.ndarray:
 
 
 def view_of(
-    discs: np.ndarray, angle: float, two_theta: np.ndarray, names: tuple[str, ...] = NAMES, parallax: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
+    discs: np.ndarray, angle: float, two_theta: np.ndarray, names: tuple[str, ...] = NAMES, parallax: bool = True,
+    peaks: Any = None, absorbs: Mapping[str, float] = ATTENUATION,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Compute the intensity of every point and channel [1/sr a photon], and the light that goes through.
 
     **Arguments:** `discs`, one a row: centre, radius [step], what it adds of the two phases and of glass, and the
-    strains of the two.
+    strains of the two; `peaks`: pattern of `(name, scale, nearer)`, by default those of cubic lattices; `absorbs` [1/m]
+    by name.
     """
+    peaks = peaks or (lambda name, scale, nearer: pattern(name, two_theta, ENERGY, WIDTH, scale, nearer))
     count = STEPS * FINE
     axis = (np.arange(count) + 0.5) / FINE - STEPS / 2
     u, t = np.meshgrid(axis, axis, indexing="ij")
     x, y = u * np.cos(angle) - t * np.sin(angle), u * np.sin(angle) + t * np.cos(angle)
     amounts, strains = amounts_of(discs, x, y)
-    table = np.array([ATTENUATION[name] for name in (*names, "glass")])
+    table = np.array([absorbs[name] for name in (*names, "glass")])
     attenuation = np.tensordot(table, amounts, 1) * STEP / FINE
     depth_in = np.cumsum(attenuation, 1) - attenuation / 2
     before, along = np.exp(-depth_in), attenuation.sum(1)
@@ -150,7 +156,7 @@ def view_of(
                 share = where.sum(1).reshape(STEPS, FINE).sum(1)
                 if share.any():
                     nearer = float(t[0, part].mean()) * STEP / DISTANCE * parallax
-                    found += share[:, None] * pattern(name, two_theta, ENERGY, WIDTH, 1 + strain, nearer)
+                    found += share[:, None] * peaks(name, 1 + strain, nearer)
     glass = (amounts[2] * before * out * STEP / FINE / FINE).sum(1).reshape(STEPS, FINE).sum(1)
     found += glass[:, None] * 150 * np.exp(-(((two_theta - 0.11) / 0.06) ** 2))
     return found, np.exp(-along).reshape(STEPS, FINE).mean(1)

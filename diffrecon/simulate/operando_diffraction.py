@@ -13,6 +13,7 @@ import numpy as np
 
 from ._truth import read_truth
 from .diffraction_tomography import STEPS, truth_of, view_of, write_scan_of
+from .powders import lines
 
 __all__ = ["METHOD", "SETTINGS", "converted", "grains", "judge", "write"]
 
@@ -45,7 +46,7 @@ def write(path: str | Path, seed: int = 0) -> dict[str, np.ndarray]:
     truth = {name: np.array([m[name] for m in maps]) for name in maps[0]} | {
         "times": shown, "course": np.array([[at(t)[:, 3 + n] @ area for t in times] for n in range(2)])
     }  # fmt: skip
-    write_scan_of(path, random, angles, two_theta, views, NAMES, truth)
+    write_scan_of(path, random, angles, two_theta, views, {name: lines(name) for name in NAMES}, truth)
     with h5py.File(path, "a") as file:
         file["times"] = times
     return truth

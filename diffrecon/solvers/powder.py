@@ -165,7 +165,7 @@ def _get(model: Any) -> tuple[Array, Array]:
 
 
 def _put(model: Any, unknowns: tuple[Array, Array]) -> Any:
-    return model.replace(fractions=unknowns[0], strains=jnp.clip(unknowns[1], -4.8, 4.8))
+    return model.replace(fractions=unknowns[0], strains=model.within(unknowns[1]))
 
 
 @eqx.filter_jit
@@ -208,7 +208,7 @@ def _diagonal(model: Any, weight: Array) -> tuple[Array, Array]:
     slopes = jnp.asarray([(0, a, 0, -a)[a % 4] for a in range(basis.weights.shape[1])], weight.dtype)  # T_a'(0)
     pattern = lambda by: jnp.einsum("a,par,prk->pk", by, basis.weights[:, :, 0], basis.patterns)
     patterns = jnp.concatenate([pattern(signs), basis.amorphous])
-    changes = 1e-3 / 5e-3 * pattern(slopes)
+    changes = 1e-3 / basis.largest * pattern(slopes)
     middle = model.projector.table[:, model.projector.table.shape[1] // 2] ** 2
     seen = jnp.einsum("vuk,qk->vuq", weight, patterns**2)
     moved = jnp.einsum("vuk,qk->vuq", weight, changes**2)

@@ -1,5 +1,6 @@
 """Powder tomography of an independent simulation: amounts, lattices, error bars, patterns; frames; what is refused."""
 
+import dataclasses
 from typing import Any
 
 import h5py
@@ -9,9 +10,11 @@ import pytest
 
 import diffrecon as dr
 from diffrecon import simulate
+from diffrecon.cli import main
 from diffrecon.errors import InputError
 from diffrecon.models import Peaks, Phase, powder_basis, powder_pattern
 from diffrecon.operators import Grid
+from diffrecon.recipes._powder_peaks import with_axes
 from diffrecon.simulate import diffraction_tomography, operando_diffraction, powders
 from diffrecon.solvers import GridPrior
 
@@ -75,6 +78,30 @@ def test_a_peak_of_the_basis_is_the_peak(patterns):
     orders = np.cos(a * np.arange(basis.weights.shape[1])), np.cos(b * np.arange(basis.weights.shape[2]))
     summed = np.einsum("a,b,abr,rk->k", *orders, np.asarray(basis.weights[0]), np.asarray(basis.patterns[0]))
     np.testing.assert_allclose(summed, found, atol=2e-3 * found.max())
+
+
+def test_axes_of_a_cell_change_apart():
+    """Every ring where its indices say, by the axes themselves; a basis of a wide range holds peaks far away."""
+    hkl = np.array([(0, 0, 3), (1, 0, 1), (1, 0, 4), (1, 1, 0), (2, -1, 3)])
+    plane, height = 4 / 3 * (hkl[:, 0] ** 2 + hkl[:, 0] * hkl[:, 1] + hkl[:, 1] ** 2), hkl[:, 2] ** 2
+    spacing = lambda a, c: 1e-10 / np.sqrt(plane / a**2 + height / c**2)
+    lines = {"NMC": Phase(spacing(2.86, 14.23), np.full(5, 1e5), 1e-28, 1.0, hkl)}
+    phase = with_axes(lines, {"NMC": -1.25})["NMC"]
+    found, volume = phase.scaled(0.99)
+    np.testing.assert_allclose(found, spacing(2.86 * 0.99, 14.23 * 1.0125), rtol=1e-9)
+    assert volume == pytest.approx(1e-28 * 0.99**2 * 1.0125)
+    two_theta, peaks = np.linspace(0.08, 0.32, 200), Peaks(2.5e-3)
+    basis = powder_basis({"NMC": phase}, two_theta, 4.13e-11, peaks, 1.0, 0.0, np.zeros((0, 200)), 0.015)
+    orders = np.cos(np.arccos(-0.01 / 0.015) * np.arange(basis.weights.shape[1]))
+    summed = np.einsum("a,ar,rk->k", orders, np.asarray(basis.weights[0, :, 0]), np.asarray(basis.patterns[0]))
+    exact = powder_pattern(phase, two_theta, 4.13e-11, peaks, 0.99)
+    np.testing.assert_allclose(summed, exact, atol=3e-3 * exact.max())
+    with pytest.raises(InputError, match="no phase 'NCM'.*NMC"):
+        with_axes(lines, {"NCM": -1.0})
+    with pytest.raises(InputError, match="a number is expected"):
+        with_axes(lines, {"NMC": "c"})
+    with pytest.raises(InputError, match="no hexagonal or tetragonal"):
+        with_axes({"NMC": dataclasses.replace(phase, hkl=hkl[::-1])}, {"NMC": -1.0})
 
 
 def test_patterns_of_a_sample_that_grows(patterns):
@@ -162,6 +189,19 @@ def test_curvature_of_what_is_known_in_time():
     for slope, product in zip(slopes, products, strict=True):
         np.testing.assert_allclose(slope, product, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(changing, standing, rtol=1e-5)
+
+
+def test_an_inspection_names_phases_and_rings_that_none_explains(patterns, tmp_path, capsys):
+    assert main(["inspect", str(patterns)]) == 0
+    said = capsys.readouterr().out
+    assert "rings of CeO2 89%" in said and "every ring in the mean pattern belongs to a phase" in said
+    picture = tmp_path / "pattern.png"
+    assert main(["inspect", str(patterns), "--set", "model.phases=CeO2", "--plot", str(picture)]) == 0
+    said = capsys.readouterr().out
+    assert "rings of CeO2 100%" in said and "rings that no phase explains" in said and picture.exists()
+    found = [float(word.split()[-1]) for word in said.split("degrees: ")[1].split(" (d ")[:-1]]
+    aluminium = 2 * np.degrees(np.arcsin(12.39842 / 30 / 2 / 4.0495 * np.sqrt([3, 4])))  # 111 and 200
+    assert all(np.abs(np.array(found) - ring).min() < 0.08 for ring in aluminium), said
 
 
 def test_wrong_input_is_refused(patterns, tmp_path):
