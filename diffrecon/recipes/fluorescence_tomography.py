@@ -63,7 +63,7 @@ class Model:
 class Solver:
     """How the densities are found."""
 
-    name: str = setting("joint", "all absorption in one cost, or the alternation alone", choices=("joint", "alternate"))
+    name: str = setting("joint", "all components in one likelihood with sparse edges, or the alternation alone", choices=("joint", "alternate"))
     sweeps: int | None = setting(
         None, "of the alternation; 2 where rounds with sparse edges follow, else 4", at_least=1
     )
@@ -241,7 +241,7 @@ def _sharpened(solver: Solver, free: str, problem: Emission, run: Run) -> Outcom
 
 
 def _spread(solver: Solver, counts: np.ndarray, model: Fluorescence) -> np.ndarray:
-    """How many times the variance of photon noise the residuals of every channel have.
+    """Estimate how many times the variance of photon noise the residuals of every channel have.
 
     One number a channel, so that counts keep their sums: weights that fall with the counts would favour the faint
     borders of grains, where a blurred prediction is too bright, and make every element too light.
