@@ -63,7 +63,11 @@ class Model:
 class Solver:
     """How the densities are found."""
 
-    name: str = setting("joint", "all components in one likelihood with sparse edges, or the alternation alone", choices=("joint", "alternate"))
+    name: str = setting(
+        "joint",
+        "all components in one likelihood with sparse edges, or the alternation",
+        choices=("joint", "alternate"),
+    )
     sweeps: int | None = setting(
         None, "of the alternation; 2 where rounds with sparse edges follow, else 4", at_least=1
     )
