@@ -1,7 +1,7 @@
 """The slab in which elements are spread: what it absorbs of beam and lines."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,10 @@ class Sample:
     )
     thickness: float | None = setting(None, "of the slab, along its normal", unit="m", above=0)
     density: float | None = setting(None, "[g/cm^3], instead of that of the composition", above=0)
+    window: dict | None = setting(
+        None, 'layers between beam and sample, from outside in: {kapton = "8 um", "SiO2, 2.2" = "1 um"}'
+    )
+    support: dict | None = setting(None, 'layers behind the sample, from it outwards: {"Si3N4, 3.2" = "1 um"}')
     incidence: float = setting(
         np.pi / 2,
         "between beam and surface; masses are per area of the surface",
@@ -42,24 +46,67 @@ class Sample:
 
 
 def slab_shares(line: Line, energy: float, sample: Sample) -> np.ndarray:
-    """Share of each part of a line that gets out of the slab, with the beam's own absorption; ones without a slab.
+    """Share of each part of a line that gets out of slab and layers, with the beam's own absorption; ones without any.
 
     **Raises:** `InputError` for a slab that is not told whole.
     """
+    window, support = layers_of(sample.window, "window"), layers_of(sample.support, "support")
     if sample.composition is None:
         if sample.thickness is not None:
             raise InputError('sample.thickness without a composition: --set sample.composition="SiO2, 2.2"')
-        return np.ones(len(line.energies))
-    mass = areal_mass(sample)
+        if not window and not support:
+            return np.ones(len(line.energies))
+    mass = 0.0 if sample.composition is None else areal_mass(sample)
     if not sample.takeoff:
         raise InputError('where does the detector stand? --set sample.takeoff="45 deg" between it and the surface')
+    behind = sample.takeoff < 0
+    if sample.composition is None and support and not behind:
+        raise InputError("sample.support does nothing behind a sample without sample.composition; leave it out")
+    into = lambda mass, matter: mass * attenuation_of(matter, energy) / np.sin(sample.incidence)
+    out = lambda mass, matter: np.array(
+        [mass * attenuation_of(matter, float(e)) / np.sin(abs(sample.takeoff or 1)) for e in line.energies]
+    )
+    depth = sum((into(one.mass, one.material) for one in window), 0.0)
+    depth = depth + sum((out(one.mass, one.material) for one in (support if behind else window)), 0.0)
+    passed = np.exp(-depth) * np.ones(len(line.energies))
+    if sample.composition is None:
+        return passed
     import jax.numpy as jnp
 
     from ..operators import slab_share
 
-    into = mass * attenuation_of(_matter(sample), energy) / np.sin(sample.incidence)
-    out = [mass * attenuation_of(_matter(sample), float(e)) / np.sin(abs(sample.takeoff)) for e in line.energies]
-    return np.asarray(slab_share(into, jnp.asarray(out, float), behind=sample.takeoff < 0), float)
+    matter = _matter(sample)
+    return passed * np.asarray(slab_share(into(mass, matter), jnp.asarray(out(mass, matter), float), behind), float)
+
+
+class Layer(NamedTuple):
+    """One layer of the specimen: formula or name, density [g/cm^3], thickness [cm]."""
+
+    material: str
+    density: float
+    thickness: float
+
+    @property
+    def mass(self) -> float:
+        """Areal mass [g/cm^2]."""
+        return self.density * self.thickness
+
+
+def layers_of(stack: dict | None, name: str) -> list[Layer]:
+    """Read a stack of layers.
+
+    **Raises:** `InputError` for a layer without a density, or whose thickness is none.
+    """
+    found = []
+    for what, thickness in (stack or {}).items():
+        where = f"sample.{name}.{what}"
+        density, long = physics.material(what).density, 100 * physics.quantity(thickness, "m", where)
+        if density is None:
+            raise InputError(f'{where}: {what!r} needs a density in g/cm^3, such as "SiO2, 2.2"')
+        if not 0 < long < 10:
+            raise InputError(f'{where} = {thickness!r}; expected a thickness with its unit, as "8 um"')
+        found.append(Layer(what, density, long))
+    return found
 
 
 def areal_mass(sample: Sample) -> float:

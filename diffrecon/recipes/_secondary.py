@@ -9,7 +9,7 @@ import numpy as np
 from .._optional import require
 from ..errors import InputError
 from ..models import Line, emission_line, mass_fractions
-from ._sample import Sample, areal_mass
+from ._sample import Sample, areal_mass, layers_of
 
 _LEAST = 0.01  # share of an element in the slab, below which it is not asked for
 
@@ -22,27 +22,33 @@ def enhancement(line: Line, energy: float, sample: Sample) -> float:
     **Source:** T. Schoonjans and V. A. Sole, fisx; Mantler, X-Ray Spectrom. 15, 263 (1986).
     """
     assert sample.composition is not None and sample.takeoff is not None
-    density = 1.0
-    thickness = areal_mass(sample) / density  # only their product counts
-    fractions = tuple(sorted(mass_fractions(sample.composition).items()))
+    stack: list[tuple[Any, float, float]] = [
+        (one.material, one.density, one.thickness) for one in layers_of(sample.window, "window")
+    ]
+    place = len(stack)
+    stack.append((sample.composition, 1.0, areal_mass(sample)))  # only density times thickness counts
+    stack += [(one.material, one.density, one.thickness) for one in layers_of(sample.support, "support")]
+    layers = tuple((tuple(sorted(mass_fractions(what).items())), *numbers) for what, *numbers in stack)
     angles = float(np.degrees(sample.incidence)), float(np.degrees(sample.takeoff))
     family = line.name if len(line.name) == 1 else line.name[:1]
-    return _enhancement(f"{line.element} {family}", energy / 1e3, fractions, density, thickness, angles)
+    return _enhancement(f"{line.element} {family}", energy / 1e3, layers, place, angles)
 
 
 @functools.cache
-def _enhancement(
-    family: str, energy: float, fractions: tuple, density: float, thickness: float, angles: tuple[float, float]
-) -> float:
+def _enhancement(family: str, energy: float, layers: tuple, place: int, angles: tuple[float, float]) -> float:
     fisx, elements = require("fisx", "fluorescence"), _elements()
-    slab = fisx.Material("slab of diffrecon", density, thickness)
-    slab.setComposition(dict(fractions))
-    elements.addMaterial(slab, 0)
+    stack = []
+    for number, (fractions, density, thickness) in enumerate(layers):
+        name = f"layer {number} of diffrecon"
+        material = fisx.Material(name, density, thickness)
+        material.setComposition(dict(fractions))
+        elements.addMaterial(material, 0)
+        stack.append([name, density, thickness])
     beam = fisx.XRF()
     beam.setBeam(energy)
-    beam.setSample([["slab of diffrecon", density, thickness]])
+    beam.setSample(stack)
     beam.setGeometry(*angles)
-    lines = beam.getMultilayerFluorescence([family], elements, secondary=1)[family][0].values()
+    lines = beam.getMultilayerFluorescence([family], elements, secondary=1)[family][place].values()
     primary = sum(one["primary"] for one in lines)
     return 1.0 if not primary > 0 else 1 + sum(one["secondary"] for one in lines) / primary
 
@@ -77,9 +83,14 @@ def enhancements(lines: list[Line], energy: float, sample: Sample) -> tuple[list
 def _warning(line: Line, energy: float, sample: Sample, behind: bool) -> str:
     """Say so where elements of the slab send out lines that excite this one."""
     assert sample.composition is not None
+    around = [*layers_of(sample.window, "window"), *layers_of(sample.support, "support")]
+    shares = dict(mass_fractions(sample.composition))
+    for layer in around:
+        for element, share in mass_fractions(layer.material).items():
+            shares[element] = max(share, shares.get(element, 0.0))
     edge = max(line.energies) * 1.08  # an absorption edge lies above its lines
     causes = []
-    for element, share in mass_fractions(sample.composition).items():
+    for element, share in shares.items():
         if share < _LEAST or element == line.element:
             continue
         try:
@@ -92,6 +103,6 @@ def _warning(line: Line, energy: float, sample: Sample, behind: bool) -> str:
         return ""
     why = "it is not computed behind a slab" if behind else 'pip install "diffrecon[fluorescence]" computes it'
     return (
-        f"WARNING: lines of {', '.join(causes)} in the slab excite {line.element}, too: without this its mass comes "
-        f"out too large, by up to half; {why}"
+        f"WARNING: lines of {', '.join(causes)} in the specimen excite {line.element}, too: without this its mass "
+        f"comes out too large, by up to half; {why}"
     )

@@ -90,11 +90,30 @@ def test_slab_of_known_composition(tmp_path):
     np.testing.assert_allclose(same["Fe"], masses(scan, sample=slab)["Fe"], rtol=2e-3)
 
 
+def test_window_and_support_absorb_by_themselves(tmp_path):
+    """A thin sample under aluminium: beam in and line out, on the detector's side; behind it the support's turn."""
+    scan = opened(areas_file(tmp_path / "a.h5"))
+    line = emission_line("Fe K", 17e3, "xraydb")
+    mass, layer = 2.70 * 10e-4, {"Al": "10 um"}
+    into, out = attenuation_of("Al", 17e3), np.array([attenuation_of("Al", e) for e in line.energies])
+    share = lambda depth: line.production.sum() / (line.production @ np.exp(-mass * depth))
+    bare = masses(scan)["Fe"]
+    front = masses(scan, sample={"window": layer, "takeoff": "30 deg"})["Fe"]
+    np.testing.assert_allclose(front, bare * share(into + 2 * out), rtol=1e-3)
+    behind = masses(scan, sample={"support": layer, "takeoff": "-30 deg"})["Fe"]
+    np.testing.assert_allclose(behind, bare * share(2 * out), rtol=1e-3)
+    slab = {"composition": "SiO2, 2.2", "thickness": "30 um", "takeoff": "30 deg", "secondary": "off"}
+    alone, both = (
+        masses(scan, sample=slab | more)["Fe"] for more in ({}, {"window": layer, "support": {"Zn": "1 um"}})
+    )
+    assert both.mean() / alone.mean() == pytest.approx(share(into + 2 * out), rel=0.01)
+
+
 def test_lines_that_excite_others_are_named_where_fisx_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     sample = {"composition": "FeZn, 7.0", "thickness": "5 um", "takeoff": "45 deg"}
     result = masses(opened(areas_file(tmp_path / "a.h5")), sample=sample)
-    assert "WARNING: lines of Zn in the slab excite Fe, too" in " ".join(result.verdict)
+    assert "WARNING: lines of Zn in the specimen excite Fe, too" in " ".join(result.verdict)
     share = result["Fe"].mean() / (100 * 5e-6 * 7.0)
     assert result.quality["Fe"]["mass_fraction"] == pytest.approx(share, rel=1e-5)
     light = masses(opened(areas_file(tmp_path / "b.h5")), sample={**sample, "composition": "SiO2, 2.2"})
@@ -246,6 +265,10 @@ def test_saturated_counts_are_left_out(tmp_path):
         ({}, {}, {"sample": {"takeoff": 45.0}}, "sample.takeoff"),
         ({}, {}, {"sample": {"composition": "SiO2, 2.2", "thickness": 1e-5}}, "where does the detector stand"),
         ({}, {}, {"detector": {"solid_angle": 0.3, "filters": {"Be": 8}}}, "with its unit"),
+        ({}, {}, {"sample": {"window": {"Be": 8}, "takeoff": 0.7}}, "with its unit"),
+        ({}, {}, {"sample": {"window": {"SiO2Na": "1 um"}, "takeoff": 0.7}}, "needs a density"),
+        ({}, {}, {"sample": {"window": {"Be": "8 um"}}}, "where does the detector stand"),
+        ({}, {}, {"sample": {"support": {"Al": "8 um"}, "takeoff": 0.7}}, "does nothing"),
         ({"fit/Fe_K": np.full(SHAPE, np.nan), "fit/Zn_K": np.full(SHAPE, np.nan)}, {}, {}, "finite|no frame holds"),
     ],
 )

@@ -159,6 +159,21 @@ def steel(path, secondary, **extra):
     return {name: found[name][0, 0] / found["Fe"][0, 0] * whole["Fe"] for name in ("Cr", "Mn", "Ni")}
 
 
+def test_support_excites_the_sample():
+    """Zinc below iron oxide makes a third of its light; aluminium above takes beam and secondary light alike."""
+    pytest.importorskip("fisx")
+    from diffrecon.recipes._sample import Sample
+    from diffrecon.recipes._secondary import enhancement
+
+    line = dr.models.emission_line("Fe K", 17e3, "xraydb")
+    iron = {"composition": {"Fe": 0.7, "O": 0.3}, "density": 3.0, "thickness": 1e-5}
+    more = lambda **layers: enhancement(line, 17e3, Sample(**iron, **layers, incidence=np.pi / 4, takeoff=np.pi / 4))
+    bare, zinc = more(), more(support={"Zn": "10 um"})
+    assert 1 < bare < 1.01 and 1.2 < zinc < 1.45
+    assert more(window={"Be": "1 um"}) == pytest.approx(bare, rel=1e-3)
+    assert more(support={"Zn": "10 um"}, window={"Al": "10 um"}) == pytest.approx(zinc, rel=0.02)
+
+
 def test_chromium_in_steel_needs_secondary_excitation(shared_data):
     """SRM 1155, 16 keV: 18.37 % are certified; iron and nickel excite chromium more than the beam does."""
     pytest.importorskip("PyMca5")
