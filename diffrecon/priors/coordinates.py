@@ -19,6 +19,10 @@ from jaxtyping import Array, Float, Inexact, PyTree
 __all__ = ["Coordinates", "filtered", "whitening"]
 
 
+_FEW = 3  # maps
+_SINGULAR = 1e-6  # added to a curvature, in units of it: maps that one hologram cannot tell apart leave it singular
+
+
 class Coordinates(eqx.Module):
     """Describe a model by white unknowns.
 
@@ -74,14 +78,17 @@ def filtered(maps: Inexact[Array, "map *space"], kernels: Float[Array, "..."]) -
     shape, axes = maps.shape[1:], tuple(range(1, maps.ndim))
     forward, back = (jnp.fft.fftn, jnp.fft.ifftn) if jnp.iscomplexobj(maps) else (jnp.fft.rfftn, jnp.fft.irfftn)
     mixing = kernels.ndim == maps.ndim + 1
-    product = (
-        lambda values: jnp.einsum("mn...,n...->m...", kernels, values, precision="highest")
-        if mixing
-        else kernels * values
-    )
+    product = (lambda values: _mixed(kernels, values)) if mixing else (lambda values: kernels * values)
     if all(n == 1 for n in kernels.shape[-len(shape) :]):
         return product(maps)
     return back(product(forward(maps, axes=axes)), s=shape, axes=axes)
+
+
+def _mixed(kernels: Array, values: Array) -> Array:
+    """Multiply by a matrix at every frequency. Of few maps term by term: a product of 2 x 2 matrices is a loop."""
+    if len(values) > _FEW:
+        return jnp.einsum("mn...,n...->m...", kernels, values, precision="highest")
+    return jnp.stack([sum(kernel * value for kernel, value in zip(row, values, strict=True)) for row in kernels])
 
 
 def whitening(curvature: Float[Array, "map map *f"]) -> tuple[Float[Array, "map map *f"], Float[Array, "map map *f"]]:
@@ -90,10 +97,22 @@ def whitening(curvature: Float[Array, "map map *f"]) -> tuple[Float[Array, "map 
     **Returns:** the kernels that take white maps to those of the model, and those that take them back: inverse and
     transpose of the Cholesky factor.
     """
+    if len(curvature) <= 2:
+        return _whitening_of_few(curvature)
     front = lambda a: jnp.moveaxis(a, (-2, -1), (0, 1))
     matrix = jnp.moveaxis(curvature, (0, 1), (-2, -1))
-    # Maps that one hologram cannot tell apart leave the factor singular but for rounding.
     unit = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
-    transposed = jnp.swapaxes(jnp.linalg.cholesky(matrix * (1 + 1e-6 * unit)), -1, -2)
+    transposed = jnp.swapaxes(jnp.linalg.cholesky(matrix * (1 + _SINGULAR * unit)), -1, -2)
     inverse = solve_triangular(transposed, jnp.broadcast_to(unit, matrix.shape))
     return front(inverse), front(transposed)
+
+
+def _whitening_of_few(curvature: Array) -> tuple[Array, Array]:
+    """Factorise for one or two maps in closed form, for all frequencies at once."""
+    root = jnp.sqrt(curvature[0, 0] * (1 + _SINGULAR))
+    if len(curvature) == 1:
+        return (1 / root)[None, None], root[None, None]
+    side, zero = curvature[0, 1] / root, jnp.zeros_like(root)
+    other = jnp.sqrt(curvature[1, 1] * (1 + _SINGULAR) - side**2)
+    matrix = lambda a, b, d: jnp.stack([jnp.stack([a, b]), jnp.stack([zero, d])])
+    return matrix(1 / root, -side / (root * other), 1 / other), matrix(root, side, other)

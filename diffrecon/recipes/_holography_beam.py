@@ -9,10 +9,11 @@ import numpy as np
 
 from .. import prepare, solvers
 from .._console import Console
-from ..modality import Outcome, Run
+from ..modality import Outcome, Run, Stage, Work, put
 from ..operators.fourier import twice_as_fine
 from ..prepare import BeamAtDetector, LitObject, lit_residual
-from ._holography_problem import Holograms, Settings, device
+from ..priors import filtered
+from ._holography_problem import MAPS, Holograms, Settings, device
 
 _STRUCTURE = 0.03  # rms of the flats, from which a beam may have to be a wave
 _RESIDUAL = 1.5  # times photon noise, that flats which divide must leave
@@ -61,13 +62,7 @@ def solved(done: Outcome, settings: Settings, console: Console, run: Run) -> tup
             problem = problem.replace(laws=lit.opened(settings, console).laws)
         problem = problem.replace(curvature=lit.measured(index).curvature)
         both = LitObject(problem.coordinates(settings, refine=problem.refine), beam)
-        names = (*_UNKNOWNS, *(("object.numbers",) if problem.refine else ()))
-        names = tuple(name for name in names if name != "beam.drifts" or beam.drifts.size)
-        solution = solvers.levenberg_marquardt(
-            lit_residual, both, data, prior=LitObject.prior, steps=3, cg_steps=settings.solver.cg_steps,
-            unknowns=names, damping=0.03, tolerance=2e-5, block_size=problem.views, probes=0,
-            console=run.console, label="holography, beam: step",
-        )  # fmt: skip
+        solution = _joint(both, data, 3, settings.solver.cg_steps, run)
         history.append(solution.history)
         found = solution.value
         problem = problem.replace(model=found.object.solution()).with_laws()
@@ -90,16 +85,60 @@ def solved(done: Outcome, settings: Settings, console: Console, run: Run) -> tup
     return outcome, figures | {"beam_contrast": contrast}
 
 
+def _joint(both: LitObject, data: Mapping[str, Any], steps: int, cg_steps: int, run: Run) -> solvers.Solution:
+    names = (*_UNKNOWNS, *(("object.numbers",) if both.object.numbers else ()))
+    names = tuple(name for name in names if name != "beam.drifts" or both.beam.drifts.size)
+    return solvers.levenberg_marquardt(
+        lit_residual, both, data, prior=LitObject.prior, steps=steps, cg_steps=cg_steps, unknowns=names, damping=0.03,
+        tolerance=2e-5, block_size=len(both.beam.rows), probes=0, console=run.console, label="holography, beam: step",
+    )  # fmt: skip
+
+
+def refined(problem: Holograms, settings: Settings) -> Work:
+    """Solve for object and wave together once more where binned frames have found them: these do not show the finest
+    stripes. The problem comes back with its maps, unlit, and the wave in its figures."""
+    figures = problem.figures
+    if not _coarser(problem, figures["beam_maps"]):
+        return problem
+    names = (*MAPS, *problem.refine)
+
+    def solve(_: Any, run: Run) -> Outcome:
+        beam = _lifted(problem, figures)
+        curvature = problem.replace(model=beam.put(beam.model, beam.maps())).measured(0).curvature
+        dark = problem.replace(model=beam.model, curvature=curvature)
+        both = LitObject(dark.coordinates(settings, refine=problem.refine), beam)
+        solution = _joint(both, device(problem.data), 2, (3 * settings.solver.cg_steps + 3) // 4, run)
+        found, object_ = solution.value.beam, solution.value.object.solution()
+        more = {"beam_maps": np.asarray(found.maps()), "beam_drifts": np.asarray(found.drifts * found.step)}
+        return Outcome(problem.replace(model=object_), solution.history, solution.ending, solution.detail, more)
+
+    solved = yield Stage("holography, beam", solve, names)
+    model = put(problem.model, {name: getattr(solved.model, name) for name in names})
+    return problem.replace(model=model, figures={**figures, **solved.figures})
+
+
 def lit(problem: Holograms, figures: Mapping[str, Any]) -> Holograms:
     """Light frames by the wave that these, or binned ones, have found."""
+    beam = _lifted(problem, figures)
+    return problem.replace(model=beam.put(beam.model, beam.maps()))
+
+
+def _coarser(problem: Holograms, maps: Any) -> bool:
+    return problem.model.frame[0] > 1.5 * maps.shape[1] / 1.25
+
+
+def _lifted(problem: Holograms, figures: Mapping[str, Any]) -> BeamAtDetector:
+    """Bring the wave that these frames, finer or coarser ones have found to the pixels of the problem."""
     beam = BeamAtDetector.about(problem.model, problem.beam, float(figures["beam_contrast"]))
     maps = jnp.asarray(figures["beam_maps"])
-    while problem.model.frame[0] > 1.5 * maps.shape[1] / 1.25:
+    while _coarser(problem, maps):
         maps = jnp.stack([twice_as_fine(one) for one in maps])
+    while 1.5 * problem.model.frame[0] < maps.shape[1] / 1.25:
+        maps = maps.reshape(len(maps), maps.shape[1] // 2, 2, maps.shape[2] // 2, 2).mean((2, 4))
     less = [max(m - n, 0) for m, n in zip(maps.shape[1:], beam.white.shape[1:], strict=True)]
     maps = maps[:, less[0] // 2 : maps.shape[1] - (less[0] + 1) // 2, less[1] // 2 : maps.shape[2] - (less[1] + 1) // 2]
     more = [n - m for m, n in zip(maps.shape[1:], beam.white.shape[1:], strict=True)]
     maps = jnp.pad(maps, [(0, 0), *((n // 2, n - n // 2) for n in more)])
     drifts = jnp.asarray(figures["beam_drifts"], maps.dtype).reshape(beam.drifts.shape) / beam.step
     beam = eqx.tree_at(lambda b: b.drifts, beam, drifts)
-    return problem.replace(model=beam.put(beam.model, maps))
+    return beam.at(filtered(maps, 1 / beam.kernels))

@@ -41,7 +41,8 @@ def _coarse_first(problem: Holograms, settings: Settings, console: Console) -> W
     fields = {name: getattr(solved.model, name) for name in names}
     problem = whole.replace(model=put(whole.model, fields), laws=laws, other=None, figures=solved.figures)
     if "beam_maps" in solved.figures:
-        problem = beams.lit(problem, solved.figures)
+        problem = yield from beams.refined(problem, settings)
+        problem = beams.lit(problem, problem.figures)
     return (yield from _followed(problem, settings))
 
 
