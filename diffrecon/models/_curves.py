@@ -15,6 +15,7 @@ from ._refracting import RefractingSample, held_together
 __all__ = ["ScannedCurve", "curve_spectrum"]
 
 _PLACE_ERROR = 0.1  # [steps], of a position in one round
+_AIR = 3.0  # times what curves say of their width is said by air: that on the mean they have not broadened
 _SCATTERS = 0.94, 1.0  # visibilities from which a pixel scatters all through, and does not: it tells positions
 _USUAL = (np.log(0.3), 2.0)  # logarithm of the saturation, where the curves do not tell it, and how far it may be off
 
@@ -30,14 +31,15 @@ class ScannedCurve(RefractingSample):
 
     **Fields:** `maps`, the unknown images (`solvers.RefractionMaps`); `place` `(view,)` in steps of the reference's
     grid; `saturation`, refined unless `told`; `spectrum` `(half, y, x)` of the curves (`curve_spectrum`); `trust`
-    `(y, x)`; `share`, variance that the reference adds, over that of the sample; `scale` steps a pixel; `width` in
-    steps; `period` of the mirrored curve.
+    `(y, x)`; `air` `(y, x)`, 1 where nothing scatters; `share`, variance that the reference adds, over that of the
+    sample; `scale` steps a pixel; `width` in steps; `period` of the mirrored curve.
     """
 
     place: Float[Array, " view"]
     saturation: Float[Array, ""]
     spectrum: Complex[Array, "half y x"]
     trust: Float[Array, "y x"]
+    air: Float[Array, "y x"]
     share: float
     scale: float = eqx.field(static=True)
     width: float = eqx.field(static=True)
@@ -54,17 +56,25 @@ class ScannedCurve(RefractingSample):
     def information(self, counts: Float[Array, "view y x"]) -> tuple[Information, "ScannedCurve"]:
         """Sum up what all positions say of the fields; where frames stood and the saturation are refined by the way."""
         fields, found, slopes, weight, residual = summed = self._summed(counts)
-        # Positions that are stretched look like curves that are broadened: what scatters does not tell them.
-        clear = weight * (1 - _scatters(fields[3]))[..., None]
-        moved = -slopes[1] / self.scale
-        # Places err by a twentieth of a step or so; their mean is the displacement's.
-        change = (clear * moved * residual).sum((0, 1)) / ((clear * moved**2).sum((0, 1)) + _PLACE_ERROR**-2)
-        change = jnp.clip(change, -_PLACE_ERROR, _PLACE_ERROR)
-        refined = self.replace(place=self.place + change - change.mean())
+        refined = self._moved(fields, slopes, weight, residual)
         if not self.told:
             step, _ = self._saturation_step(*summed)
             refined = refined.replace(saturation=self.saturation * jnp.exp(jnp.clip(step, -0.5, 0.5)))
+        clear = _AIR * self.air * found.hessian[3, 3]
+        hessian = found.hessian.at[3, 3].add(clear)
+        mean = (self.air * fields[3]).sum() / jnp.maximum(self.air.sum(), 1)
+        gradient = found.gradient.at[3].add(clear * (1 - mean))
+        found = found._replace(hessian=hessian, gradient=gradient)
         return held_together(found, fields, self.maps.tilt), refined
+
+    def _moved(self, fields: Array, slopes: list[Any], weight: Array, residual: Array) -> "ScannedCurve":
+        """Refine the places, which err by a twentieth of a step or so; their mean is the displacement's."""
+        # Positions that are stretched look like curves that are broadened: what scatters does not tell them.
+        clear = weight * (1 - _scatters(fields[3]))[..., None]
+        moved = -slopes[1] / self.scale
+        change = (clear * moved * residual).sum((0, 1)) / ((clear * moved**2).sum((0, 1)) + _PLACE_ERROR**-2)
+        change = jnp.clip(change, -_PLACE_ERROR, _PLACE_ERROR)
+        return self.replace(place=self.place + change - change.mean())
 
     def saturation_error(self, counts: Float[Array, "view y x"]) -> Float[Array, ""]:
         """Give the relative standard deviation of the saturation, from the noise of the curves."""

@@ -1,7 +1,8 @@
 """Edge illumination and analyser crystals: a measured curve, displaced, dimmed and broadened by the sample."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -16,9 +17,14 @@ from ..solvers.refraction import first_maps
 from . import looks
 from ._refracting import Quality, Refracting, Refraction, Solver, Volume, maps_and, poisson_cost
 from ._refraction import Beam, Prior, Stacks, Unit, optics_of, read_stacks
+from ._scan_facts import most_frequent
 
 _SATURATION = 0.3  # of the loss of visibility, to begin with
 _VAGUE = 1.0  # relative error of the saturation from which on the curves do not tell it
+_ROUNDS_OF_AIR = 4
+_USUAL = (0.005, 0.1)  # errors of doses, and of places [steps]
+_LEAST_AIR = (100, 0.1)  # pixels, and part of them, that must look alike to be air
+_WILD = (0.05, 0.3)  # errors of doses, and of places [steps], from which on it is no air
 _FARTHEST = 10.0  # [m or rad] that a mask or a crystal can stand from the zero of its motor
 
 
@@ -60,20 +66,30 @@ class _Scanned(Refracting):
         told = settings.model.correlation_length
         start = _SATURATION if before is None else float(before.model.saturation)
         saturation = start if told is None else unit.saturation(grain, told)
-        fields = _first_fields(there, stacks.sample, (mean, centre, width), scale * step, broad * step)
-        trust = 0.1 * float(stacks.sample.sum(0).mean()) * (scale * step / width) ** 2 * stacks.good
+        guess = lambda frames, at: _first_fields(
+            grid[0] + step * (at - self._feet(curves)), frames, (mean, centre, width), scale * step, broad * step
+        )
+        frames, lines, air = stacks.sample, list(stacks.lines), None
+        if settings.model.air == "mode":
+            air = _by_air(frames, place, guess, spectrum, period, stacks.good, scale)
+        if air is not None:
+            frames, place = frames / air.flux[:, None, None], air.place
+            lines.append(air.line(step, self.unit_of_steps))
+        fields = guess(frames, place)
+        trust = 0.1 * float(frames.sum(0).mean()) * (scale * step / width) ** 2 * stacks.good
         cast = lambda a: jnp.asarray(a, jnp.float32)
         model = ScannedCurve(
             maps=first_maps(cast(fields), cast(trust), settings.prior.smoothness()), place=cast(place),
             spectrum=jnp.asarray(spectrum, jnp.complex64), trust=cast(stacks.good), share=len(there) / len(still),
             scale=float(scale), width=float(broad), period=period, saturation=cast(saturation), told=told is not None,
+            air=cast(0 * stacks.good if air is None else air.where),
         )  # fmt: skip
         shown = f"{width / 1e-6:.3g} u{self.unit_of_steps}"
-        lines = [*stacks.lines, f"curves of {len(still)} positions of {self.what}, {shown} wide (standard deviation)"]
+        lines.append(f"curves of {len(still)} positions of {self.what}, {shown} wide (standard deviation)")
         for line in lines:
             console.say(line)
         return Refraction(
-            model, {"counts": stacks.sample}, poisson_cost, maps_and("place", "saturation"), per_view=("place",),
+            model, {"counts": frames}, poisson_cost, maps_and("place", "saturation"), per_view=("place",),
             unit=unit, good=stacks.good, reference=stacks.reference, grain=grain, across=(0.0, 1.0), lines=tuple(lines),
         )  # fmt: skip
 
@@ -164,6 +180,71 @@ class Analyser(looks.Analyser, _Scanned):
 
     def _displacement(self, unit: Unit) -> float:
         return unit.angle
+
+
+class _Air(NamedTuple):
+    """What pixels of air tell of the sample's frames: doses about one, places in steps of the reference's grid, how far
+    these were from what was planned, and which pixels `(y, x)` are air."""
+
+    flux: np.ndarray
+    place: np.ndarray
+    error: np.ndarray
+    where: np.ndarray
+
+    def line(self, step: float, unit: str) -> str:
+        """Say it."""
+        return (
+            f"doses err by {self.flux.std():.2%} and positions by {self.error.std() * step / 1e-6:.3g} u{unit}, as the "
+            f"{self.where.mean():.0%} of the pixels tell that look alike; these are taken for air, which does "
+            "not scatter (model.air)"
+        )
+
+
+def _by_air(
+    frames: np.ndarray,
+    planned: np.ndarray,
+    guess: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    spectrum: np.ndarray,
+    period: int,
+    good: np.ndarray,
+    scale: float,
+) -> _Air | None:
+    """Find doses and places by the pixels that look as without a sample, `None` where they are few or do not explain
+    the frames.
+
+    Doses that bend over the curve, or places that are stretched, look like a curve that is broadened; air knows one
+    number a frame, the light, which dose and place share by how far they are likely off.
+    """
+    flux, place, clear = np.ones(len(planned)), np.array(planned, float), good
+    turn = 2 * np.pi * np.arange(len(spectrum)) / period
+    for _ in range(_ROUNDS_OF_AIR):
+        _, moved, light, seen = guess(frames / flux[:, None, None], place)
+        usual = [most_frequent(image[good]) for image in (moved, light, seen)]
+        images, ranges = (moved, light, seen), (0.2 / scale, 0.05, 0.1)
+        clear = good & np.all([_alike(i, u, r, good) for i, u, r in zip(images, usual, ranges, strict=True)], 0)
+        if clear.sum() < max(_LEAST_AIR[0], _LEAST_AIR[1] * good.sum()):
+            return None
+        drift, mean = -scale * usual[0], spectrum[:, clear].mean(1)
+        wave = np.exp(1j * turn * (place + drift)[:, None])
+        curve, slope = (wave @ mean).real, (wave @ (1j * turn * mean)).real
+        steep = slope / curve
+        off = np.log(np.maximum(frames[:, clear].mean(1), 1e-6) / curve) + steep * (place - planned)
+        likely = (_USUAL[0] ** 2 + (steep * _USUAL[1]) ** 2) ** -0.5
+        common = np.stack([np.ones(len(planned)), steep], 1)  # all doses, and all places: the sample's and the drift's
+        off = off - common @ np.linalg.lstsq(likely[:, None] * common, likely * off, rcond=None)[0]
+        flux = np.exp(off * (_USUAL[0] * likely) ** 2)
+        place = planned + np.clip(off * steep * (_USUAL[1] * likely) ** 2, -1, 1)
+    error = place - planned - (place - planned).mean()
+    if not (flux.min() > 0 and flux.std() < _WILD[0] and error.std() < _WILD[1]):
+        return None
+    return _Air(flux, planned + error, error, clear)
+
+
+def _alike(image: np.ndarray, usual: float, most: float, good: np.ndarray) -> np.ndarray:
+    """Say which pixels are near the most frequent value, within three standard deviations of those within `most`."""
+    away = np.abs(image - usual)
+    near = away[good & (away < most)]
+    return away < min(most, 3 * 1.48 * float(np.median(near))) if near.size else away < most
 
 
 @eqx.filter_jit

@@ -78,3 +78,22 @@ def test_refused(change, words):
     scan, _, _ = scan_of("edge-illumination", 0.6, 3e-6)
     with pytest.raises(dr.InputError, match=words):
         dr.reconstruct(scan.replace(extra={**scan.extra, **change}))
+
+
+def test_air_does_not_scatter():
+    """Doses that bend over the curve, and positions that are stretched, look like a curve of another width."""
+    scan, lens, patch = scan_of("edge-illumination", 0.6, 3e-6)
+    doses = np.array([1.01, 1.0, 0.99, 0.985, 0.99, 1.0, 1.01])[:, None, None]
+    there = 0.97 * np.linspace(-2.4, 2.4, 7)[:, None, None] - lens
+    behind = scattered(there, np.where(patch, 0.6, 0.0), 0.0)
+    frames = np.random.default_rng(1).poisson(60000 * doses * np.where(patch, 0.8, 1.0) * behind)
+    air = (ROW > 32) & (COLUMN > 34) & (ROW < 44) & (COLUMN < 44)
+    levels = {}
+    for known in ("mode", "none"):
+        settings = {"quality": {"error_bars": 0}, "model": {"air": known}}
+        result = dr.reconstruct(scan.replace(counts=frames), settings=settings)
+        assert any("taken for air" in line for line in result.verdict) == (known == "mode")
+        levels[known] = [float(np.median(np.asarray(result[name])[air])) for name in ("darkfield", "transmission")]
+    assert levels["mode"][0] == pytest.approx(1, abs=0.01)
+    assert levels["mode"][1] == pytest.approx(1, abs=0.02)  # the brightest frames, which say most of it, lack 1.5 %
+    assert abs(levels["none"][0] - 1) > 3 * abs(levels["mode"][0] - 1)
