@@ -22,6 +22,7 @@ __all__ = ["InputFile", "Provenance", "Scan"]
 # Methods whose recipe leaves out frames and pixels that it cannot use, and says so (`prepare.check_frames`).
 _LOOKS_ITSELF = (
     "near-field-ptychography", "far-field-ptychography", "fluorescence-ptychography", "stxm", "fluorescence-map",
+    "fluorescence-tomography",
 )  # fmt: skip
 _FAR = ("far-field-ptychography", "fluorescence-ptychography")
 # Methods that clip what transmits too little, and count it.

@@ -40,15 +40,15 @@ def _attenuation(model: Fluorescence, counts: Array, steps: int) -> Float[Array,
     open_beam = (model.exposure * model.gain)[..., -1]
     seen = (open_beam > 0) & (counts[..., -1] > 0)
     depth = jnp.where(seen, -jnp.log(jnp.where(seen, counts[..., -1] / jnp.where(seen, open_beam, 1), 1)), 0)
-    depth = jnp.transpose(depth, (2, 0, 1))
+    depth, known = (jnp.transpose(a, (2, 0, 1)) for a in (depth, seen.astype(depth.dtype)))
     turn = lambda v: turn_to_beam(jnp.moveaxis(v, 0, 2), model.angles, model.offsets)
     start = jnp.zeros(model.scaled.shape[1:], counts.dtype)
     back = jax.vjp(lambda v: jnp.sum(turn(v), 1), start)[1]
     rows = jnp.maximum(jnp.sum(turn(jnp.ones_like(start)), 1), 1e-2)
-    columns = jnp.maximum(back(jnp.ones_like(depth))[0], 1e-2)
+    columns = jnp.maximum(back(known)[0], 1e-2)
 
     def step(_: int, v: Array) -> Array:
-        return jnp.maximum(v + back((depth - jnp.sum(turn(v), 1)) / rows)[0] / columns, 0)
+        return jnp.maximum(v + back(known * (depth - jnp.sum(turn(v), 1)) / rows)[0] / columns, 0)
 
     return lax.fori_loop(0, steps, step, start)
 
@@ -119,20 +119,20 @@ def measured_offsets(
     The centre of a body goes round as `c + X cos + Y sin`; what is left of it is the wobble. It takes transmission, or
     Compton scattering, which little absorption distorts, and a body that lies within the scan.
     """
-    seen = np.asarray(counts, float)
-    open_beam = np.asarray(model.exposure * model.gain, float)
-    if open_beam[..., -1].any():
-        depth = -np.log(np.maximum(seen[..., -1], 0.5) / open_beam[..., -1])
-    elif compton is not None:
-        depth = seen[..., compton] / open_beam[..., compton]
-    else:
+    seen, sent = np.asarray(counts, float), np.asarray(model.exposure * model.gain, float)
+    channel = -1 if sent[..., -1].any() else compton
+    if channel is None:
         return np.asarray(model.offsets)
+    whole = (sent[..., channel] > 0).all((1, 2))  # views of which no point was left out
+    share = seen[..., channel] / np.where(sent[..., channel] > 0, sent[..., channel], 1)
+    depth = -np.log(np.maximum(share, 0.5 / np.max(sent[..., -1]))) if channel == -1 else share
     u = np.arange(depth.shape[-1]) - (depth.shape[-1] - 1) / 2
     centre = (depth * u).sum((1, 2)) / np.maximum(depth.sum((1, 2)), 1e-12)
     angles = np.asarray(model.angles, float)
     turn = np.stack([np.ones_like(angles), np.cos(angles), np.sin(angles)], -1)
-    found = np.linalg.lstsq(turn, centre, rcond=None)[0]
-    moved = centre - turn @ found if every else 0 * centre
+    whole = whole if whole.any() else ~whole
+    found = np.linalg.lstsq(turn[whole], centre[whole], rcond=None)[0]
+    moved = (centre - turn @ found) * whole if every else 0 * centre
     return -(found[0] + moved)
 
 

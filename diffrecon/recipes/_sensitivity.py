@@ -165,11 +165,14 @@ def with_table(scan: Scan, source: str) -> tuple[Scan, list[str]]:
             return scan, []
         raise InputError(f"{scan.name}: this layout does not say which lines were counted: tables.lines = file")
     try:
-        lines, _ = lines_of(scan, energy_of(scan), source if source in LINE_TABLES else "auto")
+        lines, said = lines_of(scan, energy_of(scan), source if source in LINE_TABLES else "auto")
     except MissingPackage:
         if source in LINE_TABLES:
             raise
         return scan, []
+    dark = [word.removeprefix("left out: ") for word in said if word.startswith("left out: ")]
+    if dark:
+        raise InputError(f"{scan.name}: {'; '.join(dark)}: is the energy of the beam wrong? --set geometry.energy=...")
     produced, table, words = file_production(scan, lines, source)
     if produced:
         return scan, words

@@ -35,6 +35,7 @@ from ..scan import Scan
 from ..settings import section, setting
 from . import looks
 from ._sensitivity import Tables, energy_of, lines_of, with_table
+from ._tomogram_points import measured_points
 
 _COMPTON = "compton"
 _ROUNDS = 2  # of alternation and one step of the offsets
@@ -127,15 +128,14 @@ class FluorescenceTomography(looks.FluorescenceTomography, Modality):
             raise InputError(
                 f"{scan.name}: nothing tells how the matrix absorbs: it takes transmitted counts or Compton scattering"
             )
-        counts = np.asarray(scan.counts, np.float32)
-        last = np.zeros(counts.shape[:3], np.float32) if transmitted is None else np.asarray(transmitted, np.float32)
-        data = {"counts": np.concatenate([counts, last[..., None]], -1)}
+        counts, valid, said = measured_points(scan, channels)
+        model = model.replace(exposure=model.exposure * jnp.asarray(valid, model.exposure.dtype))
         excited = _excited(scan, settings)
-        lines = [f"cross sections: {tables['table']}", *warnings, *_span_line(scan.angles)]
+        lines = [f"cross sections: {tables['table']}", *warnings, *said, *_span_line(scan.angles)]
         for line in lines:
             console.say(line)
         return Emission(
-            model, data, _cost, {"scaled": 1.0}, per_view=("angles", "offsets", "exposure", "secondary"),
+            model, {"counts": counts}, _cost, {"scaled": 1.0}, per_view=("angles", "offsets", "exposure", "secondary"),
             components=tuple(tables["components"]), channels=channels, table=str(tables["table"]), lines=tuple(lines),
             excited=excited, step=100 * float(np.mean(scan.pixel_size)),
         )  # fmt: skip

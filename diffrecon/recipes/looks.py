@@ -59,7 +59,7 @@ class FluorescenceTomography(Look):
     """Of fluorescence tomography."""
 
     name, needs = "fluorescence-tomography", {"angles": _ANGLES}
-    uses = ("transmission",)
+    uses = ("transmission", "saturation")
 
     def recognises(self, scan: Scan) -> bool:
         """Tell by the cross sections."""

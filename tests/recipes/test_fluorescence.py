@@ -124,6 +124,50 @@ def test_half_a_circle_is_said(measured):
     assert more["Ca"].sum() < alone["Ca"].sum() * (1 - 0.5 * more.quality["Ca_secondary"])
 
 
+def test_points_that_are_no_measurement_are_left_out(measured, tmp_path):
+    """NaN, -1, the end of a narrower type, views without transmission: named, and of no weight."""
+
+    def damage(file):
+        calcium = np.minimum(file["lines/Ca/counts"][()], 60000).astype(np.uint16)
+        calcium[4, 0, 10:12] = 65535
+        iron = file["lines/Fe/counts"][()].astype(np.int32)
+        iron[2, 0, 7] = -1
+        for name, values in (("Ca", calcium), ("Fe", iron)):
+            del file[f"lines/{name}/counts"]
+            file[f"lines/{name}/counts"] = values
+        file["transmission/counts"][9] = 0
+
+    quick = {"solver": {"name": "alternate", "sweeps": 1, "sweep_steps": 2}}
+    scan = dr.open_scan(edited(measured, tmp_path, damage))
+    result = dr.reconstruct(scan, settings=quick)
+    whole = dr.reconstruct(dr.open_scan(measured[0]), settings=quick)
+    said = " ".join(result.verdict)
+    for words in ("2 points of Ca (view 4, row 0, column 10", "1 point of Fe (view 2, row 0, column 7) below zero",
+                  "36 points of transmission (view 9"):  # fmt: skip
+        assert words in said
+    for name in ("SiO2", "Ca", "Fe"):
+        assert result[name].sum() == pytest.approx(whole[name].sum(), rel=0.01)
+    model = dr.models.Fluorescence.from_scan(scan)
+    counts = np.concatenate([scan.counts, scan.extra["transmitted"][..., None]], -1).astype(np.float32)
+    model = model.replace(exposure=model.exposure.at[9, ..., -1].set(0))
+    found = dr.models.measured_offsets(model, jnp.asarray(counts), None, True)
+    assert np.abs(found).max() < 0.3 and np.isclose(found[9], np.median(found), atol=0.05)
+
+
+def test_lines_and_angles_that_cannot_be_are_refused(measured, tmp_path):
+    def slow(file):
+        file.attrs["energy_eV"] = 5000.0
+
+    with pytest.raises(InputError, match="Fe Ka is not excited by a beam of 5 keV"):
+        dr.reconstruct(dr.open_scan(edited(measured, tmp_path, slow)))
+
+    def lost(file):
+        file["theta"][3] = np.nan
+
+    with pytest.raises(InputError, match="theta"):
+        dr.open_scan(edited(measured, tmp_path, lost))
+
+
 def test_dark_monitor_is_refused_with_its_place(measured, tmp_path):
     def dark(file):
         file["monitor/counts"][2, 0, 5] = 0

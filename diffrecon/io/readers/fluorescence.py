@@ -62,8 +62,8 @@ def _by_lines(source: Source) -> dict[str, Any]:
     per_point = lambda name, what: source.numbers(name, what, points)
     counts += [per_point(f"lines/{name}/counts", "counts") for name in channels[1:]]
     found = {
-        "counts": np.stack(counts, -1),
-        "angles": source.numbers("theta", "angles", points[:1]),
+        "counts": _side_by_side(counts),
+        "angles": source.numbers("theta", "angles", points[:1], finite=True),
         "photons": per_point("monitor/counts", "monitor") / _positive(source, "monitor", "monitor_per_photon"),
         "pixel_size": _attribute(source, "/", "pixel_m"),
         "energy": _attribute(source, "/", "energy_eV"),
@@ -82,6 +82,15 @@ def _by_lines(source: Source) -> dict[str, Any]:
     if source.has("/@rotation_centre_u"):
         found["rotation_centre"] = _attribute(source, "/", "rotation_centre_u")
     return found
+
+
+def _side_by_side(counts: list[np.ndarray]) -> np.ndarray:
+    """Stack counts of several lines; the largest number of a narrower type, which is saturated, becomes the wider's."""
+    kind = np.result_type(*counts)
+    if kind.kind not in "iu":
+        return np.stack(counts, -1)
+    full = [one == np.iinfo(one.dtype).max for one in counts]
+    return np.stack([np.where(f, np.iinfo(kind).max, c.astype(kind)) for f, c in zip(full, counts, strict=True)], -1)
 
 
 def _live_fraction(source: Source, points: tuple[int, ...]) -> np.ndarray:
@@ -238,7 +247,7 @@ def _by_elements(source: Source) -> dict[str, Any]:
         "table": "the file's",
     }  # fmt: skip
     found = {
-        "counts": counts, "angles": source.numbers("theta", "angles", first[:1]), "cross_sections": tables,
+        "counts": counts, "angles": source.numbers("theta", "angles", first[:1], finite=True), "cross_sections": tables,
         "photons": np.full(counts.shape[:3], _positive(source, "/", "I0")),
         "pixel_size": 0.01 * _attribute(source, "/", "pixel_cm"), "energy": _attribute(source, "/", "E0_eV"),
     }  # fmt: skip
