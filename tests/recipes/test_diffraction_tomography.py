@@ -15,6 +15,7 @@ from diffrecon.errors import InputError
 from diffrecon.models import Peaks, Phase, powder_basis, powder_pattern
 from diffrecon.operators import Grid
 from diffrecon.recipes._powder_peaks import with_axes
+from diffrecon.recipes._powder_time import changed_attenuation
 from diffrecon.simulate import diffraction_tomography, operando_diffraction, powders
 from diffrecon.solvers import GridPrior
 
@@ -152,6 +153,8 @@ def test_phases_of_a_catalyst_that_is_reduced(operando):
     assert result["Ni_in_time"][-1][alive].mean() == pytest.approx(ends[-1][alive].mean(), abs=0.03)
     np.testing.assert_allclose(result["NiO"].mean(), course[0].mean(), rtol=0.03)
     assert result["times"].tolist() == [0, 600, 1200, 1800] and "to" in "".join(result.verdict)
+    titles = [ax.get_title() or ax.get_title("left") for ax in dr.plot.figure(result).axes]
+    assert {"time 0", "time 1200", "time 1800", "phases in time"} <= set(titles)
 
 
 def test_changes_that_the_views_do_not_tell_are_refused(operando):
@@ -168,6 +171,13 @@ def test_changes_that_the_views_do_not_tell_are_refused(operando):
         dr.reconstruct(scan.replace(extra={**still, "times": np.full(40, 7.0)}), settings=asked)
     with pytest.raises(InputError, match="must not decrease"):
         dr.reconstruct(scan.replace(extra={**still, "times": -np.arange(40)}), settings=asked)
+
+
+def test_a_slice_that_absorbs_more_and_more_is_named():
+    random, times = np.random.default_rng(0), np.linspace(0, 9, 30)
+    lines = lambda growth: (random.normal(0.1 * (1 + growth * times / 9)[:, None], 0.001, (30, 24)), None)
+    assert changed_attenuation(lines(0.0), times) == []
+    assert "absorbs +18%" in changed_attenuation(lines(0.2), times)[0]  # of the mean
 
 
 def test_curvature_of_what_is_known_in_time():
