@@ -20,8 +20,8 @@ from diffrecon.simulate import diffraction_tomography as powder
 from diffrecon.simulate import powders
 
 HERE = Path(__file__).parent
-# LiNi1/3Mn1/3Co1/3O2 with all of its lithium, and what half of it taken away makes of the axes, between which is
-# interpolated linearly: rounded from S.-C. Yin, Y.-H. Rho, I. Swainson, L. F. Nazar, Chem. Mater. 18, 1901 (2006).
+# The size is that of S.-C. Yin, Y.-H. Rho, I. Swainson, L. F. Nazar, Chem. Mater. 18, 1901 (2006); the numbers are not
+# fitted to its table: put your own calibration here.
 A, C = 2.860, 14.23  # [Angstrom] at x = 1 in LixNi1/3Mn1/3Co1/3O2
 A_SLOPE, C_SLOPE = 0.0254, -0.0316  # relative change for a change of x by one: -1.27 % and +1.58 % at x = 0.5
 ATOMS = {"Li": 0.0, "Ni": 0.5, "O": (0.2585, 1 - 0.2585)}  # heights over c; Ni stands for the metals
