@@ -42,7 +42,7 @@ def main() -> None:
     for path in options.files:
         scan = dr.open_scan(path, views=f"0:{options.views}" if options.views else None)
         result, seconds = measured(scan, settings)
-        figures = {"CPU s": seconds} | errors(path, result)
+        figures = {"CPU s": seconds} | errors(path, result) | bound(path, scan)
         if options.cylinder:
             figures["delta / table"] = cylinder(result, *options.cylinder, options.lean)
         figures |= {k: v for k, v in result.quality.items() if str(k).startswith("held_out_r")}
@@ -156,6 +156,36 @@ def errors(path, result):
     flat = lambda a: a - planes @ np.linalg.lstsq(planes, a, rcond=None)[0]
     phase, true = (flat(np.nan_to_num(np.asarray(a, float))[inside]) for a in (result["phase"], truth["phase"]))
     return figures | {"phase without ramp": relative(phase, true)}
+
+
+def bound(path, scan):
+    """Error of the angle that the photons of both stacks leave to pixels by themselves (Cramer-Rao), relative as
+    `angle` is, for fringes and curves; a model whose pixels share a phase may fall below it, at the cost of resolution.
+    """
+    if scan.method not in ("grating", "edge-illumination", "analyser"):
+        return {}
+    sample, reference = (np.asarray(a, float) for a in (scan.counts, scan.extra["reference"]))
+    distance = float(scan.geometry.distance)
+    if scan.method == "grating":
+        parts = [np.fft.fft(stack, axis=0)[:2] for stack in (sample, reference)]
+        noise = sum(np.abs(f[0]) / (2 * np.abs(f[1]) ** 2) for f in parts)  # 2 / (V^2 N)
+        variance = noise * (float(scan.extra["period"]) / (2 * np.pi * distance)) ** 2
+    else:
+        still, there = (np.asarray(scan.extra[k], float) for k in ("reference_steps", "steps"))
+        order = np.argsort(still)
+        slopes = np.gradient(reference[order], still[order], axis=0)
+        along = np.stack([slopes, reference[order], np.gradient(slopes, still[order], axis=0)], -1)
+        at = np.interp(there, still[order], np.arange(len(still)))
+        low, part = np.clip(at.astype(int), 0, len(still) - 2), (at % 1)[:, None, None, None]
+        told = along[low] * (1 - part) + along[low + 1] * part
+        scale = np.abs(told).mean((0, 1, 2))
+        told, light = told / scale, np.maximum(told[..., 1], 1)
+        share = 1 + len(there) / len(still)
+        least = np.linalg.inv(np.einsum("nyxi,nyxj,nyx->yxij", told, told, 1 / (light * share)))[..., 0, 0]
+        variance = least / scale[0] ** 2 * (1.0 if scan.method == "analyser" else distance**-2.0)
+    with h5py.File(path) as file:
+        true, smooth = file["truth/alpha_x"][()], file["truth/smooth"][()].astype(bool)
+    return {"bound of a pixel": float(np.sqrt(np.median(variance[smooth])) / np.sqrt(np.mean(true[smooth] ** 2)))}
 
 
 def cylinder(result, axis, radius, delta, lean):

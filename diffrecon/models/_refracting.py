@@ -15,7 +15,7 @@ from ..solvers.refraction import Information, RefractionMaps, fields_of
 __all__ = ["RefractingSample", "TrackedSample", "held_together"]
 
 
-_LOOSE = 0.02  # of what the pattern tells, at most: what air says must not bend what is measured
+_LOOSE = 0.1  # of what the pattern tells, at most: what air says must not bend what is measured
 
 
 class RefractingSample(Model):
@@ -50,15 +50,20 @@ class RefractingSample(Model):
 
 
 def held_together(
-    found: Information, fields: Array, tilt: Array, across: tuple[float, float] = (0.0, 1.0)
+    found: Information,
+    fields: Array,
+    tilt: Array,
+    across: tuple[float, float] = (0.0, 1.0),
+    most: float = _LOOSE,
 ) -> Information:
     """Let air hold together what a pattern of one direction does not tell: displacements along its lines, which are
-    about as large as those `across` (row, column) them nearby, and none in air.
+    about as large as those `across` (row, column) them nearby, and none in air; by a share of what the pattern tells
+    at `most`.
     """
     down, right = across
     told = (jnp.asarray(across, fields.dtype)[:, None] @ jnp.asarray(across, fields.dtype)[None])[:, :, None, None]
     known = jnp.maximum(jnp.median((told * found.hessian[:2, :2]).sum((0, 1))), 1e-12)
-    nothing = jnp.maximum(1 / (_LOOSE * known), 1e-4)
+    nothing = jnp.maximum(1 / (most * known), 1e-4)
     loose = 1 / jnp.maximum(blur((down * fields[0] + right * fields[1]) ** 2, 4.0), nothing)
     along = jnp.asarray([right, -down], fields.dtype)
     away = jnp.einsum("i,iyx->yx", along, fields[:2] - tilt[:, None, None])

@@ -15,6 +15,7 @@ from ._refracting import RefractingSample, held_together
 __all__ = ["DisplacedReference"]
 
 
+_LOOSE = 0.02  # of what lines tell is said by air along them: single frames tell little
 _FIRM = 1e-3  # of the mean curvature, towards one visibility for all directions
 
 
@@ -67,7 +68,7 @@ class DisplacedReference(RefractingSample):
         down, right = self.across
         told = down * slopes[0] + right * slopes[1]
         slopes = [down * told, right * told, *slopes[2:]]
-        found = held_together(sum_up(residual, slopes, weight, fields), fields, self.maps.tilt, self.across)
+        found = held_together(sum_up(residual, slopes, weight, fields), fields, self.maps.tilt, self.across, _LOOSE)
         return found, self._refined(residual, slopes, weight)
 
     def visibility_tensor(self, counts: Float[Array, "view y x"], window: float) -> Float[Array, "3 y x"]:
