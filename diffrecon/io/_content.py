@@ -62,7 +62,7 @@ def _behind(source: Source) -> list[Path]:
 
 def _named(file: Any, folder: Path) -> Iterator[Path]:
     """Name the files that an HDF5 file refers to, as they lie from its folder."""
-    from h5py import h5l, h5o  # pyright: ignore[reportAttributeAccessIssue]
+    from h5py import h5d, h5l, h5o  # pyright: ignore[reportAttributeAccessIssue]
 
     groups, count, seen = [file], 0, set()
     while groups:
@@ -85,7 +85,9 @@ def _named(file: Any, folder: Path) -> Iterator[Path]:
                 if there.type == h5o.TYPE_GROUP:
                     groups.append(group[name])
                 elif there.type == h5o.TYPE_DATASET:
-                    yield from (folder / name for name in _sources(group[name]))
+                    made = h5d.open(group.id, name.encode()).get_create_plist()
+                    if made.get_layout() == h5d.VIRTUAL or made.get_external_count():
+                        yield from (folder / name for name in _sources(group[name]))
 
 
 def _sources(dataset: Any) -> Iterator[str]:

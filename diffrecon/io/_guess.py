@@ -1,12 +1,13 @@
 """What a file does not say and its numbers tell: units by magnitude, near or far field, where the zero frequency is."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from .. import physics
 from ..errors import InputError
-from ..frames import frame_tiles
+from ..frames import TILE_BYTES, frame_tiles
 
 _TURN = 2 * np.pi
 PIXELS = ("pixel", "pixels", "px")  # as a unit of positions
@@ -108,8 +109,8 @@ def feature_motion(
     partner = square.argmin(1)
     mean = mean_frame(counts) if mask is None else np.where(mask, mean_frame(counts), 0)
     lit = lit_pixels(mean)
-    flat = lambda view: np.where(lit, np.asarray(counts[view], np.float64) / np.where(lit, mean, 1) - 1, 0)
-    shift = np.stack([_registered(flat(one), flat(other)) for one, other in zip(chosen, partner, strict=True)])
+    flat = lambda frame: np.where(lit, np.asarray(frame, np.float64) / np.where(lit, mean, 1) - 1, 0)
+    shift = np.stack([_registered(flat(a), flat(b)) for a, b in _pairs(counts, chosen, partner)])
     moved = positions[partner] - positions[chosen]
     if np.linalg.matrix_rank(moved) < 2:
         return 0.0, np.zeros((2, 2))
@@ -122,6 +123,15 @@ def feature_motion(
     error = np.linalg.norm(shift - moved @ matrix.T, axis=1)
     size = np.linalg.norm(moved @ matrix.T, axis=1)
     return float(np.mean((error < 0.3 * size + 0.7) & (size > 1))), matrix
+
+
+def _pairs(counts: Any, first: np.ndarray, second: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield frames in pairs, some 16 MB in one read: files are opened for each."""
+    size = max(1, int(TILE_BYTES // (2 * np.prod(counts.shape[1:], dtype=float) * counts.dtype.itemsize)))
+    for start in range(0, len(first), size):
+        views, where = np.unique([first[start : start + size], second[start : start + size]], return_inverse=True)
+        frames = np.asarray(counts[views])
+        yield from ((frames[a], frames[b]) for a, b in where.reshape(2, -1).T)
 
 
 def _registered(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -31,6 +31,20 @@ _DIRECTIONS = {
 }
 
 
+class _Projection:
+    """One view of the file: its datasets by name, which are listed once."""
+
+    def __init__(self, source: Source, view: str):
+        self.source, self.view = source, view
+        self.names = frozenset(source.file[f"projections/{view}"])
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def numbers(self, name: str, what: str) -> np.ndarray:
+        return self.source.numbers(f"projections/{self.view}/{name}", what)
+
+
 def probe(source: Source) -> bool:
     """Tell whether this is a mumott file."""
     return source.has("projections") and source.has("projections/0")
@@ -39,6 +53,7 @@ def probe(source: Source) -> bool:
 def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     """Read frames (lazy), transmission, weights, and the geometry of every view."""
     views = _views(source)
+    projections = [_Projection(source, n) for n in views]
     stored = [source.dataset(f"projections/{n}/data", "frames") for n in views]
     if any(d.dtype.kind not in "iuf" for d in stored):
         raise InputError(
@@ -57,13 +72,13 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     source.say("data taken as mumott keeps it: divided by flux and transmission already")
     found = {
         "counts": PerView(load, len(views), (*whole, shapes[0][2]), np.result_type(*{native(d.dtype) for d in stored})),
-        "weights": np.stack([_weights(source, n, whole, shape) for n, shape in zip(views, shapes, strict=True)]),
+        "weights": np.stack([_weights(p, whole, shape) for p, shape in zip(projections, shapes, strict=True)]),
         "method": "saxs-tensor-tomography",
-        "tensor_geometry": _geometry(source, views, whole, shapes, given),
+        "tensor_geometry": _geometry(projections, whole, shapes, given),
     }
-    if all(source.has(f"projections/{n}/diode") for n in views):
+    if all("diode" in p for p in projections):
         found["transmission"] = np.stack(
-            [_padded(_transmission(source, n, s).T, whole, 1.0) for n, s in zip(views, shapes, strict=True)]
+            [_padded(_transmission(p, s).T, whole, 1.0) for p, s in zip(projections, shapes, strict=True)]
         )
     else:
         source.say("no transmission (diode) for every projection")
@@ -95,10 +110,11 @@ def _padded(values: np.ndarray, whole: tuple[int, int], fill: float) -> np.ndarr
     return np.pad(values, missing, constant_values=fill) if any(m[1] for m in missing) else values
 
 
-def _weights(source: Source, name: str, whole: tuple[int, int], shape: tuple[int, ...]) -> np.ndarray:
-    if not source.has(f"projections/{name}/weights"):
+def _weights(projection: _Projection, whole: tuple[int, int], shape: tuple[int, ...]) -> np.ndarray:
+    source, name = projection.source, projection.view
+    if "weights" not in projection:
         return _padded(np.ones((shape[1], shape[0], shape[2]), np.float32), whole, 0)
-    weights = source.numbers(f"projections/{name}/weights", "weights").astype(np.float32)
+    weights = projection.numbers("weights", "weights").astype(np.float32)
     if not np.isfinite(weights).all():
         raise InputError(f"{source.name}: projections/{name}/weights holds values that are not finite")
     try:
@@ -110,8 +126,8 @@ def _weights(source: Source, name: str, whole: tuple[int, int], shape: tuple[int
     return _padded(whole_weights.transpose(1, 0, 2), whole, 0)
 
 
-def _transmission(source: Source, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    diode = source.numbers(f"projections/{name}/diode", "transmission")
+def _transmission(projection: _Projection, shape: tuple[int, ...]) -> np.ndarray:
+    source, name, diode = projection.source, projection.view, projection.numbers("diode", "transmission")
     if diode.shape != shape[:2] or not np.isfinite(diode).all():
         raise InputError(
             f"{source.name}: projections/{name}/diode is to be {shape[:2]} finite numbers; its shape is {diode.shape}"
@@ -120,11 +136,12 @@ def _transmission(source: Source, name: str, shape: tuple[int, ...]) -> np.ndarr
 
 
 def _geometry(
-    source: Source, views: list[str], whole: tuple[int, int], shapes: list[tuple[int, ...]], given: dict[str, Any]
+    projections: list[_Projection], whole: tuple[int, int], shapes: list[tuple[int, ...]], given: dict[str, Any]
 ) -> Any:
+    source = projections[0].source
     # Padding at the end moves the middle of the frame by half of it.
     pad = np.array([[(whole[0] - s[1]) / 2, (whole[1] - s[0]) / 2] for s in shapes])
-    offsets = np.array([[_offset(source, n, "k_offset"), _offset(source, n, "j_offset")] for n in views])
+    offsets = np.array([[_offset(p, "k_offset"), _offset(p, "j_offset")] for p in projections])
     vectors = [
         source.numbers(name, name).astype(float).ravel() if source.has(name) else np.array(usual, float)
         for name, usual in _DIRECTIONS.items()
@@ -136,7 +153,7 @@ def _geometry(
             'file of each, and say geometry.two_theta="12 deg" where the file has none'
         )
     return TensorGeometry(
-        _rotations(source, views),
+        _rotations(projections),
         offsets + pad,
         *vectors_in_order(vectors, source),
         two_theta=given.get("two_theta", two_theta or 0.0),
@@ -153,62 +170,59 @@ def vectors_in_order(vectors: list[np.ndarray], source: Source) -> tuple[np.ndar
     return beam, column, row, angles, origin, positive_90
 
 
-def _value(source: Source, view: str, name: str) -> float | None:
+def _value(projection: _Projection, name: str) -> float | None:
     """A number of a projection under its present or its older name; `None` where it has none.
 
     **Raises:** `InputError` for something else than one finite number.
     """
     for key in (name, _NAMES[name]):
-        if source.has(f"projections/{view}/{key}"):
-            numbers = source.numbers(f"projections/{view}/{key}", name).ravel().astype(float)
+        if key in projection:
+            numbers = projection.numbers(key, name).ravel().astype(float)
             if numbers.size < 1 or not np.isfinite(numbers).all() or np.ptp(numbers):
-                raise InputError(f"{source.name}: projections/{view}/{key} is to be one finite number, not {numbers}")
+                where = f"{projection.source.name}: projections/{projection.view}/{key}"
+                raise InputError(f"{where} is to be one finite number, not {numbers}")
             return float(numbers[0])
     return None
 
 
-def _offset(source: Source, view: str, name: str) -> float:
-    value = _value(source, view, name)
+def _offset(projection: _Projection, name: str) -> float:
+    value = _value(projection, name)
     if value is None:
-        source.say(f"projections/{view} has no {name}: taken as 0")
+        projection.source.say(f"projections/{projection.view} has no {name}: taken as 0")
     return value or 0.0
 
 
-def _axis(source: Source, view: str, name: str, usual: tuple[float, float, float]) -> np.ndarray:
+def _axis(projection: _Projection, name: str, usual: tuple[float, float, float]) -> np.ndarray:
+    source, view = projection.source, projection.view
     for key in (f"projections/{view}/{name}", name, f"projections/0/{name}"):
         if source.has(key):
             return source.numbers(key, name).astype(float).ravel()
     return np.array(usual, float)
 
 
-def _rotations(source: Source, views: list[str]) -> np.ndarray:
+def _rotations(projections: list[_Projection]) -> np.ndarray:
     """`R_n = R_outer R_inner`, from the matrices of the file or from its angles and axes."""
     rotations = []
-    for view in views:
-        stored = next(
-            (
-                f"projections/{view}/{k}"
-                for k in ("rotation_matrix", "rot_mat")
-                if source.has(f"projections/{view}/{k}")
-            ),
-            None,
-        )
-        inner, outer = (_value(source, view, f"{which}_angle") for which in ("inner", "outer"))
+    for projection in projections:
+        inner, outer = (_value(projection, f"{which}_angle") for which in ("inner", "outer"))
+        stored = next((name for name in ("rotation_matrix", "rot_mat") if name in projection), None)
         if stored is not None:
-            rotations.append(source.numbers(stored, "rotation matrix").astype(float))
+            rotations.append(projection.numbers(stored, "rotation matrix").astype(float))
         elif inner is None and outer is None:
             raise InputError(
-                f"{source.name}: projections/{view} has neither rotation_matrix nor inner_angle and outer_angle"
+                f"{projection.source.name}: projections/{projection.view} has neither rotation_matrix nor inner_angle "
+                "and outer_angle"
             )
         else:
             rotations.append(
-                rotation(_axis(source, view, "outer_axis", (1, 0, 0)), outer or 0.0)
-                @ rotation(_axis(source, view, "inner_axis", (0, 0, -1)), inner or 0.0)
+                rotation(_axis(projection, "outer_axis", (1, 0, 0)), outer or 0.0)
+                @ rotation(_axis(projection, "inner_axis", (0, 0, -1)), inner or 0.0)
             )
-    for view, matrix in zip(views, rotations, strict=True):
+    for projection, matrix in zip(projections, rotations, strict=True):
         whole = matrix.shape == (3, 3) and np.abs(matrix).max() < 1.01
         if not whole or np.abs(matrix @ matrix.T - np.eye(3)).max() > 1e-3:
-            raise InputError(f"{source.name}: the rotation matrix of projection {view} is no rotation")
+            name = projection.source.name
+            raise InputError(f"{name}: the rotation matrix of projection {projection.view} is no rotation")
     return np.stack(rotations)
 
 
