@@ -15,6 +15,7 @@ import pytest
 from diffrecon import io, prepare
 from diffrecon.errors import InputError
 from diffrecon.io import write_scan
+from diffrecon.recipes._tomogram_points import measured_points
 
 open_scan: Any = io.open_scan
 NEAR = {"focus_to_sample": make_files.Z1}
@@ -187,6 +188,10 @@ def opened(path, say):
         note = dataclasses.replace(scan.provenance, messages=(*scan.provenance.messages, *report.messages))
         scan = report.apply(scan).replace(provenance=note)
         scan = scan.replace(counts=np.where(scan.mask, scan.counts, 0))
+    if scan.method == "fluorescence-tomography":
+        counts, _, words = measured_points(scan, tuple(scan.extra["lines"]))
+        note = dataclasses.replace(scan.provenance, messages=(*scan.provenance.messages, *words))
+        scan = scan.replace(counts=counts[..., : scan.counts.shape[-1]].astype(scan.counts.dtype), provenance=note)
     return scan
 
 

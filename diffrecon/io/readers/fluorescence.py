@@ -89,7 +89,8 @@ def _side_by_side(counts: list[np.ndarray]) -> np.ndarray:
     kind = np.result_type(*counts)
     if kind.kind not in "iu":
         return np.stack(counts, -1)
-    full = [one == np.iinfo(one.dtype).max for one in counts]
+    whole = lambda one: one.dtype.kind in "iu"
+    full = [one == np.iinfo(one.dtype).max if whole(one) else np.zeros(one.shape, bool) for one in counts]
     return np.stack([np.where(f, np.iinfo(kind).max, c.astype(kind)) for f, c in zip(full, counts, strict=True)], -1)
 
 
