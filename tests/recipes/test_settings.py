@@ -71,7 +71,7 @@ IDLE = [
     ("speckle", "model.reach=9", "solver.kind=linear"),
     ("stxm", "solver.steps=7", ""),
     ("diffraction-tomography", "patterns.relaxation=0.5", "patterns.name=cgls"),
-    ("diffraction-tomography", "model.time_knots=4", "solver.name=phases"),
+    ("diffraction-tomography", "solver.time_step=0.1", ""),
     ("diffraction-tomography", "quality.samples=9", "solver.name=patterns"),
     ("holography", "model.delta_beta=100", "model.material=H2O"),
     ("holography", "model.attenuation_scale=0.3", "model.attenuation=false"),
