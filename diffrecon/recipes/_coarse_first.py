@@ -9,7 +9,7 @@ from ..models import coarser, has_coarser, refined
 from ..solvers import EngineTask, run_engine
 
 # Of the epochs of a plain descent: so many on the detector's pixels, which cost a fifth, and as many on finer ones.
-_SHARE = 0.31
+_SHARE = 0.36
 SQUARES = 0.95  # rate of Adam's mean square: it forgets the steep beginning within few batches
 
 

@@ -231,7 +231,7 @@ def test_free_space_carries_the_wave_between_positions_of_the_sample():
     assert np.abs(lit.probe[3] - lit.probe[0]).max() > 0.02  # the waves themselves are not alike
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in (2, 3))])
 def test_a_beam_with_structure_is_better_known_by_its_wave_than_by_division(seed):
     scan, phase = scan_in_a_structured_beam(seed)
     known = {"delta_beta": DELTA_BETA, "register": False, "refine": [], "attenuation": False}
