@@ -192,6 +192,6 @@ def test_finer_pixels_begin_on_those_of_the_detector(tmp_path):
     scan = dr.open_scan(tmp_path / "scan.cxi", method="near-field-ptychography", focus_to_sample=small_scans.FOCUS)
     settings = {"solver": {"steps": 160}, "model": {"oversampling": 2}, "quality": {"error_bar": False}}
     result = dr.reconstruct(scan, settings=settings)
-    assert result.quality["history"].size == 2 * 12 * 4  # 0.31 of forty epochs of four steps, twice
+    assert result.quality["history"].size == 2 * 14 * 4  # 0.36 of forty epochs of four steps, twice
     # As eighty epochs of a plain descent (1.64); twenty-five end at 1.88.
     assert result.quality["held_out_residual"] < 1.72 * result.quality["noise_floor_residual"]
