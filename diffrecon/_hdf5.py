@@ -48,10 +48,17 @@ def need_filters(dataset: Any) -> None:
     """
     import h5py
 
+    if _plain(dataset):
+        return
     created = dataset.id.get_create_plist()
     codes = [created.get_filter(i)[0] for i in range(created.get_nfilters())]
     if not all(h5py.h5z.filter_avail(code) for code in codes):
         require("hdf5plugin", "filters")
+
+
+def _plain(dataset: Any) -> bool:
+    """Tell whether the values lie in one piece in the file itself, neither packed nor elsewhere: asked in no time."""
+    return dataset.id.get_offset() is not None
 
 
 def native(dtype: Any) -> np.dtype:
@@ -68,7 +75,7 @@ def need_sources(dataset: Any, depth: int = 16) -> None:
 
     **Raises:** `InputError` that names the file and the source.
     """
-    if not dataset.is_virtual or not depth:
+    if _plain(dataset) or not dataset.is_virtual or not depth:
         return
     for (name, source), (least, points) in _sources(dataset).items():
         if name == ".":

@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("--version", action=_Version, nargs=0, help="show program's version number and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     _inspect(commands)
     _reconstruct(commands)
@@ -265,6 +265,15 @@ def _after(commands: Any) -> None:
     parser = _command(commands, "script", "_script", "script", "The Python script that does what a configuration does.")
     parser.add_argument("config", metavar="CONFIG.toml", help="a configuration, or a result that holds one")
     parser.add_argument("file", metavar="FILE", nargs="?", help="the measurement")
+
+
+class _Version(argparse.Action):
+    """Look the version up only where it is asked for: that takes as long as the rest of --help."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Print it and leave."""
+        print(_version())
+        parser.exit()
 
 
 def _version() -> str:

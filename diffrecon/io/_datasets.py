@@ -1,7 +1,9 @@
 """A group in which every image is a dataset of its own."""
 
 import functools
+import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,7 @@ def images_of_group(source: Source, name: str, names: list[str] | None = None) -
         )
     order = sorted(images, key=by_number)
     files = [(images[key].file.filename, images[key].name) for key in order]
-    return PerView(functools.partial(_image, files), len(order), shapes.pop() or (), types.pop())
+    return PerView(functools.partial(_images, files), len(order), shapes.pop() or (), types.pop())
 
 
 def by_number(name: str) -> list[tuple[bool, int, str]]:
@@ -66,15 +68,18 @@ def _shape(item: Any) -> tuple[int, ...] | None:
     return tuple(shape[-2:])
 
 
-def _image(files: list[tuple[str, str]], view: int) -> np.ndarray:
-    path, name = files[view]
-    try:
-        with open_hdf5(path) as file:
-            stored = file[name]
-            need_filters(stored)
-            return np.asarray(stored[()]).reshape(stored.shape[-2:])
-    except (OSError, KeyError) as error:
-        said = str(error).splitlines()[0]
-        raise InputError(
-            f"{Path(path).name}: {name} cannot be read, the file is damaged or incomplete ({said})"
-        ) from error
+def _images(files: list[tuple[str, str]], wanted: np.ndarray) -> Iterator[np.ndarray]:
+    for path, views in itertools.groupby(wanted, lambda view: files[view][0]):
+        name = files[0][1]
+        try:
+            with open_hdf5(path) as file:
+                for view in views:
+                    name = files[view][1]
+                    stored = file[name]
+                    need_filters(stored)
+                    yield np.asarray(stored[()]).reshape(stored.shape[-2:])
+        except (OSError, KeyError) as error:
+            said = str(error).splitlines()[0]
+            raise InputError(
+                f"{Path(path).name}: {name} cannot be read, the file is damaged or incomplete ({said})"
+            ) from error

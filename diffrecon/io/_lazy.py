@@ -1,6 +1,6 @@
 """Frames that lie in many pieces or in another order: one file or dataset a view, one sinogram a row, mirrored ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -14,18 +14,21 @@ __all__ = ["Mirrored", "PerView", "SinogramOrdered", "Stacked"]
 class PerView(LazyFrames):
     """Frames that are read one by one when they are asked for.
 
-    **Arguments:** `load(view)` gives one frame of `frame_shape` and `dtype`; `views` = how many there are.
+    **Arguments:** `load(wanted)` yields the frames of these views, of `frame_shape` and `dtype`; `views` = how many
+    there are.
     """
 
-    def __init__(self, load: Callable[[int], np.ndarray], views: int, frame_shape: tuple[int, ...], dtype: Any):
+    def __init__(
+        self, load: Callable[[np.ndarray], Iterable[np.ndarray]], views: int, frame_shape: tuple[int, ...], dtype: Any
+    ):
         self._load, self.dtype = load, np.dtype(dtype)
         self.shape = (views, *frame_shape)
 
     def _read(self, views: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         shape = (len(views), rows.stop - rows.start, columns.stop - columns.start, *self.shape[3:])
         values = np.empty(shape, self.dtype)
-        for place, view in enumerate(views):
-            values[place] = np.asarray(self._load(int(view)))[rows, columns]
+        for place, frame in enumerate(self._load(views)):
+            values[place] = frame[rows, columns]
         return values
 
 

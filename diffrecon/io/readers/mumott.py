@@ -4,6 +4,7 @@ Rows of diffrecon's frames are mumott's K (along the rotation axis), columns its
 """
 
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     whole = (max(s[1] for s in shapes), max(s[0] for s in shapes))
     if len(set(shapes)) > 1:
         source.say(f"projections of different sizes are padded to {whole[0]} x {whole[1]} pixels with weight 0")
-    load = functools.partial(_frame, source.path, views, whole)
+    load = functools.partial(_frames, source.path, views, whole)
     source.say("data taken as mumott keeps it: divided by flux and transmission already")
     found = {
         "counts": PerView(load, len(views), (*whole, shapes[0][2]), np.result_type(*{native(d.dtype) for d in stored})),
@@ -92,17 +93,19 @@ def _views(source: Source) -> list[str]:
     return views
 
 
-def _frame(path: Path, views: list[str], whole: tuple[int, int], view: int) -> np.ndarray:
+def _frames(path: Path, views: list[str], whole: tuple[int, int], wanted: np.ndarray) -> Iterator[np.ndarray]:
     with open_hdf5(path) as file:
-        stored = file[f"projections/{views[view]}/data"]
-        need_filters(stored)
-        try:
-            return _padded(stored[()].transpose(1, 0, 2), whole, 0)
-        except OSError as error:
-            raise InputError(
-                f"{path.name}: {stored.name} cannot be read, the file is damaged or incomplete "
-                f"({str(error).splitlines()[0]})"
-            ) from error
+        for view in wanted:
+            stored = file[f"projections/{views[view]}/data"]
+            need_filters(stored)
+            try:
+                values = stored[()]
+            except OSError as error:
+                raise InputError(
+                    f"{path.name}: {stored.name} cannot be read, the file is damaged or incomplete "
+                    f"({str(error).splitlines()[0]})"
+                ) from error
+            yield _padded(values.transpose(1, 0, 2), whole, 0)
 
 
 def _padded(values: np.ndarray, whole: tuple[int, int], fill: float) -> np.ndarray:

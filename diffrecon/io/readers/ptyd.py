@@ -4,6 +4,7 @@ https://ptycho.github.io/ptypy/rst/data_management.html: energy in keV, lengths 
 """
 
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
         )
     where = [(f"{c}/data", i) for c, d in zip(chunks, datasets, strict=True) for i in range(d.shape[0])]
     counts = PerView(
-        functools.partial(_frame, source.path, where), len(where), datasets[0].shape[1:], native(datasets[0].dtype)
+        functools.partial(_frames, source.path, where), len(where), datasets[0].shape[1:], native(datasets[0].dtype)
     )
     found: dict[str, Any] = {"counts": counts, "dc": "centre"}
     if "positions" not in given and all(source.has(f"{c}/positions") for c in chunks):
@@ -76,12 +77,13 @@ def _chunks(source: Source) -> list[str]:
     return [f"chunks/{n}" for n in names]
 
 
-def _frame(path: Path, where: list[tuple[str, int]], view: int) -> np.ndarray:
-    name, index = where[view]
+def _frames(path: Path, where: list[tuple[str, int]], wanted: np.ndarray) -> Iterator[np.ndarray]:
     with open_hdf5(path) as file:
-        stored = file[name]
-        need_filters(stored)
-        return np.asarray(stored[index])
+        for view in wanted:
+            name, index = where[view]
+            stored = file[name]
+            need_filters(stored)
+            yield np.asarray(stored[index])
 
 
 def _bad_pixels(source: Source, chunks: list[str], shape: tuple[int, ...]) -> np.ndarray | None:
