@@ -382,6 +382,12 @@ def pick_views(counts: Any, views: np.ndarray) -> Any:
     return Excerpt(counts, np.arange(counts.shape[0])[views]) if lazy else np.asarray(counts)[views]
 
 
+def at_ceiling(values: np.ndarray) -> np.ndarray:
+    """Tell which values are the largest number of their integer type: that many at least. Floats have no such."""
+    whole = values.dtype.kind in "iu"
+    return values == np.iinfo(values.dtype).max if whole else np.zeros(values.shape, bool)
+
+
 TILE_BYTES = 2**24
 
 

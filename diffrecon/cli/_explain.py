@@ -34,13 +34,19 @@ def keys(method: str | None = None) -> dict[str, dict[str, list[str]]]:
     **Arguments:** `method`: of this one only, and what can be said about any file.
     """
     from .. import recipes, settings
-    from ..io import KEYS
 
     known: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name in [method] if method else recipes.methods():
         for key, (default, says) in settings.words(recipes.find(name).settings).items():
             standard = "" if default is None else f"; default {settings.shown(default)}"
             known[key][f"{says}{standard}"].append(name)
-    for name, key in KEYS.items():
-        known[f"{key.section}.{name}"][key.documented(name)] = []
+    for name, says in of_files().items():
+        known[name][says] = []
     return known
+
+
+def of_files() -> dict[str, str]:
+    """Give `section.key` of what can be said about any file, with its documentation."""
+    from ..io import KEYS
+
+    return {f"{key.section}.{name}": key.documented(name) for name, key in KEYS.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, nearest, suggestion
-from ._explain import keys, meant
+from ._explain import keys, meant, of_files
 
 OUTPUT = {"file": None, "picture": True}
 """The [output] section: name of the file, whether a picture is drawn beside it."""
@@ -134,8 +134,9 @@ def _sorted(tree: dict[str, Any], origin: str, folder: Path, load: bool) -> Sett
                     settings.recipe.setdefault(section, {})[key] = value
                     continue
                 if key not in KEYS or KEYS[key].section != section:
-                    name, says = f"{section}.{key}", {f"{v.section}.{k}": v.documented(k) for k, v in KEYS.items()}
-                    raise InputError(f"{origin}: there is no setting {name}{suggestion(name, says) or meant(name)}")
+                    name = f"{section}.{key}"
+                    hint = suggestion(name, of_files()) or meant(name)
+                    raise InputError(f"{origin}: there is no setting {name}{hint}")
                 settings.file[key] = value
     _functions(settings, folder, load)
     return settings

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..frames import LazyFrames
+from ..frames import LazyFrames, at_ceiling
 from .source import Source
 
 _DEAD = 0.02  # of the median element's counts
@@ -76,9 +76,9 @@ def _summed(source: Source, stack: np.ndarray, axis: int) -> tuple[np.ndarray, t
             f"detector element{'s' * bool((~good).sum() > 1)} {dead} of {len(totals)} (counted from 0) dead: left out "
             "of the sum and of the solid angle"
         )
-    integers = stack.dtype.kind in "iu"
-    if integers and (full := elements[good] == np.iinfo(stack.dtype).max).any():
+    if (full := at_ceiling(elements[good])).any():
         source.say(f"{int(full.sum())} channels are at the largest number of {stack.dtype}: saturated")
+    integers = stack.dtype.kind in "iu"
     return elements[good].sum(0, dtype=np.int64 if integers else np.float64), (int(good.sum()), len(totals))
 
 

@@ -34,11 +34,16 @@ def phase_in_time_panels(name: str, quantity: Quantity, result: Result) -> list[
         return []
     maps = {n.removesuffix("_in_time"): np.clip(np.asarray(result[n], float), 0, None) for n in phases}
     most = {n: max(float(np.percentile(m, 99.5)), 1e-12) for n, m in maps.items()}
-    times = result.quantities.get("times")
-    at = np.arange(len(quantity.data)) if times is None else np.asarray(times.data, float)
+    at = _times(quantity, result)
     chosen = sorted({0, len(at) // 2, len(at) - 1})
     panel = lambda k: _composite({n: m[k] / most[n] for n, m in maps.items()}, quantity.pixel_size, f"time {at[k]:.4g}")
     return [panel(k) for k in chosen]
+
+
+def _times(quantity: Quantity, result: Result) -> np.ndarray:
+    """Give the times of a quantity's first axis, or their numbers."""
+    times = result.quantities.get("times")
+    return np.arange(len(quantity.data)) if times is None else np.asarray(times.data, float)
 
 
 def course_panels(name: str, quantity: Quantity, result: Result) -> list[Panel]:
@@ -47,8 +52,7 @@ def course_panels(name: str, quantity: Quantity, result: Result) -> list[Panel]:
     phases = [n for n, q in result.quantities.items() if q.kind == "phase"]
     if next(iter(courses)) != name:
         return []
-    times = result.quantities.get("times")
-    at = np.arange(len(quantity.data)) if times is None else np.asarray(times.data, float)
+    at = _times(quantity, result)
     shown = [n for n in courses if n.removesuffix("_course") in phases]
 
     def draw(ax: "Axes") -> Any:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import InputError
+from ..frames import at_ceiling
 from ..scan import Scan
 
 _IMPOSSIBLE = 5.0  # standard deviations below zero at which an area is a mistake and no noise
@@ -51,10 +52,7 @@ def areas_of(scan: Scan, lines: Mapping[int, Any], exposure: np.ndarray) -> Area
     lit = np.isfinite(exposure) & (exposure > 0)
     leave_out(~lit[..., None], "without light: the monitor, the time or the live fraction is zero or no number")
     leave_out(~np.isfinite(counts), "not a finite number")
-    if stored.dtype.kind in "iu":
-        leave_out(
-            stored[..., channels] == np.iinfo(stored.dtype).max, f"at the largest number of {stored.dtype}: saturated"
-        )
+    leave_out(at_ceiling(stored[..., channels]), f"at the largest number of {stored.dtype}: saturated")
     if scan.saturation is not None:
         leave_out(counts >= scan.saturation, f"at {scan.saturation:g} counts or more: saturated")
     if len(channels) > 1:

@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import prepare
 from ..errors import InputError
+from ..frames import at_ceiling
 from ..models import emission_line
 from ..scan import Scan
 from ..settings import setting
@@ -58,7 +59,7 @@ def fitted(scan: Scan, rules: Spectrum, energy: float) -> tuple[Scan, list[str]]
             "counts"
         )
     bad = ~np.isfinite(spectra).all(-1, keepdims=True) | (spectra < 0).any(-1, keepdims=True)
-    if spectra.dtype.kind in "iu" and (full := spectra == np.iinfo(spectra.dtype).max).any():
+    if (full := at_ceiling(spectra)).any():
         words.append(f"{int(full.any(-1).sum())} spectra are left out: channels at the largest {spectra.dtype}")
         bad |= full.any(-1, keepdims=True)
     extra = {**scan.extra, "lines": fit.lines, "area_errors": np.sqrt(noise) * fit.errors}

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..errors import InputError
+from ..frames import at_ceiling
 from ..scan import Scan
 from ._map_points import shown_points
 
@@ -31,10 +32,8 @@ def measured_points(scan: Scan, names: tuple[str, ...]) -> tuple[np.ndarray, np.
             words.append(f"left out: {shown_points(bad, list(names))} {why}")
             valid[bad] = False
 
-    whole = lambda one: one.dtype.kind in "iu"
-    full = [one == np.iinfo(one.dtype).max if whole(one) else np.zeros(one.shape, bool) for one in channels]
     leave_out(~np.isfinite(counts), "not a finite number")
-    leave_out(np.stack(full, -1), "at the largest number of their type: saturated")
+    leave_out(np.stack([at_ceiling(one) for one in channels], -1), "at the largest number of their type: saturated")
     if scan.saturation is not None:
         leave_out(counts >= scan.saturation, f"at {scan.saturation:g} counts or more: saturated")
     leave_out(counts < 0, "below zero, which counts are not")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
+from ...frames import at_ceiling
 from .._element_maps import side_by_side
 from ..source import Source, text
 
@@ -89,9 +90,7 @@ def _side_by_side(counts: list[np.ndarray]) -> np.ndarray:
     kind = np.result_type(*counts)
     if kind.kind not in "iu":
         return np.stack(counts, -1)
-    whole = lambda one: one.dtype.kind in "iu"
-    full = [one == np.iinfo(one.dtype).max if whole(one) else np.zeros(one.shape, bool) for one in counts]
-    return np.stack([np.where(f, np.iinfo(kind).max, c.astype(kind)) for f, c in zip(full, counts, strict=True)], -1)
+    return np.stack([np.where(at_ceiling(one), np.iinfo(kind).max, one.astype(kind)) for one in counts], -1)
 
 
 def _live_fraction(source: Source, points: tuple[int, ...]) -> np.ndarray:
