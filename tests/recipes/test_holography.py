@@ -19,7 +19,8 @@ QUICK = {"solver": {"rounds": 1, "steps": 3, "cg_steps": 10, "tv_rounds": 1}}
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
     patch = pytest.MonkeyPatch()
-    patch.setattr(simulation, "FRAME", 192)
+    patch.setattr(simulation, "FRAME", 128)
+    patch.setattr(simulation, "DETECTOR_PIXEL", 4.5e-6)
     path = tmp_path_factory.mktemp("holography") / "holograms.h5"
     truth = simulation.write(path, seed=7)
     yield path, truth
@@ -69,7 +70,7 @@ def test_named_materials_give_thicknesses(simulated):
 def test_file_holds_the_truth_and_opens_as_it_is(simulated):
     path, truth = simulated
     scan = open_scan(path)
-    assert scan.method == "holography" and scan.flux == 4000 and scan.counts.shape == (4, 192, 192)
+    assert scan.method == "holography" and scan.flux == 4000 and scan.counts.shape == (4, 128, 128)
     assert truth["phase"].min() < -0.5 and truth["attenuation"].max() < 0.01
     # An empty corner: the counts there are the flux within photon noise of its mean.
     corner = np.asarray(scan.counts[3])[:8, :8].mean()
