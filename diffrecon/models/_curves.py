@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from ..operators.displacement import fringe_transfer, saturated_loss
-from ..solvers.refraction import Information, sum_up
+from ..solvers.refraction import Information, Transfer, sum_up
 from ._refracting import RefractingSample, held_together
 
 __all__ = ["ScannedCurve", "curve_spectrum"]
@@ -49,9 +49,9 @@ class ScannedCurve(RefractingSample):
     unknowns: ClassVar[tuple[str, ...]] = ("maps", "place", "saturation")
 
     @property
-    def transfer(self) -> Float[np.ndarray, "Y half"]:
+    def transfer(self) -> Transfer:
         """Fringes are not resolved by such pixels: none."""
-        return fringe_transfer(self.maps.potential.shape, None)
+        return Transfer(fringe_transfer(self.maps.potential.shape, None))
 
     def information(self, counts: Float[Array, "view y x"]) -> tuple[Information, "ScannedCurve"]:
         """Sum up what all positions say of the fields; where frames stood and the saturation are refined by the way."""

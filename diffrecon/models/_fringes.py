@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..operators.displacement import fringe_transfer
-from ..solvers.refraction import Information, sum_up
+from ..solvers.refraction import Information, Transfer, sum_up
 from ._refracting import RefractingSample, held_together
 
 __all__ = ["SteppedFringes", "fit_fringes"]
@@ -22,7 +22,9 @@ class SteppedFringes(RefractingSample):
 
     **Fields:** `maps`, the unknown images (`solvers.RefractionMaps`); `flux`, `step` `(view,)` [periods]; `mean`,
     `amplitude`, `phase` `(y, x)` of the reference (`fit_fringes`); `trust` `(y, x)`; `deviation`, variance of a value
-    over the mean value; `share`, variance that the reference adds, over that of the sample.
+    over the mean value; `share`, variance that the reference adds, over that of the sample; `spread` and `blur` of
+    the propagation fringes (`operators.fringe_transfer`), `None` for none; `shear` [pixel] between the points of the
+    sample that are compared, wavelength distance / period.
     """
 
     flux: Float[Array, " view"]
@@ -36,13 +38,26 @@ class SteppedFringes(RefractingSample):
     turn: float = eqx.field(static=True)
     spread: float | None = eqx.field(static=True, default=0.0)
     blur: float = eqx.field(static=True, default=0.0)
+    shear: float = eqx.field(static=True, default=0.0)
 
     unknowns: ClassVar[tuple[str, ...]] = ("maps",)
 
     @property
-    def transfer(self) -> Float[np.ndarray, "Y half"]:
-        """Give what takes the potential to the logarithm of the intensity."""
-        return fringe_transfer(self.maps.potential.shape, self.spread, self.blur)
+    def transfer(self) -> Transfer:
+        """Say how frames see the images: blurred, the phase as a difference over the shear, and all else twice, from
+        both of its ends.
+        """
+        shape = self.maps.potential.shape
+        fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
+        twice = np.cos(np.pi * self.shear * fx)
+        fringes = fringe_transfer(shape, self.spread, self.blur) * twice
+        moved = np.exp(-2 * (np.pi * self.blur) ** 2 * (fy**2 + fx**2)) * np.sinc(self.shear * fx)
+        return Transfer(fringes, moved) if self.shear else Transfer(fringes)
+
+    @property
+    def sharp(self) -> Transfer:
+        """Say how a camera sees the images without gratings."""
+        return Transfer(fringe_transfer(self.maps.potential.shape, self.spread, self.blur))
 
     def information(self, counts: Float[Array, "view y x"]) -> tuple[Information, "SteppedFringes"]:
         """Sum up what all steps say of the fields. Flux and steps stay as `fit_fringes` has found them."""

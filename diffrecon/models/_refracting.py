@@ -4,13 +4,12 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from .._model import Model
 from ..operators.fourier import blur
 from ..solvers.direct.gradients import integrate_gradients
-from ..solvers.refraction import Information, RefractionMaps, fields_of
+from ..solvers.refraction import Information, RefractionMaps, Transfer, fields_of
 
 __all__ = ["RefractingSample", "TrackedSample", "held_together"]
 
@@ -29,16 +28,23 @@ class RefractingSample(Model):
     trust: eqx.AbstractVar[Float[Array, "y x"]]
 
     @property
-    def transfer(self) -> Float[np.ndarray, "Y half"]:
-        """Give what takes the potential to the logarithm of the intensity (`operators.fringe_transfer`)."""
+    def transfer(self) -> Transfer:
+        """Say how frames see the images."""
         raise NotImplementedError
 
-    def fields(self) -> Float[Array, "4 y x"]:
-        """Displacement along rows and columns [pixel], logarithm of the intensity, visibility.
+    @property
+    def sharp(self) -> Transfer:
+        """Say how a camera would see them that neither blurs nor shears; the same where frames do not."""
+        return self.transfer
+
+    def fields(self, sharp: bool = False) -> Float[Array, "4 y x"]:
+        """Displacement along rows and columns [pixel], logarithm of the intensity, visibility, as frames see them; or
+        as they are, `sharp`.
 
         Where only columns are measured the displacement along rows is what holds the rows together.
         """
-        return fields_of(self.maps, (self.trust.shape[0], self.trust.shape[1]), self.transfer)
+        transfer = self.sharp if sharp else self.transfer
+        return fields_of(self.maps, (self.trust.shape[0], self.trust.shape[1]), transfer)
 
     def __call__(self, views: Any) -> Float[Array, "view y x"]:
         """Expected counts of some views."""
@@ -92,8 +98,8 @@ class TrackedSample(Model):
         wide = RefractionMaps.flat(jnp.stack([fields[0], fields[1], potential, fields[3]])).attenuation
         return cls(empty._replace(potential=wide), fields)
 
-    def fields(self) -> Float[Array, "4 y x"]:
-        """Give what was read."""
+    def fields(self, sharp: bool = False) -> Float[Array, "4 y x"]:
+        """Give what was read, the same `sharp` or not."""
         return self.tracked
 
     def __call__(self, views: Any) -> Float[Array, "view y x"]:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from ..operators.displacement import displaced_with_slopes, displacement_coefficients, fringe_transfer
 from ..operators.fourier import blur
-from ..solvers.refraction import Information, sum_up
+from ..solvers.refraction import Information, Transfer, sum_up
 from ._refracting import RefractingSample, held_together
 
 __all__ = ["DisplacedReference"]
@@ -47,9 +47,9 @@ class DisplacedReference(RefractingSample):
     unknowns: ClassVar[tuple[str, ...]] = ("maps", "flux", "drift")
 
     @property
-    def transfer(self) -> Float[np.ndarray, "Y half"]:
-        """Give what takes the potential to the logarithm of the intensity."""
-        return fringe_transfer(self.maps.potential.shape, self.spread, self.blur)
+    def transfer(self) -> Transfer:
+        """Say how frames see the images: the pattern itself has been blurred as they are."""
+        return Transfer(fringe_transfer(self.maps.potential.shape, self.spread, self.blur))
 
     def information(self, counts: Float[Array, "view y x"]) -> tuple[Information, "DisplacedReference"]:
         """Sum up what all frames say of the fields; flux and drift of single frames are refined by the way.

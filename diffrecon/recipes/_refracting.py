@@ -67,7 +67,8 @@ class Refraction(Problem):
     **Fields:** `grain`, the size of the pattern [pixel], by which a visibility means scattering, and its
     `saturation` (`operators.saturated_loss`); `across` (row, column), the only
     direction that the pattern tells; `patterns`, the reference taken apart (`prepare.split_patterns`);
-    `steady`, the share of the prior of the visibility that the pattern needs.
+    `steady`, the share of the prior of the visibility that the pattern needs; `planned`, steps as they were meant
+    [periods].
     """
 
     unit: Unit = Unit(1.0, 1.0, 1.0, 0.0, 1.0)
@@ -79,6 +80,7 @@ class Refraction(Problem):
     across: tuple[float, float] | None = None
     patterns: Any = None
     steady: float = 1.0
+    planned: Any = None
     lines: tuple[str, ...] = ()
 
     @property
@@ -160,7 +162,7 @@ class Refracting(Modality):
 
     def image(self, problem: Refraction) -> np.ndarray:
         """The displacement along x, by which halves are compared."""
-        return np.asarray(problem.model.fields()[1])
+        return np.asarray(problem.model.fields(sharp=True)[1])
 
     def drift(self, problem: Refraction, zero: np.ndarray) -> tuple[dict[str, Any], str]:
         """Say how the pattern moved between the scans: figures, and the same in words."""
@@ -188,12 +190,12 @@ class Refracting(Modality):
         not."""
         if settings.model.air == "none" and not measured:
             return np.zeros(2)
-        fields = np.array(problem.model.fields()[:2], float) * problem.told[:, None, None]
+        fields = np.array(problem.model.fields(sharp=True)[:2], float) * problem.told[:, None, None]
         return zero_of(fields[:, problem.good])
 
     def sample(self, problem: Refraction, settings: Any) -> AtSample:
         """Carry the images back to where the rays left the sample."""
-        fields = np.array(problem.model.fields(), float)
+        fields = np.array(problem.model.fields(sharp=True), float)
         fields[:2] *= problem.told[:, None, None]
         return at_sample(fields, problem.model.maps, problem.good, self.zero(problem, settings))
 
@@ -201,7 +203,7 @@ class Refracting(Modality):
         """Give phase, angles, transmission and dark field, or volumes."""
         if isinstance(problem, RefractionTomogram):
             return _refraction_volume.volume_quantities(problem)
-        fields, sample = np.asarray(problem.model.fields(), float), self.sample(problem, settings)
+        fields, sample = np.asarray(problem.model.fields(sharp=True), float), self.sample(problem, settings)
         scattering = self.scattering(problem, sample.visibility)
         found = refraction_quantities(fields, sample, problem.unit, problem.good, scattering)
         return {
@@ -216,7 +218,7 @@ class Refracting(Modality):
         model = problem.model
         information, _ = information_of(model, jnp.asarray(problem.data["counts"]))
         prior = settings.prior.smoothness(1.0, problem.steady)
-        deviation = error_maps(information, model.maps, model.transfer, prior, count, seed)
+        deviation = error_maps(information, model, prior, count, seed)
         written = self.quantities(problem, scan, settings)
         bars = error_quantities(deviation, written, problem.unit, problem.grain, self.saturation(problem))
         told = "alpha_x" if "alpha_x" in written else "alpha_y"

@@ -221,9 +221,7 @@ def zero_of(displacement: np.ndarray) -> np.ndarray:
     return middle
 
 
-def error_maps(
-    information: Information, maps: RefractionMaps, transfer: Any, smoothness: Smoothness, count: int, seed: int = 0
-) -> np.ndarray:
+def error_maps(information: Information, model: Any, smoothness: Smoothness, count: int, seed: int = 0) -> np.ndarray:
     """Standard deviations of the four fields and of the potential, by as many solves of noise alone.
 
     What the noise of the frames does at the solution found, with its priors as they are there; no bias is in it.
@@ -231,23 +229,24 @@ def error_maps(
     root = jnp.linalg.cholesky(
         jnp.moveaxis(information.hessian, (0, 1), (-2, -1)) + 1e-4 * jnp.eye(4) * information.hessian[2, 2].mean()
     )
-    zero = jax.tree.map(jnp.zeros_like, maps)
+    maps, zero = model.maps, jax.tree.map(jnp.zeros_like, model.maps)
     shape = information.at.shape[1:]
     total = np.zeros((5, *shape))
     for key in jax.random.split(jax.random.key(seed), count):
         noise = jnp.einsum("yxij,yxj->iyx", root, jax.random.normal(key, (*shape, 4)))
         one = information._replace(gradient=noise, at=jnp.zeros_like(information.at))
-        found = _noise_only(one, maps, transfer, smoothness, zero)
+        found = _noise_only(one, maps, (model.transfer, model.sharp), smoothness, zero)
         fields, potential = (np.asarray(a, float) for a in found)
         total += np.concatenate([fields, _without_plane(potential)[None]]) ** 2
     return np.sqrt(np.stack([np.maximum(prepare.mean_around(t / count, 4.0), 0) for t in total]))
 
 
 @jax.jit
-def _noise_only(information: Any, maps: Any, transfer: Any, smoothness: Any, zero: Any) -> Any:
+def _noise_only(information: Any, maps: Any, transfers: Any, smoothness: Any, zero: Any) -> Any:
+    transfer, sharp = transfers
     found = consistent_maps(information, maps, transfer, smoothness, 16, start=zero)
     shape = information.at.shape[1:]
-    return fields_of(found, shape, transfer), _inside(found.potential, shape)
+    return fields_of(found, shape, sharp), _inside(found.potential, shape)
 
 
 def _inside(potential: Any, shape: tuple[int, int]) -> Any:

@@ -7,8 +7,11 @@ import numpy as np
 from .. import models
 from ..errors import InputError
 from ..scan import Scan
+from ._scan_facts import most_frequent
 
-__all__ = ["fringes_of", "gain_of", "planned_steps"]
+__all__ = ["fringes_by_air", "fringes_of", "gain_of", "planned_steps"]
+
+_ROUNDS = 4  # in which the air is found by its own fringes
 
 
 def planned_steps(scan: Scan, count: int, key: str) -> np.ndarray:
@@ -46,3 +49,40 @@ def gain_of(frames: np.ndarray, predicted: np.ndarray) -> float:
     free = len(frames) - 3
     left = np.median(((frames - predicted) ** 2 / np.maximum(predicted, 1e-6)).sum(0)) / max(free, 1)
     return float(max(left / (1 - 2 / (9 * free)) ** 3, 1e-6)) if free else 1.0
+
+
+def fringes_by_air(
+    still: np.ndarray,
+    frames: np.ndarray,
+    planned: np.ndarray,
+    found: tuple[np.ndarray, np.ndarray, np.ndarray],
+    good: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fringes, flux and steps [periods] of the sample's frames again, by the pixels that look as without a sample; what
+    was `found` where they are few.
+
+    Errors of steps and doses make a moire in all images that is no sample's; air knows better.
+
+    **Arguments:** `still` `(3, y, x)`, light and both quadratures of the reference's fringes.
+    """
+    for _ in range(_ROUNDS):
+        told = _told_by_air(still, frames, planned, found[0], good)
+        if told is None:
+            break
+        found = (models.fit_fringes(frames / told[0][:, None, None], told[1], rounds=0)[0], *told)
+    return found
+
+
+def _told_by_air(
+    still: np.ndarray, frames: np.ndarray, planned: np.ndarray, values: np.ndarray, good: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Flux and step of every frame."""
+    ratio, turn = values[0] / still[0], np.angle(np.exp(1j * (values[2] - np.arctan2(still[2], still[1]))))
+    dose, zero = most_frequent(ratio[good]), most_frequent(turn[good])
+    clear = good & (np.abs(ratio / dose - 1) < 0.1) & (np.abs(np.angle(np.exp(1j * (turn - zero)))) < 0.3)
+    if clear.sum() < max(100, 0.1 * good.sum()):
+        return None
+    weight = 1 / np.sqrt(still[0][clear])
+    flux, cosine, sine = np.linalg.lstsq((still[:, clear] * weight).T, (frames[:, clear] * weight).T, rcond=None)[0]
+    found = np.arctan2(sine, cosine) / (2 * np.pi)
+    return flux, planned + (found - planned + 0.5) % 1 - 0.5

@@ -17,7 +17,7 @@ from ._refracting import Quality as _Quality
 from ._refracting import Refracting, Refraction, Solver, Volume, maps_and, poisson_cost
 from ._refraction import Detection, Prior, Stacks, Unit, optics_of, read_stacks
 from ._single_shot import shot_of
-from ._stepping import fringes_of, gain_of
+from ._stepping import fringes_by_air, fringes_of, gain_of, planned_steps
 
 _START = 0.03  # of the priors, for phases that are smooth as they were read
 _STEADY = 0.25  # of the prior of the visibility: fringes tell it in every period, random speckles here and there
@@ -80,10 +80,16 @@ class Grating(looks.Grating, Refracting):
             raise MissingMetadata("geometry.period", "the period of the analysing grating", scan.name, "2.4 um")
         turn = 2 * np.pi * unit.detector / float(period)
         still, _, told = fringes_of(scan, stacks.reference, "reference_steps")
-        moved, flux, steps = fringes_of(scan, stacks.sample, "steps")
+        moved, flux, steps = found = fringes_of(scan, stacks.sample, "steps")
+        planned = planned_steps(scan, scan.views, "steps")
+        if settings.model.air == "mode":
+            wave = still[1] * np.exp(1j * still[2])
+            parts = still[0] * np.stack([np.ones_like(still[0]), wave.real, wave.imag])
+            moved, flux, steps = fringes_by_air(parts, stacks.sample, planned, found, stacks.good)
         gain = gain_of(stacks.reference, told)
         fringes = settings.model.of(scan, unit)
-        model = _first_model(still, moved, flux, steps, stacks, settings, turn, gain, fringes)
+        shear = unit.spread / np.pi * unit.pixel / float(period)
+        model = _first_model(still, moved, flux, steps, stacks, settings, turn, gain, fringes | {"shear": shear})
         lines = [*stacks.lines, *_lines(scan, still, stacks, turn, unit, float(period))]
         for line in lines:
             console.say(line)
@@ -91,7 +97,7 @@ class Grating(looks.Grating, Refracting):
             model, {"counts": stacks.sample}, poisson_cost, maps_and(), per_view=("flux", "step"),
             unit=unit, good=stacks.good, reference=stacks.reference, gain=gain, grain=2 / turn,
             saturation=unit.saturation(2 / turn, settings.model.correlation_length), across=(0.0, 1.0),
-            lines=tuple(lines),
+            lines=tuple(lines), planned=planned,
         )  # fmt: skip
 
     def held_out(self, problem: Refraction, settings: Settings) -> float:
@@ -108,9 +114,10 @@ class Grating(looks.Grating, Refracting):
                 "fringe_drift_y": y,
                 "fringe_drift_x": x,
             }, f"between the scans the fringes drifted by ({y:+.3f}, {x:+.3f}) pixels"
-        step, periods = np.asarray(model.step), float(zero[1]) * model.turn / (2 * np.pi)
-        error = step - np.arange(len(step)) / len(step)
-        error = (error - error.mean() + 0.5) % 1 - 0.5
+        step, drift = np.asarray(model.step), float(zero[1]) * model.turn / (2 * np.pi)
+        error = step - problem.planned  # steps that air has told have the drift in them
+        common = np.angle(np.exp(2j * np.pi * error).mean()) / (2 * np.pi)
+        error, periods = (error - common + 0.5) % 1 - 0.5, drift - common
         return {"steps": step, "grating_drift": periods}, (
             f"between the scans the fringes drifted by {periods:+.3f} periods; steps err by {error.std():.3f} periods, "
             f"doses by {np.asarray(model.flux).std() / np.asarray(model.flux).mean():.2%}"

@@ -25,12 +25,11 @@ from . import looks
 from ._refracting import Quality, judges
 from ._refraction import Beam, Prior, Stacks, blur_of, read_stacks
 from ._scan_facts import most_frequent, wave_number
-from ._stepping import fringes_of, gain_of, planned_steps
+from ._stepping import fringes_by_air, fringes_of, gain_of, planned_steps
 
 _CLEAR = 0.9  # visibility above which the model is asked to predict a pixel; its unresolved structure it smooths out
 _GRAINS = 0.1  # of the variance of unresolved structure that is left in the mean phase of a pixel, about
 _SMALL = 0.5  # of its noise: bends and steps from which on their size counts, no longer its square
-_ROUNDS = 4  # in which the air is found by its own fringes
 _UNKNOWNS = {"phase": 1.0, "attenuation": 1.0, "visibility": 1.0}
 
 
@@ -199,12 +198,8 @@ def _first_model(
     """Take every pixel's own sinusoid, and the whole turns out of its phase; steps and doses by the `air` if any."""
     still = parts_of(empty)
     values, flux, step = fit_fringes(frames, planned)
-    for _ in range(_ROUNDS if air else 0):
-        told = _by_air(still, frames, planned, values, good)
-        if told is None:
-            break
-        flux, step = told
-        values = fit_fringes(frames / flux[:, None, None], step, rounds=0)[0]
+    if air:
+        values, flux, step = fringes_by_air(still, frames, planned, (values, flux, step), good)
     (mean, visibility, phase), seen = values, np.hypot(still[1], still[2])
     passed = np.clip((mean / still[0] - 1 + empty.arm) / empty.arm, 0.02, 1.5)
     sharp = np.clip(mean * visibility / np.maximum(seen, 1e-6) / np.sqrt(passed), 0.05, 1.2)
@@ -213,24 +208,6 @@ def _first_model(
     unwrapped, contradictions = unwrap_phase(cast(wrapped), cast(good * (seen * sharp) ** 2))
     fields = {"phase": unwrapped, "attenuation": cast(np.log(passed)), "visibility": cast(sharp)}
     return empty.replace(flux=cast(flux), step=cast(step), **fields), int(contradictions)
-
-
-def _by_air(
-    still: np.ndarray, frames: np.ndarray, planned: np.ndarray, values: np.ndarray, good: np.ndarray
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Flux and step [periods] of every frame by the pixels that look as without a sample, `None` where they are few.
-
-    Errors of steps and doses make a moire in all images that is no sample's; air knows better.
-    """
-    ratio, turn = values[0] / still[0], np.angle(np.exp(1j * (values[2] - np.arctan2(still[2], still[1]))))
-    dose, zero = most_frequent(ratio[good]), most_frequent(turn[good])
-    clear = good & (np.abs(ratio / dose - 1) < 0.1) & (np.abs(np.angle(np.exp(1j * (turn - zero)))) < 0.3)
-    if clear.sum() < max(100, 0.1 * good.sum()):
-        return None
-    weight = 1 / np.sqrt(still[0][clear])
-    flux, cosine, sine = np.linalg.lstsq((still[:, clear] * weight).T, (frames[:, clear] * weight).T, rcond=None)[0]
-    found = np.arctan2(sine, cosine) / (2 * np.pi)
-    return flux, planned + (found - planned + 0.5) % 1 - 0.5
 
 
 def _lines(scan: Scan, still: np.ndarray, stacks: Stacks, gain: float) -> list[str]:

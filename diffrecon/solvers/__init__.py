@@ -95,6 +95,7 @@ from .progress import Progress as Progress
 from .refraction import Information as Information
 from .refraction import RefractionMaps as RefractionMaps
 from .refraction import Smoothness as Smoothness
+from .refraction import Transfer as Transfer
 from .refraction import consistent_maps as consistent_maps
 from .refraction import fields_of as fields_of
 from .refraction import first_maps as first_maps

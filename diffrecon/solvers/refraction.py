@@ -20,12 +20,14 @@ from ..operators.fourier import good_size
 from .conjugate_gradients import conjugate_gradients
 
 __all__ = [
-    "Information", "RefractionMaps", "Smoothness", "consistent_maps", "fields_of", "first_maps", "fit_maps", "sum_up",
+    "Information", "RefractionMaps", "Smoothness", "Transfer", "consistent_maps", "fields_of", "first_maps", "fit_maps",
+    "sum_up",
 ]  # fmt: skip
 
 MARGIN = 16  # pixels around the frame in which the images are free
 _FADING = (2.0, 4.0)  # powers of the visibility: slopes of microstructure are scattering, its fringes no signal
 _UNTOLD = 0.02  # of the trust, in displacements along lines, which are not measured, to be none
+_SHARP = 0.3  # of the noise of a pixel's displacement, from which on bends count by their size
 _MOST_DOUBT = 6.0  # times that the misfit about a pixel may be counted less than elsewhere
 
 
@@ -66,11 +68,25 @@ class Information(NamedTuple):
     misfit: Float[Array, "y x"]
 
 
+class Transfer(NamedTuple):
+    """How frames see the images: gains at the frequencies of their `rfft2`, `None` for images as they are.
+
+    **Fields:** `fringes` `(Y, half)`, from potential to logarithm of the intensity (`operators.fringe_transfer`);
+    `displacement`, `attenuation` and `visibility`, of each of these: blur, shear, real and even.
+    """
+
+    fringes: Any
+    displacement: Any = None
+    attenuation: Any = None
+    visibility: Any = None
+
+
 class Smoothness(NamedTuple):
     """What is known beforehand: bends of the phase, steps of attenuation and visibility are few.
 
     **Fields:** `weights` of the potential, the attenuation and the visibility, in units of the noise of one pixel;
-    `edges`, sizes from which a bend [1/pixel] or a step counts by its size and no longer by its square.
+    `edges`, sizes from which a bend [1/pixel] or a step counts by its size and no longer by its square; bends from a
+    part of a pixel's noise on, if that is less.
     """
 
     weights: tuple[float, float, float] = (1.0, 1.0, 1.5)
@@ -96,28 +112,27 @@ def sum_up(
     return Information(hessian, gradient, at, (weight * residual**2).mean(-1))
 
 
-def fields_of(maps: RefractionMaps, shape: tuple[int, int], transfer: Any) -> Float[Array, "4 y x"]:
+def fields_of(maps: RefractionMaps, shape: tuple[int, int], transfer: Transfer) -> Float[Array, "4 y x"]:
     """Fields on the frame: displacement along rows and columns [pixel], logarithm of the intensity, visibility."""
     inside = slice(MARGIN, MARGIN + shape[0]), slice(MARGIN, MARGIN + shape[1])
-    moved = slopes_of(maps.potential)[:, *inside] + maps.tilt[:, None, None]
-    return jnp.stack(
-        [*moved, (maps.attenuation + _filtered(maps.potential, transfer))[inside], maps.visibility[inside]]
-    )
+    moved = slopes_of(_filtered(maps.potential, transfer.displacement))[:, *inside] + maps.tilt[:, None, None]
+    light = _filtered(maps.attenuation, transfer.attenuation) + _filtered(maps.potential, transfer.fringes)
+    return jnp.stack([*moved, light[inside], _filtered(maps.visibility, transfer.visibility)[inside]])
 
 
 def consistent_maps(
-    information: Information, maps: RefractionMaps, transfer: Float[Any, "Y half"], smoothness: Any, steps: int,
+    information: Information, maps: RefractionMaps, transfer: Transfer, smoothness: Any, steps: int,
     *, start: RefractionMaps | None = None,
 ) -> RefractionMaps:  # fmt: skip
     """Find the images that agree with the information and with one another, by conjugate gradients from `maps`.
 
-    **Arguments:** `transfer` from potential to the logarithm of the intensity (`operators.fringe_transfer`);
-    `smoothness` as `Smoothness`. Steps of the images keep the weight that they have in `maps`; called again with the
-    result, small ones are smoothed and large ones stay. `start` is where it begins, by default `maps`. **Cost:** four
-    FFTs a step, whatever the number of frames.
+    **Arguments:** `transfer`, how frames see the images; `smoothness` as `Smoothness`. Steps of the images keep the
+    weight that they have in `maps`; called again with the result, small ones are smoothed and large ones stay. `start`
+    is where it begins, by default `maps`. **Cost:** four FFTs a step, whatever the number of frames, and up to six for
+    the `transfer`.
     """
     shape = (information.at.shape[1], information.at.shape[2])
-    transfer = jnp.asarray(transfer, information.at.dtype)
+    transfer = jax.tree.map(lambda gain: jnp.asarray(gain, information.at.dtype), transfer)
     spread = lambda fields: _fields_transposed(fields, maps.potential.shape, transfer)
     product = lambda fields: jnp.einsum("ijyx,jyx->iyx", information.hessian, fields)
     weights = _weights(information, maps, smoothness)
@@ -134,6 +149,7 @@ def consistent_maps(
     )[0]
 
 
+@eqx.filter_jit
 def first_maps(
     fields: Float[Array, "4 y x"],
     trust: Float[Array, "y x"],
@@ -153,8 +169,8 @@ def first_maps(
         eye = eye - (1 - _UNTOLD) * jnp.outer(along, along)
     information = Information(eye[:, :, None, None] * trust, jnp.zeros_like(fields), fields, jnp.ones_like(trust))
     maps = RefractionMaps.flat(fields)
-    transfer = jnp.zeros((maps.potential.shape[0], maps.potential.shape[1] // 2 + 1), fields.dtype)
-    return consistent_maps(information, maps, transfer, smoothness, steps)
+    none = jnp.zeros((maps.potential.shape[0], maps.potential.shape[1] // 2 + 1), fields.dtype)
+    return consistent_maps(information, maps, Transfer(none), smoothness, steps)
 
 
 def fit_maps(
@@ -210,16 +226,18 @@ def _local_mean(image: Array) -> Array:
 
 
 # ---------------------------------------------------------------------------------------------------- parts
-def _filtered(image: Array, transfer: Any) -> Array:
-    return jnp.fft.irfft2(jnp.fft.rfft2(image) * transfer, s=image.shape)
+def _filtered(image: Array, gain: Any) -> Array:
+    return image if gain is None else jnp.fft.irfft2(jnp.fft.rfft2(image) * gain, s=image.shape)
 
 
-def _fields_transposed(fields: Array, shape: tuple[int, ...], transfer: Any) -> RefractionMaps:
+def _fields_transposed(fields: Array, shape: tuple[int, ...], transfer: Transfer) -> RefractionMaps:
     height, width = fields.shape[1:]
     wide = lambda a: jnp.pad(a, ((MARGIN, shape[0] - height - MARGIN), (MARGIN, shape[1] - width - MARGIN)))
-    light = wide(fields[2])
-    potential = slopes_transposed(jnp.stack([wide(fields[0]), wide(fields[1])])) + _filtered(light, transfer)
-    return RefractionMaps(potential, light, wide(fields[3]), fields[:2].sum((1, 2)))
+    light, moved = wide(fields[2]), slopes_transposed(jnp.stack([wide(fields[0]), wide(fields[1])]))
+    potential = _filtered(moved, transfer.displacement) + _filtered(light, transfer.fringes)
+    attenuation = _filtered(light, transfer.attenuation)
+    visibility = _filtered(wide(fields[3]), transfer.visibility)
+    return RefractionMaps(potential, attenuation, visibility, fields[:2].sum((1, 2)))
 
 
 _bend = lambda a, axis: jnp.roll(a, -1, axis) - 2 * a + jnp.roll(a, 1, axis)
@@ -258,16 +276,17 @@ def _weights(information: Information, maps: RefractionMaps, smoothness: Any) ->
     diagonal = [jnp.median(information.hessian[i, i]) for i in range(4)]
     noise = jnp.sqrt(jnp.stack([jnp.maximum((diagonal[0] + diagonal[1]) / 2, 0), diagonal[2], diagonal[3]]))
     size = lambda parts, edge: jnp.sqrt(sum(p * p for p in parts) + edge**2)
+    bent = jnp.minimum(smoothness.edges[0], _SHARP / jnp.maximum(noise[0], 1e-9))
     strength = [noise[i] * smoothness.weights[i] for i in range(3)]
     clear = jnp.clip(thin_closed(maps.visibility), 0.2, 1.0)
     return (
-        strength[0] / size(_bends(maps.potential), smoothness.edges[0]) * clear ** -_FADING[0],
+        strength[0] / size(_bends(maps.potential), bent) * clear ** -_FADING[0],
         strength[1] / size(_steps(maps.attenuation), smoothness.edges[1]) * clear ** _FADING[1],
         strength[2] / size(_steps(maps.visibility), smoothness.edges[2]),
     )
 
 
-def _preconditioner(information: Information, weights: Any, transfer: Array, shape: tuple[int, ...]) -> Callable:
+def _preconditioner(information: Information, weights: Any, transfer: Transfer, shape: tuple[int, ...]) -> Callable:
     """Invert the mean curvature at every frequency; potential and attenuation are coupled by the fringes."""
     real = information.at.dtype
     fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
@@ -277,12 +296,15 @@ def _preconditioner(information: Information, weights: Any, transfer: Array, sha
     diagonal = [information.hessian[i, i].mean() * share for i in range(4)]
     typical = [jnp.exp(jnp.log(w).mean()) for w in weights]
     bent = (diagonal[0] + diagonal[1]) / 2
-    first = diagonal[0] * down + diagonal[1] * right + typical[0] * square**2 + diagonal[2] * transfer**2
+    fringes, *gains = transfer
+    moved, light, seen = (1.0 if gain is None else gain for gain in gains)
+    first = (diagonal[0] * down + diagonal[1] * right) * moved**2 + typical[0] * square**2 + diagonal[2] * fringes**2
     first = jnp.maximum(first, 1e-6 * bent)
-    second = diagonal[2] + typical[1] * square
-    cross = diagonal[2] * transfer
+    second = diagonal[2] * light**2 + typical[1] * square
+    second = jnp.maximum(second, 1e-6 * diagonal[2])
+    cross = diagonal[2] * fringes * light
     determinant = first * second - cross**2
-    third = diagonal[3] + typical[2] * square
+    third = jnp.maximum(diagonal[3] * seen**2 + typical[2] * square, 1e-6 * diagonal[3])
     tilt = jnp.stack([jnp.maximum(information.hessian[i, i].sum(), 1e-3 * bent) for i in range(2)])
 
     def apply(r: RefractionMaps) -> RefractionMaps:

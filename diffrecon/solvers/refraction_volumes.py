@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from ..operators.displacement import along_rays, slopes_of
 from .conjugate_gradients import conjugate_gradients
-from .refraction import MARGIN, Information, RefractionMaps
+from .refraction import MARGIN, Information, RefractionMaps, Transfer
 
 __all__ = ["RefractionVolumes", "consistent_volumes", "landed_maps", "projected_fields"]
 
@@ -72,26 +72,28 @@ def landed_maps(fields: Float[Array, "3 y x"], tilt: Float[Array, "2"]) -> Refra
 
 @eqx.filter_jit
 def consistent_volumes(
-    A: Any, information: Information, volumes: RefractionVolumes, transfer: Any, weights: Any, *, steps: int = 20
+    A: Any, information: Information, volumes: RefractionVolumes, transfer: Transfer, weights: Any, *, steps: int = 20
 ) -> RefractionVolumes:
     """Take the step of volumes that agrees best with what all angles say, by conjugate gradients.
 
     **Arguments:** `A`, the projector of the slices; `information` of all angles, stacked along the first axis, taken at
-    the images of `volumes`; `transfer` (`operators.fringe_transfer`) on the shape with margins; `weights` of few steps
+    the images of `volumes`; `transfer`, how frames see them, on the shape with margins; `weights` of few steps
     in potential, attenuation and loss, in units of a voxel's noise. **Cost:** two projections of the volumes a step.
     """
     size = information.at.shape[-2:]
     seen = information.at[:, 3]
-    transfer = jnp.asarray(transfer, seen.dtype)
-    shape = (transfer.shape[0], 2 * (transfer.shape[1] - 1))
+    transfer = jax.tree.map(lambda gain: jnp.asarray(gain, seen.dtype), transfer)
+    shape = (transfer.fringes.shape[0], 2 * (transfer.fringes.shape[1] - 1))
 
     def fields(z: RefractionVolumes) -> Array:
         potential, attenuation, loss = (A(v) for v in z[:3])
         wide = _widened(potential, shape, "constant")
         inside = (slice(None), slice(MARGIN, MARGIN + size[0]), slice(MARGIN, MARGIN + size[1]))
-        moved = slopes_of(wide)[:, *inside]
-        fringes = jnp.fft.irfft2(jnp.fft.rfft2(wide) * transfer, s=shape)[inside]
-        parts = [moved[0], moved[1], fringes - attenuation, -seen * loss]
+        through = lambda image, gain: jnp.fft.irfft2(jnp.fft.rfft2(image) * gain, s=shape)
+        moved = slopes_of(wide if transfer.displacement is None else through(wide, transfer.displacement))[:, *inside]
+        both = lambda image, gain: (image if gain is None else through(_widened(image, shape, "edge"), gain)[inside])
+        light = through(wide, transfer.fringes)[inside] - both(attenuation, transfer.attenuation)
+        parts = [moved[0], moved[1], light, -seen * both(loss, transfer.visibility)]
         scale = jnp.stack([jnp.ones_like(seen)] * 3 + [seen], 1)
         return jnp.stack(parts, 1) + scale * z.air[:, :, None, None]
 
@@ -115,7 +117,9 @@ def _widened(stack: Array, shape: tuple[int, int], mode: str) -> Array:
     return jnp.pad(taller, ((0, 0), (0, 0), columns), mode=mode)
 
 
-def _prior_of(information: Information, volumes: RefractionVolumes, transfer: Array, weights: Any, seen: Array) -> Any:
+def _prior_of(
+    information: Information, volumes: RefractionVolumes, transfer: Transfer, weights: Any, seen: Array
+) -> Any:
     """Give the lagged prior of few steps, and the inverse of the mean curvature at every frequency of the volumes."""
     angles, shape = information.at.shape[0], volumes.potential.shape
     real = seen.dtype
@@ -123,7 +127,7 @@ def _prior_of(information: Information, volumes: RefractionVolumes, transfer: Ar
     across = np.maximum(np.hypot(fy, fx), 0.5 / shape[2])
     spread = jnp.asarray(angles / np.pi / across, real)  # of A'A
     square = jnp.asarray(4 * (np.sin(np.pi * fz) ** 2 + np.sin(np.pi * np.minimum(across, 0.5)) ** 2), real)
-    line = transfer[0]
+    line = transfer.fringes[0]
     fringe = jnp.interp(jnp.asarray(np.hypot(across, fz), real), jnp.linspace(0, 0.5, line.size), line)
     bent = (information.hessian[:, 0, 0] + information.hessian[:, 1, 1]).mean() / 2
     light = information.hessian[:, 2, 2].mean()

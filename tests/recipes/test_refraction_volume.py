@@ -8,7 +8,7 @@ import pytest
 import diffrecon as dr
 from diffrecon.recipes import _refraction_volume
 from diffrecon.simulate import speckle_tomography
-from diffrecon.solvers import Information
+from diffrecon.solvers import Information, Transfer
 from diffrecon.solvers.refraction_volumes import RefractionVolumes, consistent_volumes
 
 ANGLES = np.arange(4) * np.pi / 4
@@ -97,7 +97,11 @@ def test_volumes_agree_with_what_all_angles_say():
     away = column - (4 * np.cos(angles) - 3 * np.sin(angles))[:, None, None]
     ball = top * width * np.sqrt(2 * np.pi) * np.exp(-(row**2 + away**2) / (2 * width**2))
     drift = 0.1 * np.sin(angles)[:, None, None]
-    fields = np.stack([-row / width**2 * ball, -away / width**2 * ball + drift, -0.1 * ball, -0.2 * ball], 1)
+    gains = (0.9, 0.8, 0.7)  # of displacement, attenuation, visibility, alike at all frequencies
+    fields = np.stack([-row / width**2 * ball, -away / width**2 * ball, -0.1 * ball, -0.2 * ball], 1)
+    fields = (
+        fields * np.array([gains[0], *gains])[:, None, None] + np.array([0, 1, 0, 0])[:, None, None] * drift[:, None]
+    )
     hessian = np.broadcast_to(np.diag([4.0, 4.0, 100.0, 10.0])[None, :, :, None, None], (24, 4, 4, rows, side))
     at = np.zeros_like(fields)
     at[:, 3] = 1.0
@@ -106,7 +110,8 @@ def test_volumes_agree_with_what_all_angles_say():
     told = Information(*map(single, (hessian, gradient, at, np.ones((24, rows, side)))))
     A = dr.operators.ParallelProjector(angles, (side, side), side)
     empty = RefractionVolumes(*[jnp.zeros((rows, side, side))] * 3, jnp.zeros((24, 4)))
-    found = consistent_volumes(A, told, empty, np.zeros((rows + 32, 33)), (1e-3,) * 3, steps=12)
+    transfer = Transfer(np.zeros((rows + 32, 33)), *(np.full((rows + 32, 33), gain) for gain in gains))
+    found = consistent_volumes(A, told, empty, transfer, (1e-3,) * 3, steps=12)
     y, x = np.indices((side, side)) - (side - 1) / 2
     true = top * np.exp(-((x - 4) ** 2 + (y + 3) ** 2 + 0.25) / (2 * width**2))
     disc = np.hypot(y, x) < 13  # a level of the slice is nearly one of air, and converges last
