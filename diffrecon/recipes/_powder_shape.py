@@ -1,7 +1,8 @@
 """What all pixels of a powder slice share: the shape of the peaks, the smooth pattern, and the empty beam.
 
 They are refined together with what rings that overlap tie to them: the total of every phase, its mean lattice, and how
-much of it lies where the amorphous is.
+much of it lies where the amorphous is. At the end once more with the amounts of every ray free, so that what is known
+beforehand of the slice bends neither peaks nor mean lattices.
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ _FARTHEST = 0.3  # relative change of a width or an amount in one step, and of h
 _SIZES = 0.7  # how far sizes of crystallites are from those of the phases, as a logarithm, typically
 _RIDGES = 1e-3, 1e-5  # of the diagonal: of the peaks, whose widths and sizes are hardly told apart, and the rest
 _LENGTHS = (1.0, 0.4, 0.1)
+_INDEPENDENT = 1e-4  # of its length, that a column of a ray must have beside the others
 
 
 class _Equations(NamedTuple):
@@ -31,21 +33,20 @@ class _Equations(NamedTuple):
     normal: Any  # (one, other)
     slope: Any  # (one,)
     cross: Any  # (one, channel)
-    beam: Any  # (channel,)
+    beam: Any  # (channel, channel)
     beam_slope: Any  # (channel,)
 
 
 def refined_shape(
-    model: PowderTomography, counts: Array, setup: Setup, prior: GridPrior
+    model: PowderTomography, counts: Array, setup: Setup, prior: GridPrior, peaks: bool = True
 ) -> tuple[PowderTomography, Setup]:
-    """Take one step of Gauss-Newton in everything that the pixels share.
+    """Take one step of Gauss-Newton in everything that the pixels share, the shape of the `peaks` or all else.
 
     **Returns:** the model and what it was made of, as they were where no step lowers the cost.
     """
-    basis, columns = _directions(setup)
-    found = _equations(model.replace(basis=basis), counts, jnp.asarray(columns, jnp.float32))
-    found = _Equations(*(np.asarray(a, float) for a in found))
-    step, beam = _solved(found, model, setup)
+    found = _equations_of(model, counts, setup, free=False)
+    wanted = np.arange(len(found.slope)) >= (0 if peaks else 2 + len(setup.phases))
+    step, beam, _ = _solved(found, model, setup, wanted)
     best, cost = (model, setup), _cost(model, counts, prior, setup)
     for length in _LENGTHS:
         trial = _moved(model, setup, length * step, length * beam)
@@ -53,6 +54,33 @@ def refined_shape(
         if after < cost:
             return trial
     return best
+
+
+def shape_by_rays(
+    model: PowderTomography, counts: Array, setup: Setup, peaks: bool = True
+) -> tuple[PowderTomography, Setup, Float[np.ndarray, " phase"]]:
+    """Take one step of Gauss-Newton in mean lattices and the shape of the `peaks`, whatever amounts each ray has.
+
+    Sparse edges make grains too flat where photons are few, and shape and lattices, fitted to the same counts, make up
+    for it. With free amounts of everything in every ray they cannot (the profile likelihood; Murphy & van der Vaart
+    2000), and the photons leave hardly more open: in dim frames a tenth more of the mean lattices.
+
+    **Returns:** the model, what it was made of, and the standard deviation of the mean lattice of every phase [1e-3].
+    """
+    found, count = _equations_of(model, counts, setup, free=True), len(setup.phases)
+    shape, lattices = np.zeros((2, len(found.slope)), bool)
+    shape[: 2 + count] = lattices[2 + 2 * count : 2 + 3 * count] = True
+    smooth = np.arange(len(found.slope)) >= 2 + 4 * count
+    found.normal[lattices, lattices] += (1e3 * setup.largest) ** -2.0  # where next to nothing tells
+    step, _, deviation = _solved(found, model, setup, shape | lattices | smooth)
+    step = np.where(lattices | (shape & peaks), step, 0)
+    return *_moved(model, setup, step, np.zeros_like(found.beam_slope)), deviation[lattices]
+
+
+def _equations_of(model: PowderTomography, counts: Array, setup: Setup, free: bool) -> _Equations:
+    basis, columns = _directions(setup)
+    found = _equations(model.replace(basis=basis), counts, jnp.asarray(columns, jnp.float32), jnp.float32(free))
+    return _Equations(*(np.array(a, float) for a in found))
 
 
 def _cost(model: PowderTomography, counts: Array, prior: GridPrior, setup: Setup) -> float:
@@ -112,8 +140,8 @@ def _common(bases: list[PowderBasis]) -> tuple[np.ndarray, np.ndarray]:
 
 
 @jax.jit
-def _equations(model: PowderTomography, counts: Array, columns: Float[Array, "one map channel"]) -> _Equations:
-    """View by view, so that the changes of one view are held at a time."""
+def _equations(model: PowderTomography, counts: Array, columns: Float[Array, "one map channel"], free: Array) -> Any:
+    """View by view, so that the changes of one view are held at a time; `free`: 1 leaves the amounts of a ray open."""
 
     def of_view(view: Array) -> _Equations:
         part = model.of_view(view)
@@ -123,23 +151,53 @@ def _equations(model: PowderTomography, counts: Array, columns: Float[Array, "on
         spread = part.replace(fractions=jnp.concatenate([like, part.fractions[len(like) :]]))
         maps = jnp.concatenate([here, moved, part.projector(spread.maps())[0]], -1)
         light, seen = part.light[0], counts[view]
-        changes = light * jnp.einsum("jum,jk,cmk->cuk", maps, model.between, columns)
         expected = light * (part.scattered()[0] + model.background)
-        weight = 1 / jnp.maximum(expected, 1.0)
-        left = weight * (seen - expected)
+        root = 1 / jnp.sqrt(jnp.maximum(expected, 1.0))
+        own = free * _directions_of_rays(_of_rays(part) * (light * root)[:, None])
+        without = lambda a: a - jnp.einsum("ukm,ulm,...ul->...uk", own, own, a, precision="high")
+        changes = without(light * root * jnp.einsum("jum,jk,cmk->cuk", maps, model.between, columns))
+        left, beam = without(root * (seen - expected)), root * light
+        seen_of_own = jnp.einsum("ukm,uk->umk", own, beam)
         return _Equations(
-            jnp.einsum("auk,buk,uk->ab", changes, changes, weight), jnp.einsum("auk,uk->a", changes, left),
-            jnp.einsum("auk,uk,uk->ak", changes, weight, light), (weight * light**2).sum(0), (left * light).sum(0),
+            jnp.einsum("auk,buk->ab", changes, changes), jnp.einsum("auk,uk->a", changes, left),
+            jnp.einsum("auk,uk->ak", changes, beam),
+            jnp.diag((beam**2).sum(0)) - jnp.einsum("umk,uml->kl", seen_of_own, seen_of_own), (left * beam).sum(0),
         )  # fmt: skip
 
-    views = jax.lax.map(of_view, jnp.arange(len(model.light)))
-    return jax.tree.map(lambda a: a.sum(0), views)
+    views = jnp.arange(len(model.light))
+    first = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(of_view, views[0]))
+    return jax.lax.scan(lambda total, view: (jax.tree.map(jnp.add, total, of_view(view)), None), first, views)[0]
 
 
-def _solved(found: _Equations, model: PowderTomography, setup: Setup) -> tuple[np.ndarray, np.ndarray]:
-    """Solve for the step, the empty beam eliminated where it is not known exactly."""
+def _of_rays(part: PowderTomography) -> Float[Array, "u component channel"]:
+    """Give what every ray of one view sees of each component, with a little of it everywhere."""
+    patterns, usual = part.basis.patterns, jnp.abs(part.fractions).mean(-1, keepdims=True)
+    rays = part.projector(part.replace(fractions=part.fractions + 0.1 * usual).maps())[0]
+    count = patterns.shape[0] * patterns.shape[1]
+    phases = rays[..., :count].reshape(*rays.shape[:-1], *patterns.shape[:2])
+    seen = jnp.einsum("jupr,jk,prk->upk", phases, part.between, patterns)
+    return jnp.concatenate(
+        [seen, jnp.einsum("jua,jk,ak->uak", rays[..., count:], part.between, part.basis.amorphous)], 1
+    )
+
+
+def _directions_of_rays(columns: Float[Array, "u component channel"]) -> Float[Array, "u channel component"]:
+    """Make an orthonormal set of the columns of every ray, zero for one that is none beside the others."""
+    size = jnp.linalg.norm(columns, axis=-1, keepdims=True)
+    set_, beside = jnp.linalg.qr(jnp.moveaxis(columns / jnp.maximum(size, 1e-30), -1, -2))
+    alone = jnp.abs(jnp.diagonal(beside, axis1=-2, axis2=-1)) > _INDEPENDENT
+    return set_ * (alone & (size[..., 0] > _INDEPENDENT * size.max()))[:, None]
+
+
+def _solved(
+    found: _Equations, model: PowderTomography, setup: Setup, wanted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Solve for the step in what is `wanted`, the empty beam eliminated where it is not known exactly.
+
+    **Returns:** the step, that of the empty beam, and the standard deviations.
+    """
     normal, slope, count = found.normal.copy(), found.slope.copy(), len(setup.phases)
-    sizes, known = slice(2, 2 + count), setup.data.background_variance
+    sizes = slice(2, 2 + count)
     normal[sizes, sizes] += np.eye(count) / _SIZES**2
     slope[sizes] -= np.log(setup.peaks.sizes) / _SIZES**2
     if setup.splines is not None:
@@ -148,19 +206,29 @@ def _solved(found: _Equations, model: PowderTomography, setup: Setup) -> tuple[n
         normal[-len(now) :, -len(now) :] += stiff
         slope[-len(now) :] -= stiff @ now
     scale = np.sqrt(np.diag(normal)) + 1e-30
-    certain = np.zeros_like(found.beam) if known is None else 1 / known
-    own = np.where(certain > 0, found.beam + certain, np.inf)
-    pull = found.beam_slope + (setup.data.background - np.asarray(model.background, float)) * certain
-    normal -= (found.cross / own) @ found.cross.T
-    slope -= found.cross @ (pull / own)
+    beam = _beam(found, model, setup)
+    normal -= found.cross @ beam[:, :-1]
+    slope -= found.cross @ beam[:, -1]
     scaled = normal / scale / scale[:, None]
     scaled += np.diag(np.where(np.arange(len(scale)) < 2 + count, *_RIDGES))
+    scaled = np.where(wanted & wanted[:, None], scaled, np.eye(len(scale)))
     most = np.full(len(scale), np.inf)
     most[: 2 + count] = _FARTHEST * np.r_[1, 0.5, np.ones(count)]
-    step = _within(scaled, slope / scale, most * scale) / scale
+    step = _within(scaled, np.where(wanted, slope / scale, 0), most * scale) / scale
     others = np.abs(step[2 + count : 2 + 4 * count]) / np.r_[np.ones(count), 3 * np.ones(count), np.ones(count)]
     step = step * min(1.0, _FARTHEST / max(float(others.max()), 1e-30))
-    return step, (pull - step @ found.cross) / own
+    return step, beam[:, -1] - beam[:, :-1] @ step, np.sqrt(np.diag(np.linalg.inv(scaled))) / scale
+
+
+def _beam(found: _Equations, model: PowderTomography, setup: Setup) -> Float[np.ndarray, "channel one"]:
+    """Give what the empty beam does for every unit of the parameters, and, last, by its own slope."""
+    known = setup.data.background_variance
+    if known is None:
+        return np.zeros((len(found.beam), len(found.slope) + 1))
+    pull = found.beam_slope + (setup.data.background - np.asarray(model.background, float)) / known
+    size = np.sqrt(np.diag(found.beam) + 1 / known)
+    own = (found.beam + np.diag(1 / known)) / size / size[:, None]
+    return np.linalg.solve(own, np.c_[found.cross.T, pull] / size[:, None]) / size[:, None]
 
 
 def _within(normal: np.ndarray, slope: np.ndarray, most: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ from ..settings import GIVEN, section, setting
 from ..solvers import GridPrior, poisson_gauss_newton, poisson_samples
 from . import looks
 from ._powder_patterns import PatternSolver, slices_of_patterns
-from ._powder_shape import refined_shape
+from ._powder_shape import refined_shape, shape_by_rays
 from ._powder_start import Setup, absorption_of, setup_of
 from ._powder_time import bars_of, changed_attenuation, courses_of, means_in_time, phases_in_time, times_of
 from .integration import Integration
@@ -36,6 +36,7 @@ _PHASES = {"name": ("phases",)}
 _OF_PHASES = {"solver.name": ("phases",)}
 _TYPICAL = 0.3  # amount, before any is known
 _LATTICE_IN_TIME = 1.0  # typical change of a lattice from knot to knot [1e-3]
+_AFTER = 6  # rounds for peaks that were found by rays
 _CONVERGED = 2e-4  # of the cost: a round that gains less is the last
 
 
@@ -171,7 +172,7 @@ class DiffractionTomography(looks.DiffractionTomography, Modality):
                 problem = yield Stage(
                     f"lattice {number + 1}", _Rounds(2, settings.solver, damping=0.2 / (number + 1)), keeps
                 )
-            problem = yield Stage("phases", _Rounds(settings.solver.rounds, settings.solver), keeps)
+            problem = yield Stage("phases", partial(_phases, settings.solver), keeps)
         if _wants_patterns(problem, settings):
             yield Stage(f"patterns: {settings.patterns.name}", partial(_patterns, settings), keeps=())
 
@@ -191,6 +192,8 @@ class DiffractionTomography(looks.DiffractionTomography, Modality):
         for name, images in zip(setup.components, np.moveaxis(amounts, 1, 0), strict=True):
             mean = " to ".join(f"{image.mean():.4g}" for image in images[:: max(len(images) - 1, 1)])
             lines.append(f"{name}: mean {mean}, largest {images.max():.3g}")
+        for name, deviation in zip(setup.phases, problem.figures.get("lattice_deviation", ()), strict=False):
+            lines.append(f"mean lattice of {name}: known to {1e6 * deviation:.0f} ppm by the photons")
         return {"deviance": figure}, lines
 
     def quantities(self, problem: Slice, scan: Scan, settings: Settings) -> dict[str, Quantity]:
@@ -289,8 +292,12 @@ def _sinograms(setup: Setup) -> dict[str, Quantity]:
 class _Rounds:
     """Some rounds of Gauss-Newton; after every second one, what the pixels share."""
 
-    def __init__(self, rounds: int, solver: Solver, free: float = 1.0, damping: float = 0.0, least: float = 0.02):
+    def __init__(
+        self, rounds: int, solver: Solver, free: float = 1.0, damping: float = 0.0, least: float = 0.02,
+        peaks: bool = True,
+    ):  # fmt: skip
         self.rounds, self.solver, self.free, self.damping, self.least = rounds, solver, free, damping, least
+        self.peaks = peaks  # whose shape is fitted, too
 
     def __call__(self, problem: Slice, run: Run) -> Outcome:
         """Solve; a round that lowers the cost no more ends them."""
@@ -306,11 +313,26 @@ class _Rounds:
             if float(before) - float(after) < _CONVERGED * abs(float(after)):
                 break
             if number % 2:
-                model, setup = refined_shape(model, counts, setup, _prior(setup, self.solver, model, self.least))
+                prior = _prior(setup, self.solver, model, self.least)
+                model, setup = refined_shape(model, counts, setup, prior, self.peaks)
         return Outcome(
             problem.replace(model=model, setup=setup, prior=_prior(setup, self.solver, model, self.least)),
             np.array(history),
         )
+
+
+def _phases(solver: Solver, problem: Slice, run: Run) -> Outcome:
+    """Find amounts and lattices to the end; then the peaks by free amounts of every ray, the slice for these peaks, and
+    its mean lattices by free amounts again.
+    """
+    counts = jnp.asarray(problem.data["counts"], jnp.float32)
+    first = _Rounds(solver.rounds, solver)(problem, run)
+    model, setup, _ = shape_by_rays(first.problem.model, counts, first.problem.setup)
+    rounds = _Rounds(min(_AFTER, solver.rounds), solver, peaks=False)
+    last = rounds(first.problem.replace(model=model, setup=setup), run)
+    model, setup, deviation = shape_by_rays(last.problem.model, counts, last.problem.setup, peaks=False)
+    figures = {"lattice_deviation": 1e-3 * deviation}
+    return Outcome(last.problem.replace(model=model), np.r_[first.history, last.history], figures=figures)
 
 
 def _wants_patterns(problem: Slice, settings: Settings) -> bool:
