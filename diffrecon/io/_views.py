@@ -42,10 +42,10 @@ def match_views(source: Source, values: dict[str, Any], views: int, chosen: np.n
         elif chosen is not None and chosen.max() < len(entries):
             lacking = np.full((views - len(entries), *entries.shape[1:]), np.nan)
             values[name] = np.concatenate([entries.astype(float), lacking])
-        elif name in ("angles", "positions"):
+        elif name in ("angles", "positions", "element_counts"):
             raise InputError(
-                f"{source.name}: {len(entries)} {name} for {views} frames; where the last frames have none, say "
-                f"--set data.views=0:{len(entries)}"
+                f"{source.name}: {len(entries)} {name.replace('_', ' ')} for {views} frames; where the last frames "
+                f"have none, say --set data.views=0:{len(entries)}"
             )
 
 

@@ -97,7 +97,8 @@ class ScannedCurve(RefractingSample):
         bent = slopes[4]
         with_fields = jnp.stack([(weight * bent * s).sum(-1) for s in slopes[1:4]], -1)
         hessian = jnp.moveaxis(found.hessian[1:, 1:], (0, 1), (-2, -1))
-        firm = hessian + 1e-4 * jnp.eye(3, dtype=fields.dtype) * jnp.trace(hessian, axis1=-2, axis2=-1)[..., None, None]
+        trace = jnp.trace(hessian, axis1=-2, axis2=-1)[..., None, None]
+        firm = hessian + jnp.eye(3, dtype=fields.dtype) * jnp.where(trace > 0, 1e-4 * trace, 1.0)  # 0: did not measure
         follow = jnp.linalg.solve(firm, with_fields[..., None])[..., 0]
         curvature = (weight * bent**2).sum() - (with_fields * follow).sum() + _USUAL[1] ** -2
         downhill = (weight * bent * residual).sum() - (follow * jnp.moveaxis(found.gradient[1:], 0, -1)).sum()

@@ -17,6 +17,7 @@ from ..scan import Scan
 from ..settings import setting
 from ..solvers.refraction import RefractionMaps, fit_maps, information_of
 from . import _refraction_volume
+from ._pattern_checks import air_lines, contradiction_lines
 from ._refraction import (
     AtSample,
     Unit,
@@ -183,6 +184,8 @@ class Refracting(Modality):
                 f"residual {seen['held_out_residual']:.4f}; {beside} {seen['held_out_ratio']:.4f}, noise of the frames "
                 f"{seen['held_out_noise']:.4f}"
             ))  # fmt: skip
+            lines += contradiction_lines(seen["held_out_residual"], seen["held_out_noise"])
+        lines += air_lines(np.exp(np.asarray(problem.model.fields()[2], float)), problem.good)
         return figures, lines
 
     def zero(self, problem: Refraction, settings: Any, measured: bool = False) -> np.ndarray:

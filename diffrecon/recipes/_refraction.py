@@ -16,6 +16,7 @@ from ..operators.displacement import along_rays, saturated_loss
 from ..scan import Scan
 from ..settings import setting
 from ..solvers.refraction import Information, RefractionMaps, Smoothness, consistent_maps, fields_of
+from ._pattern_checks import check_steps, light_lines, usual_light
 from ._scan_facts import known_geometry
 
 __all__ = [
@@ -133,6 +134,7 @@ def read_stacks(scan: Scan, same: bool = True) -> Stacks:
     reference = scan.extra.get("reference")
     if reference is None:
         raise MissingMetadata("data.reference", "the stack of frames without the sample", scan.name, "/reference")
+    check_steps(scan)
     reference = np.asarray(reference)
     reference = reference[None] if reference.ndim == 2 else reference
     if reference.ndim != 3 or reference.shape[1:] != scan.frame_shape:
@@ -146,6 +148,10 @@ def read_stacks(scan: Scan, same: bool = True) -> Stacks:
             "in the same order; choose with data.views, or give data.reference without those that have no partner"
         )
     counts = np.asarray(scan.counts)
+    if np.array_equal(counts, reference):
+        raise InputError(
+            f"{scan.name}: the frames with the sample and data.reference are the same: which stack is without it?"
+        )
     good = np.ones(scan.frame_shape, bool) if scan.mask is None else np.asarray(scan.mask, bool).copy()
     lines = []
     ceiling = scan.saturation or (np.iinfo(counts.dtype).max if counts.dtype.kind in "iu" else np.inf)
@@ -172,13 +178,15 @@ def read_stacks(scan: Scan, same: bool = True) -> Stacks:
         good &= flat > 0.05 * np.median(flat)
         flat = np.where(good, flat / np.mean(flat[good]), 1.0)
     correct = lambda stack: _mended((stack.astype(np.float32) - dark) / (1.0 if flat is None else flat), good)
-    return Stacks(correct(counts), correct(reference), good, tuple(lines))
+    sample, reference = correct(counts), correct(reference)
+    return Stacks(sample, reference, good, (*lines, *light_lines(scan, sample, reference, good)))
 
 
 def flux_of(stacks: Stacks) -> np.ndarray:
-    """Light of single frames about a mean of one: what the sample takes on average is its transmission."""
+    """Light of single frames about a mean of one: what the sample takes on average is its transmission; a frame of
+    quite another exposure is not of the mean."""
     flux = stacks.sample.mean((1, 2)) / stacks.reference.mean((1, 2))
-    return flux / flux.mean()
+    return flux / flux[usual_light(flux)].mean()
 
 
 def displaced_pattern(

@@ -17,7 +17,7 @@ from .._console import Console
 from .._result import Quantity
 from ..errors import InputError
 from ..modality import Modality, Outcome, Pair, Problem, Run, Stage, Work, put
-from ..models import ElementCounts, ElementFrames, Elements, Ptychography
+from ..models import ElementCounts, ElementFrames, Elements, Ptychography, check_orientation
 from ..prepare import check_frames
 from ..quality.held_out import held_out_figures
 from ..scan import Scan
@@ -59,6 +59,7 @@ class Model:
     modes: int = setting(1, "incoherent probe modes", at_least=1)
     margin: float = setting(8.0, "around the scanned area, where the file gives no object", unit="pixel", at_least=0)
     positions: bool = setting(True, "solve for the positions")
+    check: str = setting("auto", "mend, name or ignore flipped or swapped positions", choices=("auto", "report", "no"))
     travel: tuple[float, float] | None = setting(None, "path of a fly scan in an exposure; the file's", unit="pixel")
     gain: bool | None = setting(None, "solve for the brightness of each view; by default without a monitor")
 
@@ -146,7 +147,7 @@ class FluorescencePtychography(looks.FluorescencePtychography, Modality):
         """Leave out what would spoil the scan, put an empty object into a beam made of the mean frame."""
         scan = scan.replace(method=self.name)
         report = check_frames(scan)
-        good = report.apply(scan).in_fft_order()
+        good = _mended(report.apply(scan), settings.model.check, console).in_fft_order()
         counts, lines = looks.counted(good)
         for line in [*report.messages, *lines]:
             console.say(line)
@@ -271,6 +272,15 @@ class FluorescencePtychography(looks.FluorescencePtychography, Modality):
 
 
 # ---------------------------------------------------------------------------------------------------- input
+def _mended(scan: Scan, check: str, console: Console) -> Scan:
+    """Put positions right that are flipped or swapped, where that is wanted."""
+    if check == "no":
+        return scan
+    found = check_orientation(scan)
+    console.say(found.message)
+    return found.apply(scan) if check == "auto" else scan
+
+
 def _photons(scan: Scan, console: Console) -> float:
     """The mean counts of a frame, where nobody knows the photons."""
     mean = float(np.mean(np.sum(np.asarray(scan.counts, float), (1, 2))))

@@ -22,6 +22,7 @@ from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import unwrap_phase
 from . import looks
+from ._pattern_checks import contradiction_lines
 from ._refracting import Quality, judges
 from ._refraction import Beam, Prior, Stacks, blur_of, read_stacks
 from ._scan_facts import most_frequent, wave_number
@@ -137,6 +138,7 @@ class Interferometer(looks.Interferometer, Modality):
                 f"pixels that scatter little: relative residual {seen['held_out_residual']:.4f}; a sinusoid for each "
                 f"pixel alone {seen['held_out_sinusoid']:.4f}, noise of the frames {seen['held_out_noise']:.4f}"
             ))  # fmt: skip
+            lines += contradiction_lines(seen["held_out_residual"], seen["held_out_noise"])
         zero, step = _zero(problem), np.asarray(model.step)
         moved = step - problem.planned
         drift = (zero / (2 * np.pi) - moved.mean() + 0.5) % 1 - 0.5

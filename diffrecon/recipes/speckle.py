@@ -19,6 +19,7 @@ from ..solvers.refraction import RefractionMaps, first_maps
 from ..solvers.trackers import ReadPattern, read_by_correlation, read_by_windows, read_linear
 from ..solvers.tracking import track_windows
 from . import looks
+from ._pattern_checks import check_partners, unseen_lines
 from ._refracting import Quality, Refracting, Refraction, Volume, judges, maps_and, poisson_cost
 from ._refracting import Solver as _Solver
 from ._refraction import (
@@ -100,6 +101,8 @@ class Speckle(looks.Speckle, Refracting):
         else:
             patterns = prepare.split_patterns(stacks.reference)
         lines = [*stacks.lines, *_pattern_lines(scan, stacks, patterns, unit)]
+        if before is None:
+            lines += check_partners(scan, stacks.sample, stacks.reference)
         if settings.solver.kind != "model":
             return _to_be_read(scan, stacks, patterns, unit, lines, settings.model.correlation_length)
         maps = before.model.maps if before is not None else _tracked_maps(stacks, settings)
@@ -240,4 +243,4 @@ def _pattern_lines(scan: Scan, stacks: Stacks, patterns: Any, unit: Unit) -> lis
         )
     if not 0.7 < patterns.gain < 1.4:
         lines.append(f"values are no photon counts: their variance is {patterns.gain:.3g} of them, from the references")
-    return lines
+    return lines + unseen_lines(patterns, shift, stacks.good)

@@ -8,9 +8,11 @@ import optax
 import pytest
 
 import diffrecon as dr
+from diffrecon._console import Console
 from diffrecon.errors import InputError
 from diffrecon.recipes._element_stages import areal_error, offset_cost
 from diffrecon.recipes._far_start import _refocused
+from diffrecon.recipes.fluorescence_ptychography import _mended
 from diffrecon.simulate import fluorescence_ptychography as simulation
 
 METHOD = "fluorescence-ptychography"
@@ -171,8 +173,34 @@ def test_counts_of_another_number_of_views_are_refused(measured, tmp_path):
         del file["xrf/counts"]
         file["xrf/counts"] = counts
 
-    with pytest.raises(InputError, match="a column for each position"):
+    with pytest.raises(InputError, match="62 element counts for 64 frames"):
         dr.open_scan(edited(measured, tmp_path, change))
+
+
+def test_positions_with_a_unit_missing_ones_and_swapped_ones(measured, tmp_path):
+    whole = dr.open_scan(measured[0])
+
+    def in_micrometres(file):
+        file["positions_px"][()] = file["positions_px"][()] * whole.pixel_size * 1e6
+        file["positions_px"].attrs["units"] = "um"
+
+    scan = dr.open_scan(edited(measured, tmp_path, in_micrometres))
+    np.testing.assert_allclose(np.asarray(scan.positions) / scan.pixel_size, whole.positions, rtol=1e-6)
+
+    def stopped(file):
+        places = file["positions_px"][:-4]
+        del file["positions_px"]
+        file["positions_px"] = places
+
+    path = edited(measured, tmp_path, stopped)
+    with pytest.raises(InputError, match="60 positions for 64 frames.*data.views=0:60"):
+        dr.open_scan(path)
+    few = dr.open_scan(path, views="0:60")
+    assert few.views == 60 and len(few.extra["monitor"]) == len(few.extra["element_counts"]) == 60
+    swapped = _mended(whole.replace(positions=np.asarray(whole.positions)[:, ::-1]), "auto", Console(quiet=True))
+    about = lambda s: np.asarray(s.positions) - np.mean(s.positions, 0)
+    apart = [np.abs(about(swapped) - sign * about(whole)).max() for sign in (1, -1)]
+    assert min(apart) < 1e-6  # far-field frames do not tell a turn by 180 degrees
 
 
 def test_dark_monitor_is_refused_with_its_view(measured, tmp_path):

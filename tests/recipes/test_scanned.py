@@ -53,7 +53,10 @@ def scan_of(method, distance, unit, phase=0.0):
     ("edge-illumination", 0.6, 3e-6, 3e-6 / 0.6, 0.0), ("analyser", 0.25, 1.5e-6, 1.5e-6, 0.8)])  # fmt: skip
 def test_signals_come_back(method, distance, unit, angle, phase):
     scan, lens, patch = scan_of(method, distance, unit, phase)
-    result = dr.reconstruct(scan, settings={"quality": {"error_bars": 0}})
+    counts = np.array(scan.counts)
+    counts[:, 2, 8:10] = 0  # dead pixels once made the saturation not a number
+    result = dr.reconstruct(scan.replace(counts=counts), settings={"quality": {"error_bars": 0}})
+    assert np.isnan(result["transmission"][2, 8:10]).all() and np.isnan(result["transmission"]).sum() == 2
     found, inside = np.asarray(result["alpha_x"], float) / angle, np.zeros((SIZE, SIZE), bool)
     inside[4:-4, 4:-4] = True
     assert np.linalg.norm((found - lens)[inside]) < 0.15 * np.linalg.norm(lens[inside])
@@ -70,8 +73,10 @@ def test_signals_come_back(method, distance, unit, angle, phase):
     "change, words",
     [
         ({"steps": None}, "where the mask stood"),
-        ({"steps": np.arange(3.0)}, "3 numbers for 7 frames"),
-        ({"steps": np.array([0.0, 1, 0, 1, 0, 1, 0])}, "take three positions"),
+        ({"steps": 3e-6 * np.arange(3.0)}, "3 numbers for 7 frames"),
+        ({"steps": 3e-6 * np.array([0, 1, 0, 1, 0, 1, 0])}, "take three positions"),
+        ({"steps": np.array([0.0, 1, 2, np.nan, 4, 5, 6])}, "no finite number for 1 frames, first 3"),
+        ({"steps": np.linspace(-3.0, 3.0, 7)}, "in the same unit"),
     ],
 )
 def test_refused(change, words):

@@ -6,6 +6,7 @@ import pytest
 
 import diffrecon as dr
 from diffrecon.cli import main
+from diffrecon.recipes import _pattern_checks
 from diffrecon.solvers import read_by_correlation, read_by_windows, read_linear, track_windows
 
 SIZE, PIXEL, DISTANCE, ENERGY = 80, 3e-6, 0.7, 20e3
@@ -140,6 +141,9 @@ def test_bad_pixels_are_left_out():
         (lambda s: s.replace(extra={"reference": s.extra["reference"][:2]}), "2 reference frames and 5 sample frames"),
         (lambda s: s.replace(extra={"reference": s.extra["reference"][:, 1:]}), "both stacks come from one detector"),
         (lambda s: s.replace(extra={"reference": np.full(s.counts.shape, 100.0)}), "no pattern"),
+        (lambda s: s.replace(counts=s.counts[[1, 0, 2, 3, 4]]), "frame 0 is that of 1, 1 is that of 0"),
+        (lambda s: s.replace(extra={"reference": np.roll(s.extra["reference"], 12, 2)}), "moved by 12 pixels"),
+        (lambda s: s.replace(extra={"reference": s.counts}), "are the same"),
         (lambda s: s.replace(geometry=dr.ParallelBeam(PIXEL, None, DISTANCE)), "geometry.energy"),
         (lambda s: s.replace(geometry=dr.ParallelBeam(PIXEL, ENERGY, 0.0)), "refraction needs one"),
     ],
@@ -147,6 +151,22 @@ def test_bad_pixels_are_left_out():
 def test_refused(change, words):
     with pytest.raises(dr.InputError, match=words):
         dr.reconstruct(change(scan_of(5)), "speckle")
+
+
+def test_what_the_stacks_tell_before_anything_is_solved():
+    """Half a frame without a pattern, another membrane, exposures that differ: each is named, and where."""
+    scan, random = scan_of(5), np.random.default_rng(2)
+    still = np.array(scan.extra["reference"], np.float32)
+    flat = np.where(PLACE[1] < 40, random.poisson(20000.0, still.shape), still).astype(np.float32)
+    patterns, good = dr.prepare.split_patterns(flat), np.ones((SIZE, SIZE), bool)
+    (line,) = _pattern_checks.unseen_lines(patterns, 0.05, good)
+    assert "columns 0 to 3" in line and _pattern_checks.unseen_lines(dr.prepare.split_patterns(still), 0.05, good) == []
+    turned = np.array(scan.counts, float).transpose(0, 2, 1)
+    assert "is not found" in _pattern_checks.check_partners(scan, turned, still)[0]
+    dim = np.array(scan.counts, np.float32) * np.array([1, 1, 3, 1, 1], np.float32)[:, None, None]
+    assert "frame 2 is 3 times" in _pattern_checks.light_lines(scan, dim, still, good)[0]
+    assert "transmits 0.5 everywhere" in _pattern_checks.air_lines(0.5 * good, good)[0]
+    assert _pattern_checks.air_lines(np.where(PLACE[0] < 30, 0.5, 1.0), good) == []
 
 
 def test_file_of_two_stacks(tmp_path, capsys):

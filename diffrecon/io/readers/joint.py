@@ -2,7 +2,8 @@
 
 ```
 /frames (view, y, x)   far field, zero frequency at the corner, or where the attribute `dc` says
-/positions_px (view, 2)   corners of the patches (row, column) [pixel of the object]; /object_shape its rows and columns
+/positions_px (view, 2)   corners of the patches (row, column) [pixel of the object, unless `units` says a length];
+/object_shape   rows and columns of the object
 /dwell (view,)   photons of each view over their mean, @photons_mean
 /xrf/counts (element, view), elements, line_eV, production_cm2_per_g, efficiency, delta_beta_per_g_cm3 (element, 2)
 /xrf@solid_angle_fraction;  @energy_eV, pixel_m, step_px and fly_sub_positions of a continuous scan along the rows
@@ -30,7 +31,7 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "counts": source.frames("frames"),
         "positions": source.numbers("positions_px", "positions", (None, 2)),
-        "positions_unit": "pixel",
+        "positions_unit": source.units("positions_px") or "pixel",
         "dc": text(source.file.attrs.get("dc", "corner")),
         "method": METHOD,
     }
@@ -38,24 +39,24 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
         if source.has(f"/@{attribute}"):
             found[name] = _number(source, "/", attribute)
     if source.has("dwell"):
-        found["monitor"] = source.numbers("dwell", "photons of the views", (len(found["positions"]),))
+        found["monitor"] = source.numbers("dwell", "photons of the views", (None,))
     else:
         source.say("no monitor of the views (dwell): their brightness is solved for from the frames")
     if source.has("object_shape"):
         found["object_shape"] = source.numbers("object_shape", "shape of the object", (2,), finite=True)
     if source.has("/@fly_sub_positions") and _number(source, "/", "fly_sub_positions") > 1:
         found["travel"] = np.array([0.0, _number(source, "/", "step_px")])
-    found["element_counts"], found["elements"] = _elements(source, len(found["positions"]), found.get("energy"))
+    found["element_counts"], found["elements"] = _elements(source, found.get("energy"))
     return found
 
 
-def _elements(source: Source, views: int, energy: float | None) -> tuple[np.ndarray, dict[str, Any]]:
+def _elements(source: Source, energy: float | None) -> tuple[np.ndarray, dict[str, Any]]:
     """Counts (view, element), NaN where nothing was counted, and the numbers of the elements."""
     names = source.names("xrf/elements", "names of the elements")
     counts = np.asarray(source.numbers("xrf/counts", "counts of the elements"), float)
-    if counts.shape != (len(names), views):
+    if counts.ndim != 2 or len(counts) != len(names):
         raise InputError(
-            f"{source.name}: xrf/counts has shape {counts.shape}; expected {(len(names), views)}, a row for each of "
+            f"{source.name}: xrf/counts has shape {counts.shape}; expected {(len(names), 'view')}, a row for each of "
             f"{', '.join(names)} and a column for each position"
         )
     energy = energy if energy is None else float(energy)
