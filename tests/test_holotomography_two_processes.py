@@ -20,7 +20,8 @@ WAYS = {
     "two-step": {"solver.name": "two-step", "solver.slab": 0},
     "joint": {"solver.name": "joint", "solver.steps": 3},
 }
-DIRECT = "slabs", "two-step"
+# Every way is taken by two processes or by three devices by day, and by both at night.
+BY_TWO, BY_THREE = ("slabs",), ("two-step", "joint")
 # Up to the order of sums, which the steps of a joint descent amplify.
 TOLERANCE = {"slabs": 1e-5, "two-step": 1e-5, "joint": 1e-3}
 
@@ -79,14 +80,14 @@ def by_two(scan, folder, ways):
 
 @pytest.fixture(scope="module")
 def two(scan, tmp_path_factory):
-    return by_two(scan, tmp_path_factory.mktemp("two"), DIRECT)
+    return by_two(scan, tmp_path_factory.mktemp("two"), BY_TWO)
 
 
 @pytest.fixture(scope="module")
 def three(scan, tmp_path_factory):
     """Results of three devices, of which neither angles nor slices are a multiple."""
     folder = tmp_path_factory.mktemp("three")
-    finish(commands(scan, folder, WAYS, devices=3))
+    finish(commands(scan, folder, BY_THREE, devices=3))
     return folder
 
 
@@ -103,25 +104,32 @@ def assert_same(found, expected, tolerance):
     assert np.abs(one["delta"]).max() > 1e-7
 
 
-@pytest.mark.parametrize("way", DIRECT)
+@pytest.mark.parametrize("way", BY_TWO)
 def test_two_processes_come_to_the_same_volume(one, two, way):
     assert_same(two / f"{way}.h5", one / f"{way}.h5", TOLERANCE[way])
 
 
 @pytest.mark.nightly
-def test_two_processes_descend_to_the_same_volume(scan, one, tmp_path):
-    """Three devices do by day; two processes trace and lower the descent for half a minute each."""
-    assert_same(by_two(scan, tmp_path, ["joint"]) / "joint.h5", one / "joint.h5", TOLERANCE["joint"])
+@pytest.mark.parametrize("way", BY_THREE)
+def test_two_processes_at_night(scan, one, tmp_path, way):
+    assert_same(by_two(scan, tmp_path, [way]) / f"{way}.h5", one / f"{way}.h5", TOLERANCE[way])
 
 
 def test_nothing_is_left_behind(one, two):
-    for folder, ways in ((one, WAYS), (two, DIRECT)):
+    for folder, ways in ((one, WAYS), (two, BY_TWO)):
         assert sorted(path.stem for path in folder.iterdir()) == sorted(ways)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", BY_THREE)
 def test_devices_come_to_the_same_volume(one, three, way):
     assert_same(three / f"{way}.h5", one / f"{way}.h5", TOLERANCE[way])
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("way", BY_TWO)
+def test_devices_at_night(scan, one, tmp_path, way):
+    finish(commands(scan, tmp_path, [way], devices=3))
+    assert_same(tmp_path / f"{way}.h5", one / f"{way}.h5", TOLERANCE[way])
 
 
 def test_processes_that_cannot_be(capsys):

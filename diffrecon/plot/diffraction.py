@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Of the phases in their order: told apart in sums of two, and with the usual kinds of colour vision.
-_COLOURS = (ORANGE, BLUE, "#009e73", "#cc79a7", "#f0e442", "#56b4e9")
+_COLOURS = (ORANGE, BLUE, "#009e73", "#f0e442", "#56b4e9")
+_FIT, _DIFFERENCE = "#cc79a7", "0.6"  # no phase has these
 _STRAIN = "RdBu_r"
 
 
@@ -144,7 +145,7 @@ def pattern_panels(name: str, quantity: Quantity, result: Result) -> list[Panel]
         fitted = result.quantities.get("fitted_pattern")
         if name == "mean_pattern" and fitted is not None:
             parts = _parts(result)
-            colours = ("0.5", "0.75") if parts else (ORANGE, BLUE)
+            colours = ("0.5", "0.75") if parts else (_FIT, _DIFFERENCE)
             ax.plot(across, np.asarray(fitted.data), color=colours[0], lw=0.5)
             ax.plot(across, data - np.asarray(fitted.data), color=colours[1], lw=0.5)
             for number, part in enumerate(parts.values()):

@@ -8,6 +8,7 @@ import diffrecon as dr
 from diffrecon.models import _orientation as checks
 
 NAMES = list(checks._hypotheses())
+BY_DAY = "as given", "columns flipped", "swapped"  # of measured scans; the simulated ones have all
 
 
 def spoilt(scan, name):
@@ -75,7 +76,10 @@ def test_neighbours():
     assert set(checks._neighbours(positions, 20)) == set(range(40, 60))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in BY_DAY else pytest.param(name, marks=pytest.mark.nightly) for name in NAMES],
+)
 @pytest.mark.parametrize("file", ["p25_near_field.cxi", "siemens_far_field.npz"])
 def test_measured(shared_data, file, name):
     keys = {"focus_to_sample": "3.65 mm"} if "near" in file else {"method": "far-field-ptychography"}
