@@ -68,7 +68,7 @@ class Fluorescence(Model):
     solid angle and monitor; `secondary` `(view, z, u, line)`: counts for one photon by light of other lines, given
     (`secondary_counts`).
 
-    **Cost:** about 0.2 CPU s for a gradient of 64^2 voxels, 90 views, 5 channels, 12 directions.
+    **Cost:** about 0.17 CPU s for a gradient of 64^2 voxels, 90 views, 5 channels, 12 directions.
     """
 
     scaled: Float[Array, "component z y x"]

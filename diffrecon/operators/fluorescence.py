@@ -17,6 +17,7 @@ from ..errors import InputError
 
 __all__ = ["Escape", "path_in", "slab_share", "turn_to_beam"]
 
+_APART = 2.0  # over the voxels of a slice: spread of the slopes of directions that are walked as one
 _LANES = 96  # views x lines that walk to the detector together: 64 to 150 measured alike, 450 half as fast
 
 
@@ -164,7 +165,8 @@ class Escape:
     **Arguments:** `directions` `(direction, 3)`, unit vectors in the frame of the beam: u across it, t along it, z;
     `weights` `(direction, line)`.
 
-    Called with attenuation `(u, t, z, view, line)` per voxel; a single slice (z = 1) goes on for ever along z.
+    Called with attenuation `(u, t, z, view, line)` per voxel; a single slice (z = 1) goes on for ever along z, and
+    directions that differ little within it are walked as one (4e-4 of the share, root mean square).
     Differentiable; forward and backward cost about 25 floating-point operations a voxel, line and direction.
 
     **Raises:** `InputError` for directions steeper than 45 degrees out of the plane, which the planes do not meet.
@@ -200,6 +202,7 @@ class Escape:
         """Give the share of every voxel, view and line that gets out towards the detector."""
         total: Any = 0.0
         for side, cone in self.sides:
+            cone = cone.merged(attenuation.shape[0]) if attenuation.shape[2] == 1 else cone
             total = total + _facing_back(_leaving(_facing(attenuation, side), cone), side)
         return total
 
@@ -221,6 +224,23 @@ class _Cone:
     def __init__(self, slopes: np.ndarray, length: np.ndarray, weights: np.ndarray):
         self.slopes, self.length, self.weights = slopes, length, weights
         self.key = (slopes.tobytes(), length.tobytes(), weights.tobytes(), weights.shape)
+
+    def merged(self, n: int) -> "_Cone":
+        """Join directions whose ways through a slice of n voxels are half a voxel from their mean's, half way out.
+
+        Elevation only makes a way through a slice longer; the mean of direction and length is exact to first order.
+        """
+        order = np.argsort(self.slopes[:, 0])
+        group, first = np.zeros(len(order), int), self.slopes[order[0], 0]
+        for place, number in enumerate(order):
+            apart = self.slopes[number, 0] - first > _APART / n
+            first = self.slopes[number, 0] if apart else first
+            group[number] = group[order[max(place - 1, 0)]] + apart
+        share = self.weights.sum(1)
+        of = (group == np.arange(group.max() + 1)[:, None]) * np.where(share.max() > 0, share, 1.0)
+        of = of / np.maximum(of.sum(1, keepdims=True), 1e-300)
+        weights = (group == np.arange(group.max() + 1)[:, None]) @ self.weights
+        return _Cone(of @ self.slopes, of @ self.length, weights)
 
     def __eq__(self, other: Any) -> bool:
         return isinstance(other, _Cone) and self.key == other.key

@@ -52,6 +52,17 @@ def test_slice_goes_on_along_z():
     np.testing.assert_allclose(share[:, 1, 0, 0, 0], np.exp(-0.1 * (5.5 - np.arange(6)) / np.cos(np.pi / 6)), rtol=1e-5)
 
 
+def test_directions_close_to_each_other_are_walked_as_one():
+    """A soft ridge across a slice: the mean of the ways, whatever their elevation, each with its own weight."""
+    n = 24
+    ridge = jnp.asarray(0.2 * np.exp(-((np.arange(n) - 11.5) ** 2) / 18)[None, :, None, None, None].repeat(n, 0), "f4")
+    ways = np.array([[0.97, 0.1, 0.2], [0.98, 0.15, -0.1], [0.95, -0.3, 0.0]])
+    weights = np.array([[0.2], [0.3], [0.5]])
+    found = np.asarray(Escape(ways, weights)(ridge))
+    each = [np.asarray(Escape(way[None], np.ones((1, 1)))(ridge)) for way in ways]
+    np.testing.assert_allclose(found, np.tensordot(weights[:, 0], each, 1), atol=3e-3)
+
+
 def test_rotation_has_its_sense_and_offsets_their_sign():
     image = jnp.zeros((9, 9)).at[4, 7].set(1.0)
     turned = turn_to_beam(image, jnp.asarray([0.0, np.pi / 2]), jnp.asarray([2.0, 0.0]))
