@@ -109,14 +109,15 @@ def _check(scan: Scan, settings: Any) -> None:
         )
     if scan.flats is None and scan.flux is None:
         raise InputError(f"{scan.name}: k-edge needs the empty beam of every energy: data.flats, or data.flux")
-    if settings.model.attenuation is not None and settings.model.bandwidth:
-        raise InputError("model.attenuation holds for one energy each: with model.bandwidth the tables are needed")
+    for name in ("bandwidth", "harmonics"):
+        if settings.model.attenuation is not None and getattr(settings.model, name):
+            raise InputError(f"model.attenuation holds for one energy each: with model.{name} the tables are needed")
 
 
 def _spectra(materials: dict[str, str], energies: np.ndarray, settings: Any) -> tuple[np.ndarray, np.ndarray]:
     measured = settings.model.attenuation
     if measured is None:
-        return attenuation_spectra(materials, energies, settings.model.bandwidth)
+        return attenuation_spectra(materials, energies, settings.model.bandwidth, settings.model.harmonics)
     table = np.asarray(measured, float)
     return table[:, None], np.ones((len(energies), 1))
 

@@ -49,6 +49,9 @@ class Model:
         0.0, "of tomograms: full width at half maximum of the energy, relative; 0.01 to 0.03 of multilayers",
         at_least=0, below=0.5,
     )  # fmt: skip
+    harmonics: float = setting(
+        0.0, "of tomograms: share of the counts of the empty beam at three times the energy", at_least=0, below=0.5
+    )
 
 
 @dataclass(frozen=True)
@@ -221,9 +224,10 @@ class KEdgeSubtraction(looks.KEdge, Modality):
 # ---------------------------------------------------------------------------------------------------- the scan
 def _refuse_of_radiographs(settings: Settings) -> None:
     """Refuse what only tomograms have, and a bound without the total variation that keeps it."""
-    if settings.model.bandwidth:
+    changed = [name for name in ("bandwidth", "harmonics") if getattr(settings.model, name)]
+    if changed:
         raise InputError(
-            "model.bandwidth is for tomograms: radiographs need coefficients of their spectrum, model.attenuation; "
+            f"model.{changed[0]} is for tomograms: radiographs need coefficients of their spectrum, model.attenuation; "
             "or the rotation angles are missing (data.angles)"
         )
     only = "on radiographs (or are the rotation angles missing? data.angles)"

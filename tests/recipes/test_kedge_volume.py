@@ -62,6 +62,14 @@ def test_spectrum_lets_through_what_is_beside_the_edge():
     assert float(depth[0, 0, 0]) < 0.95 * mean * areal and float(slope[0, 0, 0, 0]) < 0.9 * mean
 
 
+def test_harmonics_pass_what_stops_the_beam():
+    """Behind water that leaves nothing of the beam there is its share at three times the energy, by its coefficient."""
+    table, shares = attenuation_spectra({"water": "H2O"}, [33e3], bandwidth=0.01, harmonics=0.02)
+    plain = attenuation_spectra({"water": "H2O"}, [99e3])[0]
+    light = shares[0] @ np.exp(-table[0, :, 0] * 100)
+    assert shares.sum() == pytest.approx(1) and light == pytest.approx(0.02 * np.exp(-100 * plain[0, 0, 0]), rel=1e-3)
+
+
 def test_rows_move_with_the_sample():
     model = KEdgeTomography.empty((4, 8, 8), np.zeros(2), np.array([0, 1]), np.ones((2, 1, 1)), np.ones((2, 1)), 1.0)
     density = jnp.arange(4.0)[None, :, None, None] * jnp.ones((1, 4, 8, 8))
@@ -95,8 +103,9 @@ def test_bandwidth_is_not_for_radiographs():
     scan = dr.Scan.from_arrays(
         np.full((2, 4, 4), 90.0), method="k-edge", flux=1e2, geometry=dr.ParallelBeam(1e-6, np.array([8250.0, 8420.0]))
     )
-    with pytest.raises(dr.InputError, match="bandwidth is for tomograms"):
-        dr.reconstruct(scan, settings={"model": {"materials": ["Ni", "SiO2"], "bandwidth": 0.01}})
+    for name in ("bandwidth", "harmonics"):
+        with pytest.raises(dr.InputError, match=f"{name} is for tomograms"):
+            dr.reconstruct(scan, settings={"model": {"materials": ["Ni", "SiO2"], name: 0.01}})
 
 
 def test_notes_of_edges(solved):
