@@ -43,7 +43,7 @@ class LazyFrames:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, dtype={self.dtype})"
 
-    def __getitem__(self, index: Any) -> np.ndarray:
+    def __getitem__(self, index: Any) -> Any:
         views, *rest = _without_ellipsis(index if isinstance(index, tuple) else (index,), self.ndim)
         wanted = np.arange(len(self))[views]
         rows, inner_rows = _span(rest[0], self.shape[1])

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -51,6 +51,7 @@ _WORKING = 5  # times its sinogram that a slice takes while FBP works on it
 _SLABS = 4  # at least, or nothing overlaps
 
 
+@runtime_checkable
 class SlabWriter(Protocol):
     """What slabs are written to."""
 

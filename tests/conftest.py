@@ -11,10 +11,12 @@ from jaxlib.version import __version_info__ as jaxlib_version
 from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
 
-# Rooms whose annotations are checked whenever they are called; the others are still to come.
+# Rooms whose annotations are checked whenever they are called. Planning differentiates through its settings, whose
+# types are those of the numbers that users type; the command line and the plots hardly have shapes.
 _CHECKED = (
     "losses", "penalties", "constraints", "motion", "physics", "geometry", "priors", "operators", "models", "prepare",
-    "quality", "regimes",
+    "quality", "regimes", "solvers", "io", "recipes", "uncertainty", "sharding", "stream", "frames", "marks", "scan",
+    "modality", "simulate",
 )  # fmt: skip
 install_import_hook([f"diffrecon.{room}" for room in _CHECKED], "checked.typed")
 

@@ -161,7 +161,7 @@ def _inside(source: Source, value: str) -> bool:
     return source.has(value) or not (Path(value).exists() or Path(value.partition(":/")[0]).is_file())
 
 
-def array_of(source: Source, name: str, value: Any) -> np.ndarray:
+def array_of(source: Source, name: str, value: Any) -> np.ndarray | LazyFrames:
     """Read an array: as it is, of a dataset of the file, or of another file.
 
     **Raises:** `InputError` naming the key and what is there.

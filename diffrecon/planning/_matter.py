@@ -26,7 +26,7 @@ class Matter:
     attenuation: np.ndarray
     absorption: np.ndarray
 
-    def at(self, energy: Float[Array, ""]) -> tuple[Array, Array, Array]:
+    def at(self, energy: Float[Array, ""] | float) -> tuple[Array, Array, Array]:
         """Give `(delta, attenuation [1/m], mu_en/rho [m^2/kg])` at an energy [eV]."""
         place = jnp.log(energy)
         between = lambda values: jnp.exp(jnp.interp(place, np.log(self.energies), np.log(values)))

@@ -137,7 +137,7 @@ class _Search:
         edge = 1 / (1 + np.exp(_FARTHEST))
         value = np.asarray(getattr(self.plan.settings, name), float)
         share = np.clip(np.log(np.maximum(value, low) / low) / np.log(high / low), 0, 1) * (1 - 2 * edge) + edge
-        return np.log(share / (1 - share))
+        return np.asarray(np.log(share / (1 - share)))
 
     def exposure(self, numbers: Mapping[str, Any]) -> Any:
         """Solve for the exposure: dose grows with it, the time too, and a sensitivity falls as its root."""

@@ -111,7 +111,7 @@ def _not_negative(columns: np.ndarray, right: np.ndarray) -> np.ndarray:
         free &= found > 0
 
 
-def with_axes(phases: Mapping[str, Phase], changes: Mapping[str, float]) -> dict[str, Phase]:
+def with_axes(phases: Mapping[str, Phase], changes: Mapping[str, Any]) -> dict[str, Phase]:
     """Tell phases how their c axis changes with the a axis.
 
     **Raises:** `InputError` for a phase that there is not, and for cells without such axes.

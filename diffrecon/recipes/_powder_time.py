@@ -67,7 +67,7 @@ def _blind(times: Any, angles: Any, knots: int) -> tuple[int, float] | None:
     return None
 
 
-def changed_attenuation(absorption: tuple[np.ndarray, np.ndarray], times: np.ndarray) -> list[str]:
+def changed_attenuation(absorption: tuple[np.ndarray, Any], times: np.ndarray) -> list[str]:
     """Say where the attenuation of the whole slice, which every view sees, changes with time."""
     total = absorption[0].sum(1)
     slope, middle = np.polyfit((times - times.mean()) / np.ptp(times), total, 1)

@@ -135,7 +135,7 @@ class Refracting(Modality):
         model, history = fit_maps(problem.model, counts, settings.prior.smoothness(share, problem.steady), **fit)
         return problem.replace(model=model), float(history[-1])
 
-    def split(self, problem: Refraction, settings: Any) -> tuple[np.ndarray, np.ndarray]:
+    def split(self, problem: Refraction | RefractionTomogram, settings: Any) -> tuple[np.ndarray, np.ndarray]:
         """Fit all positions: those that judge are held out in a stage of their own, and then fitted too."""
         return np.arange(problem.views), np.zeros(0, int)
 
@@ -161,7 +161,7 @@ class Refracting(Modality):
         """Say what part of the frames, or of the pixels, judges."""
         return settings.quality.held_out or 0.0
 
-    def image(self, problem: Refraction) -> np.ndarray:
+    def image(self, problem: Refraction | RefractionTomogram) -> np.ndarray:
         """The displacement along x, by which halves are compared."""
         return np.asarray(problem.model.fields(sharp=True)[1])
 

@@ -63,9 +63,9 @@ class Lines(NamedTuple):
 
 
 class Angles(Volumes):
-    """Line integrals of all angles so far, `(angle, 4, y, x)` as `Lines`, and the volumes that they become."""
+    """Line integrals of all angles so far, `(angle, 4, row, column)` as `Lines`, and the volumes that they become."""
 
-    lines: Float[Array, "angle 4 y x"]
+    lines: Float[Array, "angle 4 row column"]
 
 
 @dataclass(frozen=True)

@@ -212,15 +212,16 @@ def _named(found: dict[int, Sensitivity]) -> tuple[str, ...]:
 
 
 # ---------------------------------------------------------------------------------------------------- words
-def spot_area(scan: Scan, beam: Beam, sample: Sample) -> float | None:
+def spot_area(scan: Scan | None, beam: Beam, sample: Sample) -> float | None:
     """Area of the surface that one point lights [cm^2]: the beam's, longer where it grazes, else a step of the scan
     squared; `None` where neither is known."""
     high, wide = beam.height or beam.width, beam.width or beam.height
     return _step_area(scan) if high is None or wide is None else 1e4 * high * wide / float(np.sin(sample.incidence))
 
 
-def _step_area(scan: Scan) -> float | None:
-    return None if scan.pixel_size is None else 1e4 * float(np.prod(np.broadcast_to(scan.pixel_size, 2)))
+def _step_area(scan: Scan | None) -> float | None:
+    steps = None if scan is None else scan.pixel_size
+    return None if steps is None else 1e4 * float(np.prod(np.broadcast_to(steps, 2)))
 
 
 def _of_element(

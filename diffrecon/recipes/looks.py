@@ -274,7 +274,7 @@ class KEdge(Look):
 
 def at_angles(scan: Scan) -> bool:
     """Tell tomograms from radiographs."""
-    return scan.angles is not None and np.ptp(scan.angles) > 0
+    return scan.angles is not None and bool(np.ptp(scan.angles) > 0)
 
 
 _OF_THE_PACKAGE = (

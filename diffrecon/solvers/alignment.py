@@ -52,7 +52,7 @@ class Alignment:
 
 
 def align(
-    sinogram: Float[ArrayLike, "view row column"],
+    sinogram: Float[ArrayLike, "view *row column"],
     angles: Float[ArrayLike, " view"],
     *,
     unknowns: Sequence[str] = ("centre", "shifts", "roll"),

@@ -76,7 +76,7 @@ class TensorSolution(NamedTuple):
 
 def tensor_tomography(
     A: TensorProjector,
-    data: Float[ArrayLike, "view row column segment"],
+    data: Any,
     *,
     weights: Float[ArrayLike, "view row column segment"] | None = None,
     transmission: Float[ArrayLike, "view row column"] | None = None,
@@ -95,7 +95,8 @@ def tensor_tomography(
 
     - `A`: the projector, which holds poses, volume and highest order. Eight segments and tilts to 45 degrees carry
       `ell_max` 6 to 8.
-    - `data`: intensities divided by flux and transmission; any unit.
+    - `data`: intensities `(view, row, column, segment)`, in a file or in memory, divided by flux and transmission; any
+      unit.
     - `weights`: 0 where a datum is bad, 1 elsewhere (or any relative confidence).
     - `transmission`: makes the weights right where the sample absorbs.
     - `smoothness`: strength of the joint total variation. Default: it is halved from a strong one until the residual of

@@ -148,7 +148,7 @@ def test_slabs_that_do_not_fit(tmp_path, first, slab, match):
         ("folder.zarr", {}, "not written by diffrecon"),
     ],
 )
-def test_volumes_that_cannot_be(tmp_path, name, said, match):
+def test_volumes_that_cannot_be_are_refused(tmp_path, name, said, match):
     (tmp_path / "folder.tif").mkdir()
     (tmp_path / "folder.zarr").mkdir()
     with pytest.raises(InputError, match=match) as caught:

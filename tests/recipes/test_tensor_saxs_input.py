@@ -9,6 +9,7 @@ import pytest
 
 import diffrecon as dr
 from diffrecon.errors import InputError
+from diffrecon.modality import Problem
 from diffrecon.operators import TensorGeometry, rotations_from_angles
 from diffrecon.recipes._tensor_figures import judged, spheres
 from diffrecon.recipes.tensor_saxs import Settings, _check
@@ -51,9 +52,11 @@ def test_the_residual_stands_beside_photon_noise_read_from_the_data():
     clean = np.broadcast_to(np.where(x > 0.2, 1.0, 0.0)[None, ..., None] * clean, (5, 24, 24, 6))
     light, flux, unit = np.exp(-y - x)[None] * np.ones((5, 1, 1)), 60.0, 7.0
     data = unit * rng.poisson(flux * clean * light[..., None]) / flux / light[..., None]
-    problem = lambda prediction: SimpleNamespace(
-        model=SimpleNamespace(projector=lambda _: prediction, coefficients=None),
-        data={"counts": data, "transmission": light},
+    problem = lambda prediction: Problem(
+        SimpleNamespace(projector=lambda _: prediction, coefficients=None),
+        {"counts": data, "transmission": light},
+        cost=lambda model, batch: 0.0,
+        unknowns={},
     )
     figures, lines = judged(problem(unit * clean))
     expected = np.sqrt(np.sum(unit**2 * clean / flux / light[..., None]) / np.sum(data**2))

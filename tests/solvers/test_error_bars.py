@@ -55,7 +55,7 @@ def test_variance_must_be_one(wrong):
 
 
 @pytest.mark.parametrize("shape", [(VIEWS, N + 1), (VIEWS - 1, N), (VIEWS * N,)])
-def test_variance_must_fit_the_projector(shape):
+def test_a_variance_of_wrong_shape_is_refused(shape):
     with pytest.raises(InputError, match="views"):
         fbp_deviation(projector(ANGLES["uneven"]), jnp.ones(shape))
 

@@ -25,7 +25,7 @@ class Blocks(eqx.Module):
     weight: Array
 
     @classmethod
-    def make(cls, fields: tuple[dict[str, Array], dict[str, Array]], views: np.ndarray, size: int) -> "Blocks":
+    def make(cls, fields: tuple[dict[str, Any], dict[str, Any]], views: np.ndarray, size: int) -> "Blocks":
         per_view, shared = fields
         if not per_view:
             return cls(jnp.zeros((1, 0), jnp.int32), {}, shared, jnp.ones((1, 0)))

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
 from ...errors import InputError, nearest
+from ...operators.detector import AlignedProjector
 from ...operators.projection import ParallelProjector
 from .transport import paganin
 
@@ -85,7 +86,7 @@ class PhaseFilter(NamedTuple):
 
 
 def fbp(
-    A: ParallelProjector,
+    A: ParallelProjector | AlignedProjector,
     sinogram: Float[Array, "view *z u"],
     *,
     filter: str = "ramp",
@@ -94,7 +95,7 @@ def fbp(
     extent: float | None = None,
     phase: PhaseFilter | None = None,
     weights: ArrayLike | None = None,
-) -> Float[Array, "*z y x"]:
+) -> Float[Array, "*slices y x"]:
     """Filtered back-projection, [sinogram unit / pixel]: line integrals in, values per pixel out.
 
     **Arguments:**
@@ -207,13 +208,13 @@ def _even_product(least: int) -> int:
 
 @eqx.filter_jit
 def _filter_and_project(
-    A: ParallelProjector, sinogram: Array, gain: Array | None, turn: Float[Array, " view"], pad: str, extent: float
+    A: Any, sinogram: Array, gain: Array | None, turn: Float[Array, " view"], pad: str, extent: float
 ) -> Array:
     lines = sinogram if gain is None else _filtered(sinogram, gain, _continued(A, sinogram, gain, pad, extent))
     return A.adjoint(lines * turn.reshape((-1,) + (1,) * (sinogram.ndim - 1)))
 
 
-def _continued(A: ParallelProjector, sinogram: Array, gain: Array, pad: str, extent: float) -> tuple[Array, int]:
+def _continued(A: Any, sinogram: Array, gain: Array, pad: str, extent: float) -> tuple[Array, int]:
     """The sinogram with what is assumed on both sides of it, and where its first column then is."""
     detector = sinogram.shape[-1]
     extra = 2 * (gain.shape[-1] - 1) - detector
@@ -227,7 +228,7 @@ def _continued(A: ParallelProjector, sinogram: Array, gain: Array, pad: str, ext
     return padded * profile.reshape((-1,) + (1,) * (sinogram.ndim - 2) + profile.shape[-1:]), extra // 2
 
 
-def _round_specimen(A: ParallelProjector, column: np.ndarray, extent: float, dtype: Any) -> Float[Array, "view column"]:
+def _round_specimen(A: Any, column: np.ndarray, extent: float, dtype: Any) -> Float[Array, "view column"]:
     """Projection of a disc about the axis, relative to that at the near end of the detector; 1 on the detector."""
     axis = A.centre[None, None] if A.shifts is None else (A.centre + A.shifts)[:, None]
     last = A.detector - 1

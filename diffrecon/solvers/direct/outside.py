@@ -138,7 +138,7 @@ def pixels_of(image: Sequence[int], outside: str) -> float:
     return image[0] * image[1] / (4 if outside in _REAL else 1)
 
 
-def spectrum(image: Float[Array, "... Y X"], outside: str) -> Inexact[Array, "... X Y"]:
+def spectrum(image: Float[Array, "... Y X"], outside: str) -> Inexact[Array, "... kx ky"]:
     """The transform of an extended contrast."""
     if outside not in _REAL:
         return jnp.fft.fft(jnp.swapaxes(jnp.fft.rfft(image), -1, -2))

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erf
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Float, Inexact
 
 from ...errors import InputError
 from ...priors.power_law import fit_power_law
@@ -197,7 +197,7 @@ def rings(image: tuple[int, int], outside: str, views: int) -> Rings:
 
 
 def learnt(
-    data: Complex[Array, "distance ring sample"],
+    data: Inexact[Array, "distance ring sample"],
     response: Float[Array, "distance unknown ring sample"],
     valid: Float[Array, "ring sample"],
     centre: Float[Array, " ring"],

@@ -46,7 +46,7 @@ class LinearSolution(eqx.Module):
     x: Inexact[Array, "..."]
     history: Float[Array, " step"]
     diverged: Array | bool
-    held_out: Float[Array, " step"] | None = None
+    held_out: Float[Array, " judged"] | None = None
     message: str = eqx.field(static=True, default="")
     ended: Ending = eqx.field(static=True, default=Ending.DONE)
 
@@ -224,7 +224,7 @@ def iterate(
 
 
 def _solution(
-    rule: Rule, carry: _Carry, curves: list[np.ndarray], steps: int, message: str, ended: Ending
+    rule: Rule, carry: _Carry, curves: list[Array | np.ndarray], steps: int, message: str, ended: Ending
 ) -> LinearSolution:
     """Put together what has been done."""
     history, judged = np.concatenate(curves, 1)
@@ -237,12 +237,12 @@ def _solution(
     return LinearSolution(carry.x, history, diverged, held_out, message, ended)
 
 
-def _taken(curves: list[np.ndarray]) -> int:
+def _taken(curves: list[Array | np.ndarray]) -> int:
     return int(np.sum(np.isfinite(np.concatenate(curves, 1)[0])))
 
 
 def _ending(
-    rule: Rule, carry: _Carry, done: int, steps: int, curves: list[np.ndarray], seconds: float
+    rule: Rule, carry: _Carry, done: int, steps: int, curves: list[Array | np.ndarray], seconds: float
 ) -> tuple[str, Ending]:
     """Say why the loop ends after this chunk; nothing where it goes on."""
     stop = False

@@ -21,7 +21,7 @@ __all__ = ["osem", "sart", "subset_views"]
 
 def sart(
     A,
-    b: Float[Array, "view *z u"],
+    b: Float[Array, "view *ray"],
     *,
     steps: int = 10,
     subsets: int = 10,
@@ -63,7 +63,7 @@ def sart(
 
 def osem(
     A,
-    b: Float[Array, "view *z u"],
+    b: Float[Array, "view *ray"],
     *,
     steps: int = 5,
     subsets: int = 10,

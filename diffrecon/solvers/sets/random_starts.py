@@ -47,7 +47,7 @@ class DiffractionSets(eqx.Module):
 
     counts: Float[Array, "*z y x"]
     measured: Bool[Array, "*z y x"]
-    support: Bool[Array, "*start z y x"]
+    support: Bool[Array, "*start_z y x"]
     background: Float[Array, "..."]
 
     @classmethod
@@ -69,7 +69,7 @@ class DiffractionSets(eqx.Module):
         return jnp.where(self.measured, jnp.sqrt(jnp.maximum(self.counts - self.background, 0)), 0)
 
 
-def onto_counts(objects: Inexact[Array, "*start z y x"], sets: DiffractionSets) -> Inexact[Array, "*start z y x"]:
+def onto_counts(objects: Inexact[Array, "*start_z y x"], sets: DiffractionSets) -> Inexact[Array, "*start_z y x"]:
     """Give objects the measured modulus where it was measured; elsewhere it stays as it is: unmeasured, never zero."""
     axes = tuple(range(-sets.counts.ndim, 0))
     wave = jnp.fft.fftn(objects, axes=axes, norm="ortho")
@@ -78,28 +78,28 @@ def onto_counts(objects: Inexact[Array, "*start z y x"], sets: DiffractionSets) 
     return jnp.fft.ifftn(jnp.where(sets.measured, sets.modulus * phase, wave), axes=axes, norm="ortho")
 
 
-def onto_support(objects: Inexact[Array, "*start z y x"], sets: DiffractionSets) -> Inexact[Array, "*start z y x"]:
+def onto_support(objects: Inexact[Array, "*start_z y x"], sets: DiffractionSets) -> Inexact[Array, "*start_z y x"]:
     """Set objects to zero outside the support."""
     return jnp.where(sets.support, objects, 0)
 
 
-def onto_real(objects: Inexact[Array, "*start z y x"], sets: DiffractionSets) -> Inexact[Array, "*start z y x"]:
+def onto_real(objects: Inexact[Array, "*start_z y x"], sets: DiffractionSets) -> Inexact[Array, "*start_z y x"]:
     """Take the real part within the support."""
     return jnp.where(sets.support, jnp.real(objects), 0).astype(objects.dtype)
 
 
-def onto_positive(objects: Inexact[Array, "*start z y x"], sets: DiffractionSets) -> Inexact[Array, "*start z y x"]:
+def onto_positive(objects: Inexact[Array, "*start_z y x"], sets: DiffractionSets) -> Inexact[Array, "*start_z y x"]:
     """Take the real part within the support where it is not negative."""
     return jnp.where(sets.support, jnp.maximum(jnp.real(objects), 0), 0).astype(objects.dtype)
 
 
 @eqx.filter_jit
 def shrink_wrap(
-    objects: Inexact[Array, "*start z y x"],
+    objects: Inexact[Array, "*start_z y x"],
     width: Float[Array, ""] | float,
     threshold: Float[Array, "..."] | float,
     dimensions: int = 2,
-) -> Bool[Array, "*start z y x"]:
+) -> Bool[Array, "*start_z y x"]:
     """Draw a tighter support around an object: its modulus blurred by a Gaussian, above a fraction of its maximum.
 
     (Marchesini et al. 2003, sec. II: a width of 3 pixels shrinking by 1 % each time to 1.5, threshold 0.2.)
