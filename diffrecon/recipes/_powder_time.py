@@ -108,16 +108,21 @@ def means_in_time(setup: Setup, model: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.tensordot(share, fractions, 1), np.tensordot(share, weight * strains, 1) / np.tensordot(share, weight, 1)
 
 
-def bars_of(setup: Setup, name: str, samples: Float[np.ndarray, "sample *knot y x"]) -> dict[str, Quantity]:
+def bars_of(
+    setup: Setup, name: str, samples: Float[np.ndarray, "sample *knot y x"], common: float = 0.0
+) -> dict[str, Quantity]:
     """Give the error bar of a map from what noise alone makes of it; of one that changes, those of its mean, of its
     maps at the knots, and of its course.
+
+    **Arguments:** `common`: standard deviation that all pixels share.
     """
     give = lambda v, axes, text: Quantity(v, "", axes, setup.step if "y" in axes else None, text, "data")
     if samples.ndim == 3:
-        return {f"{name}_error": give(_smoothed(samples), ("y", "x"), f"error bar of {name}")}
+        return {f"{name}_error": give(_smoothed(samples, common), ("y", "x"), f"error bar of {name}")}
     share = setup.courses.mean(0)
-    found = {f"{name}_error": give(_smoothed(np.tensordot(samples, share, (1, 0))), ("y", "x"), f"error bar of {name}")}
-    maps = np.stack([_smoothed(samples[:, knot]) for knot in range(samples.shape[1])])
+    mean = _smoothed(np.tensordot(samples, share, (1, 0)), common)
+    found = {f"{name}_error": give(mean, ("y", "x"), f"error bar of {name}")}
+    maps = np.stack([_smoothed(samples[:, knot], common) for knot in range(samples.shape[1])])
     found[f"{name}_in_time_error"] = give(maps, ("time", "y", "x"), f"error bar of {name} at the times")
     if not name.endswith("_scale"):
         spread = np.sqrt((samples.mean((-2, -1)) ** 2).mean(0))
@@ -125,8 +130,8 @@ def bars_of(setup: Setup, name: str, samples: Float[np.ndarray, "sample *knot y 
     return found
 
 
-def _smoothed(samples: Float[np.ndarray, "sample y x"]) -> Float[np.ndarray, "y x"]:
-    """Standard deviation over samples, variances averaged over three by three pixels."""
+def _smoothed(samples: Float[np.ndarray, "sample y x"], common: float) -> Float[np.ndarray, "y x"]:
+    """Standard deviation over samples, variances averaged over three by three pixels, with what all share."""
     variance = np.pad((samples**2).mean(0), 1, mode="edge")
     rows, columns = samples.shape[1:]
-    return np.sqrt(sum(variance[i : i + rows, j : j + columns] for i in range(3) for j in range(3)) / 9)
+    return np.sqrt(sum(variance[i : i + rows, j : j + columns] for i in range(3) for j in range(3)) / 9 + common**2)

@@ -270,10 +270,15 @@ class DiffractionTomography(looks.DiffractionTomography, Modality):
             np.asarray(strains), np.broadcast_to(weight[..., : len(setup.phases), :], strains.shape)
         )
         bent = 1e-3 * np.nan_to_num(bent)
+        # What all pixels have in common, conjugate gradients reach last, and where photons are few not at all.
+        common = problem.figures.get("lattice_deviation", np.zeros(len(setup.phases)))
+        nothing = np.zeros(len(setup.components))
         found = {}
-        for names, values, kind in ((setup.components, moved, ""), (setup.phases, bent, "_scale")):
+        for names, values, kind, level in (
+            (setup.components, moved, "", nothing), (setup.phases, bent, "_scale", common),
+        ):  # fmt: skip
             for number, name in enumerate(names):
-                found |= bars_of(setup, f"{name}{kind}", values[..., number, :, :])
+                found |= bars_of(setup, f"{name}{kind}", values[..., number, :, :], float(level[number]))
         return found, [f"error bars: photon noise through {samples} solutions; not the model's own errors"]
 
 
