@@ -4,6 +4,7 @@ together have curvature one.
 
 from .coordinates import Coordinates as Coordinates
 from .coordinates import filtered as filtered
+from .coordinates import mixed as mixed
 from .coordinates import whitening as whitening
 from .edges import Variation as Variation
 from .edges import detail_gradient as detail_gradient

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, Inexact, PyTree
 
-__all__ = ["Coordinates", "filtered", "whitening"]
+__all__ = ["Coordinates", "filtered", "mixed", "whitening"]
 
 
 _FEW = 3  # maps
@@ -78,16 +78,22 @@ def filtered(maps: Inexact[Array, "map *space"], kernels: Float[Array, "..."]) -
     shape, axes = maps.shape[1:], tuple(range(1, maps.ndim))
     forward, back = (jnp.fft.fftn, jnp.fft.ifftn) if jnp.iscomplexobj(maps) else (jnp.fft.rfftn, jnp.fft.irfftn)
     mixing = kernels.ndim == maps.ndim + 1
-    product = (lambda values: _mixed(kernels, values)) if mixing else (lambda values: kernels * values)
+    product = (lambda values: mixed(kernels, values)) if mixing else (lambda values: kernels * values)
     if all(n == 1 for n in kernels.shape[-len(shape) :]):
         return product(maps)
     return back(product(forward(maps, axes=axes)), s=shape, axes=axes)
 
 
-def _mixed(kernels: Array, values: Array) -> Array:
-    """Multiply by a matrix at every frequency. Of few maps term by term: a product of 2 x 2 matrices is a loop."""
+def mixed(kernels: Float[Array, "map map ..."], values: Inexact[Array, "map ..."]) -> Inexact[Array, "map ..."]:
+    """Multiply spectra of maps by a matrix at every frequency: what `filtered` does between its transforms.
+
+    ```python
+    assert jnp.allclose(mixed(2 * jnp.ones((1, 1, 4, 3)), jnp.ones((1, 4, 3))), 2.0)
+    ```
+    """
     if len(values) > _FEW:
         return jnp.einsum("mn...,n...->m...", kernels, values, precision="highest")
+    # Of few maps term by term: a product of 2 x 2 matrices is a loop.
     return jnp.stack([sum(kernel * value for kernel, value in zip(row, values, strict=True)) for row in kernels])
 
 

@@ -16,6 +16,7 @@ from ._holography_problem import FEW, MAPS, Holograms, Settings, Solver, device
 
 _DOUBT = 1.5  # how much better vacuum must do where stripes that flats leave hide what pixels never fitted say
 _FULL = 0.3  # of the total variation, in a specimen that goes on
+_SETTLING = 3  # steps between the coarsest frames and those as they are, without vacuum
 _WAIT = 0.1  # [flux], added to the curvature of what coarser pixels have found
 BLURS = {"source_blur", "detector_blur"}  # by marginal likelihood: the most probable object explains any blur away
 
@@ -67,7 +68,7 @@ def _solved_coarse(whole: Holograms, settings: Settings, console: Console, run: 
     if done.ending.finished and beams.wanted(done.problem, settings):
         done, figures = beams.solved(done, settings, console, run)
     if done.ending.finished and not figures:
-        done = _then(done, _completed(done.problem, settings, console), run)
+        done = _then(done, _completed(done.problem, settings, console, len(levels) > 2), run)
         done = _then(done, _weak_detailed(done.problem, settings), run)
     for finer in reversed(levels[1:-1]):
         problem = _lifted(finer, done.problem)
@@ -96,14 +97,16 @@ def _lifted(finer: Holograms, coarse: Holograms) -> Holograms:
 
 def _followed(problem: Holograms, settings: Settings, steps: int = 1) -> Work:
     """Solve for all there is, once more, of an object that coarser pixels have found: the lowest frequencies, which
-    these know best, wait."""
+    these know best, wait; and so do the shifts of a specimen that goes on."""
     strong, wide = _strong(problem, problem.model.phase), problem.model.borderless
     problem = problem.measured(7) if strong else problem
-    refine = () if problem.model.probe is not None else problem.refine
+    lit = problem.model.probe is not None
+    refine = () if wide or lit else problem.refine
     if not (strong or refine or problem.half or not settings.loss.tv):
         return problem  # the details do it
-    return (yield from _round(problem, device(problem.data), settings, "all", 2 if wide else steps, _few(settings),
-                              refine, raised=0.0 if wide else _WAIT, vacuum=settings.loss.vacuum))  # fmt: skip
+    steps, raised = (2, 0.0) if lit and wide else (steps, _WAIT)
+    return (yield from _round(problem, device(problem.data), settings, "all", steps, _few(settings),
+                              refine, raised=raised, vacuum=settings.loss.vacuum))  # fmt: skip
 
 
 def _few(settings: Settings) -> int:
@@ -112,7 +115,13 @@ def _few(settings: Settings) -> int:
 
 
 def _between(problem: Holograms, settings: Settings) -> Work:
-    """Solve on frames that are binned, but not the most."""
+    """Solve on frames that are binned, but not the most. A specimen that goes on scatters more light than the coarsest
+    ones resolve: what is slow is settled here."""
+    if problem.model.borderless:
+        tied = problem.measured(7).tied(settings)
+        problem = yield from _round(tied, device(tied.data), settings, "all", _SETTLING, settings.solver.cg_steps,
+                                    tied.refine)  # fmt: skip
+        return problem.with_laws()
     problem = yield from _followed(problem, settings, 2)
     return (yield from _weak_detailed(problem, settings))
 
@@ -176,8 +185,11 @@ def _begun(problem: Holograms, settings: Settings, console: Console) -> Work:
     return problem
 
 
-def _completed(problem: Holograms, settings: Settings, console: Console) -> Work:
-    """Solve for the geometry, for attenuation where one material does not do, and for all at once."""
+def _completed(problem: Holograms, settings: Settings, console: Console, settles_later: bool = False) -> Work:
+    """Solve for the geometry, for attenuation where one material does not do, and for all at once.
+
+    **Arguments:** `settles_later`: finer frames, not yet the finest, will settle what is slow.
+    """
     solver, data = settings.solver, device(problem.data)
     turn = lambda problem, *options, **more: _round(problem, data, settings, *options, **more)
     strong = _strong(problem, problem.model.phase)
@@ -185,21 +197,23 @@ def _completed(problem: Holograms, settings: Settings, console: Console) -> Work
     if problem.refine and not (problem.settled and set(problem.refine) == {"shifts"}):
         problem = yield from _geometry_first(problem, turn, solver, strong)
     one, problem = problem, problem.opened(settings, console)
-    problem = yield from _all_rounds(problem, turn, settings)
+    problem = yield from _all_rounds(problem, turn, settings, settles_later)
     if len(problem.laws) > len(one.laws) and settings.model.attenuation is None and len(one.named) < 2:
         # What explains the pixels that are fitted may be invented: those that are not decide.
         seed = settings.quality.seed
         before, after = one.unseen(seed), problem.unseen(seed)
         if after > before:
             console.say(f"pixels never fitted: {before:.3g} with one material, {after:.3g} with attenuation: one it is")
-            problem = yield from _all_rounds(one, turn, settings)
+            problem = yield from _all_rounds(one, turn, settings, settles_later)
     return problem
 
 
-def _all_rounds(problem: Holograms, turn: Callable[..., Work], settings: Settings) -> Work:
+def _all_rounds(problem: Holograms, turn: Callable[..., Work], settings: Settings, settles_later: bool) -> Work:
     """Solve for all maps there are, and the geometry."""
     solver, strong = settings.solver, _strong(problem, problem.model.phase)
     rounds = solver.rounds + problem.model.borderless if strong else 1
+    if problem.model.borderless and settles_later:
+        rounds -= solver.rounds  # more of them only follow what such pixels do not resolve, along a ramp
     for index in range(rounds):
         problem = problem.measured(index).tied(settings) if strong else problem
         problem = yield from turn(
@@ -223,8 +237,11 @@ def _detailed(problem: Holograms, settings: Settings) -> Work:
     rim, which few frames see.
     """
     loss, data = settings.loss, device(problem.data)
-    wait, variation = (0.0, _FULL * loss.tv) if problem.model.borderless else (_WAIT, loss.tv)
-    for _ in range(settings.solver.tv_rounds if loss.tv and not problem.half else 0):
+    wide, rounds = problem.model.borderless, settings.solver.tv_rounds
+    wait, variation = (0.0, _FULL * loss.tv) if wide else (_WAIT, loss.tv)
+    if wide and problem.model.probe is None and rounds > 1 and min(problem.model.frame) >= 4 * FEW:
+        rounds -= 1  # larger frames, which coarser ones have settled
+    for _ in range(rounds if loss.tv and not problem.half else 0):
         problem = yield from _round(problem, data, settings, "details", 1, _few(settings),
                                     raised=wait, vacuum=loss.vacuum, variation=variation)  # fmt: skip
     return problem

@@ -30,15 +30,7 @@ from .. import losses
 from .._console import Console
 from .._model import Batch
 from ..operators.fourier import gaussian, half_plane_weights, radial_frequency
-from ..priors import (
-    Coordinates,
-    PowerLaw,
-    Variation,
-    detail_gradient,
-    filtered,
-    vacuum_weights,
-    whitening,
-)
+from ..priors import Coordinates, PowerLaw, Variation, detail_gradient, filtered, mixed, vacuum_weights, whitening
 from .conjugate_gradients import conjugate_gradients, inner
 from .descent.gauss_newton import levenberg_marquardt
 from .descent.minimise import Solution, minimise
@@ -242,14 +234,14 @@ class HologramCoordinates(Coordinates):
 
     **Fields** beside those of `Coordinates` (maps: phase [rad], or phase and attenuation): `inverse_powers` of the
     maps; `high_pass` and `edges` of the total variation (`diffrecon.priors.Variation`); `vacuum`: weights of squares
-    `(map, y, x)` where nothing is; `penalties`: weights of values of the wrong sign.
+    `(map, y, x)` where nothing is; `penalties`: weights of values of the wrong sign; `None` without weight.
     """
 
     inverse_powers: Float[Array, "map y half"]
-    high_pass: Float[Array, "y half"]
-    edges: Float[Array, "y x"]
-    vacuum: Float[Array, "map y x"]
-    penalties: Float[Array, " map"]
+    high_pass: Float[Array, "y half"] | None
+    edges: Float[Array, "y x"] | None
+    vacuum: Float[Array, "map y x"] | None
+    penalties: Float[Array, " map"] | None
 
     @classmethod
     def about(
@@ -279,7 +271,9 @@ class HologramCoordinates(Coordinates):
         scales |= {name: scale.at[0].set(0) for name, scale in scales.items() if name in _RELATIVE}
         strengths = jnp.asarray([raised, negative, variation, vacuum, one_sided, loose], model.phase.dtype)
         numbers = jnp.asarray(np.array(laws), model.phase.dtype)
-        return _about(model, curvature, numbers, strengths, scales)
+        # Terms without weight are left out of a specimen without border; else one program serves all strengths.
+        bounded = bool(negative or one_sided or vacuum)
+        return _about(model, curvature, numbers, strengths, scales, (bounded, bounded or bool(variation)))
 
     def put(self, model: Any, maps: Float[Array, "map y x"]) -> Any:
         """Put the maps into their fields."""
@@ -289,14 +283,16 @@ class HologramCoordinates(Coordinates):
         """Compute, as residuals, powers of the maps, wrong signs, what is in the vacuum, variation of the phase."""
         maps = self.maps()
         twice = jnp.asarray(half_plane_weights(maps.shape[-1]), maps.dtype)
-        power = jnp.fft.rfft2(maps, norm="ortho") * jnp.sqrt(self.inverse_powers * twice)
-        return {
-            "real": jnp.real(power),
-            "imaginary": jnp.imag(power),
-            "signs": jnp.sqrt(self.penalties)[:, None, None] * jnp.minimum(_signs(maps) * maps, 0),
-            "vacuum": jnp.sqrt(self.vacuum) * maps,
-            "variation": jnp.sqrt(self.edges) * detail_gradient(maps[0], self.high_pass),
-        }
+        # Not of the maps, which would be two transforms more.
+        power = mixed(self.kernels, jnp.fft.rfft2(self.white, norm="ortho")) * jnp.sqrt(self.inverse_powers * twice)
+        rows = {"real": jnp.real(power), "imaginary": jnp.imag(power)}
+        if self.penalties is not None:
+            rows["signs"] = jnp.sqrt(self.penalties)[:, None, None] * jnp.minimum(_signs(maps) * maps, 0)
+        if self.vacuum is not None:
+            rows["vacuum"] = jnp.sqrt(self.vacuum) * maps
+        if self.edges is not None and self.high_pass is not None:
+            rows["variation"] = jnp.sqrt(self.edges) * detail_gradient(maps[0], self.high_pass)
+        return rows
 
 
 def _signs(maps: Float[Array, "map y x"]) -> Float[Array, "map 1 1"]:
@@ -306,9 +302,9 @@ def _signs(maps: Float[Array, "map y x"]) -> Float[Array, "map 1 1"]:
 
 @eqx.filter_jit
 def _about(
-    model: Any, curvature: HologramCurvature, laws: Float[Array, "map 2"], strengths: Array, scales: dict[str, Array]
+    model: Any, curvature: HologramCurvature, laws: Array, strengths: Array, scales: dict, terms: tuple[bool, bool]
 ) -> HologramCoordinates:
-    raised, negative, variation, vacuum, one_sided, loose = strengths
+    (raised, negative, variation, vacuum, one_sided, loose), (bounded, varied) = strengths, terms
     maps = jnp.stack([getattr(model, name) for name in _NAMES[: len(laws)]])
     frequency, maximum = radial_frequency(maps.shape[1:], xp=jnp), first_maximum(model)
     inverse = jnp.stack([1 / PowerLaw(*law)(frequency) for law in laws])
@@ -318,14 +314,18 @@ def _about(
     own = jnp.stack([known[i, i] for i in range(len(maps))])
     extra = inverse + raised * curvature.flux
     kernels, back = whitening(known + jnp.eye(len(maps), dtype=maps.dtype)[..., None, None] * extra)
-    edges = Variation.about(model.total_phase(), PowerLaw(*laws[0]), own[0], maximum, variation)
-    inverse = inverse.at[0].set(jnp.where(variation > 0, edges.inverse_power * slow, inverse[0]))
-    empty = jnp.stack([vacuum_weights(m, c, maximum, vacuum) for m, c in zip(maps, own, strict=True)])
-    penalties = curvature.flux * jnp.stack([negative, one_sided])[: len(maps)]
+    edges = empty = penalties = None
+    if varied:
+        edges = Variation.about(model.total_phase(), PowerLaw(*laws[0]), own[0], maximum, variation)
+        inverse = inverse.at[0].set(jnp.where(variation > 0, edges.inverse_power * slow, inverse[0]))
+    if bounded:
+        empty = jnp.stack([vacuum_weights(m, c, maximum, vacuum) for m, c in zip(maps, own, strict=True)])
+        penalties = curvature.flux * jnp.stack([negative, one_sided])[: len(maps)]
     numbers = {name: jnp.zeros_like(scale) for name, scale in scales.items()}
     return HologramCoordinates(
-        filtered(maps, back), kernels, numbers, scales, model, inverse, edges.high_pass, edges.edges, empty, penalties
-    )
+        filtered(maps, back), kernels, numbers, scales, model, inverse, edges and edges.high_pass,
+        edges and edges.edges, empty, penalties,
+    )  # fmt: skip
 
 
 def hologram_residual(coordinates: Coordinates, batch: Batch) -> Float[Array, "view y x"]:
