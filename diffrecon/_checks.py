@@ -56,9 +56,12 @@ def _refuse_values(counts: Any, mask: np.ndarray | None, name: str, *, below: bo
                 _refuse_first(name, part, ~finite, (views, rows), "", "mend the file")
             part = np.where(finite, part, np.zeros((), part.dtype))
         if not below and part.dtype.kind in "if" and part.min(initial=0) < 0:
-            _refuse_first(name, part, part < 0, (views, rows), "negative: ", "undo the subtraction")
+            _refuse_first(name, part, part < 0, (views, rows), "negative: ", _NEGATIVE)
         if part.dtype.kind == "f" and part.size and float(np.abs(part).max()) > LARGEST:
             _refuse_first(name, part, np.abs(part) > LARGEST, (views, rows), "", "mend the file")
+
+
+_NEGATIVE = "undo the subtraction; logarithms of a tomogram are no counts (data.kind=line-integrals)"
 
 
 def _refuse_first(
@@ -77,7 +80,8 @@ def _refuse_dark(dark: np.ndarray, views: int, name: str) -> None:
     """Say which views to choose instead."""
     if dark.size == views:
         raise InputError(
-            f"{name}: there are no counts in any view; check the shutter and which dataset holds the frames"
+            f"{name}: there are no counts in any view; check the shutter, which dataset holds the frames, and whether "
+            "the mask is the other way round (nonzero = measured in data.mask, = bad in data.bad_pixels)"
         )
     said = f"view {dark[0]} has" if dark.size == 1 else f"{dark.size} views ({dark[0]} the first) have"
     good = index_ranges(np.setdiff1d(np.arange(views), dark))

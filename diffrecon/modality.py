@@ -87,6 +87,14 @@ class Problem:
         extra = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
         return self.replace(**extra | {"model": put(self.model, solved | back), "data": self.data})
 
+    def beside(self) -> dict[str, np.ndarray]:
+        """Give what stages find and no field of the model holds; the journal keeps it with the fields."""
+        return {}
+
+    def with_beside(self, kept: Mapping[str, np.ndarray]) -> Self:
+        """Take back what `beside` gave, from the journal of an earlier run; the model is in its place already."""
+        return self
+
     def predict(self, views: np.ndarray) -> np.ndarray:
         """Predict the measurement of some views, as many at a time as memory allows."""
         one = eqx.filter_eval_shape(self.model, np.asarray(views[:1]))
@@ -189,7 +197,8 @@ class Run(NamedTuple):
 class Outcome(NamedTuple):
     """What a stage leaves: the problem with what it solved, the cost of every step, how it ended, figures of its own.
 
-    Of the problem, the journal keeps the fields of the model that the stage names, and of the rest the figures: they
+    Of the problem, the journal keeps the fields of the model that the stage names, of the rest the figures and what is
+    `beside` the model: they
     are there, in `Problem.figures`, after a run that was interrupted too.
     """
 

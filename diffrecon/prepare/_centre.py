@@ -233,9 +233,12 @@ def _mirror(
     b = sinograms[partner[pick]].astype(float).reshape(-1, columns)[:, ::-1]
     shifts = np.arange(int(np.ceil(2 * low)) - (columns - 1), int(np.floor(2 * high)) - (columns - 1) + 1)
     curve = _normalised_difference(a, b, shifts)
+    if not np.isfinite(curve).any():
+        return None
     k = int(np.clip(np.nanargmin(curve), 1, len(shifts) - 2))
-    bend = curve[k - 1] - 2 * curve[k] + curve[k + 1]
-    fine = 0.5 * (curve[k - 1] - curve[k + 1]) / bend if bend > 0 else 0.0
+    before, least, after = (float(value) for value in curve[k - 1 : k + 2])  # infinite where nothing overlaps
+    bend = before - 2 * least + after if np.isfinite(before + after) else 0.0
+    fine = 0.5 * (before - after) / bend if bend > 0 else 0.0
     return float((shifts[k] + np.clip(fine, -1, 1) + columns - 1) / 2)
 
 

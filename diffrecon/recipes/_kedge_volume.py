@@ -87,6 +87,7 @@ def start(scan: Scan, settings: Any, materials: dict[str, str], energies: np.nda
     setup = DensitySetup.of(model)
     prior = _prior(model, setup, settings, rays, flats, mask, angles)
     lines = (*notes_of(materials, several, settings.model.bandwidth), said, rays.said)
+    lines = (*lines, looks.TWO_BEAMS) if scan.flats is not None and scan.flux is not None else lines
     for line in lines:
         console.say(line)
     data = {"counts": counts, "mask": mask, "brightness": rays.brightness.astype(np.float32)}

@@ -10,6 +10,8 @@ from ..frames import at_ceiling
 from ..scan import Scan
 
 _IMPOSSIBLE = 5.0  # standard deviations below zero at which an area is a mistake and no noise
+_WHOLE = 0.5  # of the values of a line that are whole numbers: fewer are areas of a fit
+_SEVERAL = 3  # values below zero that are the same by no chance
 _NO_AREA = -1.0  # by which some programs mark a point without a value
 
 
@@ -57,15 +59,46 @@ def areas_of(scan: Scan, lines: Mapping[int, Any], exposure: np.ndarray) -> Area
         leave_out(counts >= scan.saturation, f"at {scan.saturation:g} counts or more: saturated")
     if len(channels) > 1:
         leave_out((counts == _NO_AREA).all(-1, keepdims=True), "marked with -1 in every line")
+    leave_out(_marked(counts, valid), "at one whole number below zero: a mark")
     counts = np.where(valid, counts, 0)
     variance = _variance(counts, errors, background)
     integers = stored.dtype.kind in "iu"
     leave_out(counts < (0 if integers else -_IMPOSSIBLE * np.sqrt(variance)), "below zero, which counts are not")
     if not valid.any():
         raise InputError(f"{scan.name}: no point is left: {'; '.join(words) or 'the areas are empty'}")
+    words += _spikes(counts, valid, names)
     one = float(scan.extra.get("count_size", 1.0))  # of a value that is the mean of several
     blank, how = _blank(counts, valid, errors, background, one)
     return Areas(np.where(valid, counts, 0), np.where(valid, variance, 1), valid, blank, how, tuple(words))
+
+
+def _marked(counts: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Tell values below zero that are a mark: one whole number, all of them, or again and again among values that are
+    none."""
+    marked = np.zeros(counts.shape, bool)
+    for line in range(counts.shape[-1]):
+        values, good = counts[..., line], valid[..., line]
+        below, often = np.unique(values[good & (values < 0)], return_counts=True)
+        fitted = np.mean(values[good] == np.rint(values[good])) < _WHOLE if good.any() else False
+        for value, times in zip(below, often, strict=True):
+            if times >= _SEVERAL and value == np.rint(value) and (len(below) == 1 or fitted):
+                marked[..., line] |= good & (values == value)
+    return marked
+
+
+def _spikes(counts: np.ndarray, valid: np.ndarray, names: list[str]) -> list[str]:
+    """Name single points that hold most counts of a line."""
+    found = []
+    for line, name in enumerate(names):
+        values = np.where(valid[..., line], np.maximum(counts[..., line], 0), 0)
+        view, row, column = (int(i) for i in np.unravel_index(values.argmax(), values.shape))
+        top, total = values[view, row, column], values.sum()
+        if values.size > 100 and top > 0.5 * total and top > 100 * np.partition(values.ravel(), -2)[-2]:
+            found.append(
+                f"WARNING: a single point of {name} (view {view}, row {row}, column {column}) holds {top / total:.1%} "
+                "of its counts: is it saturated or damaged (data.saturation)?"
+            )
+    return found
 
 
 def _by_line(scan: Scan, name: str, channels: list[int]) -> np.ndarray | None:

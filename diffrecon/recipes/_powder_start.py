@@ -239,7 +239,8 @@ def patterns_of(scan: Scan, file: dict[str, Any], rules: Integration, console: C
             _of_channels(scan, file, name, np.full(two_theta.size, usual))
             for name, usual in (("normalisation", 1.0), ("background", 0.0))
         )
-        return Patterns(counts, two_theta, solid, _photons(scan, file, counts.shape[:2]), background), []
+        solid, lines = _unmasked(scan, solid)
+        return Patterns(counts, two_theta, solid, _photons(scan, file, counts.shape[:2]), background), lines
     if rules.axis != "two_theta" or rules.sectors != 1 or rules.clip is not None:
         raise InputError("diffraction-tomography fits counts of patterns over two_theta, without sectors and clipping")
     detector = scan.extra.get("detector")
@@ -262,6 +263,19 @@ def patterns_of(scan: Scan, file: dict[str, Any], rules: Integration, console: C
     counts = np.concatenate(sums).reshape(*grid, -1)
     photons = _photons(scan, file, grid)
     return Patterns(counts, table.cake.centres, solid, photons, background, variance, table.response()), lines
+
+
+def _unmasked(scan: Scan, solid: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Leave out channels that are masked at a position, by giving them no solid angle.
+
+    **Raises:** `InputError` where none remains.
+    """
+    if scan.mask is None or np.asarray(scan.mask).all():
+        return solid, []
+    measured = np.asarray(scan.mask, bool).all(0)
+    if not measured.any():
+        raise InputError(f"{scan.name}: the mask leaves no channel that every position has measured")
+    return solid * measured, [f"{(~measured).sum()} of {measured.size} channels are masked and left out"]
 
 
 def _of_channels(scan: Scan, file: dict[str, Any], name: str, usual: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ from ._unused import refuse_unused, unused
 __all__ = ["run", "solve"]
 
 _FIGURE = "figure "  # before the name of a figure in the journal
+_BESIDE = "beside "  # before that of what is beside the model
 _AFTERWARDS = ("quality", "solver.slab")  # which views are fitted is seen in the data, slabs in rounding only
 
 
@@ -251,17 +252,21 @@ def _run_stage(stage: Stage, number: int, problem: Any, console: Console, journa
         kept = dict(kept)  # the journal's own stays whole: later rounds are written with it
         console.say(f"{stage.label}: done before")
         history = kept.pop("history")
-        figures = {name.removeprefix(_FIGURE): kept.pop(name) for name in list(kept) if name.startswith(_FIGURE)}
-        model = put(problem.model, _typed(problem.model, kept))
-        return Outcome(problem.replace(model=model), history, figures={n: _plain(v) for n, v in figures.items()})
+        figures, beside = (
+            {name.removeprefix(word): kept.pop(name) for name in list(kept) if name.startswith(word)}
+            for word in (_FIGURE, _BESIDE)
+        )
+        problem = problem.replace(model=put(problem.model, _typed(problem.model, kept))).with_beside(beside)
+        return Outcome(problem, history, figures={n: _plain(v) for n, v in figures.items()})
     path = None if journal is None or journal.path is None else f"{journal.path}.{number}"
     outcome = stage.solve(problem, Run(console, path, console.resume and path is not None and Path(path).exists()))
     if journal is not None and journal.path is not None and outcome.ending.finished:
         names = tuple(outcome.problem.unknowns) if stage.keeps is None else stage.keeps
         state = {name: get(outcome.problem.model, name) for name in names}
         figures = {f"{_FIGURE}{name}": value for name, value in outcome.figures.items()}
+        beside = {f"{_BESIDE}{name}": value for name, value in outcome.problem.beside().items()}
         if state:
-            journal.write(number, state | figures | {"history": outcome.history})
+            journal.write(number, state | figures | beside | {"history": outcome.history})
         if path is not None:
             Path(path).unlink(missing_ok=True)
     return outcome

@@ -5,6 +5,7 @@ is absorbed on the way in and out, and with the parallax of a thick sample.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -37,6 +38,7 @@ _OF_PHASES = {"solver.name": ("phases",)}
 _TYPICAL = 0.3  # amount, before any is known
 _LATTICE_IN_TIME = 1.0  # typical change of a lattice from knot to knot [1e-3]
 _AFTER = 6  # rounds for peaks that were found by rays
+_CONTRADICTED = 3.0  # deviance of a count from which on the model is not that of the data
 _CONVERGED = 2e-4  # of the cost: a round that gains less is the last
 
 
@@ -136,7 +138,22 @@ class Slice(Problem):
     setup: Any = None
     prior: Any = None
     patterns: Any = None  # as they were found
+    solver: Any = None  # whose prior it is
     lines: tuple[str, ...] = field(default=())
+
+    def beside(self) -> dict[str, np.ndarray]:
+        """Give the shape of the peaks and the smooth pattern, of which the basis was made."""
+        peaks = self.setup.peaks
+        shape = {"width": peaks.width, "lorentz": peaks.lorentz, "sizes": peaks.sizes, "smooth": self.setup.amorphous}
+        return {name: np.asarray(value, float) for name, value in shape.items()}
+
+    def with_beside(self, kept: Mapping[str, np.ndarray]) -> "Slice":
+        """Make the setup, and the prior, of peaks that an earlier run has found."""
+        width, lorentz = (float(kept[name]) for name in ("width", "lorentz"))
+        sizes = tuple(float(size) for size in kept["sizes"])
+        peaks = dataclasses.replace(self.setup.peaks, width=width, lorentz=lorentz, sizes=sizes)
+        setup = dataclasses.replace(self.setup, peaks=peaks, amorphous=np.asarray(kept["smooth"]))
+        return self.replace(setup=setup, prior=_prior(setup, self.solver, self.model))
 
     def into(self, part: Any, views: np.ndarray) -> "Slice":
         """Lay in what the problem of some views has solved, the shape of the peaks and the empty beam too."""
@@ -160,7 +177,14 @@ class DiffractionTomography(looks.DiffractionTomography, Modality):
         data = {"counts": setup.data.counts}
         prior = _prior(setup, settings.solver, model)
         return Slice(
-            model, data, _cost, {"fractions": 1.0, "strains": 1.0}, setup=setup, prior=prior, lines=setup.lines
+            model,
+            data,
+            _cost,
+            {"fractions": 1.0, "strains": 1.0},
+            setup=setup,
+            prior=prior,
+            lines=setup.lines,
+            solver=settings.solver,
         )
 
     def stages(self, problem: Slice, settings: Settings, console: Console) -> Work:
@@ -187,7 +211,7 @@ class DiffractionTomography(looks.DiffractionTomography, Modality):
         expected = problem.predict(np.arange(problem.views)).astype(float)
         measured = np.asarray(problem.model.light) > 0
         figure = deviance(counts, expected, measured)
-        lines.append(f"Poisson deviance of a count: {figure:.3f}; well above 1 a phase is missing, or absorption is")
+        lines.append(_said_of(figure))
         amounts = setup.grid.coarse(problem.model.fractions).reshape(-1, len(setup.components), *2 * [setup.grid.steps])
         for name, images in zip(setup.components, np.moveaxis(amounts, 1, 0), strict=True):
             mean = " to ".join(f"{image.mean():.4g}" for image in images[:: max(len(images) - 1, 1)])
@@ -280,6 +304,14 @@ class DiffractionTomography(looks.DiffractionTomography, Modality):
             for number, name in enumerate(names):
                 found |= bars_of(setup, f"{name}{kind}", values[..., number, :, :], float(level[number]))
         return found, [f"error bars: photon noise through {samples} solutions; not the model's own errors"]
+
+
+def _said_of(deviance_of_counts: float) -> str:
+    """Say how well the counts are explained, as a warning where they are not."""
+    said = f"Poisson deviance of a count: {deviance_of_counts:.3f}; well above 1 a phase is missing, or absorption is"
+    if deviance_of_counts < _CONTRADICTED:
+        return said
+    return f"WARNING: {said}, or energy, scattering angles, lattices or the order of the angles are of another scan"
 
 
 def _sinograms(setup: Setup) -> dict[str, Quantity]:

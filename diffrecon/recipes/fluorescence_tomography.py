@@ -39,6 +39,7 @@ from ._tomogram_points import measured_points
 
 _COMPTON = "compton"
 _ROUNDS = 2  # of alternation and one step of the offsets
+_WORSE = (5.0, 0.12)  # times the noise, and misfit, from which on counts contradict each other
 _NAMED = 0.01  # of a line's counts: secondary excitation that is named where it is left out
 
 
@@ -174,6 +175,7 @@ class FluorescenceTomography(looks.FluorescenceTomography, Modality):
                 figures |= {f"{name}_misfit": misfit, f"{name}_misfit_noise": np.sqrt(n.sum() / np.sum(n**2))}
         parts = ", ".join(f"{k.removesuffix('_misfit')} {v:.1%}" for k, v in figures.items() if k.endswith("_misfit"))
         words.append(f"counts are explained within {parts} (noise and edges within a voxel)")
+        words += _contradictions(figures)
         moves = np.asarray(refined_offsets(model, jnp.asarray(counts), True) - model.offsets)
         off = float(np.sqrt(np.mean(moves**2)))
         figures |= {"offsets": np.asarray(model.offsets), "offsets_left": off}
@@ -281,6 +283,19 @@ def _excited(scan: Scan, settings: Settings) -> tuple[Excitation, ...]:
             raise
         return ()
     return tuple(excitations(CrossSections(**scan.extra["cross_sections"]), lines, energy))
+
+
+def _contradictions(figures: dict[str, Any]) -> list[str]:
+    """Warn of channels that are explained far worse than noise and edges within a voxel allow."""
+    names = [key.removesuffix("_misfit") for key in figures if key.endswith("_misfit")]
+    floor = lambda name: max(_WORSE[0] * figures[f"{name}_misfit_noise"], _WORSE[1])
+    bad = [name for name in names if figures[f"{name}_misfit"] > floor(name)]
+    if not bad:
+        return []
+    return [
+        f"WARNING: counts of {', '.join(bad)} contradict each other: check angles and their order, the axis "
+        "(align.unknowns), the direction of the detector and the absorption"
+    ]
 
 
 def _secondary_shares(problem: Emission) -> tuple[dict[str, Any], list[str]]:

@@ -22,6 +22,8 @@ from ..settings import section, setting
 from . import looks
 from ._monitor import monitor_at
 
+_RINGLESS = 0.8  # share of the variance along rings, whichever way round, from which on the geometry makes none
+_NOISY = 0.5  # share of the variance that noise makes, from which on nothing is said
 _STAGES = 20  # after which finished patterns are in the journal
 
 
@@ -211,7 +213,7 @@ def integrator(
     mask = np.ones(scan.frame_shape, bool) if scan.mask is None else np.asarray(scan.mask, bool)
     degree = rules.polarisation if rules.polarisation is not None else _file(scan).get("polarisation", 0.99)
     frames = prepare.sample_frames(scan.counts)
-    detector, lines = _oriented(scan, frames.mean(0), mask, detector, rules, degree)
+    detector, lines = _oriented(scan, frames, mask, detector, rules, degree)
     if rules.hot_pixels and (odd := prepare.odd_pixels(frames, mask, detector)).any():
         places = ", ".join(f"({r}, {c})" for r, c in np.argwhere(odd)[:5])
         more = ", ..." if odd.sum() > 5 else ""
@@ -228,20 +230,34 @@ def integrator(
 
 
 def _oriented(
-    scan: Scan, frame: np.ndarray, mask: np.ndarray, detector: TiltedDetector, rules: Integration, degree: float
+    scan: Scan, frames: np.ndarray, mask: np.ndarray, detector: TiltedDetector, rules: Integration, degree: float
 ) -> tuple[TiltedDetector, list[str]]:
     """Lay the frame as its rings have it, unless the user says how; what is certain is said, loudly."""
     if rules.orientation is not None:
         detector = dataclasses.replace(detector, orientation=rules.orientation)
+    frame = frames.mean(0)
     found = prepare.check_orientation(frame, mask, detector, degree)
     if not found.sure:
-        return detector, []
+        return detector, _no_rings(found, frame[mask], len(frames))
     if found.best < 0:
         raise InputError(f"{scan.name}: {found.words()}; transpose the frames or mend the geometry")
     if rules.orientation is not None:
         return detector, [f"integration.orientation = {rules.orientation} as you say, although {found.words()}"]
     line = f"{found.words()}; taken so (integration.orientation = {found.given} insists on the geometry)"
     return dataclasses.replace(detector, orientation=found.best), [line]
+
+
+def _no_rings(found: prepare.Orientation, values: np.ndarray, frames: int) -> list[str]:
+    """Warn where frames with more structure than noise are no rings, whichever way round they lie."""
+    least, values = min(found.spread.values()), np.minimum(values, np.percentile(values, 99.5))
+    noise = max(float(values.mean()), 0.0) / frames
+    if least < _RINGLESS or noise > _NOISY * float(values.var()):
+        return []
+    return [
+        f"WARNING: at least {least:.0%} of the variance of the frames is along what the geometry calls rings, any "
+        "way round they lie: distance, centre or pixel are those of another detector or scan, or few large crystals "
+        "scatter (geometry.poni)"
+    ]
 
 
 def _cake(detector: TiltedDetector, shape: tuple[int, int], rules: Integration, finer: int) -> Cake:

@@ -289,6 +289,7 @@ def _model(scan: Scan, table: np.ndarray) -> tuple[KEdge, list[str]]:
     dark = np.zeros((1, 1)) if scan.darks is None else np.asarray(scan.darks, float).mean(0)
     lines, noise = [], None
     if scan.flats is not None:
+        lines += [looks.TWO_BEAMS] * (scan.flux is not None)
         flats = np.asarray(scan.flats, float)
         if len(flats) % scan.views == 0:
             beam = flats.reshape(scan.views, -1, *flats.shape[1:]).mean(1) - dark

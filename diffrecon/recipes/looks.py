@@ -22,6 +22,7 @@ _DISPLACED = ("flats", "darks", "mask", "saturation", "reference")  # used of a 
 _STEPS = ("steps", "reference_steps")
 
 SAY_ENERGIES = '--set \'model.energies=["8.25 keV", "8.42 keV"]\''
+TWO_BEAMS = "data.flux is not used: the flats say how bright the empty beam is"
 NO_BEAM = (
     "k-edge needs the empty beam of every energy: data.flats, or data.flux in counts a pixel, one number or one a view"
 )

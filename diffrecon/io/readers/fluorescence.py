@@ -128,8 +128,10 @@ def _order(source: Source) -> list[str]:
 
 
 def _tables(source: Source, channels: list[str], components: list[str]) -> dict[str, Any]:
-    share, emission = _positive(source, "detector", "solid_angle_fraction"), np.zeros((len(channels), len(components)))
+    share, emission = _share(source, "detector@solid_angle_fraction"), np.zeros((len(channels), len(components)))
     directions = source.numbers("detector/directions_lab", "directions of the detector elements", (None, 3), True)
+    if not (np.abs(directions).max(1) > 0).all():
+        raise InputError(f"{source.name}: detector/directions_lab holds a direction of no length: (0, 0, 0)")
     weights, per_component = np.ones((len(directions), len(channels))), (len(components),)
     for row, name in enumerate(channels):
         efficiency = _positive(source, f"lines/{name}", "efficiency")
@@ -158,6 +160,17 @@ def _attribute(source: Source, path: str, name: str) -> float:
     return source.one(f"{path}@{name}", name.replace("_", " "))
 
 
+def _share(source: Source, name: str) -> float:
+    """Read a part of the full sphere.
+
+    **Raises:** `InputError` for zero, and for more than all of it.
+    """
+    share = source.one(name, "share of the sphere", positive=True)
+    if share > 1:
+        raise InputError(f"{source.name}: {name} is {share:g}; expected a share of the full sphere, 1 at most")
+    return share
+
+
 def _positive(source: Source, path: str, name: str) -> float:
     return source.one(f"{path}@{name}", name.replace("_", " "), positive=True)
 
@@ -180,7 +193,7 @@ def _emission(source: Source, channels: list[str]) -> dict[str, Any]:
     return {
         "production": np.array([said("production_cm2_per_g", n) for n in channels]),
         "efficiency": np.array([said("efficiency", n) for n in channels]),
-        "solid_angle": source.one(share, "solid angle") if source.has(share) else None,
+        "solid_angle": _share(source, share) if source.has(share) else None,
         "table": _said(source),
     }
 

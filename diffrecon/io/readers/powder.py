@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ... import physics
 from ...errors import InputError
 from ...geometry import TiltedDetector
 from .._lazy import Stacked
@@ -40,7 +41,8 @@ def read(source: Source, given: dict[str, Any]) -> dict[str, Any]:
     if stack.ndim not in (3, 4):
         raise InputError(f"{source.name}: {stack.name} has shape {stack.shape}; expected (view, translation, ...)")
     grid = stack.shape[:2]
-    method = text(source.file.attrs.get("method", "diffraction-tomography" if source.has("theta") else _INTEGRATION))
+    tomogram = source.has("theta") or stack.ndim == 3  # patterns without angles lack them
+    method = text(source.file.attrs.get("method", "diffraction-tomography" if tomogram else _INTEGRATION))
     found: dict[str, Any] = {"powder": _powder(source, grid), "method": method}
     detector = _detector(source, "detector") if source.has("detector@distance_m") else None
     angles = source.numbers("theta", "angles", grid[:1]) if source.has("theta") else None
@@ -102,6 +104,8 @@ def _powder(source: Source, grid: tuple[int, int]) -> dict[str, Any]:
         if source.has(name):
             axes = (None,) if name != "empty_frame" else (None, None)
             found[name] = source.numbers(name, name.replace("_", " "), axes, finite=True).astype(float)
+    if "two_theta" in found:
+        found["two_theta"] = _in_radians(source, found["two_theta"])
     if "empty_frame" in found:
         found["empty_photons"] = _beside(source, "empty_frame", "photons")
     for name in ("polarisation", "parallax"):
@@ -111,6 +115,15 @@ def _powder(source: Source, grid: tuple[int, int]) -> dict[str, Any]:
     if source.has("phases/silica_pattern"):
         found["amorphous"] = source.numbers("phases/silica_pattern", "amorphous", finite=True).astype(float)
     return found
+
+
+def _in_radians(source: Source, two_theta: np.ndarray) -> np.ndarray:
+    """Give scattering angles in [rad]: by their unit, or degrees where they are larger than half a turn."""
+    unit = source.units("two_theta")
+    if unit is None and np.abs(two_theta).max(initial=0) > np.pi:
+        source.say(f"two_theta reaches {two_theta.max():.4g}: taken as degrees")
+        unit = "deg"
+    return two_theta if unit is None else two_theta * physics.unit_scale(unit, "rad")
 
 
 def _is_phase(source: Source, name: str) -> bool:
