@@ -19,6 +19,7 @@ from ..modality import Outcome, Problem, Run
 from ..models import KEdgeTomography, attenuation_spectra
 from ..scan import Scan
 from ..solvers import DensityPrior, DensitySetup, density_round, density_samples, fbp
+from . import looks
 
 __all__ = ["Densities", "Rounds", "direct_densities", "error_bars", "notes_of", "quantities", "start", "verdict"]
 
