@@ -11,7 +11,16 @@ from ._scan_facts import most_frequent
 
 __all__ = ["fringes_by_air", "fringes_of", "gain_of", "planned_steps"]
 
-_ROUNDS = 4  # in which the air is found by its own fringes
+_ROUNDS, _LEAST = 4, 0.1  # in which the air is found by its own fringes; share of the frame that it is to have
+# Of a scale, a rotation, and the boosts along both quadratures of (1, cos, sin).
+_GENERATORS = np.array(
+    [
+        np.eye(3),
+        [[0, 0, 0], [0, 0, -1], [0, 1, 0]],
+        [[0, 1, 0], [1, 0, 0], [0, 0, 0]],
+        [[0, 0, 1], [0, 0, 0], [1, 0, 0]],
+    ]
+)
 
 
 def planned_steps(scan: Scan, count: int, key: str) -> np.ndarray:
@@ -54,35 +63,58 @@ def gain_of(frames: np.ndarray, predicted: np.ndarray) -> float:
 def fringes_by_air(
     still: np.ndarray,
     frames: np.ndarray,
-    planned: np.ndarray,
     found: tuple[np.ndarray, np.ndarray, np.ndarray],
     good: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fringes, flux and steps [periods] of the sample's frames again, by the pixels that look as without a sample; what
-    was `found` where they are few.
+    """Fringes, flux and steps [periods] of the sample's frames again, with air as it is without a sample; what was
+    `found` where there is little air.
 
-    Errors of steps and doses make a moire in all images that is no sample's; air knows better.
+    All frames together tell doses and steps up to a Lorentz boost (`models.fit_fringes`), which makes a moire in all
+    images that is no sample's; air tells the boost, and nothing else is taken from it.
 
     **Arguments:** `still` `(3, y, x)`, light and both quadratures of the reference's fringes.
     """
+    values, flux, steps = found
+    parts = values[0] * np.stack(
+        [np.ones_like(values[0]), values[1] * np.cos(values[2]), values[1] * np.sin(values[2])]
+    )
+    boost = np.eye(3)
     for _ in range(_ROUNDS):
-        told = _told_by_air(still, frames, planned, found[0], good)
-        if told is None:
-            break
-        found = (models.fit_fringes(frames / told[0][:, None, None], told[1], rounds=0)[0], *told)
+        clear = _air(np.tensordot(boost, parts, 1), still, good)
+        if clear.sum() < max(100, _LEAST * good.sum()):
+            return found
+        boost = _boost(parts[:, clear], still[:, clear])
+    angle = 2 * np.pi * steps
+    vectors = flux[:, None] * np.stack([np.ones_like(angle), np.cos(angle), np.sin(angle)], 1) @ np.linalg.inv(boost)
+    turn = (np.arctan2(vectors[:, 2], vectors[:, 1]) - angle) / (2 * np.pi)
+    flux, steps = vectors[:, 0], steps + (turn + 0.5) % 1 - 0.5
+    return models.fit_fringes(frames / flux[:, None, None], steps, rounds=0)[0], flux, steps
+
+
+def _air(parts: np.ndarray, still: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Find pixels whose light, fringes and visibility are the most frequent ones, beside those without a sample."""
+    wave = lambda p: p[1] + 1j * p[2]
+    ratio, fringe = parts[0] / still[0], wave(parts) / wave(still)
+    dose, zero = most_frequent(ratio[good]), most_frequent(np.angle(fringe[good]))
+    turned = np.abs(np.angle(fringe * np.exp(-1j * zero))) < 0.3
+    return good & (np.abs(ratio / dose - 1) < 0.1) & turned & (np.abs(np.abs(fringe) / ratio - 1) < 0.15)
+
+
+def _boost(parts: np.ndarray, still: np.ndarray) -> np.ndarray:
+    """Find scale, rotation and boost that take the fringes of pixels nearest to others."""
+    found, weight = np.eye(3), 1 / np.sqrt(still[0])
+    for _ in range(_ROUNDS):
+        at = found @ parts
+        slopes = np.stack([(generator @ at * weight).ravel() for generator in _GENERATORS], 1)
+        change = np.linalg.lstsq(slopes, ((still - at) * weight).ravel(), rcond=None)[0]
+        found = _exponential(np.tensordot(change, _GENERATORS, 1)) @ found
     return found
 
 
-def _told_by_air(
-    still: np.ndarray, frames: np.ndarray, planned: np.ndarray, values: np.ndarray, good: np.ndarray
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Flux and step of every frame."""
-    ratio, turn = values[0] / still[0], np.angle(np.exp(1j * (values[2] - np.arctan2(still[2], still[1]))))
-    dose, zero = most_frequent(ratio[good]), most_frequent(turn[good])
-    clear = good & (np.abs(ratio / dose - 1) < 0.1) & (np.abs(np.angle(np.exp(1j * (turn - zero)))) < 0.3)
-    if clear.sum() < max(100, 0.1 * good.sum()):
-        return None
-    weight = 1 / np.sqrt(still[0][clear])
-    flux, cosine, sine = np.linalg.lstsq((still[:, clear] * weight).T, (frames[:, clear] * weight).T, rcond=None)[0]
-    found = np.arctan2(sine, cosine) / (2 * np.pi)
-    return flux, planned + (found - planned + 0.5) % 1 - 0.5
+def _exponential(matrix: np.ndarray) -> np.ndarray:
+    """The exponential of a small matrix."""
+    total, term = np.eye(3), np.eye(3)
+    for order in range(1, 16):
+        term = term @ matrix / order
+        total = total + term
+    return total

@@ -85,7 +85,7 @@ class Grating(looks.Grating, Refracting):
         if settings.model.air == "mode":
             wave = still[1] * np.exp(1j * still[2])
             parts = still[0] * np.stack([np.ones_like(still[0]), wave.real, wave.imag])
-            moved, flux, steps = fringes_by_air(parts, stacks.sample, planned, found, stacks.good)
+            moved, flux, steps = fringes_by_air(parts, stacks.sample, found, stacks.good)
         gain = gain_of(stacks.reference, told)
         fringes = settings.model.of(scan, unit)
         shear = unit.spread / np.pi * unit.pixel / float(period)

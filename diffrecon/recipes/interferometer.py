@@ -201,7 +201,7 @@ def _first_model(
     still = parts_of(empty)
     values, flux, step = fit_fringes(frames, planned)
     if air:
-        values, flux, step = fringes_by_air(still, frames, planned, (values, flux, step), good)
+        values, flux, step = fringes_by_air(still, frames, (values, flux, step), good)
     (mean, visibility, phase), seen = values, np.hypot(still[1], still[2])
     passed = np.clip((mean / still[0] - 1 + empty.arm) / empty.arm, 0.02, 1.5)
     sharp = np.clip(mean * visibility / np.maximum(seen, 1e-6) / np.sqrt(passed), 0.05, 1.2)
