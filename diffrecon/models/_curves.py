@@ -32,7 +32,8 @@ class ScannedCurve(RefractingSample):
     **Fields:** `maps`, the unknown images (`solvers.RefractionMaps`); `place` `(view,)` in steps of the reference's
     grid; `saturation`, refined unless `told`; `spectrum` `(half, y, x)` of the curves (`curve_spectrum`); `trust`
     `(y, x)`; `air` `(y, x)`, 1 where nothing scatters; `share`, variance that the reference adds, over that of the
-    sample; `scale` steps a pixel; `width` in steps; `period` of the mirrored curve.
+    sample; `scale` steps a pixel; `width` in steps; `period` of the mirrored curve;
+    `blur` of the detector, standard deviation [pixel].
     """
 
     place: Float[Array, " view"]
@@ -45,12 +46,23 @@ class ScannedCurve(RefractingSample):
     width: float = eqx.field(static=True)
     period: int = eqx.field(static=True)
     told: bool = eqx.field(static=True, default=False)
+    blur: float = eqx.field(static=True, default=0.0)
 
     unknowns: ClassVar[tuple[str, ...]] = ("maps", "place", "saturation")
 
     @property
     def transfer(self) -> Transfer:
-        """Fringes are not resolved by such pixels: none."""
+        """Say how frames see the images: blurred; fringes are not resolved by such pixels."""
+        if not self.blur:
+            return self.sharp
+        shape = self.maps.potential.shape
+        square = np.fft.fftfreq(shape[0])[:, None] ** 2 + np.fft.rfftfreq(shape[1])[None] ** 2
+        gain = np.exp(-2 * (np.pi * self.blur) ** 2 * square)
+        return self.sharp._replace(displacement=gain, attenuation=gain, visibility=gain)
+
+    @property
+    def sharp(self) -> Transfer:
+        """Say how a camera would see them that does not blur."""
         return Transfer(fringe_transfer(self.maps.potential.shape, None))
 
     def information(self, counts: Float[Array, "view y x"]) -> tuple[Information, "ScannedCurve"]:

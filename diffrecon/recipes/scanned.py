@@ -9,14 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._console import Console
+from .._result import Quantity
 from ..errors import InputError, MissingMetadata
+from ..modality import Outcome, Run, Stage, Work
 from ..models import ScannedCurve, curve_spectrum
 from ..scan import Scan
-from ..settings import section
-from ..solvers.refraction import first_maps
+from ..settings import section, setting
+from ..solvers.refraction import RefractionMaps, first_maps
 from . import looks
+from ._reflection import image_lag
 from ._refracting import Quality, Refracting, Refraction, Solver, Volume, maps_and, poisson_cost
-from ._refraction import Beam, Prior, Stacks, Unit, optics_of, read_stacks
+from ._refraction import Beam, Prior, Stacks, Unit, blur_of, optics_of, read_stacks
 from ._scan_facts import most_frequent
 
 _SATURATION = 0.3  # of the loss of visibility, to begin with
@@ -82,7 +85,7 @@ class _Scanned(Refracting):
             maps=first_maps(cast(fields), cast(trust), settings.prior.smoothness()), place=cast(place),
             spectrum=jnp.asarray(spectrum, jnp.complex64), trust=cast(stacks.good), share=len(there) / len(still),
             scale=float(scale), width=float(broad), period=period, saturation=cast(saturation), told=told is not None,
-            air=cast(0 * stacks.good if air is None else air.where),
+            air=cast(0 * stacks.good if air is None else air.where), blur=self._blur(scan, settings),
         )  # fmt: skip
         shown = f"{width / 1e-6:.3g} u{self.unit_of_steps}"
         lines.append(f"curves of {len(still)} positions of {self.what}, {shown} wide (standard deviation)")
@@ -140,6 +143,10 @@ class _Scanned(Refracting):
         """Continue the curves; their mirror images do for a mask, whose curve repeats."""
         return curves
 
+    def _blur(self, scan: Scan, settings: Any) -> float:
+        """Standard deviation of the detector's blur [pixel]; beamlets of a mask are apart, and seen apart."""
+        return 0.0
+
     def _displacement(self, unit: Unit) -> float:
         """Motion of the curve for a displacement of one pixel, in the unit of the positions."""
         raise NotImplementedError
@@ -162,10 +169,59 @@ class EdgeIllumination(looks.EdgeIllumination, _Scanned):
         return float(scan.extra.get("period") or unit.detector) / (2 * np.pi)
 
 
+@dataclass(frozen=True)
+class AnalyserModel(Beam):
+    """What is in the beam, and how it is seen."""
+
+    detector_blur: float | None = setting(
+        None, "standard deviation; by default the file's, or 0.5", unit="pixel", at_least=0
+    )
+    depth: bool = setting(True, "take the image back by the depth from which a perfect crystal reflects")
+
+
+@dataclass(frozen=True)
+class AnalyserSettings(Settings):
+    """Every setting of analysers."""
+
+    model: AnalyserModel = section(AnalyserModel)
+
+
 class Analyser(looks.Analyser, _Scanned):
     """Phase, refraction along x, transmission and scattering from a crystal turned over its rocking curve."""
 
+    settings = AnalyserSettings
     what, unit_of_steps = "the crystal", "rad"
+
+    def stages(self, problem: Any, settings: Any, console: Console) -> Work:
+        """Fit, and see how far the crystal displaces the image."""
+        yield from super().stages(problem, settings, console)
+        if isinstance(problem, Refraction) and settings.model.depth:
+            yield Stage("analyser: depth of reflection", _displaced_image, keeps=())
+
+    def verdict(self, problem: Any, scan: Scan, settings: Any) -> tuple[dict[str, Any], list[str]]:
+        """Say how far, too."""
+        figures, lines = super().verdict(problem, scan, settings)
+        if "image_lag" not in problem.figures:
+            return figures, lines
+        lag, usual = problem.figures["image_lag"], problem.figures["depth_lag"]
+        said = f"by {lag:+.2f} pixels (to lower columns), and taken back"
+        if not lag:
+            said = f"by {usual:.2f} pixels if it is perfect, but frames do not tell which way: left as it is"
+        return figures, [*lines, f"the crystal reflects from a depth that displaces the image {said}"]
+
+    def quantities(self, problem: Any, scan: Scan, settings: Any) -> dict[str, Quantity]:
+        """Give what all write, where it is in the sample and not where the crystal shows it."""
+        lag = getattr(problem, "figures", {}).get("image_lag", 0.0) if isinstance(problem, Refraction) else 0.0
+        if not lag:
+            return super().quantities(problem, scan, settings)
+        maps = problem.model.maps
+        turn = np.exp(-2j * np.pi * np.fft.rfftfreq(maps.potential.shape[1]) * lag).astype(np.complex64)
+        back = lambda image: jnp.fft.irfft(jnp.fft.rfft(image) * turn, n=image.shape[1])
+        there = RefractionMaps(back(maps.potential), back(maps.attenuation), back(maps.visibility), maps.tilt)
+        return super().quantities(problem.replace(model=problem.model.replace(maps=there)), scan, settings)
+
+    def _blur(self, scan: Scan, settings: Any) -> float:
+        return blur_of(scan, settings.model.detector_blur, 0.5)
 
     def _feet(self, curves: np.ndarray) -> int:
         return (len(curves) + 1) // 2
@@ -180,6 +236,16 @@ class Analyser(looks.Analyser, _Scanned):
 
     def _displacement(self, unit: Unit) -> float:
         return unit.angle
+
+
+def _displaced_image(problem: Refraction, run: Run) -> Outcome:
+    """Measure how far the crystal displaces the image."""
+    model, unit = problem.model, problem.unit
+    wavelength = unit.spread / np.pi * unit.pixel**2 / (unit.pixel / unit.angle)
+    step = unit.angle / model.scale
+    counts = np.asarray(problem.data["counts"], float)
+    lag, usual = image_lag(model, counts, problem.good, step, wavelength, unit.pixel)
+    return Outcome(problem, np.zeros(0), figures={"image_lag": lag, "depth_lag": usual})
 
 
 class _Air(NamedTuple):

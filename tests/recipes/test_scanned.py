@@ -85,6 +85,25 @@ def test_refused(change, words):
         dr.reconstruct(scan.replace(extra={**scan.extra, **change}))
 
 
+def test_the_depth_of_reflection_is_taken_back():
+    """Frames at the top of the curve are displaced by 0.5 pixels, at its feet by 0.2; the crystal on either side."""
+    scan, lens, _ = scan_of("analyser", 0.25, 1.5e-6)
+    there, rng = np.linspace(-2.4, 2.4, 7), np.random.default_rng(2)
+    still = rng.poisson(6e6 * curve(np.linspace(-4, 4, 17)[:, None, None] - 0 * lens, 0.0))
+    bright, inside = scan.replace(extra={**scan.extra, "reference": still}), (slice(6, -6), slice(6, -6))
+    found = {}
+    for side in (1, -1, 0):
+        lag = side * (0.2 + 0.3 * np.exp(-((there / 1.6) ** 4)))[:, None, None]
+        column = COLUMN + lag
+        moved = 0.5 * (column - 20) / 6 * np.exp(-((column - 20) ** 2 + (ROW - 26) ** 2) / 80)
+        frames = rng.poisson(6e6 * curve(there[:, None, None] - moved, 0.0))
+        result = dr.reconstruct(bright.replace(counts=frames), settings={"quality": {"error_bars": 0}})
+        found[side] = result.quality["image_lag"]
+        angle = np.asarray(result["alpha_x"], float)[inside] / 1.5e-6
+        assert np.linalg.norm(angle - lens[inside]) < 0.04 * np.linalg.norm(lens[inside])
+    assert found[0] == 0.0 and found[1] == pytest.approx(-found[-1], rel=0.05) and 0.2 < found[1] < 0.7
+
+
 def test_air_does_not_scatter():
     """Doses that bend over the curve, and positions that are stretched, look like a curve of another width."""
     scan, lens, patch = scan_of("edge-illumination", 0.6, 3e-6)
