@@ -32,11 +32,11 @@ def methods() -> tuple[str, ...]:
 def demo_file(method: str, path: str | Path, seed: int = 0) -> dict[str, Any]:
     """Write a simulated measurement of a method as its usual file format; the truth is kept in it under `/truth`.
 
-    **Returns:** the truth by name.
+    **Returns:** the truth by name, empty where a simulation of your own gives none.
 
     **Raises:** `InputError` for a method that cannot be simulated.
     """
-    return _module(method).write(Path(path), seed)
+    return _module(method).write(Path(path), seed) or {}
 
 
 def method_of(simulation: str) -> str:
