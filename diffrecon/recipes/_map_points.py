@@ -73,15 +73,17 @@ def areas_of(scan: Scan, lines: Mapping[int, Any], exposure: np.ndarray) -> Area
 
 
 def _marked(counts: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Tell values below zero that are a mark: one whole number, all of them, or again and again among values that are
-    none."""
+    """Tell values below zero that are a mark: one whole number, all of them and not where counts fade to, or again and
+    again among values that are none."""
     marked = np.zeros(counts.shape, bool)
     for line in range(counts.shape[-1]):
         values, good = counts[..., line], valid[..., line]
         below, often = np.unique(values[good & (values < 0)], return_counts=True)
         fitted = np.mean(values[good] == np.rint(values[good])) < _WHOLE if good.any() else False
         for value, times in zip(below, often, strict=True):
-            if times >= _SEVERAL and value == np.rint(value) and (len(below) == 1 or fitted):
+            next_above = np.sum(values[good] == value + 1)  # many, where a background of whole counts was taken away
+            alone = len(below) == 1 and times > _SEVERAL * next_above
+            if times >= _SEVERAL and value == np.rint(value) and (alone or fitted):
                 marked[..., line] |= good & (values == value)
     return marked
 

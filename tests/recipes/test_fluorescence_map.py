@@ -8,6 +8,7 @@ import diffrecon as dr
 from diffrecon.errors import InputError
 from diffrecon.models import attenuation_of, detection_efficiency, emission_line
 from diffrecon.operators import slab_share
+from diffrecon.recipes._map_points import _marked
 from diffrecon.recipes._sample import Sample
 from diffrecon.recipes._sensitivity import Beam
 from diffrecon.recipes.fluorescence_map import spot_area
@@ -370,3 +371,14 @@ def test_the_spot_is_longer_where_the_beam_grazes():
     beam = Beam(height=2e-6, width=3e-6)
     upright, oblique = (spot_area(None, beam, Sample(incidence=angle)) for angle in (np.pi / 2, np.pi / 6))
     assert upright == pytest.approx(6e-8) and oblique == pytest.approx(2 * upright)
+
+
+def test_marks_are_told_from_counts_without_a_background():
+    random, everywhere = np.random.default_rng(0), np.ones((1, 20, 30, 1), bool)
+    bright, dim = (random.poisson(mean, everywhere.shape).astype(float) for mean in (40.0, 1.0))
+    spots = random.random(everywhere.shape) < 0.05
+    for mark in (-1.0, -8.0):
+        np.testing.assert_array_equal(_marked(np.where(spots, mark, bright), everywhere), spots)
+        np.testing.assert_array_equal(_marked(np.where(spots, mark, bright + 0.25), everywhere), spots)
+    assert not _marked(dim - 1, everywhere).any()  # a background of one
+    assert not _marked(bright - random.poisson(40.0, everywhere.shape), everywhere).any()
