@@ -105,7 +105,7 @@ def _no_guest_stays():
 
 # Every compiled program holds some memory maps. A process may have 65530; beyond, the compiler crashes.
 _MAPS = Path("/proc/self/maps")
-_MOST_MAPS = 20_000
+_MOST_MAPS = 12_000
 
 
 @pytest.fixture(scope="module", autouse=True)
