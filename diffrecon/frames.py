@@ -388,6 +388,11 @@ def at_ceiling(values: np.ndarray) -> np.ndarray:
     return values == np.iinfo(values.dtype).max if whole else np.zeros(values.shape, bool)
 
 
+def spread(count: int, most: int) -> np.ndarray:
+    """Choose at most so many of `count` views, evenly from the first to the last."""
+    return np.linspace(0, count - 1, min(most, count)).astype(int)
+
+
 TILE_BYTES = 2**24
 
 

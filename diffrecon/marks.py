@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ._summary import sampled
-from .frames import LazyFrames
+from .frames import LazyFrames, spread
 
 __all__ = ["Marks", "find_marks"]
 
@@ -96,7 +96,7 @@ def find_marks(counts: Any) -> Marks | None:
 def _sample(counts: Any) -> np.ndarray:
     frame = int(np.prod(counts.shape[1:])) * np.dtype(counts.dtype).itemsize
     size = min(counts.shape[0], _VIEWS, max(_BYTES // max(frame, 1), _SEVERAL))
-    views = np.unique(np.linspace(0, counts.shape[0] - 1, size - (size % 2 == 0)).astype(int))
+    views = spread(counts.shape[0], size - (size % 2 == 0))
     return sampled(counts, views)
 
 
@@ -105,7 +105,9 @@ def _candidates(usual: np.ndarray) -> Iterator[float]:
     finite = usual[np.isfinite(usual)]
     if finite.size < usual.size:
         yield np.nan
-    yield from (float(value) for value in np.unique(finite[finite < 0])[:_NUMBERS])
+    negative = finite[finite < 0]
+    if negative.size:
+        yield from (float(value) for value in np.unique(negative)[:_NUMBERS])
     for _ in range(_NUMBERS):
         finite = finite[finite > 0]
         if not finite.size:

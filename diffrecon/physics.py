@@ -4,7 +4,11 @@ NumPy.
 Conventions: SI units inside (m, rad), energy in eV; `n = 1 - delta + i beta`.
 """
 
+import contextlib
+import importlib.util
 import re
+import sqlite3
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -220,11 +224,29 @@ def edges(element: str) -> tuple[float, ...]:
     assert 8970 < max(edges("Cu")) < 8990
     ```
     """
-    try:
-        found = require("xraydb", "materials").xray_edges(element)
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{element!r} is no element") from error
-    return tuple(float(edge.energy) for edge in found.values())
+    return tuple(edges_by_shell(element).values())
+
+
+def edges_by_shell(element: str) -> dict[str, float]:
+    """Look up the absorption edges of an element [eV] by shell (`"K"`, `"L3"`), in the tables of xraydb (Elam).
+
+    Its file is read as the SQLite that it is: to import xraydb takes longer than `inspect` takes in all.
+
+    **Raises:** as `edges`.
+
+    ```python
+    assert 7100 < edges_by_shell("Fe")["K"] < 7120
+    ```
+    """
+    if element not in ELEMENTS:
+        raise InputError(f"{element!r} is no element")
+    found = importlib.util.find_spec("xraydb")
+    file = None if found is None or found.origin is None else Path(found.origin).with_name("xraydb.sqlite")
+    if file is None or not file.exists():
+        return {shell: edge.energy for shell, edge in require("xraydb", "materials").xray_edges(element).items()}
+    with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro&immutable=1", uri=True)) as table:
+        rows = table.execute("select iupac_symbol, absorption_edge from xray_levels where element = ?", (element,))
+        return {str(shell): float(energy) for shell, energy in rows}
 
 
 def refraction(composition: str, energy: float | None, name: str = "material") -> tuple[float, float]:

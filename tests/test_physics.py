@@ -239,3 +239,13 @@ def test_beta_of_light_matter_holds_what_scatters_out_of_the_beam(energy, absorb
     for outside in (3.0, 2e6):
         with pytest.raises(dr.errors.InputError, match="outside of the tables"):
             physics.delta_beta("H2O", 1.0, outside)
+
+
+def test_edges_are_those_that_xraydb_gives():
+    """Its file is read without it."""
+    xraydb = pytest.importorskip("xraydb")
+    for element in ("Fe", "Pb", "B"):
+        expected = {shell: edge.energy for shell, edge in xraydb.xray_edges(element).items()}
+        assert physics.edges_by_shell(element) == expected
+    with pytest.raises(dr.InputError, match="no element"):
+        physics.edges("Xy")

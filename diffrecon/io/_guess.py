@@ -7,7 +7,7 @@ import numpy as np
 
 from .. import physics
 from ..errors import InputError
-from ..frames import TILE_BYTES, frame_tiles
+from ..frames import TILE_BYTES, frame_tiles, spread
 
 _TURN = 2 * np.pi
 PIXELS = ("pixel", "pixels", "px")  # as a unit of positions
@@ -69,7 +69,7 @@ def positions_unit(positions: np.ndarray, written: str | None) -> tuple[np.ndarr
 
 def mean_frame(counts: Any, most: int = 64) -> np.ndarray:
     """Take the mean of at most `most` frames, evenly chosen."""
-    chosen = np.unique(np.linspace(0, counts.shape[0] - 1, min(most, counts.shape[0])).astype(int))
+    chosen = spread(counts.shape[0], most)
     total = np.zeros(counts.shape[1:])
     for _, rows, tile in frame_tiles(counts, chosen):
         total[rows] += tile.sum(0, dtype=np.float64)
@@ -102,7 +102,7 @@ def feature_motion(
     that agree with one common motion, and the 2 x 2 matrix from a step of the positions to a shift in detector pixels:
     `-magnification / detector_pixel` times the identity in the near field.
     """
-    chosen = np.unique(np.linspace(0, counts.shape[0] - 1, min(pairs, counts.shape[0])).astype(int))
+    chosen = spread(counts.shape[0], pairs)
     steps = positions[chosen][:, None] - positions[None]
     square = (steps**2).sum(-1)
     square[square < 1e-3 * np.median(square)] = np.inf
@@ -160,7 +160,7 @@ def dark_border(mean: np.ndarray, mask: np.ndarray | None = None, below: float =
 def neighbour_step(positions: np.ndarray) -> float:
     """Find the median distance of a position to its nearest neighbour elsewhere (at most 400 positions are looked
     at)."""
-    chosen = positions[np.unique(np.linspace(0, len(positions) - 1, min(400, len(positions))).astype(int))]
+    chosen = positions[spread(len(positions), 400)]
     distance = np.sqrt(((chosen[:, None] - positions[None]) ** 2).sum(-1))
     distance[distance == 0] = np.inf
     nearest = distance.min(1)

@@ -9,6 +9,7 @@ import numpy as np
 from .. import physics
 from .._optional import require
 from ..errors import InputError
+from ..frames import spread
 from ..geometry import TiltedDetector
 from ..marks import Marks
 from .values import mask_of
@@ -79,7 +80,7 @@ def without_gaps(source: Any, values: dict[str, Any], counts: Any) -> Any:
     """Mask what is negative or not finite in every frame of a powder detector: gaps, even of a single frame."""
     if values.get("detector") is None or np.dtype(counts.dtype).kind == "u" or counts.ndim != 3:
         return counts
-    chosen = np.unique(np.linspace(0, counts.shape[0] - 1, 3).astype(int))
+    chosen = spread(counts.shape[0], 3)
     some = np.asarray(counts[chosen])
     gaps = ~(np.nan_to_num(some, nan=-1.0, posinf=-1.0, neginf=-1.0) >= 0).any(0)
     mask = mask_of(values)

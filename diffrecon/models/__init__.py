@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ._emission_lines import attenuation_of as attenuation_of
     from ._emission_lines import detection_efficiency as detection_efficiency
     from ._emission_lines import emission_line as emission_line
+    from ._emission_lines import excited_line as excited_line
     from ._emission_lines import line_table as line_table
     from ._emission_lines import mass_fractions as mass_fractions
     from ._emission_lines import split_line as split_line
@@ -47,12 +48,9 @@ if TYPE_CHECKING:
     from ._laminography import Laminography as Laminography
     from ._orientation import OrientationReport as OrientationReport
     from ._orientation import check_orientation as check_orientation
-    from ._powder import Peaks as Peaks
-    from ._powder import Phase as Phase
     from ._powder import PowderBasis as PowderBasis
     from ._powder import PowderTomography as PowderTomography
     from ._powder import powder_basis as powder_basis
-    from ._powder import powder_pattern as powder_pattern
     from ._ptychography import Ptychography as Ptychography
     from ._ptychography_levels import coarser as coarser
     from ._ptychography_levels import has_coarser as has_coarser
@@ -63,6 +61,9 @@ if TYPE_CHECKING:
     from ._ptychotomography import frames_by_angle as frames_by_angle
     from ._refracting import TrackedSample as TrackedSample
     from ._refraction import DisplacedReference as DisplacedReference
+    from ._rings import Peaks as Peaks
+    from ._rings import Phase as Phase
+    from ._rings import powder_pattern as powder_pattern
     from ._scattering import SaxsTensor as SaxsTensor
     from ._secondary_excitation import Excitation as Excitation
     from ._secondary_excitation import excitation_kernel as excitation_kernel

@@ -10,7 +10,7 @@ import numpy as np
 from .. import physics
 from .._optional import require
 from ..errors import InputError
-from ._powder import Phase
+from ._rings import Phase
 
 __all__ = ["phase_from_cif", "phase_of_lines"]
 

@@ -20,8 +20,8 @@ from ..errors import InputError
 from ..physics import ELEMENTS
 
 __all__ = [
-    "LINE_TABLES", "Line", "attenuation_of", "detection_efficiency", "emission_line", "line_table", "mass_fractions",
-    "split_line",
+    "LINE_TABLES", "Line", "attenuation_of", "detection_efficiency", "emission_line", "excited_line", "line_table",
+    "mass_fractions", "split_line",
 ]  # fmt: skip
 
 LINE_TABLES = {
@@ -66,7 +66,8 @@ def line_table(name: str = "auto") -> str:
         return "xraylib" if importlib.util.find_spec("xraylib") else "xraydb"
     if name not in LINE_TABLES:
         raise InputError(f"there is no table of lines {name!r}; known: auto, {', '.join(LINE_TABLES)}")
-    require(name, "fluorescence")
+    if importlib.util.find_spec(name) is None:
+        require(name, "fluorescence")  # says how to install it
     return name
 
 
@@ -101,6 +102,20 @@ def emission_line(text: str, energy: float, table: str = "auto") -> Line:
     assert abs(iron.energies[0] - 6400) < 5 and abs(iron.production[0] - 11.07) < 0.15  # [cm^2/g]
     ```
     """
+    element, name, _, _, table = excited_line(text, energy, table)
+    parts = (_of_xraylib if table == "xraylib" else _of_xraydb)(element, name, float(energy), _edges(element, table))
+    good = [(e, q) for e, q in parts if q > 0]
+    if not good:
+        raise InputError(f"the table {table} holds no line {element} {name}; choose another (tables.lines) or line")
+    energies, production = np.array(good, float).T
+    return Line(element, name, energies, production, table)
+
+
+def excited_line(text: str, energy: float, table: str = "auto") -> Line:
+    """Name a line as `emission_line` does, by its edge alone: energies and production, which take longer, are empty.
+
+    **Raises:** as `emission_line`, but for lines that a table lacks.
+    """
     named = split_line(text)
     if named is None:
         raise InputError(f'{text!r} names no line of an element; write "Fe Ka", "Fe K" (the family), "Pb La", "Pb L"')
@@ -112,12 +127,9 @@ def emission_line(text: str, energy: float, table: str = "auto") -> Line:
     if not energy > edges.get(shell, np.inf):
         at = f"its {shell} edge is at {edges[shell] / 1e3:.4g} keV" if shell in edges else f"it has no {shell} edge"
         raise InputError(f"{element} {name} is not excited by a beam of {energy / 1e3:.4g} keV: {at}")
-    parts = (_of_xraylib if table == "xraylib" else _of_xraydb)(element, name, float(energy), edges)
-    good = [(e, q) for e, q in parts if q > 0]
-    if not good:
-        raise InputError(f"the table {table} holds no line {element} {name}; choose another (tables.lines) or line")
-    energies, production = np.array(good, float).T
-    return Line(element, name, energies, production, table)
+    if family == "M" and table == "xraydb":
+        raise InputError(f"{element} {name}: the table xraydb holds no M lines; pip install xraylib (tables.lines)")
+    return Line(element, name, np.zeros(0), np.zeros(0), table)
 
 
 # ---------------------------------------------------------------------------------------------------- tables
@@ -127,7 +139,7 @@ _SHELLS = ("K", "L1", "L2", "L3", "M1", "M2", "M3", "M4", "M5")
 def _edges(element: str, table: str) -> dict[str, float]:
     """Energies [eV] of the edges of an element, by shell."""
     if table == "xraydb":
-        return {shell: edge.energy for shell, edge in require("xraydb", "fluorescence").xray_edges(element).items()}
+        return physics.edges_by_shell(element)
     xraylib, edges = require("xraylib", "fluorescence"), dict[str, float]()
     for shell in _SHELLS:
         with contextlib.suppress(ValueError):  # xraylib's way to say that there is none
@@ -169,8 +181,6 @@ def _cascade(xraylib: Any) -> Any:
 
 def _of_xraydb(element: str, name: str, energy: float, edges: Mapping[str, float]) -> list[tuple[float, float]]:
     """Energy [eV] and production [cm^2/g] of the parts of a line."""
-    if name[0] == "M":
-        raise InputError(f"{element} {name}: the table xraydb holds no M lines; pip install xraylib (tables.lines)")
     vacancies = _k_vacancies(element, energy, edges) if name[0] == "K" else _l_vacancies(element, energy, edges)
     xraydb, number = require("xraydb", "fluorescence"), require("xraydb", "fluorescence").atomic_number(element)
     parts = []

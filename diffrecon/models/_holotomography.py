@@ -12,7 +12,7 @@ from .. import operators, physics
 from .._model import Model
 from .._result import Quantity
 from ..errors import InputError, MissingMetadata
-from ..frames import Entries
+from ..frames import Entries, spread
 from ..motion import fix_gauge
 from ..operators import AlignedProjector, ParallelProjector
 from ..operators.fourier import good_size
@@ -356,7 +356,7 @@ def _empty_beams(scan: Scan, table: np.ndarray, flats: str) -> np.ndarray:
         return frames.reshape(groups, -1, *frames.shape[1:]).mean(1) - mean_dark(scan)
     if scan.flux is not None:
         return np.full((1, 1, 1), float(scan.flux))
-    some = table[np.unique(np.linspace(0, len(table) - 1, 16).astype(int))]
+    some = table[spread(len(table), 16)]
     border = np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask.copy()
     edge = max(2, min(scan.frame_shape) // 32)
     border[edge:-edge, edge:-edge] = False

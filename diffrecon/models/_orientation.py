@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from .. import operators
+from ..frames import spread
 from ..scan import Scan
 from ..solvers import amplitude_cost, minimise
 from ._ptychography import Ptychography
@@ -222,7 +223,7 @@ class _Trial:
 
 def _neighbours(positions: np.ndarray, count: int) -> np.ndarray:
     """Indices of the views that lie most closely together."""
-    candidates = np.unique(np.linspace(0, len(positions) - 1, min(len(positions), 200)).astype(int))
+    candidates = spread(len(positions), 200)
     count = min(count, len(positions))
     distance = lambda view: np.sum((positions - positions[view]) ** 2, 1)
     densest = min(candidates, key=lambda view: np.partition(distance(view), count - 1)[count - 1])

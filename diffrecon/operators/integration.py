@@ -6,7 +6,7 @@ the counts over the sum of solid angle and polarisation of the pixels that were 
 J. Phys.: Conf. Ser. 425, 202012 (2013)), so that its variance follows from the counts.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,57 +15,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from ..errors import InputError
-from ..geometry import TiltedDetector, polarisation_factor
+from ..geometry import TiltedDetector
+from ._bins import Bins, Cake, ChannelResponse
 
-__all__ = ["AzimuthalIntegrator", "Cake", "ChannelResponse", "radial_range"]
+__all__ = ["AzimuthalIntegrator"]
 
 _WIDTH = 32  # pixels of one bin that are added before they meet the sum of the bin
 _ROWS = 2**18  # pixels of a block of detector rows: half a megabyte of 16-bit counts
-
-
-class Cake(NamedTuple):
-    """Where the bins are: channels between two radii, [rad] of `two_theta` or [1/m] of `q`, and sectors of azimuth.
-
-    `sectors` are counted from chi = -pi; one makes patterns.
-    """
-
-    low: float
-    high: float
-    channels: int
-    sectors: int = 1
-    axis: str = "two_theta"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Give the shape of an integrated frame."""
-        return (self.channels,) if self.sectors == 1 else (self.sectors, self.channels)
-
-    @property
-    def centres(self) -> np.ndarray:
-        """Give the middle of every channel."""
-        return self.low + (np.arange(self.channels) + 0.5) * self.step
-
-    @property
-    def step(self) -> float:
-        """Give the width of a channel."""
-        return (self.high - self.low) / self.channels
-
-
-class ChannelResponse(NamedTuple):
-    """What channels see of a pattern: weighted means of its values at finer angles.
-
-    **Fields:** `angles` `(place,)`, uniform, those of the axis; `weight` `(channel, band)` of the places from `finer`
-    times the channel on.
-    """
-
-    angles: np.ndarray
-    weight: np.ndarray
-    finer: int
-
-    def __call__(self, values: Float[np.ndarray, "... place"]) -> Float[np.ndarray, "... channel"]:
-        """Average the values at `angles` over what each channel sees."""
-        windows = np.lib.stride_tricks.sliding_window_view(values, self.weight.shape[1], -1)[..., :: self.finer, :]
-        return np.einsum("...kb,kb->...k", windows, self.weight)
 
 
 class AzimuthalIntegrator(eqx.Module):
@@ -114,25 +70,15 @@ class AzimuthalIntegrator(eqx.Module):
         polarisation: float | None = None,
         solid_angle: bool = True,
     ):
-        self.cake, self.shape, self.detector = cake, (int(shape[0]), int(shape[1])), detector
-        mask = np.ones(shape, bool) if mask is None else np.asarray(mask, bool)
-        if mask.shape != self.shape:
-            raise InputError(f"the mask has shape {mask.shape}, the frames {self.shape}")
-        two_theta, chi, weight = detector.angles(self.shape)
-        weight = weight if solid_angle else np.ones_like(weight)
-        if polarisation is not None:
-            weight = weight * polarisation_factor(two_theta, chi, polarisation)
-        low, high = _spans(detector, self.shape, cake, splitting)
-        pixel, owner, share = _entries(low, high, _sector(chi, cake.sectors), mask, cake)
-        bins = int(np.prod(cake.shape))
-        norm = np.bincount(owner, weight.ravel()[pixel] * share, bins)
-        if not len(pixel):
-            raise InputError("no measured pixel lies in the range of the channels: check geometry, mask and range")
-        pixels, owners, shares = _chunked(pixel, owner, share if splitting != "no" else None, self.shape, bins)
+        told: dict[str, Any] = {"splitting": splitting, "polarisation": polarisation, "solid_angle": solid_angle}
+        made = Bins.of(detector, shape, cake, mask=mask, **told)
+        self.cake, self.shape, self.detector = cake, made.shape, detector
+        pixel, owner, bins = made.pixel, made.owner, made.norm.size
+        pixels, owners, shares = _chunked(pixel, owner, made.share if splitting != "no" else None, self.shape, bins)
         self.pixels, self.owners = jnp.asarray(pixels), jnp.asarray(owners)
         self.shares = None if shares is None else jnp.asarray(shares)
-        self.weight, self.norm = jnp.asarray(weight, jnp.float32), jnp.asarray(norm, jnp.float32)
-        middle = np.full(mask.size, bins, np.int32)
+        self.weight, self.norm = jnp.asarray(made.weight, jnp.float32), jnp.asarray(made.norm, jnp.float32)
+        middle = np.full(made.weight.size, bins, np.int32)
         middle[pixel] = owner  # of a split pixel the last bin: only clipping asks, which does not split
         self.bins = jnp.asarray(middle.reshape(self.shape))
 
@@ -148,7 +94,7 @@ class AzimuthalIntegrator(eqx.Module):
 
     def sums(self, frames: Shaped[Array, "view y x"], *, squared: bool = False) -> Float[Array, "view bin"]:
         """Sum the counts of every bin; `squared`: with squared shares, for the variance of split pixels."""
-        return _sums(self, frames, squared)
+        return _sums(self, jnp.asarray(frames), squared)
 
     def with_errors(
         self, frames: Shaped[Array, "view y x"]
@@ -173,7 +119,7 @@ class AzimuthalIntegrator(eqx.Module):
         mean, error = _clipped(self, frames, threshold, cycles)
         return self._shaped(mean), self._shaped(error)
 
-    def response(self, finer: int = 4) -> "ChannelResponse":
+    def response(self, finer: int = 4) -> ChannelResponse:
         """Compute what every channel is the mean of: over its pixels as they stand, and over the area of each.
 
         **Arguments:** `finer` angles to a channel.
@@ -182,25 +128,9 @@ class AzimuthalIntegrator(eqx.Module):
         """
         chunk, place = np.nonzero(np.asarray(self.pixels) < np.iinfo(np.int32).max)
         pixel, owner = np.asarray(self.pixels)[chunk, place], np.asarray(self.owners)[chunk]
-        share = 1.0 if self.shares is None else np.asarray(self.shares, float)[chunk, place]
-        share = share * np.asarray(self.weight, float).ravel()[pixel] / np.asarray(self.norm, float)[owner]
-        node = np.polynomial.legendre.leggauss(2)[0]  # their variance is that of an even spread
-        away = []
-        for row in node:
-            for column in node:
-                middle = self.detector.angles(self.shape, 0.5 + row / 2, 0.5 + column / 2)[0]
-                angle = _radius(middle, self.detector, self.cake.axis)
-                away.append((angle.ravel()[pixel] - self.cake.low) / self.cake.step * finer - owner * finer)
-        lead = int(-np.floor(min(a.min() for a in away)))
-        band = int(np.floor(max(a.max() for a in away))) + lead + 2
-        found = np.zeros(self.cake.channels * band)
-        for a in away:
-            first = np.floor(a).astype(np.int64)
-            for up, part in ((0, 1 - (a - first)), (1, a - first)):
-                found += np.bincount(owner * band + first + lead + up, share * part / len(away), found.size)
-        places = np.arange((self.cake.channels - 1) * finer + band) - lead
-        angles = self.cake.low + places * self.cake.step / finer
-        return ChannelResponse(angles, found.reshape(-1, band), finer)
+        share = np.ones(len(pixel)) if self.shares is None else np.asarray(self.shares, float)[chunk, place]
+        weight, norm = np.asarray(self.weight, float), np.asarray(self.norm, float)
+        return Bins(pixel, owner, share, weight, norm, self.cake, self.shape, self.detector).response(finer)
 
     @property
     def seen(self) -> Any:
@@ -212,59 +142,6 @@ class AzimuthalIntegrator(eqx.Module):
 
     def _shaped(self, values: Array) -> Array:
         return values.reshape(values.shape[0], *self.cake.shape)
-
-
-def radial_range(detector: TiltedDetector, shape: tuple[int, int], axis: str, splitting: str) -> tuple[float, float]:
-    """Give the smallest and the largest radius that a frame sees [rad or 1/m]."""
-    low, high = _spans(detector, shape, Cake(0.0, 1.0, 1, 1, axis), splitting)
-    return max(float(low.min()), 0.0), float(high.max())
-
-
-# ---------------------------------------------------------------------------------------------------- the table
-def _radius(two_theta: np.ndarray, detector: TiltedDetector, axis: str) -> np.ndarray:
-    if axis == "two_theta":
-        return two_theta
-    if detector.wavelength is None:
-        raise InputError("q needs the wavelength of the beam: geometry.energy")
-    return 4 * np.pi / detector.wavelength * np.sin(two_theta / 2)
-
-
-def _spans(detector: TiltedDetector, shape: tuple[int, int], cake: Cake, splitting: str) -> tuple[Any, Any]:
-    """Radii between which a pixel lies: twice its middle, or its middle -+ the farthest of its corners."""
-    middle = _radius(detector.angles(shape)[0], detector, cake.axis)
-    if splitting == "no":
-        return middle, middle
-    reach = np.zeros(shape)
-    for row in (0.0, 1.0):
-        for column in (0.0, 1.0):
-            corner = _radius(detector.angles(shape, row, column)[0], detector, cake.axis)
-            reach = np.maximum(reach, np.abs(corner - middle))
-    return middle - reach, middle + reach
-
-
-def _sector(chi: np.ndarray, sectors: int) -> np.ndarray:
-    """Number the sectors from chi = -pi."""
-    return np.minimum(((chi + np.pi) / (2 * np.pi) * sectors).astype(np.int64), sectors - 1)
-
-
-def _entries(low: Any, high: Any, sector: Any, mask: np.ndarray, cake: Cake) -> tuple[np.ndarray, ...]:
-    """Pixel, bin and share of the pixel that lies in the bin; a pixel that reaches beyond the range loses that part."""
-    channels, first, step = cake.channels, cake.low, cake.step
-    kept = np.flatnonzero(mask.ravel())
-    low, high, sector = ((np.asarray(a).ravel())[kept] for a in (low, high, sector))
-    low, high = (low - first) / step, (high - first) / step
-    start = np.floor(low).astype(np.int64)
-    # The last edge belongs to the last channel.
-    start = np.where((start == channels) & (low <= channels * (1 + 1e-12)), channels - 1, start)
-    width, found = high - low, []
-    for place in range(int((np.floor(high) - start).max(initial=0)) + 1):
-        channel = start + place
-        part = np.minimum(high, channel + 1) - np.maximum(low, channel)
-        share = np.where(width > 0, part / np.where(width > 0, width, 1), 1.0 if place == 0 else 0.0)
-        good = (channel >= 0) & (channel < channels) & (share > 0)
-        found.append((kept[good], (sector * channels + channel)[good], share[good]))
-    pixel, owner, share = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return pixel, owner, share
 
 
 def _chunked(pixel: Any, owner: Any, share: Any, shape: tuple[int, int], bins: int) -> tuple[Any, Any, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..errors import InputError
+from ..frames import spread
 from ..operators.fourier import gaussian
 from ..operators.projection import ParallelProjector
 from ..solvers import conjugate_gradients, fbp
@@ -227,7 +228,7 @@ def _mirror(
         return None
     if not full:
         first = first[np.argsort(error[first])][:8]
-    pick = first[np.linspace(0, first.size - 1, min(_PAIRS, first.size)).astype(int)]
+    pick = first[spread(first.size, _PAIRS)]
     columns = sinograms.shape[-1]
     a = sinograms[pick].astype(float).reshape(-1, columns)
     b = sinograms[partner[pick]].astype(float).reshape(-1, columns)[:, ::-1]
@@ -329,7 +330,7 @@ def _least(
     """Minimise over the centre what an image leaves of the views, coarse to fine, on a row reduced to `size` columns
     and views; whether the minimum is deep."""
     step = max(1, -(-sinograms.shape[-1] // size[0]))
-    views = np.unique(np.linspace(0, len(angles) - 1, min(size[1], len(angles))).astype(int))
+    views = spread(len(angles), size[1])
     row = sinograms[views, sinograms.shape[1] // 2]
     columns = row.shape[-1] // step
     small = row[:, : columns * step].reshape(len(views), columns, step).mean(-1)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..frames import AnyMeasurement, LazyFrames, Measurement
+from ..frames import AnyMeasurement, LazyFrames, Measurement, spread
 
 __all__ = ["FramesReport", "check_frames"]
 
@@ -140,7 +140,7 @@ def _subtracted(scan: Measurement, measured: np.ndarray) -> float | None:
     """
     if np.dtype(scan.counts.dtype).kind != "f":
         return None
-    some = np.unique(np.linspace(0, scan.views - 1, min(scan.views, _DEFECT_VIEWS)).astype(int))
+    some = spread(scan.views, _DEFECT_VIEWS)
     values = np.concatenate([np.asarray(scan.counts[view])[measured] for view in some])
     values = values[np.isfinite(values)]
     negative = values[values < 0]
@@ -192,7 +192,7 @@ def _defects(scan: Measurement, views: np.ndarray, mask: np.ndarray) -> np.ndarr
     """Find single hot and dead pixels by their neighbours."""
     if np.dtype(scan.counts.dtype).kind not in "iuf" or min(scan.frame_shape) < 3:
         return np.zeros(mask.shape, bool)
-    some = views[np.unique(np.linspace(0, len(views) - 1, min(len(views), _DEFECT_VIEWS)).astype(int))]
+    some = views[spread(len(views), _DEFECT_VIEWS)]
     often, (rows, columns) = np.zeros(mask.shape), mask.shape
     places = [(i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)]
     for view in some:  # one at a time: the search takes nine times its size

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import sharding
 from ..errors import InputError
+from ..frames import spread
 from ..solvers import PhaseRetrieval
 from ._centre import find_isolated_centre, find_rotation_centre
 from ._defects import find_outliers, leave_out
@@ -31,7 +32,7 @@ def mask_hologram_outliers(
     """
     if not threshold:
         return data, ""
-    some, often = np.unique(np.linspace(0, len(data["counts"]) - 1, 9).astype(int)), np.zeros(model.frame)
+    some, often = spread(len(data["counts"]), 9), np.zeros(model.frame)
     light = jnp.broadcast_to(model.flux, (model.gain.shape[1], *model.frame))
     for angle in some:
         frames = jnp.asarray(data["counts"][np.array([angle])][0], model.dark.dtype) - model.dark
@@ -78,7 +79,7 @@ def find_hologram_axis(model: Any, data: Mapping[str, Any], general: float = 0.0
     **Returns:** the model with its centre, and what is to be said.
     """
     turns, retrieval = np.asarray(model.projector.angles), PhaseRetrieval.of(model, data, general)
-    some = np.unique(np.linspace(0, turns.size - 1, 64).astype(int))
+    some = spread(turns.size, 64)
     lines = np.asarray(retrieval(model, data, some)[0])
     centre, message = find_isolated_centre(lines, turns[some]), "the sample's outline goes round it"
     if centre is None:

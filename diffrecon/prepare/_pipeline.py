@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..errors import InputError
-from ..frames import FiniteFrames, Measurement
+from ..frames import FiniteFrames, Measurement, spread
 from ..quality import line_integral_variance
 from ..settings import Numbers, build, section, setting, unless
 from ..solvers.direct.fbp import PhaseFilter
@@ -400,7 +400,7 @@ class Preparation:
     def _air(self) -> list[tuple[int, int, int, int]]:
         """Find regions of air in some views."""
         height = self.scan.frame_shape[0]
-        sample = np.unique(np.linspace(0, self.scan.views - 1, _SAMPLE_VIEWS).astype(int))
+        sample = spread(self.scan.views, _SAMPLE_VIEWS)
         beam, filling = self.references.rows(0, height), Filling.of(self._bad.mask)
         if getattr(self.scan.counts, "bands", 0):  # every read would unpack the whole file
             frame = 4 * height * self.scan.frame_shape[1]
@@ -470,7 +470,7 @@ class Preparation:
 
     def _some_rows(self) -> np.ndarray:
         height = self.scan.frame_shape[0]
-        return np.unique(np.linspace(0, height - 1, min(_CENTRE_ROWS, height)).astype(int))
+        return spread(height, _CENTRE_ROWS)
 
     def _sample_rows(self) -> np.ndarray:
         """Prepare rows spread over the detector."""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from ..frames import spread
 from ..geometry import TiltedDetector, polarisation_factor
 
 __all__ = ["Orientation", "check_orientation", "odd_pixels", "sample_frames"]
@@ -39,7 +40,7 @@ class Orientation(NamedTuple):
 
 def sample_frames(counts: Any, most: int = 9) -> Float[np.ndarray, "view y x"]:
     """Read some frames spread over the stack."""
-    chosen = np.unique(np.linspace(0, counts.shape[0] - 1, min(most, counts.shape[0])).astype(int))
+    chosen = spread(counts.shape[0], most)
     return np.asarray(counts[chosen], np.float32)
 
 

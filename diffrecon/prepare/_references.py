@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..errors import InputError, MissingMetadata
-from ..frames import Measurement
+from ..frames import Measurement, spread
 
 if TYPE_CHECKING:
     from ._empty_beam import EmptyBeam, Mixture
@@ -167,7 +167,7 @@ def _refuse_what_is_no_transmission(scan: Measurement) -> None:
 
     **Raises:** `MissingMetadata`, `InputError`.
     """
-    views = np.unique(np.linspace(0, scan.views - 1, min(scan.views, 24)).astype(int))
+    views = spread(scan.views, 24)
     some = np.asarray(scan.counts[views]) if np.dtype(scan.counts.dtype).kind == "f" else np.full((1, 1, 1), np.inf)
     if not float(some.max()) <= 10:
         raise MissingMetadata(

@@ -20,7 +20,7 @@ from .. import sharding, solvers, stream
 from .._console import Console
 from .._result import Quantity, Result
 from ..errors import InputError
-from ..frames import Entries
+from ..frames import Entries, spread
 from ..modality import Modality, Outcome, Problem, Stage, Work
 from ..quality import failures
 from ..scan import Scan
@@ -209,7 +209,7 @@ def _result(
     if held.size:
         frames = 24.0 * np.prod(whole.model.frame, dtype=float) * len(whole.model.pixels)
         some = min(max(1, int(_JUDGED // frames)), held.size)
-        some = held[np.unique(np.linspace(0, held.size - 1, some).astype(int))]
+        some = held[spread(held.size, some)]
         whole = whole.placed(some, slabs.lines)
         figures, words = modality.judge(whole.of(some), settings, Entries(slabs.lines, some))
     whole = whole.replace(model=whole.gauge(whole.model))

@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from .. import prepare
 from ..errors import InputError
+from ..frames import spread
 from ..scan import Scan
 
 __all__ = [
@@ -67,7 +68,7 @@ def check_partners(scan: Scan, sample: np.ndarray, reference: np.ndarray) -> lis
 
     **Raises:** `InputError` for frames in another order, and for a pattern that moved as a whole by many pixels.
     """
-    chosen = np.unique(np.linspace(0, len(sample) - 1, min(_LOOKED_AT, len(sample))).astype(int))
+    chosen = spread(len(sample), _LOOKED_AT)
     match = _matched(sample[chosen], reference[chosen])
     near, own = match.found & (match.far <= _MOVED), np.arange(len(chosen))
     lost = ~near[own, own]

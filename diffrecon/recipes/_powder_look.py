@@ -5,16 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from .._console import Console
 from .._result import Quantity, Result
 from ..errors import InputError
-from ..models import Peaks
-from ..operators import Grid
+from ..frames import spread
+from ..operators import Bins
 from ..scan import Scan
 from ..settings import build
 from ._powder_peaks import first_peaks, phase_parts, with_axes
-from ._powder_start import Setup, patterns_of, phases_of
-from .diffraction_tomography import DiffractionTomography
+from ._powder_rings import Rings, patterns_of, phases_of
+from ._powder_settings import Looked
+from .looks import DiffractionTomography
 
 _FRAMES = 60  # of a long scan that are looked at
 _SIGMAS, _SHARE, _BESIDE = 6.0, 0.02, 0.3  # a ring is above its noise, the strongest, and what phases have there
@@ -26,19 +26,15 @@ def mean_pattern(scan: Scan, given: Mapping[str, Any]) -> Result:
 
     **Raises:** `InputError` where energy, geometry or phases are missing or wrong.
     """
-    settings = build(DiffractionTomography.settings, given, DiffractionTomography.name)
+    settings = build(Looked, given, DiffractionTomography.name)
     file = dict(scan.extra.get("powder", {}))
     wavelength = None if scan.geometry is None else scan.geometry.wavelength
     if wavelength is None:
         raise InputError(f'{scan.name}: the rings of phases need the energy: --set geometry.energy="30 keV"')
-    data, _ = patterns_of(*_some(scan, file), settings.integration, Console(quiet=True))
+    data, _ = patterns_of(*_some(scan, file), settings.integration, Bins.of)
     rules = settings.model
     phases = with_axes(phases_of(rules.phases, file, scan, float(data.two_theta[-1])), rules.c_change or {})
-    nothing = np.zeros((0, len(data.two_theta)))
-    setup = Setup(
-        data, np.zeros(1), 0.0, 1.0, float(wavelength), Grid(2, 1, 1.0), phases, Peaks(1e-3), nothing, None, None, 0.0,
-        None, largest=rules.lattice_change,
-    )  # fmt: skip
+    setup = Rings(data, float(wavelength), phases, largest=rules.lattice_change)
     setup = first_peaks(setup, file.get("amorphous") if rules.amorphous else None, rules.amorphous)
     mean, parts = setup.mean_pattern(), phase_parts(setup)
     fitted = sum(parts.values())
@@ -57,7 +53,7 @@ def _some(scan: Scan, file: dict[str, Any]) -> tuple[Scan, dict[str, Any]]:
     """Some frames of many, as a grid of one view, with their light; patterns as they are."""
     if "two_theta" in file or "two_theta" in scan.extra:
         return scan, file
-    chosen = np.unique(np.linspace(0, scan.views - 1, min(_FRAMES, scan.views)).astype(int))
+    chosen = spread(scan.views, _FRAMES)
     extra = dict(scan.extra)
     for place in (file, extra):
         if "monitor" in place and np.size(place["monitor"]) == scan.views:
@@ -66,7 +62,7 @@ def _some(scan: Scan, file: dict[str, Any]) -> tuple[Scan, dict[str, Any]]:
     return scan.replace(counts=np.asarray(scan.counts[chosen]), angles=None, extra=extra), file
 
 
-def _words(setup: Setup, mean: np.ndarray, parts: Mapping[str, np.ndarray]) -> list[str]:
+def _words(setup: Rings, mean: np.ndarray, parts: Mapping[str, np.ndarray]) -> list[str]:
     sharp = {name: float(parts[name].sum()) for name in setup.phases}
     total = sum(sharp.values())
     rings = _unexplained(setup, mean, parts)
@@ -84,7 +80,7 @@ def _words(setup: Setup, mean: np.ndarray, parts: Mapping[str, np.ndarray]) -> l
     return said
 
 
-def _unexplained(setup: Setup, mean: np.ndarray, parts: Mapping[str, np.ndarray]) -> list[tuple[float, float]]:
+def _unexplained(setup: Rings, mean: np.ndarray, parts: Mapping[str, np.ndarray]) -> list[tuple[float, float]]:
     """Angle [degree] and spacing [angstrom] of the strongest rings that are left, in the order of their angle."""
     data, width = setup.data, max(int(setup.peaks.width / np.diff(setup.data.two_theta).mean()), 1)
     light = data.light.sum((0, 1))

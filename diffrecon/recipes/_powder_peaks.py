@@ -34,7 +34,7 @@ def first_peaks(setup: Any, known: Any, fitted: bool) -> Any:
     usual = max(float(np.mean(fits[best][1] @ smooth)), 1e-30)
     fit = _mean_fit(setup, peaks, splines, bends(splines) / usual, places)
     pattern = np.maximum(fit[1] @ splines, 0.02 * usual)
-    amorphous = (pattern / (setup.grid.radius * setup.step))[None]
+    amorphous = (pattern / setup.thickness)[None]
     return dataclasses.replace(setup, amorphous=amorphous, splines=splines)
 
 

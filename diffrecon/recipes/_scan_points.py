@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from .. import prepare
 from ..errors import InputError, MissingMetadata
-from ..frames import frame_blocks
+from ..frames import frame_blocks, spread
 from ..geometry import FarField
 from ..prepare import Raster
 from ..scan import Scan
@@ -157,7 +157,7 @@ def _reader(scan: Scan, callback: Callable[[int], None] | None) -> tuple[Callabl
     **Raises:** `InputError` for frames without light.
     """
     dark = 0.0 if scan.darks is None else np.asarray(scan.darks, np.float64).mean(0)
-    some = np.unique(np.linspace(0, scan.views - 1, min(scan.views, _SOME)).astype(int))
+    some = spread(scan.views, _SOME)
     mean = np.asarray(scan.counts[some], np.float64).mean(0)
     corner = scan.extra.get("dc", "centre") == "corner"
     sums = partial(prepare.frame_moments, good=scan.mask, dark=dark, corner=corner)

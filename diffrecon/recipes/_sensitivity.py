@@ -3,7 +3,7 @@
 The choice of the table of lines is here for every method that counts fluorescence.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -185,10 +185,12 @@ def with_table(scan: Scan, source: str) -> tuple[Scan, list[str]]:
     return scan.replace(extra={**scan.extra, "cross_sections": tables}), words
 
 
-def lines_of(scan: Scan, energy: float, source: str) -> tuple[dict[int, Line], list[str]]:
+def lines_of(
+    scan: Scan, energy: float, source: str, look_up: Callable[..., Line] = emission_line
+) -> tuple[dict[int, Line], list[str]]:
     """Look up the line of every channel that is one of an element: by channel, and what is to be said.
 
-    The production is the file's where that is the table chosen.
+    The production is the file's where that is the table chosen; none is looked up by `excited_line`.
 
     **Raises:** `InputError` where the beam excites none of them.
     """
@@ -199,7 +201,7 @@ def lines_of(scan: Scan, energy: float, source: str) -> tuple[dict[int, Line], l
             words.append(f"{name}: no line of an element, left out")
             continue
         try:
-            found[channel] = emission_line(name, energy, table)
+            found[channel] = look_up(name, energy, table)
         except MissingPackage:
             raise
         except InputError as error:

@@ -24,17 +24,16 @@ from ..modality import Modality, Outcome, Problem, Run, Stage, Work
 from ..models import PowderTomography
 from ..quality import deviance
 from ..scan import Scan
-from ..settings import GIVEN, section, setting
+from ..settings import section, setting
 from ..solvers import GridPrior, poisson_gauss_newton, poisson_samples
 from . import looks
+from ._frame_bins import Integration
 from ._powder_patterns import PatternSolver, slices_of_patterns
+from ._powder_settings import OF_PHASES, Model, Solver
 from ._powder_shape import refined_shape, shape_by_rays
 from ._powder_start import Setup, absorption_of, setup_of
 from ._powder_time import bars_of, changed_attenuation, courses_of, means_in_time, phases_in_time, times_of
-from .integration import Integration
 
-_PHASES = {"name": ("phases",)}
-_OF_PHASES = {"solver.name": ("phases",)}
 _TYPICAL = 0.3  # amount, before any is known
 _LATTICE_IN_TIME = 1.0  # typical change of a lattice from knot to knot [1e-3]
 _AFTER = 6  # rounds for peaks that were found by rays
@@ -43,71 +42,12 @@ _CONVERGED = 2e-4  # of the cost: a round that gains less is the last
 
 
 @dataclass(frozen=True)
-class Model:
-    """What is in the slice."""
-
-    phases: dict | tuple[str, ...] | str | None = setting(
-        None,
-        'names of phases that the file describes, or CIF files by name, {ceria = "CeO2.cif"}; by default the file\'s',
-    )
-    c_change: dict | None = setting(
-        None,
-        "of phases by name, hexagonal or tetragonal ones: by how much c changes, relatively, where a changes by one, "
-        "{NMC = -1.2}; by default 1, lattices keep their shape",
-    )
-    lattice_change: float = setting(
-        5e-3, "largest change of a lattice parameter, relative, that is looked for; more takes longer",
-        at_least=5e-3, at_most=0.03, only=_OF_PHASES,
-    )  # fmt: skip
-    pixels: int | None = setting(
-        None,
-        "of the slice to a step of the scan; by default 2, or 1 where the table would not fit",
-        at_least=1,
-        at_most=4,
-    )
-    absorption: bool = setting(True, "inside the projector, from the transmitted beam where it was measured")
-    parallax: bool | None = setting(
-        None, "depth moves peaks; by default where the sample's size shows beside the detector's distance"
-    )
-    polarisation: float | None = setting(
-        None, "degree, horizontal; by default the file's, or 0.99", at_least=-1, at_most=1
-    )
-    amorphous: bool = setting(True, "a smooth pattern of its own, besides the phases", only=_OF_PHASES)
-    time_knots: int | None = setting(
-        None, "of a sample that changes: so many slices, linear in time between them (data.times)", at_least=2
-    )
-
-
-@dataclass(frozen=True)
-class Solver:
-    """How it is found."""
-
-    name: str = setting(
-        "phases", "phases inside the projector, or patterns of every pixel alone", choices=("phases", "patterns")
-    )
-    rounds: int = setting(12, "of Gauss-Newton for amounts and lattice, at most", at_least=1, only=_PHASES)
-    steps: int = setting(20, "of conjugate gradients in a round", at_least=1, only=_PHASES)
-    tv: float = setting(
-        1.0, "weight of total variation of the amounts, in units of what edges of a grain at every fifth point have",
-        at_least=0, only=_PHASES,
-    )  # fmt: skip
-    strain_step: float = setting(
-        3e-4, "typical change of a lattice parameter from point to point, relative", above=0, only=_PHASES
-    )
-    time_step: float = setting(
-        0.2, "typical change of an amount from one knot in time to the next, over the amount; of a lattice 1e-3",
-        above=0, only=_PHASES | {"model.time_knots": GIVEN},
-    )  # fmt: skip
-    patterns: bool = setting(True, "the pattern of every pixel, too, as [patterns] says", only=_PHASES)
-
-
-@dataclass(frozen=True)
 class Quality:
     """How the result is judged."""
 
     held_out: float = setting(0.0, "fraction of the views that are never fitted", at_least=0, below=1)
     seed: int = setting(0, "of the choice of views, and of the noise of error bars")
-    samples: int = setting(6, "of noise for the error bars; 0 leaves them out", at_least=0, only=_OF_PHASES)
+    samples: int = setting(6, "of noise for the error bars; 0 leaves them out", at_least=0, only=OF_PHASES)
 
 
 @dataclass(frozen=True)
@@ -168,7 +108,7 @@ class DiffractionTomography(looks.DiffractionTomography, Modality):
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Slice:
         """Integrate frames, find the attenuation, and put even amounts of the phases into the slice."""
-        setup = setup_of(scan, settings, console)
+        setup = setup_of(scan, settings)
         if settings.model.time_knots:
             setup = _in_time(setup, scan, settings.model.time_knots)
         model = setup.model()

@@ -185,6 +185,7 @@ class FluorescenceMap(Look):
 
     def look_at(self, scan: Scan) -> list[str]:
         """Say which lines are not excited, which points are left out, and what masses still need."""
+        from ..models import excited_line
         from ._map_points import areas_of, check_lines
         from ._sensitivity import energy_of, lines_of
         from ._spectra import odd_axis
@@ -192,7 +193,7 @@ class FluorescenceMap(Look):
         check_lines(scan)
         if not scan.extra["lines"]:
             return ["lines to fit: spectrum.elements, or data.fit_configuration", *odd_axis(scan, energy_of(scan))]
-        lines, words = lines_of(scan, energy_of(scan), "auto")
+        lines, words = lines_of(scan, energy_of(scan), "auto", excited_line)
         words = [w for w in words if "left out" in w] + list(
             areas_of(scan, lines, np.ones(scan.counts.shape[:3])).words
         )

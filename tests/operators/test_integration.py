@@ -8,7 +8,7 @@ import pytest
 
 from diffrecon.errors import InputError
 from diffrecon.geometry import TiltedDetector, polarisation_factor
-from diffrecon.operators import AzimuthalIntegrator, Cake
+from diffrecon.operators import AzimuthalIntegrator, Bins, Cake
 from diffrecon.simulate.powders import places
 
 DETECTOR = TiltedDetector(0.15, 0.0047, 0.0053, 0.0, 0.0, 0.0, 1e-4, 1e-4, 4e-11)
@@ -56,6 +56,15 @@ def test_no_count_is_lost(splitting, kind):
     counts = np.random.default_rng(1).poisson(50, (2, *SHAPE)).astype(kind)
     table = AzimuthalIntegrator(DETECTOR, SHAPE, Cake(-0.01, 0.2, 50, 3), splitting=splitting)
     np.testing.assert_allclose(np.asarray(table.sums(jnp.asarray(counts))).sum(1), counts.sum((1, 2)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("splitting", ["no", "bbox"])
+def test_bins_without_jax_are_those_of_the_integrator(splitting):
+    """Sums and response to a pattern, which an inspection needs."""
+    frames = np.random.default_rng(0).poisson(20, (2, *SHAPE)).astype(np.float32)
+    one, other = (kind(DETECTOR, SHAPE, CAKE, splitting=splitting) for kind in (AzimuthalIntegrator, Bins.of))
+    np.testing.assert_allclose(other.sums(frames), one.sums(frames), rtol=1e-6)
+    np.testing.assert_allclose(other.response(2).weight, one.response(2).weight, atol=1e-6)
 
 
 @pytest.mark.parametrize("splitting", ["no", "bbox"])

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from ... import sharding
-from ...frames import Entries
+from ...frames import Entries, spread
 from ...operators.fourier import blur, radial_frequency
 from ...priors import PowerLaw
 from ..linear.least_squares import cgls
@@ -59,7 +59,7 @@ class PhaseRetrieval(eqx.Module):
         sine, cosine, weights = transfer(model, canvas)
         single = sine if general else sine + cosine / float(model.delta_beta)
         safe, projected = (weights * single**2).sum(0), jnp.asarray(weights * single, model.delta.dtype)
-        some = np.unique(np.linspace(0, len(data["counts"]) - 1, 24).astype(int))
+        some = spread(len(data["counts"]), 24)
         spectra = blocks(_power, (model, projected, canvas), data, some)
         power = sum(np.asarray(part.sum(0), float) for _, part in spectra) / some.size
         # Noise is where a frame is; the rest of the canvas is taken as vacuum.
