@@ -32,7 +32,7 @@ class ScannedCurve(RefractingSample):
     **Fields:** `maps`, the unknown images (`solvers.RefractionMaps`); `place` `(view,)` in steps of the reference's
     grid; `saturation`, refined unless `told`; `spectrum` `(half, y, x)` of the curves (`curve_spectrum`); `trust`
     `(y, x)`; `air` `(y, x)`, 1 where nothing scatters; `share`, variance that the reference adds, over that of the
-    sample; `scale` steps a pixel; `width` in steps; `period` of the mirrored curve;
+    sample; `scale` steps a pixel; `width` in steps; `period` of the curves [steps];
     `blur` of the detector, standard deviation [pixel].
     """
 
@@ -44,7 +44,7 @@ class ScannedCurve(RefractingSample):
     share: float
     scale: float = eqx.field(static=True)
     width: float = eqx.field(static=True)
-    period: int = eqx.field(static=True)
+    period: float = eqx.field(static=True)
     told: bool = eqx.field(static=True, default=False)
     blur: float = eqx.field(static=True, default=0.0)
 

@@ -31,7 +31,10 @@ from ._refraction import (
 )  # fmt: skip
 from ._refraction_volume import RefractionTomogram, Volume
 
-__all__ = ["Quality", "Refracting", "Refraction", "Solver", "Volume", "judges", "maps_and", "poisson_cost"]
+__all__ = [
+    "Quality", "Refracting", "Refraction", "Solver", "Volume", "judges", "maps_and", "poisson_cost",
+    "refuse_volume",
+]  # fmt: skip
 
 
 _FEW = 5  # positions, from which on some can judge; below, pixels do
@@ -103,8 +106,7 @@ class Refracting(Modality):
         """Make the first guess; of frames at many angles, sort them."""
         if _refraction_volume.at_angles(scan):
             return _refraction_volume.start(scan, scan.frame_shape, optics_of(scan).pixel)
-        if settings.volume != type(settings)().volume:
-            raise InputError(f"{scan.name}: volume.* is for frames at many angles, and these are of one: leave it out")
+        refuse_volume(scan, settings)
         return self.begin(scan, settings, console)
 
     def line_integrals(self, scan: Scan, settings: Any, before: Any, share: float) -> tuple[Any, Refraction, float]:
@@ -227,6 +229,15 @@ class Refracting(Modality):
         told = "alpha_x" if "alpha_x" in written else "alpha_y"
         angle, dark = (float(np.nanmedian(bars[f"{name}_error"].data)) for name in (told, "darkfield"))
         return bars, [f"error bar of the angles {angle:.2g} rad, of the dark field {dark:.2g} (median)"]
+
+
+def refuse_volume(scan: Scan, settings: Any) -> None:
+    """Refuse settings of volumes where all frames are of one angle.
+
+    **Raises:** `InputError`.
+    """
+    if settings.volume != type(settings)().volume:
+        raise InputError(f"{scan.name}: volume.* is for frames at many angles, and these are of one: leave it out")
 
 
 def maps_and(*others: str) -> dict[str, float]:

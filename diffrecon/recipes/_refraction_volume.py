@@ -28,6 +28,7 @@ _STAGES = 20  # after which finished angles are in the journal
 _WORSE = 1.3  # misfit over that of the angles so far, from which on an angle is begun afresh
 _SAME = 1e-6  # [rad]
 _STEPS = 20  # of conjugate gradients in a round of the joint solve
+_SCATTERING = ("scattering", "scattering a length")
 _OF_FRAMES = ("flux", "drift", "place", "step")  # what models refine of single frames
 
 
@@ -53,7 +54,8 @@ class Volume(SliceOptions):
 class Lines(NamedTuple):
     """Line integrals of one angle `(y, x)`, up to what air adds to them.
 
-    **Fields:** `delta` and `attenuation`; `scattering` [rad^2]; `light`, counts of all frames. Lengths in pixels.
+    **Fields:** `delta` and `attenuation`; `scattering` [rad^2], of angles, or of the phase where that is what is seen;
+    `light`, counts of all frames. Lengths in pixels.
     """
 
     delta: np.ndarray
@@ -70,7 +72,8 @@ class Angles(Volumes):
 
 @dataclass(frozen=True)
 class RefractionTomogram(Problem):
-    """The problem with its frames by angle: `angles` [rad] and `views` `(angle, position)`."""
+    """The problem with its frames by angle: `angles` [rad] and `views` `(angle, position)`; `third`, name and words of
+    the volume beside delta and attenuation."""
 
     scan: Any = None
     angles: Any = None
@@ -79,6 +82,7 @@ class RefractionTomogram(Problem):
     before: Any = None
     misfits: tuple[float, ...] = ()
     afresh: int = 0
+    third: tuple[str, str] = _SCATTERING
     lines: tuple[str, ...] = ()
 
 
@@ -87,17 +91,17 @@ def at_angles(scan: Scan) -> bool:
     return scan.angles is not None and float(np.ptp(scan.angles)) > _SAME
 
 
-def start(scan: Scan, size: tuple[int, int], pixel: float) -> RefractionTomogram:
+def start(scan: Scan, size: tuple[int, int], pixel: float, third: tuple[str, str] = _SCATTERING) -> RefractionTomogram:
     """Sort the frames by angle; nothing is read yet.
 
-    **Arguments:** `size` of the frames; `pixel` in the sample [m].
+    **Arguments:** `size` of the frames; `pixel` in the sample [m]; `third`, name and words of the third volume.
     """
     angles, views = by_angle(scan)
     empty = Angles(jnp.zeros((0, 1, 1, 1), jnp.float32), jnp.zeros((len(angles), 4, *size), jnp.float32))
     said = f"{len(angles)} angles of {views.shape[1]} frames each"
     return RefractionTomogram(
         empty, {"counts": scan.counts}, _no_cost, {"lines": 1.0, "volumes": 1.0}, scan=scan, angles=angles,
-        views_of=views, pixel=pixel, lines=(said,),
+        views_of=views, pixel=pixel, third=third, lines=(said,),
     )  # fmt: skip
 
 
@@ -181,11 +185,11 @@ def _volumes(problem: RefractionTomogram, run: Run, options: SliceOptions) -> Ou
     integrals = {
         "delta": without_ends(measured.delta),
         "attenuation": measured.attenuation - _air(measured.attenuation),
-        "scattering": measured.scattering - _air(measured.scattering),
+        problem.third[0]: measured.scattering - _air(measured.scattering),
     }
     A, lines = projector_of(problem.scan, problem.angles, integrals["delta"])
     volumes, history, figures, more = solve_each(A, integrals, options, weights=measured.light, console=run.console)
-    for name in ("attenuation", "scattering"):  # many samples do neither, and their residual is no failure
+    for name in ("attenuation", problem.third[0]):  # many samples do neither, and their residual is no failure
         figures[f"misfit_{name}"] = figures.pop(f"relative_residual_{name}")
     lines = [*said, *lines, *more]
     for line in lines:
@@ -260,7 +264,7 @@ def volume_quantities(problem: RefractionTomogram) -> dict[str, Quantity]:
     labels = {
         "delta": ("", "refractive decrement"),
         "attenuation": ("1/m", "attenuation coefficient"),
-        "scattering": ("rad^2/m", "scattering a length"),
+        problem.third[0]: ("rad^2/m", problem.third[1]),
     }
     found = {}
     for (name, (units, label)), volume in zip(labels.items(), np.asarray(problem.model.volumes), strict=False):

@@ -7,11 +7,14 @@ import numpy as np
 from .. import models
 from ..errors import InputError
 from ..scan import Scan
-from ._scan_facts import most_frequent
 
 __all__ = ["fringes_by_air", "fringes_of", "gain_of", "planned_steps"]
 
-_ROUNDS, _LEAST = 4, 0.1  # in which the air is found by its own fringes; share of the frame that it is to have
+_ROUNDS, _LEAST = 4, 0.1  # of boosts; share of the frame that air is to have
+# Differences of light, phase [rad] and visibility from those of air, the first and the last but for noise: what a
+# boost may do is large, what a weak specimen does is small, and must not be taken for air.
+_FAR, _NEAR, _SHRINKS, _NOISE = np.array([0.1, 0.3, 0.15]), np.array([0.002, 0.005, 0.005]), 7, 3.0
+_ENOUGH, _TRIED = 6000, 200  # pixels that tell a boost; of which one is to be air's
 # Of a scale, a rotation, and the boosts along both quadratures of (1, cos, sin).
 _GENERATORS = np.array(
     [
@@ -79,11 +82,11 @@ def fringes_by_air(
         [np.ones_like(values[0]), values[1] * np.cos(values[2]), values[1] * np.sin(values[2])]
     )
     boost = np.eye(3)
-    for _ in range(_ROUNDS):
-        clear = _air(np.tensordot(boost, parts, 1), still, good)
+    for within in np.geomspace(_FAR, _NEAR, _SHRINKS):
+        clear = _air(np.tensordot(boost, parts, 1), still, good, within)
         if clear.sum() < max(100, _LEAST * good.sum()):
             return found
-        boost = _boost(parts[:, clear], still[:, clear])
+        boost = _boost(parts[:, clear], still[:, clear], boost)
     angle = 2 * np.pi * steps
     vectors = flux[:, None] * np.stack([np.ones_like(angle), np.cos(angle), np.sin(angle)], 1) @ np.linalg.inv(boost)
     turn = (np.arctan2(vectors[:, 2], vectors[:, 1]) - angle) / (2 * np.pi)
@@ -91,23 +94,44 @@ def fringes_by_air(
     return models.fit_fringes(frames / flux[:, None, None], steps, rounds=0)[0], flux, steps
 
 
-def _air(parts: np.ndarray, still: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """Find pixels whose light, fringes and visibility are the most frequent ones, beside those without a sample."""
+def _air(parts: np.ndarray, still: np.ndarray, good: np.ndarray, within: np.ndarray) -> np.ndarray:
+    """Find pixels whose light, phase and visibility are the most frequent ones, beside those without a sample, to
+    `within` so much or their noise.
+    """
     wave = lambda p: p[1] + 1j * p[2]
     ratio, fringe = parts[0] / still[0], wave(parts) / wave(still)
-    dose, zero = most_frequent(ratio[good]), most_frequent(np.angle(fringe[good]))
-    turned = np.abs(np.angle(fringe * np.exp(-1j * zero))) < 0.3
-    return good & (np.abs(ratio / dose - 1) < 0.1) & turned & (np.abs(np.abs(fringe) / ratio - 1) < 0.15)
+    turn, seen = fringe / np.maximum(np.abs(fringe), 1e-12), np.abs(fringe) / ratio
+    level, zero = np.median(ratio[good]), turn[good].mean()
+    bare = ratio / level, np.angle(turn * np.conj(zero)), seen
+    most = [max(w, _NOISE * _noise_of(a)) for a, w in zip(bare, within, strict=True)]
+    # All three together: the middle of a rod dims and turns evenly, too, but not at the same places.
+    each = np.stack([a[good] / w for a, w in zip(bare, most, strict=True)])
+    each = each[:, :: max(1, each.shape[1] // _ENOUGH)]
+    tried = each[:, :: max(1, each.shape[1] // _TRIED)]
+    close = [(np.abs(each - one[:, None]) < 0.5).all(0).sum() for one in tried.T]
+    usual = tried[:, int(np.argmax(close))]
+    usual = np.median(each[:, (np.abs(each - usual[:, None]) < 1).all(0)], axis=1) * most
+    near = (np.abs(bare[0] / usual[0] - 1) < most[0]) & (np.abs(np.angle(np.exp(1j * (bare[1] - usual[1])))) < most[1])
+    return good & near & (np.abs(seen - 1) < most[2])
 
 
-def _boost(parts: np.ndarray, still: np.ndarray) -> np.ndarray:
-    """Find scale, rotation and boost that take the fringes of pixels nearest to others."""
-    found, weight = np.eye(3), 1 / np.sqrt(still[0])
+def _noise_of(image: np.ndarray) -> float:
+    """Standard deviation of what differs from pixel to pixel along columns, which objects seldom do."""
+    return float(np.median(np.abs(np.diff(image, axis=0)))) * 1.48 / np.sqrt(2)
+
+
+def _boost(parts: np.ndarray, still: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Find scale, rotation and boost that take the fringes of pixels nearest to others, from what was `found`."""
+    thin = slice(None, None, max(1, parts.shape[1] // _ENOUGH))
+    parts, still = parts[:, thin], still[:, thin]
+    weight = 1 / np.sqrt(still[0])
     for _ in range(_ROUNDS):
         at = found @ parts
         slopes = np.stack([(generator @ at * weight).ravel() for generator in _GENERATORS], 1)
-        change = np.linalg.lstsq(slopes, ((still - at) * weight).ravel(), rcond=None)[0]
+        change = np.linalg.solve(slopes.T @ slopes, slopes.T @ ((still - at) * weight).ravel())
         found = _exponential(np.tensordot(change, _GENERATORS, 1)) @ found
+        if np.abs(change).max() < 1e-7:
+            break
     return found
 
 

@@ -1,5 +1,6 @@
 """Crystal (Bonse-Hart) interferometers by fringe scans: the phase itself, transmission and visibility."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,16 +22,19 @@ from ..operators.displacement import thin_closed
 from ..scan import Scan
 from ..settings import section, setting
 from ..solvers import unwrap_phase
-from . import looks
+from ..solvers.slices import SLICE_SOLVERS
+from . import _refraction_volume, looks
 from ._pattern_checks import contradiction_lines
-from ._refracting import Quality, judges
+from ._refracting import Quality, judges, refuse_volume
 from ._refraction import Beam, Prior, Stacks, blur_of, read_stacks
+from ._refraction_volume import RefractionTomogram, Volume
 from ._scan_facts import most_frequent, wave_number
 from ._stepping import fringes_by_air, fringes_of, gain_of, planned_steps
 
 _CLEAR = 0.9  # visibility above which the model is asked to predict a pixel; its unresolved structure it smooths out
 _GRAINS = 0.1  # of the variance of unresolved structure that is left in the mean phase of a pixel, about
 _SMALL = 0.5  # of its noise: bends and steps from which on their size counts, no longer its square
+_UNRESOLVED = ("phase_variance", "variance of the unresolved phase a length")
 _UNKNOWNS = {"phase": 1.0, "attenuation": 1.0, "visibility": 1.0}
 
 
@@ -59,6 +63,7 @@ class Settings:
     model: Model = section(Model)
     prior: Prior = section(Prior)
     solver: Solver = section(Solver)
+    volume: Volume = section(Volume)
     quality: Quality = section(Quality)
 
 
@@ -79,11 +84,44 @@ class Fringes(Problem):
 
 
 class Interferometer(looks.Interferometer, Modality):
-    """Phase [rad], transmission and dark field from the fringes of two arms that meet."""
+    """Phase [rad], transmission and dark field from the fringes of two arms that meet; of frames at many angles,
+    volumes of delta, attenuation [1/m] and variance of the phase that pixels do not resolve [rad^2/m].
+    """
 
     settings = Settings
 
-    def start(self, scan: Scan, settings: Settings, console: Console) -> Fringes:
+    def start(self, scan: Scan, settings: Settings, console: Console) -> Fringes | RefractionTomogram:
+        """Make the first guess; of frames at many angles, sort them."""
+        if not _refraction_volume.at_angles(scan):
+            refuse_volume(scan, settings)
+            return self.begin(scan, settings, console)
+        if settings.volume.name == "joint":
+            raise InputError(
+                f"{scan.name}: volume.name = joint is for methods that see slopes of the phase; interferometers solve "
+                f"angle by angle: choose one of {', '.join(SLICE_SOLVERS)}"
+            )
+        return _refraction_volume.start(scan, scan.frame_shape, wave_number(scan)[0], _UNRESOLVED)
+
+    def line_integrals(
+        self, scan: Scan, settings: Settings, before: Fringes | None, share: float
+    ) -> tuple[_refraction_volume.Lines, Fringes, float]:
+        """Solve the frames of one angle for its line integrals, with a `share` of the priors; give the solved problem
+        and its misfit, too.
+        """
+        prior = Prior(*(share * weight for weight in dataclasses.astuple(settings.prior)))
+        problem = self.begin(scan, dataclasses.replace(settings, prior=prior), Console(quiet=True))
+        if before is not None:  # one program for all angles
+            problem = problem.replace(cost=before.cost)
+        solved = _fit(self.name, settings.solver).solve(problem, Run(Console(quiet=True)))
+        pixel, number = wave_number(scan)
+        phase, transmission, visibility = _images(solved.problem.model)
+        lines = _refraction_volume.Lines(
+            -phase / (number * pixel), -np.log(transmission), -2 * np.log(np.maximum(visibility, 0.02)),
+            np.asarray(problem.data["counts"], float).sum(0),
+        )  # fmt: skip
+        return lines, solved.problem, float(solved.history[-1])
+
+    def begin(self, scan: Scan, settings: Settings, console: Console) -> Fringes:
         """Fit the fringes of every pixel in both scans, and take the whole turns out of the phase between them."""
         wave_number(scan)
         stacks, planned = read_stacks(scan, same=False), planned_steps(scan, scan.views, "steps")
@@ -112,12 +150,15 @@ class Interferometer(looks.Interferometer, Modality):
             good=stacks.good, gain=gain, share=share, contradictions=contradictions, lines=tuple(lines),
         )  # fmt: skip
 
-    def split(self, problem: Fringes, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+    def split(self, problem: Fringes | RefractionTomogram, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
         """Fit all steps: those that judge are held out in a stage of their own, and then fitted too."""
         return np.arange(problem.views), np.zeros(0, int)
 
-    def stages(self, problem: Fringes, settings: Settings, console: Console) -> Work:
-        """Fit without the steps that judge, judge, and fit all."""
+    def stages(self, problem: Any, settings: Settings, console: Console) -> Work:
+        """Fit without the steps that judge, judge, and fit all; of many angles, solve each, then the volumes."""
+        if isinstance(problem, RefractionTomogram):
+            yield from _refraction_volume.stages(self, problem, settings)
+            return
         fit = _fit(self.name, settings.solver)
         held = judges(problem.views, settings.quality.held_out, settings.quality.seed)
         if held.size and problem.views - held.size >= 3:
@@ -129,8 +170,10 @@ class Interferometer(looks.Interferometer, Modality):
         """The phase, by which halves are compared."""
         return np.asarray(problem.model.phase)
 
-    def verdict(self, problem: Fringes, scan: Scan, settings: Settings) -> tuple[dict[str, Any], list[str]]:
+    def verdict(self, problem: Any, scan: Scan, settings: Settings) -> tuple[dict[str, Any], list[str]]:
         """Say how well a step was predicted that had not been fitted, and how the fringes drifted."""
+        if isinstance(problem, RefractionTomogram):
+            return _refraction_volume.verdict(problem)
         model, seen, lines = problem.model, problem.figures, list(problem.lines)
         if "held_out_residual" in seen:
             lines.insert(0, (
@@ -151,8 +194,10 @@ class Interferometer(looks.Interferometer, Modality):
         lines += _direction(problem, zero)
         return {"steps": step, "fringe_drift": drift}, lines
 
-    def quantities(self, problem: Fringes, scan: Scan, settings: Settings) -> dict[str, Quantity]:
-        """Give the phase, the angles that it means, transmission and dark field."""
+    def quantities(self, problem: Any, scan: Scan, settings: Settings) -> dict[str, Quantity]:
+        """Give the phase, the angles that it means, transmission and dark field, or volumes."""
+        if isinstance(problem, RefractionTomogram):
+            return _refraction_volume.volume_quantities(problem)
         pixel, number = wave_number(scan)
         images = _images(problem.model)
         phase = images[0] - (_zero(problem) if settings.model.air == "mode" else 0.0)
@@ -167,10 +212,10 @@ class Interferometer(looks.Interferometer, Modality):
             "darkfield": image(images[2], "", "visibility over that of the reference"),
         }
 
-    def error_bars(self, problem: Fringes, scan: Scan, settings: Settings) -> tuple[dict[str, Quantity], list[str]]:
+    def error_bars(self, problem: Any, scan: Scan, settings: Settings) -> tuple[dict[str, Quantity], list[str]]:
         """Solve again with other noise: deviations of every image, and no bias."""
         count, (pixel, number) = settings.quality.error_bars, wave_number(scan)
-        if not count:
+        if not count or isinstance(problem, RefractionTomogram):
             return {}, []
         rng, total = np.random.default_rng(settings.quality.seed), np.zeros((5, *problem.good.shape))
         fit, expected = _fit("error bars", settings.solver, 0.5), problem.predict(np.arange(problem.views))

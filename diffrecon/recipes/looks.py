@@ -256,7 +256,8 @@ class Interferometer(Look):
     def look_at(self, scan: Scan) -> list[str]:
         """Refuse scans without pixel, energy, or three steps."""
         wave_number(scan)
-        planned_steps(scan, scan.views, "steps")
+        if not at_angles(scan):
+            planned_steps(scan, scan.views, "steps")
         return super().look_at(scan)
 
 

@@ -17,6 +17,7 @@ from ..scan import Scan
 from ..settings import section, setting
 from ..solvers.refraction import RefractionMaps, first_maps
 from . import looks
+from ._illumination import Illumination, repeating_curve
 from ._reflection import image_lag
 from ._refracting import Quality, Refracting, Refraction, Solver, Volume, maps_and, poisson_cost
 from ._refraction import Beam, Prior, Stacks, Unit, blur_of, optics_of, read_stacks
@@ -55,6 +56,9 @@ class _Scanned(Refracting):
         still, there = (self._places(scan, key, stacks) for key in ("reference_steps", "steps"))
         grid, curves = _even(still, stacks.reference)
         step = float(grid[1] - grid[0])
+        lines = list(stacks.lines)
+        repeats = self._repeating(scan, unit, (still - grid[0]) / step, stacks, step)
+        curves = curves if repeats is None else repeats.curves
         scale = self._displacement(unit) / step
         mean, centre, width = _moments(grid, curves)
         if not width > 0:
@@ -63,7 +67,14 @@ class _Scanned(Refracting):
                 "from position to position"
             )
         broad = self._width(scan, unit, width) / step
-        spectrum, period = curve_spectrum(self._with_feet(curves, (centre - grid[0]) / step))
+        if repeats is None:
+            spectrum, period = curve_spectrum(self._with_feet(curves, (centre - grid[0]) / step))
+        else:
+            spectrum, period = repeats.spectrum, repeats.period
+            lines.append(
+                f"the curve repeats every {period * step / 1e-6:.4g} um and is smooth: the reference's places err by "
+                f"{repeats.error.std() * step / 1e-6:.2g} um, as what all pixels share tells"
+            )
         place = (there - grid[0]) / step + self._feet(curves)
         grain = 2 * broad / scale
         told = settings.model.correlation_length
@@ -72,7 +83,7 @@ class _Scanned(Refracting):
         guess = lambda frames, at: _first_fields(
             grid[0] + step * (at - self._feet(curves)), frames, (mean, centre, width), scale * step, broad * step
         )
-        frames, lines, air = stacks.sample, list(stacks.lines), None
+        frames, air = stacks.sample, None
         if settings.model.air == "mode":
             air = _by_air(frames, place, guess, spectrum, period, stacks.good, scale)
         if air is not None:
@@ -99,9 +110,9 @@ class _Scanned(Refracting):
     def drift(self, problem: Refraction, zero: np.ndarray) -> tuple[dict[str, Any], str]:
         """Say how far the curve of air stood from that of the reference, and what grains the curves tell."""
         angle = float(zero[1]) * problem.unit.angle
-        length = problem.unit.length(problem.grain, self.saturation(problem))
+        length = problem.unit.length(problem.grain, float(problem.model.saturation))
         figures = {"curve_drift": angle, "correlation_length": length}
-        error = np.inf if problem.model.told else float(_saturation_error(problem.model, problem.data["counts"]))
+        error = _open(problem)
         said = "as was told" if problem.model.told else f"+- {length * error / 2 / 1e-6:.2g}, from how curves broaden"
         if not problem.model.told and error > _VAGUE:
             said = "more or less: too little scatters to tell it (model.correlation_length)"
@@ -109,8 +120,13 @@ class _Scanned(Refracting):
         return figures, f"correlation length of what scatters {length / 1e-6:.3g} um {said}; {drift}"
 
     def saturation(self, problem: Refraction) -> float:
-        """Give what the curves tell, or what was told."""
-        return float(problem.model.saturation)
+        """Give what was told, or the saturation whose scattering is the mean over what the curves leave open of it."""
+        found = float(problem.model.saturation)
+        nodes, weights = np.polynomial.hermite_e.hermegauss(15)
+        each = found * np.exp(_open(problem) * nodes)
+        grows = np.linspace(1e-6, 50, 20001)  # what a loss of visibility means, over what it means without saturation
+        means = lambda saturation: saturation / -np.expm1(-saturation)
+        return float(np.interp(weights @ means(each) / weights.sum(), means(grows), grows))
 
     def _places(self, scan: Scan, key: str, stacks: Stacks) -> np.ndarray:
         """Say where mask or crystal stood.
@@ -134,6 +150,12 @@ class _Scanned(Refracting):
         if len(np.unique(stored)) < 3:
             raise InputError(f"{scan.name}: data.{key}: transmission, refraction and scattering take three positions")
         return stored
+
+    def _repeating(
+        self, scan: Scan, unit: Unit, places: np.ndarray, stacks: Stacks, step: float
+    ) -> Illumination | None:
+        """Read a curve that repeats; a crystal's does not."""
+        return None
 
     def _feet(self, curves: np.ndarray) -> int:
         """Steps on each side by which curves are continued beyond where they were measured."""
@@ -166,7 +188,15 @@ class EdgeIllumination(looks.EdgeIllumination, _Scanned):
 
     def _width(self, scan: Scan, unit: Unit, width: float) -> float:
         """Give the width by the first harmonic of the mask's period, one beamlet a pixel by default."""
-        return float(scan.extra.get("period") or unit.detector) / (2 * np.pi)
+        return self._period(scan, unit) / (2 * np.pi)
+
+    def _period(self, scan: Scan, unit: Unit) -> float:
+        return float(scan.extra.get("period") or unit.detector)
+
+    def _repeating(
+        self, scan: Scan, unit: Unit, places: np.ndarray, stacks: Stacks, step: float
+    ) -> Illumination | None:
+        return repeating_curve(places, stacks.reference, stacks.good, self._period(scan, unit) / step)
 
 
 @dataclass(frozen=True)
@@ -271,7 +301,7 @@ def _by_air(
     planned: np.ndarray,
     guess: Callable[[np.ndarray, np.ndarray], np.ndarray],
     spectrum: np.ndarray,
-    period: int,
+    period: float,
     good: np.ndarray,
     scale: float,
 ) -> _Air | None:
@@ -311,6 +341,11 @@ def _alike(image: np.ndarray, usual: float, most: float, good: np.ndarray) -> np
     away = np.abs(image - usual)
     near = away[good & (away < most)]
     return away < min(most, 3 * 1.48 * float(np.median(near))) if near.size else away < most
+
+
+def _open(problem: Refraction) -> float:
+    """Give the deviation of the saturation's logarithm, 0 where it was told."""
+    return 0.0 if problem.model.told else float(_saturation_error(problem.model, problem.data["counts"]))
 
 
 @eqx.filter_jit

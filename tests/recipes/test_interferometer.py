@@ -83,3 +83,12 @@ def test_pixel_and_energy_are_asked_for():
     scan = scan_of().replace(geometry=dr.ParallelBeam(None, ENERGY))
     with pytest.raises(dr.InputError, match="geometry.detector_pixel"):
         dr.reconstruct(scan)
+
+
+def test_volumes_are_solved_angle_by_angle():
+    scan = scan_of()
+    turned = scan.replace(counts=np.concatenate([scan.counts] * 2), angles=np.repeat([0.0, 1.0], 6))
+    with pytest.raises(dr.InputError, match="angle by angle"):
+        dr.reconstruct(turned, settings={"volume": {"name": "joint"}})
+    with pytest.raises(dr.InputError, match="frames at many angles"):
+        dr.reconstruct(scan, settings={"volume": {"name": "cgls"}})

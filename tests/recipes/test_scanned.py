@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import diffrecon as dr
+from diffrecon.recipes._illumination import repeating_curve
 
 SIZE, PIXEL, ENERGY = 48, 24e-6, 25e3
 ROW, COLUMN = np.mgrid[:SIZE, :SIZE].astype(float)
@@ -121,3 +122,22 @@ def test_air_does_not_scatter():
     assert levels["mode"][0] == pytest.approx(1, abs=0.01)
     assert levels["mode"][1] == pytest.approx(1, abs=0.02)  # the brightest frames, which say most of it, lack 1.5 %
     assert abs(levels["none"][0] - 1) > 3 * abs(levels["mode"][0] - 1)
+
+
+def test_positions_of_the_reference_err():
+    """A curve that repeats and is smooth tells where the reference's frames stood; told wrongly it is not used."""
+    rng, period, places = np.random.default_rng(3), 12.0, np.arange(15.0)
+    error = 0.08 * rng.standard_normal(15)
+    error -= np.polyval(np.polyfit(places, error, 1), places)
+    true = lambda x: 1.2 - 0.8 * np.cos(2 * np.pi * (x - 1.3) / period) + 0.1 * np.cos(4 * np.pi * x / period)
+    light = np.linspace(4000, 9000, 400).reshape(1, 20, 20)
+    frames, good = rng.poisson(light * true(places + error)[:, None, None]).astype(float), np.ones((20, 20), bool)
+    found = repeating_curve(places, frames, good, period)
+    left = np.polyval(np.polyfit(places, found.error, 1), places)
+    assert np.std(found.error - left - error) < 0.75 * np.std(error)
+    wave = np.exp(2j * np.pi * np.arange(len(found.spectrum)) / period * places[:, None])
+    read = np.einsum("km,myx->kyx", wave, found.spectrum).real
+    mean = lambda stack: (stack / light).mean((1, 2))
+    assert np.std(mean(read) / true(places) - 1) < 0.7 * np.std(mean(frames) / true(places) - 1)
+    assert repeating_curve(places, frames, good, 9.0) is None
+    assert repeating_curve(places, frames, good, 20.0) is None  # not a whole period

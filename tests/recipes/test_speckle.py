@@ -239,3 +239,51 @@ def test_direction_of_scattering():
     assert np.nanmedian(np.linalg.norm(axis[air], axis=-1)) < 0.15 * np.median(np.linalg.norm(axis[core], axis=-1))
     x, y = np.moveaxis(axis[core], -1, 0)[:2]
     assert np.std((np.arctan2(y, x) - turn + np.pi / 2) % np.pi) < 0.2
+
+
+def test_a_point_focus_magnifies_what_is_seen():
+    """A spherical wave on a fine grid, propagated to membrane, sample and detector as it is, without a scaling theorem:
+    angles and phase come out in the sample's pixels."""
+    size, fine, pixel, focus, behind, before = 56, 0.5e-6, 3e-6, 3.0, 1.5, 0.3
+    seen, wavelength, rng = 1.5 * pixel, dr.physics.HC / ENERGY, np.random.default_rng(4)
+    count = 768
+    place = (np.arange(count) - (count - 1) / 2) * fine
+    frequency = np.fft.fftfreq(count, fine)
+    square = place[:, None] ** 2 + place**2
+    turn = np.pi * wavelength * (frequency[:, None] ** 2 + frequency**2)
+    propagated = lambda wave, z: np.fft.ifft2(np.fft.fft2(wave) * np.exp(-1j * z * turn))
+    window = 1 / (1 + np.exp((np.abs(place) - 170e-6) / 2e-6))
+    focused = np.exp(1j * np.pi * square / (wavelength * (focus - before))) * window[:, None] * window
+    grains = np.exp(-2 * (np.pi * 1.6 * pixel) ** 2 * (frequency[:, None] ** 2 + frequency**2) / 2)
+    rough = np.fft.ifft2(np.fft.fft2(rng.standard_normal((count, count))) * grains).real
+    rough *= 0.5 / rough.std()
+    lens = -5.0 * np.exp(-square / (2 * (10 * pixel) ** 2))
+
+    def camera(wave):
+        cells = round(seen / fine)
+        edge = (count - size * cells) // 2
+        light = (np.abs(wave) ** 2)[edge : edge + size * cells, edge : edge + size * cells]
+        return light.reshape(size, cells, size, cells).mean((1, 3))
+
+    still, there = [], []
+    for y, x in ((0, 0), (23, 31), (-40, 17), (51, -44)):
+        beam = propagated(focused * np.exp(1j * np.roll(rough, (y, x), (0, 1))), before)
+        still.append(camera(propagated(beam, behind)))
+        there.append(camera(propagated(beam * np.exp(1j * lens), behind)))
+    noisy = lambda stack: rng.poisson(20000 * np.array(stack) / np.mean(still))
+    geometry = dr.ConeBeam(ENERGY, focus, focus + behind, seen)
+    scan = dr.Scan.from_arrays(
+        noisy(there), method="speckle", geometry=geometry, extra={"reference": noisy(still), "detector_blur": 0.0}
+    )
+    result = dr.reconstruct(scan, settings={"prior": {"phase": 0.1}, "quality": {"error_bars": 0, "held_out": 0.0}})
+    y, x = (np.mgrid[:size, :size] - (size - 1) / 2) * pixel
+    phase = -5.0 * np.exp(-(y**2 + x**2) / (2 * (10 * pixel) ** 2))
+    angle = -x / (10 * pixel) ** 2 * phase * wavelength / (2 * np.pi)
+    inside = np.s_[6:-6, 6:-6]
+    slope = lambda found, true: float((found * true)[inside].sum() / (true**2)[inside].sum())
+    assert slope(np.asarray(result["alpha_x"], float), angle) == pytest.approx(1, abs=0.03)
+    found = np.asarray(result["phase"], float)[inside]
+    planes = np.stack([np.ones(found.size), *(g.ravel() for g in np.indices(found.shape))], 1)
+    flat = lambda a: a.ravel() - planes @ np.linalg.lstsq(planes, a.ravel(), rcond=None)[0]
+    found, true = flat(found), flat(phase[inside])
+    assert found @ true / (true @ true) == pytest.approx(1, abs=0.03)
