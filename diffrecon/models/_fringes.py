@@ -13,6 +13,8 @@ from ._refracting import RefractingSample, held_together
 
 __all__ = ["SteppedFringes", "fit_fringes"]
 
+_ARRIVED = 1e-6  # change of doses and steps [periods], far below their noise
+
 
 class SteppedFringes(RefractingSample):
     """Expected counts of phase stepping behind a sample, one view a step of the grating.
@@ -115,7 +117,7 @@ def fit_fringes(
     for _ in range(rounds if views > 3 else 0):
         basis = _fringe_basis(flux, step)
         # Bright frames are noisier: with equal weights, fringes of one phase everywhere would bend to their noise.
-        plain = basis @ np.linalg.lstsq(basis, some, rcond=None)[0]
+        plain = basis @ (np.linalg.pinv(basis) @ some)
         weight = 1 / np.maximum(plain, 0.1 * some.mean(0))
         solve = np.linalg.inv(np.einsum("ka,kb,ki->iab", basis, basis, weight))
         values = np.einsum("iab,kb,ki,ki->ai", solve, basis, weight, some)
@@ -132,7 +134,9 @@ def fit_fringes(
             curvature, np.einsum("aki,ki->ak", slopes, some - predicted).ravel() - precision * away
         )
         flux, step = flux * np.exp(np.clip(change[:views], -0.2, 0.2)), step + np.clip(change[views:], -0.05, 0.05)
-    values = np.linalg.lstsq(_fringe_basis(flux, step), flat, rcond=None)[0]
+        if np.abs(change).max() < _ARRIVED:
+            break
+    values = np.linalg.pinv(_fringe_basis(flux, step)) @ flat
     mean = np.maximum(values[0], 1e-12)
     found = np.stack([mean, np.hypot(values[1], values[2]) / mean, np.arctan2(values[2], values[1])])
     return found.reshape(3, *frames.shape[1:]), flux, step

@@ -7,9 +7,9 @@ import numpy as np
 __all__ = ["Illumination", "repeating_curve"]
 
 _USUAL = (0.005, 0.1)  # errors of doses, and of places [steps]
+# Tried: lengths [radian / pi], usual errors (the largest: the curve does not repeat as it is said to), heights
 _LENGTHS, _SCALES, _HEIGHTS = np.geomspace(0.2, 4, 12), np.geomspace(0.02, 3, 8), np.geomspace(0.1, 10, 5)
 _LEVEL = 100.0  # variance of the mean level, which is not known beforehand
-_MOST = 3.0  # usual errors of doses and places, above which the curve does not repeat as it is said to
 _PERIODS = (0.95, 2.5)  # of the curve that the positions are to cover, at least and at most
 
 
@@ -42,17 +42,9 @@ def repeating_curve(places: np.ndarray, frames: np.ndarray, good: np.ndarray, pe
     level = frames[:, good].mean()
     mean, photons = frames[:, good].mean(1) / level, 1 / max(float(frames[:, good].sum(1).mean()), 1.0)
     slope = np.gradient(mean, places)
-    for _ in range(3):
-        usual = (_USUAL[0] * mean) ** 2 + (_USUAL[1] * slope) ** 2
-        length, height, scale = max(
-            ((n, h, s) for n in _LENGTHS for h in _HEIGHTS for s in _SCALES),
-            key=lambda tried: _evidence(places, mean, period, tried, usual, photons),
-        )
-        weights = np.linalg.solve(
-            _covariance(places, places, period, length, height) + np.diag(scale**2 * usual + photons), mean
-        )
-        curve = lambda x, w=weights, n=length, h=height: _covariance(x, places, period, n, h) @ w
-        fitted, slope = curve(places), (curve(places + 1e-3) - curve(places - 1e-3)) / 2e-3
+    for _ in range(2):  # how far an error of a place moves a value is a matter of the slope
+        slope = _smooth(places, mean, period, slope, photons)[2]
+    (length, height, scale), fitted, slope, usual = _smooth(places, mean, period, slope, photons)
     if scale > 0.99 * _SCALES[-1]:
         return None
     off, share = mean - fitted, (_USUAL[0] * fitted) ** 2 + (_USUAL[1] * slope) ** 2
@@ -67,6 +59,23 @@ def repeating_curve(places: np.ndarray, frames: np.ndarray, good: np.ndarray, pe
     on_grid = np.arange(len(places)) * np.ptp(places) / (len(places) - 1)
     through = lambda matrix: np.tensordot(matrix, frames, 1)
     return Illumination(through(waves), float(period), through(read(on_grid)), error)
+
+
+def _smooth(
+    places: np.ndarray, mean: np.ndarray, period: float, slope: np.ndarray, photons: float
+) -> tuple[tuple[float, float, float], np.ndarray, np.ndarray, np.ndarray]:
+    """Give length, height and scale of the errors that explain the mean curve best, the curve with its slope, and the
+    variance of usual errors.
+    """
+    usual = (_USUAL[0] * mean) ** 2 + (_USUAL[1] * slope) ** 2
+    length, height, scale = tried = max(
+        ((n, h, s) for n in _LENGTHS for h in _HEIGHTS for s in _SCALES),
+        key=lambda tried: _evidence(places, mean, period, tried, usual, photons),
+    )
+    noise = np.diag(scale**2 * usual + photons)
+    weights = np.linalg.solve(_covariance(places, places, period, length, height) + noise, mean)
+    curve = lambda x: _covariance(x, places, period, length, height) @ weights
+    return tried, curve(places), (curve(places + 1e-3) - curve(places - 1e-3)) / 2e-3, usual
 
 
 def _covariance(x: np.ndarray, y: np.ndarray, period: float, length: float, height: float) -> np.ndarray:
