@@ -68,7 +68,7 @@ class Fluorescence(Model):
     solid angle and monitor; `secondary` `(view, z, u, line)`: counts for one photon by light of other lines, given
     (`secondary_counts`).
 
-    **Cost:** about 0.17 CPU s for a gradient of 64^2 voxels, 90 views, 5 channels, 12 directions.
+    **Cost:** about 0.1 CPU s for a gradient of 64^2 voxels, 90 views, 5 channels, 12 directions.
     """
 
     scaled: Float[Array, "component z y x"]
@@ -163,7 +163,7 @@ class Fluorescence(Model):
         Linear, without negative numbers.
         """
         body, depth = self._cells(density, views)
-        emitted = jnp.sum((body @ self.emission.T) * share[:, :, :, views], 1)
+        emitted = jnp.einsum("utzvl,utzvl->uzvl", body @ self.emission.T, share[:, :, :, views])
         return jnp.transpose(emitted, (2, 1, 0, 3)), jnp.transpose(depth, (3, 2, 0, 1))
 
     def counted(
@@ -178,8 +178,9 @@ class Fluorescence(Model):
 
     def __call__(self, views: Any) -> Float[Array, "view z u channel"]:
         """Expected counts of some views."""
-        body, share, beam = self.turned(views)
-        emitted = jnp.sum((body @ self.emission.T) * share, 1)
+        body, gets_out, gets_in, beam = self.ways(views)
+        # Products that sum over an axis: on CPUs a sum of what was multiplied before takes forty times as long.
+        emitted = jnp.einsum("utzvl,utzvl,utzv->uzvl", body @ self.emission.T, gets_out, gets_in)
         signal = jnp.transpose(jnp.concatenate([emitted, beam[..., None]], -1), (2, 1, 0, 3))
         if self.secondary is not None:
             signal = signal.at[..., :-1].add(self.secondary[views])
