@@ -76,16 +76,18 @@ def _as_reconstruct(scan: Any) -> list[str]:
 
 
 def _unsaid(scan: Any, recipe: Mapping[str, Any]) -> list[str]:
-    """Name the settings that the method cannot do without and that nobody has given."""
+    """Name the settings that the method cannot do without and that neither file nor user gives."""
     from ..recipes import look_of, methods
 
     if scan.method not in methods():
         return []
     asked = look_of(scan.method).asks.items()
-    said = lambda name: name.partition(".")[2] in recipe.get(name.partition(".")[0], {})
-    return [
-        f"{name}: {what}; for example --set '{name}={example}'" for name, (what, example) in asked if not said(name)
-    ]
+    missing = []
+    for name, (what, example) in asked:
+        part, _, key = name.partition(".")
+        if key not in scan.extra and key not in recipe.get(part, {}):
+            missing.append(f"{name}: {what}; for example --set '{name}={example}'")
+    return missing
 
 
 def _near_field(scan: Any, picture: str | None) -> None:

@@ -364,13 +364,16 @@ def error_bars(problem: Densities, scan: Scan, rounds: int, seed: int) -> tuple[
     height, width = variance.shape[2:]
     bars = np.sqrt(sum(padded[..., i : i + height, j : j + width] for i in range(3) for j in range(3)) / 9)
     inside, pixel = np.asarray(prior.inside) > 0, float(np.mean(scan.pixel_size))
-    found, limits = {}, []
-    for name, bar in zip(problem.materials, bars, strict=True):
+    found, limits, masses = {}, [], []
+    totals = np.asarray(jnp.sum(samples, (2, 3, 4)), float) * float(problem.model.pixel) ** 3
+    for name, bar, total in zip(problem.materials, bars, totals.T, strict=True):
+        masses.append(f"{name} {np.sqrt(np.mean(total**2)):.2g}")
         found[f"{name}_error"] = Quantity(
             np.where(inside, bar, 0).astype(np.float32), "g/cm3", ("z", "y", "x"), pixel, f"error bar of {name}", "data"
         )
         limits.append(f"{name} {3e3 * np.median(bar[inside]):.3g}")
     return found, [
         f"limit of detection in a voxel, 3 sigma: {', '.join(limits)} mg/cm^3",
+        f"standard deviation of the masses: {', '.join(masses)} g",
         f"error bars: noise of counts and flats through {_SAMPLES} solutions; not those of tables and spectrum",
     ]

@@ -108,7 +108,7 @@ def density_round(
 @eqx.filter_jit
 def density_samples(
     model: Any, counts: Float[Array, "view z u"], mask: Float[Array, "z u"], setup: DensitySetup, prior: DensityPrior,
-    key: Array, samples: int = 6, steps: Any = 16,
+    key: Array, samples: int = 6, steps: Any = 40,
 ) -> Float[Array, "sample material z y x"]:  # fmt: skip
     """Draw what noise of counts and flats moves the densities by: solutions for noise alone, with the prior's
     curvature."""

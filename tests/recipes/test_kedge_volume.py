@@ -46,6 +46,11 @@ def test_held_out_views_and_error_bars(solved):
     plain = (truth["water"] > 0.999) & (truth["iodine"] <= 0)
     spread, bar = np.asarray(result["iodine"])[plain].std(), np.median(np.asarray(result["iodine_error"])[plain])
     assert 0.5 * bar < spread < 1.5 * bar
+    said = next(line for line in result.verdict if "deviation of the masses" in line)
+    pixel = 100 * result.quantities["iodine"].pixel_size
+    mass = truth["iodine"].sum() * pixel**3
+    bar = float(said.rpartition("iodine ")[2].split()[0].rstrip(","))
+    assert abs(result.quality["iodine_mass"] - mass) < 3 * bar < 0.6 * mass
 
 
 def test_spectrum_lets_through_what_is_beside_the_edge():
