@@ -9,6 +9,7 @@ from .errors import InputError
 from .frames import frame_tiles
 
 FEW = 0.01  # of all values, that may be not finite
+_WHOLE_VIEW = 0.9  # of the pixels of a view: the view is wrong, and not some pixels
 LARGEST = 1e15  # counts: their squares are numbers of 32 bits still
 
 
@@ -38,9 +39,9 @@ def check_counts(
     if (bad and not tolerance) or (low < 0 and not below) or max(high, -low) > LARGEST:
         _refuse_values(counts, mask, name, below=below, tolerance=tolerance)
     if bad > FEW * np.prod(counts.shape):
-        raise InputError(f"{name}: {bad} of {np.prod(counts.shape)} counts are not finite numbers; mend the file")
+        _refuse_values(counts, mask, name, below=below, tolerance=False)
     dark = np.flatnonzero(~summary.lit.any(1))
-    if dark.size and not empty:
+    if dark.size and (not empty or dark.size == counts.shape[0]):
         _refuse_dark(dark, counts.shape[0], name)
     return bad
 
@@ -67,12 +68,19 @@ _NEGATIVE = "undo the subtraction; logarithms of a tomogram are no counts (data.
 def _refuse_first(
     name: str, part: np.ndarray, wrong: np.ndarray, tile: tuple[slice, slice], what: str, remedy: str
 ) -> None:
-    """Name the first value of a tile that is wrong."""
+    """Name the first value of a tile that is wrong, and the view where all of it is."""
     where = np.argwhere(wrong)[0]
-    pixel = (int(where[1]) + tile[1].start, *map(int, where[2:]))
+    view, pixel = tile[0].start + where[0], (int(where[1]) + tile[1].start, *map(int, where[2:]))
+    shown = f"{what}{part[tuple(where)]}"
+    if wrong[where[0]].mean() > _WHOLE_VIEW:
+        whole = wrong.reshape(len(wrong), -1).mean(1) > _WHOLE_VIEW
+        there = index_ranges(tile[0].start + np.flatnonzero(whole))
+        raise InputError(
+            f"{name}: counts of view {view} are {shown} in nearly all pixels: leave such views out (data.views; among "
+            f"views {tile[0].start} to {tile[0].start + len(wrong) - 1} they are {there}) or {remedy}"
+        )
     raise InputError(
-        f"{name}: counts of view {tile[0].start + where[0]}, pixel {pixel} are {what}{part[tuple(where)]}; mask such "
-        f"pixels (data.mask) or {remedy}"
+        f"{name}: counts of view {view}, pixel {pixel} are {shown}; mask such pixels (data.mask) or {remedy}"
     )
 
 

@@ -12,7 +12,7 @@ class Summary:
 
     **Fields:** `lowest`, `highest` and `total` of the finite values; how many `values` there are, finite or not, and
     how many of them are `zeros`, `not_finite` or `full` (at the `ceiling` of an integer type); `lit` `(view, row)`,
-    whether any value differs from zero.
+    whether any value differs from zero, and `peaks`, the highest of the row in each view.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: Any):
@@ -21,6 +21,7 @@ class Summary:
         self.lowest, self.highest, self.total = np.full(rows, np.inf), np.full(rows, -np.inf), np.zeros(rows)
         self.values, self.zeros, self.not_finite, self.full = np.zeros((4, rows), np.int64)
         self.lit = np.zeros((views, rows), bool)
+        self.peaks = np.full((views, rows), -np.inf, np.float32)
 
     def add(self, views: slice, rows: slice, part: np.ndarray, mask: np.ndarray | None = None) -> None:
         """Take in a tile `(view, row, ...)`; `mask` `(row, column)` is `True` where its pixels are measured."""
@@ -43,6 +44,7 @@ class Summary:
         self.lowest[rows] = np.minimum(self.lowest[rows], np.where(any_used, low, np.inf).min(0))
         self.highest[rows] = np.maximum(self.highest[rows], np.where(any_used, high, -np.inf).max(0))
         self.total[rows] += (part if whole else np.where(used, part, np.zeros((), kind))).sum((0, 2), dtype=np.float64)
+        self.peaks[views, rows] = np.maximum(self.peaks[views, rows], np.where(any_used, high, -np.inf))
         self.lit[views, rows] |= any_used & ((low != 0) | (high != 0))
         if (low <= 0).any():
             self.zeros[rows] += ((part == 0) & used).sum((0, 2))
@@ -53,7 +55,7 @@ class Summary:
         """Copy the figures of some rows."""
         for name in ("lowest", "highest", "total", "values", "zeros", "not_finite", "full"):
             getattr(self, name)[rows] = getattr(other, name)[rows]
-        self.lit[:, rows] = other.lit[:, rows]
+        self.lit[:, rows], self.peaks[:, rows] = other.lit[:, rows], other.peaks[:, rows]
 
 
 def summary_of(counts: Any, mask: np.ndarray | None = None) -> Summary:

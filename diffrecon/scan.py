@@ -363,10 +363,10 @@ class Scan:
     def check_counts(self, summary: Summary | None = None) -> "Scan":
         """Refuse negative or non-finite counts and frames without a photon, where the method cannot deal with them.
 
-        The ends of a rocking curve (`cdi`) may have no counts. Ptychography looks at its frames itself and leaves out
-        what it cannot use. Of transmissions and line integrals of tomography single values that are not finite are
-        filled along the row, with a message, and negative ones are clipped with the others below the smallest
-        transmission.
+        The ends of a rocking curve (`cdi`) may have no counts; tomography and K-edge subtraction deal with views
+        without light. Ptychography looks at its frames itself and leaves out what it cannot use. Of transmissions and
+        line integrals of tomography single values that are not finite are filled along the row, with a message, and
+        negative ones are clipped with the others below the smallest transmission.
 
         **Arguments:** `summary` of the frames and the mask, where a pass over them was made before.
         """
@@ -374,12 +374,11 @@ class Scan:
             check_some_light(self.counts, self.mask, self.name)
             return self
         floats = self.method in _CLIPS and np.dtype(self.counts.dtype).kind == "f"
-        logarithms = self.kind == "line-integrals"
         bad = check_counts(
             self.counts,
             self.mask,
             self.name,
-            empty=self.method == "cdi" or logarithms,
+            empty=self.method in ("cdi", "k-edge", *_CLIPS) or self.kind == "line-integrals",
             below=floats,
             tolerance=floats,
             summary=summary,

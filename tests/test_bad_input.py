@@ -137,7 +137,16 @@ CASES = {
     "infinity": (lambda f: pattern(f, lambda c: with_value(c, np.inf)), "view 3.*inf"),
     "negative counts": (lambda f: pattern(f, lambda c: with_value(c, -7)), "view 3.*negative"),
     "no counts at all": (lambda f: frames(f, np.zeros_like), "no frame holds any counts"),
-    "empty view": (lambda f: tomography(f, counts=empty_view(np.ones((12, 3, 16), int))), "view 7 has.*0:7,8:12"),
+    "empty view": (
+        lambda f: tomography(f, "-m", "holotomography", counts=empty_view(np.ones((12, 3, 16), int))),
+        "view 7 has.*0:7,8:12",
+    ),
+    "views below zero": (
+        lambda f: tomography(
+            f, counts=np.where(np.arange(12) % 6 == 4, -1, 400)[:, None, None] * np.ones((3, 16), int)
+        ),
+        "view 4 are negative: -1 in nearly all.*they are 4,10",
+    ),
     "counts of text": (lambda f: frames(f, lambda c: c.astype("S8")), "type"),
     "missing energy": (lambda f: [make_files.cxi(f / "in.cxi", drop=("source_1",)), *NEAR], "geometry.energy"),
     "impossible energy": (

@@ -31,7 +31,8 @@ def radians(angles: np.ndarray, written: str | None, insist: bool, name: str) ->
             raise InputError(f"{name}: the angles: {error}; say --set data.angle_unit=deg or =rad") from None
         # A unit that is written is believed, unless the numbers read in the other one are just half a turn or a whole.
         other = "rad" if scale < 0.1 else "deg"
-        contradicts = finite.size > 8 and _whole_turns(finite if scale < 0.1 else np.radians(finite))
+        several = np.unique(finite)  # the same ones at every energy are a turn once
+        contradicts = several.size > 8 and _whole_turns(several if scale < 0.1 else np.radians(several))
         if not insist and contradicts and scale in (np.pi / 180, 1.0):
             raise InputError(
                 f"{name}: the file says that its angles are in {written}, but they span {span:.4g}, "

@@ -28,6 +28,7 @@ EXTRA = (
     "quadrants", "divergence", "element_counts", "elements", "object_shape", "travel",
 )  # fmt: skip
 _OF_FRAMES = ("flats", "darks", "mask", "bad_pixels", "efficiency")
+_NEARLY, _MOST = 0.85, 0.5  # of the frames in which a pixel is no number; of the pixels, that may be none
 _MANY_TURNS = 4 * 2 * np.pi
 _FIELDS = {
     *KEYS,
@@ -68,8 +69,9 @@ def stack_of(values: dict[str, Any], source: Source) -> Any:
         counts = by_position(values, counts)
     segments = by_line or "tensor_geometry" in values or counts.shape[3:] != (1,)
     if counts.ndim not in (3, 4) or 0 in counts.shape or not segments:
+        last = "; leave out the last axis, of one" if counts.ndim == 4 and counts.shape[3] == 1 else ""
         raise InputError(
-            f"{source.name}: counts have shape {tuple(counts.shape)}; expected (view, y, x), none of them 0"
+            f"{source.name}: counts have shape {tuple(counts.shape)}; expected (view, y, x), none of them 0{last}"
         )
     for key in _OF_FRAMES:
         if values.get(key) is not None:
@@ -106,6 +108,7 @@ def without_marks(source: Source, values: dict[str, Any], counts: Any) -> Any:
         return counts
     marks, given = find_marks(counts), mask_of(values)
     if marks is None or (given is not None and given.shape != marks.pixels.shape):
+        _mask_unknown(source, values)
         return counts
     source.say(marks.message())
     values["mask"] = ~marks.pixels if given is None else given & ~marks.pixels
@@ -114,7 +117,25 @@ def without_marks(source: Source, values: dict[str, Any], counts: Any) -> Any:
         frames = values.get(key)
         if frames is not None and np.shape(frames)[-2:] == marks.pixels.shape:
             values[key] = marks.cleared(frames if isinstance(frames, LazyFrames) else np.asarray(frames))
+    _mask_unknown(source, values)
     return marks.cleared(counts)
+
+
+def _mask_unknown(source: Source, values: dict[str, Any]) -> None:
+    """Mask pixels that are no number in nearly every flat or dark: single ones are filled (`references_of`)."""
+    for key in ("flats", "darks"):
+        if values.get(key) is None or np.dtype(values[key].dtype).kind != "f":
+            continue
+        frames = np.asarray(values[key])
+        frames = frames.reshape(-1, *frames.shape[-2:])
+        unknown = (~np.isfinite(frames)).mean(0) > _NEARLY
+        given = mask_of(values)
+        if not FEW < unknown.mean() < _MOST or (given is not None and given.shape != unknown.shape):
+            continue
+        source.say(f"{int(unknown.sum())} pixels are not finite in the {key}: taken as not measured")
+        values["mask"] = ~unknown if given is None else given & ~unknown
+        values.pop("bad_pixels", None)
+        values[key] = np.where(unknown, np.zeros((), frames.dtype), frames)
 
 
 def _numbers_of(source: Source, name: str, value: Any) -> Any:
@@ -160,9 +181,13 @@ def _like_frames(source: Source, name: str, value: Any, counts: Any) -> Any:
     if value.ndim < 3 and frame[0] == 1 and value.shape[-1:] == frame[1:] and value.shape != frame:
         value = np.asarray(value).reshape(-1, *frame)
     if value.ndim not in (2, 3, 4) or tuple(value.shape[-2:]) != frame:
+        sinograms = (
+            tuple(value.shape[::2]) == tuple(counts.shape[::2]) and value.ndim == 3 and name in ("flats", "darks")
+        )
         raise InputError(
             f"{source.name}: {'the mask' if name in ('mask', 'bad_pixels') else 'frames'} ({full_name(name)}) of shape "
             f"{tuple(value.shape)}; expected {frame}, that of the whole frames, or a stack of such"
+            + ("; stacks (row, view, column) are --set data.layout=sinogram" if sinograms else "")
         )
     if 0 in value.shape:
         raise InputError(f"{source.name}: {full_name(name)}: there is nothing in shape {tuple(value.shape)}")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ._combined_flats import combine_flats as combine_flats
     from ._combined_flats import flat_components as flat_components
     from ._defects import BadPixels as BadPixels
+    from ._defects import brighter_than_beam as brighter_than_beam
     from ._defects import find_bad_pixels as find_bad_pixels
     from ._defects import find_outliers as find_outliers
     from ._defects import leave_out as leave_out
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from ._empty_beam import fit_eigen_weights as fit_eigen_weights
     from ._energy_axis import EnergyAxis as EnergyAxis
     from ._energy_axis import check_energy_axis as check_energy_axis
+    from ._energy_beams import EnergyBeams as EnergyBeams
+    from ._energy_beams import energy_beams as energy_beams
     from ._field import air_rectangle as air_rectangle
     from ._field import common_field as common_field
     from ._field import light_is_fine as light_is_fine
@@ -65,7 +68,10 @@ if TYPE_CHECKING:
     from ._raster import Raster as Raster
     from ._raster import on_raster as on_raster
     from ._raster import raster_of as raster_of
+    from ._reference_frames import leave_out_unlit as leave_out_unlit
     from ._reference_frames import sort_out_references as sort_out_references
+    from ._reference_frames import unlit_views as unlit_views
+    from ._reference_frames import usable_references as usable_references
     from ._references import References as References
     from ._references import eigen_flats as eigen_flats
     from ._regions import dilate as dilate

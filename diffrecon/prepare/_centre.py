@@ -15,11 +15,12 @@ from ..frames import spread
 from ..operators.fourier import gaussian
 from ..operators.projection import ParallelProjector
 from ..solvers import conjugate_gradients, fbp
-from ._full_turn import is_full_turn
+from ._full_turn import is_full_turn, onwards
 
 __all__ = ["RotationCentre", "find_isolated_centre", "find_rotation_centre"]
 
 _PAIRS = 24  # of views half a turn apart that are compared
+_NARROWEST = 8  # columns
 _LEAST_OVERLAP = 12  # columns that a view and a mirror image must share
 _TOGETHER = 24  # centres at a time
 _DISAGREE = 1.0  # [pixel] of the estimators that is worth a warning
@@ -73,12 +74,12 @@ def find_rotation_centre(
     half of the detector, over a full turn all of it but for 12 columns; `rows` = number of detector rows used, those
     with most contrast along the views.
 
-    **Raises:** `InputError` when the views span less than 170 degrees (with the step behind the last), or nothing but
-    empty beam is seen.
+    **Raises:** `InputError` when the views span less than 170 degrees (with the step behind the last), nothing but
+    empty beam is seen, or the frames are narrower than 8 columns.
 
     **Cost:** about 200 FFTs of a sinogram and 39 small reconstructions.
     """
-    angles = np.asarray(angles, float)
+    angles = onwards(np.asarray(angles, float))
     turn = float(np.ptp(angles)) + (float(np.median(np.diff(np.sort(angles)))) if len(angles) > 2 else 0.0)
     if turn < np.radians(170):
         raise InputError(
@@ -86,6 +87,11 @@ def find_rotation_centre(
             "turn; give it (geometry.rotation_centre)"
         )
     columns, full = sinograms.shape[-1], is_full_turn(angles)
+    if columns < _NARROWEST:
+        raise InputError(
+            f"frames of {columns} columns are too narrow to find the rotation axis in: are rows and columns exchanged, "
+            "or views? The axis can be given (geometry.rotation_centre)"
+        )
     margin = _LEAST_OVERLAP if full and columns > 4 * _LEAST_OVERLAP else columns / 4
     low, high = search or (margin, columns - 1 - margin)
     chosen = _informative(sinograms, rows)

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from ..errors import InputError
 from ..frames import Measurement
 from ._references import References
 
 __all__ = [
     "BadPixels",
+    "brighter_than_beam",
     "find_bad_pixels",
     "find_outliers",
     "leave_out",
@@ -23,6 +25,8 @@ __all__ = [
 
 ZINGER_REACH = 2  # neighbours on each side, in time and along the detector row
 _MOST_OUTLIERS = 0.02  # share of the pixels that may be defects
+_BRIGHTER_THAN_BEAM = 1.25  # times: no edge is as bright in most views
+_MOST_MASKED = 0.8  # of the pixels
 _DRIFT = 3  # columns that an edge of the sample may move from one view to the next
 
 
@@ -53,22 +57,33 @@ class BadPixels:
         return line + (f"; {lost} rows have no good pixel and hold zeros" if lost else "")
 
 
-def find_bad_pixels(references: References, mask: Bool[np.ndarray, "y x"] | None = None) -> BadPixels:
-    """Dead, hot and stuck pixels from flats and darks; those the scan's mask leaves out are bad too.
+def find_bad_pixels(
+    references: References, mask: Bool[np.ndarray, "y x"] | None = None, lit: Bool[np.ndarray, "y x"] | None = None
+) -> BadPixels:
+    """Dead, hot and stuck pixels from flats and darks; those the scan's mask leaves out are bad too, and those that are
+    `lit` in the frames as no light is (`brighter_than_beam`).
 
     Unlit: in a row that holds less than 1 % of the light of the bright ones, and less than five times the read noise.
     Dead: flat minus dark not above 3 % of the median of the detector pixels around. Hot: dark above the median dark by
     half the light of a flat (the flat is then all but full). Stuck: the same count in every flat where others
     fluctuate. Only what holds no signal is called bad: a pixel that is merely noisy or off in gain is not.
+
+    **Raises:** `InputError` where the mask leaves so little that rows cannot be filled.
     """
     light = references.light.mean(0, dtype=float)
     shape = light.shape
     masked = np.zeros(shape, bool) if mask is None else ~mask
+    if masked.mean() > _MOST_MASKED:
+        raise InputError(
+            f"the mask leaves {1 - masked.mean():.1%} of the pixels, from which the others cannot be filled: is it the "
+            "other way round (nonzero = measured in data.mask, = bad in data.bad_pixels)?"
+        )
     usual = _local_median(light)
     unlit = np.broadcast_to(_unlit_rows(np.where(masked, np.nan, light), references)[:, None], shape)
     dead = ~np.isfinite(light) | (light <= 0) | (light < 0.03 * usual)
     dark = references.dark
     hot = dark - np.nanmedian(dark) > 0.5 * max(float(np.median(light[~dead])) if (~dead).any() else 0.0, 1e-30)
+    hot = hot if lit is None else hot | lit
     stuck = np.zeros(shape, bool)
     if references.frames is not None and len(references.frames) >= 5:
         frames = references.frames
@@ -79,6 +94,23 @@ def find_bad_pixels(references: References, mask: Bool[np.ndarray, "y x"] | None
         counts.append(int(np.count_nonzero(kind & ~found)))
         found |= kind
     return BadPixels(found, *counts)
+
+
+def brighter_than_beam(
+    counts: Num[np.ndarray, "view y x"],
+    light: Float[np.ndarray, "beam y x"],
+    dark: Float[np.ndarray, "y x"],
+    beam_of: Int[np.ndarray, " view"],
+) -> Bool[np.ndarray, "y x"]:
+    """Find single pixels that hold a quarter more than the empty beam in most views: hot in the frames alone.
+
+    Where many do the flats are of another exposure.
+
+    **Arguments:** counts of some views; `light` of the empty beams less the dark; `beam_of`, which is a view's.
+    """
+    shares = (np.asarray(counts, np.float32) - dark) / np.where(light > 0, light, np.inf)[beam_of]
+    usual = np.median(shares, axis=0)
+    return usual > _BRIGHTER_THAN_BEAM * max(float(np.quantile(usual, 0.95)), 1.0)
 
 
 def _unlit_rows(light: np.ndarray, references: References) -> np.ndarray:

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from ..errors import InputError
 from ..frames import Measurement
 
-__all__ = ["check_region", "find_air", "follows_air", "monitor_of", "said_of"]
+__all__ = ["check_region", "find_air", "follows_air", "monitor_of", "said_of", "unusable_monitor"]
 
 _TILES = 48  # along each axis of the detector; air is judged tile by tile
 _DEEP = 0.04  # largest mean line integral of air
@@ -32,6 +32,16 @@ def monitor_of(scan: Measurement) -> Float[np.ndarray, " view"] | None:
         monitor = monitor / np.interp(np.arange(scan.views), *_means(places, np.interp(places, *_course(monitor))))
         return monitor.astype(np.float32)
     return (monitor / np.mean(np.interp(places, *_course(monitor)))).astype(np.float32)
+
+
+def unusable_monitor(scan: Measurement) -> str:
+    """Say why the monitor of a scan is not used; empty where there is none, or it is fine."""
+    monitor = scan.extra.get("monitor")
+    if monitor is None or np.shape(monitor) != (scan.views,):
+        return ""
+    bad = np.flatnonzero(~(np.nan_to_num(np.asarray(monitor, float)) > 0))
+    views = f"{bad.size} of {scan.views} views ({bad[0]} the first)" if bad.size else ""
+    return f"the monitor is not used: zero, negative or no number in {views}" if views else ""
 
 
 def _course(monitor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

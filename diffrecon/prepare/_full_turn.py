@@ -12,6 +12,7 @@ from ..errors import InputError
 
 __all__ = ["StitchPlan", "is_full_turn", "plan_stitch", "should_stitch", "stitch"]
 
+_GAP = 2.5  # usual steps between neighbouring views, from which on some are lacking
 _OFFSET = 0.05  # of the detector's width that the axis must lie off the middle before half views are joined
 _TRUNCATED = 0.05  # of the largest line integrals that the sample must still absorb at the edge near the axis
 
@@ -42,10 +43,26 @@ def is_full_turn(angles: Float[np.ndarray, " view"]) -> bool:
     """Tell whether the views [rad] go all around: no gap of more than two and a half usual steps in 360 degrees."""
     if len(angles) < 4:
         return False
+    gaps, usual = _gaps(angles)[1:]
+    return bool(gaps.max() < _GAP * usual and np.ptp(angles) > 1.9 * np.pi)
+
+
+def onwards(angles: Float[np.ndarray, " view"]) -> Float[np.ndarray, " view"]:
+    """Count angles [rad] of less than a turn that pass 360 degrees on their way from the first one on."""
+    if len(angles) < 4 or np.ptp(angles) > 2 * np.pi:
+        return angles
+    places, gaps, usual = _gaps(angles)
+    if gaps.max() < _GAP * usual:
+        return angles
+    start = places[(int(np.argmax(gaps)) + 1) % len(places)]
+    return start + np.mod(angles - start + 1e-9, 2 * np.pi) - 1e-9
+
+
+def _gaps(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Give the directions in order, the gap behind each, and the usual one."""
     places = np.sort(np.mod(angles, 2 * np.pi))
     gaps = np.diff(np.append(places, places[0] + 2 * np.pi))
-    usual = np.median(gaps[gaps > 1e-6]) if (gaps > 1e-6).any() else 0.0
-    return bool(gaps.max() < 2.5 * usual and np.ptp(angles) > 1.9 * np.pi)
+    return places, gaps, float(np.median(gaps[gaps > 1e-6])) if (gaps > 1e-6).any() else 0.0
 
 
 def should_stitch(values: Float[np.ndarray, "view z u"], centre: float) -> bool:

@@ -16,13 +16,13 @@ from ..quality import line_integral_variance
 from ..settings import Numbers, build, section, setting, unless
 from ..solvers.direct.fbp import PhaseFilter
 from ._centre import RotationCentre, find_rotation_centre
-from ._defects import ZINGER_REACH, BadPixels, Filling, columns_moved, find_bad_pixels
+from ._defects import ZINGER_REACH, BadPixels, Filling, brighter_than_beam, columns_moved, find_bad_pixels
 from ._distortion import check_distortion, undistort
 from ._flatfield import Zingers, block_transmission, logarithm
-from ._flux import check_region, find_air, follows_air, monitor_of, said_of
+from ._flux import check_region, find_air, follows_air, monitor_of, said_of, unusable_monitor
 from ._full_turn import StitchPlan, is_full_turn, plan_stitch, should_stitch, stitch
 from ._hardening import check_coefficients, linearise
-from ._reference_frames import sort_out_references
+from ._reference_frames import leave_out_unlit, sort_out_references
 from ._references import References
 from ._stripes import STRIPE_METHODS, remove_stripes
 from ._tally import Tally, levels_of
@@ -78,6 +78,7 @@ DEFAULTS: dict[str, Any] = Settings().as_mapping()
 
 _BLOCK_BYTES = 128 << 20  # of float32 frames corrected at a time
 _SAMPLE_VIEWS = 24  # from which air is found
+_HOT_VIEWS = 9  # in which hot pixels are looked for
 _BANDS, _BAND = 4, 32  # of detector rows from which the weights of eigen-flats are fitted
 _CENTRE_ROWS = 16  # among which those with most contrast are chosen
 
@@ -104,7 +105,7 @@ def line_integrals(scan: Measurement, **settings: Any) -> LineIntegrals:
     **Raises:** `MissingMetadata` without flats, unless the counts are transmissions already (floats, none above 10);
     `InputError` for settings that cannot be followed.
     """
-    prepared = Preparation(scan, {"full_turn": "as-is", **settings})
+    prepared = Preparation(scan, {"full_turn": "as-is", **settings}, every_view=True)
     values = np.asarray(prepared.rows(0, prepared.shape[1]))
     return LineIntegrals(values, prepared.angles, prepared.clipped, prepared.bad, tuple(prepared.messages))
 
@@ -119,11 +120,13 @@ class Preparation:
     Order of the steps: zingers, flats and darks, bad pixels, flux, distortion, clip and logarithm, stripes, beam
     hardening, joining of half views.
 
-    **Arguments:** `scan` with counts (lazy or not), flats, darks; `settings` as in `DEFAULTS`, missing ones by default.
+    **Arguments:** `scan` with counts (lazy or not), flats, darks; `settings` as in `DEFAULTS`, missing ones by default;
+    `every_view`, whether views without light stay, too, which are left out otherwise.
 
-    **Attributes:** `shape` (view, z, u) and `angles` [rad] of what `rows` gives; `messages`, one line for each step
-    that did something, with numbers (those of the rows read so far); `rotation_centre`, known only when half views
-    were joined; `flux` of each view; `references`; `bad` and `clipped`, numbers of pixels.
+    **Attributes:** `scan`, of the views that are left; `shape` (view, z, u) and `angles` [rad] of what `rows` gives;
+    `messages`, one line for each step that did something, with numbers (those of the rows read so far);
+    `rotation_centre`, known only when half views were joined; `flux` of each view; `references`; `bad` and `clipped`,
+    numbers of pixels.
 
     **Raises:** `MissingMetadata` without flats, unless the counts are transmissions already (floats, none above 10);
     `InputError` for settings that cannot be followed.
@@ -135,16 +138,20 @@ class Preparation:
     ```
     """
 
-    def __init__(self, scan: Measurement, settings: Mapping[str, Any] | None = None):
+    def __init__(self, scan: Measurement, settings: Mapping[str, Any] | None = None, *, every_view: bool = False):
         self.settings = _checked(settings or {}, scan)
         self.scan, self._references_said = sort_out_references(scan)
+        self._left_out: list[str] = []
+        if not every_view:
+            self.scan, self._left_out = leave_out_unlit(self.scan)
+            self._references_said += self._left_out
         scan, (height, width) = self.scan, scan.frame_shape
         self._moves = columns_moved(scan)
         self.references = References.from_scan(scan, self.settings["flats"])
         self._logs = scan.kind == "line-integrals"
         if self._logs and self.settings["flux"] == "monitor":
             raise InputError("prepare.flux=monitor is the brightness of frames: line integrals (data.kind) have none")
-        found = find_bad_pixels(self.references, scan.mask)
+        found = find_bad_pixels(self.references, scan.mask, self._hot())
         self._bad: BadPixels = found if self.settings["bad_pixels"] else BadPixels(np.zeros((height, width), bool))
         if self.settings["flats"] == "eigen":
             self.references.fit_eigen(scan.counts, _bands(height), self._block(height))
@@ -197,7 +204,10 @@ class Preparation:
         else:
             some = self._some_rows()
             sample = rows if len(some) == self.shape[1] else rows[:, some]
-        return find_rotation_centre(np.asarray(sample), angles, search=self.settings["centre_search"])
+        try:
+            return find_rotation_centre(np.asarray(sample), angles, search=self.settings["centre_search"])
+        except InputError as error:
+            raise InputError("; ".join([f"{self.scan.name}: {error}", *self._left_out])) from None
 
     def _centre_of(self, whole: Any) -> RotationCentre:
         """Find the centre of some columns in the whole rows that they are part of."""
@@ -254,6 +264,11 @@ class Preparation:
     def bad(self) -> int:
         """Bad detector pixels that are filled."""
         return int(self._bad.mask.sum())
+
+    @property
+    def lost_rows(self) -> np.ndarray:
+        """Number the detector rows without any good pixel, which hold zeros."""
+        return np.flatnonzero(self._bad.mask.all(1))
 
     @property
     def messages(self) -> list[str]:
@@ -382,7 +397,7 @@ class Preparation:
                 )
             return monitor, f"flux: {said_of(monitor)} by the monitor, divided out"
         if wanted is None and monitor is None:
-            return one, ""
+            return one, unusable_monitor(self.scan)
         regions = [wanted] if isinstance(wanted, tuple) else self._air()
         if wanted is None:
             assert monitor is not None
@@ -396,6 +411,14 @@ class Preparation:
         flux = self._air_flux(regions)
         where = "; ".join(f"rows {r0} to {r1 - 1}, columns {c0} to {c1 - 1}" for r0, r1, c0, c1 in regions)
         return flux.astype(np.float32), f"flux: air at {where}; {said_of(flux)}, divided out"
+
+    def _hot(self) -> np.ndarray | None:
+        """Find pixels that are hot in the frames alone, by some of the views."""
+        scan, beam = self.scan, self.references
+        if beam.frames is None or getattr(scan.counts, "bands", 0):  # where every read would unpack the whole file
+            return None
+        views = np.unique(np.linspace(0, scan.views - 1, _HOT_VIEWS).astype(int))
+        return brighter_than_beam(np.asarray(scan.counts[views]), beam.light, beam.dark, beam.left[views])
 
     def _air(self) -> list[tuple[int, int, int, int]]:
         """Find regions of air in some views."""

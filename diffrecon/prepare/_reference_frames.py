@@ -1,23 +1,79 @@
-"""Flats and darks that are none: a shutter that was open, or closed."""
+"""Flats, darks and views that are none: a shutter that was open, or closed."""
+
+from typing import NamedTuple
 
 import numpy as np
 
+from .._checks import index_ranges
 from ..errors import InputError
 from ..frames import AnyMeasurement, Measurement
 
-__all__ = ["sort_out_references"]
+__all__ = ["leave_out_unlit", "sort_out_references", "unlit_views", "usable_references"]
 
-_LIT = 0.2  # of the light of a flat: a dark that holds more was taken with the shutter open
+_LIT = 0.05  # of the light of a flat: a dark that holds more was taken with the shutter open
 _BLACK = 0.2  # of the usual flat: one that holds less was taken with the shutter closed, or while it moved
 _DAZZLED = 5.0  # times the usual flat
-_EMPTY = 0.02  # of the brightest flat, which tells what is usual
+_EMPTY = 0.02  # of the brightest flat, which tells what is usual; of the dark, below which flats hold no light
+_PART = 0.05  # of the pixels of a flat, that may be black where the others are lit
+_BLOCKED = 20.0  # times less light than in the usual view
+_ROWS = 32  # of the detector in which views without light are looked for
+
+
+class Usable(NamedTuple):
+    """Which reference frames are what they are called.
+
+    **Fields:** `flats`, `darks`, one yes or no a frame; `lines` that say which are not.
+    """
+
+    flats: np.ndarray
+    darks: np.ndarray
+    lines: list[str]
+
+
+def usable_references(scan: Measurement, groups: int = 1) -> Usable:
+    """Tell darks that are lit and flats that are not.
+
+    Told by the median of each frame over the measured pixels, and of flats by their black part. Flats of different
+    exposures, up to a factor of five from the usual one, stay.
+
+    **Arguments:** `groups` of as many flats each, one after the other (of energies): each has its own usual one.
+
+    **Raises:** `InputError` where no flat of a group holds light, or all darks hold that of the flats.
+    """
+    flats, darks = _frames(scan.flats, scan), _frames(scan.darks, scan)
+    levels, black = _levels(flats), _levels(darks)
+    dark = float(np.nanmin(black, initial=np.inf)) if darks.size else 0.0
+    noise = _noise(darks)
+    good, lights = np.ones(len(flats), bool), []
+    for number, which in enumerate(np.array_split(np.arange(len(flats)), groups)):
+        light = levels[which] - dark
+        bright = light[light > _EMPTY * np.nanmax(light)]
+        usual = float(np.median(bright)) if bright.size else 0.0
+        if usual <= (max(_EMPTY * dark, noise / 2) if darks.size else 0):
+            of = f" of energy {number}" * (groups > 1)
+            raise InputError(
+                f"{scan.name}: the flats{of} hold no light (median {np.median(levels[which]):g} counts"
+                + (f", darks {np.median(black):g}" if darks.size else "")
+                + "): was the shutter closed, are flats and darks exchanged, or is a file missing that they lie in?"
+            )
+        lights.append(usual)
+        good[which] = (light >= _BLACK * usual) & (light <= _DAZZLED * usual)
+        good[which[good[which]]] = _whole(flats[which[good[which]]], dark, usual)
+    fine = black - dark <= max(_LIT * min(lights, default=np.inf), noise)
+    lines = [
+        _line(kind, np.flatnonzero(~some), some.size, why)
+        for kind, some, why in (
+            ("flat", good, "far from as bright as the others: shutter closed?"),
+            ("dark", fine, "lit: shutter open?"),
+        )
+        if not some.all()
+    ]
+    return Usable(good, fine, lines)
 
 
 def sort_out_references(scan: AnyMeasurement) -> tuple[AnyMeasurement, list[str]]:
-    """Leave out darks that are lit and flats that are not: the scan with the others, and what is to be said.
-
-    Told by the median of each frame over the measured pixels. Flats of different exposures, up to a factor of five from
-    the usual one, stay.
+    """Leave out darks that are lit and flats that are not (`usable_references`): the scan with the others, and what is
+    to be said.
 
     **Raises:** `InputError` where no flat holds light, or all darks hold that of the flats.
 
@@ -33,39 +89,101 @@ def sort_out_references(scan: AnyMeasurement) -> tuple[AnyMeasurement, list[str]
         return scan, []
     if scan.flats is None or np.shape(scan.flats)[-2:] != scan.frame_shape or np.ndim(scan.flats) > 3:
         return scan, []
-    flats, darks = _levels(scan.flats, scan), _levels(scan.darks, scan)
-    dark = float(darks.min(initial=np.inf)) if darks.size else 0.0
-    light = flats - dark
-    usual = float(np.median(light[light > _EMPTY * light.max()])) if light.max() > 0 else 0.0
-    good_darks = darks - dark <= _LIT * usual
-    if usual <= 0 or (darks.size > 1 and good_darks.sum() < 1):
-        raise InputError(
-            f"{scan.name}: the flats hold no light (median {np.median(flats):g} counts"
-            + (f", darks {np.median(darks):g}" if darks.size else "")
-            + "): was the shutter closed, are flats and darks exchanged, or is a file missing that they lie in?"
-        )
-    good_flats = (light >= _BLACK * usual) & (light <= _DAZZLED * usual)
-    said, kept = [], {}
-    for kind, good, why in (
-        ("flat", good_flats, "far from as bright as the others: shutter closed?"),
-        ("dark", good_darks, "lit: shutter open?"),
-    ):
+    usable, kept = usable_references(scan), {}
+    for kind, good in (("flat", usable.flats), ("dark", usable.darks)):
         if good.size and not good.all():
-            said.append(_line(kind, np.flatnonzero(~good), good.size, why))
             kept[f"{kind}s"] = np.asarray(getattr(scan, f"{kind}s"))[good]
             if f"{kind}_views" in scan.extra:
                 places = np.asarray(scan.extra[f"{kind}_views"])[good]
                 kept["extra"] = {**kept.get("extra", scan.extra), f"{kind}_views": places}
-    return (scan.replace(**kept) if kept else scan), said
+    return (scan.replace(**kept) if kept else scan), usable.lines
 
 
-def _levels(frames: np.ndarray | None, scan: Measurement) -> np.ndarray:
-    """Median of each frame over what was measured."""
+def leave_out_unlit(scan: AnyMeasurement) -> tuple[AnyMeasurement, list[str]]:
+    """Leave out views without light (`unlit_views`): the scan of the others, and what is to be said."""
+    unlit, said = unlit_views(scan)
+    return (scan.subset(np.setdiff1d(np.arange(scan.views), unlit)) if unlit.size else scan), said
+
+
+def unlit_views(scan: Measurement, block: int = 64) -> tuple[np.ndarray, list[str]]:
+    """Find the views in which the shutter was closed or something stood in the whole beam, and what is to be said.
+
+    Their brightest parts hold 20 times less light than those of the usual view.
+    """
+    none = np.zeros(0, int)
+    if scan.kind == "line-integrals" or scan.views < 3 or len(scan.counts.shape) != 3:
+        return none, []
+    dark = np.zeros(scan.frame_shape) if scan.darks is None else np.asarray(scan.darks, float)
+    dark = dark.reshape(-1, *scan.frame_shape).mean(0)
+    good = np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask
+    known = getattr(scan.counts, "summary", None)
+    if known is not None:  # of an earlier pass, where every read would unpack the whole file
+        brightest = np.median(known.peaks, 1) - np.median(dark)
+    elif getattr(scan.counts, "bands", 0):
+        return none, []
+    else:
+        brightest = _brightest_of_rows(scan, dark, good, block)
+    usual = float(np.median(brightest))
+    lit = brightest > usual / _BLOCKED
+    unlit = np.flatnonzero(~lit)
+    if unlit.size:  # a sample may fill these rows: the whole frames tell
+        light = np.asarray(scan.counts[unlit], np.float32) - dark
+        unlit = unlit[_brightest(np.where(good, light, -np.inf)) <= usual / _BLOCKED]
+    if not unlit.size or not usual > 0:
+        return none, []
+    said = f"view{'s' * (unlit.size > 1)} {index_ranges(unlit)} left out: 20 times darker than the others, or more: "
+    return unlit, [f"{said}shutter closed, or the beam blocked?"]
+
+
+def _brightest_of_rows(scan: Measurement, dark: np.ndarray, good: np.ndarray, block: int) -> np.ndarray:
+    """Find the brightest light of each view in rows about the middle."""
+    height = scan.frame_shape[0]
+    first = max(0, (height - _ROWS) // 2)
+    rows = slice(first, min(first + _ROWS, height))
+    some = good[rows] if good[rows].any() else np.ones(good[rows].shape, bool)
+    found = np.zeros(scan.views)
+    for start in range(0, scan.views, block):
+        views = slice(start, min(start + block, scan.views))
+        light = np.asarray(scan.counts[views, rows], np.float32) - dark[rows]
+        found[views] = _brightest(np.where(some, light, -np.inf))
+    return found
+
+
+def _brightest(light: np.ndarray) -> np.ndarray:
+    """Find the light of the brightest hundredth of neighbouring pixels of each view: single hot ones are none."""
+    light = np.where(np.isfinite(light), light, -np.inf)
+    pairs = np.minimum(light[..., 1:], light[..., :-1]) if light.shape[-1] > 1 else light
+    return np.quantile(pairs.reshape(len(pairs), -1), 0.99, axis=1, method="lower")
+
+
+def _frames(frames: np.ndarray | None, scan: Measurement) -> np.ndarray:
+    """Give the measured pixels of each frame, `(frame, pixel)`; none where the frames are not of the scan's shape."""
     if frames is None or np.shape(frames)[-2:] != scan.frame_shape or np.ndim(frames) > 3:
-        return np.zeros(0)
+        return np.zeros((0, 0))
     frames = np.asarray(frames).reshape(-1, *scan.frame_shape)
-    frames = frames.reshape(len(frames), -1) if scan.mask is None else frames[:, scan.mask]
+    return frames.reshape(len(frames), -1) if scan.mask is None else frames[:, scan.mask]
+
+
+def _levels(frames: np.ndarray) -> np.ndarray:
+    """Median of each frame."""
     return np.array([np.nanmedian(frame) if np.isfinite(frame).any() else np.nan for frame in frames], float)
+
+
+def _noise(darks: np.ndarray) -> float:
+    """Estimate the standard deviation of a pixel between two darks."""
+    changes = [np.abs(one.astype(float) - other) for one, other in zip(darks[1:], darks, strict=False)]
+    known = [float(np.nanmedian(change)) for change in changes if np.isfinite(change).any()]
+    return 1.4826 * min(known, default=0.0) / np.sqrt(2)  # of those that are alike
+
+
+def _whole(flats: np.ndarray, dark: float, usual: float) -> np.ndarray:
+    """Tell flats that are lit wherever the others are: no shutter moved in them."""
+    if len(flats) < 3:
+        return np.ones(len(flats), bool)
+    typical = np.nanmedian(flats, axis=0) - dark
+    lit = typical > _BLACK * usual
+    black = [np.mean(flat[lit] - dark < _BLACK * typical[lit]) if lit.any() else 0.0 for flat in flats]
+    return np.array(black) <= _PART
 
 
 def _line(kind: str, which: np.ndarray, total: int, why: str) -> str:

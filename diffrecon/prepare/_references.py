@@ -61,6 +61,7 @@ class References:
         light = np.stack([frames[g].mean(0, dtype=float) for g in groups]) - dark
         if not np.nanmax(light, initial=0) > 0:
             raise InputError(f"{scan.name}: the flats are nowhere above the darks; are they exchanged?")
+        _refuse_divided(scan, float(np.nanmedian(light)))
         left, right, share = _between(centres, scan.views)
         gain, noise = _detector_noise(frames, darks, dark)
         none = np.zeros((0, len(frames))), np.zeros((scan.views, 0), np.float32)
@@ -159,6 +160,7 @@ class References:
 _FLAT_FIELD = "the flat field (frames without the sample)"
 _BORDER = 0.1  # of the columns, on either side
 _OPAQUE = 0.1  # less does not pass beside a sample
+_COUNTED = 100  # counts of flats, from which on frames that stay below 10 are no counts
 _BRIGHT = 1.5  # fringes of the brightest edges stay below
 
 
@@ -184,6 +186,22 @@ def _refuse_what_is_no_transmission(scan: Measurement) -> None:
         raise InputError(
             f"{scan.name}: frames without flats look like line integrals, not like transmissions ({seen}): say "
             "--set data.kind=line-integrals, or data.kind=transmission where they are"
+        )
+
+
+def _refuse_divided(scan: Measurement, light: float) -> None:
+    """Refuse frames that are transmissions beside flats that are counts, as long as nobody says what they are.
+
+    **Raises:** `InputError`.
+    """
+    if scan.kind is not None or np.dtype(scan.counts.dtype).kind != "f" or light < _COUNTED:
+        return
+    views = np.unique(np.linspace(0, scan.views - 1, min(scan.views, 9)).astype(int))
+    high = float(np.nanmax(np.asarray(scan.counts[views])))
+    if high <= 10:
+        raise InputError(
+            f"{scan.name}: the frames reach {high:.3g}, the flats {light:.3g}: where the frames are divided by the "
+            "flats already, say --set data.kind=transmission or line-integrals"
         )
 
 

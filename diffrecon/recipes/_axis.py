@@ -12,6 +12,7 @@ from ._slabs import middle_rows
 __all__ = ["Moves", "find_axis", "whole_column"]
 
 _LEAST = 0.25  # pixels that are worth it
+_MOVED = 1e-7  # [m] that are worth a word
 _SURE = 0.1  # by which the moves seen in the frames may differ from those written
 
 
@@ -44,7 +45,11 @@ def find_axis(
                 f"{scan.name}: geometry.rotation_centre = {centre:g} lies farther off the detector, {columns} columns, "
                 "than that is wide: it is counted in columns from the first"
             )
-        return centre, moves, f"rotation centre {centre:.2f} as given{whole_column(prepared, centre)}"
+        return (
+            centre,
+            moves,
+            f"rotation centre {centre:.2f} as given{whole_column(prepared, centre)}" + beside(centre, columns),
+        )
     if moves.columns is None or sample is None:
         axis = prepared.find_rotation_centre(rows)
     else:
@@ -59,6 +64,16 @@ def whole_column(prepared: prepare.Preparation, centre: float) -> str:
     return "" if window is None else f"; column {window.whole_column(centre):.2f} of the whole detector"
 
 
+def beside(centre: float, columns: int) -> str:
+    """Warn of an axis that lies on the first column, or off the detector; else nothing."""
+    if 0 < centre <= columns - 1:
+        return ""
+    return (
+        f"; WARNING: columns are counted from 0 to {columns - 1}: it leaves half of the sample unseen; a distance from "
+        f"the middle would be column {(columns - 1) / 2 + centre:.1f}"
+    )
+
+
 def column_moves(scan: Any, rows: Float[Any, "view z u"], angles: Float[np.ndarray, " view"]) -> Moves:
     """Find by how many columns each view has moved.
 
@@ -71,8 +86,12 @@ def column_moves(scan: Any, rows: Float[Any, "view z u"], angles: Float[np.ndarr
         rest = f"; those along rows, up to {np.abs(along[:, 0]).max():.1f}, are not used" if along[:, 0].any() else ""
         farthest = np.abs(along[:, 1]).max()
         return Moves(along[:, 1], f"views shifted back by up to {farthest:.1f} columns (data.shifts){rest}")
-    if translation is None or np.shape(translation) != (len(angles), 3) or scan.pixel_size is None:
+    if translation is None or np.shape(translation) != (len(angles), 3):
         return Moves()
+    if scan.pixel_size is None:
+        far = float(np.ptp(np.asarray(translation, float)[:, 0]))
+        said = f"the sample was moved by {far:.3g} m (sample translation): by how many columns the pixel size tells"
+        return Moves(None, f"{said} (geometry.pixel_size); not used" if far > _MOVED else "")
     moved = np.asarray(translation, float)[:, 0] / float(np.mean(scan.pixel_size))
     if not np.isfinite(moved).all() or np.ptp(moved) < _LEAST:
         return Moves()

@@ -31,6 +31,7 @@ _STEADY = 0.02  # brightness of a view about what air and flats say
 _UNKNOWN = 0.1  # where there is no air
 _NEAR = 0.01  # of an edge: where the bandwidth of a monochromator matters
 _SAMPLES = 6
+_UNEXPLAINED = 1.5  # of the noise, from which on residuals are no noise
 _ROWS = 6  # from which on a move along the rows is seen
 
 
@@ -71,10 +72,16 @@ def start(scan: Scan, settings: Any, materials: dict[str, str], energies: np.nda
     **Arguments:** `energies` of all views [eV].
     """
     _check(scan, settings)
+    scan, energies, left_out = _lit(scan, energies)
     several, energy_of = np.unique(energies, return_inverse=True)
     table, shares = _spectra(materials, several, settings)
-    beam, dark, flats, noise, mask = _beam(scan, several, energy_of)
+    beam, dark, flats, noise, mask, references = _beam(scan, energy_of)
     counts = np.asarray(scan.counts, np.float32)
+    hot = prepare.brighter_than_beam(counts, beam, dark, energy_of) & mask
+    mask = mask & ~hot
+    left_out += [f"{hot.sum()} pixels brighter than the empty beam in nearly every view: hot, left out"] * bool(
+        hot.any()
+    )
     rays = _rays(counts, beam, dark, mask, energy_of)
     angles = np.asarray(scan.angles, float)
     centre, columns, said = _axis(scan, rays.lines, angles, energy_of)
@@ -87,7 +94,7 @@ def start(scan: Scan, settings: Any, materials: dict[str, str], energies: np.nda
     model = model.replace(drift=jnp.asarray(rays.brightness, jnp.float32))
     setup = DensitySetup.of(model)
     prior = _prior(model, setup, settings, rays, flats, mask, angles)
-    lines = (*notes_of(materials, several, settings.model.bandwidth), said, rays.said)
+    lines = (*references, *left_out, *notes_of(materials, several, settings.model.bandwidth), said, rays.said)
     lines = (*lines, looks.TWO_BEAMS) if scan.flats is not None and scan.flux is not None else lines
     for line in lines:
         console.say(line)
@@ -116,6 +123,13 @@ def _check(scan: Scan, settings: Any) -> None:
             raise InputError(f"model.attenuation holds for one energy each: with model.{name} the tables are needed")
 
 
+def _lit(scan: Scan, energies: np.ndarray) -> tuple[Scan, np.ndarray, list[str]]:
+    """Leave out views without light, with their energies."""
+    unlit, said = prepare.unlit_views(scan)
+    views = np.setdiff1d(np.arange(scan.views), unlit)
+    return (scan.subset(views) if unlit.size else scan), energies[views], said
+
+
 def _spectra(materials: dict[str, str], energies: np.ndarray, settings: Any) -> tuple[np.ndarray, np.ndarray]:
     measured = settings.model.attenuation
     if measured is None:
@@ -124,44 +138,17 @@ def _spectra(materials: dict[str, str], energies: np.ndarray, settings: Any) -> 
     return table[:, None], np.ones((len(energies), 1))
 
 
-def _beam(scan: Scan, energies: np.ndarray, energy_of: np.ndarray) -> Any:
+def _beam(scan: Scan, energy_of: np.ndarray) -> Any:
     """Give the empty beam of every energy, the dark, the relative variance of the flats, the noise of a count (variance
-    over signal, variance of the readout) and where there is light."""
-    frame, count = scan.frame_shape, len(energies)
-    darks = None if scan.darks is None else np.asarray(scan.darks, float)
-    dark = np.zeros(frame) if darks is None else darks.mean(0)
-    readout = float(np.median(darks.var(0, ddof=1))) if darks is not None and len(darks) > 2 else 0.0
-    mask = np.ones(frame, bool) if scan.mask is None else np.array(scan.mask, bool)
-    gain = 1.0
-    if scan.flats is None:
-        flux = np.asarray(scan.flux, float)
-        one = np.array([flux if flux.ndim == 0 else flux[energy_of == e].mean() for e in range(count)])
-        beam, variance = np.broadcast_to(one[:, None, None], (count, *frame)).copy(), np.full((count, *frame), 1e-10)
-    else:
-        flats = np.asarray(scan.flats, float)
-        if len(flats) % count:
-            raise InputError(
-                f"{scan.name}: {len(flats)} flats do not share out among {count} energies: give as many for each, in "
-                "the order of the energies (data.flats)"
-            )
-        order = _order_of(energy_of, count)
-        flats = flats.reshape(count, -1, *frame)[order]
-        beam = flats.mean(1) - dark
-        if flats.shape[1] > 2:
-            level = (flats - dark).mean((2, 3), keepdims=True) / beam.mean((1, 2))[:, None, None, None]
-            spread = ((flats - dark) / np.maximum(level, 1e-6)).var(1, ddof=1)
-            gain = float(np.clip((np.median(spread) - readout) / np.median(beam), 0.01, 100.0))
-        variance = (gain * np.maximum(beam, 1) + readout) / flats.shape[1] / np.maximum(beam, 1) ** 2
-    mask &= (beam > 0).all(0)
+    over signal, variance of the readout), where there is light, and what is to be said."""
+    beams = prepare.energy_beams(scan, energy_of)
+    mask = np.ones(scan.frame_shape, bool) if scan.mask is None else np.array(scan.mask, bool)
+    mask &= (beams.light > 0).all(0)
     if not mask.any():
         raise InputError(f"{scan.name}: the empty beam is nowhere above the dark: are flats and darks exchanged?")
-    return np.where(mask, beam, 1.0), dark, variance, (gain, readout), mask
-
-
-def _order_of(energy_of: np.ndarray, count: int) -> np.ndarray:
-    """Give, for the energies in increasing order, which group of flats is theirs: groups come as the views do."""
-    first = np.array([np.flatnonzero(energy_of == e)[0] for e in range(count)])
-    return np.argsort(np.argsort(first))
+    noise, light = (beams.gain, beams.read_noise**2), np.maximum(beams.light, 1)
+    variance = np.maximum((noise[0] * light + noise[1]) / beams.flats[:, None, None] / light**2, 1e-10)
+    return np.where(mask, beams.light, 1.0), beams.dark, variance, noise, mask, beams.lines
 
 
 def _rays(counts: np.ndarray, beam: np.ndarray, dark: np.ndarray, mask: np.ndarray, energy_of: np.ndarray) -> Rays:
@@ -324,6 +311,17 @@ def verdict(problem: Densities) -> tuple[dict[str, Any], list[str]]:
         + ", ".join(f"{e / 1e3:.5g} keV {m:.3f}" for e, m in zip(problem.energies, each, strict=True))
         + "; well above 1 a material is missing, or the spectrum is another"
     )
+    if max(each) > _UNEXPLAINED:
+        lines.append(
+            f"WARNING: the counts are explained {max(each):.1f} times worse than their noise: angles or their order, "
+            "energies, what is in the beam, or motion"
+        )
+    for name, amount in zip(problem.materials, np.asarray(model.density, float), strict=True):
+        if amount.sum() < -0.1 * np.abs(amount).sum():
+            lines.append(
+                f"WARNING: {name} is below zero on the whole, as no matter is: check the rotation axis, flats, darks "
+                "and the order of the energies; or another material is missing"
+            )
     moves = np.asarray(model.moves, float)
     figures |= {"axis": problem.axis + moves[0, 0], "moves": moves, "brightness": np.exp(np.asarray(model.drift))}
     lines.append(f"rotation axis at column {problem.axis + moves[0, 0]:.2f}")

@@ -61,7 +61,7 @@ def contradictions(
     said = [
         f"photon noise alone is {floor:.4f} of the line integrals; fbp leaves {left[0]:.4f}, {left[1]:.4f} expected"
     ]
-    if left[0] > _CONTRADICTION * left[1] and left[0] < 0.9:
+    if left[0] > _CONTRADICTION * left[1]:
         said.append(
             f"WARNING: the line integrals contradict each other, {left[0] / left[1]:.1f} times as much as noise makes "
             "them: angles or their order, motion, light that changed, odd frames"

@@ -174,6 +174,16 @@ def read_stacks(scan: Scan, same: bool = True) -> Stacks:
                 f"{scan.name}: the {name} are at {light:.4g} counts above the darks on average: there is no light in "
                 "them; look at data.flats, data.darks and the shutter"
             )
+    for name, stack in (("frames with the sample", counts), ("reference frames", reference)):
+        dim = np.flatnonzero(
+            ~(stack[:, good].mean(1, dtype=float) - np.mean(np.broadcast_to(dark, good.shape)[good]) > 0)
+        )
+        if dim.size:
+            raise InputError(
+                f"{scan.name}: {name} {', '.join(map(str, dim[:6]))} hold no light: leave them out, with their steps "
+                f"({'data.views' if stack is counts else 'data.reference, data.reference_steps'}), or was the shutter "
+                "closed?"
+            )
     if flat is not None:
         good &= flat > 0.05 * np.median(flat)
         flat = np.where(good, flat / np.mean(flat[good]), 1.0)

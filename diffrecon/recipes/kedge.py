@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from .. import losses, penalties, physics, quality
+from .. import losses, penalties, physics, prepare, quality
 from .._console import Console
 from .._model import Batch
 from .._result import Quantity
@@ -29,6 +29,8 @@ from . import _kedge_volume, looks
 from ._kedge_volume import direct_densities
 
 _LIKELIHOOD = {"name": ("likelihood",)}
+_NO_LIGHT = 0.01  # of the empty beam, in the brightest pixels
+_AIR = 0.9  # of the empty beam, in the brightest five by five pixels: less is no air
 
 
 @dataclass(frozen=True)
@@ -286,22 +288,14 @@ def _table(materials: Mapping[str, str], energies: np.ndarray, measured: Any) ->
 
 def _model(scan: Scan, table: np.ndarray) -> tuple[KEdge, list[str]]:
     """Put zero areal densities behind the scan's beam; flats in groups of one energy where their number allows it."""
-    dark = np.zeros((1, 1)) if scan.darks is None else np.asarray(scan.darks, float).mean(0)
-    lines, noise = [], None
+    if scan.flats is None and scan.flux is None:
+        raise InputError(f"{scan.name}: {looks.NO_BEAM}")
+    beams = prepare.energy_beams(scan, np.arange(scan.views))
+    beam, dark, noise = beams.light, beams.dark, None
+    lines = [*beams.lines]
     if scan.flats is not None:
         lines += [looks.TWO_BEAMS] * (scan.flux is not None)
-        flats = np.asarray(scan.flats, float)
-        if len(flats) % scan.views == 0:
-            beam = flats.reshape(scan.views, -1, *flats.shape[1:]).mean(1) - dark
-            noise = _flats_variance(beam, dark, len(flats) // scan.views)
-        else:
-            noise = _flats_variance(flats.mean(0)[None] - dark, dark, len(flats))
-            beam = np.broadcast_to(flats.mean(0) - dark, (scan.views, *scan.frame_shape))
-            lines.append(f"{len(flats)} flats do not share out among {scan.views} views: their mean serves all")
-    elif scan.flux is not None:
-        beam = np.broadcast_to(np.reshape(np.asarray(scan.flux, float), (-1, 1, 1)), (scan.views, 1, 1))
-    else:
-        raise InputError(f"{scan.name}: {looks.NO_BEAM}")
+        noise = (np.maximum(beam, 0) + dark) / (beams.flats[:, None, None] * np.maximum(beam, 1e-3) ** 2)
     if not (beam > 0).any():
         raise InputError(f"{scan.name}: the empty beam is nowhere above the dark")
     good = np.ones(beam.shape[1:], bool) if scan.mask is None or scan.mask.shape != beam.shape[1:] else scan.mask
@@ -310,27 +304,55 @@ def _model(scan: Scan, table: np.ndarray) -> tuple[KEdge, list[str]]:
         lines.append(f"{lost} pixels without light or value in flats or darks are left out; they hold NaN")
     beam, dark = np.where(beam > 0, beam, 0), np.nan_to_num(dark)
     noise = None if noise is None else np.nan_to_num(noise)
-    lines += _too_bright(scan, beam, dark)
+    lines += _odd_views(scan, beam, dark)
     cast = lambda a: jnp.asarray(a, jnp.float32)
     zero = cast(np.zeros((table.shape[1], *scan.frame_shape)))
     noise = None if noise is None else cast(noise)
     return KEdge(zero, cast(table), cast(np.maximum(beam, 0)), cast(dark), noise), lines
 
 
-def _too_bright(scan: Scan, beam: np.ndarray, dark: np.ndarray) -> list[str]:
-    """Name views that transmit more than the empty beam, as no matter does."""
+def _odd_views(scan: Scan, beam: np.ndarray, dark: np.ndarray) -> list[str]:
+    """Name views that transmit more than the empty beam, as no matter does, and views that hold no air.
+
+    **Raises:** `InputError` for a view without light, the only one at its energy.
+    """
     light, lit = np.asarray(scan.counts, float) - dark, np.broadcast_to(beam > 0, scan.counts.shape)
+    if scan.mask is not None:
+        lit = lit & scan.mask
     beam = np.broadcast_to(beam, light.shape)
-    shares = np.array([np.median(n[on] / b[on]) for n, b, on in zip(light, beam, lit, strict=True)])
+    parts = [n[on] / b[on] for n, b, on in zip(light, beam, lit, strict=True)]
+    shares = np.array([np.median(part) for part in parts])
+    brightest = np.array([np.quantile(part, 0.99) for part in parts])
+    if (brightest < _NO_LIGHT).any():
+        view = int(np.argmin(brightest))
+        raise InputError(
+            f"{scan.name}: view {view} transmits {max(brightest[view], 0):.2g} of the empty beam at most, as no other "
+            "does at its energy: was the shutter closed?"
+        )
+    said, named = [], lambda some, of: ", ".join(f"{view} ({of[view]:.3g} times)" for view in some[:6])
     bright = np.flatnonzero(~(shares < 1.2))
-    named = ", ".join(f"{view} ({shares[view]:.3g} times)" for view in bright[:6])
-    said = f"WARNING: views brighter than the empty beam: {named}; check flats, exposure and order"
-    return [said] if bright.size else []
+    if bright.size:
+        said.append(
+            f"WARNING: views brighter than the empty beam: {named(bright, shares)}; check flats, exposure and order"
+        )
+    share = light / np.where(beam > 0, beam, 1)
+    brightest = np.array([_brightest_region(part, on) for part, on in zip(share, lit, strict=True)])
+    dim = np.flatnonzero(brightest < _AIR)
+    if dim.size:
+        said.append(
+            f"views nowhere as bright as the empty beam: {named(dim, brightest)} at most; where there is air beside "
+            "the sample the flats are of another exposure"
+        )
+    return said
 
 
-def _flats_variance(beam: np.ndarray, dark: np.ndarray, count: int) -> np.ndarray:
-    """Compute the relative variance of a mean of so many flats by their own photons."""
-    return (np.maximum(beam, 0) + dark) / (count * np.maximum(beam, 1e-3) ** 2)
+def _brightest_region(share: np.ndarray, lit: np.ndarray) -> float:
+    """Find the transmission of the brightest five by five pixels."""
+    rows, columns = (n // 5 for n in share.shape)
+    if not rows or not columns:
+        return float(np.median(share[lit]))
+    tiles = lambda a: a[: rows * 5, : columns * 5].reshape(rows, 5, columns, 5).sum((1, 3), dtype=float)
+    return float(np.max(tiles(np.where(lit, share, 0)) / np.maximum(tiles(lit), 1)))
 
 
 def _floor(problem: Radiographs) -> float:

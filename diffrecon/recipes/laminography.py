@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +20,7 @@ from . import looks
 from ._line_integrals import residual
 from .tomography import least_squares
 
+_UNEXPLAINED, _MISFIT = 4.0, 0.1  # times the noise, and a share of the line integrals: more is no right geometry
 _STEPS = {"cgls": 20, "sirt": 100, "fista": 100}
 
 
@@ -80,11 +81,14 @@ class Laminography(looks.Laminography, Modality):
 
     def start(self, scan: Scan, settings: Settings, console: Console) -> Plate:
         """Prepare line integrals and put an empty volume in their geometry."""
-        make = partial(models.Laminography.from_scan, scan)
-        model = make(tilt=settings.model.tilt, size=settings.model.size)
         preparation = prepare.Preparation(scan, settings.prepare.as_mapping())
+        make = partial(models.Laminography.from_scan, cast(Scan, preparation.scan))
+        model = make(tilt=settings.model.tilt, size=settings.model.size)
         values = jnp.asarray(preparation.rows(0, scan.frame_shape[0]))
         lines = [*preparation.messages, _axis_line(scan)]
+        if preparation.lost_rows.size:
+            values = _between_rows(values, preparation.lost_rows)
+            lines.append("rows without a good pixel are filled from the rows beside them: slices share all rows")
         if settings.align.tilt:
             align = settings.align
             search = solvers.refine_tilt(model.projector, values, span=align.span, steps=align.steps)
@@ -92,7 +96,7 @@ class Laminography(looks.Laminography, Modality):
             lines.append(search.message)
         for line in lines:
             console.say(line)
-        figures = preparation.clipped_fraction
+        figures = preparation.clipped_fraction | _noise(preparation, values)
         return Plate(model, {"values": values}, least_squares, {"volume": 1.0}, lines=tuple(lines), figures=figures)
 
     def stages(self, problem: Plate, settings: Settings, console: Console) -> Work:
@@ -107,6 +111,15 @@ class Laminography(looks.Laminography, Modality):
             f"relative residual |A x - b| / |b| = {misfit:.4f} ({settings.solver.name}, {problem.views} views, tilt "
             f"{np.rad2deg(tilt):.2f} deg)",
         ]
+        floor = problem.figures.get("noise_floor_residual")
+        if floor is not None:
+            lines.append(f"photon noise alone is {floor:.4f} of the line integrals")
+            if misfit > max(_UNEXPLAINED * floor, _MISFIT):
+                lines.append(
+                    f"WARNING: the volume leaves {misfit / floor:.1f} times as much as noise does: angles or their "
+                    "order, tilt, axis, rows and columns, light that changed, or a specimen beyond the volume "
+                    "(model.size)"
+                )
         missing = 1 - np.cos(abs(tilt))  # fraction of the directions in the cone |q_xy| < |q_z| tan(tilt)
         if missing > 0.01:
             lines.append(
@@ -124,6 +137,27 @@ class Laminography(looks.Laminography, Modality):
             "volume": Quantity(volume, units, ("z", "y", "x"), pixel, "attenuation coefficient", "volume"),
             "projection": Quantity(first, "", ("y", "x"), pixel, "line integrals of the first view"),
         }
+
+
+def _between_rows(values: Any, lost: np.ndarray) -> Any:
+    """Fill detector rows by those on either side."""
+    good = np.setdiff1d(np.arange(values.shape[1]), lost)
+    if not good.size:
+        return values
+    place = np.interp(lost, good, np.arange(good.size))
+    below = good[np.floor(place).astype(int)]
+    above = good[np.ceil(place).astype(int)]
+    share = jnp.asarray((place % 1)[:, None], values.dtype)
+    return values.at[:, lost].set(values[:, below] * (1 - share) + values[:, above] * share)
+
+
+def _noise(preparation: prepare.Preparation, values: Any) -> dict[str, float]:
+    """Compare photon noise with the line integrals; nothing where flats do not tell it."""
+    if preparation.scan.flats is None or preparation.settings["delta_beta"] is not None:
+        return {}
+    variance = preparation.variance(0, values)
+    seen = jnp.where(variance < 1e3, variance, 0)
+    return {"noise_floor_residual": float(jnp.sqrt(seen.sum()) / jnp.maximum(jnp.linalg.norm(values), 1e-30))}
 
 
 def _axis_line(scan: Scan) -> str:

@@ -24,6 +24,8 @@ from ._refraction import Beam, Prior, Stacks, Unit, blur_of, optics_of, read_sta
 from ._scan_facts import most_frequent
 
 _SATURATION = 0.3  # of the loss of visibility, to begin with
+_DOSE = 4.0  # times as bright as the curve of the reference has it: no sample, and no drift, does that
+_SPIKE, _DIP = 3.0, 2.0  # times as bright as both neighbours, or darker: no curve
 _VAGUE = 1.0  # relative error of the saturation from which on the curves do not tell it
 _ROUNDS_OF_AIR = 4
 _USUAL = (0.005, 0.1)  # errors of doses, and of places [steps]
@@ -84,6 +86,7 @@ class _Scanned(Refracting):
             grid[0] + step * (at - self._feet(curves)), frames, (mean, centre, width), scale * step, broad * step
         )
         frames, air = stacks.sample, None
+        _refuse_odd_doses(scan, stacks, still, there)
         if settings.model.air == "mode":
             air = _by_air(frames, place, guess, spectrum, period, stacks.good, scale)
         if air is not None:
@@ -176,6 +179,39 @@ class _Scanned(Refracting):
     def _width(self, scan: Scan, unit: Unit, width: float) -> float:
         """The standard deviation that makes a visibility of `exp(-1 / 2)`."""
         return width
+
+
+def _refuse_odd_doses(scan: Scan, stacks: Stacks, still: np.ndarray, there: np.ndarray) -> None:
+    """Refuse frames that are far brighter or darker than the others beside the curve of the reference.
+
+    **Raises:** `InputError`.
+    """
+    level = lambda frames: np.log(np.maximum(frames[:, stacks.good].mean(1, dtype=float), 1e-6))
+    order = np.argsort(still)
+    curve = level(stacks.reference)[order]
+    if len(curve) > 4:  # a curve that rises and falls over several steps
+        left, right = curve[1:-1] - curve[:-2], curve[1:-1] - curve[2:]
+        spike, dip = np.minimum(left, right), np.minimum(-left, -right)
+        odd = int(np.argmax(np.maximum(spike, dip)))
+        if spike[odd] > np.log(_SPIKE) or dip[odd] > np.log(_DIP):
+            times = np.exp((left + right)[odd] / 2)
+            _refuse_dose(scan, f"reference frame {order[odd + 1]}", times, "data.reference and data.reference_steps")
+    dose = level(stacks.sample) - np.interp(there, still[order], curve)
+    odd = int(np.argmax(np.abs(dose - np.median(dose))))
+    if len(dose) > 2 and abs(dose[odd] - np.median(dose)) > np.log(_DOSE):
+        _refuse_dose(scan, f"frame {odd} with the sample", np.exp(dose[odd] - np.median(dose)), "data.views")
+    if np.median(dose) > np.log(_DOSE):
+        raise InputError(
+            f"{scan.name}: with the sample the frames are {np.exp(np.median(dose)):.3g} times as bright as those of "
+            "data.reference: both stacks need one exposure; divide one of them by the ratio of exposures"
+        )
+
+
+def _refuse_dose(scan: Scan, which: str, times: float, keys: str) -> None:
+    raise InputError(
+        f"{scan.name}: {which} (counted from 0) is {times:.3g} times as bright as the others make it: another "
+        f"exposure, or a shutter that moved; leave it out ({keys})"
+    )
 
 
 class EdgeIllumination(looks.EdgeIllumination, _Scanned):

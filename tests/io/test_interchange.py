@@ -300,4 +300,4 @@ def test_ends_of_a_rocking_curve_may_be_empty(tmp_path):
     np.save(tmp_path / "a.npy", counts)
     assert open_scan(tmp_path / "a.npy", method="cdi").views == 5
     with pytest.raises(InputError, match="no counts at all"):
-        open_scan(tmp_path / "a.npy", method="tomography", angles=np.arange(5) / 5)
+        open_scan(tmp_path / "a.npy", method="holotomography", angles=np.arange(5) / 5)

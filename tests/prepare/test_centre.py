@@ -4,6 +4,7 @@ import pytest
 import diffrecon as dr
 from diffrecon import prepare
 from diffrecon.errors import InputError
+from diffrecon.prepare._full_turn import onwards
 
 from .sinograms import ellipses, sinogram
 
@@ -75,12 +76,23 @@ def test_the_axis_of_some_columns_is_looked_for_in_whole_rows(tmp_path, said, bi
     assert f"in rows of {128 // binning} columns, of which {scan.frame_shape[1]} were chosen" in found.message
 
 
+def test_angles_that_pass_a_turn_are_those_of_half_a_turn():
+    values, angles = noisy(90, np.pi, 100, 128, 66.4)
+    plain = prepare.find_rotation_centre(values, angles).centre
+    assert prepare.find_rotation_centre(values, np.mod(angles + 5.2, 2 * np.pi)).centre == pytest.approx(
+        plain, abs=0.02
+    )
+    assert np.ptp(onwards(np.mod(angles - 1, 2 * np.pi))) < np.pi
+
+
 def test_what_cannot_be_found_is_refused():
     values, angles = noisy(90, np.pi, 100, 128, 63.0)
     with pytest.raises(InputError, match="half a turn"):
         prepare.find_rotation_centre(values[:60], angles[:60])
     with pytest.raises(InputError, match="do not differ"):
         prepare.find_rotation_centre(np.zeros((90, 1, 128), np.float32), angles)
+    with pytest.raises(InputError, match="frames of 2 columns are too narrow"):
+        prepare.find_rotation_centre(values[..., :2], angles)
 
 
 def test_tooth(shared_data):

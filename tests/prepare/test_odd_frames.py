@@ -126,3 +126,59 @@ def test_air_of_divided_frames_is_brought_to_one(kind, off):
     assert f"at both edges {what} in all views" in said and "flats in all" not in said
     values, said = prepared(scan, flux="auto")
     assert np.abs(values[:, 0, :6]).mean() < 0.02 and "at both edges" not in said
+
+
+@pytest.mark.parametrize("light", [0.0, 0.02])
+def test_views_without_light_are_left_out(scan, light):
+    """A shutter that closed twice, or let little pass; one view a view where line integrals of all are asked for."""
+    dark, views = np.r_[20:25, 59], np.setdiff1d(np.arange(60), np.r_[20:25, 59])
+    counts = np.asarray(scan.counts, float).copy()
+    counts[dark] = 100 + light * (counts[dark] - 100)
+    found = prepare.Preparation(scan.replace(counts=counts))
+    values = np.asarray(found.rows(0, 2))
+    assert "views 20:25,59 left out: 20 times darker" in "\n".join(found.messages)
+    assert np.array_equal(found.angles, ANGLES[views]) and np.abs(values - TRUTH[views]).mean() < 0.012
+    assert prepare.line_integrals(scan.replace(counts=counts)).values.shape == (60, 2, 64)
+    thick = counts.copy()  # a sample that lets a hundredth pass beside air is no shutter
+    thick[dark] = np.where(np.arange(64) < 4, scan.counts[dark], 0.01 * (scan.counts[dark] - 100) + 100)
+    assert "left out" not in prepared(scan.replace(counts=thick))[1]
+
+
+def test_darks_that_are_lit_a_little_and_flats_that_are_black_in_part(scan):
+    darks, flats = np.repeat(scan.darks, 3, 0), scan.flats.copy()
+    darks[:3] += 0.1 * (flats[:3] - 100)
+    flats[9, :, :32] = 100
+    values, said = prepared(scan.replace(darks=darks, flats=flats))
+    assert np.abs(values - TRUTH).mean() < 0.012
+    assert "darks 0, 1, 2 left out, 3 of 9" in said and "flat 9 left out, 1 of 10" in said
+    noise = np.random.default_rng(3).poisson(100, (10, 2, 64))
+    for dark, flat in ((noise[:5], noise[5:]), (scan.flats[:5], scan.flats[5:])):
+        with pytest.raises(InputError, match="flats hold no light"):
+            prepare.Preparation(scan.replace(darks=dark, flats=flat))
+
+
+def test_a_pixel_that_is_hot_in_the_frames_alone(scan):
+    counts = np.asarray(scan.counts).copy()
+    counts[:, 1, 30] = 60000
+    values, said = prepared(scan.replace(counts=counts))
+    assert "1 bad detector pixel (1 hot)" in said and np.abs(values - TRUTH).max() < 0.2
+
+
+def test_masks_that_leave_hardly_anything_and_frames_that_are_divided(scan):
+    mask = np.zeros((2, 64), bool)
+    mask[:, 5] = True
+    with pytest.raises(InputError, match=r"the mask leaves 1\.6% .* other way round"):
+        prepare.Preparation(scan.replace(mask=mask))
+    divided = ((scan.counts - 100) / (scan.flats.mean(0) - 100)).astype(np.float32)
+    with pytest.raises(InputError, match=r"the frames reach 1\.\d+, the flats .*data\.kind=transmission"):
+        prepare.Preparation(scan.replace(counts=divided))
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_a_monitor_that_is_none_is_named(scan, value):
+    monitor = np.linspace(1, 0.7, 60)
+    monitor[4] = value
+    assert (
+        "the monitor is not used: zero, negative or no number in 1 of 60 views (4 the first)"
+        in prepared(scan.replace(extra={"monitor": monitor}))[1]
+    )

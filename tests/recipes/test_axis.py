@@ -51,7 +51,14 @@ def test_translations_that_the_views_do_not_show_are_named_and_left():
 def test_an_axis_far_outside_is_refused():
     with pytest.raises(InputError, match="rotation_centre = 1e\\+06 lies farther off"):
         axis(moved_scan(rotation_centre=1e6))
-    assert axis(moved_scan(rotation_centre=-20.0))[0] == -20.0
+    centre, _, said = axis(moved_scan(rotation_centre=-3.0))
+    assert centre == -3 and "WARNING: columns are counted from 0 to 71" in said and "would be column 32.5" in said
+    assert "WARNING" not in axis(moved_scan(rotation_centre=33.0))[2]
+
+
+def test_translations_without_a_pixel_are_named():
+    moved = moved_scan(extra={"sample_translation": np.outer(MOVES * 2e-6, [1, 0, 0])}).replace(geometry=None)
+    assert "the pixel size tells (geometry.pixel_size); not used" in axis(moved)[1].said
 
 
 def test_what_a_method_makes_no_use_of_is_named():

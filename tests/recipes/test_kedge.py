@@ -108,6 +108,42 @@ def test_a_material_below_zero_is_said():
     assert not any("below zero" in line for line in solved(bright).verdict)
 
 
+def test_flats_and_views_that_are_none():
+    """A dark flat, a lit dark, flats in another order: found; a closed shutter and flats of unclear energies: not."""
+    random, beams = np.random.default_rng(7), np.array([4000.0, 4600.0])
+    light = np.exp(-np.einsum("vm,myx->vyx", np.asarray(TABLE), AREAL))
+    light[:, :5, :5] = 1  # air
+    flats = random.poisson(np.repeat(beams, 4)[:, None, None] * np.ones((12, 16)) + 50.0)
+    plain = scan(TABLE, 4e3).replace(
+        counts=random.poisson(beams[:, None, None] * light + 50.0), flats=flats, darks=random.poisson(50.0, (4, 12, 16))
+    )
+    ask = {"model": {"materials": ["Ni", "SiO2"], "attenuation": TABLE}}
+    found = dr.reconstruct(plain, "k-edge", ask)
+    odd, lit = flats.copy(), np.concatenate([plain.darks, flats[:1] // 5])
+    odd[5] = 50
+    bad = dr.reconstruct(plain.replace(flats=odd, darks=lit), "k-edge", ask)
+    assert any("flat 5 left out, 1 of 8" in line for line in bad.verdict)
+    assert any("dark 4 left out, 1 of 5" in line for line in bad.verdict)
+    other = dr.reconstruct(plain.replace(flats=flats.reshape(2, 4, 12, 16).swapaxes(0, 1)), "k-edge", ask)
+    assert any("8 flats alternate between the 2 energies" in line for line in other.verdict)
+    for result in (bad, other):
+        for name in ("Ni", "SiO2"):
+            assert np.mean(result[name]) == pytest.approx(np.mean(found[name]), rel=0.06)
+    shut = np.asarray(plain.counts).copy()
+    shut[1] = random.poisson(50, (12, 16))
+    with pytest.raises(dr.InputError, match="view 1 transmits .* was the shutter closed"):
+        dr.reconstruct(plain.replace(counts=shut), "k-edge", ask)
+    with pytest.raises(dr.InputError, match="7 flats do not share out among 2 energies"):
+        dr.reconstruct(plain.replace(flats=flats[:7]), "k-edge", ask)
+    dark = np.where(np.arange(8)[:, None, None] < 4, flats, 50)
+    with pytest.raises(dr.InputError, match="the flats of energy 1 hold no light"):
+        dr.reconstruct(plain.replace(flats=dark), "k-edge", ask)
+    longer = np.where(np.arange(8)[:, None, None] < 4, flats, 2 * flats - 50)
+    said = dr.reconstruct(plain.replace(flats=longer), "k-edge", ask).verdict
+    assert any("views nowhere as bright as the empty beam: 1 (0.5 times) at most" in line for line in said)
+    assert not any("nowhere as bright" in line or "left out" in line for line in found.verdict)
+
+
 def test_pixels_without_light_or_value_are_counted():
     whole = scan(TABLE, 1e4)
     flats = np.full((4, *whole.frame_shape), 1e4)

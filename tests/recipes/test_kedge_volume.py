@@ -121,3 +121,26 @@ def test_notes_of_edges(solved):
     assert len(near) == 1 and "0.45% off an edge of I" in near[0]
     assert "no absorption edge" in notes_of({"I": "I"}, np.array([40e3, 60e3]), 0.0)[0]
     assert dataclasses.is_dataclass(scan) and scan.extra["materials"] == kedge_tomography.FORMULA
+
+
+@pytest.mark.parametrize("what", ["frames", "angles"])
+def test_odd_frames_are_left_out_and_mixed_angles_noticed(solved, tmp_path, what):
+    path, truth, _ = solved
+    with h5py.File(path) as old, h5py.File(tmp_path / "odd.h5", "w") as new:
+        new.attrs.update(old.attrs)
+        for name in ("counts", "flats", "darks", "energies", "theta", "materials", "formula"):
+            new[name] = old[name][()]
+        if what == "angles":
+            new["theta"][1] = np.random.default_rng(0).permutation(new["theta"][1])
+        else:
+            new["counts"][0, 30:], new["counts"][1, :2] = 100, 100
+            new["counts"][:, :, 0, 12] = 60000
+            new["flats"][1, 3], new["darks"][:3] = 100, 15000
+    result = dr.reconstruct(dr.open_scan(tmp_path / "odd.h5", rotation_centre=21), settings={"solver": {"rounds": 8}})
+    said = "\n".join(result.verdict)
+    if what == "angles":
+        assert "WARNING: the counts are explained" in said
+        return
+    assert "views 30:38 left out" in said and "1 pixels brighter than the empty beam" in said
+    assert "flat 23 left out, 1 of 40" in said and "darks 0, 1, 2 left out" in said and "WARNING" not in said
+    assert np.sum(result["water"]) == pytest.approx(truth["water"].sum(), rel=0.02)

@@ -43,6 +43,20 @@ def test_other_solvers(scan, solver):
     assert error(result["volume"], 0.05 * ellipsoid_volume(N)) < (0.4 if solver["name"] == "fbp" else 0.2)
 
 
+def test_rows_without_light_and_mixed_angles(scan):
+    """All slices see a row: it is filled from those beside; angles in another order leave far more than noise."""
+    ask = {"model": {"size": N}, "solver": {"steps": 15}}
+    plain = dr.reconstruct(scan, "laminography", ask)
+    dark = np.where(np.arange(N)[:, None] == 8, 100, scan.flats)
+    result = dr.reconstruct(scan.replace(flats=dark), "laminography", ask)
+    assert error(result["volume"], np.asarray(plain["volume"])) < 0.1
+    assert any("filled from the rows beside them" in line for line in result.verdict)
+    angles = np.random.default_rng(0).permutation(scan.angles)
+    mixed = dr.reconstruct(scan.replace(angles=angles), "laminography", ask)
+    assert any("WARNING: the volume leaves" in line for line in mixed.verdict)
+    assert not any("WARNING" in line for line in plain.verdict)
+
+
 def test_wrong_settings_are_refused(scan):
     with pytest.raises(dr.InputError, match="model.tilt"):
         dr.reconstruct(scan.replace(extra={}), "laminography")

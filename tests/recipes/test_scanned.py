@@ -86,6 +86,27 @@ def test_refused(change, words):
         dr.reconstruct(scan.replace(extra={**scan.extra, **change}))
 
 
+@pytest.mark.parametrize("method, distance, unit", [("edge-illumination", 0.6, 3e-6), ("analyser", 0.25, 1.5e-6)])
+@pytest.mark.parametrize(
+    "which, frame, times, words",
+    [
+        ("sample", 4, 5.0, "frame 4 with the sample .* 4.9.* times as bright .*data.views"),
+        ("sample", slice(None), 6.0, r"6.* times as bright as those of data\.reference"),
+        ("sample", 2, 0.0, "frames with the sample 2 hold no light"),
+        ("reference", 7, 0.0, "reference frames 7 hold no light"),
+        ("reference", 16, 0.0, "reference frames 16 hold no light"),
+        ("reference", 7, 5.0, "reference frame 7 .* times as bright .*data.reference_steps"),
+    ],
+)
+def test_frames_of_another_exposure_are_named(method, distance, unit, which, frame, times, words):  # fmt: skip
+    scan, _, _ = scan_of(method, distance, unit)
+    stacks = {"sample": np.array(scan.counts, float), "reference": np.array(scan.extra["reference"], float)}
+    stacks[which][frame] *= times
+    scan = scan.replace(counts=stacks["sample"], extra={**scan.extra, "reference": stacks["reference"]})
+    with pytest.raises(dr.InputError, match=words):
+        dr.reconstruct(scan)
+
+
 def test_the_depth_of_reflection_is_taken_back():
     """Frames at the top of the curve are displaced by 0.5 pixels, at its feet by 0.2; the crystal on either side."""
     scan, lens, _ = scan_of("analyser", 0.25, 1.5e-6)
