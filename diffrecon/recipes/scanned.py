@@ -56,6 +56,7 @@ class _Scanned(Refracting):
         """Put the measured curves of all pixels behind a flat sample, moved and broadened as their moments say."""
         unit, stacks = optics_of(scan), read_stacks(scan, same=False)
         still, there = (self._places(scan, key, stacks) for key in ("reference_steps", "steps"))
+        _refuse_odd_doses(scan, stacks, still, there)
         grid, curves = _even(still, stacks.reference)
         step = float(grid[1] - grid[0])
         lines = list(stacks.lines)
@@ -86,7 +87,6 @@ class _Scanned(Refracting):
             grid[0] + step * (at - self._feet(curves)), frames, (mean, centre, width), scale * step, broad * step
         )
         frames, air = stacks.sample, None
-        _refuse_odd_doses(scan, stacks, still, there)
         if settings.model.air == "mode":
             air = _by_air(frames, place, guess, spectrum, period, stacks.good, scale)
         if air is not None:
