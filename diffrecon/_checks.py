@@ -6,7 +6,7 @@ import numpy as np
 
 from ._summary import Summary, summary_of
 from .errors import InputError
-from .frames import frame_tiles
+from .frames import frame_tiles, index_ranges
 
 FEW = 0.01  # of all values, that may be not finite
 _WHOLE_VIEW = 0.9  # of the pixels of a view: the view is wrong, and not some pixels
@@ -106,9 +106,3 @@ def check_some_light(counts: Any, mask: np.ndarray | None, name: str) -> None:
         if part.dtype.kind not in "iufb" or bool(((part > 0) & np.isfinite(part)).any()):
             return
     raise InputError(f"{name}: no frame holds any counts; check the shutter and which dataset holds the frames")
-
-
-def index_ranges(numbers: np.ndarray) -> str:
-    """Write increasing indices as `0:10,12:40`, as `data.views` takes them."""
-    runs = np.split(np.asarray(numbers), np.flatnonzero(np.diff(numbers) != 1) + 1)
-    return ",".join(f"{r[0]}:{r[-1] + 1}" if len(r) > 1 else f"{r[0]}" for r in runs)

@@ -382,6 +382,12 @@ def pick_views(counts: Any, views: np.ndarray) -> Any:
     return Excerpt(counts, np.arange(counts.shape[0])[views]) if lazy else np.asarray(counts)[views]
 
 
+def index_ranges(numbers: np.ndarray) -> str:
+    """Write increasing indices as `0:10,12:40`, as `data.views` takes them."""
+    runs = np.split(np.asarray(numbers), np.flatnonzero(np.diff(numbers) != 1) + 1)
+    return ",".join(f"{r[0]}:{r[-1] + 1}" if len(r) > 1 else f"{r[0]}" for r in runs)
+
+
 def at_ceiling(values: np.ndarray) -> np.ndarray:
     """Tell which values are the largest number of their integer type: that many at least. Floats have no such."""
     whole = values.dtype.kind in "iu"

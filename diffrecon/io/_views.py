@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import index_ranges
 from ..errors import InputError
+from ..frames import index_ranges
 from .keys import full_name
 from .source import Source
 

@@ -4,9 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._checks import index_ranges
 from ..errors import InputError
-from ..frames import AnyMeasurement, Measurement
+from ..frames import AnyMeasurement, Measurement, index_ranges
 
 __all__ = ["leave_out_unlit", "sort_out_references", "unlit_views", "usable_references"]
 
