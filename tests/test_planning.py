@@ -116,6 +116,15 @@ def test_gradients_find_the_energy_at_which_a_specimen_is_two_attenuation_length
     assert found.plan.figures().time == pytest.approx(plan.figures().time)
 
 
+def test_the_energy_of_a_map_stays_above_the_edge_of_its_line():
+    """The range that nobody gave, and one that reaches below."""
+    pytest.importorskip("xraydb")
+    plan = planning.plan("fluorescence-map", line="Zn Ka")
+    for names in (("energy",), {"energy": (4e3, 20e3)}):
+        found = planning.optimise(plan, names, starts=1, steps=2)
+        assert 9659 < found.ranges["energy"][0] < 9680 and found.plan.settings.energy > 9659
+
+
 def test_what_is_held_stays():
     plan = planning.plan("tomography", energy="20 keV")
     found = planning.optimise(plan, {"energy": (10e3, 60e3)}, aim="dose", hold="sensitivity", starts=1, steps=40).plan

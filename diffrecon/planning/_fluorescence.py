@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .. import physics
-from ..models import attenuation_of, emission_line
+from ..models import attenuation_of, emission_line, excited_line
 from ..operators import slab_share
 from ..settings import setting
 from ._detail import scanned
@@ -86,6 +86,12 @@ class FluorescenceMap(Method):
             np.array(lines),
             physics.molar_mass(lowest.element) / physics.AVOGADRO,
         )
+
+    def ends(self, settings: Settings) -> dict[str, tuple[float, float]]:
+        """Keep the line excited."""
+        line = excited_line(settings.line, settings.energy)
+        edges = [e for shell, e in physics.edges_by_shell(line.element).items() if shell[0] == line.name[0]]
+        return {"energy": (1.001 * max(e for e in edges if e < settings.energy), np.inf)}
 
     def material(self, tables: Tables) -> Matter:
         """Find the slab among the tables."""
