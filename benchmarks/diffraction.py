@@ -14,6 +14,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import table
 
 import diffrecon as dr
 from diffrecon.geometry import TiltedDetector, polarisation_factor
@@ -21,6 +22,7 @@ from diffrecon.operators import AzimuthalIntegrator, Cake, Grid, StripProjector,
 from diffrecon.solvers import sirt_patterns
 
 CHANNELS = 1000
+CASE = f"azimuthal integration, 2048 x 2048 into {CHANNELS} channels"
 
 
 def optional(name):
@@ -57,17 +59,20 @@ def integration(size, count):
     exact = pattern(fine).reshape(CHANNELS, 20).mean(1)[inner]
     error = lambda found: np.linalg.norm(np.asarray(found)[inner] - exact) / np.linalg.norm(exact)
     start = time.process_time()
-    table = AzimuthalIntegrator(detector, (size, size), cake, polarisation=0.99)
+    bins = AzimuthalIntegrator(detector, (size, size), cake, polarisation=0.99)
     print(f"integration of {size} x {size} into {CHANNELS} channels, patterns and variance")
     print(f"  diffrecon, table made in {time.process_time() - start:.2f} s")
     for kind in (np.uint16, np.uint32):
         stack = jnp.asarray(frames.astype(kind))
-        taken = seconds(lambda stack=stack: jax.block_until_ready(table.with_errors(stack))) / count
-        clean = error(table(jnp.asarray(mean, jnp.float32)[None])[0])
+        taken = seconds(lambda stack=stack: jax.block_until_ready(bins.with_errors(stack))) / count
+        clean = error(bins(jnp.asarray(mean, jnp.float32)[None])[0])
+        if kind is np.uint16:
+            table.note(f"{CASE}, 16 bits", "CPU ms a frame", taken * 1e3)
+            table.note(CASE, "L2 error", clean)
         print(
             f"  diffrecon, {kind.__name__:6} {taken * 1e3:7.1f} ms a frame, {1 / taken:5.0f} frames a s, L2 {clean:.4f}"
         )
-    clipped = seconds(lambda: jax.block_until_ready(table.clipped(stack[:2])), 1) / 2
+    clipped = seconds(lambda: jax.block_until_ready(bins.clipped(stack[:2])), 1) / 2
     print(f"  diffrecon, sigma clip {clipped * 1e3:.0f} ms a frame")
     module = optional("pyFAI.integrator.azimuthal")
     if module is None:
@@ -84,6 +89,10 @@ def integration(size, count):
             radial_range=(low, high),
         )  # fmt: skip
         taken = seconds(lambda run=run: run(frames[0]))
+        if method[1] == "csr":
+            program = "pyFAI, " + {"no": "no splitting"}.get(method[0], method[0])
+            table.note(f"{CASE}, 16 bits", "CPU ms a frame", taken * 1e3, program)
+            table.note(CASE, "L2 error", error(run(mean).intensity), program)
         print(
             f"  pyFAI, {' '.join(method):22} {taken * 1e3:7.1f} ms a frame, {1 / taken:5.0f} frames a s, "
             f"L2 {error(run(mean).intensity):.4f}"
@@ -97,21 +106,23 @@ def patterns(path):
     photons = powder["monitor"] / powder["monitor_gain"]
     data = counts / (photons[..., None] * powder["normalisation"]) - powder["background"]
     print(f"SIRT 50 of {channels} channels, {views} views, {points} x {points} pixels")
-    table = StripProjector(scan.angles, Grid(points, 1, points / 2), scan.rotation_centre).table[:, 0]
+    rays = StripProjector(scan.angles, Grid(points, 1, points / 2), scan.rotation_centre).table[:, 0]
     on_device = jnp.asarray(data, jnp.float32)
     for steps in (1, 50):
-        taken = seconds(lambda steps=steps: jax.block_until_ready(sirt_patterns(table, on_device, steps)))
+        taken = seconds(lambda steps=steps: jax.block_until_ready(sirt_patterns(rays, on_device, steps)))
+        if steps == 50:
+            table.note(f"SIRT of {channels} channels, {views} views, 50 steps", "CPU s", taken)
         print(f"  diffrecon, all channels at once, {steps} steps with their matrix {taken:.2f} s")
     astra = optional("astra")
     if astra is None:
         return
     volume = astra.create_vol_geom(points, points)
-    rays = astra.create_proj_geom("parallel", 1.0, points, np.asarray(scan.angles))
-    projector = astra.create_projector("linear", rays, volume)
+    geometry = astra.create_proj_geom("parallel", 1.0, points, np.asarray(scan.angles))
+    projector = astra.create_projector("linear", geometry, volume)
 
     def run():
         for channel in range(channels):
-            sinogram = astra.data2d.create("-sino", rays, np.ascontiguousarray(data[..., channel]))
+            sinogram = astra.data2d.create("-sino", geometry, np.ascontiguousarray(data[..., channel]))
             image = astra.data2d.create("-vol", volume, 0.0)
             settings = astra.astra_dict("SIRT")
             settings.update(ProjectorId=projector, ReconstructionDataId=image, ProjectionDataId=sinogram)
@@ -121,7 +132,9 @@ def patterns(path):
             astra.algorithm.delete(job)
             astra.data2d.delete([sinogram, image])
 
-    print(f"  ASTRA, channel by channel {seconds(run, 1):.2f} s")
+    taken = seconds(run, 1)
+    table.note(f"SIRT of {channels} channels, {views} views, 50 steps", "CPU s", taken, "ASTRA")
+    print(f"  ASTRA, channel by channel {taken:.2f} s")
 
 
 if __name__ == "__main__":
@@ -129,7 +142,8 @@ if __name__ == "__main__":
     options.add_argument("--size", type=int, default=2048)
     options.add_argument("--frames", type=int, default=8)
     options.add_argument("--file")
-    given = options.parse_args()
+    given = table.arguments(options).parse_args()
     integration(given.size, given.frames)
     if given.file:
         patterns(given.file)
+    table.keep(given, "python benchmarks/diffraction.py --file SINOGRAM.h5")

@@ -11,6 +11,7 @@ import time
 
 import jax.numpy as jnp
 import numpy as np
+import table
 from projection import exact_sinogram, phantom
 
 import diffrecon as dr
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=60)
     parser.add_argument("--noise", type=float, default=0.01)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = table.arguments(parser).parse_args()
     n, angles = options.size, np.arange(options.views) * np.pi / options.views
     truth, exact = phantom(n), exact_sinogram(n, angles)
     noise = options.noise * exact.max() * np.random.default_rng(options.seed).standard_normal(exact.shape)
@@ -33,12 +34,18 @@ def main() -> None:
     for run in ("with compilation", "again"):
         start = time.process_time()
         choice = dr.solvers.choose_weight(A, sinogram, dr.penalties.TotalVariation(), bounds=(0.0, None))
-        found = error(choice.solution.x)
-        print(f"total variation, {run}: CPU {time.process_time() - start:.1f} s, {choice.message}")
+        found, spent = error(choice.solution.x), time.process_time() - start
+        print(f"total variation, {run}: CPU {spent:.1f} s, {choice.message}")
     print(
         f"{n} pixels, {options.views} views, noise {options.noise:g}, seed {options.seed}: error of FBP {ramp:.3f} "
         f"(ramp), {hann:.3f} (Hann); of TV {found:.4f}: {ramp / found:.1f} and {hann / found:.1f} times lower"
     )
+
+    case = f"few views, {n} x {n}, {options.views} views, noise {options.noise:g}: total variation"
+    table.note(case, "error", found)
+    table.note(case, "error", min(ramp, hann), "filtered back-projection")
+    table.note(case, "CPU s", spent)
+    table.keep(options, "python benchmarks/few_views.py")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import time
 
 import h5py
 import numpy as np
+import table
 
 import diffrecon as dr
 
@@ -34,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file")
     parser.add_argument("--once", action="store_true", help="time the first run, with compilation")
-    options = parser.parse_args()
+    options = table.arguments(parser).parse_args()
     scan = dr.open_scan(options.file)
     with h5py.File(options.file) as file:
         truth = {name: values[()] for name, values in file["truth/density"].items()}
@@ -48,8 +49,15 @@ def main() -> None:
             spent = time.process_time() - start
         found = {name: np.asarray(result[name], float) for name in names}
         error = {n: np.linalg.norm(found[n] - truth[n]) / np.linalg.norm(truth[n]) for n in names}
+        case = f"fluorescence tomography, {scan.counts.shape[2]} points, {len(np.unique(scan.angles))} views"
+        if not solver:
+            table.note(f"{case}: default", "CPU s", spent)
+        if not solver or "ignored" in label:
+            program = label if solver else table.OURS
+            table.note(f"{case}: default", f"mean error of {', '.join(names)}", np.mean(list(error.values())), program)
         cells = [f"{error[n]:.3f}, {found[n].sum() / truth[n].sum():.3f}" for n in names]
         print(f"| {label} | {spent:.1f} |", " | ".join(cells), "|", flush=True)
+    table.keep(options, "python benchmarks/fluorescence.py fluorescence_2d_n64.h5")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from typing import Any
 import h5py
 import jax
 import numpy as np
+import table
 from holography_floor import bands
 from holography_peers import timed
 
@@ -416,10 +417,23 @@ def speed(python: Path | None, folder: Path) -> None:
         )
 
 
-def show(label: str, measure: Callable[[], Any]) -> None:
+def note(case: Case, label: str, found: Row) -> None:
+    """Note what the table of all benchmarks has: one filter, or iterations; ours without what the truth chose."""
+    ours = label.startswith(table.OURS)
+    if ours and "oracle" in label:
+        return
+    steps = any(word in label for word in ("model-based", "TV", "Tikhonov", "iter"))
+    name = f"four holograms, {case.name}: {'iterative' if steps else 'one filter'}"
+    table.note(name, "phase error", found.error, table.OURS if ours else label)
+
+
+def show(label: str, measure: Callable[[], Any], case: Case | None = None) -> None:
     """A line of the table; a case that fails says so, and the others go on."""
     try:
-        print(f"{label:65s} {measure()}", flush=True)
+        found = measure()
+        print(f"{label:65s} {found}", flush=True)
+        if case is not None:
+            note(case, label, found)
     except Exception as error:
         print(f"{label:65s} failed: {type(error).__name__}: {error}", flush=True)
 
@@ -431,7 +445,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="*", default=[], metavar="WORD", help="cases whose label holds one of these")
     parser.add_argument("--list", action="store_true", help="print the labels of our cases")
     parser.add_argument("--speed", action="store_true")
-    given = parser.parse_args()
+    given = table.arguments(parser).parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if given.speed:
@@ -442,10 +456,11 @@ def main() -> None:
             elif given.list:
                 print("\n".join(ours(case)))
             else:
-                table(case, given.peers, given.cases, folder)
+                lines_of(case, given.peers, given.cases, folder)
+    table.keep(given, "python benchmarks/holography.py --data FILE ... --peers PYTHON")
 
 
-def table(case: Case, python: Path | None, words: list[str], folder: Path) -> None:
+def lines_of(case: Case, python: Path | None, words: list[str], folder: Path) -> None:
     """All chosen lines of a case."""
     print(
         f"{case.name}: phase down to {case.truth.min():.2f} rad, delta/beta of {next(iter(case.materials))} "
@@ -454,13 +469,15 @@ def table(case: Case, python: Path | None, words: list[str], folder: Path) -> No
     )
     for label, measure in ours(case).items():
         if not words or any(word.lower() in label.lower() for word in words):
-            show(label, measure)
+            show(label, measure, case)
     for program in PEERS[:1] if case.goes_on else PEERS:
         if python is None and importlib.util.find_spec(program) is None:
             print(f"{program}: left out, not installed (pip install {program}, or --peers PYTHON)")
             continue
         for label, row in peers(case, python or Path(sys.executable), program, folder, words):
             print(f"{label:65s} {row}", flush=True)
+            if isinstance(row, Row):
+                note(case, label, row)
 
 
 if __name__ == "__main__":

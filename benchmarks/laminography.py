@@ -13,6 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import table
 
 from diffrecon.operators import FourierPoseProjector, PoseProjector, dot_test, laminography_poses
 
@@ -39,6 +40,10 @@ def ours(kind: type, size: int, views: int, tilt: float, poses: bool) -> None:
     images = A(volume)
     forward, adjoint = measure(A, volume), measure(A.adjoint, images)
     gradient = measure(eqx.filter_jit(jax.grad(misfit)), volume, A, 0.9 * images)
+    if kind is FourierPoseProjector:
+        case = f"laminography, {size}^3, {views} views"
+        table.note(f"{case}: forward", "CPU s", forward)
+        table.note(f"{case}: gradient", "CPU s", gradient)
     print(
         f"{kind.__name__:21s} tilt {tilt:.0f}: forward {forward:.2f}, transpose {adjoint:.2f}, volume gradient "
         f"{gradient:.2f} s = {gradient / forward:.1f} forwards; dot test {dot_test(A, A.adjoint, volume):.0e}"
@@ -76,11 +81,12 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=180)
     parser.add_argument("--tilt", type=float, nargs="+", default=[30.0, 45.0])
     parser.add_argument("--poses", action="store_true", help="time the gradient in the poses too")
-    options = parser.parse_args()
+    options = table.arguments(parser).parse_args()
     for tilt in options.tilt:
         ours(FourierPoseProjector, options.size, options.views, tilt, options.poses)
         ours(PoseProjector, options.size, options.views, tilt, False)
         accuracy(tilt)
+    table.keep(options, "python benchmarks/laminography.py --tilt 30")
 
 
 if __name__ == "__main__":

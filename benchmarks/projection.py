@@ -18,12 +18,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import table
 
 from diffrecon.operators.adjoint import dot_test
 from diffrecon.operators.projection import ParallelProjector
 from diffrecon.solvers.direct.fbp import fbp
 from diffrecon.solvers.linear.least_squares import cgls, sirt
 
+CASE = "parallel beam"
+FORWARD, ADJOINT, FBP = "forward", "adjoint", "filtered back-projection"
+DISC = "error in the inscribed disc"
 # value, semi-axes, centre (x, y) in half sizes, tilt [deg]: Toft's modified Shepp-Logan phantom, y downwards
 ELLIPSES = [
     (1.0, 0.69, 0.92, 0.0, 0.0, 0),
@@ -74,7 +78,10 @@ def relative(a, b) -> float:
     return float(np.linalg.norm(np.asarray(a, float) - b) / np.linalg.norm(b))
 
 
-def report(name: str, function: Callable, repeats: int, note: str = "", warm: int = 2) -> None:
+def report(
+    name: str, function: Callable, repeats: int, note: str = "", warm: int = 2, of: tuple[str, str] = ("", "")
+) -> None:
+    """Print the times of a program; `of` program and work: those that the table of all benchmarks has."""
     cpu, wall = [], []
     for number in range(repeats + warm):
         start = time.process_time(), time.perf_counter()
@@ -83,6 +90,8 @@ def report(name: str, function: Callable, repeats: int, note: str = "", warm: in
             cpu.append(time.process_time() - start[0])
             wall.append(time.perf_counter() - start[1])
     print(f"{name:44s} CPU {np.median(cpu):8.4f} s   wall {np.median(wall):8.4f} s   {note}", flush=True)
+    if of[0]:
+        table.note(f"{CASE}: {of[1]}", "CPU s", float(np.median(cpu)), of[0])
 
 
 def ours(image: np.ndarray, exact: np.ndarray, angles: np.ndarray, slices: int, repeats: int) -> None:
@@ -92,8 +101,9 @@ def ours(image: np.ndarray, exact: np.ndarray, angles: np.ndarray, slices: int, 
     print(f"{'diffrecon set-up':44s} CPU {time.process_time() - start:8.4f} s")
     x, b = jnp.asarray(image), jnp.asarray(exact, jnp.float32)
     error, transpose = relative(A(x), exact), dot_test(A, A.adjoint, x)
-    report("diffrecon forward", lambda: A(x), repeats, f"error {error:.5f}")
-    report("diffrecon adjoint", lambda: A.adjoint(b), repeats, f"dot test {transpose:.1e}")
+    table.note(f"{CASE}: {FORWARD}", "error", error)
+    report("diffrecon forward", lambda: A(x), repeats, f"error {error:.5f}", of=("diffrecon", FORWARD))
+    report("diffrecon adjoint", lambda: A.adjoint(b), repeats, f"dot test {transpose:.1e}", of=("diffrecon", ADJOINT))
     volume = jnp.stack([x] * slices)
     report(f"diffrecon forward, {slices} slices", lambda: A(volume), repeats)
     stack = A(volume)
@@ -108,7 +118,8 @@ def ours(image: np.ndarray, exact: np.ndarray, angles: np.ndarray, slices: int, 
     slice_ = np.asarray(fbp(A, b))
     inside = np.hypot(*(np.mgrid[:n, :n] - (n - 1) / 2)) < n / 2
     error = relative(slice_[inside], image[inside])
-    report("diffrecon fbp", lambda: fbp(A, b), repeats, f"error in the disc {error:.4f}")
+    table.note(f"{CASE}: {FBP}", DISC, error)
+    report("diffrecon fbp", lambda: fbp(A, b), repeats, f"error in the disc {error:.4f}", of=("diffrecon", FBP))
     for name, solve in (("cgls 20", lambda: cgls(A, b, steps=20)), ("sirt 20", lambda: sirt(A, b, steps=20))):
         report(f"diffrecon {name}", solve, 3, f"residual {float(solve().history[-1]):.4f}")
 
@@ -123,9 +134,10 @@ def astra_toolbox(image: np.ndarray, exact: np.ndarray, angles: np.ndarray, repe
         geometry = astra.create_proj_geom("parallel", 1.0, n, angles)
         projector = astra.OpTomo(astra.create_projector(kind, geometry, astra.create_vol_geom(n, n)))
         sinogram = projector.FP(upright)
-        note = f"error {relative(sinogram, exact):.5f}"
-        report(f"ASTRA {kind} forward", lambda p=projector: p.FP(upright), min(repeats, 3), note)
-        report(f"ASTRA {kind} adjoint", lambda p=projector, s=sinogram: p.BP(s), min(repeats, 3))
+        error, few, name = relative(sinogram, exact), min(repeats, 3), f"ASTRA {kind}"
+        table.note(f"{CASE}: {FORWARD}", "error", error, name)
+        report(f"{name} {FORWARD}", lambda p=projector: p.FP(upright), few, f"error {error:.5f}", of=(name, FORWARD))
+        report(f"{name} {ADJOINT}", lambda p=projector, s=sinogram: p.BP(s), few, of=(name, ADJOINT))
 
 
 def finufft(image: np.ndarray, exact: np.ndarray, angles: np.ndarray, repeats: int) -> None:
@@ -152,8 +164,10 @@ def finufft(image: np.ndarray, exact: np.ndarray, angles: np.ndarray, repeats: i
 
     data, sinogram = jnp.asarray(image), jnp.asarray(exact, jnp.float32)
     error = relative(forward(data, x, y, turn), exact)
-    report("jax-finufft 1e-4 forward", lambda: forward(data, x, y, turn), repeats, f"error {error:.5f}")
-    report("jax-finufft 1e-4 adjoint", lambda: adjoint(sinogram, x, y, turn), repeats)
+    name, said = "jax-finufft", f"error {error:.5f}"
+    table.note(f"{CASE}: {FORWARD}", "error", error, name)
+    report("jax-finufft 1e-4 forward", lambda: forward(data, x, y, turn), repeats, said, of=(name, FORWARD))
+    report("jax-finufft 1e-4 adjoint", lambda: adjoint(sinogram, x, y, turn), repeats, of=(name, ADJOINT))
 
 
 def scikit_image(image: np.ndarray, exact: np.ndarray, angles: np.ndarray) -> None:
@@ -168,7 +182,10 @@ def scikit_image(image: np.ndarray, exact: np.ndarray, angles: np.ndarray) -> No
         return transform.radon(padded, degrees, circle=True).T
 
     # its axis is pixel n // 2, half a pixel beside the middle: the error holds that shift
-    report("scikit-image radon", forward, 1, f"error {relative(forward(), exact):.5f} (axis half a pixel off)", warm=0)
+    error, name = relative(forward(), exact), "scikit-image"
+    table.note(f"{CASE}: {FORWARD}", "error", error, name)
+    said = f"error {error:.5f} (axis half a pixel off)"
+    report("scikit-image radon", forward, 1, said, warm=0, of=(name, FORWARD))
     sinogram = np.ascontiguousarray(exact.T, dtype=np.float32)
     report("scikit-image iradon (ramp)", lambda: transform.iradon(sinogram, degrees, circle=True), 1, warm=1)
 
@@ -189,7 +206,9 @@ def algotom(image: np.ndarray, exact: np.ndarray, angles: np.ndarray, repeats: i
 
     # its rows may run the other way
     made = max((run(), run()[::-1]), key=lambda x: np.vdot(x[inside], image[inside]))
-    report("algotom fbp", run, min(repeats, 3), f"error in the disc {relative(made[inside], image[inside]):.4f}")
+    error = relative(made[inside], image[inside])
+    table.note(f"{CASE}: {FBP}", DISC, error, "algotom")
+    report("algotom fbp", run, min(repeats, 3), f"error in the disc {error:.4f}", of=("algotom", FBP))
 
 
 def cube(side: int, repeats: int, views: int = 180) -> None:
@@ -219,7 +238,9 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--cube", type=int, default=256)
-    options = parser.parse_args()
+    options = table.arguments(parser).parse_args()
+    global CASE
+    CASE = f"parallel beam, {options.size} x {options.size}, {options.views} views"
     angles = np.linspace(0, np.pi, options.views, endpoint=False)
     image, exact = phantom(options.size), exact_sinogram(options.size, angles)
     load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
@@ -231,6 +252,7 @@ def main() -> None:
     algotom(image, exact, angles, options.repeats)
     if options.cube:
         cube(options.cube, min(options.repeats, 5))
+    table.keep(options, "python benchmarks/projection.py")
 
 
 if __name__ == "__main__":

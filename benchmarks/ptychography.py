@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import ptychography_peers as peers
+import table
 from ptychography_peers import Case, Found
 
 import diffrecon as dr
@@ -288,9 +289,16 @@ def show(given: argparse.Namespace, label: str, measure: Callable[[], Row]) -> N
     if given.only and not any(word in label for word in given.only):
         return
     try:
-        print(f"{label:50s} {measure()}", flush=True)
+        found = measure()
+        print(f"{label:50s} {found}", flush=True)
     except ImportError as error:
         print(f"{label:50s} left out: {error}", flush=True)
+        return
+    of, program, *rest = label.split(", ")
+    case = {"P25": "P25, near field, measured", "siemens": "Siemens star, far field, measured"}[of]
+    case, program = f"{case}: {', '.join(rest) if program == table.OURS else '*'}", program.partition(" ")[0]
+    table.note(case, "held-out R", found.residual, program)
+    table.note(case, "CPU s", found.seconds, program)
 
 
 def main() -> None:
@@ -302,17 +310,18 @@ def main() -> None:
     parser.add_argument("--halves", action="store_true", help="also the FRC of two half scans (twice the work again)")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--batches", action="store_true", help="time of an epoch against the size of the batch")
-    given = parser.parse_args()
+    given = table.arguments(parser).parse_args()
     print("beside diffrecon:", ", ".join(f"{k} {v}" for k, v in peers.versions().items()) or "nothing installed")
     near, far = given.data / "p25_near_field.cxi", given.data / "siemens_far_field.npz"
     if given.batches:
         batches(far)
         return
-    for path, table in ((near, near_field), (far, far_field)):
+    for path, measure in ((near, near_field), (far, far_field)):
         if path.exists():
-            table(path, given)
+            measure(path, given)
         else:
             print(f"{path} is not there")
+    table.keep(given, "python benchmarks/ptychography.py --data FOLDER")
 
 
 if __name__ == "__main__":

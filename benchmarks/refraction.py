@@ -20,6 +20,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import table
 
 import diffrecon as dr
 
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--lean", type=float, default=0.0, help="of the cylinder's axis, columns a row")
     parser.add_argument("--peers", metavar="PYTHON", help="of an environment with the other programs")
     parser.add_argument("--only", nargs="*", default=[], help="of the other programs: words of their labels")
-    options = parser.parse_args()
+    options = table.arguments(parser).parse_args()
     settings: dict[str, dict[str, float | str]] = {}
     for name, value in options.set:
         section, _, key = name.partition(".")
@@ -47,8 +48,22 @@ def main() -> None:
             figures["delta / table"] = cylinder(result, *options.cylinder, options.lean)
         figures |= {k: v for k, v in result.quality.items() if str(k).startswith("held_out_r")}
         print(path, said(figures), flush=True)
+        note(path, scan.views, figures)
         for label, figures in peers(path, result, options) if options.peers else ():
+            if isinstance(figures, dict):
+                note(path, scan.views, figures, label)
             print(f"{path} {label}:", said(figures) if isinstance(figures, dict) else figures, flush=True)
+
+    table.keep(options, "python benchmarks/refraction.py FILE...")
+
+
+def note(path, views, figures, program=table.OURS):
+    """Note what the table of all benchmarks has."""
+    kinds = {"speckle_micro": "speckle, 3 um pixels", "speckle_macro": "speckle, 20 um pixels"}
+    case = next((f"{words}, {views} positions" for kind, words in kinds.items() if kind in str(path)), Path(path).stem)
+    for name in ("alpha_x", "angle", "CPU s"):
+        if name in figures:
+            table.note(case, "CPU s" if name == "CPU s" else "error of the angle", figures[name], program)
 
 
 def said(figures):

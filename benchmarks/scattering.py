@@ -18,6 +18,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import table
 
 from diffrecon import Console
 from diffrecon.io import open_scan
@@ -25,6 +26,8 @@ from diffrecon.models import SaxsTensor
 from diffrecon.operators.adjoint import dot_test
 from diffrecon.operators.scattering import TensorGeometry, TensorProjector, rotations_from_angles
 from diffrecon.solvers import tensor_tomography
+
+CASE = "tensor SAXS, {0}^3, 28 coefficients, 200 views: forward and adjoint"
 
 
 def measure(function: Any, *arguments: Any, repeats: int = 3) -> tuple[Any, float, float]:
@@ -52,6 +55,7 @@ def ours(size: int, inner: np.ndarray, outer: np.ndarray) -> None:
     y, forward, wall_forward = measure(eqx.filter_jit(lambda A, x: A(x)), A, x)
     _, adjoint, wall_adjoint = measure(eqx.filter_jit(lambda A, y: A.adjoint(y)), A, y)
     print(f"diffrecon  CPU (wall) s: A {forward:.2f} ({wall_forward:.2f}), A' {adjoint:.2f} ({wall_adjoint:.2f})")
+    table.note(CASE.format(size), "CPU s", forward + adjoint)
     print(f"diffrecon  dot test {dot_test(A, A.adjoint, x):.1e} (float32, signed random vectors)")
 
 
@@ -76,6 +80,7 @@ def mumotts(size: int, inner: np.ndarray, outer: np.ndarray) -> None:
     y, forward, wall_forward = measure(lambda: basis.forward(projector.forward(x)))
     y = np.asarray(y, projector.dtype)
     _, adjoint, wall_adjoint = measure(lambda: projector.adjoint(basis.gradient(y).astype(projector.dtype)))
+    table.note(CASE.format(size), "CPU s", forward + adjoint, "mumott")
     print(f"mumott     CPU (wall) s: A {forward:.2f} ({wall_forward:.2f}), A' {adjoint:.2f} ({wall_adjoint:.2f})")
 
 
@@ -100,7 +105,12 @@ def reconstruction(path: Path, metrics: Path | None) -> None:
         judge = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(judge)
         truth = judge.load_truth(path.with_name(path.stem + "_truth.h5"))
-        print("          ", {k: round(v, 4) for k, v in judge.metrics(coefficients, truth).items()})
+        found = judge.metrics(coefficients, truth)
+        print("          ", {k: round(v, 4) for k, v in found.items()})
+        for name, figure in (("mean", "error"), ("direction", "median, degrees")):
+            key = next((k for k in found if name in k), None)
+            if key:
+                table.note(f"tensor SAXS, helix, 120 views: {name}", figure, found[key])
 
 
 def main() -> None:
@@ -109,13 +119,14 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=200)
     parser.add_argument("--scan", type=Path, help="mumott file to reconstruct too")
     parser.add_argument("--metrics", type=Path, help="judges the reconstruction; <scan>_truth.h5 beside it")
-    options = parser.parse_args()
+    options = table.arguments(parser).parse_args()
     inner, outer = angles(options.views)
     print(f"{options.size}^3 x 28 coefficients, {len(inner)} views of {options.size}^2 x 8 segments")
     ours(options.size, inner, outer)
     mumotts(options.size, inner, outer)
     if options.scan:
         reconstruction(options.scan, options.metrics)
+    table.keep(options, "python benchmarks/scattering.py")
 
 
 if __name__ == "__main__":

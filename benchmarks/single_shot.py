@@ -10,6 +10,7 @@ import argparse
 import time
 
 import numpy as np
+import table
 
 import diffrecon as dr
 from diffrecon.simulate import differential_phase as waves_of
@@ -24,7 +25,7 @@ def main():
     parser.add_argument("--period", type=float, default=5.0, help="[pixel]")
     parser.add_argument("--turn", type=float, default=0.03, help="of the grid [rad]")
     parser.add_argument("--counts", type=float, default=5000.0)
-    options = parser.parse_args()
+    options = table.arguments(parser).parse_args()
     print("| fringes | seed | read by | angles: error, slope | transmission | powder, air | CPU s |\n|" + "---|" * 7)
     for kind in options.kinds:
         for seed in options.seeds:
@@ -32,8 +33,12 @@ def main():
             began = time.process_time()
             ours = dr.reconstruct(scan)
             spent = time.process_time() - began
+            angle = {"lines": "alpha_x", "rows": "alpha_y", "grid": "alpha_x"}[kind]
             for label, found, seconds in (("diffrecon", ours, spent), ("Fourier analysis", by_fourier(scan), 0.0)):
                 print(f"| {kind} | {seed} | {label} | {figures(found, truth, kind)} | {seconds:.1f} |", flush=True)
+                case = f"single frame of {kind}, seed {seed}"
+                table.note(case, "error of the angle", angle_error(found, truth, angle), label)
+    table.keep(options, "python benchmarks/single_shot.py")
 
 
 def simulated(kind, seed, options):
@@ -73,6 +78,15 @@ def by_fourier(scan):
     angle = moved * scan.geometry.detector_pixel / waves_of.DISTANCE
     visibility = np.abs(turn).sum(0) / (np.abs(still[:, 0]) ** 2).sum(0)
     return {"alpha_y": angle[0], "alpha_x": angle[1], "transmission": (light / empty)[0], "darkfield": visibility}
+
+
+def angle_error(found, truth, name):
+    """Relative error of an angle where no edge is near and nothing scatters, without its constant."""
+    plain = np.zeros(truth["smooth"].shape, bool)
+    plain[10:-10, 10:-10] = True
+    plain &= truth["smooth"] & (truth["patch"] < 1e-3)
+    image, true = np.asarray(found[name], float)[plain], truth[name][plain]
+    return np.linalg.norm(image - np.median(image - true) - true) / np.linalg.norm(true)
 
 
 def figures(found, truth, kind):
