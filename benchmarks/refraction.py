@@ -173,10 +173,51 @@ def errors(path, result):
     return figures | {"phase without ramp": relative(phase, true)}
 
 
+def bound_of_phase(path, scan):
+    """Error of the phase without its ramp that the photons of both stacks of speckles leave (Cramer-Rao), relative as
+    it is: of all details that pixels hold, and of those of a half period of two pixels and more.
+
+    Each pixel tells both displacements, its transmission and visibility free, by the slopes of the pattern; one phase
+    has both as its slopes. For a mean pixel, whose modes are cosines over the frame. What propagation fringes tell is
+    left out, as transmission is free.
+    """
+    reference = np.asarray(scan.extra["reference"], float)
+    smooth = dr.prepare.split_patterns(reference.astype(np.float32)).smooth
+    with h5py.File(path) as file:
+        true, seen, light = (file[f"truth/{k}"][()] for k in ("phase", "darkfield", "transmission"))
+    down, right = np.gradient(reference, axis=(1, 2))
+    told = np.stack([seen * down, seen * right, reference, reference - smooth], -1)
+    whole = np.einsum("nyxi,nyxj,nyx->yxij", told, told, light[None] / (reference * (1 + light)))
+    free, cross = whole[..., 2:, 2:] + 1e-6 * np.eye(2), whole[..., :2, 2:]
+    alone = (whole[..., :2, :2] - cross @ np.linalg.solve(free, np.swapaxes(cross, -1, -2))).mean((0, 1))
+    n, edge = true.shape[0], max(4, true.shape[0] // 20)
+    mode = np.pi * np.arange(n) / n
+    slope = alone[0, 0] * mode[:, None] ** 2 + alone[1, 1] * mode**2
+    slope[0, 0] = np.inf
+    place, real = (np.arange(n) - (n - 1) / 2), slice(edge, n - edge)
+    cosine = np.sqrt((np.arange(n) > 0) + 1.0) * np.cos(np.pi * np.outer(np.arange(n) + 0.5, np.arange(n)) / n)
+    ramp = (cosine.T @ place) / n / np.sqrt(np.mean(place**2))  # share of the modes in a ramp
+    unit = 2 * np.pi / float(scan.geometry.wavelength) * scan.geometry.detector_pixel**2 / scan.geometry.distance
+    image = true[real, real]
+    image = image - image.mean()
+    image = image - sum(
+        np.multiply.outer(*pair) * (image * np.multiply.outer(*pair)).sum() / (np.multiply.outer(*pair) ** 2).sum()
+        for pair in ((place[real], np.ones(n - 2 * edge)), (np.ones(n - 2 * edge), place[real]))
+    )
+    found = {}
+    for name, most in (("", np.pi), (" of four pixels a period", np.pi / 2)):
+        variance = np.where(np.hypot(mode[:, None], mode) <= most, 1 / slope, 0)
+        left = variance.sum() - (ramp**2 * (variance[:, 0] + variance[0])).sum()
+        found[f"bound of the phase{name}"] = float(unit * np.sqrt(left / n**2) / image.std())
+    return found
+
+
 def bound(path, scan):
     """Error of the angle that the photons of both stacks leave to pixels by themselves (Cramer-Rao), relative as
     `angle` is, for fringes and curves; a model whose pixels share a phase may fall below it, at the cost of resolution.
     """
+    if scan.method == "speckle":
+        return bound_of_phase(path, scan)
     if scan.method not in ("grating", "edge-illumination", "analyser"):
         return {}
     sample, reference = (np.asarray(a, float) for a in (scan.counts, scan.extra["reference"]))

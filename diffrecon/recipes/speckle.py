@@ -1,5 +1,6 @@
 """Speckle-based imaging: phase, transmission and dark field from the pattern of a membrane, displaced by a sample."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +72,7 @@ class Settings:
 
     model: Model = section(Model)
     prior: Prior = section(Prior)
-    solver: Solver = section(Solver)
+    solver: Solver = section(Solver, rounds=10)
     volume: Volume = section(Volume)
     quality: Quality = section(Quality)
 
@@ -125,6 +126,13 @@ class Speckle(looks.Speckle, Refracting):
             )
         else:
             yield from super().stages(problem, settings, console)
+
+    def line_integrals(self, scan: Scan, settings: Settings, before: Refraction | None, share: float) -> Any:
+        """Solve the frames of one angle; half of the rounds are enough from where a neighbour ended."""
+        if before is not None:
+            solver = dataclasses.replace(settings.solver, rounds=max(2, settings.solver.rounds // 2))
+            settings = dataclasses.replace(settings, solver=solver)
+        return super().line_integrals(scan, settings, before, share)
 
     def solved(self, problem: Refraction, settings: Settings, share: float) -> tuple[Refraction, float]:
         """Fit the frames of one angle, or read them."""

@@ -28,6 +28,7 @@ MARGIN = 16  # pixels around the frame in which the images are free
 _FADING = (2.0, 4.0)  # powers of the visibility: slopes of microstructure are scattering, its fringes no signal
 _UNTOLD = 0.02  # of the trust, in displacements along lines, which are not measured, to be none
 _SHARP = 0.3  # of the noise of a pixel's displacement, from which on bends count by their size
+_RIM = 0.3  # bends [1/pixel] from which on rays behind a rim nearly cross: few, but no less likely for being larger
 _MOST_DOUBT = 6.0  # times that the misfit about a pixel may be counted less than elsewhere
 
 
@@ -279,8 +280,9 @@ def _weights(information: Information, maps: RefractionMaps, smoothness: Any) ->
     bent = jnp.minimum(smoothness.edges[0], _SHARP / jnp.maximum(noise[0], 1e-9))
     strength = [noise[i] * smoothness.weights[i] for i in range(3)]
     clear = jnp.clip(thin_closed(maps.visibility), 0.2, 1.0)
+    bends = size(_bends(maps.potential), bent)
     return (
-        strength[0] / size(_bends(maps.potential), bent) * clear ** -_FADING[0],
+        strength[0] / (bends * (1 + bends / _RIM)) * clear ** -_FADING[0],
         strength[1] / size(_steps(maps.attenuation), smoothness.edges[1]) * clear ** _FADING[1],
         strength[2] / size(_steps(maps.visibility), smoothness.edges[2]),
     )
