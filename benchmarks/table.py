@@ -31,9 +31,9 @@ HEAD = """\
 
 Every benchmark beside the best other package for the same figure, or the usual method where no package was run. Ratio:
 theirs over ours, above one where diffrecon is better. Seconds are processor seconds after compilation; the machines
-were shared, so that ratios of two or less may be the machine's. Errors are against a known truth, or on data that were never fitted. A dash: no other package was found
-that does it, or none was measured. All lines of each benchmark, with what was told to whom:
-[benchmarks](../benchmarks/README.md).
+were shared, so that ratios of two or less may be the machine's. Errors are against a known truth, or on data that were
+never fitted. A dash: no other package was found that does it, or none was measured. All lines of each benchmark, with
+what was told to whom: [benchmarks](../benchmarks/README.md).
 
 One command measures and writes this page: `python benchmarks/table.py --run --data FOLDER`; the scripts are in
 `benchmarks`.
