@@ -110,6 +110,12 @@ def test_page_says_each_thing_once_and_texts_stay_texts():
     assert not re.search(r'(src|href)="', made)  # nothing is asked for
 
 
+def test_halves_are_offered_where_the_method_has_them():
+    for quality, offered in (({"halves": False}, True), ({}, False)):
+        made = page("a.h5", Result("x", {}, settings={"quality": quality}), {})
+        assert "not measured" in made and ("quality.halves = true" in made) == offered
+
+
 def test_command(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write("r.h5", result())

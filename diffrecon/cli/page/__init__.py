@@ -98,7 +98,7 @@ def _card(result: Result, process: dict[str, Any]) -> str:
 
 
 def _lights(result: Result) -> list[str]:
-    return [_light(*found) for found in (_fit(result.quality), _resolution(result.quality), _health(result.verdict))]
+    return [_light(*found) for found in (_fit(result.quality), _resolution(result), _health(result.verdict))]
 
 
 def _light(colour: str, title: str, value: str, words: str) -> str:
@@ -121,11 +121,12 @@ def _fit(quality: Any) -> tuple[str, str, str, str]:
     return "unknown", "Data", "not judged", "nothing was held out"
 
 
-def _resolution(quality: Any) -> tuple[str, str, str, str]:
-    numbers = {name.rpartition(".")[2]: value for name, value in figures(quality).items()}
+def _resolution(result: Result) -> tuple[str, str, str, str]:
+    numbers = {name.rpartition(".")[2]: value for name, value in figures(result.quality).items()}
     found, length = numbers.get("half_period_pixels", np.nan), numbers.get("resolution_m")
     if not np.isfinite(found):
-        return "unknown", "Resolution", "not measured", "quality.halves = true measures it"
+        can = "halves" in result.settings.get("quality", {})
+        return "unknown", "Resolution", "not measured", "quality.halves = true measures it" if can else ""
     said = f"{found:.3g} pixels" if length is None else f"{length * 1e9:.4g} nm"
     return ("good" if found <= 4 else "fair"), "Resolution, half period", said, "two halves of the data"
 
@@ -137,7 +138,7 @@ def _health(verdict: tuple[str, ...]) -> tuple[str, str, str, str]:
     doubts = sum(any(word in line.lower() for word in _DOUBTS) for line in verdict)
     if not doubts:
         return "good", "Verdict", "no remark", ""
-    return "fair", "Verdict", f"{doubts} remark{'s' * (doubts > 1)}", "read them below"
+    return "fair", "Verdict", f"{doubts} remark{'s' * (doubts > 1)}", "among the lines below"
 
 
 def _list(title: str, lines: Any) -> str:
