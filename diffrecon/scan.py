@@ -91,7 +91,7 @@ class Provenance:
 
     **Fields:** `path` (empty for arrays), `reader`, `messages` = what the reader decided and the user should know;
     `files` = every file that frames may come from (behind links and virtual datasets, too) as it was when it was
-    opened; `given` = what was said about the data in them.
+    opened; `given` = what was said about the data in them; `seconds` that the command line took to reconstruct them.
     """
 
     path: str = ""
@@ -99,6 +99,7 @@ class Provenance:
     messages: tuple[str, ...] = ()
     files: tuple[InputFile, ...] = ()
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seconds: float | None = None
 
     def checksum(self) -> str:
         """Compute the SHA-256 of the input as it was when it was opened (a large file is read once, 1 s a GB).

@@ -139,7 +139,8 @@ def _whole(
     verdict = (*result.verdict, *_changed(scan))
     result = dataclasses.replace(result, settings=settings.record(result.settings), verdict=verdict)
     if _first():
-        io.write(output, result, scan)
+        spent = dataclasses.replace(scan.provenance, seconds=time.monotonic() - start)
+        io.write(output, result, scan.replace(provenance=spent))
     sharding.wait_for_all()
     if not _first():
         return _code(interrupts)

@@ -89,6 +89,7 @@ def _card(result: Result, process: dict[str, Any]) -> str:
     if process:
         rows |= {
             "made": process.get("date", "")[:16].replace("T", " "),
+            "duration": process.get("duration", ""),
             "by": f"diffrecon {process.get('version', '')}",
         }
     if not any(rows.values()):

@@ -203,6 +203,8 @@ def provenance(result: Result, scan: Scan | None) -> dict[str, Any]:
             "messages": "\n".join(scan.provenance.messages),
         }
         found["scan"] = _scan_in_words(scan)
+        if scan.provenance.seconds is not None:
+            found["duration"] = in_words(scan.provenance.seconds, "s")
         if len(scan.provenance.files) > 1:
             found["input"]["files"] = "\n".join(file.name for file in scan.provenance.files)
     return found
