@@ -72,7 +72,9 @@ def check_partners(scan: Scan, sample: np.ndarray, reference: np.ndarray) -> lis
     match = _matched(sample[chosen], reference[chosen])
     near, own = match.found & (match.far <= _MOVED), np.arange(len(chosen))
     lost = ~near[own, own]
-    if near[lost].any():
+    far = match.far[own, own][lost & match.found[own, own]]
+    together = 2 * far.size > lost.size and bool(np.ptp(far) <= 2)  # as a whole, perhaps to where another position was
+    if near[lost].any() and not together:
         pairs = ", ".join(f"{chosen[k]} is that of {chosen[near[k].argmax()]}" for k in own[lost & near.any(1)][:4])
         raise InputError(
             f"{scan.name}: the stacks are in different order: the pattern of sample frame {pairs} of the references "
@@ -80,9 +82,9 @@ def check_partners(scan: Scan, sample: np.ndarray, reference: np.ndarray) -> lis
         )
     if not 2 * lost.sum() > lost.size:
         return []
-    if match.found[own, own][lost].all():
+    if together or match.found[own, own][lost].all():
         raise InputError(
-            f"{scan.name}: the pattern moved by {np.median(match.far[own, own][lost]):.0f} pixels between both stacks, "
+            f"{scan.name}: the pattern moved by {np.median(far):.0f} pixels between both stacks, "
             f"more than {_MOVED}: the membrane did not come back to its place; measure the references again, or cut "
             "both stacks to the same part of the pattern"
         )

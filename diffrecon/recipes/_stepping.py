@@ -8,7 +8,7 @@ from .. import models
 from ..errors import InputError
 from ..scan import Scan
 
-__all__ = ["fringes_by_air", "fringes_of", "gain_of", "planned_steps"]
+__all__ = ["fringes_by_air", "fringes_of", "gain_lines", "gain_of", "planned_steps"]
 
 _ROUNDS, _LEAST = 4, 0.1  # of boosts; share of the frame that air is to have
 # Differences of light, phase [rad] and visibility from those of air, the first and the last but for noise: what a
@@ -61,6 +61,13 @@ def gain_of(frames: np.ndarray, predicted: np.ndarray) -> float:
     free = len(frames) - 3
     left = np.median(((frames - predicted) ** 2 / np.maximum(predicted, 1e-6)).sum(0)) / max(free, 1)
     return float(max(left / (1 - 2 / (9 * free)) ** 3, 1e-6)) if free else 1.0
+
+
+def gain_lines(gain: float) -> list[str]:
+    """Say so where values are no photon counts."""
+    if 0.7 < gain < 1.4:
+        return []
+    return [f"values are no photon counts: their variance is {gain:.3g} of them, from the references"]
 
 
 def fringes_by_air(

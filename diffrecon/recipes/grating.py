@@ -17,7 +17,7 @@ from ._refracting import Quality as _Quality
 from ._refracting import Refracting, Refraction, Solver, Volume, maps_and, poisson_cost
 from ._refraction import Detection, Prior, Stacks, Unit, optics_of, read_stacks
 from ._single_shot import shot_of
-from ._stepping import fringes_by_air, fringes_of, gain_of, planned_steps
+from ._stepping import fringes_by_air, fringes_of, gain_lines, gain_of, planned_steps
 
 _START = 0.03  # of the priors, for phases that are smooth as they were read
 _STEADY = 0.25  # of the prior of the visibility: fringes tell it in every period, random speckles here and there
@@ -90,7 +90,7 @@ class Grating(looks.Grating, Refracting):
         fringes = settings.model.of(scan, unit)
         shear = unit.spread / np.pi * unit.pixel / float(period)
         model = _first_model(still, moved, flux, steps, stacks, settings, turn, gain, fringes | {"shear": shear})
-        lines = [*stacks.lines, *_lines(scan, still, stacks, turn, unit, float(period))]
+        lines = [*stacks.lines, *_lines(scan, still, stacks, turn, unit, float(period)), *gain_lines(gain)]
         for line in lines:
             console.say(line)
         return Refraction(

@@ -29,7 +29,7 @@ from ._refracting import Quality, judges, refuse_volume
 from ._refraction import Beam, Prior, Stacks, blur_of, read_stacks
 from ._refraction_volume import RefractionTomogram, Volume
 from ._scan_facts import most_frequent, wave_number
-from ._stepping import fringes_by_air, fringes_of, gain_of, planned_steps
+from ._stepping import fringes_by_air, fringes_of, gain_lines, gain_of, planned_steps
 
 _CLEAR = 0.9  # visibility above which the model is asked to predict a pixel; its unresolved structure it smooths out
 _GRAINS = 0.1  # of the variance of unresolved structure that is left in the mean phase of a pixel, about
@@ -127,7 +127,7 @@ class Interferometer(looks.Interferometer, Modality):
         stacks, planned = read_stacks(scan, same=False), planned_steps(scan, scan.views, "steps")
         still, _, told = fringes_of(scan, stacks.reference, "reference_steps")
         gain = gain_of(stacks.reference, told)
-        lines = [*stacks.lines, *_lines(scan, still, stacks, gain)]
+        lines = [*stacks.lines, *_lines(scan, still, stacks, gain), *gain_lines(gain)]
         blur = blur_of(scan, settings.model.detector_blur, 0.5)
         empty = InterferometerFringes.of_fringes(still, planned, arm=settings.model.arm, blur=blur)
         model, contradictions = _first_model(empty, stacks.sample, planned, stacks.good, settings.model.air == "mode")

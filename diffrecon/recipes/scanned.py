@@ -8,6 +8,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from .. import prepare
 from .._console import Console
 from .._result import Quantity
 from ..errors import InputError, MissingMetadata
@@ -31,6 +32,7 @@ _ROUNDS_OF_AIR = 4
 _USUAL = (0.005, 0.1)  # errors of doses, and of places [steps]
 _LEAST_AIR = (100, 0.1)  # pixels, and part of them, that must look alike to be air
 _WILD = (0.05, 0.3)  # errors of doses, and of places [steps], from which on it is no air
+_LEAST_CURVE = 0.05  # standard deviation over the mean of a curve, below which it is none
 _FARTHEST = 10.0  # [m or rad] that a mask or a crystal can stand from the zero of its motor
 
 
@@ -56,6 +58,12 @@ class _Scanned(Refracting):
         """Put the measured curves of all pixels behind a flat sample, moved and broadened as their moments say."""
         unit, stacks = optics_of(scan), read_stacks(scan, same=False)
         still, there = (self._places(scan, key, stacks) for key in ("reference_steps", "steps"))
+        local = prepare.mean_around(stacks.reference, 3.0)[:, stacks.good]
+        if not np.median(local.std(0) / np.maximum(local.mean(0), 1e-6)) > _LEAST_CURVE:
+            raise InputError(
+                f"{scan.name}: the reference frames are no curve over data.reference_steps: they do not rise and fall "
+                "from position to position"
+            )
         _refuse_odd_doses(scan, stacks, still, there)
         grid, curves = _even(still, stacks.reference)
         step = float(grid[1] - grid[0])
@@ -64,11 +72,6 @@ class _Scanned(Refracting):
         curves = curves if repeats is None else repeats.curves
         scale = self._displacement(unit) / step
         mean, centre, width = _moments(grid, curves)
-        if not width > 0:
-            raise InputError(
-                f"{scan.name}: the reference frames are no curve over data.reference_steps: they do not rise and fall "
-                "from position to position"
-            )
         broad = self._width(scan, unit, width) / step
         if repeats is None:
             spectrum, period = curve_spectrum(self._with_feet(curves, (centre - grid[0]) / step))

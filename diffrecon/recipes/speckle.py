@@ -34,6 +34,7 @@ from ._refraction import (
     read_stacks,
     scattering_tensor,
 )  # fmt: skip
+from ._stepping import gain_lines
 
 _TRACKED = 8  # positions that the start looks at
 _READERS = ("correlation", "window", "linear")
@@ -249,6 +250,4 @@ def _pattern_lines(scan: Scan, stacks: Stacks, patterns: Any, unit: Unit) -> lis
             f"the pattern repeats every {period:.2f} pixels: displacements of more than half of that are not told from "
             "smaller ones by windows; -m grating follows such fringes from pixel to pixel"
         )
-    if not 0.7 < patterns.gain < 1.4:
-        lines.append(f"values are no photon counts: their variance is {patterns.gain:.3g} of them, from the references")
-    return lines + unseen_lines(patterns, shift, stacks.good)
+    return lines + gain_lines(patterns.gain) + unseen_lines(patterns, shift, stacks.good)

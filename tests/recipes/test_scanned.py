@@ -78,6 +78,7 @@ def test_signals_come_back(method, distance, unit, angle, phase):
         ({"steps": 3e-6 * np.array([0, 1, 0, 1, 0, 1, 0])}, "take three positions"),
         ({"steps": np.array([0.0, 1, 2, np.nan, 4, 5, 6])}, "no finite number for 1 frames, first 3"),
         ({"steps": np.linspace(-3.0, 3.0, 7)}, "in the same unit"),
+        ({"reference": np.random.default_rng(0).poisson(9000, (17, SIZE, SIZE))}, "no curve over"),
     ],
 )
 def test_refused(change, words):
