@@ -20,6 +20,7 @@ _LARGEST = (2**16 - 1, 2**31 - 1, 2**32 - 2, 2**32 - 1, 2**63 - 1, 2**64 - 1)  #
 _ABOVE_REST = 1.25  # times the brightest other pixel, where the mark is the end of a scale that counts may reach, too
 _FAR_ABOVE = 3.0  # where it is just any number
 _LEAST = 1000  # counts: smaller ones are equal in nearly all views by chance
+_MANY = 16  # pixels at the end of a scale of 16 bits in a type that goes on: marks, though some hold more
 _MOST = 0.5  # of the pixels: more is no detector
 
 
@@ -108,6 +109,8 @@ def _candidates(usual: np.ndarray) -> Iterator[float]:
     negative = finite[finite < 0]
     if negative.size:
         yield from (float(value) for value in np.unique(negative)[:_NUMBERS])
+    if (finite == 2**16 - 1).sum() >= _MANY:
+        yield 2.0**16 - 1
     for _ in range(_NUMBERS):
         finite = finite[finite > 0]
         if not finite.size:
@@ -129,8 +132,8 @@ def _is_mark(value: float, some: np.ndarray, held: np.ndarray, pixels: np.ndarra
     brightest, integer = float(rest.max(initial=0)), kind.kind in "iu"
     if value >= 2**31 - 2 and value in [float(kind.type(end)) for end in _LARGEST if not integer or end <= _end(kind)]:
         return True
-    if value == 2**16 - 1 and (not integer or _end(kind) > value):
-        return bool(always) and value > brightest
+    if value == 2**16 - 1 and (not integer or _end(kind) > value):  # so many are alike by no chance
+        return bool(always and (value > brightest or pixels.sum() >= _MANY))
     if integer and value == _end(kind):
         return bool(always) and value > _ABOVE_REST * brightest
     return bool(always) and views >= _SEVERAL and value >= _LEAST and value > _FAR_ABOVE * brightest

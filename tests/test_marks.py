@@ -46,6 +46,17 @@ def test_light_noise_and_saturation_are_no_marks():
     assert find_marks(beam) is None
 
 
+def test_ends_of_sixteen_bits_are_marks_beside_a_beam_that_is_brighter():
+    y, x = np.indices((24, 40))
+    counts = LIGHT.astype(np.uint32)
+    counts += (2e5 * np.exp(-((y - 12) ** 2 + (x - 12) ** 2) / 8)).astype(np.uint32)
+    assert find_marks(counts) is None and find_marks(counts[:1]) is None
+    for views in (1, 12):
+        some = counts[:views].copy()
+        some[:, GAPS] = 65535
+        assert np.array_equal(find_marks(some).pixels, GAPS)
+
+
 def test_one_marked_pixel_does_not_move_the_zero_frequency(tmp_path):
     y, x = np.indices((24, 40))
     counts = np.random.default_rng(0).poisson(300 * np.exp(-((y - 12) ** 2 + (x - 20) ** 2) / 20), (12, 24, 40))

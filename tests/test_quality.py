@@ -337,3 +337,11 @@ def test_scale_error_is_what_a_stretch_does_to_the_phase():
     assert (change < 1.3 * found + 2e-3).all()  # along the gradient; across it the phase stays
     assert 0.5 < np.mean(change[2:-2, 2:-2]) / np.mean(found[2:-2, 2:-2]) < 0.9  # of an angle at random: 2/pi
     assert np.allclose(quality.scale_error(np.exp(1j * phase(y, x)), motors @ (np.eye(2) + turn), motors, middle), 0)
+
+
+def test_unseen_data_that_are_missed_by_far_are_warned_of():
+    counts = np.random.default_rng(0).poisson(50.0, (4, 16, 16))
+    wrong = 50 * (1 + 0.8 * np.sin(np.arange(16)))
+    judged = lambda p: quality.held_out_figures(counts, np.broadcast_to(p, counts.shape), True, 0, "4 views")[1]
+    lines = [judged(50.0), judged(wrong)]
+    assert not any("WARNING" in line for line in lines[0]) and "WARNING: unseen data are missed" in lines[1][-1]

@@ -20,6 +20,7 @@ from .halves import even_odd as even_odd
 from .halves import photon_halves as photon_halves
 from .held_out import held_out_figures as held_out_figures
 from .held_out import split_views as split_views
+from .held_out import unexplained as unexplained
 from .registration import align as align
 from .registration import edge_error as edge_error
 from .registration import register as register

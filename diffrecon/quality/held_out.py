@@ -7,7 +7,9 @@ import numpy as np
 from ..errors import InputError
 from .residual import deviance, held_out_residual, noise_floor
 
-__all__ = ["held_out_figures", "split_views"]
+__all__ = ["held_out_figures", "split_views", "unexplained"]
+
+_UNEXPLAINED, _MISFIT = 3.0, 0.1  # times what photon noise leaves, and of the amplitudes: more is no right model
 
 
 def split_views(views: int, rules: Any, *, spread: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -52,4 +54,21 @@ def held_out_figures(
         f"held-out residual R = {residual:.4f} ({which}; photon noise alone {floor:.4f}, ratio {residual / floor:.2f})",
         f"held-out Poisson deviance a pixel {figures['held_out_deviance']:.3f} (photon noise alone "
         f"{figures['noise_floor_deviance']:.3f})",
+        *unexplained(residual, floor),
+    ]
+
+
+def unexplained(residual: float, floor: float) -> list[str]:
+    """Warn of unseen data that a model misses by far more than photon noise does; nothing where it does not.
+
+    ```python
+    assert unexplained(0.06, 0.05) == [] and unexplained(0.3, 0.05)[0].startswith("WARNING: unseen data are missed 6.0")
+    ```
+    """
+    if not residual > max(_UNEXPLAINED * floor, _MISFIT):
+        return []
+    return [
+        f"WARNING: unseen data are missed {residual / max(floor, 1e-30):.1f} times as far as by photon noise: order of "
+        "frames and positions, marks and saturated pixels (data.mask), the zero frequency, distances, light of "
+        "single frames"
     ]

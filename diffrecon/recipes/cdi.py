@@ -25,6 +25,7 @@ _SHRINKING = {"shrink_every": above(0)}
 _KNOWN = {"complex": onto_support, "real": onto_real, "positive": onto_positive}
 
 
+_OFF_MIDDLE = 2.0  # pixels of the light from the zero frequency that are worth a warning
 _FEW = ": fewer than 2 do not determine a complex object; a larger detector distance or a smaller object is needed"
 
 
@@ -113,7 +114,7 @@ class Cdi(looks.Cdi, Modality):
             scan, three_dimensional=counts.ndim == 3, support=known.support, positive=known.object == "positive",
             background=known.background, coherence=known.coherence,
         )  # fmt: skip
-        for line in model.describe(counts, mask):
+        for line in (*model.describe(counts, mask), *_off_middle(counts)):
             console.say(line)
         draw = np.random.default_rng(settings.quality.seed)
         held = mask & (draw.uniform(size=mask.shape) < settings.quality.held_out)
@@ -156,6 +157,8 @@ class Cdi(looks.Cdi, Modality):
                 f"{figures['noise_floor']:.4f}), deviance {figures['held_out_deviance']:.2f} (photon noise alone "
                 f"{figures['deviance_floor']:.2f}); pixels fitted: R {figures['residual']:.4f}"
             )
+            lines += quality.unexplained(figures["held_out_residual"], figures["noise_floor"])
+        lines += _off_middle(counts)
         ratio = figures["oversampling_ratio"] = oversampling_ratio(problem.model.support)
         size = int(problem.model.support.sum())
         lines.append(f"support of {size} pixels, {ratio:.1f} data for each pixel of the object{_FEW * (ratio < 2)}")
@@ -164,6 +167,20 @@ class Cdi(looks.Cdi, Modality):
     def quantities(self, problem: Pattern, scan: Scan, settings: Settings) -> dict[str, Quantity]:
         """Give object, phase and support, in the array's middle."""
         return problem.model.quantities()
+
+
+def _off_middle(counts: np.ndarray) -> list[str]:
+    """Say how far the middle of the light is from the zero frequency, at index (0, 0); nothing within two pixels."""
+    profile = lambda axis: np.moveaxis(counts, axis, 0).reshape(counts.shape[axis], -1).sum(1, dtype=float)
+    turns = [np.angle(profile(axis) @ np.exp(2j * np.pi * np.arange(n) / n)) for axis, n in enumerate(counts.shape)]
+    off = np.array(turns) * counts.shape / (2 * np.pi)
+    if not np.abs(off).max() > _OFF_MIDDLE:
+        return []
+    shown = ", ".join(f"{o:+.1f}" for o in off)
+    return [
+        f"WARNING: the middle of the light is ({shown}) pixels off the zero frequency, which is a "
+        "ramp in the phase: is the beam in the middle of the frames (data.region), or does the object deflect it?"
+    ]
 
 
 def _agreement(figures: Mapping[str, Any], pixel: float | None) -> list[str]:

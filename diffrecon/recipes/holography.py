@@ -24,6 +24,7 @@ from .._console import Console
 from .._model import Batch
 from .._result import Quantity
 from ..errors import InputError
+from ..frames import index_ranges
 from ..modality import Modality, Work
 from ..models import Holography
 from ..scan import Scan
@@ -33,6 +34,7 @@ from ._holography_errors import error_bars
 from ._holography_problem import GEOMETRY, MAPS, Holograms, Model, Settings, held_blocks
 from ._holography_rounds import BLURS, retrieved
 
+_OTHER_BEAM, _UNLIT = 0.02, 20.0  # of the empty beam, and times less than other views: no hologram of this beam
 _WIDER = 1.3  # window over the frames, for a beam of unknown wave
 _EMPTY, _BORDER = 0.3, 12  # contrast of a border over that of the middle, below which it is empty; its width in frames
 
@@ -55,6 +57,7 @@ class HolographyMethod(looks.Holography, Modality):
         lines.append(_warning(ratio_words(float(model.delta_beta), given, energy), console))
         counts, mask = np.asarray(scan.counts), np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask
         dark = np.asarray(model.dark, float)
+        _refuse_unlit(scan, counts, np.asarray(_beam(model), float), mask, dark)
         if threshold:
             counts, mask, line = prepare.mend_outliers(counts, _beam(model), mask, dark=dark, threshold=threshold)
             lines.append(_warning(line, console))
@@ -218,6 +221,29 @@ def _vacuum(scan: Scan, chosen: Model) -> tuple[Holography, dict[str, tuple[floa
     ratios = [delta / beta for delta, beta in named.values()]
     ratio = ratios[0] if ratios else physics.delta_beta_ratio(energy, chosen.delta_beta, chosen.material)
     return Holography.from_scan(scan, delta_beta=ratio, wider=_WIDER if chosen.probe else 1.0), named
+
+
+def _refuse_unlit(scan: Scan, counts: np.ndarray, beam: np.ndarray, mask: np.ndarray, dark: np.ndarray) -> None:
+    """Refuse holograms that hold next to nothing of the light of the others, or all of quite another beam.
+
+    **Raises:** `InputError`.
+    """
+    level = lambda frames: np.array([float(np.nanmean(np.broadcast_to(f, mask.shape)[mask])) for f in frames])
+    beams = np.broadcast_to(beam, (len(counts), *beam.shape[1:]))
+    share = level(np.asarray(counts, float) - dark) / np.maximum(level(beams), 1e-30)
+    usual = float(np.median(share))
+    if not _OTHER_BEAM < usual < 1 / _OTHER_BEAM:
+        raise InputError(
+            f"{scan.name}: the holograms hold {usual:.2g} of the light of the empty beam: give that in the same "
+            "counts a pixel (data.flux), or in flats of the same exposure (data.flats)"
+        )
+    dim = np.flatnonzero(~(share > usual / _UNLIT))
+    if dim.size:
+        others = index_ranges(np.setdiff1d(np.arange(len(share)), dim))
+        raise InputError(
+            f"{scan.name}: the light of view{'s' * (dim.size > 1)} {index_ranges(dim)} is less than 1/{_UNLIT:g} of "
+            f"that of the others: was the shutter closed? Leave such views out (data.views={others})"
+        )
 
 
 def _beam(model: Holography) -> Array:

@@ -6,6 +6,7 @@ import pytest
 import diffrecon as dr
 from diffrecon.errors import InputError
 from diffrecon.geometry import FarField
+from diffrecon.recipes.cdi import _off_middle
 from diffrecon.simulate.diffraction import difference
 
 QUICK = {"solver": {"starts": 8, "steps": 300, "refine": 40, "shrink_threshold": 0.15}, "model": {"coherence": None}}
@@ -126,3 +127,10 @@ def test_refuses(settings, message):
     _, frames, mask = measured((16, 16))
     with pytest.raises(InputError, match=message):
         dr.reconstruct(scan_of(frames, mask), "cdi", settings)
+
+
+def test_a_beam_beside_the_zero_frequency_is_named():
+    y, x = (np.fft.fftfreq(n, 1 / n) for n in (24, 32))
+    light = lambda row, column: 1e4 * np.exp(-((y[:, None] - row) ** 2 + (x - column) ** 2) / 8)
+    assert _off_middle(light(0.5, -1.0)) == []
+    assert "is (-5.0, +3.0) pixels off the zero frequency" in _off_middle(light(-5, 3))[0]
