@@ -21,6 +21,7 @@ from ._bins import Bins, Cake, ChannelResponse
 __all__ = ["AzimuthalIntegrator"]
 
 _WIDTH = 32  # pixels of one bin that are added before they meet the sum of the bin
+_SUMMED = 26  # bits of counts of which the sum of so many fits 31 bits
 _ROWS = 2**18  # pixels of a block of detector rows: half a megabyte of 16-bit counts
 
 
@@ -171,18 +172,25 @@ def _sums(table: AzimuthalIntegrator, frames: Array, squared: bool) -> Array:
 
 def _binned(table: AzimuthalIntegrator, values: Array, squared: bool = False) -> Array:
     """Sums of one frame; integers are added as such, which is exact and faster."""
-    taken = values.at[table.pixels].get(mode="fill", fill_value=0)
     whole = jnp.issubdtype(values.dtype, jnp.integer)
     kind = jnp.float32 if whole else values.dtype
+    taken = lambda: values.at[table.pixels].get(mode="fill", fill_value=0)
+    added = lambda: taken().astype(jnp.int32 if whole else kind).sum(1).astype(kind)
     if table.shares is not None:
         shares = table.shares.astype(kind)
-        parts = (taken.astype(kind) * (shares**2 if squared else shares)).sum(1)
-    elif whole and values.dtype.itemsize == 4:  # both halves as narrow integers: exact, and no sum overflows
-        low, high = ((taken & 0xFFFF).astype(jnp.int32).sum(1), (taken >> 16).astype(jnp.int32).sum(1))
-        parts = low.astype(kind) + 65536 * high.astype(kind)
+        parts = (taken().astype(kind) * (shares**2 if squared else shares)).sum(1)
+    elif whole and values.dtype.itemsize == 4:
+        large = jnp.any(values >> _SUMMED)  # or negative
+        parts = jax.lax.cond(large, lambda: _in_halves(taken(), kind), added)
     else:
-        parts = taken.astype(jnp.int32 if whole and values.dtype.itemsize < 4 else kind).sum(1).astype(kind)
+        parts = added()
     return jnp.zeros(table.norm.shape, kind).at[table.owners].add(parts)
+
+
+def _in_halves(taken: Array, kind: Any) -> Array:
+    """Sums of numbers of 32 bits, both halves as narrow integers: exact, and no sum overflows."""
+    low, high = ((taken & 0xFFFF).astype(jnp.int32).sum(1), (taken >> 16).astype(jnp.int32).sum(1))
+    return low.astype(kind) + 65536 * high.astype(kind)
 
 
 @eqx.filter_jit
