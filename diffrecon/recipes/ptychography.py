@@ -376,7 +376,7 @@ class NearFieldPtychography(looks.NearFieldPtychography, Modality):
         if not settings.quality.error_bar:
             return {}, []
         model, (fitted, _) = problem.model, self.split(problem, settings)
-        bar = uncertainty.phase_error_image(model, fitted, mask=problem.data["mask"], probes=8)
+        bar = uncertainty.phase_error_image(model, fitted, mask=problem.data["mask"], probes=4)
         holds = "photon noise, probe and other pixels taken as known"
         wave = np.asarray(model.transmission())
         if {"positions", "scan_matrix"} & set(problem.unknowns):
