@@ -207,3 +207,15 @@ def test_exposures_where_object_and_probe_are_known(case, options):
         found = found.replace(**{case.unknown: value - real(step.reshape(value.shape))})
     assert case.error(start, truth) > 2 * case.tolerance
     assert case.error(found, truth) < 0.4 * case.tolerance
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_places_of_unseen_views(near):
+    """Views of an object and probe that are known, two pixels and a gain away: found as well as photons allow."""
+    truth = sets.make(Optics(near=near, gain_spread=0.1, seed=3))
+    off = np.random.default_rng(0).uniform(-2, 2, truth.places.shape)
+    model = plain(truth, near, {}).replace(positions=real(truth.places + off))
+    found = dr.solvers.fit_places(model, truth.counts, np.ones(truth.counts.shape[1:], bool))
+    assert np.abs(found - truth.places).max() < 0.05
+    dark = dr.solvers.fit_places(model, truth.counts, np.zeros(truth.counts.shape[1:], bool))
+    np.testing.assert_array_equal(dark, model.positions)  # nothing was measured: left where they were
