@@ -418,7 +418,9 @@ class Preparation:
         if beam.frames is None or getattr(scan.counts, "bands", 0):  # where every read would unpack the whole file
             return None
         views = np.unique(np.linspace(0, scan.views - 1, _HOT_VIEWS).astype(int))
-        return brighter_than_beam(np.asarray(scan.counts[views]), beam.light, beam.dark, beam.left[views])
+        flats = len(beam.frames) // len(beam.light)
+        some = np.asarray(scan.counts[views])
+        return brighter_than_beam(some, beam.light, beam.dark, beam.left[views], flats, beam.gain)
 
     def _air(self) -> list[tuple[int, int, int, int]]:
         """Find regions of air in some views."""

@@ -1,6 +1,7 @@
 """Flats, darks and views that are none: a shutter that was open, or closed."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,9 @@ _DAZZLED = 5.0  # times the usual flat
 _EMPTY = 0.02  # of the brightest flat, which tells what is usual; of the dark, below which flats hold no light
 _PART = 0.05  # of the pixels of a flat, that may be black where the others are lit
 _BLOCKED = 20.0  # times less light than in the usual view
+_CLIPPED = (0.1, 0.9)  # quantiles of a frame between which its mean is taken
+_PHOTONS = 30.0  # of which next to none are black by chance
+_FEW_VIEWS = 24
 _ROWS = 32  # of the detector in which views without light are looked for
 
 
@@ -32,7 +36,7 @@ class Usable(NamedTuple):
 def usable_references(scan: Measurement, groups: int = 1) -> Usable:
     """Tell darks that are lit and flats that are not.
 
-    Told by the median of each frame over the measured pixels, and of flats by their black part. Flats of different
+    Told by the mean of each frame over the measured pixels, and of flats by their black part. Flats of different
     exposures, up to a factor of five from the usual one, stay.
 
     **Arguments:** `groups` of as many flats each, one after the other (of energies): each has its own usual one.
@@ -51,8 +55,8 @@ def usable_references(scan: Measurement, groups: int = 1) -> Usable:
         if usual <= (max(_EMPTY * dark, noise / 2) if darks.size else 0):
             of = f" of energy {number}" * (groups > 1)
             raise InputError(
-                f"{scan.name}: the flats{of} hold no light (median {np.median(levels[which]):g} counts"
-                + (f", darks {np.median(black):g}" if darks.size else "")
+                f"{scan.name}: the flats{of} hold no light (mean {np.median(levels[which]):.4g} counts"
+                + (f", darks {np.median(black):.4g}" if darks.size else "")
                 + "): was the shutter closed, are flats and darks exchanged, or is a file missing that they lie in?"
             )
         lights.append(usual)
@@ -104,10 +108,11 @@ def leave_out_unlit(scan: AnyMeasurement) -> tuple[AnyMeasurement, list[str]]:
     return (scan.subset(np.setdiff1d(np.arange(scan.views), unlit)) if unlit.size else scan), said
 
 
-def unlit_views(scan: Measurement, block: int = 64) -> tuple[np.ndarray, list[str]]:
+def unlit_views(scan: Measurement, energy_of: np.ndarray | None = None) -> tuple[np.ndarray, list[str]]:
     """Find the views in which the shutter was closed or something stood in the whole beam, and what is to be said.
 
-    Their brightest parts hold 20 times less light than those of the usual view.
+    Their brightest parts hold 20 times less light than those of the usual view, and all of them 20 times less than the
+    views at the angles beside, of the same energy (`energy_of`, a number a view; one energy by default).
     """
     none = np.zeros(0, int)
     if scan.kind == "line-integrals" or scan.views < 3 or len(scan.counts.shape) != 3:
@@ -121,20 +126,41 @@ def unlit_views(scan: Measurement, block: int = 64) -> tuple[np.ndarray, list[st
     elif getattr(scan.counts, "bands", 0):
         return none, []
     else:
-        brightest = _brightest_of_rows(scan, dark, good, block)
-    usual = float(np.median(brightest))
-    lit = brightest > usual / _BLOCKED
-    unlit = np.flatnonzero(~lit)
-    if unlit.size:  # a sample may fill these rows: the whole frames tell
-        light = np.asarray(scan.counts[unlit], np.float32) - dark
-        unlit = unlit[_brightest(np.where(good, light, -np.inf)) <= usual / _BLOCKED]
-    if not unlit.size or not usual > 0:
+        brightest = _brightest_of_rows(scan, dark, good)
+    energies, energy_of = np.unique(np.zeros(scan.views) if energy_of is None else energy_of, return_inverse=True)
+    usual = np.array([np.median(brightest[energy_of == number]) for number in range(len(energies))])[energy_of]
+    dim = np.flatnonzero((brightest <= usual / _BLOCKED) & (usual > 0))
+    if not dim.size:
+        return none, []
+
+    def light(views: np.ndarray) -> np.ndarray:
+        return np.where(good, np.asarray(scan.counts[views], np.float32) - dark, -np.inf)
+
+    unlit = dim[_brightest(light(dim)) <= usual[dim] / _BLOCKED]  # a sample may fill the rows: the whole frames tell
+    mean = lambda view: float(np.mean(np.clip(light(np.array([view]))[:, good], None, usual[view])))
+    angles = np.zeros(scan.views) if scan.angles is None else np.mod(scan.angles, np.pi)
+    order = np.lexsort((angles, energy_of))
+    each = np.split(order, np.flatnonzero(np.diff(energy_of[order])) + 1)
+    unlit = np.sort(np.concatenate([none, *(run for views in each for run in _sudden(unlit, views, mean))]))
+    if not unlit.size:
         return none, []
     said = f"view{'s' * (unlit.size > 1)} {index_ranges(unlit)} left out: 20 times darker than the others, or more: "
     return unlit, [f"{said}shutter closed, or the beam blocked?"]
 
 
-def _brightest_of_rows(scan: Measurement, dark: np.ndarray, good: np.ndarray, block: int) -> np.ndarray:
+def _sudden(unlit: np.ndarray, order: np.ndarray, mean: Callable[[int], float]) -> list[np.ndarray]:
+    """Keep the runs of views, in `order` of angle, that begin and end at once: a long sample across the beam dims
+    little by little."""
+    at = np.flatnonzero(np.isin(order, unlit))
+    runs = [run for run in np.split(at, np.flatnonzero(np.diff(at) != 1) + 1) if run.size]
+    edges = lambda run: ((run[0], run[0] - 1), (run[-1], run[-1] + 1))
+    blocked = _BLOCKED if len(order) > _FEW_VIEWS else 10 * _BLOCKED  # few views see a sample change by more
+    lies = lambda outer: 0 <= outer < len(order)
+    sudden = lambda inner, outer: not lies(outer) or mean(order[inner]) <= mean(order[outer]) / blocked
+    return [order[run] for run in runs if all(sudden(*edge) for edge in edges(run))]
+
+
+def _brightest_of_rows(scan: Measurement, dark: np.ndarray, good: np.ndarray, block: int = 64) -> np.ndarray:
     """Find the brightest light of each view in rows about the middle."""
     height = scan.frame_shape[0]
     first = max(0, (height - _ROWS) // 2)
@@ -164,8 +190,13 @@ def _frames(frames: np.ndarray | None, scan: Measurement) -> np.ndarray:
 
 
 def _levels(frames: np.ndarray) -> np.ndarray:
-    """Median of each frame."""
-    return np.array([np.nanmedian(frame) if np.isfinite(frame).any() else np.nan for frame in frames], float)
+    """Mean of each frame, its brightest and darkest pixels clipped: a median of a few photons is 0 or 1."""
+
+    def level(frame: np.ndarray) -> float:
+        frame = frame[np.isfinite(frame)]
+        return float(np.clip(frame, *np.quantile(frame, _CLIPPED)).mean(dtype=float)) if frame.size else np.nan
+
+    return np.array([level(frame) for frame in frames], float)
 
 
 def _noise(darks: np.ndarray) -> float:
@@ -179,6 +210,9 @@ def _whole(flats: np.ndarray, dark: float, usual: float) -> np.ndarray:
     """Tell flats that are lit wherever the others are: no shutter moved in them."""
     if len(flats) < 3:
         return np.ones(len(flats), bool)
+    several = min(int(np.ceil(_PHOTONS / usual)), max(1, flats.shape[1] // 20))  # pixels, where they hold few photons
+    pixels = flats.shape[1] // several * several
+    flats = flats[:, :pixels].reshape(len(flats), -1, several).mean(2) if several > 1 else flats
     typical = np.nanmedian(flats, axis=0) - dark
     lit = typical > _BLACK * usual
     black = [np.mean(flat[lit] - dark < _BLACK * typical[lit]) if lit.any() else 0.0 for flat in flats]

@@ -77,7 +77,7 @@ def start(scan: Scan, settings: Any, materials: dict[str, str], energies: np.nda
     table, shares = _spectra(materials, several, settings)
     beam, dark, flats, noise, mask, references = _beam(scan, energy_of)
     counts = np.asarray(scan.counts, np.float32)
-    hot = prepare.brighter_than_beam(counts, beam, dark, energy_of) & mask
+    hot = prepare.brighter_than_beam(counts, beam, dark, energy_of, flats.min(), noise[0]) & mask
     mask = mask & ~hot
     left_out += [f"{hot.sum()} pixels brighter than the empty beam in nearly every view: hot, left out"] * bool(
         hot.any()
@@ -125,7 +125,7 @@ def _check(scan: Scan, settings: Any) -> None:
 
 def _lit(scan: Scan, energies: np.ndarray) -> tuple[Scan, np.ndarray, list[str]]:
     """Leave out views without light, with their energies."""
-    unlit, said = prepare.unlit_views(scan)
+    unlit, said = prepare.unlit_views(scan, energies)
     views = np.setdiff1d(np.arange(scan.views), unlit)
     return (scan.subset(views) if unlit.size else scan), energies[views], said
 

@@ -32,6 +32,7 @@ _ROUNDS_OF_AIR = 4
 _USUAL = (0.005, 0.1)  # errors of doses, and of places [steps]
 _LEAST_AIR = (100, 0.1)  # pixels, and part of them, that must look alike to be air
 _WILD = (0.05, 0.3)  # errors of doses, and of places [steps], from which on it is no air
+_FALLS_ON = 0.8  # of the fall from the top to its neighbours: a Gaussian falls three times as far behind them
 _LEAST_CURVE = 0.05  # standard deviation over the mean of a curve, below which it is none
 _FARTHEST = 10.0  # [m or rad] that a mask or a crystal can stand from the zero of its motor
 
@@ -196,7 +197,9 @@ def _refuse_odd_doses(scan: Scan, stacks: Stacks, still: np.ndarray, there: np.n
         left, right = curve[1:-1] - curve[:-2], curve[1:-1] - curve[2:]
         spike, dip = np.minimum(left, right), np.minimum(-left, -right)
         odd = int(np.argmax(np.maximum(spike, dip)))
-        if spike[odd] > np.log(_SPIKE) or dip[odd] > np.log(_DIP):
+        if (spike[odd] > np.log(_SPIKE) and not _goes_on(curve, odd + 1)) or (
+            dip[odd] > np.log(_DIP) and not _goes_on(-np.exp(curve), odd + 1)
+        ):
             times = np.exp((left + right)[odd] / 2)
             _refuse_dose(scan, f"reference frame {order[odd + 1]}", times, "data.reference and data.reference_steps")
     dose = level(stacks.sample) - np.interp(there, still[order], curve)
@@ -208,6 +211,13 @@ def _refuse_odd_doses(scan: Scan, stacks: Stacks, still: np.ndarray, there: np.n
             f"{scan.name}: with the sample the frames are {np.exp(np.median(dose)):.3g} times as bright as those of "
             "data.reference: both stacks need one exposure; divide one of them by the ratio of exposures"
         )
+
+
+def _goes_on(curve: np.ndarray, top: int) -> bool:
+    """Tell whether a curve falls on behind the neighbours of its top, as a narrow one does that is sampled coarsely."""
+    sides = [side for side in (-1, 1) if 0 <= top + 2 * side < len(curve)]
+    falls = [-np.diff(curve[[top, top + side, top + 2 * side]]) for side in sides]
+    return all(second > _FALLS_ON * first for first, second in falls)
 
 
 def _refuse_dose(scan: Scan, which: str, times: float, keys: str) -> None:

@@ -182,3 +182,39 @@ def test_a_monitor_that_is_none_is_named(scan, value):
         "the monitor is not used: zero, negative or no number in 1 of 60 views (4 the first)"
         in prepared(scan.replace(extra={"monitor": monitor}))[1]
     )
+
+
+@pytest.mark.parametrize("views", [12, 90])
+def test_a_long_sample_that_dims_the_beam_keeps_its_views(views):
+    """A plate wider than the detector: hardly any light along it."""
+    angles = np.arange(views) * np.pi / views
+    lines = np.minimum(1 / np.maximum(np.abs(np.cos(angles)), 1e-9), 6.0)
+    counts = np.random.default_rng(1).poisson(2e4 * np.exp(-lines)[:, None, None] * np.ones((4, 64)))
+    flats, darks = np.full((3, 4, 64), 2e4), np.zeros((3, 4, 64))
+    scan = Scan(counts=counts.astype(float), flats=flats, darks=darks, angles=angles)
+    assert prepare.unlit_views(scan)[0].size == 0
+    scan.counts[5:7] = 0
+    assert np.array_equal(prepare.unlit_views(scan)[0], [5, 6])
+
+
+@pytest.mark.parametrize("photons", [0.5, 2.0])
+def test_frames_of_a_photon_a_pixel_are_neither_dark_nor_hot(photons):
+    rng = np.random.default_rng(2)
+    angles = np.arange(60) * np.pi / 60
+    counts = rng.poisson(photons * 0.2 * np.ones((60, 32, 64)))
+    scan = Scan(
+        counts=counts.astype(float), flats=rng.poisson(photons, (5, 32, 64)), darks=np.zeros((5, 32, 64)), angles=angles
+    )
+    found = prepare.Preparation(scan)
+    said = "\n".join(found.messages)
+    assert found.scan.views == 60 and "left out" not in said and " hot" not in said and " stuck" not in said
+
+
+def test_fringes_of_a_capillary_are_no_hot_pixels():
+    shares = np.ones((16, 64))
+    shares[:, [6, 57]], shares[:, [7, 56]] = 1.5, 0.7
+    shares[9, 30] = 1.6
+    counts = np.random.default_rng(3).poisson(2000 * shares, (9, 16, 64))
+    beam = np.full((1, 16, 64), 2000.0)
+    hot = prepare.brighter_than_beam(counts, beam, np.zeros((16, 64)), np.zeros(9, int), flats=5)
+    assert np.array_equal(np.argwhere(hot), [[9, 30]])

@@ -7,6 +7,7 @@ import pytest
 
 import diffrecon as dr
 from diffrecon.recipes._illumination import repeating_curve
+from diffrecon.recipes.scanned import _refuse_odd_doses, read_stacks
 
 SIZE, PIXEL, ENERGY = 48, 24e-6, 25e3
 ROW, COLUMN = np.mgrid[:SIZE, :SIZE].astype(float)
@@ -163,3 +164,16 @@ def test_positions_of_the_reference_err():
     assert np.std(mean(read) / true(places) - 1) < 0.7 * np.std(mean(frames) / true(places) - 1)
     assert repeating_curve(places, frames, good, 9.0) is None
     assert repeating_curve(places, frames, good, 20.0) is None  # not a whole period
+
+
+def test_a_narrow_curve_in_wide_steps_is_no_other_exposure():
+    scan, _, _ = scan_of("analyser", 0.25, 1.5e-6)
+    places = np.arange(-3, 4) * 1.5
+    curve = lambda at: 60000 * (np.exp(-(at**2) / 2) + 0.01)[:, None, None] * np.ones((SIZE, SIZE))
+    there = np.asarray(scan.extra["steps"]) / 1.5e-6
+    extra = {**scan.extra, "reference": curve(places), "reference_steps": places * 1.5e-6}
+    stacks = read_stacks(scan.replace(counts=0.8 * curve(there), extra=extra), same=False)
+    _refuse_odd_doses(scan, stacks, places, there)
+    stacks.reference[1] *= 60
+    with pytest.raises(dr.InputError, match="reference frame 1 .* another exposure"):
+        _refuse_odd_doses(scan, stacks, places, there)
