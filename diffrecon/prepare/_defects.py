@@ -26,7 +26,7 @@ __all__ = [
 ZINGER_REACH = 2  # neighbours on each side, in time and along the detector row
 _MOST_OUTLIERS = 0.02  # share of the pixels that may be defects
 _BRIGHTER_THAN_BEAM = 1.25  # times: no edge is as bright in most views
-_FAR_BRIGHTER, _SURELY = 2.0, 5.0  # times, and standard deviations
+_FAR_BRIGHTER, _SURELY = 1.4, 5.0  # times, and standard deviations
 _MOST_MASKED = 0.8  # of the pixels
 _DRIFT = 3  # columns that an edge of the sample may move from one view to the next
 
@@ -110,7 +110,7 @@ def brighter_than_beam(
     """Find single pixels that hold a quarter more than the empty beam in most views: hot in the frames alone.
 
     Where many do the flats are of another exposure; where those above and below do it is the fringe of an edge that
-    stays, as that of a capillary. On up to three rows, where that cannot be told, twice the beam. Noise passes
+    stays, as that of a capillary. On up to three rows, where that cannot be told, 1.4 times the beam. Noise passes
     for none: five standard deviations are added.
 
     **Arguments:** counts of some views; `light` of the empty beams less the dark; `beam_of`, which is a view's; how

@@ -118,7 +118,7 @@ def unlit_views(scan: Measurement, energy_of: np.ndarray | None = None) -> tuple
     if scan.kind == "line-integrals" or scan.views < 3 or len(scan.counts.shape) != 3:
         return none, []
     dark = np.zeros(scan.frame_shape) if scan.darks is None else np.asarray(scan.darks, float)
-    dark = dark.reshape(-1, *scan.frame_shape).mean(0)
+    dark = np.median(dark.reshape(-1, *scan.frame_shape), axis=0)  # some may be lit
     good = np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask
     known = getattr(scan.counts, "summary", None)
     if known is not None:  # of an earlier pass, where every read would unpack the whole file

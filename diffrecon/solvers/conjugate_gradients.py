@@ -41,7 +41,10 @@ def conjugate_gradients(
     assert jnp.allclose(matrix @ x, jnp.array([1.0, 2.0]), atol=1e-5)
     ```
     """
-    precondition, dot = precondition or (lambda x: x), dot or inner
+    alike = lambda tree: jax.tree.map(lambda a, like: a.astype(like.dtype), tree, b)  # constants may be of 64 bits
+    product, improve, dot = apply, precondition or (lambda x: x), dot or inner
+    apply, precondition = lambda x: alike(product(x)), lambda x: alike(improve(x))
+    x0 = x0 if x0 is None else alike(x0)
     zero = jax.tree.map(jnp.zeros_like, b)
     residual = b if x0 is None else jax.tree.map(jnp.subtract, b, apply(x0))
     state = conjugate_start(zero if x0 is None else x0, residual, precondition, dot)

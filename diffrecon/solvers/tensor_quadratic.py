@@ -170,11 +170,11 @@ def _free_shapes(u: Float[Array, "z y x lm"]) -> Float[Array, "z y x lm shape"]:
     degrees, _ = harmonic_degrees(_ell_max(u.shape[-1]))
     orders = np.arange(0, degrees[-1] + 1, 2)
     axis = orientation(u)
-    other = jnp.where(jnp.abs(axis[..., :1]) < 0.7, jnp.array([1.0, 0, 0]), jnp.array([0, 1.0, 0]))
+    other = jnp.where(jnp.abs(axis[..., :1]) < 0.7, jnp.array([1, 0, 0], u.dtype), jnp.array([0, 1, 0], u.dtype))
     first = jnp.cross(axis, other)
     first = first / jnp.linalg.norm(first, axis=-1, keepdims=True)
     tangents = (first, jnp.cross(axis, first))
-    harmonics = lambda d: real_harmonics(d, int(degrees[-1])) / np.sqrt(2 * degrees + 1)
+    harmonics = lambda d: real_harmonics(d, int(degrees[-1])) / jnp.sqrt(2 * degrees + 1).astype(u.dtype)
     value, turned = harmonics(axis), [jax.jvp(harmonics, (axis,), (t,))[1] for t in tangents]
     of_order = jnp.asarray(degrees[:, None] == orders, u.dtype)  # (lm, order)
     sizes = (u * value) @ of_order @ of_order.T  # of the zonal part, order by order
