@@ -1,7 +1,7 @@
 """Flats, darks and views that are none: a shutter that was open, or closed."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
