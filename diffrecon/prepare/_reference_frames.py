@@ -1,7 +1,7 @@
 """Flats, darks and views that are none: a shutter that was open, or closed."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -148,7 +148,7 @@ def unlit_views(scan: Measurement, energy_of: np.ndarray | None = None) -> tuple
     return unlit, [f"{said}shutter closed, or the beam blocked?"]
 
 
-def _sudden(unlit: np.ndarray, order: np.ndarray, mean: Callable[[int], float]) -> list[np.ndarray]:
+def _sudden(unlit: np.ndarray, order: np.ndarray, mean: Callable[[Any], float]) -> list[np.ndarray]:
     """Keep the runs of views, in `order` of angle, that begin and end at once: a long sample across the beam dims
     little by little."""
     at = np.flatnonzero(np.isin(order, unlit))
