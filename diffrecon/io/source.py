@@ -1,6 +1,7 @@
 """`Source`: the input as every reader sees it, with HDF5 access that answers in plain words."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -271,7 +272,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
         return energy
 
     def units(self, name: str) -> str | None:
-        """Read the `units` attribute of a dataset, `None` without one."""
+        """Read the `units` attribute of a dataset, `None` without one; words after it, `pixel (row, column)`, are none."""
         if "@" in name:
             return None
         for key in ("units", "unit"):
@@ -280,7 +281,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
             except (KeyError, OSError, TypeError):  # a type that NumPy does not know
                 continue
             if value is not None:
-                return text(value) or None
+                return re.split(r"\s\(|;", text(value))[0].strip() or None
         return None
 
     def walk(self, group: str = "/", depth: int = 8, most: int = 20_000) -> Iterator[tuple[str, Any]]:

@@ -47,6 +47,7 @@ def joint(path):
     }  # fmt: skip
     return _write(path, datasets, {
         "/": {"energy_eV": 12e3, "pixel_m": 5e-8, "photons_mean": 1e4}, "xrf": {"solid_angle_fraction": 0.02},
+        "positions_px": {"unit": "pixel (row, column) of the patch corner; of the object"},
     })  # fmt: skip
 
 
