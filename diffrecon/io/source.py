@@ -272,7 +272,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
         return energy
 
     def units(self, name: str) -> str | None:
-        """Read the `units` attribute of a dataset, `None` without one; words after it, `pixel (row, column)`, are none."""
+        """Read the `units` attribute of a dataset, `None` without one; words after it, as `(row, column)`, are left."""
         if "@" in name:
             return None
         for key in ("units", "unit"):
