@@ -109,7 +109,7 @@ def _candidates(usual: np.ndarray) -> Iterator[float]:
     negative = finite[finite < 0]
     if negative.size:
         yield from (float(value) for value in np.unique(negative)[:_NUMBERS])
-    if (finite == 2**16 - 1).sum() >= _MANY:
+    if (finite.astype(float) == 2**16 - 1).sum() >= _MANY:  # half precision holds no such number
         yield 2.0**16 - 1
     for _ in range(_NUMBERS):
         finite = finite[finite > 0]

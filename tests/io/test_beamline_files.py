@@ -13,6 +13,7 @@ from diffrecon import io, prepare
 from diffrecon.cli import main
 from diffrecon.errors import InputError
 from diffrecon.frames import LazyFrames
+from diffrecon.prepare import _pipeline as pipeline_module
 
 open_scan: Any = io.open_scan
 DEGREES = np.arange(12) * 15.0
@@ -606,7 +607,7 @@ def test_chunks_of_sinograms_are_unpacked_once(tmp_path, monkeypatch):
     dark[[4, 9]] = 0
     with pytest.raises(InputError, match="2 views .4 the first.*data.views=0:4,5:9,10:200"):
         dr.Scan(counts=Counted(dark)).check_counts()
-    monkeypatch.setattr(prepare._pipeline, "_BLOCK_BYTES", 4 * 7 * 16 * 50)
+    monkeypatch.setattr(pipeline_module, "_BLOCK_BYTES", 4 * 7 * 16 * 50)
     counted = Counted(counts)
     flats = np.full((2, 7, 16), 1000.0)
     values = prepare.line_integrals(dr.Scan(counts=counted, flats=flats)).values

@@ -84,7 +84,7 @@ def frames_with(value):
 @pytest.mark.parametrize(
     "frames, fields, message",
     [
-        (np.zeros((1, 8, 8)), {}, "all measured pixels are zero"),
+        (np.zeros((1, 8, 8)), {}, "no counts in any view"),
         (np.ones((1, 8, 8)), {"mask": np.zeros((8, 8), bool)}, "mask leaves no pixel"),
         (-np.ones((1, 8, 8), int), {}, "negative"),
         (np.ones((3, 8, 8)), {}, "three_dimensional=false"),
