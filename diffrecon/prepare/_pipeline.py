@@ -417,7 +417,7 @@ class Preparation:
         scan, beam = self.scan, self.references
         if beam.frames is None or getattr(scan.counts, "bands", 0):  # where every read would unpack the whole file
             return None
-        views = np.unique(np.linspace(0, scan.views - 1, _HOT_VIEWS).astype(int))
+        views = spread(scan.views, _HOT_VIEWS)
         flats = len(beam.frames) // len(beam.light)
         some = np.asarray(scan.counts[views])
         return brighter_than_beam(some, beam.light, beam.dark, beam.left[views], flats, beam.gain)

@@ -196,7 +196,7 @@ def _refuse_divided(scan: Measurement, light: float) -> None:
     """
     if scan.kind is not None or np.dtype(scan.counts.dtype).kind != "f" or light < _COUNTED:
         return
-    views = np.unique(np.linspace(0, scan.views - 1, min(scan.views, 9)).astype(int))
+    views = spread(scan.views, 9)
     high = float(np.nanmax(np.asarray(scan.counts[views])))
     if high <= 10:
         raise InputError(

@@ -152,24 +152,15 @@ def _placed(model: Any, counts: Any, mask: Any, steps: Any) -> Array:
         curvature = take(jnp.einsum("vayx,vbyx->vab", sides, sides), now.curvature)
         damping = jnp.where(better, now.damping / 4, now.damping * 8)
         best = take(now.trial, now.best)
-        floor = 1e-6 * jnp.max(curvature) + 1e-12
-        held = curvature + (damping[:, None] * jnp.diagonal(curvature, axis1=1, axis2=2) + floor)[..., None] * jnp.eye(
-            2
-        )
+        own = jnp.diagonal(curvature, axis1=1, axis2=2)
+        added = damping[:, None] * own + 1e-6 * jnp.max(own) + 1e-12
+        held = curvature + added[..., None] * jnp.eye(2)
         move = jnp.clip(-jnp.linalg.solve(held, slope[..., None])[..., 0], -widest, widest)
         return _Places(best, take(cost, now.cost), slope, curvature, damping, best + move, now.step + 1)
 
-    start, zeros = model.positions, jnp.zeros_like(model.positions)
-    far = jnp.full(len(start), jnp.inf, start.dtype)
-    first = _Places(
-        start,
-        far,
-        zeros,
-        jnp.zeros((len(start), 2, 2), start.dtype),
-        jnp.full_like(far, 1e-2),
-        start,
-        jnp.zeros((), int),
-    )
+    start, count = model.positions, counts.shape[0]
+    full = lambda value, *shape: jnp.full((count, *shape), value, start.dtype)
+    first = _Places(start, full(jnp.inf), full(0, 2), full(0, 2, 2), full(1e-2), start, jnp.zeros((), int))
     moving = lambda now: (now.step < 2) | ((now.step < steps) & (jnp.max(jnp.abs(now.trial - now.best)) > 1e-3))
     return jax.lax.while_loop(moving, advance, first).best
 

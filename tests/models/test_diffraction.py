@@ -95,6 +95,11 @@ def test_refuses(frames, fields, message):
         diffraction_pattern(scan_of(frames, **fields))
 
 
+def test_refuses_a_dark_pattern_of_a_scan_that_was_not_checked():
+    with pytest.raises(InputError, match="all measured pixels are zero"):
+        diffraction_pattern(Scan(np.zeros((1, 8, 8)), method="cdi"))
+
+
 @pytest.mark.parametrize("mark", [np.nan, np.inf, -1.0])
 def test_marks_of_the_detector_are_not_counts(mark):
     counts, measured = diffraction_pattern(scan_of(frames_with(mark)))
